@@ -1,0 +1,29 @@
+"""Environments: batches of simulators that speak TensorDict, and the transforms around them.
+
+Names load on first use, so that a worker process can import ``torchrl.envs.simulators`` without importing torch.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Env": "base",
+    "check_env": "checks",
+    "SerialEnv": "vector.serial",
+    "GymEnv": "libraries",
+    "DMControlEnv": "libraries",
+    "Compose": "transforms",
+    "TransformedEnv": "transforms",
+    "Transform": "transforms",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

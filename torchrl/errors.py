@@ -1,0 +1,60 @@
+"""The errors torchrl raises, and the one way their messages are built. Imports nothing, so workers may use it freely."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TorchRLError(Exception):
+    """Base of every error the library raises on purpose."""
+
+
+class SpecError(TorchRLError, ValueError):
+    """A value does not fit the spec, shape or dtype that was promised."""
+
+
+class KeyMissing(TorchRLError, KeyError):
+    """A TensorDict lacks a key that a part needs."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would print the repr of the message
+
+
+class EnvError(TorchRLError, RuntimeError):
+    """An environment or simulator cannot be built, or broke its contract."""
+
+
+class ConfigError(TorchRLError, ValueError):
+    """A user's mistake in a flag, a config file or an argument; commands print it and exit with status 2."""
+
+
+class MissingExtraError(TorchRLError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class CheckpointError(TorchRLError, RuntimeError):
+    """A checkpoint cannot be written, is cut short, or does not fit the object it is loaded into."""
+
+
+class NonFiniteError(TorchRLError, ArithmeticError):
+    """A NaN or an infinity where a number was due."""
+
+
+def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
+    """Build an error message that names who complains, what was expected, what came, and what to do.
+
+    Args:
+        who: the part that found the mistake, for example ``"Collector"``.
+        expected: what would have been right.
+        got: what came instead.
+        hint: what the user can do about it; may be empty.
+    """
+    message = f"{who}: expected {expected}, got {got}."
+    return f"{message} {hint}" if hint else message
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the entry of ``names`` that looks most like ``name``, or None if none looks alike."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,0 +1,38 @@
+"""Child seeds: every random stream of a run comes from one seed. Numpy only, so workers may use it."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from torchrl.errors import ConfigError, explain
+
+
+def child_seeds(seed: int, num: int) -> list[int]:
+    """Derive ``num`` seeds below 2³¹ from one; the first k do not depend on ``num``.
+
+    Args:
+        seed: a non-negative integer.
+        num: how many seeds to derive.
+
+    Raises:
+        ConfigError: ``seed`` is not a non-negative integer.
+    """
+    return [_seed_of(child) for child in np.random.SeedSequence(_checked(seed)).spawn(num)]
+
+
+def named_seeds(seed: int, *names: str) -> dict[str, int]:
+    """Derive one seed per name; a name's seed does not depend on which other names are asked for."""
+    root = _checked(seed)
+    return {name: _seed_of(np.random.SeedSequence([root, zlib.crc32(name.encode())])) for name in names}
+
+
+def _seed_of(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1, np.uint32)[0] >> 1)
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(explain("seed", expected="a non-negative integer", got=repr(seed)))
+    return int(seed)

@@ -1,0 +1,39 @@
+"""Small checks and moves on shapes, shared by all layers."""
+
+from __future__ import annotations
+
+import torch
+
+from torchrl.errors import SpecError, explain
+
+
+def require_same_shape(who: str, **tensors: torch.Tensor) -> None:
+    """Refuse tensors whose shapes differ, before broadcasting turns ``[N]`` against ``[N, 1]`` into ``[N, N]``.
+
+    Raises:
+        SpecError: naming every argument with its shape.
+    """
+    shapes = [tensor.shape for tensor in tensors.values()]
+    if any(shape != shapes[0] for shape in shapes[1:]):
+        got = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise SpecError(
+            explain(who, expected="arguments of one shape", got=got, hint="Add or remove the trailing dimension; nothing is broadcast.")
+        )
+
+
+def expand_right(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Append dimensions to ``tensor`` and expand it to the shape of ``like``, whose leading dimensions it has.
+
+    Args:
+        tensor: ``[*B]`` or ``[*B, 1]``.
+        like: ``[*B, ...]``.
+    """
+    shape = tensor.shape
+    while tensor.ndim > like.ndim and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    while tensor.ndim < like.ndim:
+        tensor = tensor.unsqueeze(-1)
+    try:
+        return tensor.expand(like.shape)
+    except RuntimeError as error:
+        raise SpecError(explain("expand_right", expected=f"leading dimensions of {list(like.shape)}", got=list(shape))) from error
