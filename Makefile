@@ -1,0 +1,48 @@
+# What a person types here. Every target sets up what it needs first; `make` alone lists them.
+#
+#   make train                                   with the python3 and the torch build that pip finds
+#   make train PYTHON=python3.12                 another interpreter
+#   make train TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                                                torch without CUDA (a tenth of the download)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EXTRAS := dev,dm_control,mujoco,plots
+
+.DEFAULT_GOAL := help
+.PHONY: help venv train test lint bench learn clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+venv: $(VENV)/.stamp ## create .venv and install the package into it
+
+# torch goes first, so that TORCH_INDEX decides its build and nothing else pulls in another one.
+$(VENV)/.stamp: setup.py constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP_INSTALL) --editable ".[$(EXTRAS)]"
+	touch $@
+
+train: $(VENV)/.stamp ## train PPO on CartPole-v1
+	$(RUN) examples/ppo/ppo.py --config=configs/ppo/cartpole.txt
+
+test: $(VENV)/.stamp ## run the quick test suite
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/.stamp ## check the style
+	$(RUN) -m ruff check .
+
+learn: $(VENV)/.stamp ## run the learning checks (slow: trains to known scores)
+	$(RUN) -m pytest -q tests/learning -m learn --timeout=7200
+
+bench: $(VENV)/.stamp ## run every benchmark, each against a plain loop
+	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(RUN) $$script; done
+
+clean: ## remove .venv and everything that tools leave behind (never a *_logging folder)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+"""What the package is: its name, its parts and what they need. Tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "torchrl" / "__init__.py").read_text(), re.MULTILINE).group(1)
+
+# Lower bounds are what the test suite has run on; constraints.txt holds the exact versions.
+REQUIRED = [
+    "torch>=2.13",
+    "tensordict>=0.15.3,<0.16",
+    "numpy>=2.0",
+    "gymnasium>=1.4,<2",
+    "configargparse>=1.7",
+    "tensorboard>=2.19",
+    "tqdm>=4.66",
+]
+
+MUJOCO = "mujoco>=3.3,<4"  # dm_control 1.0.50 breaks with mujoco 4.0.0
+
+EXTRAS = {
+    "dm_control": ["dm_control>=1.0.50", MUJOCO],
+    "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
+    "plots": ["matplotlib>=3.9"],
+    "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.17"],
+}
+
+setup(
+    name="torchrl",
+    version=VERSION,
+    description="Reinforcement learning in PyTorch, with one container for everything: the TensorDict.",
+    author="The torchrl authors",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["torchrl", "torchrl.*"]),
+    package_data={"torchrl": ["py.typed"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    zip_safe=False,
+)
