@@ -1,0 +1,1 @@
+"""What flows between the parts: specs that describe it, trajectories, replay. Import from the subpackages."""

@@ -1,0 +1,341 @@
+"""The contract of every spec, and the shape operations of all of them. Not the values: those are each leaf's own."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from tensordict import TensorDictBase
+
+from torchrl.errors import SpecError, explain
+
+Shape = Sequence[int]
+ShapeOp = Callable[[torch.Tensor], torch.Tensor]
+
+
+class TensorSpec(ABC):
+    """Describe a tensor or a TensorDict: its shape, device and the values it may take.
+
+    Every shape operation means what it means on the tensors described: ``spec.op(...)`` contains ``value.op(...)`` for
+    each value that ``spec`` contains. They are written here once. A subclass only says how one function of tensors is
+    applied to all it holds (:meth:`_map`).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = torch.Size(shape)
+
+    # What a subclass provides.
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device | None:
+        """Where the described tensors live; None if they live in several places or there are none."""
+
+    @abstractmethod
+    def _map(self, op: ShapeOp) -> Self:
+        """Return a new spec for the tensors after ``op``, which moves leading dimensions and leaves those after
+        ``self.shape`` alone."""
+
+    @abstractmethod
+    def _mismatch(self, value: Any, name: str) -> str | None:
+        """Return the message that says why this spec does not describe ``value``, or None if it does."""
+
+    @abstractmethod
+    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None) -> Any:
+        """Draw values that this spec contains, ``[*batch, *shape]``.
+
+        Args:
+            batch: dimensions to put in front of ``shape``.
+            generator: source of randomness, on the spec's device; torch's global one if None.
+        """
+
+    @abstractmethod
+    def zero(self, batch: Shape = ()) -> Any:
+        """Return the values nearest to zero that this spec contains, ``[*batch, *shape]``."""
+
+    @abstractmethod
+    def project(self, value: Any) -> Any:
+        """Return the nearest value that this spec contains, as a new tensor or TensorDict.
+
+        Only values and precision are moved. NaN stays NaN: it is an error to be found, not to be repaired.
+
+        Raises:
+            SpecError: the shape differs, or the dtype is of another kind (a float for an integer).
+        """
+
+    @abstractmethod
+    def to(self, dest: torch.device | torch.dtype | str | int) -> Self:
+        """Return this spec for another device or dtype."""
+
+    # Membership.
+
+    def contains(self, value: Any) -> bool:
+        """Say whether ``value`` has this spec's shape, dtype and device and only allowed values."""
+        return self._mismatch(value, "value") is None
+
+    def assert_contains(self, value: Any, name: str = "value") -> None:
+        """Raise if ``value`` is not described by this spec.
+
+        Raises:
+            SpecError: naming the key, what was expected, what came, and what to do.
+        """
+        message = self._mismatch(value, name)
+        if message is not None:
+            raise SpecError(message)
+
+    # Shape operations.
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of ``shape``."""
+        return len(self.shape)
+
+    def expand(self, *shape: int | Shape) -> Self:
+        """Expand as ``Tensor.expand``: new dimensions in front, and those of size 1 to any size."""
+        new = _flat(shape)
+        return self._moved("expand", new, lambda x: x.expand((*new, *x.shape[self.ndim :])))
+
+    def reshape(self, *shape: int | Shape) -> Self:
+        """Reshape as ``Tensor.reshape``; one size may be -1."""
+        sizes = _flat(shape)
+        new = self._probed("reshape", sizes, lambda x: x.reshape(sizes)).shape
+        return self._map(lambda x: x.reshape((*new, *x.shape[self.ndim :])))
+
+    def unsqueeze(self, dim: int) -> Self:
+        """Insert a dimension of size 1 at ``dim``, which may be ``-ndim - 1`` to ``ndim``."""
+        at = self._dim("unsqueeze", dim, self.ndim + 1)
+        return self._map(lambda x: x.unsqueeze(at))
+
+    def squeeze(self, dim: int | None = None) -> Self:
+        """Remove the dimension ``dim`` if its size is 1; without ``dim``, all dimensions of size 1."""
+        dims = range(self.ndim) if dim is None else [self._dim("squeeze", dim, self.ndim)]
+        gone = tuple(at for at in dims if self.shape[at] == 1)
+        return self._map(lambda x: x.squeeze(gone))
+
+    def unbind(self, dim: int = 0) -> tuple[Self, ...]:
+        """Return one spec per entry of ``dim``, without that dimension."""
+        at = self._dim("unbind", dim, self.ndim)
+        return tuple(self._map(lambda x, i=i: x.select(at, i)) for i in range(self.shape[at]))
+
+    def __getitem__(self, index: Any) -> Self:
+        """Index as a tensor of shape ``shape`` would be indexed: integers, slices, None, ``...``, masks and indices."""
+        full = _without_ellipsis(index, self.ndim)
+        return self._moved("index", index, lambda x: x[full])
+
+    def __iter__(self) -> Any:
+        raise TypeError(f"{type(self).__name__} is not iterable; use unbind(), or leaves() of a Composite")
+
+    def clone(self) -> Self:
+        """Return an independent copy."""
+        return self._map(lambda x: x)  # bounds are never written to, so leaves may share them
+
+    # Inside.
+
+    def _moved(self, name: str, argument: Any, op: ShapeOp) -> Self:
+        self._probed(name, argument, op)
+        return self._map(op)
+
+    def _probed(self, name: str, argument: Any, op: ShapeOp) -> torch.Tensor:
+        """Apply ``op`` to a tensor of this shape that takes no memory; turn torch's refusal into ours."""
+        try:
+            return op(probe(self.shape, self.device))
+        except (RuntimeError, IndexError, TypeError) as error:
+            expected = f"an argument that fits shape {list(self.shape)}"
+            who = f"{type(self).__name__}.{name}"
+            raise SpecError(explain(who, expected=expected, got=repr(argument), hint=f"torch says: {error}")) from error
+
+    def _dim(self, name: str, dim: int, num: int) -> int:
+        if not -num <= dim < num:
+            expected = f"a dimension from {-num} to {num - 1} for shape {list(self.shape)}"
+            raise SpecError(explain(f"{type(self).__name__}.{name}", expected=expected, got=dim))
+        return dim % num
+
+
+class LeafSpec(TensorSpec):
+    """Describe one tensor. Bounds broadcast to ``shape``; one that is the same everywhere is kept as ``[]``.
+
+    Args:
+        shape: full shape of the tensor, batch dimensions included.
+        dtype: its dtype.
+        device: where it lives.
+        bounds: what the shape operations carry along, by name.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        dtype: torch.dtype,
+        device: torch.device | str | int | None = None,
+        *,
+        bounds: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(shape)
+        self.dtype = dtype
+        self._device = torch.device("cpu" if device is None else device)
+        self._bounds = {name: _compact(bound.to(self._device)) for name, bound in (bounds or {}).items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the described tensor lives."""
+        return self._device
+
+    def to(self, dest: torch.device | torch.dtype | str | int) -> Self:
+        """Return this spec for another device, or for another dtype if its values survive the cast.
+
+        Raises:
+            SpecError: ``dest`` is a dtype of a narrower kind, such as an integer for a float.
+        """
+        if isinstance(dest, torch.dtype):
+            return self._with_dtype(dest)
+        new = copy.copy(self)
+        new._device = torch.device(dest)
+        new._bounds = {name: bound.to(new._device) for name, bound in self._bounds.items()}
+        return new
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        same = (self.shape, self.dtype) == (other.shape, other.dtype) and _same_device(self.device, other.device)
+        return same and self._same_values(other)
+
+    def __repr__(self) -> str:
+        parts = [*self._describe(), f"shape={list(self.shape)}", f"dtype={_name(self.dtype)}"]
+        if self.device.type != "cpu":
+            parts.append(f"device={self.device}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    # What a leaf provides.
+
+    @abstractmethod
+    def _with_dtype(self, dtype: torch.dtype) -> Self: ...
+
+    @abstractmethod
+    def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
+        """Return (expected, got, hint) if an entry of ``value``, whose shape and dtype fit, is not allowed."""
+
+    @abstractmethod
+    def _clamp(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a new tensor with every entry moved to the nearest allowed one, still in ``value``'s dtype."""
+
+    def _describe(self) -> list[str]:
+        return []
+
+    def _shape_hint(self, value: torch.Tensor) -> str:
+        got, want = value.shape, self.shape
+        if want[:-1] == got and want[-1:] == (1,):
+            return "The last dimension is missing: .unsqueeze(-1)."
+        if got[:-1] == want and got[-1:] == (1,):
+            return "There is one dimension too many: .squeeze(-1)."
+        if len(got) < len(want) and want[len(want) - len(got) :] == got:
+            return f"The batch dimensions {list(want[: len(want) - len(got)])} are missing."
+        if len(got) > len(want) and got[len(got) - len(want) :] == want:
+            return f"The value has the extra batch dimensions {list(got[: len(got) - len(want)])}."
+        return ""
+
+    # Shared by all leaves.
+
+    def _same_values(self, other: LeafSpec) -> bool:
+        return all(bool((self._bound(name) == other._bound(name)).all()) for name in self._bounds)
+
+    def _bound(self, name: str) -> torch.Tensor:
+        return self._bounds[name].expand(self.shape)
+
+    def _map(self, op: ShapeOp) -> Self:
+        new = copy.copy(self)
+        new.shape = op(probe(self.shape, self.device)).shape
+        new._bounds = {  # a bound of shape [] is the same everywhere and stays so
+            name: bound if bound.ndim == 0 else op(bound.expand(self.shape)) for name, bound in self._bounds.items()
+        }
+        return new
+
+    def _mismatch(self, value: Any, name: str) -> str | None:
+        found = self._form_mismatch(value) or self._value_mismatch(value)
+        return found and explain(name, expected=found[0], got=found[1], hint=found[2])
+
+    def _form_mismatch(self, value: Any) -> tuple[str, str, str] | None:
+        if not isinstance(value, torch.Tensor):
+            hint = "Name a leaf's key." if isinstance(value, TensorDictBase) else "Convert it with torch.as_tensor."
+            return "a tensor", type(value).__name__, hint
+        if value.shape != self.shape:
+            return f"shape {list(self.shape)}", f"shape {list(value.shape)}", self._shape_hint(value)
+        if value.dtype != self.dtype:
+            return f"dtype {_name(self.dtype)}", f"dtype {_name(value.dtype)}", f"Cast it: .to({self.dtype})."
+        if not _same_device(value.device, self.device):
+            return f"device {self.device}", f"device {value.device}", f'Move it: .to("{self.device}").'
+        return None
+
+    def project(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the nearest value that this spec contains; see :meth:`TensorSpec.project`."""
+        who = f"{type(self).__name__}.project"
+        if value.shape != self.shape:
+            got = f"shape {list(value.shape)}"
+            raise SpecError(explain(who, expected=f"shape {list(self.shape)}", got=got, hint=self._shape_hint(value)))
+        if not torch.can_cast(value.dtype, self.dtype):
+            hint = "A value of another kind is a mistake that projecting would hide."
+            raise SpecError(explain(who, expected=f"dtype {_name(self.dtype)}", got=_name(value.dtype), hint=hint))
+        wide = torch.promote_types(value.dtype, self.dtype)  # clamp first: a narrowing cast would wrap around
+        return self._clamp(value.to(device=self.device, dtype=wide)).to(self.dtype)
+
+
+def require_cast(who: str, source: torch.dtype, dest: torch.dtype) -> None:
+    """Refuse a dtype of a narrower kind.
+
+    Raises:
+        SpecError: values of ``source`` would lose their meaning in ``dest``, such as floats in integers.
+    """
+    if not torch.can_cast(source, dest):
+        raise SpecError(explain(who, expected=f"a dtype that can hold {_name(source)}", got=_name(dest)))
+
+
+def first_true(mask: torch.Tensor) -> tuple[int, ...] | None:
+    """Return the index of the first true entry, or None if there is none."""
+    return tuple(mask.nonzero()[0].tolist()) if bool(mask.any()) else None
+
+
+def entry(value: torch.Tensor, index: tuple[int, ...]) -> str:
+    """Describe one entry: its value and where it stands."""
+    return f"{value[index].item()} at {list(index)}" if index else f"{value.item()}"
+
+
+def probe(shape: torch.Size, device: torch.device | None) -> torch.Tensor:
+    """Return a tensor of ``shape`` that takes no memory, to learn what an operation does to the shape."""
+    return torch.zeros((), dtype=torch.bool, device=device).expand(shape)
+
+
+def _compact(bound: torch.Tensor) -> torch.Tensor:
+    if bound.numel() == 0:
+        return bound
+    first = bound.flatten()[0]
+    return first.clone() if bool((bound == first).all()) else bound
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (one.index == other.index or None in (one.index, other.index))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _flat(shape: tuple) -> tuple[int, ...]:
+    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+
+
+def _without_ellipsis(index: Any, ndim: int) -> Any:
+    """Replace ``...`` by the slices it stands for, so that it cannot reach beyond ``ndim`` dimensions."""
+    parts = index if isinstance(index, tuple) else (index,)
+    places = [at for at, part in enumerate(parts) if part is Ellipsis]
+    if len(places) != 1:
+        return index
+    used = sum(_num_dims(part) for part in parts if part is not Ellipsis)
+    return (*parts[: places[0]], *[slice(None)] * (ndim - used), *parts[places[0] + 1 :])
+
+
+def _num_dims(part: Any) -> int:
+    if part is None or isinstance(part, bool):
+        return 0
+    is_mask = getattr(part, "dtype", None) in (torch.bool, bool)
+    return part.ndim if is_mask else 1
