@@ -1,0 +1,65 @@
+"""The roots: messages, seeds, extras, shapes and unchecked containers."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl import errors, extras, seeding, shapes, unchecked
+
+
+def test_explain_names_who_expected_got_and_hint():
+    assert errors.explain("Collector", expected="2", got="3", hint="Use 2.") == "Collector: expected 2, got 3. Use 2."
+
+
+def test_key_missing_prints_its_message_without_quotes():
+    assert str(errors.KeyMissing("no 'action'")) == "no 'action'"
+
+
+def test_nearest_finds_a_typo_and_nothing_far_away():
+    assert errors.nearest("gama", ["gamma", "lr"]) == "gamma"
+    assert errors.nearest("zzz", ["gamma", "lr"]) is None
+
+
+def test_require_names_the_extra():
+    with pytest.raises(errors.MissingExtraError, match=r'Thing needs the module "no_such_module".*\[things\]'):
+        extras.require("no_such_module", extra="things", purpose="Thing")
+
+
+def test_child_seeds_are_distinct_and_do_not_depend_on_how_many():
+    seeds = seeding.child_seeds(3, 100)
+    assert len(set(seeds)) == 100 and all(0 <= seed < 2**31 for seed in seeds)
+    assert seeding.child_seeds(3, 5) == seeds[:5]
+    assert seeding.child_seeds(4, 5) != seeds[:5]
+
+
+def test_named_seeds_are_stable_by_name():
+    assert seeding.named_seeds(0, "env", "policy")["policy"] == seeding.named_seeds(0, "policy")["policy"]
+    assert seeding.named_seeds(0, "env")["env"] != seeding.named_seeds(0, "policy")["policy"]
+    assert seeding.named_seeds(0, "env") != seeding.named_seeds(1, "env")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(errors.ConfigError, match="non-negative integer"):
+        seeding.child_seeds(seed, 2)
+
+
+def test_same_shape_refuses_what_would_broadcast():
+    shapes.require_same_shape("f", a=torch.zeros(3), b=torch.zeros(3))
+    with pytest.raises(errors.SpecError, match=r"a \[3\], b \[3, 1\]"):
+        shapes.require_same_shape("f", a=torch.zeros(3), b=torch.zeros(3, 1))
+
+
+def test_expand_right_appends_dimensions():
+    mask = torch.tensor([True, False])
+    assert shapes.expand_right(mask, torch.zeros(2, 3)).tolist() == [[True] * 3, [False] * 3]
+    assert shapes.expand_right(mask.unsqueeze(-1), torch.zeros(2)).tolist() == [True, False]
+    with pytest.raises(errors.SpecError, match="leading dimensions"):
+        shapes.expand_right(mask, torch.zeros(3, 2))
+
+
+def test_unchecked_containers_share_tensors_but_not_entries():
+    tensordict = TensorDict({"a": torch.zeros(2)}, [2])
+    copy = unchecked.shallow(tensordict)
+    unchecked.put(copy, "b", torch.ones(2))
+    assert "b" not in tensordict and copy["a"] is tensordict["a"] and copy.batch_size == tensordict.batch_size
