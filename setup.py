@@ -14,7 +14,7 @@ REQUIRED = [
     "tensordict>=0.15.3,<0.16",
     "numpy>=2.0",
     "gymnasium>=1.4,<2",
-    "configargparse>=1.7",
+    "configargparse>=1.9",
     "tensorboard>=2.19",
     "tqdm>=4.66",
 ]
@@ -22,7 +22,7 @@ REQUIRED = [
 MUJOCO = "mujoco>=3.3,<4"  # dm_control 1.0.50 breaks with mujoco 4.0.0
 
 EXTRAS = {
-    "dm_control": ["dm_control>=1.0.50", MUJOCO],
+    "dm-control": ["dm_control>=1.0.50", MUJOCO],
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.17"],

@@ -1,0 +1,31 @@
+"""Writing files so that they are whole or absent. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Lend a temporary path beside ``path`` to write to, and rename it to ``path`` once the block has ended well.
+
+    A reader sees the old file or the new one, never a part. If the block raises, the old file stays and the temporary
+    one goes. Missing folders are made. The temporary name keeps the suffix, for writers that choose a format by it.
+
+    Args:
+        path: where the finished file shall lie.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
