@@ -1,0 +1,432 @@
+"""The shape of the house, read from the imports: layers, adapters, no side effects, every public name documented.
+
+Each rule is a function from a `Source` to the lines that break it, so that it can be tried on a planted mistake as well
+as on the package. Rules look at the syntax tree; nothing of the package is imported here except in the last test.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOTS = "roots"
+
+# A folder may import folders of a smaller level, and itself. Files beside torchrl/__init__.py are roots.
+LEVELS = {
+    ROOTS: 0,
+    "functional": 1,
+    "data": 2,
+    "record": 2,
+    "envs": 3,
+    "modules": 3,
+    "collectors": 4,
+    "objectives": 4,
+    "agents": 5,
+    "recipes": 6,
+}
+# Below the level a folder is on, what it may not import all the same.
+FORBIDDEN = {"torchrl.collectors": "torchrl.data.replay"}
+
+# A third-party library enters through one folder. These are the ones every part may use.
+EVERYWHERE = {"torch", "tensordict", "numpy"}
+ADAPTERS = {
+    "gymnasium": "torchrl.envs",
+    "dm_control": "torchrl.envs",
+    "dm_env": "torchrl.envs",
+    "mujoco": "torchrl.envs",
+    "configargparse": "torchrl.recipes",
+    "tensorboard": "torchrl.record",
+    "matplotlib": "torchrl.record",
+    "tqdm": "torchrl.agents",
+}
+# Optional or slow to load: imported on first use, never by importing a module of ours.
+ON_FIRST_USE = {"dm_control", "dm_env", "mujoco", "tensorboard", "matplotlib", "imageio"}
+# The maths knows nothing but torch; worker processes start without torch.
+ONLY_TORCH = "torchrl.functional"
+WITHOUT_TORCH = ("torchrl.errors", "torchrl.extras", "torchrl.files", "torchrl.seeding", "torchrl.envs.simulators")
+
+# The rendering back end that a user already chose is the one thing to be read from the environment.
+READS_ENVIRONMENT = {"torchrl.envs.simulators.dm_control"}
+# Overrides of torch's and Python's own methods, documented there.
+KNOWN_METHODS = {"forward", "extra_repr", "train", "to", "state_dict", "load_state_dict"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, as an absolute dotted name."""
+
+    name: str
+    line: int
+    in_function: bool
+    for_types: bool  # under `if TYPE_CHECKING:`
+
+    @property
+    def library(self) -> str:
+        return "tensorboard" if self.name.startswith("torch.utils.tensorboard") else self.name.partition(".")[0]
+
+
+class Source:
+    """One module of the package: its dotted name and its syntax tree."""
+
+    def __init__(self, name: str, text: str, *, is_package: bool = False) -> None:
+        self.name, self.is_package, self.tree = name, is_package, ast.parse(text)
+        parts = name.split(".")
+        self.folder = ROOTS if len(parts) == 1 or (len(parts) == 2 and not is_package) else parts[1]
+
+    def imports(self) -> Iterator[Import]:
+        """Yield what is imported anywhere: by statement, `import_module("...")` or `require("...", ...)`."""
+        yield from self._imports(self.tree, in_function=False, for_types=False)
+
+    def _imports(self, node: ast.AST, *, in_function: bool, for_types: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            names: list[str] = []
+            if isinstance(child, ast.Import):
+                names = [alias.name for alias in child.names]
+            elif isinstance(child, ast.ImportFrom):
+                base = self._absolute(child)
+                names = [f"{base}.{alias.name}" for alias in child.names]
+            elif isinstance(child, ast.Call) and call_name(child).rpartition(".")[2] in {"import_module", "require"}:
+                names = [arg.value for arg in child.args[:1] if isinstance(arg, ast.Constant)]
+            yield from (Import(name, child.lineno, in_function, for_types) for name in names)
+            yield from self._imports(
+                child,
+                in_function=in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda),
+                for_types=for_types or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)),
+            )
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        parts = self.name.split(".") if self.is_package else self.name.split(".")[:-1]
+        return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def call_name(node: ast.AST) -> str:
+    """Return the dotted name that is called or looked up, for example ``"torch.set_num_threads"``."""
+    node = node.func if isinstance(node, ast.Call) else node
+    return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+
+
+def read_package() -> dict[str, Source]:
+    """Read every module of the package, by dotted name."""
+    sources = {}
+    for path in sorted((ROOT / "torchrl").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        sources[name] = Source(name, path.read_text(encoding="utf-8"), is_package=is_package)
+    return sources
+
+
+PACKAGE = read_package()
+
+
+def is_within(name: str, prefix: str) -> bool:
+    """Answer whether a dotted name is ``prefix`` or lies below it."""
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def folder_named(name: str) -> str:
+    """Return the top folder that a dotted name lies in, for example ``"data"`` for ``"torchrl.data.specs.Bounded"``."""
+    folder = (name.split(".") + [""])[1]
+    return folder if folder in LEVELS else ROOTS
+
+
+def home(name: str, package: dict[str, Source]) -> str:
+    """Return the module that a dotted name stands in: itself, or where the name after the last dot is defined.
+
+    A name that a package re-exports belongs to the module that defines it, so that nothing is smuggled in through an
+    ``__init__``.
+    """
+    if name in package:
+        return name
+    parent, _, leaf = name.rpartition(".")
+    if parent not in package:
+        return parent
+    for node in package[parent].tree.body:
+        if isinstance(node, ast.ImportFrom) and leaf in {alias.asname or alias.name for alias in node.names}:
+            origin = package[parent]._absolute(node)
+            return home(f"{origin}.{leaf}", package) if is_within(origin, "torchrl") else parent
+    return parent
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+
+def breaks_layers(source: Source) -> Iterator[str]:
+    if source.folder not in LEVELS:
+        yield f"folder {source.folder} has no level; give it one in tests/test_architecture.py"
+        return
+    for item in source.imports():
+        if not is_within(item.name, "torchrl"):
+            continue
+        name = home(item.name, PACKAGE)
+        for target in {folder_named(item.name), folder_named(name)} - {source.folder}:
+            if LEVELS[target] >= LEVELS[source.folder]:
+                yield f"line {item.line}: {source.folder} imports {item.name}; imports point down only"
+        for folder, banned in FORBIDDEN.items():
+            if is_within(source.name, folder) and is_within(name, banned):
+                yield f"line {item.line}: {folder} imports {banned}"
+
+
+def breaks_adapters(source: Source) -> Iterator[str]:
+    for item in source.imports():
+        library = item.library
+        if library in {"torchrl", "__future__"} or library in sys.stdlib_module_names:
+            continue
+        if is_within(source.name, ONLY_TORCH) and library != "torch":
+            yield f"line {item.line}: {ONLY_TORCH} imports {library}; it may import torch alone"
+        elif library not in EVERYWHERE and library not in ADAPTERS:
+            yield f"line {item.line}: {library} has no adapter folder; list it in tests/test_architecture.py"
+        elif library in ADAPTERS and not is_within(source.name, ADAPTERS[library]):
+            yield f"line {item.line}: {library} enters through {ADAPTERS[library]} only"
+        if library in ON_FIRST_USE and not item.in_function and not item.for_types:
+            yield f"line {item.line}: {library} is imported on first use only"
+
+
+def breaks_import_style(source: Source) -> Iterator[str]:
+    for item in source.imports():
+        if item.name.endswith(".*"):
+            yield f"line {item.line}: star import"
+        if is_within(item.name, "torchrl") and item.in_function:
+            yield f"line {item.line}: import of our own inside a function"
+    if source.name != "torchrl.extras":
+        lazy = [node for node in source.tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"]
+        allowed = {id(node) for function in lazy if source.is_package for node in ast.walk(function)}
+        for node in ast.walk(source.tree):
+            computed = isinstance(node, ast.Call) and not (node.args and isinstance(node.args[0], ast.Constant))
+            called = call_name(node).rpartition(".")[2] if computed else ""
+            if called in {"import_module", "__import__"} and id(node) not in allowed:
+                yield f"line {node.lineno}: an import by a computed name hides from this test"
+
+
+def breaks_import_silence(source: Source) -> Iterator[str]:
+    """Importing a module defines names and does nothing else."""
+    bodies = [source.tree.body]
+    while bodies:
+        for node in bodies.pop():
+            if isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef | ast.For | ast.While):
+                bodies += [getattr(node, part, []) for part in ("body", "orelse", "finalbody")]
+                bodies += [handler.body for handler in getattr(node, "handlers", [])]
+            elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+                yield f"line {node.lineno}: {ast.unparse(node)} runs on import"
+            elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
+                targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]
+                if any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets):
+                    yield f"line {node.lineno}: {ast.unparse(node)} changes another object on import"
+
+
+def breaks_environment(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        name = call_name(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+        reads = name in {"os.environ", "os.environb", "os.getenv", "os.putenv", "environ", "getenv"}
+        if reads and source.name not in READS_ENVIRONMENT:
+            yield f"line {node.lineno}: {name}: behaviour comes from arguments, not from the environment"
+
+
+def breaks_plain_classes(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef):
+            bases = {call_name(base) for base in node.bases}
+            if any(word.arg == "metaclass" for word in node.keywords) or bases & {"type", "ABCMeta", "abc.ABCMeta"}:
+                yield f"line {node.lineno}: class {node.name} brings a metaclass"
+
+
+def breaks_documentation(source: Source) -> Iterator[str]:
+    if not ast.get_docstring(source.tree):
+        yield "the module has no docstring"
+    if source.is_package and source.name != "torchrl":
+        names = {target.id for node in source.tree.body if isinstance(node, ast.Assign) for target in node.targets}
+        if "__all__" not in names and len(source.tree.body) > 1:  # one that holds folders only has nothing to list
+            yield "the package lists no public names in __all__"
+    for node in source.tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield f"line {node.lineno}: {node.name} has no docstring"
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented_methods(node)
+
+
+def undocumented_methods(node: ast.ClassDef) -> Iterator[str]:
+    for method in node.body:
+        if not isinstance(method, ast.FunctionDef) or method.name.startswith("_") or ast.get_docstring(method):
+            continue
+        decorators = {call_name(decorator).rpartition(".")[2] for decorator in method.decorator_list}
+        inherits = method.name in KNOWN_METHODS or method.name in documented_names(node)
+        if not inherits and not decorators & {"setter", "overload"}:
+            yield f"line {method.lineno}: {node.name}.{method.name} has no docstring"
+
+
+def documented_names(node: ast.ClassDef) -> set[str]:
+    """Collect the methods and properties that the bases of a class, as far as they are our own, document."""
+    names: set[str] = set()
+    for base in node.bases:
+        for parent in CLASSES.get(call_name(base).rpartition(".")[2], []):
+            if parent is not node:
+                methods = [item for item in parent.body if isinstance(item, ast.FunctionDef)]
+                names |= {method.name for method in methods if ast.get_docstring(method)} | documented_names(parent)
+    return names
+
+
+CLASSES: dict[str, list[ast.ClassDef]] = {}
+for _source in PACKAGE.values():
+    for _node in ast.walk(_source.tree):
+        if isinstance(_node, ast.ClassDef):
+            CLASSES.setdefault(_node.name, []).append(_node)
+
+RULES = [
+    breaks_layers,
+    breaks_adapters,
+    breaks_import_style,
+    breaks_import_silence,
+    breaks_environment,
+    breaks_plain_classes,
+    breaks_documentation,
+]
+
+
+# ---- the rules on the package, and on planted mistakes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps(rule):
+    broken = [f"{source.name}: {problem}" for source in PACKAGE.values() for problem in rule(source)]
+    assert not broken, "\n".join(broken)
+
+
+MISTAKES = [
+    (breaks_layers, "torchrl.functional.a", "from torchrl.data import specs"),
+    (breaks_layers, "torchrl.envs.a", "import torchrl.modules.actors"),
+    (breaks_layers, "torchrl.modules.a", "from torchrl.envs.base import Env"),
+    (breaks_layers, "torchrl.data.a", "from torchrl import record"),
+    (breaks_layers, "torchrl.errors", "from torchrl.data.specs import Bounded"),
+    (breaks_layers, "torchrl.agents.a", "def f():\n    from torchrl.recipes import config"),
+    (breaks_layers, "torchrl.collectors.a", "from torchrl.data.replay import buffer"),
+    (breaks_layers, "torchrl.data.a", "from ..envs import base"),
+    (breaks_layers, "torchrl.attic.a", ""),
+    (breaks_adapters, "torchrl.collectors.a", "import gymnasium as gym"),
+    (breaks_adapters, "torchrl.functional.a", "import numpy"),
+    (breaks_adapters, "torchrl.data.a", "import pandas"),
+    (breaks_adapters, "torchrl.agents.a", "def f():\n    require('matplotlib.figure', extra='plots', purpose='p')"),
+    (breaks_adapters, "torchrl.data.a", "from torch.utils.tensorboard import SummaryWriter"),
+    (breaks_adapters, "torchrl.record.a", "import matplotlib"),
+    (breaks_import_style, "torchrl.data.a", "from math import *"),
+    (breaks_import_style, "torchrl.data.a", "def f():\n    from torchrl import errors"),
+    (breaks_import_style, "torchrl.data.a", "def f():\n    import_module('torchrl.errors')"),
+    (breaks_import_style, "torchrl.data.a", "def __getattr__(name):\n    return import_module(name)"),
+    (breaks_import_silence, "torchrl.data.a", "import torch\ntorch.set_num_threads(1)"),
+    (breaks_import_silence, "torchrl.data.a", "try:\n    mp.set_start_method('spawn')\nexcept RuntimeError:\n    pass"),
+    (breaks_import_silence, "torchrl.data.a", "torch.backends.cudnn.benchmark = True"),
+    (breaks_import_silence, "torchrl.data.a", "os.environ['OMP_NUM_THREADS'] = '1'"),
+    (breaks_environment, "torchrl.data.a", "def f():\n    return os.environ.get('DEBUG')"),
+    (breaks_environment, "torchrl.data.a", "DEBUG = os.getenv('DEBUG')"),
+    (breaks_plain_classes, "torchrl.data.a", "class A(metaclass=M):\n    pass"),
+    (breaks_plain_classes, "torchrl.data.a", "class M(type):\n    pass"),
+    (breaks_documentation, "torchrl.data.a", "x = 1"),
+    (breaks_documentation, "torchrl.data.a", '"""Module."""\ndef f(): pass'),
+    (breaks_documentation, "torchrl.data.a", '"""Module."""\nclass A:\n    """A."""\n    def f(self): pass'),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "text"), MISTAKES)
+def test_a_planted_mistake_is_found(rule, name, text):
+    assert list(rule(Source(name, text)))
+
+
+def test_a_lazy_package_and_a_private_name_are_no_mistakes():
+    body = '__all__ = []\ndef __getattr__(name):\n    return import_module(f"{__name__}.{name}")\ndef _f(): pass'
+    source = Source("torchrl.data.a", f'"""Lazy."""\n{body}', is_package=True)
+    assert not [problem for rule in RULES for problem in rule(source)]
+
+
+# ---- rules on the whole graph ----------------------------------------------------------------------------------------
+
+
+def own_imports(source: Source, package: dict[str, Source]) -> set[str]:
+    """Return the modules of the package that importing ``source`` names, types aside."""
+    names = {item.name for item in source.imports() if is_within(item.name, "torchrl") and not item.for_types}
+    return {name if name in package else name.rpartition(".")[0] for name in names} & package.keys() - {source.name}
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of one cycle, or an empty list."""
+    finished: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node not in finished:
+            for neighbour in sorted(graph.get(node, ())):
+                if cycle := visit(neighbour, [*path, node]):
+                    return cycle
+            finished.add(node)
+        return []
+
+    return next((cycle for node in sorted(graph) if (cycle := visit(node, []))), [])
+
+
+def folder_of(source: Source) -> str:
+    return source.name if source.is_package else source.name.rpartition(".")[0]
+
+
+def test_no_import_cycle_between_files_or_folders():
+    files = {name: own_imports(source, PACKAGE) for name, source in PACKAGE.items()}
+    assert not find_cycle(files)
+    folders: dict[str, set[str]] = {}
+    for source in PACKAGE.values():
+        if source.is_package:
+            continue  # an __init__ gathers the names of its files, so it points at them by purpose
+        own = folder_of(source)
+        targets = {folder_of(PACKAGE[target]) for target in own_imports(source, PACKAGE)}
+        # A folder and one inside it are one room: what counts between them is that their files form no cycle.
+        others = {target for target in targets if not is_within(target, own) and not is_within(own, target)}
+        folders.setdefault(own, set()).update(others)
+    assert not find_cycle(folders)
+
+
+def test_a_cycle_is_found():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def libraries_loaded_by(name: str, package: dict[str, Source]) -> set[str]:
+    """Follow our own imports, parent packages included, and return every library that one of them names."""
+    pending, seen, libraries = [name], set(), set()
+    while pending:
+        current = pending.pop()
+        if current in seen or current not in package:
+            continue
+        seen.add(current)
+        parts = current.split(".")
+        pending += [".".join(parts[:length]) for length in range(1, len(parts))]
+        for item in package[current].imports():
+            if item.for_types:
+                continue
+            libraries.add(item.library)
+            pending += [item.name, item.name.rpartition(".")[0]] if item.library == "torchrl" else []
+    return libraries
+
+
+def test_simulators_and_their_roots_import_no_torch():
+    names = [name for name in PACKAGE if any(is_within(name, prefix) for prefix in WITHOUT_TORCH)]
+    assert len(names) > 3
+    heavy = {name: libraries_loaded_by(name, PACKAGE) & {"torch", "tensordict"} for name in names}
+    assert not {name for name, found in heavy.items() if found}
+
+
+def test_torch_behind_two_imports_is_found():
+    texts = {"torchrl": "", "torchrl.a": "import torchrl.b", "torchrl.b": "def f():\n    import torch"}
+    assert "torch" in libraries_loaded_by("torchrl.a", {name: Source(name, text) for name, text in texts.items()})
+
+
+@pytest.mark.skipif("torchrl.envs.simulators" not in PACKAGE, reason="the folder is not there")
+def test_a_process_that_imports_simulators_has_no_torch():
+    script = "import sys, torchrl.envs.simulators; sys.exit('torch' in sys.modules or 'tensordict' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False).returncode == 0
