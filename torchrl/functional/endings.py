@@ -1,0 +1,100 @@
+"""What an ending means for a value: the only place where the flags are combined. It computes no value itself.
+
+================  ==========  =========  ====  =====================  =================
+event             terminated  truncated  done  bootstrap from next    λ-trace goes on
+================  ==========  =========  ====  =====================  =================
+ordinary step     0           0          0     yes                    yes
+task over         1           0          1     no                     no
+time limit        0           1          1     yes                    no
+both              1           1          1     no                     no
+edge of a batch   0           0          0     yes                    ends with the data
+================  ==========  =========  ====  =====================  =================
+
+A time limit says nothing about the world, so the value of the true successor still counts: Pardo et al., "Time Limits
+in Reinforcement Learning" (2018), https://arxiv.org/abs/1712.00378, section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchrl.errors import SpecError, explain
+from torchrl.shapes import require_same_shape
+
+
+def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
+    """Tell where an episode ended, for whichever reason.
+
+    Args:
+        terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
+        truncated: the episode was cut on entering t+1, bool, same shape.
+
+    Returns:
+        bool, same shape.
+    """
+    _require_flags("is_done", terminated=terminated, truncated=truncated)
+    return terminated | truncated
+
+
+def bootstraps(terminated: Tensor) -> Tensor:
+    """Tell where the return goes on in the value of the successor: everywhere but where the task was over.
+
+    Args:
+        terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
+
+    Returns:
+        bool, same shape.
+    """
+    _require_flags("bootstraps", terminated=terminated)
+    return ~terminated
+
+
+def trace_goes_on(terminated: Tensor, truncated: Tensor) -> Tensor:
+    """Tell where a λ-trace may run on into the next step: everywhere but at an ending.
+
+    Args:
+        terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
+        truncated: the episode was cut on entering t+1, bool, same shape.
+
+    Returns:
+        bool, same shape.
+    """
+    return ~is_done(terminated, truncated)
+
+
+def next_row_follows(
+    terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Tell at which rows of a batch row t+1 is the true successor of row t, so that what is known there holds here.
+
+    It is not at an ending, at the edge of the batch, where the next row starts an episode (a user may reset in
+    mid-episode: no flag is set then), and next to a masked row.
+
+    Args:
+        terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
+        truncated: the episode was cut on entering t+1, bool, same shape.
+        is_init: row t is the first of an episode, bool, same shape.
+        mask: row t is valid, bool, same shape.
+
+    Returns:
+        bool ``[*B, T, 1]``.
+    """
+    follows = trace_goes_on(terminated, truncated)
+    if is_init is not None:
+        _require_flags("next_row_follows", terminated=terminated, is_init=is_init)
+        follows[..., :-1, :] &= ~is_init[..., 1:, :]
+    if mask is not None:
+        _require_flags("next_row_follows", terminated=terminated, mask=mask)
+        follows &= mask
+        follows[..., :-1, :] &= mask[..., 1:, :]
+    follows[..., -1:, :] = False
+    return follows
+
+
+def _require_flags(who: str, **flags: Tensor) -> None:
+    """Refuse flags of several shapes, and numbers, on which ``~`` and ``|`` mean something else."""
+    require_same_shape(who, **flags)
+    for name, flag in flags.items():
+        if flag.dtype is not torch.bool:
+            raise SpecError(explain(who, expected=f"{name} of dtype torch.bool", got=flag.dtype))
