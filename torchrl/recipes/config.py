@@ -1,0 +1,335 @@
+"""How commands read their flags and config files, and nothing about what the flags mean.
+
+A flag on the command line goes before the config file, the file before the default. Nothing is abbreviated, guessed or
+read from the environment: an unknown or repeated key, or a wrong value, is an error that says where it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import configargparse
+
+from torchrl.errors import CheckpointError, ConfigError, EnvError, MissingExtraError, explain, nearest
+from torchrl.files import written_whole
+from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
+
+COMMAND_LINE = "command line"
+_NEGATIVE_NUMBER = re.compile(r"^-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^-(inf|nan)$")
+
+
+# ---- types of values -------------------------------------------------------------------------------------------------
+
+
+def integer(text: str) -> int:
+    """Read a whole number; ``1_000_000`` and ``1e6`` are the same one."""
+    try:
+        return int(text)
+    except ValueError:
+        value = real(text, expected="a whole number")
+        if not value.is_integer():
+            raise _unfit("a whole number", text) from None
+        return int(value)
+
+
+def positive_int(text: str) -> int:
+    """Read a whole number of at least 1."""
+    return _checked(integer(text), lambda value: value > 0, "a whole number of at least 1", text)
+
+
+def non_negative_int(text: str) -> int:
+    """Read a whole number of at least 0."""
+    return _checked(integer(text), lambda value: value >= 0, "a whole number of at least 0", text)
+
+
+def real(text: str, *, expected: str = "a number") -> float:
+    """Read a finite number."""
+    try:
+        return _checked(float(text), math.isfinite, f"{expected} that is finite", text)
+    except ValueError:
+        raise _unfit(expected, text) from None
+
+
+def positive_float(text: str) -> float:
+    """Read a finite number above 0."""
+    return _checked(real(text), lambda value: value > 0, "a number above 0", text)
+
+
+def non_negative_float(text: str) -> float:
+    """Read a finite number of at least 0."""
+    return _checked(real(text), lambda value: value >= 0, "a number of at least 0", text)
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    return _checked(real(text), lambda value: 0 <= value <= 1, "a number from 0 to 1", text)
+
+
+def _checked(value: Any, fits: Callable[[Any], bool], expected: str, text: str) -> Any:
+    if not fits(value):
+        raise _unfit(expected, text)
+    return value
+
+
+def _unfit(expected: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let ``none`` stand for None, for flags whose default is None."""
+
+    def converted(text: str) -> Any:
+        return None if text.lower() == "none" else convert(text)
+
+    converted.__name__ = getattr(convert, "__name__", "value")  # argparse names the type in its message
+    return converted
+
+
+def default_of(callable_: Callable[..., Any], parameter: str) -> Any:
+    """Return the default that a class or function gives to a parameter, so that no recipe writes it a second time.
+
+    Raises:
+        TypeError: the signature has no such parameter, or gives it no default.
+    """
+    parameters = inspect.signature(callable_).parameters
+    if parameter not in parameters or parameters[parameter].default is inspect.Parameter.empty:
+        defaults = [name for name, item in parameters.items() if item.default is not inspect.Parameter.empty]
+        who = getattr(callable_, "__qualname__", repr(callable_))
+        raise TypeError(explain(f"default_of({who})", expected=f"one of {defaults}", got=repr(parameter)))
+    return parameters[parameter].default
+
+
+# ---- the parser ------------------------------------------------------------------------------------------------------
+
+
+class _FlagMistake(ConfigError):
+    """What argparse found wrong, before it is known where the value came from."""
+
+
+class _Help(argparse.HelpFormatter):
+    """Show every default, in the form in which it would be written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        is_set = action.default is not argparse.SUPPRESS
+        text = f"{action.help} (default: {format_value(action.default)})" if is_set else action.help
+        return text.replace("%", "%%")  # meanings are plain text, argparse would fill them in
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    def __init__(self, option_strings: Sequence[str], dest: str, default: bool, help: str) -> None:
+        super().__init__(option_strings, dest, default=default)
+        self.help = help  # some versions of Python add the default to it, the formatter does already
+
+
+class _Flags:
+    """What a parser and its groups have in common: every flag has a meaning, and None can be said."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add a flag, as argparse does, with a ``help`` and a ``default``; if the default is None, ``none`` says so."""
+        options.setdefault("default", None)
+        if not options.get("help"):
+            raise TypeError(explain(f"flag {names[-1]}", expected="a help text", got="none"))
+        if options["default"] is None and "action" not in options:
+            options["type"] = _or_none(options.get("type") or str)
+        if isinstance(options["default"], tuple):
+            options["default"] = list(options["default"])
+        if not {"action", "choices", "metavar"}.intersection(options):
+            options["metavar"] = "X"  # the name in capitals again would say nothing
+        return super().add_argument(*names, **options)
+
+    def add_switch(self, name: str, *, default: bool, help: str) -> argparse.Action:
+        """Add a flag that is on or off: ``--x`` and ``--no-x``, and ``x = true`` or ``x = false`` in a file."""
+        return self.add_argument(name, action=_Switch, default=default, help=help)
+
+
+class _Group(_Flags, argparse._ArgumentGroup):
+    """Flags under one heading."""
+
+
+class ConfigParser(_Flags, configargparse.ArgumentParser):
+    """A parser of flags and config files by the rules of this module; its mistakes are :class:`ConfigError`."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            usage="%(prog)s [--config=FILE] [--flag=value ...]",
+            allow_abbrev=False,
+            formatter_class=_Help,
+            add_env_var_help=False,
+            config_file_parser_class=ConfigFile(self._check_entry),
+            config_file_open_func=_open_text,
+        )
+        self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes "-1e-3" for a flag
+        self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
+
+    def add_argument_group(self, title: str | None = None, description: str | None = None) -> _Group:
+        """Add a heading to put flags under."""
+        group = _Group(self, title, description)
+        self._action_groups.append(group)
+        return group
+
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> argparse.Namespace:
+        """Read flags and, where they name one, a config file.
+
+        Raises:
+            ConfigError: a mistake of the user, with the place where it was made.
+        """
+        args = list(sys.argv[1:] if args is None else args)
+        try:
+            if not {"-h", "--help"}.intersection(args):
+                _check_config_flag(args)
+            config, unknown = self.parse_known_args(args, namespace, env_vars={})
+        except _FlagMistake as mistake:
+            raise ConfigError(f"{COMMAND_LINE}: {mistake}") from None
+        if unknown:
+            raise self._unknown_flag(next((word for word in unknown if word.startswith("-")), unknown[0]))
+        return config
+
+    def error(self, message: str) -> None:
+        """Raise what argparse would print.
+
+        Raises:
+            ConfigError: always.
+        """
+        message = message.removeprefix("argument ")
+        if "ignored explicit argument" in message:
+            message += "; a switch takes no value on the command line"
+        raise _FlagMistake(message)
+
+    def convert_item_to_command_line_arg(self, action: argparse.Action | None, key: str, value: Entry) -> list[str]:
+        """Turn an entry of a config file into the flags that say the same."""
+        if isinstance(action, _Switch):
+            if value not in ("true", "false"):
+                got = f"{key} = {value}"
+                raise ConfigError(explain(value.place, expected=f"{key} = true or {key} = false", got=got))
+            return [f"--{key}" if value == "true" else f"--no-{key}"]
+        if action.nargs is None:
+            return [f"--{key}={value.text()}"]
+        words = value.words()
+        for word in words:
+            if word.startswith("-") and not _NEGATIVE_NUMBER.match(word):
+                raise ConfigError(explain(value.place, expected=f"values of {key}", got=f"{word!r}, a flag"))
+        return [f"--{key}", *words]
+
+    def _check_entry(self, key: str, entry: Entry) -> None:
+        action = self._settable().get(key)
+        if action is None:
+            close = _closest(key, self._settable())
+            hint = f"Did you mean {close!r}?" if close else "--help lists them."
+            raise ConfigError(explain(entry.place, expected="a known key", got=repr(key), hint=hint))
+        words = self.convert_item_to_command_line_arg(action, key, entry)
+        try:  # alone, so that what is wrong with it has its own place
+            argparse.ArgumentParser.parse_known_args(self, words, argparse.Namespace())
+        except _FlagMistake as mistake:
+            raise ConfigError(f"{entry.place}: {str(mistake).removeprefix('--')}") from None
+
+    def _settable(self) -> dict[str, argparse.Action]:
+        """Return the flags that a file may set, by key: all but those that act at once."""
+        return {
+            action.dest: action
+            for action in self._actions
+            if action.dest not in ("help", "config") and f"--{action.dest}" in action.option_strings
+        }
+
+    def _unknown_flag(self, word: str) -> ConfigError:
+        if not word.startswith("-"):
+            hint = "Flags are written --name=value."
+            return ConfigError(explain(COMMAND_LINE, expected="flags", got=repr(word), hint=hint))
+        name = word.partition("=")[0]
+        flags = [flag.lstrip("-") for action in self._actions for flag in action.option_strings if flag[1] == "-"]
+        close = _closest(name.lstrip("-"), flags)
+        hint = f"Did you mean --{close}?" if close else "--help lists them."
+        return ConfigError(explain(COMMAND_LINE, expected="a known flag", got=name, hint=hint))
+
+
+def make_parser(description: str) -> ConfigParser:
+    """Make a parser with ``--help`` and ``--config`` only; recipes add their groups of flags to it.
+
+    Args:
+        description: what the command does, as the head of its help.
+    """
+    return ConfigParser(description)
+
+
+def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment: str = "") -> None:
+    """Write a resolved configuration so that ``--config=path`` gives it back; whole or not at all.
+
+    Args:
+        config: what a parser of :func:`make_parser` returned.
+        path: of the file.
+        comment: its first line, for example the command that led to it.
+    """
+    values = {key: value for key, value in vars(config).items() if key != "config"}
+    with written_whole(path) as temporary:
+        temporary.write_text(write_entries(values, comment=comment), encoding="utf-8")
+
+
+def load_config(parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = ()) -> argparse.Namespace:
+    """Read a configuration back.
+
+    Args:
+        parser: with the flags that the file sets.
+        path: of the file.
+        flags: of a command line, which go before the file.
+
+    Raises:
+        ConfigError: the file is missing or does not fit the parser.
+    """
+    return parser.parse_args([f"--config={os.fspath(path)}", *flags])
+
+
+@contextmanager
+def exit_on_mistake() -> Iterator[None]:
+    """Turn a user's mistake in the block into one message on stderr and exit status 2, without a traceback.
+
+    Mistakes are a wrong flag, file, environment or checkpoint, and a missing extra. Other exceptions are defects and
+    pass.
+    """
+    try:
+        yield
+    except (ConfigError, MissingExtraError, EnvError, CheckpointError) as mistake:
+        print(f"{Path(sys.argv[0]).name}: {mistake}", file=sys.stderr)
+        raise SystemExit(2) from mistake
+
+
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    names = list(names)
+    return nearest(name, names) or next((other for other in names if other.startswith(name)), None)
+
+
+def _open_text(path: str) -> TextIO:
+    return open(path, encoding="utf-8-sig")
+
+
+def _check_config_flag(args: Sequence[str]) -> None:
+    """Refuse a config file that does not exist, and a second one, which would silently replace the first."""
+    paths = []
+    for word, following in zip(args, [*args, ""][1:], strict=True):
+        if word in ("-c", "--config"):
+            paths.append(following)
+        elif word.startswith(("-c", "--config=")):
+            paths.append(word.removeprefix("-c").removeprefix("--config="))
+    if len(paths) > 1:
+        raise ConfigError(explain(COMMAND_LINE, expected="one --config", got=" and ".join(paths)))
+    path = Path(paths[0]).expanduser() if paths and paths[0] else None
+    if path is not None and not path.is_file():
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = nearest(path.name, siblings)
+        hint = f"Did you mean {path.with_name(close)}?" if close else ""
+        raise ConfigError(explain("--config", expected="a file that exists", got=str(path), hint=hint))
