@@ -1,4 +1,4 @@
-"""The errors torchrl raises, and the one way their messages are built. Imports nothing, so workers may use it freely."""
+"""The errors torchrl raises, and the one way their messages are built. Imports nothing: workers use it too."""
 
 from __future__ import annotations
 

@@ -17,7 +17,12 @@ def require_same_shape(who: str, **tensors: torch.Tensor) -> None:
     if any(shape != shapes[0] for shape in shapes[1:]):
         got = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
         raise SpecError(
-            explain(who, expected="arguments of one shape", got=got, hint="Add or remove the trailing dimension; nothing is broadcast.")
+            explain(
+                who,
+                expected="arguments of one shape",
+                got=got,
+                hint="Add or remove the trailing dimension; nothing is broadcast.",
+            )
         )
 
 
@@ -36,4 +41,6 @@ def expand_right(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     try:
         return tensor.expand(like.shape)
     except RuntimeError as error:
-        raise SpecError(explain("expand_right", expected=f"leading dimensions of {list(like.shape)}", got=list(shape))) from error
+        raise SpecError(
+            explain("expand_right", expected=f"leading dimensions of {list(like.shape)}", got=list(shape))
+        ) from error

@@ -1,7 +1,8 @@
 """The only module that touches tensordict's unchecked fast paths.
 
-In a loop that builds thousands of small containers a second, tensordict's checks cost more than the work (a checked ``set``
-takes 0.6 to 1.3 µs, an unchecked one 0.1). Callers vouch for shapes and devices; whoever hands data to a user checks once.
+In a loop that builds thousands of small containers a second, tensordict's checks cost more than the work (a checked
+``set`` takes 0.6 to 1.3 µs, an unchecked one 0.1). Callers vouch for shapes and devices; whoever hands data to a user
+checks once.
 """
 
 from __future__ import annotations

@@ -1,0 +1,223 @@
+"""The collector on counting simulators: layout, ids, versions, ownership, refusals, continuation."""
+
+import pytest
+import torch
+from torch import nn
+
+from fakes import CountingSimulator
+from torchrl.collectors import Collector
+from torchrl.envs import GymEnv, SerialEnv
+from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError
+from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
+
+
+class Policy(nn.Module):
+    """Writes action 0, its log-probability, and how often it was called."""
+
+    def __init__(self, extra=()):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.extra = list(extra)
+        self.calls = 0
+
+    def forward(self, root):
+        self.calls += 1
+        root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+        root.set("call", torch.full(root.batch_size, self.calls))
+        for key, value in self.extra:
+            root.set(key, value)
+        return root
+
+
+def counting(*lengths):
+    return SerialEnv([lambda length=length: CountingSimulator(length=length) for length in lengths])
+
+
+def test_batches_follow_each_other_without_a_gap():
+    collector = Collector(counting(3, 9), Policy(), frames_per_batch=8, total_frames=16)
+    first, second = collector
+    assert first.batch_size == (2, 4) and collector.frames == 16
+    seen = torch.cat([first, second], dim=1)
+    assert seen["observation"].squeeze(-1).tolist() == [[0, 1, 2, 0, 1, 2, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert seen["call"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]] * 2
+    assert seen["is_init"].squeeze(-1).int().tolist() == [[1, 0, 0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+
+
+def test_the_first_observation_of_a_new_episode_is_the_reset_one_and_the_last_one_the_true_one():
+    batch = Collector(counting(2), Policy(), frames_per_batch=4).collect()
+    assert batch["observation"].squeeze(-1).tolist() == [[0, 1, 0, 1]]
+    assert batch["next", "observation"].squeeze(-1).tolist() == [[1, 2, 1, 2]]
+
+
+def test_trajectory_ids_are_unique_over_the_run_and_carried_across_batches():
+    collector = Collector(counting(3, 9), Policy(), frames_per_batch=8)
+    ids = torch.cat([collector.collect()["collector", "traj_ids"] for _ in range(2)], dim=1)
+    assert ids.tolist() == [[0, 0, 0, 1, 1, 1, 3, 3], [2, 2, 2, 2, 2, 2, 2, 2]] or _same_runs(ids)
+    assert _same_runs(ids)
+
+
+def _same_runs(ids):
+    """Runs of equal ids have the lengths of the episodes, and no id serves two runs."""
+    runs = [torch.unique_consecutive(row, return_counts=True) for row in ids]
+    counts = [run[1].tolist() for run in runs]
+    every = torch.cat([run[0] for run in runs])
+    return counts == [[3, 3, 2], [8]] and len(every.unique()) == len(every)
+
+
+def test_a_reset_between_batches_begins_new_trajectories():
+    collector = Collector(counting(9), Policy(), frames_per_batch=2)
+    first = collector.collect()["collector", "traj_ids"]
+    collector.reset()
+    second = collector.collect()
+    assert second["observation"].squeeze(-1).tolist() == [[0, 1]]
+    assert second["collector", "traj_ids"].min() > first.max()
+
+
+def test_every_row_tells_the_version_of_the_policy():
+    collector = Collector(counting(9), Policy(), frames_per_batch=2)
+    versions = [collector.collect()["collector", "policy_version"]]
+    collector.update_policy_weights_()
+    versions.append(collector.collect()["collector", "policy_version"])
+    assert torch.cat(versions, 1).tolist() == [[0, 0, 1, 1]]
+
+
+def test_three_batches_stay_as_they_were_handed_out():
+    collector = Collector(counting(3, 9), Policy(), frames_per_batch=4)
+    batches = [collector.collect() for _ in range(3)]
+    copies = [batch.clone() for batch in batches]
+    collector.collect()
+    for batch, copy in zip(batches, copies, strict=True):
+        assert (batch == copy).all()
+    assert batches[0]["call"].tolist() != batches[1]["call"].tolist()
+
+
+def test_batch_length_does_not_change_the_trajectory():
+    def run(frames_per_batch):
+        collector = Collector(
+            GymEnv("CartPole-v1", num_envs=2), frames_per_batch=frames_per_batch, total_frames=96, seed=3
+        )
+        collector.policy.generator.manual_seed(5) if getattr(
+            collector.policy, "generator", None
+        ) else torch.manual_seed(5)
+        return torch.cat(list(collector), dim=1)
+
+    long, short = run(96), run(16)
+    for key in ("observation", "action", ("next", "observation"), ("next", "done"), ("collector", "traj_ids")):
+        if key != ("collector", "traj_ids"):
+            assert torch.equal(long[key], short[key])
+
+
+def test_actions_are_sampled_unless_an_outer_context_says_otherwise():
+    kinds = []
+
+    def policy(root):
+        kinds.append(exploration_type())
+        return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+    collector = Collector(counting(9), policy, frames_per_batch=1)
+    collector.collect()
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        collector.collect()
+    assert kinds == [ExplorationType.RANDOM, ExplorationType.DETERMINISTIC]
+
+
+def test_batches_need_no_gradient_and_can_be_trained_on():
+    policy = Policy()
+    policy.forward = lambda root: root.set("action", torch.zeros(root.batch_size, dtype=torch.int64)).set(
+        "x", policy.weight.expand(1, 1)
+    )
+    batch = Collector(counting(9), policy, frames_per_batch=2).collect()
+    assert not batch["x"].requires_grad
+    (batch["x"] * nn.Parameter(torch.ones(1))).sum().backward()  # inference tensors would refuse
+
+
+def test_postproc_and_storage_device_are_applied():
+    collector = Collector(
+        counting(9), Policy(), frames_per_batch=2, storage_device="cpu", postproc=lambda batch: batch.select("action")
+    )
+    assert set(collector.collect().keys()) == {"action"}
+
+
+@pytest.mark.parametrize("frames", [0, -2, 7])
+def test_frames_per_batch_must_be_a_multiple_of_the_environments(frames):
+    with pytest.raises(ConfigError, match="multiple of the 2 environments"):
+        Collector(counting(3, 3), Policy(), frames_per_batch=frames)
+
+
+def test_a_policy_that_writes_no_action_is_named():
+    with pytest.raises(KeyMissing, match="'action'"):
+        Collector(counting(3), lambda root: root, frames_per_batch=2).collect()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([("late", torch.zeros(1))], "'late' is new"),
+        ([("call", torch.zeros(1))], r"'call' is \[1\] torch.float32"),
+        ([("call", torch.zeros(1, 1, dtype=torch.int64))], r"'call' is \[1, 1\] torch.int64"),
+    ],
+)
+def test_a_policy_that_changes_what_it_writes_is_refused(extra, message):
+    policy = Policy()
+    collector = Collector(counting(9), policy, frames_per_batch=2)
+    collector.collect()
+    policy.extra = extra
+    with pytest.raises(SpecError, match=message):
+        collector.collect()
+
+
+class NaNReward(CountingSimulator):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, float("nan") if observation[0] == 2 else reward, terminated, truncated, info
+
+
+def test_a_nan_reward_is_named_with_environment_and_step():
+    env = SerialEnv([lambda: CountingSimulator(length=9), lambda: NaNReward(length=9)])
+    collector = Collector(env, Policy(), frames_per_batch=8)
+    with pytest.raises(NonFiniteError, match=r"next/(reward|episode_return).*nan in environment \[1\] at step 1"):
+        collector.collect()
+    assert collector.frames == 0
+
+
+class OutOfSpace(CountingSimulator):
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return observation - 100, info
+
+
+def test_an_observation_outside_its_space_is_refused_at_the_first_step():
+    with pytest.raises(SpecError, match="observation"):
+        Collector(SerialEnv(lambda: OutOfSpace(length=9), 2), Policy(), frames_per_batch=2).collect()
+
+
+def test_a_state_continues_the_run():
+    collector = Collector(counting(3, 5), Policy(), frames_per_batch=4)
+    collector.collect()
+    collector.update_policy_weights_()
+    state = collector.state_dict()
+    other = Collector(counting(3, 5), collector.policy, frames_per_batch=4)
+    other.load_state_dict(state)
+    calls = collector.policy.calls
+    expected = collector.collect()
+    collector.policy.calls = calls
+    assert (other.collect() == expected).all()
+    assert other.frames == collector.frames and other.policy_version == 1
+
+
+class Unsaveable(CountingSimulator):
+    def get_state(self):
+        from torchrl.errors import EnvError
+
+        raise EnvError("Unsaveable: its state cannot be captured.")
+
+
+def test_where_the_environment_cannot_be_saved_new_episodes_start_and_it_says_so():
+    collector = Collector(SerialEnv(lambda: Unsaveable(length=9), 2), Policy(), frames_per_batch=4, seed=1)
+    collector.collect()
+    state = collector.state_dict()
+    assert state["env"] is None
+    with pytest.warns(UserWarning, match="New episodes start after loading: Unsaveable"):
+        collector.load_state_dict(state)
+    batch = collector.collect()
+    assert batch["is_init"][:, 0].all() and batch["collector", "traj_ids"].min() > 1

@@ -1,0 +1,59 @@
+"""Warm-up: random actions first, the same keys all along."""
+
+import math
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.collectors import WarmUp
+from torchrl.collectors.warmup import uniform_log_prob
+from torchrl.data.specs import Bounded, Categorical, Unbounded
+from torchrl.errors import ConfigError, SpecError
+
+
+def policy(root):
+    return root.set("action", torch.full((4,), 7)).set("action_log_prob", torch.zeros(4))
+
+
+def root():
+    return TensorDict({}, [4])
+
+
+def test_actions_are_random_for_the_first_frames_and_the_policys_after():
+    warm = WarmUp(policy, Categorical(3, shape=(4,)), frames=6)
+    for _ in range(2):
+        acted = warm(root())
+        assert acted["action"].max() < 3
+        assert torch.allclose(acted["action_log_prob"], torch.full((4,), -math.log(3)))
+    acted = warm(root())
+    assert acted["action"].tolist() == [7] * 4 and acted["action_log_prob"].tolist() == [0] * 4
+
+
+def test_a_generator_repeats_the_actions():
+    def actions():
+        warm = WarmUp(policy, Categorical(100, shape=(4,)), frames=4, generator=torch.Generator().manual_seed(1))
+        return warm(root())["action"].tolist()
+
+    assert actions() == actions()
+
+
+def test_how_far_it_is_survives_a_checkpoint():
+    warm = WarmUp(policy, Categorical(3, shape=(4,)), frames=4)
+    warm(root())
+    other = WarmUp(policy, Categorical(3, shape=(4,)), frames=4)
+    other.load_state_dict(warm.state_dict())
+    assert other(root())["action"].tolist() == [7] * 4
+
+
+def test_density_of_uniform_actions():
+    assert uniform_log_prob(Categorical(4, shape=(2,))) == pytest.approx(-math.log(4))
+    box = Bounded(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 3.0]), shape=(2,))
+    assert uniform_log_prob(box) == pytest.approx(-math.log(6))
+
+
+def test_what_cannot_be_drawn_uniformly_is_refused():
+    with pytest.raises(SpecError, match="finitely bounded"):
+        WarmUp(policy, Unbounded((4, 2)), frames=1)
+    with pytest.raises(ConfigError, match="at least 0"):
+        WarmUp(policy, Categorical(3), frames=-1)

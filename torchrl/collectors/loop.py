@@ -1,0 +1,80 @@
+"""The hot loop, and the checks that let it run unchecked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.envs.base import Env
+from torchrl.errors import SpecError, explain
+
+
+def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[TensorDictBase]) -> TensorDict:
+    """Fill one pre-allocated rollout, row by row; return the root to continue from.
+
+    Args:
+        env: the environment, ``[*B]``.
+        policy: maps a root to the same root with ``action``.
+        root: the root to start from, ``[*B]``.
+        rows: views of a ``[*B, T]`` TensorDict, one per step, with the keys of a transition. Nothing is checked here:
+            see :func:`require_same_layout`.
+    """
+    for row in rows:
+        transition, next_root = env.step_and_reset(policy(root))
+        row.update_(transition)
+        root = next_root
+    return root
+
+
+def allocate(transition: TensorDictBase, num_steps: int) -> TensorDict:
+    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition."""
+    batch_size = transition.batch_size
+    dims = len(batch_size)
+    return transition.apply(
+        lambda leaf: leaf.new_zeros((*batch_size, num_steps, *leaf.shape[dims:])),
+        batch_size=(*batch_size, num_steps),
+    )
+
+
+def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None:
+    """Refuse a transition whose keys, shapes, dtypes or devices are not those of the row it would be copied into.
+
+    ``update_`` drops unknown keys, leaves missing ones stale, truncates floats into integers and broadcasts shapes.
+
+    Raises:
+        SpecError: naming each difference.
+    """
+    came, due = _layout(transition), _layout(row)
+    if came == due:
+        return
+    differences = [f"{_name(key)} is new" for key in came.keys() - due.keys()]
+    differences += [f"{_name(key)} is missing" for key in due.keys() - came.keys()]
+    differences += [
+        f"{_name(key)} is {_describe(came[key])} instead of {_describe(due[key])}"
+        for key in came.keys() & due.keys()
+        if came[key] != due[key]
+    ]
+    raise SpecError(
+        explain(
+            "Collector",
+            expected="every transition with the keys, shapes, dtypes and devices of the first one",
+            got="; ".join(sorted(differences)),
+            hint="Write the same entries at every step; for another policy make a new Collector.",
+        )
+    )
+
+
+def _layout(tensordict: TensorDictBase) -> dict:
+    leaves = tensordict.items(include_nested=True, leaves_only=True)
+    return {key: (value.shape, value.dtype, value.device) for key, value in leaves}
+
+
+def _name(key: str | tuple) -> str:
+    return repr(key if isinstance(key, str) else "/".join(key))
+
+
+def _describe(layout: tuple[torch.Size, torch.dtype, torch.device]) -> str:
+    shape, dtype, device = layout
+    return f"{list(shape)} {dtype} on {device}"

@@ -1,0 +1,225 @@
+"""The collector of one process: an environment, a policy, and batches of transitions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from torchrl.collectors.loop import allocate, collect, require_same_layout
+from torchrl.collectors.placement import PlacedPolicy
+from torchrl.envs.base import Env
+from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
+from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
+from torchrl.seeding import child_seeds
+
+
+class Collector:
+    """Collect batches ``[*B, T]`` of consecutive transitions; episodes go on from batch to batch.
+
+    Beside the transition's keys a batch holds ``("collector", "traj_ids")``, ``[*B, T]`` int64, unique over the whole
+    run, and
+    ``("collector", "policy_version")``, ``[*B, T]`` int64: how often the weights had been updated when the row was
+    collected. A batch that is handed out is the receiver's own.
+
+    Args:
+        env: the environment, ``[*B]``.
+        policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
+            :func:`set_exploration_type` says otherwise.
+        frames_per_batch: rows per batch, a multiple of the number of environments.
+        total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
+        device: where a copy of the policy acts; None uses the policy itself where it is.
+        storage_device: where batches are handed out; None leaves them on the environment's device.
+        seed: seeds the environment; None leaves it as it is.
+        postproc: applied to every batch before it is handed out.
+
+    Raises:
+        ConfigError: ``frames_per_batch`` is not a positive multiple of the number of environments.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        policy: Callable | None = None,
+        *,
+        frames_per_batch: int,
+        total_frames: int = -1,
+        device: torch.device | str | None = None,
+        storage_device: torch.device | str | None = None,
+        seed: int | None = None,
+        postproc: Callable[[TensorDict], TensorDict] | None = None,
+    ) -> None:
+        num_envs = env.batch_size.numel()
+        if frames_per_batch < 1 or frames_per_batch % num_envs:
+            raise ConfigError(
+                explain(
+                    "frames_per_batch",
+                    expected=f"a positive multiple of the {num_envs} environments",
+                    got=frames_per_batch,
+                    hint=f"Use {max(1, round(frames_per_batch / num_envs)) * num_envs}.",
+                )
+            )
+        self.env = env
+        self.policy = RandomPolicy(env.action_spec) if policy is None else policy
+        self.frames_per_batch = frames_per_batch
+        self.total_frames = total_frames
+        self.storage_device = None if storage_device is None else torch.device(storage_device)
+        self.postproc = postproc
+        self.frames = 0
+        self.policy_version = 0
+        self._act = _placed(self.policy, device)
+        self._seed = seed
+        self._num_steps = frames_per_batch // num_envs
+        self._root: TensorDict | None = None
+        self._batch: TensorDict | None = None
+        self._rows: tuple[TensorDict, ...] = ()
+        self._traj_ids = torch.full(env.batch_size, -1, dtype=torch.int64)
+        self._num_trajectories = 0
+        if seed is not None:
+            env.set_seed(seed)
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        """Yield batches until ``total_frames`` were collected."""
+        while self.total_frames < 0 or self.frames < self.total_frames:
+            yield self.collect()
+
+    @torch.no_grad()
+    def collect(self) -> TensorDict:
+        """Collect and return the next batch, ``[*B, T]``.
+
+        Raises:
+            SpecError: a transition does not have the layout of the first, or the first does not fit the specs.
+            NonFiniteError: a reward or observation is NaN or infinite.
+        """
+        if self._root is None:
+            self._root = self.env.reset()
+        kind = exploration_type()
+        with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+            transition, root = self.env.step_and_reset(self._act(self._root))
+            if self._batch is None:
+                self._start(transition)
+            require_same_layout(transition, self._rows[0])
+            self._rows[0].update_(transition)
+            self._root = collect(self.env, self._act, root, self._rows[1:])
+        batch = self._batch.clone()
+        require_finite(batch, len(self.env.batch_size))
+        self.frames += self.frames_per_batch
+        batch.set("collector", self._facts(batch))
+        if self.storage_device is not None:
+            batch = batch.to(self.storage_device)
+        return batch if self.postproc is None else self.postproc(batch)
+
+    def reset(self) -> None:
+        """Restart every environment before the next batch; new trajectories begin."""
+        self._root = self.env.reset()
+
+    def update_policy_weights_(self) -> None:
+        """Let the next batch act with the policy's present weights, and count one more version."""
+        if isinstance(self._act, PlacedPolicy):
+            self._act.refresh()
+        self.policy_version += 1
+
+    def state_dict(self) -> dict:
+        """Capture counters, the environment (where it can be captured) and the root to continue from.
+
+        ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
+        """
+        state = {
+            "frames": self.frames,
+            "policy_version": self.policy_version,
+            "traj_ids": self._traj_ids.clone(),
+            "num_trajectories": self._num_trajectories,
+            "env": None,
+            "root": None,
+            "env_error": "",
+        }
+        try:
+            state["env"] = self.env.state_dict()
+        except EnvError as error:
+            state["env_error"] = str(error)
+        else:
+            state["root"] = None if self._root is None else self._root.clone().to_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`; where the environment was not captured, new episodes start, with a warning."""
+        self.frames = state["frames"]
+        self.policy_version = state["policy_version"]
+        self._traj_ids = state["traj_ids"].clone()
+        self._num_trajectories = state["num_trajectories"]
+        if isinstance(self._act, PlacedPolicy):
+            self._act.refresh()
+        if state["env"] is None:
+            warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=2)
+            if self._seed is not None:  # not the episodes the run began with
+                self.env.set_seed(child_seeds(self._seed, self.policy_version + 2)[-1])
+            self._root = None
+            return
+        self.env.load_state_dict(state["env"])
+        self._root = None if state["root"] is None else TensorDict(state["root"], batch_size=self.env.batch_size)
+
+    def shutdown(self) -> None:
+        """Close the environment; may be called twice."""
+        self.env.close()
+
+    def _start(self, transition: TensorDict) -> None:
+        """Make the rows after the first transition, once it was held against the specs."""
+        env = self.env
+        for name, source in (("observation", transition), ("next observation", transition.get("next"))):
+            for key, spec in env.observation_spec.items():
+                if source.get(key, None) is None:
+                    got = f"the keys {sorted(map(str, source.keys()))}"
+                    raise SpecError(explain("Collector", expected=f"{name} with the key {key!r}", got=got))
+                spec.assert_contains(source.get(key), f"{name} {key!r}")
+        env.reward_spec.assert_contains(transition.get(("next", "reward")), "reward")
+        self._batch = allocate(transition, self._num_steps)
+        self._rows = self._batch.unbind(len(env.batch_size))
+
+    def _facts(self, batch: TensorDict) -> TensorDict:
+        """Trajectory ids and policy version of a batch, ``[*B, T]`` each."""
+        starts = batch.get("is_init").squeeze(-1)
+        rank = starts.reshape(-1).cumsum(0).reshape(starts.shape) + (self._num_trajectories - 1)
+        ids = torch.where(starts, rank, -1)
+        ids[..., 0] = torch.maximum(ids[..., 0], self._traj_ids)
+        ids = ids.cummax(-1).values
+        self._traj_ids = ids[..., -1].clone()
+        self._num_trajectories += int(starts.sum())
+        version = torch.full_like(ids, self.policy_version)
+        return TensorDict({"traj_ids": ids, "policy_version": version}, batch_size=batch.batch_size)
+
+
+def require_finite(batch: TensorDict, time_dim: int) -> None:
+    """Refuse a batch with a NaN or infinite reward or observation.
+
+    Raises:
+        NonFiniteError: naming the key and the first environment and step where it happened.
+    """
+    for key, value in batch.get("next").items(include_nested=True, leaves_only=True):
+        if not value.is_floating_point() or torch.isfinite(value.sum()):
+            continue
+        bad = ~torch.isfinite(value)
+        if not bool(bad.any()):  # the sum of finite numbers overflowed
+            continue
+        place = bad.nonzero()[0].tolist()
+        name = key if isinstance(key, str) else "/".join(key)
+        raise NonFiniteError(
+            explain(
+                f"Collector, key 'next/{name}'",
+                expected="finite numbers",
+                got=f"{value[tuple(place)].item()} in environment {place[:time_dim]} at step {place[time_dim]}",
+                hint="The batch was not handed out; look at the simulator, or at the action it was given.",
+            )
+        )
+
+
+def _placed(policy: Callable, device: torch.device | str | None) -> Callable:
+    if device is None or not isinstance(policy, nn.Module):
+        return policy
+    device = torch.device(device)
+    tensors = [*policy.parameters(), *policy.buffers()]
+    if all(tensor.device == device for tensor in tensors):
+        return policy
+    return PlacedPolicy(policy, device)

@@ -1,0 +1,33 @@
+"""Which devices there are, and a clear word when one is not."""
+
+from __future__ import annotations
+
+import torch
+
+from torchrl.errors import ConfigError, explain
+
+
+def available_devices() -> list[str]:
+    """List the devices of this machine by name, ``cpu`` first."""
+    names = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        names += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
+    return names
+
+
+def checked_device(name: str | torch.device) -> torch.device:
+    """Return the device of that name; ``cuda`` means ``cuda:0``.
+
+    Raises:
+        ConfigError: no such device here; the message lists those there are.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is not None and device.type != "cpu" and device.index is None:
+        device = torch.device(device.type, 0)
+    if device is None or str(device) not in available_devices():
+        raise ConfigError(explain("device", expected=f"one of {', '.join(available_devices())}", got=str(name)))
+    return device

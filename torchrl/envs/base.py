@@ -1,0 +1,199 @@
+"""The environment contract: a batch of worlds that speaks TensorDict. Not a simulator: that is one world in numpy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Composite, TensorSpec, Unbounded
+from torchrl.envs.stepping import carry_written
+from torchrl.errors import KeyMissing, SpecError, explain
+from torchrl.seeding import child_seeds
+from torchrl.unchecked import put
+
+Seed = int | Sequence[int] | None
+
+
+class Env(ABC):
+    """A batch of worlds.
+
+    A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
+    policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
+    ending), ``reward``,
+    ``terminated``, ``truncated``, ``done``, all ``[*B, 1]`` but the observations. The next root carries every key of
+    ``next`` but reward and flags; on rows that ended it holds the observation after the reset.
+
+    Subclasses write :meth:`_reset` and :meth:`_advance`.
+
+    Args:
+        batch_size: shape ``[*B]`` of the batch of worlds.
+        observation_spec: what the policy sees, leaves ``[*B, ...]``.
+        action_spec: what the policy sends, ``[*B]`` or ``[*B, A]``.
+        reward_spec: ``[*B, 1]``; unbounded if None.
+        device: where its tensors live.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: Sequence[int],
+        observation_spec: Composite,
+        action_spec: TensorSpec,
+        reward_spec: TensorSpec | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.batch_size = torch.Size(batch_size)
+        self.device = torch.device(device)
+        self.observation_spec = observation_spec
+        self.action_spec = action_spec
+        self.reward_spec = Unbounded((*self.batch_size, 1)) if reward_spec is None else reward_spec
+        self._generator = torch.Generator().manual_seed(0)
+        self._pending_seed: Seed = None
+
+    @abstractmethod
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole current root in a fresh container."""
+
+    @abstractmethod
+    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`_reset`."""
+
+    def reset(self, mask: torch.Tensor | None = None, *, seed: Seed = None, options: dict | None = None) -> TensorDict:
+        """Restart all rows, or those of ``mask``, and return the root to act on.
+
+        Args:
+            mask: bool ``[*B]`` or ``[*B, 1]``, true where a row restarts; None restarts all.
+            seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None goes on
+                with each row's stream.
+            options: passed to the simulators' ``reset``.
+
+        Returns:
+            The root, ``[*B]``, the caller's own.
+        """
+        if mask is not None:
+            mask = self._checked_mask(mask)
+        if seed is None:
+            seed, self._pending_seed = self._pending_seed, None
+        return self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
+
+    def step(self, tensordict: TensorDictBase) -> TensorDict:
+        """Step every row and return the transition, the caller's own; ended rows must be reset before the next step.
+
+        Args:
+            tensordict: ``[*B]`` with ``action``, and whatever the policy wrote.
+        """
+        transition, _, _ = self._transition(tensordict)
+        return transition.clone()
+
+    def step_and_reset(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict]:
+        """Step every row, restart those that ended, and return ``(transition, next_root)``.
+
+        The hot path: both are views that the environment writes again (the root two calls later, ``next`` in the next
+        call). Copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
+        """
+        transition, root, ended = self._transition(tensordict)
+        if not ended:
+            return transition, root
+        outcome = transition.get("next")
+        fresh = self._reset(outcome.get("done").squeeze(-1), seeds=None, options=None)
+        for key in root.keys() - fresh.keys():  # carried policy state
+            put(fresh, key, root.get(key))
+        return transition, fresh
+
+    def _transition(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
+        written = tensordict.get("next", None)
+        next_, root, ended = self._advance(tensordict)
+        if written is not None:
+            next_ = carry_written(written, next_, root)
+        put(tensordict, "next", next_)
+        return tensordict, root, ended
+
+    @torch.no_grad()
+    def rollout(self, num_steps: int, policy: Callable | None = None, *, stop_when_done: bool = False) -> TensorDict:
+        """Reset, then act for ``num_steps`` steps, restarting rows that end.
+
+        Args:
+            num_steps: at most this many steps.
+            policy: maps a root to a root with ``action``; None acts at random from ``action_spec``.
+            stop_when_done: stop as soon as every row has ended once.
+
+        Returns:
+            The transitions, ``[*B, T]``, the caller's own.
+        """
+        policy = self._act_at_random if policy is None else policy
+        root = self.reset()
+        steps = []
+        has_ended = torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
+        for _ in range(num_steps):
+            transition, root = self.step_and_reset(policy(root))
+            steps.append(transition.clone())
+            has_ended |= steps[-1]["next", "done"]
+            if stop_when_done and bool(has_ended.all()):
+                break
+        return torch.stack(steps, dim=len(self.batch_size))
+
+    def set_seed(self, seed: int) -> None:
+        """Seed every row's stream from one integer; takes effect at the next :meth:`reset`."""
+        child_seeds(seed, 1)  # refuses a bad seed here, not at the reset
+        self._pending_seed = seed
+        self._generator.manual_seed(seed)
+
+    def state_dict(self) -> dict:
+        """Capture what a continuation needs. Subclasses add to it, or say that they cannot."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> TensorDict:
+        """Restore :meth:`state_dict` and return the root to act on."""
+        raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
+
+    def close(self) -> None:  # noqa: B027 - most environments hold nothing
+        """Release what the environment holds; may be called twice."""
+
+    def _act_at_random(self, root: TensorDict) -> TensorDict:
+        put(root, "action", self.action_spec.rand(generator=self._generator))
+        return root
+
+    def _row_seeds(self, seed: Seed) -> list[int] | None:
+        if seed is None:
+            return None
+        rows = self.batch_size.numel()
+        seeds = child_seeds(seed, rows) if isinstance(seed, int) else list(seed)
+        if len(seeds) != rows:
+            raise SpecError(explain("reset", expected=f"one seed per row, {rows} of them", got=f"{len(seeds)} seeds"))
+        return seeds
+
+    def _checked_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        if mask.dtype is not torch.bool or mask.shape not in (self.batch_size, (*self.batch_size, 1)):
+            raise SpecError(
+                explain(
+                    "reset",
+                    expected=f"a bool mask of shape {list(self.batch_size)} or {[*self.batch_size, 1]}",
+                    got=f"{mask.dtype} of shape {list(mask.shape)}",
+                )
+            )
+        return mask.reshape(self.batch_size)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_size={list(self.batch_size)}, action_spec={self.action_spec})"
+
+
+def action_of(tensordict: TensorDictBase) -> torch.Tensor:
+    """Read the action the policy wrote.
+
+    Raises:
+        KeyMissing: there is none.
+    """
+    action = tensordict.get("action", None)
+    if action is None:
+        raise KeyMissing(
+            explain(
+                "step",
+                expected="a TensorDict with the key 'action'",
+                got=f"the keys {sorted(map(str, tensordict.keys()))}",
+                hint="The policy must write 'action' and return the TensorDict it was given.",
+            )
+        )
+    return action
