@@ -1,0 +1,149 @@
+"""Attributes as plain data: what goes in comes out, and what cannot is named."""
+
+import collections
+import enum
+import logging
+import math
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.errors import EnvError
+
+
+class Thing:
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def is_plain(state) -> bool:
+    """A nested dict with string keys of numbers, strings, None and numeric arrays."""
+    if isinstance(state, dict):
+        return all(type(key) is str and is_plain(value) for key, value in state.items())
+    if isinstance(state, np.ndarray):
+        return state.dtype.kind in "biuf"
+    return state is None or type(state) in (bool, int, float, str)
+
+
+PLAIN = {
+    "none": None,
+    "flag": True,
+    "number": 3,
+    "big": 2**127,
+    "float": math.inf,
+    "text": "left",
+    "array": np.arange(6.0).reshape(2, 3),
+    "scalar": np.float32(0.1),
+    "integer_scalar": np.int64(7),
+    "letters": np.array([[b"a", b"bc"]]),
+    "word": np.str_("Clubs"),
+    "list": [1, [2.0, None]],
+    "tuple": ("a", np.array([1])),
+    "empty": [(), {}],
+    "table": {0: [(1.0, 2)], 1: []},
+    "named": {"a": {"b": 1}},
+    "tricky": {"__kind__": "list", "items": 3},
+    "frames": collections.deque([np.zeros(2), np.ones(2)], maxlen=2),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_values_come_back_as_they_were(name):
+    state = capture_attributes(Thing(value=PLAIN[name]))
+    assert is_plain(state)
+    copy = Thing(value="something else")
+    restore_attributes(copy, state)
+    assert type(copy.value) is type(PLAIN[name])
+    assert repr(copy.value) == repr(PLAIN[name])
+
+
+def test_a_state_shares_no_memory_with_either_object():
+    source = Thing(value=np.zeros(2), nested=[np.zeros(2)])
+    state = capture_attributes(source)
+    source.value += 1
+    source.nested[0] += 1
+    copy = Thing()
+    restore_attributes(copy, state)
+    copy.value += 5
+    copy.nested[0] += 5
+    again = Thing()
+    restore_attributes(again, state)
+    assert again.value.tolist() == again.nested[0].tolist() == [0, 0]
+
+
+def test_generators_continue_and_are_set_in_place():
+    source = Thing(new=np.random.default_rng(1), old=np.random.RandomState(1), philox=None)
+    source.philox = np.random.Generator(np.random.Philox(3))
+    [source.new.normal(), source.old.normal(), source.philox.normal()]
+    state = capture_attributes(source)
+    assert is_plain(state)
+    shared = np.random.default_rng(9)
+    copy = Thing(new=shared, old=np.random.RandomState(9), philox=shared)
+    restore_attributes(copy, state)
+    assert copy.new is shared
+    assert copy.new.normal(size=3).tolist() == source.new.normal(size=3).tolist()
+    assert copy.old.normal(size=3).tolist() == source.old.normal(size=3).tolist()
+    assert copy.philox.normal(size=3).tolist() == source.philox.normal(size=3).tolist()
+    fresh = Thing()
+    restore_attributes(fresh, state)
+    assert fresh.new.bit_generator.state == state["new"]["state"]
+
+
+def test_a_state_cannot_name_code_as_a_generator():
+    state = capture_attributes(Thing(rng=np.random.default_rng()))
+    state["rng"]["state"]["bit_generator"] = "seterr"
+    with pytest.raises(EnvError, match="a bit generator of"):
+        restore_attributes(Thing(), state)
+
+
+def test_a_view_stays_a_view():
+    memory = np.zeros(4)
+    state = capture_attributes(Thing(view=np.ones(2)))
+    restore_attributes(Thing(view=memory[1:3]), state)
+    assert memory.tolist() == [0, 1, 1, 0]
+
+
+def test_constants_are_left_out():
+    def stateless():
+        return 1
+
+    thing = Thing(space=spaces.Discrete(2), kind=int, module=math, function=stateless, log=logging.getLogger("x"))
+    thing.own_method = thing.__repr__
+    thing.kept = 1
+    assert capture_attributes(thing, skip=["own_method"]) == {"kept": 1}
+    assert capture_attributes(Thing(a=1, b=object()), skip=["b"]) == {"a": 1}
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def closure():
+    count = 0
+
+    def counting():
+        nonlocal count
+        count += 1
+        return count
+
+    return counting
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (object(), "object"),
+        ([1, object()], r"\[1\] of type object"),
+        ({"a": {"b": object()}}, r'\["a"\]\["b"\] of type object'),
+        (closure(), "function"),
+        (Thing().__init__, "method"),
+        (np.array([object()]), "ndarray"),
+        (Colour.RED, "Colour"),
+        ({1, 2}, "set"),
+    ],
+)
+def test_anything_else_is_refused_by_name(value, kind):
+    with pytest.raises(EnvError, match=rf"got Thing\.value.*{kind}.*new episodes"):
+        capture_attributes(Thing(value=value))

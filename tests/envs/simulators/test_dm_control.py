@@ -1,0 +1,213 @@
+"""dm_control tasks as simulators: named leaves, endings, seeds, and states that continue bit for bit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from fakes import assert_continues
+from torchrl.envs.simulators import DMControlSimulator
+from torchrl.errors import EnvError, MissingExtraError
+
+dm_env = pytest.importorskip("dm_env")
+pytest.importorskip("dm_control")
+
+
+class Scripted(dm_env.Environment):
+    """Three steps; nested observations, a scalar, a flag; the discount of the last step is chosen."""
+
+    def __init__(self, last_discount=0.0):
+        self._last_discount, self._num_steps = last_discount, None
+        self._random = np.random.RandomState(0)
+
+    def observation_spec(self):
+        eye = dm_env.specs.BoundedArray((2, 2), np.uint8, 0, 255, name="left")
+        return {
+            "height": dm_env.specs.BoundedArray((), np.float64, -1.0, 2.0),
+            "eyes": {"left": eye, "open": dm_env.specs.Array((), bool)},
+            "count": dm_env.specs.DiscreteArray(5),
+        }
+
+    def action_spec(self):
+        return dm_env.specs.BoundedArray((2,), np.float64, [-1.0, -2.0], [1.0, 2.0])
+
+    def _observe(self):
+        eyes = {"left": np.full((2, 2), self._num_steps, np.uint8), "open": True}
+        return {"height": 0.5, "eyes": eyes, "count": self._num_steps}
+
+    def reset(self):
+        self._num_steps = 0
+        return dm_env.restart(self._observe())
+
+    def step(self, action):
+        if self._num_steps is None:
+            return self.reset()
+        self.last_action = action
+        self._num_steps += 1
+        if self._num_steps < 3:
+            return dm_env.transition(2.0, self._observe())
+        return dm_env.TimeStep(dm_env.StepType.LAST, 2.0, self._last_discount, self._observe())
+
+
+def test_observations_are_named_leaves_in_the_tasks_order():
+    simulator = DMControlSimulator("humanoid", "walk")
+    assert list(simulator.observation_space)[:2] == ["joint_angles", "head_height"]
+    assert simulator.observation_space["head_height"].shape == (1,)
+    assert simulator.action_space == spaces.Box(-1, 1, (21,), np.float32)
+    observation, info = simulator.reset(seed=0)
+    assert simulator.observation_space.contains(observation)
+    assert info == {}
+    observation, reward, terminated, truncated, _ = simulator.step(simulator.action_space.sample())
+    assert simulator.observation_space.contains(observation)
+    assert type(reward) is float
+    assert (terminated, truncated) == (False, False)
+
+
+def test_spaces_and_values_of_any_dm_env():
+    simulator = DMControlSimulator(Scripted())
+    space = simulator.observation_space
+    assert space["height"] == spaces.Box(-1, 2, (1,), np.float64)
+    assert space["eyes"]["left"] == spaces.Box(0, 255, (2, 2), np.uint8)
+    assert space["eyes"]["open"] == spaces.Box(0, 1, (1,), np.uint8)
+    assert space["count"] == spaces.Box(0, 4, (1,), np.int32)
+    assert simulator.action_space == spaces.Box(np.float32([-1, -2]), np.float32([1, 2]))
+    observation, _ = simulator.reset()
+    assert observation["height"].tolist() == [0.5]
+    assert observation["count"].tolist() == [0]
+    observation, reward, *_ = simulator.step(np.array([0.5, -2], np.float32))
+    assert observation["eyes"]["left"].tolist() == [[1, 1], [1, 1]]
+    assert simulator.env.last_action.tolist() == [0.5, -2]
+    assert reward == 2.0
+
+
+def test_a_choice_as_action():
+    class Choosing(Scripted):
+        def action_spec(self):
+            return dm_env.specs.DiscreteArray(4)
+
+    simulator = DMControlSimulator(Choosing())
+    assert simulator.action_space == spaces.Discrete(4)
+    simulator.reset()
+    simulator.step(3)
+    assert simulator.env.last_action == 3
+
+
+@pytest.mark.parametrize(("discount", "flags"), [(0.0, (True, False)), (1.0, (False, True)), (0.9, (False, True))])
+def test_a_last_discount_of_zero_is_an_end_of_the_task_and_any_other_a_time_limit(discount, flags):
+    simulator = DMControlSimulator(Scripted(discount))
+    simulator.reset()
+    assert [simulator.step(np.zeros(2))[2:4] for _ in range(3)] == [(False, False), (False, False), flags]
+
+
+def test_the_suite_ends_by_its_time_limit():
+    simulator = DMControlSimulator("cartpole", "swingup", task_kwargs={"time_limit": 0.05})
+    simulator.reset(seed=0)
+    assert [simulator.step(np.zeros(1))[3] for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_a_step_without_an_episode_is_refused():
+    with pytest.raises(EnvError, match=r"reset\(\) first"):
+        DMControlSimulator(Scripted()).step(np.zeros(2))
+
+
+def test_a_seed_fixes_the_episode_without_rebuilding():
+    simulator = DMControlSimulator("reacher", "easy")
+    env = simulator.env
+    first, _ = simulator.reset(seed=3)
+    other, _ = simulator.reset()
+    again, _ = simulator.reset(seed=3)
+    assert simulator.env is env
+    assert first["to_target"].tolist() == again["to_target"].tolist() != other["to_target"].tolist()
+    fresh, _ = DMControlSimulator("reacher", "easy").reset(seed=3)
+    assert fresh["to_target"].tolist() == first["to_target"].tolist()
+
+
+def test_observations_are_not_views_of_the_physics():
+    simulator = DMControlSimulator("cheetah", "run")
+    first, _ = simulator.reset(seed=0)
+    kept = first["velocity"].copy()
+    simulator.step(np.ones(6, np.float32))
+    np.testing.assert_array_equal(first["velocity"], kept)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: DMControlSimulator("cheetha", "run"), 'a domain of the suite.*Did you mean "cheetah"'),
+        (lambda: DMControlSimulator("walker", "runn"), 'a task of "walker".*Did you mean "run"'),
+        (lambda: DMControlSimulator("walker"), "got None. Known: stand, walk, run"),
+        (lambda: DMControlSimulator(Scripted(), "run"), "only with the name of a domain"),
+        (lambda: DMControlSimulator(3), "int without reset, step"),
+        (lambda: DMControlSimulator(Scripted()).reset(seed=1), "env.task.random"),
+        (lambda: DMControlSimulator(Scripted()).reset(options={"a": 1}), "no options"),
+    ],
+)
+def test_mistakes_are_named(build, message):
+    with pytest.raises(EnvError, match=message):
+        build()
+
+
+def test_words_are_no_observation():
+    class Talking(Scripted):
+        def observation_spec(self):
+            return {"words": dm_env.specs.StringArray(())}
+
+    with pytest.raises(EnvError, match="observation.words"):
+        DMControlSimulator(Talking())
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_control.suite", None)
+    with pytest.raises(MissingExtraError, match=r"\.\[dm_control\]"):
+        DMControlSimulator("cheetah", "run")
+
+
+def test_building_a_task_says_nothing():
+    code = "from torchrl.envs.simulators import DMControlSimulator; DMControlSimulator('cheetah', 'run')"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("cheetah", "run"),
+        ("humanoid", "walk"),
+        ("reacher", "easy"),  # moves its target in the model
+        ("point_mass", "hard"),  # draws its tendons in the model
+        ("manipulator", "bring_ball"),
+        ("quadruped", "run"),
+    ],
+)
+def test_the_state_continues_bit_for_bit(task):
+    assert_continues(lambda: DMControlSimulator(*task))
+
+
+def test_the_time_limit_is_part_of_the_state():
+    first, second = (DMControlSimulator("cartpole", "swingup", task_kwargs={"time_limit": 0.05}) for _ in range(2))
+    first.reset(seed=0)
+    for _ in range(3):
+        first.step(np.zeros(1))
+    second.set_state(first.get_state())
+    assert [second.step(np.zeros(1))[3] for _ in range(2)] == [False, True]
+
+
+def test_the_state_of_any_dm_env_continues():
+    first, second = DMControlSimulator(Scripted()), DMControlSimulator(Scripted(0.5))
+    first.reset()
+    first.step(np.zeros(2))
+    second.set_state(first.get_state())
+    assert second.step(np.zeros(2))[0]["count"].tolist() == [2]
+    assert second.step(np.zeros(2))[2:4] == (True, False)
+
+
+def test_the_state_of_another_task_is_refused():
+    state = DMControlSimulator("cheetah", "run").get_state()
+    with pytest.raises(EnvError, match="Humanoid.*Cheetah"):
+        DMControlSimulator("humanoid", "walk").set_state(state)
+    with pytest.raises(EnvError, match="this MuJoCo model"):
+        DMControlSimulator("cartpole", "three_poles").set_state(DMControlSimulator("cartpole", "balance").get_state())

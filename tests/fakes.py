@@ -1,0 +1,207 @@
+"""Simulators whose every value can be written down by hand, and simulators with one planted mistake.
+
+Imports no torch, so worker processes may use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from torchrl.envs.simulators import Simulator
+from torchrl.errors import EnvError
+
+ENDINGS = {"terminated": (True, False), "truncated": (False, True), "both": (True, True)}
+
+
+class CountingSimulator(Simulator):
+    """Observation: index of the step in the episode. Reward: index of the episode. Nothing is random.
+
+    Args:
+        length: steps of every episode, or a cycle of lengths: episode k has ``length[k % len(length)]``.
+        ending: ``"terminated"``, ``"truncated"`` or ``"both"``, or a cycle of them.
+        observation_shape: every entry is the index.
+        action_space: ``Discrete(2)`` if None; actions change nothing.
+
+    Episodes are counted from 0; a reset with a seed starts the count over.
+    """
+
+    def __init__(
+        self,
+        length: int | Sequence[int] = 5,
+        *,
+        ending: str | Sequence[str] = "terminated",
+        observation_shape: Sequence[int] = (1,),
+        action_space: spaces.Space | None = None,
+    ) -> None:
+        self.lengths = [length] if isinstance(length, int) else list(length)
+        self.endings = [ending] if isinstance(ending, str) else list(ending)
+        self.observation_space = spaces.Box(0, np.inf, tuple(observation_shape), np.float32)
+        self.action_space = action_space or spaces.Discrete(2)
+        self.episode, self.num_steps, self.is_running, self.is_closed = -1, 0, False, False
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self.episode = 0 if seed is not None else self.episode + 1
+        self.num_steps, self.is_running = 0, True
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        if not self.is_running:
+            raise EnvError("CountingSimulator: a step without an episode")
+        self.num_steps += 1
+        terminated = truncated = False
+        if self.num_steps == self.lengths[self.episode % len(self.lengths)]:
+            terminated, truncated = ENDINGS[self.endings[self.episode % len(self.endings)]]
+            self.is_running = False
+        return self._observation(), float(self.episode), terminated, truncated, {}
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def get_state(self) -> dict:
+        return {"episode": self.episode, "num_steps": self.num_steps, "is_running": self.is_running}
+
+    def set_state(self, state: dict) -> None:
+        self.episode, self.num_steps, self.is_running = state["episode"], state["num_steps"], state["is_running"]
+
+    def _observation(self) -> Any:
+        return np.full(self.observation_space.shape, self.num_steps, np.float32)
+
+
+class ActionEchoSimulator(Simulator):
+    """Observation: the last action, zeros at the start. Reward: its sum.
+
+    Args:
+        num_actions: length of the action.
+        low: smallest action.
+        high: largest action.
+        length: episodes are truncated after this many steps; never if None.
+    """
+
+    def __init__(
+        self, num_actions: int = 2, *, low: float = -1.0, high: float = 1.0, length: int | None = None
+    ) -> None:
+        self.action_space = spaces.Box(low, high, (num_actions,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (num_actions,), np.float32)
+        self.length, self.num_steps = length, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self.num_steps = 0
+        return np.zeros(self.action_space.shape, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.num_steps += 1
+        return np.array(action), float(np.sum(action)), False, self.num_steps == self.length, {}
+
+
+class PlantedError(Exception):
+    """Raised by a simulator that was asked to fail."""
+
+
+FAULTS = (
+    "observation_shape",
+    "observation_string",
+    "observation_object",
+    "observation_out_of_bounds",
+    "observation_nan",
+    "reward_nan",
+    "reward_list",
+    "ignores_seed",
+    "raises_in_init",
+    "raises_in_reset",
+    "raises_in_step",
+)
+
+
+class FaultySimulator(CountingSimulator):
+    """A counting simulator with one mistake.
+
+    Args:
+        fault: one of ``FAULTS``, or None for none.
+        from_step: index of the first step in an episode with the mistake; 0 includes the reset. Not for
+            ``"ignores_seed"``, whose observation counts the steps since the simulator was built.
+        length: see :class:`CountingSimulator`.
+    """
+
+    def __init__(self, fault: str | None = None, *, from_step: int = 1, length: int | Sequence[int] = 5) -> None:
+        if fault is not None and fault not in FAULTS:
+            raise ValueError(f"expected one of {FAULTS}, got {fault!r}")
+        if fault == "raises_in_init":
+            raise PlantedError("planted in __init__")
+        super().__init__(length)
+        self.observation_space = spaces.Box(0, 1000, (1,), np.float32)
+        self.fault, self.from_step, self.total_steps = fault, from_step, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        if self.fault == "raises_in_reset":
+            raise PlantedError("planted in reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        self.total_steps += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.num_steps >= self.from_step:
+            if self.fault == "raises_in_step":
+                raise PlantedError("planted in step")
+            reward = {"reward_nan": float("nan"), "reward_list": [reward, reward]}.get(self.fault, reward)
+        return observation, reward, terminated, truncated, info
+
+    def _observation(self) -> Any:
+        observation = super()._observation()
+        if self.fault == "ignores_seed":
+            return observation * 0 + self.total_steps
+        if self.num_steps < self.from_step:
+            return observation
+        return {
+            "observation_shape": np.zeros(2, np.float32),
+            "observation_string": "left",
+            "observation_object": np.array([object()]),
+            "observation_out_of_bounds": observation * 0 - 1,
+            "observation_nan": observation * np.nan,
+        }.get(self.fault, observation)
+
+
+def assert_continues(make: Any, *, steps: int = 50, warm_up: int = 30) -> None:
+    """Save a simulator in mid-episode and compare its continuation with two restored ones, bit for bit.
+
+    The first is new, the second was used before. The comparison runs over the ends of episodes and over a reset half
+    way, so that the random generators are compared too.
+    """
+    original, used, new = make(), make(), make()
+    action_space = original.action_space
+    action_space.seed(0)
+    original.reset(seed=1)
+    used.reset(seed=2)
+    for at in range(warm_up):
+        for simulator in (original, used) if at % 3 == 0 else (original,):
+            if any(simulator.step(action_space.sample())[2:4]):
+                simulator.reset()
+    state = original.get_state()
+    used.set_state(state)
+    new.set_state(state)
+    simulators = (original, used, new)
+    for at in range(steps):
+        action = action_space.sample()
+        results = [simulator.step(action) for simulator in simulators]
+        _assert_equal(results, f"step {at}")
+        if any(results[0][2:4]) or at == steps // 2:
+            _assert_equal([simulator.reset() for simulator in simulators], f"reset after step {at}")
+
+
+def _assert_equal(results: Sequence[Any], when: str) -> None:
+    """Compare nested results exactly; infos are left out."""
+    first, *others = results
+    for other in others:
+        if isinstance(first, dict):
+            assert first.keys() == other.keys(), when
+            for key in first:
+                _assert_equal([first[key], other[key]], f"{when}, {key}")
+        elif isinstance(first, tuple):
+            assert len(first) == len(other), when
+            for at, (one, two) in enumerate(zip(first[:-1], other[:-1], strict=True)):
+                _assert_equal([one, two], f"{when}, entry {at}")
+        else:
+            np.testing.assert_array_equal(first, other, when)

@@ -1,0 +1,19 @@
+"""Simulators: one world each, in numpy. Nothing here imports torch, so a worker process starts in a blink.
+
+A batch of simulators that speaks TensorDict is an ``Env``; see ``torchrl.envs``.
+"""
+
+from torchrl.envs.simulators.base import Simulator, SimulatorWrapper
+from torchrl.envs.simulators.dm_control import DMControlSimulator
+from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
+
+__all__ = [
+    "DMControlSimulator",
+    "FrameSkip",
+    "GymSimulator",
+    "NoopReset",
+    "Simulator",
+    "SimulatorWrapper",
+    "TimeLimit",
+]

@@ -1,0 +1,115 @@
+"""The contract of a simulator: one world, seen through numpy. Not a batch, and no TensorDict: those are an Env's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+
+from torchrl.errors import EnvError, explain
+
+Observation = np.ndarray | Mapping[str, "Observation"]
+State = dict[str, Any]
+
+
+class Simulator(ABC):
+    """One world: reset it, step it, and save where it stands if it can.
+
+    Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` without
+    automatic reset included (it then cannot save its state). After an ending, :meth:`reset` comes next.
+
+    Attributes:
+        observation_space: what :meth:`reset` and :meth:`step` return; a ``Box``, a ``Discrete`` or a ``Dict`` of such.
+        action_space: what :meth:`step` takes; a ``Box``, or a ``Discrete`` that starts at 0.
+    """
+
+    observation_space: Space
+    action_space: Space
+
+    @abstractmethod
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode and return ``(observation, info)``.
+
+        Args:
+            seed: restart every random stream of this world from here; None lets them run on.
+            options: what this world understands beyond the seed.
+        """
+
+    @abstractmethod
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step and return ``(observation, reward, terminated, truncated, info)``.
+
+        Args:
+            action: an int for a ``Discrete`` space, an array of the space's shape for a ``Box``.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most worlds hold nothing
+        """Release what this world holds; may be called twice."""
+
+    def get_state(self) -> State:
+        """Return all that decides how this world goes on: a nested dict of numbers, strings, None and numpy arrays.
+
+        A new simulator, built alike and given this to :meth:`set_state`, continues bit for bit.
+
+        Raises:
+            EnvError: this world cannot tell.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a state to save", got="a world without one", hint=FRESH))
+
+    def set_state(self, state: State) -> None:
+        """Continue from what :meth:`get_state` of a simulator built alike returned.
+
+        Raises:
+            EnvError: the state is of another simulator.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a state to load", got="a world without one", hint=FRESH))
+
+
+FRESH = "A run that is continued from a checkpoint will start new episodes here."
+
+
+class SimulatorWrapper(Simulator):
+    """A simulator around another one, which it passes through. Subclasses change what they are about.
+
+    Args:
+        simulator: the world to wrap.
+    """
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.observation_space = simulator.observation_space
+        self.action_space = simulator.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode of the wrapped simulator."""
+        return self.simulator.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance the wrapped simulator by one step."""
+        return self.simulator.step(action)
+
+    def close(self) -> None:
+        """Close the wrapped simulator."""
+        self.simulator.close()
+
+    def get_state(self) -> State:
+        """Return the state of the wrapped simulator and of this wrapper; see :meth:`Simulator.get_state`."""
+        inner = getattr(self.simulator, "get_state", super().get_state)
+        return {"wrapper": type(self).__name__, "own": self._own_state(), "simulator": inner()}
+
+    def set_state(self, state: State) -> None:
+        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        if state.get("wrapper") != type(self).__name__:
+            expected = f"a state of {type(self).__name__}"
+            raise EnvError(explain("set_state", expected=expected, got=f"one of {state.get('wrapper', 'no wrapper')}"))
+        self.simulator.set_state(state["simulator"])
+        self._set_own_state(state["own"])
+
+    def _own_state(self) -> State:
+        return {}
+
+    def _set_own_state(self, state: State) -> None:
+        pass

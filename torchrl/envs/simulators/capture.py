@@ -1,0 +1,125 @@
+"""The attributes of an object as plain data and back: numbers, strings, None and arrays, never code.
+
+What cannot be written so is refused by name, unless it is known not to change while an episode runs.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import types
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+from gymnasium.envs.registration import EnvSpec
+
+from torchrl.envs.simulators.base import FRESH, State
+from torchrl.errors import EnvError, explain
+
+# Descriptions, classes, modules and loggers: nothing in them changes as a world goes on.
+CONSTANT_TYPES = (Space, EnvSpec, type, types.ModuleType, types.BuiltinFunctionType, logging.Logger, np.dtype)
+# Windows, surfaces and renderers show the state, they do not hold it.
+RENDERING = ("pygame", "gymnasium.envs.mujoco.mujoco_rendering")
+BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+KIND = "__kind__"
+
+
+def capture_attributes(target: Any, *, skip: Collection[str] = ()) -> State:
+    """Return the attributes of an object as plain data.
+
+    Args:
+        target: the object.
+        skip: names of attributes that are captured elsewhere.
+
+    Raises:
+        EnvError: naming the first attribute that is neither plain nor known to be constant.
+    """
+    who = type(target).__name__
+    names = [name for name, value in vars(target).items() if name not in skip and not _is_constant(value, target)]
+    return {name: _encode(vars(target)[name], f"{who}.{name}") for name in names}
+
+
+def restore_attributes(target: Any, state: State) -> None:
+    """Give an object the attributes that :func:`capture_attributes` of an object of its class returned."""
+    for name, value in state.items():
+        current = vars(target).get(name)
+        decoded = _decode(value, current)
+        if isinstance(current, np.ndarray) and not current.flags.owndata and current.shape == np.shape(decoded):
+            current[...] = decoded  # a view into memory that others look at too
+        elif decoded is not current:
+            setattr(target, name, decoded)
+
+
+def _is_constant(value: Any, target: Any) -> bool:
+    if isinstance(value, types.FunctionType):
+        return value.__closure__ is None
+    if isinstance(value, types.MethodType):
+        return value.__self__ is target
+    return isinstance(value, CONSTANT_TYPES) or type(value).__module__.startswith(RENDERING)
+
+
+def _encode(value: Any, path: str) -> Any:
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        return {KIND: "scalar", "value": _encode(np.asarray(value), path)}
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value.copy()
+    if type(value) is np.ndarray and value.dtype.kind in "SU":
+        letters = np.ascontiguousarray(value).reshape(-1).view(np.uint8).copy()
+        return {KIND: "text", "dtype": value.dtype.str, "shape": np.array(value.shape, np.int64), "letters": letters}
+    if type(value) in (list, tuple):
+        return {KIND: type(value).__name__, "items": _encode_items(value, path)}
+    if type(value) is collections.deque:
+        return {KIND: "deque", "maxlen": value.maxlen, "items": _encode_items(value, path)}
+    if type(value) in (dict, collections.OrderedDict):
+        if all(type(key) is str for key in value) and KIND not in value:
+            return {key: _encode(item, f'{path}["{key}"]') for key, item in value.items()}
+        return {KIND: "dict", "keys": _encode_items(value, path), "items": _encode_items(value.values(), path)}
+    if type(value) is np.random.Generator:
+        return {KIND: "Generator", "state": _encode(value.bit_generator.state, path)}
+    if type(value) is np.random.RandomState:
+        return {KIND: "RandomState", "state": _encode(value.get_state(legacy=False), path)}
+    expected = "attributes that are numbers, strings, arrays or random generators"
+    raise EnvError(explain("get_state", expected=expected, got=f"{path} of type {type(value).__name__}", hint=FRESH))
+
+
+def _encode_items(values: Collection, path: str) -> State:
+    return {str(at): _encode(item, f"{path}[{at}]") for at, item in enumerate(values)}
+
+
+def _decode(value: Any, current: Any = None) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if not isinstance(value, dict):
+        return value
+    kind = value.get(KIND)
+    if kind is None:
+        return {key: _decode(item) for key, item in value.items()}
+    if kind == "scalar":
+        return _decode(value["value"])[()]
+    if kind == "text":
+        return value["letters"].copy().view(value["dtype"]).reshape(value["shape"])
+    if kind in ("Generator", "RandomState"):
+        return _restored_generator(kind, _decode(value["state"]), current)
+    items = [_decode(item) for item in value["items"].values()]
+    if kind == "dict":
+        return dict(zip((_decode(key) for key in value["keys"].values()), items, strict=True))
+    return collections.deque(items, value["maxlen"]) if kind == "deque" else {"list": list, "tuple": tuple}[kind](items)
+
+
+def _restored_generator(kind: str, state: State, current: Any) -> Any:
+    """Set a generator in place, since others may share it; make one if there is none of that kind."""
+    name = state["bit_generator"]
+    if name not in BIT_GENERATORS:
+        raise EnvError(explain("set_state", expected=f"a bit generator of {BIT_GENERATORS}", got=repr(name)))
+    if kind == "RandomState":
+        generator = current if isinstance(current, np.random.RandomState) else np.random.RandomState()
+        generator.set_state(state)
+        return generator
+    usable = isinstance(current, np.random.Generator) and type(current.bit_generator).__name__ == name
+    generator = current if usable else np.random.Generator(getattr(np.random, name)())
+    generator.bit_generator.state = state
+    return generator

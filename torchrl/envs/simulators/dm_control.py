@@ -1,0 +1,212 @@
+"""A dm_control task, or any dm_env environment, as a simulator. dm_control is imported on first use."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from torchrl.envs.simulators.base import Observation, Simulator, State
+from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.physics import get_physics, set_physics
+from torchrl.errors import EnvError, explain, nearest
+from torchrl.extras import require
+
+
+class DMControlSimulator(Simulator):
+    """One dm_control task. Observations are a dict of named arrays, nested where the task nests them.
+
+    A scalar observation becomes an array of shape ``[1]``. At the last step of an episode a discount of 0 means
+    terminated, any other truncated: that is the time limit of the suite.
+
+    Args:
+        domain_or_env: name of a domain of the suite such as ``"cheetah"``, or a ``dm_env.Environment``.
+        task: name of a task of that domain such as ``"run"``; only with a domain.
+        task_kwargs: arguments for the task; only with a domain.
+
+    Raises:
+        EnvError: no such domain or task, or a space that cannot be presented.
+        MissingExtraError: dm_control is not installed.
+    """
+
+    def __init__(
+        self, domain_or_env: str | Any, task: str | None = None, *, task_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if isinstance(domain_or_env, str):
+            self.env = _load(domain_or_env, task, task_kwargs)
+        else:
+            self.env = _checked(domain_or_env, task, task_kwargs)
+        self.observation_space = _observation_space(self.env.observation_spec(), "observation")
+        action_spec = self.env.action_spec()
+        self._action_shape = action_spec.shape
+        self.action_space = _action_space(action_spec)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode; ``seed`` restarts the task's random generator, the environment is not rebuilt.
+
+        Raises:
+            EnvError: there are ``options``, or a seed for an environment that shows no generator.
+        """
+        if options:
+            raise EnvError(explain("DMControlSimulator.reset", expected="no options", got=repr(options)))
+        if seed is not None:
+            self._random_state().seed(seed)
+        return _owned(self.env.reset().observation), {}
+
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; see :meth:`Simulator.step`.
+
+        Raises:
+            EnvError: the episode has ended or none was started.
+        """
+        timestep = self.env.step(np.reshape(action, self._action_shape))
+        if timestep.first():
+            raise EnvError(
+                explain("DMControlSimulator.step", expected="reset() first", got="a step without an episode")
+            )
+        ended = timestep.last()
+        terminated = ended and timestep.discount == 0
+        return _owned(timestep.observation), float(timestep.reward), terminated, ended and not terminated, {}
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_state(self) -> State:
+        """Return the attributes of the environment and its task, the random generator, and the physics.
+
+        Raises:
+            EnvError: one of them holds something that is neither plain data nor known to be constant.
+        """
+        state = {"simulator": "dm_control"}
+        for name, part, held in _parts(self.env):
+            attributes = capture_attributes(part, skip=held)
+            state[name] = {"class": type(part).__name__, "attributes": attributes}
+        physics = getattr(self.env, "physics", None)
+        if physics is not None:
+            state["physics"] = get_physics(physics.model.ptr, physics.data.ptr)
+        return state
+
+    def set_state(self, state: State) -> None:
+        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        parts = list(_parts(self.env))
+        own = {name: type(part).__name__ for name, part, _ in parts}
+        saved = {name: part["class"] for name, part in state.items() if isinstance(part, dict) and "class" in part}
+        if saved != own:
+            raise EnvError(explain("DMControlSimulator.set_state", expected=f"a state of {own}", got=f"one of {saved}"))
+        if "physics" in state:
+            set_physics(self.env.physics.model.ptr, self.env.physics.data.ptr, state["physics"])
+        for name, part, _ in parts:
+            restore_attributes(part, state[name]["attributes"])
+
+    def _random_state(self) -> np.random.RandomState:
+        owner = getattr(self.env, "task", None)
+        found = getattr(owner, "random", None) or getattr(self.env, "random_state", None)
+        if not isinstance(found, np.random.RandomState):
+            hint = "Seed the environment where you build it and reset without a seed."
+            expected = "a RandomState as env.task.random or env.random_state"
+            raise EnvError(explain("DMControlSimulator.reset(seed)", expected=expected, got=repr(found), hint=hint))
+        return found
+
+
+def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
+    """Yield the environment's wrappers from the outside in, the environment and its task.
+
+    Yields:
+        A name, the object, and its attributes that are captured elsewhere.
+    """
+    depth = 0
+    while hasattr(env, "_env"):
+        yield f"wrapper_{depth}", env, {"_env"}
+        env, depth = env._env, depth + 1
+    yield "environment", env, {"_task", "_physics"}
+    if hasattr(env, "_task"):
+        yield "task", env._task, set()
+
+
+def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:
+    with _silence():
+        suite = require("dm_control.suite", extra="dm_control", purpose="DMControlSimulator")
+        tasks = suite.TASKS_BY_DOMAIN
+        if domain not in tasks:
+            raise EnvError(_unknown("a domain of the suite", domain, tasks))
+        if task not in tasks[domain]:
+            raise EnvError(_unknown(f'a task of "{domain}"', task, tasks[domain]))
+        return suite.load(domain, task, task_kwargs=task_kwargs)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop the two complaints that no user of the suite can do anything about."""
+    logger, deprecation = logging.getLogger("absl"), _Deprecation()
+    logger.addFilter(deprecation)
+    try:
+        with warnings.catch_warnings():
+            # Without a display, glfw says on import that it cannot open windows; nobody asked for one.
+            warnings.filterwarnings("ignore", message=r"\(65550\)")
+            yield
+    finally:
+        logger.removeFilter(deprecation)
+
+
+class _Deprecation(logging.Filter):
+    """Drops MuJoCo's remark on an attribute in the suite's own model files."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "'settotalmass' is deprecated" not in record.getMessage()
+
+
+def _unknown(what: str, name: str | None, names: Mapping | tuple) -> str:
+    near = nearest(name, names) if name else None
+    hint = f'Did you mean "{near}"?' if near else f"Known: {', '.join(names)}."
+    return explain("DMControlSimulator", expected=what, got=repr(name), hint=hint)
+
+
+def _checked(env: Any, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:
+    if task is not None or task_kwargs:
+        expected = "task and task_kwargs only with the name of a domain"
+        raise EnvError(explain("DMControlSimulator", expected=expected, got=f"them with a {type(env).__name__}"))
+    lacking = [name for name in ("reset", "step", "action_spec", "observation_spec") if not hasattr(env, name)]
+    if lacking:
+        got = f"{type(env).__name__} without {', '.join(lacking)}"
+        raise EnvError(explain("DMControlSimulator", expected="a domain or a dm_env.Environment", got=got))
+    return env
+
+
+def _observation_space(spec: Any, path: str) -> spaces.Space:
+    if isinstance(spec, Mapping):
+        parts = [(key, _observation_space(part, f"{path}.{key}")) for key, part in spec.items()]
+        return spaces.Dict(parts)  # pairs keep the task's order, a dict would be sorted
+    return _box(spec, np.dtype(spec.dtype), path)
+
+
+def _action_space(spec: Any) -> spaces.Space:
+    if hasattr(spec, "num_values"):
+        return spaces.Discrete(int(spec.num_values))
+    return _box(spec, np.dtype(np.float32), "action")  # actions arrive in single precision
+
+
+def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:
+    if dtype.kind not in "biuf":
+        raise EnvError(explain("DMControlSimulator", expected="numbers", got=f"dtype {dtype} for {path}"))
+    if dtype.kind == "b":
+        low, high, dtype = 0, 1, np.dtype(np.uint8)
+    elif dtype.kind == "f":
+        low, high = -np.inf, np.inf
+    else:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    shape = spec.shape or (1,)
+    bounds = (getattr(spec, "minimum", low), getattr(spec, "maximum", high))
+    return spaces.Box(*(np.broadcast_to(bound, shape).astype(dtype) for bound in bounds), dtype=dtype)
+
+
+def _owned(observation: Any) -> Observation:
+    """Copy every leaf, since tasks may return views of the physics; a scalar gets a dimension."""
+    if isinstance(observation, Mapping):
+        return {key: _owned(part) for key, part in observation.items()}
+    return np.array(observation, ndmin=1)

@@ -1,0 +1,127 @@
+"""What drives a simulator: frame skip, time limit, no-op starts. What edits tensors is a transform of an Env."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from torchrl.envs.simulators.base import Observation, Simulator, SimulatorWrapper, State
+from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.seeding import named_seeds
+
+MAX_TRIALS = 10
+
+
+class FrameSkip(SimulatorWrapper):
+    """Repeat every action and sum the rewards; stop at an ending.
+
+    Args:
+        simulator: the world to wrap.
+        num_frames: simulator steps per step.
+    """
+
+    def __init__(self, simulator: Simulator, num_frames: int) -> None:
+        super().__init__(simulator)
+        self.num_frames = _at_least_one("FrameSkip", "num_frames", num_frames)
+
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by up to ``num_frames`` simulator steps; ``info`` is that of the last."""
+        total = 0.0
+        for _ in range(self.num_frames):
+            observation, reward, terminated, truncated, info = self.simulator.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
+
+
+class TimeLimit(SimulatorWrapper):
+    """Truncate an episode after a number of steps of this wrapper.
+
+    Args:
+        simulator: the world to wrap.
+        max_steps: length of the longest episode, in steps of this wrapper: agent steps if it is the outermost.
+    """
+
+    def __init__(self, simulator: Simulator, max_steps: int) -> None:
+        super().__init__(simulator)
+        self.max_steps = _at_least_one("TimeLimit", "max_steps", max_steps)
+        self._num_steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode and count from zero."""
+        self._num_steps = 0
+        return self.simulator.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; the step number ``max_steps`` is truncated."""
+        observation, reward, terminated, truncated, info = self.simulator.step(action)
+        self._num_steps += 1
+        return observation, reward, terminated, truncated or self._num_steps >= self.max_steps, info
+
+    def _own_state(self) -> State:
+        return {"num_steps": self._num_steps}
+
+    def _set_own_state(self, state: State) -> None:
+        self._num_steps = state["num_steps"]
+
+
+class NoopReset(SimulatorWrapper):
+    """Begin every episode with a random number of steps that do nothing, so that starts differ.
+
+    Mnih et al., "Human-level control through deep reinforcement learning" (2015), extended data table 1.
+
+    Args:
+        simulator: the world to wrap.
+        max_noops: the number of steps is uniform in 1 to ``max_noops``.
+        noop_action: the action that does nothing.
+    """
+
+    def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int = 0) -> None:
+        super().__init__(simulator)
+        self.max_noops = _at_least_one("NoopReset", "max_noops", max_noops)
+        space = self.action_space
+        if isinstance(space, Box):
+            noop_action = np.asarray(noop_action, space.dtype)
+        if not space.contains(noop_action):
+            raise ConfigError(explain("NoopReset", expected=f"a noop_action in {space}", got=repr(noop_action)))
+        self.noop_action = noop_action
+        self._random = np.random.default_rng()
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode and do nothing for a while; start again if it ends meanwhile.
+
+        Raises:
+            EnvError: ten episodes in a row ended meanwhile.
+        """
+        if seed is not None:
+            self._random = np.random.default_rng(named_seeds(seed, "noops")["noops"])
+        for _ in range(MAX_TRIALS):
+            started = self._started(seed, options)
+            if started is not None:
+                return started
+            seed = None  # once is enough: the same seed would end the same way
+        hint = f"Lower max_noops, which is {self.max_noops}."
+        expected = f"an episode that outlives its no-ops within {MAX_TRIALS} trials"
+        raise EnvError(explain("NoopReset", expected=expected, got="none", hint=hint))
+
+    def _started(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:
+        observation, info = self.simulator.reset(seed=seed, options=options)
+        for _ in range(self._random.integers(1, self.max_noops, endpoint=True)):
+            observation, _, terminated, truncated, info = self.simulator.step(self.noop_action)
+            if terminated or truncated:
+                return None
+        return observation, info
+
+    def _own_state(self) -> State:
+        return capture_attributes(self, skip=vars(self).keys() - {"_random"})
+
+    def _set_own_state(self, state: State) -> None:
+        restore_attributes(self, state)
+
+
+def _at_least_one(who: str, name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(explain(who, expected=f"{name} >= 1", got=value))
+    return value
