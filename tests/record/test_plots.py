@@ -1,0 +1,82 @@
+"""Pictures of a run."""
+
+import math
+import struct
+import sys
+
+import pytest
+
+from torchrl.errors import KeyMissing, MissingExtraError
+from torchrl.record import CSVLogger, learning_curve
+from torchrl.record.plots import latest_points, running_mean
+
+
+@pytest.fixture
+def table(tmp_path):
+    with CSVLogger(tmp_path) as logger:
+        for step in range(200):
+            logger.log_scalars({"train/episode_return": step % 17, "loss/a": math.nan}, step * 256)
+            if step % 50 == 0:
+                logger.log_scalars({"eval/return_mean": step, "eval/return_std": 5.0}, step * 256)
+    return logger.path
+
+
+def size_of(png) -> tuple[int, int]:
+    data = png.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[-8:-4] == b"IEND"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_by_default_the_returns_are_drawn_one_panel_each(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    learning_curve(table, tmp_path / "both.png", title="CartPole-v1")
+    learning_curve(table, tmp_path / "one.png", ["train/episode_return"])
+    assert size_of(tmp_path / "both.png")[0] == size_of(tmp_path / "one.png")[0] == 1080
+    assert size_of(tmp_path / "both.png")[1] > 1.5 * size_of(tmp_path / "one.png")[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.png", "one.png", "progress.csv"]
+
+
+def test_drawing_touches_no_global_state_of_matplotlib(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    loaded = "matplotlib.pyplot" in sys.modules
+    learning_curve(table, tmp_path / "a.png")
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_the_suffix_chooses_the_format(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    learning_curve(table, tmp_path / "a.svg")
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_metric_without_any_number_is_an_empty_panel(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    learning_curve(table, tmp_path / "a.png", ["loss/a"])
+    assert size_of(tmp_path / "a.png")
+
+
+def test_a_metric_that_is_not_there_names_the_nearest(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(KeyMissing, match="expected the metric 'eval/return_men'.*Did you mean 'eval/return_mean'"):
+        learning_curve(table, tmp_path / "a.png", ["eval/return_men"])
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_without_matplotlib_it_says_which_extra_is_missing(table, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"\[plots\]"):
+        learning_curve(table, tmp_path / "a.png")
+
+
+def test_of_repeated_frames_the_later_rows_count():
+    frames, values = latest_points([1, 2, 3, 2, 3, 4], [10.0, 20.0, 30.0, 21.0, math.nan, 41.0])
+    assert (frames, values) == ([1, 2, 4], [10.0, 21.0, 41.0])
+
+
+def test_the_running_mean_starts_with_what_there_is():
+    assert running_mean([2.0, 4.0, 6.0, 9.0], 3) == pytest.approx([2.0, 3.0, 4.0, 19 / 3])
+    assert running_mean([1.0, 2.0], 1) == [1.0, 2.0]
+    assert running_mean([], 3) == []

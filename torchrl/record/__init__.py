@@ -1,0 +1,9 @@
+"""Where the numbers of a run go: sinks with one small contract. What is measured, and when, is the agent's affair."""
+
+from torchrl.record.csv import CSVLogger, read_csv
+from torchrl.record.fan_out import FanOut
+from torchrl.record.logger import Logger
+from torchrl.record.plots import learning_curve
+from torchrl.record.tensorboard import TensorBoardLogger
+
+__all__ = ["CSVLogger", "FanOut", "Logger", "TensorBoardLogger", "learning_curve", "read_csv"]

@@ -1,0 +1,118 @@
+"""A table of the run, ``progress.csv``, for people and plots. One call is one row; nothing is merged or averaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import SupportsFloat, TextIO
+
+from torchrl.errors import SpecError, TorchRLError, explain
+from torchrl.files import written_whole
+from torchrl.record.logger import Logger, as_floats
+
+STEP = "frames"
+
+
+class CSVLogger(Logger):
+    """Write ``progress.csv``: the column ``frames``, then one column per metric, empty where a row has no value.
+
+    Every row goes to the file at once and in one piece. When a metric comes up for the first time the table is
+    rewritten with the new column, whole or not at all. A process killed at any moment thus leaves a table whose rows
+    are complete, except perhaps a last line without a newline, which :func:`read_csv` and a new logger leave out. A
+    table that the folder holds already is continued. Texts go to ``<name>.txt``; the last one of a name stays.
+
+    Args:
+        folder: where the files go; made if it is missing.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.path = Path(folder) / "progress.csv"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = _read_rows(self.path)
+        self._columns = rows[0] if rows else []
+        self._file: TextIO | None = None
+        if rows:
+            self._rewrite(rows)  # without a torn last line
+
+    def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
+        """Append a row."""
+        if STEP in metrics:
+            hint = "It is the column of the step."
+            raise SpecError(explain("CSVLogger", expected=f"no metric named {STEP!r}", got="one", hint=hint))
+        floats = as_floats(metrics, "CSVLogger")
+        row = {STEP: str(int(step)), **{name: repr(value) for name, value in floats.items()}}
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = _read_rows(self.path)[1:]
+            self._columns = [*self._columns, *new]
+            self._rewrite([self._columns, *rows])
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8", newline="")
+        self._file.write(_line(row.get(name, "") for name in self._columns))
+        self._file.flush()
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Write ``<name>.txt``, whole; a slash in the name becomes an underscore."""
+        with written_whole(self.path.with_name(f"{name.replace('/', '_')}.txt")) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the table; a later row would open it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        self.close()
+        width = len(rows[0])
+        with written_whole(self.path) as temporary:
+            lines = (_line([*row, *[""] * (width - len(row))]) for row in rows)
+            temporary.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
+    """Read a table that :class:`CSVLogger` wrote, also while it is being written.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        columns by name, ``frames`` first, all of one length; NaN where a row has no value.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TorchRLError: it is not such a table.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"read_csv: no file {os.fspath(path)}")
+    rows = _read_rows(Path(path))
+    if not rows:
+        return {}
+    try:
+        values = [[float(cell) if cell else math.nan for cell in row] for row in rows[1:]]
+    except ValueError as error:
+        raise TorchRLError(explain("read_csv", expected="numbers in every row", got=f"{error} in {path}")) from None
+    return {name: [row[index] for row in values] for index, name in enumerate(rows[0])}
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """Return the complete lines of a table, its header first; a last line without a newline was cut short."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    rows = list(csv.reader(io.StringIO(data[: data.rfind(b"\n") + 1].decode("utf-8"), newline="")))
+    if any(len(row) != len(rows[0]) for row in rows) or (rows and rows[0][:1] != [STEP]):
+        raise TorchRLError(
+            explain("CSVLogger", expected=f"a table whose first column is {STEP}", got=str(path), hint="Move it away.")
+        )
+    return rows
+
+
+def _line(cells: Iterable[str]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

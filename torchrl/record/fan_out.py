@@ -1,0 +1,32 @@
+"""Several sinks as one. It decides nothing about what goes where: each gets everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import SupportsFloat
+
+from torchrl.record.logger import Logger
+
+
+class FanOut(Logger):
+    """Pass everything on to each of ``loggers``, in order."""
+
+    def __init__(self, *loggers: Logger) -> None:
+        self.loggers = loggers
+
+    def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
+        """Record numbers in every sink."""
+        for logger in self.loggers:
+            logger.log_scalars(metrics, step)
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Record a text in every sink."""
+        for logger in self.loggers:
+            logger.log_text(name, text, step)
+
+    def close(self) -> None:
+        """Close every sink, also when closing one of them raises."""
+        with ExitStack() as stack:
+            for logger in reversed(self.loggers):
+                stack.callback(logger.close)

@@ -1,0 +1,69 @@
+"""The contract of a sink. It takes named numbers at a step; it measures, averages and prints nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import SupportsFloat
+
+from torchrl.errors import SpecError, explain
+
+
+class Logger(ABC):
+    """A sink for the numbers and texts of a run; use it in a ``with`` block or close it."""
+
+    @abstractmethod
+    def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
+        """Record numbers; what this call was given is on disk, whole, when it returns.
+
+        Args:
+            metrics: one number each, by name, for example ``"train/episode_return"``; NaN and infinities are numbers.
+            step: frames collected so far (agent steps).
+
+        Raises:
+            SpecError: a value is not one number.
+        """
+
+    @abstractmethod
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Record a text.
+
+        Args:
+            name: what the text is, for example ``"config"``.
+            text: in Markdown or plain.
+            step: frames collected so far (agent steps).
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release files; may be called twice."""
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def as_floats(metrics: Mapping[str, SupportsFloat], who: str) -> dict[str, float]:
+    """Read every metric as a plain float.
+
+    Args:
+        metrics: numbers, or arrays and tensors of one element, by name.
+        who: the sink, for the message.
+
+    Raises:
+        SpecError: a value is not one number.
+    """
+    floats = {}
+    for name, value in metrics.items():
+        try:
+            floats[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            shape = getattr(value, "shape", None)
+            got = repr(value) if shape is None else f"{type(value).__name__} of shape {list(shape)}"
+            raise SpecError(explain(f"{who}: metric {name!r}", expected="one number", got=got)) from None
+    return floats

@@ -1,0 +1,108 @@
+"""Pictures of a run, drawn from its table. Not a dashboard: one call, one file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchrl.errors import KeyMissing, explain, nearest
+from torchrl.extras import require
+from torchrl.files import written_whole
+from torchrl.record.csv import STEP, read_csv
+
+RETURNS = ("eval/return_mean", "train/episode_return")
+_COLOURS = ("#1f6feb", "#d9730d", "#2f9e44", "#8250df", "#c2255c")
+_WINDOW = 0.02  # share of the points that the smooth line averages over
+
+
+def learning_curve(
+    csv_path: str | os.PathLike,
+    png_path: str | os.PathLike,
+    metrics: Sequence[str] | None = None,
+    *,
+    title: str = "",
+) -> None:
+    """Draw metrics of a run over frames, one panel each, into a picture file.
+
+    A metric with many points is drawn faintly, with its running mean on top. ``<name>_mean`` gets a band of the width
+    of ``<name>_std`` where the table has it. Of rows that a resumed run wrote a second time the later ones count.
+
+    Args:
+        csv_path: a table that :class:`~torchrl.record.CSVLogger` wrote.
+        png_path: of the picture; its suffix chooses the format. Written whole or not at all.
+        metrics: columns of the table; None draws the evaluation and training returns, as far as the table has them.
+        title: above the panels.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        KeyMissing: the table lacks a metric, or has no return to draw.
+    """
+    figures = require("matplotlib.figure", extra="plots", purpose="learning_curve")
+    ticker = require("matplotlib.ticker", extra="plots", purpose="learning_curve")
+    table = read_csv(csv_path)
+    if metrics is None:
+        metrics = [name for name in RETURNS if name in table] or RETURNS
+    for name in metrics:
+        if name not in table:
+            close = nearest(name, table)
+            hint = f"Did you mean {close!r}?" if close else ""
+            got = f"a table of {', '.join(table) or 'nothing'}"
+            raise KeyMissing(explain("learning_curve", expected=f"the metric {name!r}", got=got, hint=hint))
+    figure = figures.Figure(figsize=(7.2, 0.6 + 2.9 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, name, colour in zip(panels, metrics, _COLOURS * len(metrics), strict=False):
+        _draw(panel, table, name, colour)
+        panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    panels[-1].set_xlabel("frames")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    with written_whole(png_path) as temporary:
+        figure.savefig(temporary, dpi=150, format=Path(png_path).suffix[1:] or "png")
+
+
+def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> None:
+    frames, values = latest_points(table[STEP], table[name])
+    window = max(1, round(_WINDOW * len(values)))
+    mean = running_mean(values, window)
+    if window > 1:
+        panel.plot(frames, values, color=colour, alpha=0.25, linewidth=0.8)
+    panel.plot(frames, mean, color=colour, linewidth=1.8, marker="o" if len(values) <= 40 else "", markersize=3.5)
+    spread = table.get(name.removesuffix("_mean") + "_std") if name.endswith("_mean") else None
+    if spread is not None:
+        deviation = dict(zip(*latest_points(table[STEP], spread), strict=True))
+        widths = [deviation.get(frame, 0.0) for frame in frames]
+        low = [value - width for value, width in zip(mean, widths, strict=True)]
+        high = [value + width for value, width in zip(mean, widths, strict=True)]
+        panel.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
+    panel.set_title(name, fontsize=10, loc="left")
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.margins(x=0.02)
+
+
+def latest_points(frames: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the rows that have a finite value, without those that a later row stands before or on.
+
+    A run that was resumed from a checkpoint repeats frames that its table holds already; what it wrote last counts.
+    """
+    points: list[tuple[float, float]] = []
+    for frame, value in zip(frames, values, strict=True):
+        if not math.isfinite(value):
+            continue
+        while points and points[-1][0] >= frame:
+            points.pop()
+        points.append((frame, value))
+    return [frame for frame, _ in points], [value for _, value in points]
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Return the mean of each value and the ``window - 1`` before it, of fewer at the start."""
+    sums = np.cumsum([0.0, *values])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
