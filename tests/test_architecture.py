@@ -1,12 +1,14 @@
 """The shape of the house, read from the imports: layers, adapters, no side effects, every public name documented.
 
 Each rule is a function from a `Source` to the lines that break it, so that it can be tried on a planted mistake as well
-as on the package. Rules look at the syntax tree; nothing of the package is imported here except in the last test.
+as on the package. Rules look at the syntax tree; the package is imported only where its users' promises are tested.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -430,3 +432,32 @@ def test_torch_behind_two_imports_is_found():
 def test_a_process_that_imports_simulators_has_no_torch():
     script = "import sys, torchrl.envs.simulators; sys.exit('torch' in sys.modules or 'tensordict' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False).returncode == 0
+
+
+# ---- what the package promises to its users --------------------------------------------------------------------------
+
+
+PUBLIC = [name for name, source in PACKAGE.items() if source.is_package and "__all__" in ast.unparse(source.tree)]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_documented(name):
+    package = importlib.import_module(name)
+    assert len(set(package.__all__)) == len(package.__all__) > 0
+    bare = [public for public in package.__all__ if not inspect.getdoc(getattr(package, public))]
+    assert not bare
+
+
+def test_every_extra_that_the_package_asks_for_exists():
+    calls = [
+        node
+        for source in PACKAGE.values()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and call_name(node) == "require"
+    ]
+    asked = {word.value.value for node in calls for word in node.keywords if word.arg == "extra"}
+    setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (extras,) = [node.value for node in setup.body if isinstance(node, ast.Assign) and node.targets[0].id == "EXTRAS"]
+    offered = {key.value for key in extras.keys}
+    assert asked
+    assert {extra.replace("_", "-") for extra in asked} <= offered  # pip takes both for one name
