@@ -55,8 +55,7 @@ def set_physics(model: Any, data: Any, state: State) -> None:
     for name, value in _options(model):
         setattr(model.opt, name, state["options"][name] if np.ndim(value) else state["options"][name].item())
     mujoco.mj_setState(model, data, state["integration"], mujoco.mjtState.mjSTATE_INTEGRATION)
-    mujoco.mj_forward(model, data)  # fills what has no fixed size: contacts and constraints
-    mujoco.mj_setState(model, data, state["integration"], mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_forward(model, data)  # fills what has no fixed size, contacts and constraints, and moves the rest on
     _unpack(data_fields, state["data"])
 
 
