@@ -24,5 +24,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f'{purpose} needs the module "{module}", which could not be imported ({error}). '
-            f'Install the extra from the clone: pip install -c constraints.txt -e ".[{extra}]"'
+            f'Install the extra from the clone: pip install -c constraints.txt -e ".[{extra.replace("_", "-")}]"'
         ) from error

@@ -1,0 +1,114 @@
+"""Proximal policy optimisation, from flags and a config file.
+
+    python examples/ppo/ppo.py --config=examples/ppo/configs/cartpole.txt
+    python examples/ppo/ppo.py --config=examples/ppo/configs/humanoid.txt --frame_skip=2
+    python examples/ppo/ppo.py --evaluate=ppo_logging/CartPole-v1_2026-11-20_12-00-00
+
+What it shows: one recipe builds each part, in the order in which data flow through them, and an Agent runs them.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from torchrl.agents import Agent
+from torchrl.devices import checked_device
+from torchrl.recipes import (
+    add_collector_arguments,
+    add_env_arguments,
+    add_network_arguments,
+    add_optimise_arguments,
+    add_ppo_arguments,
+    add_record_arguments,
+    announce,
+    exit_on_mistake,
+    make_actor_critic,
+    make_advantage,
+    make_collector,
+    make_env,
+    make_evaluator,
+    make_logger,
+    make_optimise,
+    make_parser,
+    make_ppo_loss,
+    make_record_hooks,
+    make_reporter,
+    make_run_folder,
+    make_schedules,
+    report,
+    report_saved,
+    save_config,
+    saved_arguments,
+)
+from torchrl.seeding import named_seeds
+
+
+def make_ppo_parser():
+    """All flags of this example."""
+    parser = make_parser("Train a policy by proximal policy optimisation.")
+    for add_arguments in (
+        add_env_arguments,
+        add_network_arguments,
+        add_collector_arguments,
+        add_ppo_arguments,
+        add_optimise_arguments,
+        add_record_arguments,
+    ):
+        add_arguments(parser)
+    return parser
+
+
+def make_ppo_agent(args: Namespace) -> Agent:
+    """Build every part of a run."""
+    seeds = named_seeds(args.seed, "environment", "policy", "weights", "minibatches")
+
+    env = make_env(args, num_envs=args.num_envs, training=True)
+    device = checked_device(args.device)
+    generator = torch.Generator().manual_seed(seeds["policy"])
+    networks = make_actor_critic(args, env, seed=seeds["weights"], generator=generator)
+    collector = make_collector(args, env, networks.actor, seed=seeds["environment"])
+    loss = make_ppo_loss(args, networks).to(device)
+    optimise = make_optimise(args, loss, seed=seeds["minibatches"])
+
+    agent = Agent(
+        collector,
+        optimise,
+        advantage=make_advantage(args, networks),
+        evaluator=make_evaluator(args),
+        hooks=[*make_schedules(args, optimise, loss, networks.normalizer), *make_record_hooks(args)],
+    )
+    agent.configuration = vars(args)
+    return agent
+
+
+def main(flags: list[str] | None = None) -> None:
+    """Train, or evaluate a saved run, and report."""
+    with exit_on_mistake():
+        parser = make_ppo_parser()
+        args = parser.parse_args(flags)
+        if args.evaluate:
+            evaluate(saved_arguments(parser, args), Path(args.evaluate))
+            return
+        torch.set_num_threads(args.num_threads)
+        reporter = make_reporter(args)
+        agent = make_ppo_agent(args)
+        agent.folder = make_run_folder("ppo", args)
+        agent.logger = make_logger(agent.folder)
+        save_config(args, agent.folder / "config.txt")
+    announce(args, agent.folder)
+    with agent.logger:
+        agent.train()
+    report(args, agent, reporter)
+
+
+def evaluate(args: Namespace, folder: Path) -> None:
+    """Print what the checkpoints of a run reach."""
+    torch.set_num_threads(args.num_threads)
+    report_saved(make_ppo_agent(args), make_reporter(args), folder)
+
+
+if __name__ == "__main__":
+    main()

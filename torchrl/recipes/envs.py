@@ -1,0 +1,89 @@
+"""Environments from flags: which simulator, how many, and the transforms between it and the policy."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from torchrl.data.specs import Bounded
+from torchrl.envs import Compose, DMControlEnv, Env, GymEnv, TransformedEnv
+from torchrl.envs.transforms import ActionClip, CatTensors, RewardNorm, RewardScaling, Transform
+from torchrl.errors import ConfigError, explain
+from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
+
+
+def add_env_arguments(parser: ConfigParser) -> None:
+    """Add the flags that :func:`make_env` reads."""
+    group = parser.add_argument_group("environment")
+    group.add_argument("--env_library", choices=("gym", "dm_control"), default="gym", help="library that simulates")
+    group.add_argument("--env_name", default="CartPole-v1", help="registered id (gym) or domain (dm_control)")
+    group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
+    group.add_argument("--num_envs", type=positive_int, default=8, help="environments stepped together")
+    group.add_argument(
+        "--frame_skip",
+        type=positive_int,
+        default=default_of(GymEnv, "frame_skip"),
+        help="simulator steps per frame; all counts of frames are counts of agent steps",
+    )
+    group.add_argument(
+        "--max_episode_steps",
+        type=positive_int,
+        default=default_of(GymEnv, "max_episode_steps"),
+        help="frames after which an episode is truncated; none leaves the task its own limit",
+    )
+    group.add_argument(
+        "--max_noops",
+        type=non_negative_int,
+        default=default_of(GymEnv, "max_noops"),
+        help="begin episodes with up to this many no-op actions (gym only)",
+    )
+    group.add_argument(
+        "--reward_scaling", type=positive_float, help="multiply rewards for the learner; reported returns stay raw"
+    )
+    group.add_switch(
+        "--norm_rewards",
+        default=False,
+        help="divide rewards for the learner by the running std of the discounted return",
+    )
+
+
+def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
+    """Build the environment of a run.
+
+    Args:
+        args: the parsed flags, those of the networks and the loss included.
+        num_envs: how many slots.
+        training: whether rewards are transformed for the learner; reported returns are raw in any case.
+
+    Returns:
+        An environment ``[num_envs]``; several observations become one vector under ``observation``.
+    """
+    env = _simulated(args, num_envs)
+    transforms: list[Transform] = []
+    if [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
+        transforms.append(CatTensors())
+    if isinstance(env.action_spec, Bounded) and args.distribution == "normal":
+        transforms.append(ActionClip())
+    if training and args.reward_scaling is not None:
+        transforms.append(RewardScaling(args.reward_scaling))
+    if training and args.norm_rewards:
+        transforms.append(RewardNorm(gamma=args.gamma))
+    return TransformedEnv(env, Compose(*transforms)) if transforms else env
+
+
+def task_name(args: Namespace) -> str:
+    """Name the task of a run, for folders and reports."""
+    return "_".join(part for part in (args.env_name, args.env_task) if part).replace("/", "_")
+
+
+def _simulated(args: Namespace, num_envs: int) -> Env:
+    common = {"num_envs": num_envs, "frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
+    if args.env_library == "gym":
+        if args.env_task:
+            hint = "Did you mean --env_library=dm_control?"
+            raise ConfigError(explain("--env_task", expected="none for gym", got=repr(args.env_task), hint=hint))
+        return GymEnv(args.env_name, max_noops=args.max_noops, **common)
+    if not args.env_task:
+        raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
+    if args.max_noops:
+        raise ConfigError(explain("--max_noops", expected="0 for dm_control", got=args.max_noops))
+    return DMControlEnv(args.env_name, args.env_task, **common)

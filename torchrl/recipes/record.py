@@ -1,0 +1,162 @@
+"""Run folders, loggers, evaluation and the last report from flags."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from torchrl.agents import (
+    BEST,
+    LAST,
+    Agent,
+    Evaluation,
+    Evaluator,
+    Hook,
+    ProgressBar,
+    StopAtReturn,
+    summarise,
+    write_summary,
+)
+from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
+from torchrl.recipes.config import ConfigParser, default_of, load_config, non_negative_int, positive_int, real
+from torchrl.recipes.envs import make_env, task_name
+from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve
+from torchrl.seeding import named_seeds
+
+CONFIG, PROGRESS, SUMMARY, CURVE = "config.txt", "progress.csv", "summary.json", "learning_curve.png"
+MAX_EVALUATION_ENVS = 10
+
+
+def add_record_arguments(parser: ConfigParser) -> None:
+    """Add the flags about seeds, evaluation and logs."""
+    group = parser.add_argument_group("recording")
+    group.add_argument("--name", default="", help="name of the run's folder; empty takes the task's")
+    group.add_argument("--seed", type=non_negative_int, default=0, help="all random streams derive from it")
+    group.add_argument("--record_interval", type=positive_int, default=50_000, help="frames between two evaluations")
+    group.add_argument(
+        "--record_episodes",
+        type=positive_int,
+        default=default_of(Evaluator, "num_episodes"),
+        help="episodes of these evaluations, which choose the best checkpoint",
+    )
+    group.add_argument(
+        "--eval_episodes", type=positive_int, default=20, help="episodes of the last report, from other starts"
+    )
+    group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
+    group.add_switch("--progress_bar", default=True, help="show a progress bar")
+    group.add_argument("--evaluate", metavar="RUN", help="train nothing: evaluate the run saved in this folder")
+
+
+def make_run_folder(algorithm: str, args: Namespace) -> Path:
+    """Make ``<algorithm>_logging/<name>_<date>/`` below the current folder; never one that exists."""
+    stem = f"{args.name or task_name(args)}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
+        folder = Path(f"{algorithm}_logging") / f"{stem}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise ConfigError(explain("--name", expected="a name that is free", got=stem))
+
+
+def make_logger(folder: Path) -> Logger:
+    """Write to TensorBoard and to ``progress.csv``."""
+    return FanOut(TensorBoardLogger(folder), CSVLogger(folder))
+
+
+def make_evaluator(args: Namespace) -> Evaluator:
+    """Build the periodic evaluation, which chooses the best checkpoint."""
+    return _evaluator(args, "evaluation", args.record_episodes, every_frames=args.record_interval)
+
+
+def make_reporter(args: Namespace) -> Evaluator:
+    """Build the evaluation of the last report, on start seeds that chose nothing."""
+    return _evaluator(args, "report", args.eval_episodes)
+
+
+def _evaluator(args: Namespace, stream: str, num_episodes: int, every_frames: int | None = None) -> Evaluator:
+    env = make_env(args, num_envs=min(MAX_EVALUATION_ENVS, num_episodes), training=False)
+    seed = named_seeds(args.seed, stream)[stream]
+    return Evaluator(env, num_episodes=num_episodes, seed=seed, every_frames=every_frames)
+
+
+def make_record_hooks(args: Namespace) -> list[Hook]:
+    """Build the hooks that show progress and end a run early."""
+    hooks: list[Hook] = [ProgressBar()] if args.progress_bar else []
+    if args.target_return is not None:
+        hooks.append(StopAtReturn(args.target_return))
+    return hooks
+
+
+def saved_arguments(parser: ConfigParser, args: Namespace) -> Namespace:
+    """Return the flags of the run that ``--evaluate`` names; ``--eval_episodes`` and ``--device`` may be given anew.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    path = Path(args.evaluate) / CONFIG
+    if not path.is_file():
+        raise ConfigError(explain("--evaluate", expected="the folder of a run", got=f"no {path}"))
+    saved = load_config(parser, path)
+    defaults = parser.parse_args([])
+    for name in ("eval_episodes", "device", "num_threads"):
+        if getattr(args, name) != getattr(defaults, name):
+            setattr(saved, name, getattr(args, name))
+    saved.evaluate = args.evaluate
+    return saved
+
+
+def report_saved(agent: Agent, reporter: Evaluator, folder: Path) -> dict[str, Evaluation]:
+    """Evaluate the checkpoints of a run and print what they reach.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    names = [name for name in (LAST, BEST) if (folder / name).is_file()]
+    if not names:
+        raise CheckpointError(explain("--evaluate", expected=f"{LAST} or {BEST}", got=f"neither in {folder}"))
+    results = {}
+    for name in names:
+        agent.load_networks(folder / name)
+        results[name] = agent.evaluate(reporter)
+        print(f"{name}: {_returns(results[name])}")
+    return results
+
+
+def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, float | int]:
+    """Evaluate the trained agent, write summary and picture, and print what a user wants to know."""
+    folder = agent.folder
+    summary = summarise(agent, reporter, seed=args.seed)
+    write_summary(folder / SUMMARY, summary)
+    print(
+        f"{task_name(args)}: evaluation return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} "
+        f"over {args.eval_episodes} episodes (best checkpoint: {summary['best_eval_return_mean']:.1f})\n"
+        f"{summary['frames']:,} frames{_simulator_steps(args, summary['frames'])} in {summary['seconds']:.1f} s "
+        f"(collecting {summary['collect_seconds']:.1f}, optimising {summary['optimise_seconds']:.1f}, "
+        f"evaluating {summary['evaluate_seconds']:.1f}): {summary['fps']:,.0f} frames per second\n"
+        f"logs:        {folder}  (tensorboard --logdir {folder.parent})\n"
+        f"checkpoints: {folder / LAST}, {folder / BEST}"
+    )
+    try:
+        learning_curve(folder / PROGRESS, folder / CURVE, title=task_name(args))
+    except MissingExtraError as error:
+        print(f"curve:       not drawn. {error}")
+    else:
+        print(f"curve:       {folder / CURVE}")
+    return summary
+
+
+def announce(args: Namespace, folder: Path) -> None:
+    """Print what is about to run."""
+    frames = f"{args.total_frames:,} frames{_simulator_steps(args, args.total_frames)}"
+    print(f"{task_name(args)}: {frames}, seed {args.seed}; configuration and logs in {folder}")
+
+
+def _simulator_steps(args: Namespace, frames: int) -> str:
+    return f" ({frames * args.frame_skip:,} simulator steps)" if args.frame_skip != 1 else ""
+
+
+def _returns(result: Evaluation) -> str:
+    return f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} episodes"
