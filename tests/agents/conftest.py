@@ -1,0 +1,59 @@
+"""A small PPO agent on CartPole, every random stream of its own."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchrl.agents import Agent, Evaluator, MinibatchEpochs, UpdateNormalizer
+from torchrl.collectors import Collector
+from torchrl.envs import GymEnv
+from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
+from torchrl.objectives import GAE, ClipPPOLoss
+from torchrl.seeding import named_seeds
+
+
+@pytest.fixture
+def make_agent():
+    """Build an agent; ``options`` go to the Agent."""
+    agents = []
+
+    def make(*, seed=0, total_frames=512, evaluate_every=None, hooks=(), minibatch_size=32, width=16, **options):
+        seeds = named_seeds(seed, "weights", "policy", "minibatches", "env", "eval")
+        torch.manual_seed(seeds["weights"])
+        normalizer = ObservationNormalizer(4)
+        actor = ProbabilisticActor(
+            nn.Sequential(normalizer, MLP(4, 2, num_cells=(width,))),
+            Categorical,
+            generator=torch.Generator().manual_seed(seeds["policy"]),
+        )
+        critic = ValueOperator(nn.Sequential(normalizer, MLP(4, 1, num_cells=(width,))))
+        loss = ClipPPOLoss(actor, critic, entropy_coef=0.01)
+        collector = Collector(
+            GymEnv("CartPole-v1", num_envs=4),
+            actor,
+            frames_per_batch=128,
+            total_frames=total_frames,
+            seed=seeds["env"],
+        )
+        optimise = MinibatchEpochs(
+            loss,
+            torch.optim.Adam(loss.trainable_parameters(), lr=1e-3),
+            num_epochs=2,
+            minibatch_size=minibatch_size,
+            max_grad_norm=0.5,
+            generator=torch.Generator().manual_seed(seeds["minibatches"]),
+        )
+        if evaluate_every is not None:
+            env = GymEnv("CartPole-v1", num_envs=2)
+            options["evaluator"] = Evaluator(env, num_episodes=3, seed=seeds["eval"], every_frames=evaluate_every)
+        agent = Agent(
+            collector, optimise, advantage=GAE(critic), hooks=[UpdateNormalizer(normalizer), *hooks], **options
+        )
+        agents.append(agent)
+        return agent
+
+    yield make
+    for agent in agents:
+        agent.collector.shutdown()
+        if agent.evaluator is not None:
+            agent.evaluator.env.close()

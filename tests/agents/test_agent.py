@@ -1,0 +1,290 @@
+"""The agent's four steps, on CartPole: what happens in which order, what is logged, and how it ends."""
+
+import copy
+import math
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.agents import BEST, LAST, Hook, StopAtReturn, episode_statistics, load_checkpoint
+from torchrl.errors import CheckpointError, ConfigError, NonFiniteError
+from torchrl.record import Logger
+
+
+class Recorder(Logger):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log_scalars(self, metrics, step):
+        self.rows.append((step, dict(metrics)))
+
+    def log_text(self, name, text, step):
+        pass
+
+    def close(self):
+        pass
+
+
+class Diary(Hook):
+    """Writes down when it is called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_train_start(self, agent):
+        self.calls.append(("start", agent.frames))
+
+    def on_batch(self, agent, batch):
+        assert ("next", "reward") in batch.keys(True) and "advantage" not in batch.keys()
+        self.calls.append(("batch", agent.frames))
+
+    def on_optimised(self, agent, batch, metrics):
+        assert "advantage" in batch.keys()
+        metrics["diary/pages"] = 1.0
+        self.calls.append(("optimised", agent.frames))
+
+    def on_evaluated(self, agent, result):
+        assert result.returns.shape == (3,)
+        self.calls.append(("evaluated", agent.frames))
+
+    def on_train_end(self, agent):
+        self.calls.append(("end", agent.frames))
+
+
+def tensors_of(state):
+    """Flatten a nested state into (place, leaf) pairs, times left out."""
+    if isinstance(state, dict):
+        return [pair for key, value in state.items() if key != "seconds" for pair in _under(key, value)]
+    if isinstance(state, list | tuple):
+        return [pair for index, value in enumerate(state) for pair in _under(index, value)]
+    return [("", state)]
+
+
+def _under(key, value):
+    return [(f"{key}/{place}", leaf) for place, leaf in tensors_of(value)]
+
+
+def assert_same_state(one, other):
+    ours, theirs = tensors_of(one), tensors_of(other)
+    assert [place for place, _ in ours] == [place for place, _ in theirs]
+    for (place, a), (_, b) in zip(ours, theirs, strict=True):
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), place
+        elif hasattr(a, "tobytes"):
+            assert a.tobytes() == b.tobytes(), place
+        else:
+            assert a == b, place
+
+
+def test_hooks_are_told_in_the_documented_order_and_metrics_are_logged_over_frames(make_agent):
+    diary, recorder = Diary(), Recorder()
+    agent = make_agent(total_frames=256, evaluate_every=100, hooks=[diary], logger=recorder)
+    agent.train()
+    assert diary.calls == [
+        ("start", 0),
+        ("batch", 0),
+        ("optimised", 128),
+        ("evaluated", 128),
+        ("batch", 128),
+        ("optimised", 256),
+        ("evaluated", 256),
+        ("end", 256),
+    ]
+    assert [step for step, _ in recorder.rows] == [128, 256]
+    names = {"train/episode_return", "train/episode_length", "eval/return_mean", "eval/return_std", "diary/pages"}
+    names |= {"time/collect_s", "time/optimise_s", "time/evaluate_s", "time/fps"}
+    losses = {"loss_objective", "loss_critic", "loss_entropy", "approx_kl", "clip_fraction", "entropy", "grad_norm"}
+    names |= {f"loss/{name}" for name in (*losses, "explained_variance")}
+    for _, metrics in recorder.rows:
+        assert metrics.keys() == names
+        assert all(math.isfinite(value) for value in metrics.values())
+    for phase in ("collect", "optimise", "evaluate"):
+        logged = sum(metrics[f"time/{phase}_s"] for _, metrics in recorder.rows)
+        assert 0 < logged <= agent.seconds[phase]
+
+
+def test_every_batch_is_stored_before_it_is_trained_on_and_the_policy_version_counts_them(make_agent):
+    kept = []
+    agent = make_agent(total_frames=256, store=lambda batch: kept.append((batch.clone(), "advantage" in batch.keys())))
+    agent.train()
+    assert [has_advantage for _, has_advantage in kept] == [False, False]
+    assert [batch["collector", "policy_version"].unique().tolist() for batch, _ in kept] == [[0], [1]]
+
+
+def test_the_first_ratio_of_every_batch_is_one_although_the_normalizer_learns(make_agent):
+    ratios = []
+
+    class Ratio(Hook):
+        def on_batch(self, agent, batch):
+            with torch.no_grad():
+                log_prob = agent.policy.build(batch).log_prob(batch["action"])
+            ratios.append((log_prob - batch["action_log_prob"]).exp())
+
+    agent = make_agent(hooks=[Ratio()])
+    agent.train()
+    assert len(ratios) == 4
+    for ratio in ratios:  # a matrix product on 128 rows differs in the last bits from one on 4
+        torch.testing.assert_close(ratio, torch.ones(4, 32), atol=1e-6, rtol=0)
+    assert agent.policy.module[0].count == 512
+
+
+def test_training_with_and_without_evaluation_is_bit_identical(make_agent):
+    alone, measured = make_agent(), make_agent(evaluate_every=128)
+    alone.train()
+    measured.train()
+    assert measured.best_return > 0
+    measured.best_return = alone.best_return
+    assert_same_state(alone.state_dict(), measured.state_dict())
+
+
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(make_agent, tmp_path):
+    whole = make_agent(total_frames=768)
+    whole.train()
+    half = make_agent(total_frames=384)
+    half.configuration = {"lr": 1e-3, "cells": [16]}
+    half.train()
+    half.save(tmp_path / "half.pt")
+    torch.manual_seed(12345)
+    resumed = make_agent(total_frames=768, seed=7)
+    resumed.load(tmp_path / "half.pt")
+    assert resumed.frames == 384 and resumed.configuration == {"lr": 1e-3, "cells": [16]}
+    resumed.train()
+    resumed.configuration = {}
+    assert resumed.frames == 768
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(make_agent, tmp_path):
+    small, large = make_agent(width=8), make_agent(width=16)
+    small.save(tmp_path / "small.pt")
+    before = copy.deepcopy(large.state_dict())
+    with pytest.raises(CheckpointError, match=r"actor.*weight has shape \[8, 4\] instead of \[16, 4\]"):
+        large.load(tmp_path / "small.pt")
+    assert_same_state(before, large.state_dict())
+
+
+def test_best_and_last_are_written_and_best_is_the_best(make_agent, tmp_path):
+    results = []
+
+    class Keep(Hook):
+        def on_evaluated(self, agent, result):
+            state = {name: value.clone() for name, value in agent.loss.state_dict().items()}
+            results.append((result.mean, agent.frames, state))
+
+    agent = make_agent(total_frames=640, evaluate_every=128, hooks=[Keep()], folder=tmp_path / "run")
+    agent.train()
+    assert len(results) == 5
+    mean, frames, state = max(results, key=lambda result: result[0])
+    best = load_checkpoint(tmp_path / "run" / BEST)
+    assert best["counters"]["frames"] == frames and best["counters"]["best_return"] == mean == agent.best_return
+    assert_same_state(best["networks"]["loss"], state)
+    assert load_checkpoint(tmp_path / "run" / LAST)["counters"]["frames"] == 640
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [BEST, LAST]
+
+
+def test_training_stops_at_the_target_return(make_agent, tmp_path):
+    agent = make_agent(total_frames=-1, evaluate_every=256, hooks=[StopAtReturn(1.0)], folder=tmp_path)
+    agent.train()
+    assert agent.frames == 256 and load_checkpoint(tmp_path / LAST)["counters"]["frames"] == 256
+    agent = make_agent(total_frames=384, evaluate_every=128, hooks=[StopAtReturn(501.0)])
+    agent.train()
+    assert agent.frames == 384
+
+
+def test_a_non_finite_loss_saves_the_agent_as_it_was_before_the_batch(make_agent, tmp_path):
+    class Poison(Hook):
+        def on_batch(self, agent, batch):
+            if agent.frames == 256:
+                batch["next", "reward"][0, 3] = torch.nan
+
+    agent = make_agent(hooks=[Poison()], folder=tmp_path)
+    twin = make_agent(total_frames=256)
+    twin.train()
+    with pytest.raises(NonFiniteError, match="loss_critic") as caught:
+        agent.train()
+    assert any(LAST in note for note in caught.value.__notes__)
+    saved, expected = load_checkpoint(tmp_path / LAST), twin.state_dict()
+    for part in ("networks", "optimizer"):
+        assert_same_state(saved[part], expected[part])
+    resumed = make_agent(total_frames=512)
+    with pytest.warns(UserWarning, match="New episodes start"):
+        resumed.load(tmp_path / LAST)
+    resumed.train()
+    assert resumed.frames == 384  # the batch that failed was collected, and not trained on
+
+
+def test_ctrl_c_finishes_the_batch_saves_and_returns(make_agent, tmp_path, capsys):
+    class Press(Hook):
+        def on_batch(self, agent, batch):
+            if agent.frames == 128:
+                signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    agent = make_agent(total_frames=-1, hooks=[Press()], folder=tmp_path)
+    agent.train()
+    assert agent.frames == 256
+    assert load_checkpoint(tmp_path / LAST)["counters"]["frames"] == 256
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Stopping" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_raises_at_once_and_the_hooks_are_told(make_agent, tmp_path):
+    class PressTwice(Diary):
+        def on_batch(self, agent, batch):
+            super().on_batch(agent, batch)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    hook = PressTwice()
+    with pytest.raises(KeyboardInterrupt):
+        make_agent(hooks=[hook], folder=tmp_path).train()
+    assert hook.calls == [("start", 0), ("batch", 0), ("end", 0)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_works_outside_the_main_thread(make_agent):
+    agent = make_agent(total_frames=128)
+    thread = threading.Thread(target=agent.train)
+    thread.start()
+    thread.join(timeout=60)
+    assert agent.frames == 128
+
+
+def test_evaluate_needs_an_evaluator(make_agent):
+    with pytest.raises(ConfigError, match="evaluator"):
+        make_agent().evaluate()
+
+
+def test_only_hooks_are_taken_as_hooks(make_agent):
+    with pytest.raises(ConfigError, match="Hook"):
+        make_agent(hooks=[print])
+
+
+def test_episode_statistics_average_the_endings_of_valid_rows():
+    batch = TensorDict(
+        {
+            ("next", "done"): torch.tensor([[[0], [1], [1]], [[1], [0], [1]]], dtype=torch.bool),
+            ("next", "episode_return"): torch.tensor([[[1.0], [2.0], [torch.nan]], [[6.0], [1.0], [7.0]]]),
+            ("next", "episode_length"): torch.tensor([[[1], [2], [9]], [[3], [1], [4]]]),
+        },
+        batch_size=[2, 3],
+    )
+    batch["collector", "mask"] = torch.tensor([[True, True, False], [True, True, True]])
+    assert episode_statistics(batch) == {"train/episode_return": 5.0, "train/episode_length": 3.0}
+    batch["next", "done"].fill_(False)
+    assert episode_statistics(batch) == {}
+
+
+def test_importing_agents_loads_neither_progress_bar_nor_plotting():
+    script = "import sys, torchrl.agents; print([m for m in ('tqdm', 'tensorboard', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

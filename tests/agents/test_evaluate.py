@@ -1,0 +1,147 @@
+"""Evaluation: which episodes are played, from which starts, and that nothing of the training is touched."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from fakes import CountingSimulator
+from torchrl.agents import Evaluation, Evaluator
+from torchrl.agents.evaluate import generators_of
+from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs.simulators import Simulator
+from torchrl.errors import ConfigError, EnvError
+from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, exploration_type
+from torchrl.seeding import child_seeds
+
+
+class SeedSimulator(Simulator):
+    """An episode as long as its start seed, which is also each step's reward; one without a seed is long and awful."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.seed, self.num_steps = seed, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        reward = -1e6 if self.seed is None else float(self.seed)
+        return np.zeros(1, np.float32), reward, self.num_steps == (self.seed or 1000), False, {}
+
+
+class Spy(nn.Module):
+    """Acts 0 and remembers under which circumstances."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.learning = nn.Dropout(0.5), nn.Dropout(0.5)
+        self.frozen.eval()
+        self.circumstances = set()
+
+    def forward(self, root):
+        flags = (self.training, self.frozen.training, self.learning.training, torch.is_grad_enabled())
+        self.circumstances.add((*flags, exploration_type()))
+        root["action"] = torch.zeros(root.batch_size, dtype=torch.int64)
+        return root
+
+
+@pytest.mark.parametrize("num_envs", [None, 1, 2, 3, 5, 8])
+def test_episode_k_starts_from_seed_k_whatever_the_number_of_slots(num_envs):
+    seeds = [4, 1, 9, 2, 5]
+    evaluator = Evaluator(SerialEnv(SeedSimulator, num_envs), num_episodes=5, start_seeds=seeds)
+    for _ in range(2):
+        result = evaluator(Spy())
+        assert result.lengths.tolist() == seeds
+        assert result.returns.tolist() == [16.0, 1.0, 81.0, 4.0, 25.0]
+    assert result.mean == pytest.approx(25.4) and result.std == pytest.approx(np.std([16, 1, 81, 4, 25]))
+
+
+def test_start_seeds_follow_from_the_seed_and_the_first_do_not_depend_on_how_many():
+    env = SerialEnv(CountingSimulator)
+    assert Evaluator(env, num_episodes=3, seed=5).start_seeds == child_seeds(5, 3)
+    assert Evaluator(env, num_episodes=2, seed=5).start_seeds == child_seeds(5, 3)[:2]
+
+
+def test_the_policy_acts_in_eval_mode_without_gradient_and_gets_its_flags_back():
+    policy = Spy()
+    Evaluator(SerialEnv(CountingSimulator, 2), num_episodes=2)(policy)
+    assert policy.circumstances == {(False, False, False, False, ExplorationType.DETERMINISTIC)}
+    assert policy.training and policy.learning.training and not policy.frozen.training
+    assert exploration_type() is None
+
+
+def test_the_flags_come_back_after_an_error_too():
+    class Broken(Spy):
+        def forward(self, root):
+            torch.rand(3)
+            raise ValueError("planted")
+
+    policy, before = Broken(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="planted"):
+        Evaluator(SerialEnv(CountingSimulator), num_episodes=1)(policy)
+    assert policy.training and not policy.frozen.training and torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("has_generator", [True, False])
+def test_a_sampling_policy_draws_from_the_evaluators_stream_and_loses_none_of_its_own(has_generator):
+    generator = torch.Generator().manual_seed(11) if has_generator else None
+    policy = ProbabilisticActor(MLP(4, 2), Categorical, generator=generator)
+    env = GymEnv("CartPole-v1", num_envs=2)
+
+    def streams():
+        return [torch.get_rng_state(), *(known.get_state() for known in generators_of(policy).values())]
+
+    def evaluate(seed):
+        starts = [1, 2, 3, 4, 5, 6]
+        evaluator = Evaluator(
+            env, num_episodes=6, seed=seed, start_seeds=starts, exploration_type=ExplorationType.RANDOM
+        )
+        return evaluator(policy).returns.tolist()
+
+    before = streams()
+    assert len(before) == 1 + has_generator
+    first = evaluate(0)
+    assert all(torch.equal(state, old) for state, old in zip(streams(), before, strict=True))
+    torch.rand(5)
+    if has_generator:
+        generator.manual_seed(99)
+    assert evaluate(0) == first != evaluate(1)
+    env.close()
+
+
+def test_an_episode_without_an_end_is_refused_and_one_of_just_that_length_is_not():
+    env = SerialEnv(lambda: CountingSimulator(length=50))
+    assert Evaluator(env, num_episodes=1, max_episode_steps=50)(Spy()).lengths.tolist() == [50]
+    with pytest.raises(EnvError, match="at most 49 steps"):
+        Evaluator(env, num_episodes=1, max_episode_steps=49)(Spy())
+
+
+def test_a_policys_own_state_is_carried_within_an_episode_and_begins_anew_with_the_next():
+    class Counter(Spy):
+        def forward(self, root):
+            count = root.get("count", None)
+            count = torch.zeros(*root.batch_size, 1) if count is None else count
+            seen.append(count.squeeze(-1).tolist())
+            root["next", "count"] = count + 1
+            return super().forward(root)
+
+    seen = []
+    Evaluator(SerialEnv([lambda: CountingSimulator(2), lambda: CountingSimulator(3)]), num_episodes=3)(Counter())
+    assert seen == [[0, 0], [1, 1], [0, 2], [1, 0]]
+
+
+def test_the_result_of_one_episode_has_no_deviation():
+    result = Evaluation(torch.tensor([3.0]), torch.tensor([1]))
+    assert result.mean == 3.0 and result.std == 0.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_episodes": 0}, {"every_frames": 0}, {"max_episode_steps": 0}, {"num_episodes": 2, "start_seeds": [1]}],
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ConfigError, match="Evaluator"):
+        Evaluator(SerialEnv(CountingSimulator), **options)

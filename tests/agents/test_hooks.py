@@ -1,0 +1,69 @@
+"""The hooks that come with the agent, each called as the agent calls it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.agents import Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.errors import KeyMissing
+from torchrl.modules import ObservationNormalizer
+
+
+class Stub:
+    """An agent as far as hooks look at it."""
+
+    def __init__(self, frames=0, total_frames=-1):
+        self.frames = frames
+        self.collector = SimpleNamespace(total_frames=total_frames)
+        self.is_stopped = False
+
+    def stop(self):
+        self.is_stopped = True
+
+
+def result(*returns):
+    return Evaluation(torch.tensor(returns), torch.ones(len(returns), dtype=torch.int64))
+
+
+def test_a_hook_does_nothing_by_default():
+    hook, agent = Hook(), Stub()
+    hook.on_train_start(agent)
+    hook.on_batch(agent, None)
+    hook.on_optimised(agent, None, {})
+    hook.on_evaluated(agent, result(1.0))
+    hook.on_train_end(agent)
+    assert not agent.is_stopped
+
+
+@pytest.mark.parametrize(("returns", "is_stopped"), [((474.0, 475.0), False), ((474.0, 476.0), True)])
+def test_stop_at_return_looks_at_the_mean(returns, is_stopped):
+    agent = Stub()
+    StopAtReturn(475.0).on_evaluated(agent, result(*returns))
+    assert agent.is_stopped is is_stopped
+
+
+def test_the_normalizer_learns_from_the_valid_rows_only():
+    normalizer = ObservationNormalizer(1)
+    batch = TensorDict({"position": torch.tensor([[[1.0], [3.0], [torch.nan]]])}, batch_size=[1, 3])
+    batch["collector", "mask"] = torch.tensor([[True, True, False]])
+    UpdateNormalizer(normalizer, key="position").on_optimised(Stub(), batch, {})
+    assert normalizer.count == 2 and normalizer.mean == 2.0 and normalizer.var == 1.0
+    with pytest.raises(KeyMissing, match="observation"):
+        UpdateNormalizer(normalizer).on_optimised(Stub(), batch, {})
+
+
+def test_the_progress_bar_follows_the_frames_from_where_a_run_stands(capsys):
+    bar, agent = ProgressBar(), Stub(frames=100, total_frames=400)
+    bar.on_train_start(agent)
+    agent.frames = 200
+    bar.on_optimised(agent, None, {"train/episode_return": 12.3})
+    bar.on_evaluated(agent, result(42.0))
+    agent.frames = 400
+    bar.on_optimised(agent, None, {})
+    bar.on_train_end(agent)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "400/400" in last and "train=12.3" in last and "eval=42.0" in last
+    bar.on_train_end(agent)  # a second end is harmless
+    assert not capsys.readouterr().err

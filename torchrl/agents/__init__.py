@@ -1,0 +1,32 @@
+"""Agents: collect → store → optimise → record, with hooks, evaluation and checkpoints. They read no command line."""
+
+from torchrl.agents.agent import BEST, LAST, Agent, episode_statistics
+from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
+from torchrl.agents.evaluate import Evaluation, Evaluator
+from torchrl.agents.hooks import Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents.interrupt import InterruptGuard
+from torchrl.agents.optimise import MinibatchEpochs
+from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
+from torchrl.agents.summary import summarise, write_summary
+
+__all__ = [
+    "BEST",
+    "LAST",
+    "Agent",
+    "Anneal",
+    "Constant",
+    "Evaluation",
+    "Evaluator",
+    "Hook",
+    "InterruptGuard",
+    "LinearSchedule",
+    "MinibatchEpochs",
+    "ProgressBar",
+    "StopAtReturn",
+    "UpdateNormalizer",
+    "episode_statistics",
+    "load_checkpoint",
+    "save_checkpoint",
+    "summarise",
+    "write_summary",
+]

@@ -1,0 +1,318 @@
+"""The agent: collect → store → optimise → record, and what one does with it. The parts themselves are passed in."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+
+from torchrl.agents.checkpoint import load_checkpoint, require_fit, save_checkpoint
+from torchrl.agents.evaluate import Evaluation, Evaluator, generators_of
+from torchrl.agents.hooks import Hook, check_hooks
+from torchrl.agents.interrupt import InterruptGuard
+from torchrl.agents.optimise import MinibatchEpochs
+from torchrl.collectors import Collector, WarmUp
+from torchrl.errors import CheckpointError, ConfigError, explain
+from torchrl.objectives.keys import MASK
+from torchrl.record import Logger
+
+LAST, BEST = "last.pt", "best.pt"
+PHASES = ("collect", "optimise", "evaluate")
+
+
+class Agent:
+    """Train a policy: collect → store → optimise → record, batch by batch.
+
+    With a ``folder``, ``last.pt`` is written after every periodic evaluation and when training ends (a second Ctrl-C
+    aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far.
+
+    Args:
+        collector: yields batches ``[*B, T]``; its policy is the one that is trained.
+        optimise: takes the gradient steps, for example :class:`MinibatchEpochs`; has ``loss`` and ``optimizer``.
+        advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
+        store: called with each batch as it was collected, for example a replay buffer's ``extend``; on-policy
+            algorithms keep nothing.
+        evaluator: measures the policy, periodically if it says so.
+        logger: where metrics go, over frames.
+        hooks: what else happens, see :class:`Hook`.
+        folder: where checkpoints go; None writes none.
+
+    Attributes:
+        frames: valid frames (agent steps) trained on.
+        best_return: best mean return of a periodic evaluation; -inf before the first.
+        seconds: wall-clock seconds spent to ``collect``, ``optimise`` and ``evaluate``, counted on in a resumed run.
+        configuration: plain settings to be kept in checkpoints; set by whoever built the parts.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        optimise: MinibatchEpochs,
+        *,
+        advantage: Callable[[TensorDictBase], TensorDictBase] | None = None,
+        store: Callable[[TensorDictBase], object] | None = None,
+        evaluator: Evaluator | None = None,
+        logger: Logger | None = None,
+        hooks: Sequence[Hook] = (),
+        folder: str | os.PathLike | None = None,
+    ) -> None:
+        self.collector = collector
+        self.optimise = optimise
+        self.advantage = advantage
+        self.store = store
+        self.evaluator = evaluator
+        self.logger = logger
+        self.hooks = check_hooks(hooks)
+        self.folder = None if folder is None else Path(folder)
+        self.frames = 0
+        self.best_return = -math.inf
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.configuration: dict = {}
+        self._seconds_logged = dict(self.seconds)
+        self._interrupt = InterruptGuard()
+        self._is_stopping = False
+
+    @property
+    def loss(self) -> nn.Module:
+        """What is minimised."""
+        return self.optimise.loss
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What minimises it."""
+        return self.optimise.optimizer
+
+    @property
+    def policy(self) -> Callable[[TensorDictBase], TensorDictBase]:
+        """The policy that is trained, without the random warm-up around it."""
+        policy = self.collector.policy
+        return policy.policy if isinstance(policy, WarmUp) else policy
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.loss.trainable_parameters())
+
+    def train(self) -> None:
+        """Train until the collector's ``total_frames``, :meth:`stop` or Ctrl-C; a second Ctrl-C raises at once.
+
+        An error leaves ``last.pt`` with the agent as it was before the batch that failed, and says so.
+        """
+        self._is_stopping = False
+        with InterruptGuard() as self._interrupt:
+            try:
+                self._tell("on_train_start")
+                for batch in self._collect():
+                    self._store(batch)
+                    metrics = self._optimise(batch)
+                    self._record(metrics, num_valid_frames(batch))
+                self._save_as(LAST)
+            except Exception as error:
+                self._rescue(error)
+                raise
+            finally:
+                self._tell("on_train_end")
+
+    def stop(self) -> None:
+        """Let the training end after the present batch."""
+        self._is_stopping = True
+
+    def evaluate(self, evaluator: Evaluator | None = None) -> Evaluation:
+        """Measure the policy as it stands; training is not touched.
+
+        Args:
+            evaluator: another than the agent's own.
+        """
+        evaluator = self.evaluator if evaluator is None else evaluator
+        if evaluator is None:
+            raise ConfigError(
+                explain("evaluate", expected="an evaluator", got="none", hint="Pass one here or to the Agent.")
+            )
+        with self._measured("evaluate"):
+            return evaluator(self.policy)
+
+    def _collect(self) -> Iterator[TensorDict]:
+        batches = iter(self.collector)
+        while not (self._is_stopping or self._interrupt.is_requested):
+            with self._measured("collect"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _store(self, batch: TensorDict) -> None:
+        self._tell("on_batch", batch)
+        if self.store is not None:
+            self.store(batch)
+
+    def _optimise(self, batch: TensorDict) -> dict[str, float]:
+        """Train on a batch; return the metrics to log."""
+        with self._measured("optimise"):
+            learner_batch = batch.to(_device_of(self.loss))
+            if self.advantage is not None:
+                learner_batch = self.advantage(learner_batch)
+            losses = self.optimise(learner_batch)
+            metrics = {f"loss/{name}": value for name, value in losses.items()} | episode_statistics(batch)
+            self.frames += num_valid_frames(batch)
+            self._tell("on_optimised", learner_batch, metrics)
+            self.collector.update_policy_weights_()
+        return metrics
+
+    def _record(self, metrics: dict[str, float], num_frames: int) -> None:
+        """Evaluate if it is time to, log, and write checkpoints."""
+        result = self._evaluate_if_due(num_frames)
+        if result is not None:
+            metrics |= {"eval/return_mean": result.mean, "eval/return_std": result.std}
+        spent = {phase: self.seconds[phase] - self._seconds_logged[phase] for phase in PHASES}
+        metrics |= {f"time/{phase}_s": seconds for phase, seconds in spent.items()}
+        metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
+        self._seconds_logged = dict(self.seconds)
+        if self.logger is not None:
+            self.logger.log_scalars(metrics, self.frames)
+        if result is not None:
+            self._save_as(LAST)
+            if result.mean > self.best_return:
+                self.best_return = result.mean
+                self._save_as(BEST)
+
+    def _evaluate_if_due(self, num_frames: int) -> Evaluation | None:
+        """Evaluate where a multiple of ``every_frames`` was passed, and after the last batch; not after Ctrl-C."""
+        every = None if self.evaluator is None else self.evaluator.every_frames
+        if every is None or self._interrupt.is_requested:
+            return None
+        is_last = self._is_stopping or 0 <= self.collector.total_frames <= self.collector.frames
+        if not is_last and self.frames // every == (self.frames - num_frames) // every:
+            return None
+        result = self.evaluate()
+        self._tell("on_evaluated", result)
+        return result
+
+    def state_dict(self) -> dict:
+        """Capture what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
+        return {
+            "networks": {name: module.state_dict() for name, module in self.networks.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "collector": self.collector.state_dict(),
+            "generators": {name: generator.get_state() for name, generator in self._generators().items()},
+            "torch_rng": torch.get_rng_state(),
+            "counters": {"frames": self.frames, "best_return": self.best_return, "seconds": dict(self.seconds)},
+            "configuration": self.configuration,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`; what does not fit is refused before anything is changed.
+
+        Raises:
+            CheckpointError: naming the parameters or parts that do not fit.
+        """
+        networks, generators = self.networks, self._generators()
+        require_fit("networks", dict.fromkeys(networks), dict.fromkeys(state["networks"]))
+        for name, module in networks.items():
+            require_fit(name, module.state_dict(), state["networks"][name])
+        require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint, optimizer: {error}.") from error
+        for name, module in networks.items():
+            module.load_state_dict(state["networks"][name])
+        self.collector.load_state_dict(state["collector"])
+        for name, generator in generators.items():
+            generator.set_state(state["generators"][name])
+        torch.set_rng_state(state["torch_rng"])
+        counters = state["counters"]
+        self.frames, self.best_return = counters["frames"], counters["best_return"]
+        self.seconds = dict(counters["seconds"])
+        self._seconds_logged = dict(self.seconds)
+        self.configuration = state["configuration"]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a checkpoint, whole or not at all."""
+        save_checkpoint(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike) -> None:
+        """Go on from a checkpoint; where environments could not be captured, new episodes start and a warning says so.
+
+        Raises:
+            CheckpointError: the file is missing, cut short or none of ours, or does not fit this agent.
+        """
+        self.load_state_dict(load_checkpoint(path))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The modules that a checkpoint holds: the loss, with actor and critic inside, and the policy."""
+        policy = self.collector.policy
+        return {"loss": self.loss} | ({"policy": policy} if isinstance(policy, nn.Module) else {})
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        owners = {"policy": self.collector.policy, "loss": self.loss, "optimise": self.optimise}
+        found: dict[str, torch.Generator] = {}
+        for owner, part in owners.items():
+            for path, generator in generators_of(part).items():
+                if not any(generator is known for known in found.values()):
+                    found[f"{owner}.{path}"] = generator
+        return found
+
+    def _save_as(self, name: str) -> None:
+        if self.folder is not None:
+            self.save(self.folder / name)
+
+    def _rescue(self, error: Exception) -> None:
+        """Save what training had reached when it failed; the environments may be in any state and start anew."""
+        if self.folder is None:
+            return
+        try:
+            state = self.state_dict()
+            state["collector"] |= {
+                "env": None,
+                "root": None,
+                "env_error": f"the run had ended with {type(error).__name__}.",
+            }
+            save_checkpoint(self.folder / LAST, state)
+        except Exception as second:  # the first error is the one to be seen
+            error.add_note(f"The agent could not be saved either: {second}")
+        else:
+            error.add_note(f"The agent as it was before this batch is saved in {self.folder / LAST}.")
+
+    def _tell(self, point: str, *arguments: object) -> None:
+        for hook in self.hooks:
+            getattr(hook, point)(self, *arguments)
+
+    @contextmanager
+    def _measured(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
+
+
+def episode_statistics(batch: TensorDictBase) -> dict[str, float]:
+    """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did."""
+    done = batch.get(("next", "done"))
+    mask = batch.get(MASK, None)
+    if mask is not None:
+        done = done & mask.unsqueeze(-1)
+    if not bool(done.any()):
+        return {}
+    return {
+        "train/episode_return": batch.get(("next", "episode_return"))[done].double().mean().item(),
+        "train/episode_length": batch.get(("next", "episode_length"))[done].double().mean().item(),
+    }
+
+
+def num_valid_frames(batch: TensorDictBase) -> int:
+    """Count the rows of a batch ``[*B, T]`` that are no padding."""
+    mask = batch.get(MASK, None)
+    return batch.numel() if mask is None else int(mask.sum())
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next(iter(module.parameters())).device

@@ -1,0 +1,166 @@
+"""Checkpoint files: whole or absent, tensors and numbers only. What an agent puts into one is the agent's affair."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.errors import CheckpointError, explain
+from torchrl.files import written_whole
+
+FORMAT = "torchrl checkpoint"
+VERSION = 1
+ARRAY, SCALAR, CONTAINER = "__array__", "__scalar__", "__tensordict__"
+
+
+def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
+    """Write a state to ``path``, so that a reader finds the old file or the new one and never a part.
+
+    Args:
+        path: the file; its folder is made.
+        state: nested dicts, lists and tuples of tensors, numpy arrays, TensorDicts, numbers, strings, bools and None.
+
+    Raises:
+        CheckpointError: the state holds anything else, named with its place; or the file cannot be written.
+    """
+    content = {"format": FORMAT, "version": VERSION, "state": to_plain(dict(state))}
+    try:
+        with written_whole(path) as temporary:
+            torch.save(content, temporary)
+    except OSError as error:
+        raise CheckpointError(f"The checkpoint {os.fspath(path)!r} cannot be written: {error}.") from error
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict:
+    """Read what :func:`save_checkpoint` wrote; no code in the file is ever run. Tensors come to the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, no checkpoint, or of a version this library does not read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(explain("checkpoint", expected="a file", got=f"nothing at {str(path)!r}"))
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            begins_well = file.read(4) == b"PK\x03\x04"
+        got = "one that is cut short" if begins_well else "a file that is no checkpoint"
+        raise CheckpointError(explain("checkpoint", expected="a whole file", got=f"{got}: {str(path)!r}"))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            explain(
+                "checkpoint",
+                expected="tensors and numbers",
+                got=f"the file {str(path)!r}, which does not load: {reason}",
+            )
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            explain("checkpoint", expected="a file that an agent saved", got=f"other content: {str(path)!r}")
+        )
+    if content["version"] != VERSION:
+        raise CheckpointError(
+            explain(
+                "checkpoint",
+                expected=f"version {VERSION}",
+                got=f"version {content['version']}: {str(path)!r}",
+                hint="It was written by another version of torchrl; load it with that one.",
+            )
+        )
+    return from_plain(content["state"])
+
+
+def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]) -> None:
+    """Refuse a state whose keys or tensor shapes differ from those of the module it is to be loaded into.
+
+    Args:
+        who: what is loaded, for the message.
+        have: ``state_dict`` of the object as it stands.
+        came: the state from the checkpoint.
+
+    Raises:
+        CheckpointError: naming keys and shapes, the first ones of each kind.
+    """
+    differences = [f"{key} is missing" for key in have if key not in came]
+    differences += [f"{key} is not part of it" for key in came if key not in have]
+    for key in have.keys() & came.keys():
+        ours, theirs = getattr(have[key], "shape", None), getattr(came[key], "shape", None)
+        if ours != theirs:
+            differences.append(f"{key} has shape {_spelled(theirs)} instead of {_spelled(ours)}")
+    if differences:
+        differences.sort(key=lambda text: ("instead of" not in text, text))
+        more = f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
+        raise CheckpointError(
+            explain(
+                f"checkpoint, {who}",
+                expected="the same parameters and shapes",
+                got="; ".join(differences[:6]) + more,
+                hint="Build the agent with the configuration the checkpoint was saved with.",
+            )
+        )
+
+
+def to_plain(value: object, place: str = "state") -> object:
+    """Turn numpy arrays, numpy numbers and TensorDicts into what ``weights_only`` accepts; see :func:`from_plain`."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, TensorDictBase):
+        entries = {key: to_plain(entry, f"{place}/{key}") for key, entry in value.items()}
+        return {CONTAINER: list(value.batch_size), "entries": entries}
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        is_view = value.untyped_storage().nbytes() > value.numel() * value.element_size()
+        return value.clone() if is_view else value  # or the whole storage would be written
+    if isinstance(value, np.generic):
+        return {SCALAR: to_plain(np.asarray(value), place)}
+    if isinstance(value, np.ndarray):
+        try:
+            return {ARRAY: torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape).copy())}
+        except TypeError as error:
+            raise _unfit(f"a numpy array of {value.dtype}", place) from error
+    if isinstance(value, Mapping):
+        return {_checked_key(key, place): to_plain(entry, f"{place}/{key}") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        entries = [to_plain(entry, f"{place}/{index}") for index, entry in enumerate(value)]
+        return entries if isinstance(value, list) else tuple(entries)
+    raise _unfit(type(value).__name__, place)
+
+
+def from_plain(value: object) -> object:
+    """Undo :func:`to_plain`."""
+    if isinstance(value, dict):
+        if ARRAY in value:
+            return value[ARRAY].numpy()
+        if SCALAR in value:
+            return from_plain(value[SCALAR])[()]
+        if CONTAINER in value:
+            return TensorDict(from_plain(value["entries"]), batch_size=value[CONTAINER])
+        return {key: from_plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(from_plain(entry) for entry in value)
+    return value
+
+
+def _checked_key(key: object, place: str) -> object:
+    if not isinstance(key, (str, int)):
+        raise _unfit(f"a key {key!r}", place)
+    return key
+
+
+def _unfit(what: str, place: str) -> CheckpointError:
+    return CheckpointError(
+        explain("checkpoint", expected="tensors, numpy arrays, numbers, strings and None", got=f"{what} at {place}")
+    )
+
+
+def _spelled(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(list(shape))

@@ -1,0 +1,200 @@
+"""Measure a policy by whole episodes from fixed starts, without leaving a trace in the training. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+
+from torchrl.envs import Env
+from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.modules import ExplorationType, set_exploration_type
+from torchrl.seeding import child_seeds
+from torchrl.unchecked import put
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the episodes of one evaluation brought.
+
+    Attributes:
+        returns: undiscounted return of each episode, in the order of the start seeds, ``[n]`` float32.
+        lengths: number of steps of each episode, ``[n]`` int64.
+    """
+
+    returns: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return self.returns.double().mean().item()
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over the episodes (divided by n)."""
+        return self.returns.double().std(correction=0).item()
+
+
+class Evaluator:
+    """Run whole episodes in an environment of its own, always from the same starts.
+
+    Episode k begins with ``start_seeds[k]`` whatever the number of slots. The policy acts in eval mode and gets its
+    training flags back, module by module; torch's global random stream and every generator inside the policy are put
+    back too. So training with and without evaluation is bit-identical.
+
+    Args:
+        env: ``[*B]``, used by nothing else while an evaluation runs.
+        num_episodes: how many episodes.
+        seed: the start seeds are derived from it, and so is the stream of a policy that samples.
+        start_seeds: one seed per episode, instead of those derived.
+        exploration_type: how the policy acts.
+        every_frames: how often an agent evaluates while it trains; None only at ``agent.evaluate()``.
+        max_episode_steps: refuse to go on with a longer episode, so that an environment without an end does not hang.
+
+    Raises:
+        ConfigError: a count below one, or not one start seed per episode.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        *,
+        num_episodes: int = 10,
+        seed: int = 0,
+        start_seeds: Sequence[int] | None = None,
+        exploration_type: ExplorationType = ExplorationType.DETERMINISTIC,
+        every_frames: int | None = None,
+        max_episode_steps: int = 100_000,
+    ) -> None:
+        counts = {"num_episodes": num_episodes, "every_frames": every_frames, "max_episode_steps": max_episode_steps}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise ConfigError(explain(f"Evaluator, {name}", expected="at least 1", got=value))
+        self.env = env
+        self.num_episodes = num_episodes
+        self.start_seeds = child_seeds(seed, num_episodes) if start_seeds is None else list(start_seeds)
+        self.exploration_type = exploration_type
+        self.every_frames = every_frames
+        self.max_episode_steps = max_episode_steps
+        self._sampling_seed = child_seeds(seed, num_episodes + 1)[-1]
+        if len(self.start_seeds) != num_episodes:
+            raise ConfigError(
+                explain(
+                    "Evaluator", expected=f"{num_episodes} start seeds, one per episode", got=f"{len(self.start_seeds)}"
+                )
+            )
+
+    @torch.no_grad()
+    def __call__(self, policy: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
+        """Evaluate a policy.
+
+        Raises:
+            EnvError: an episode does not end within ``max_episode_steps``.
+        """
+        with (
+            own_randomness(policy, self._sampling_seed),
+            eval_mode(policy),
+            set_exploration_type(self.exploration_type),
+        ):
+            return self._episodes(_placed(policy, self.env.device))
+
+    def _episodes(self, act: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
+        env, rows = self.env, self.env.batch_size.numel()
+        returns = torch.zeros(self.num_episodes)
+        lengths = torch.zeros(self.num_episodes, dtype=torch.int64)
+        episode_of = list(range(rows))  # which episode each slot plays; those past the last are played and not counted
+        num_begun, num_missing = rows, self.num_episodes
+        root = env.reset(seed=self._seeds(episode_of))
+        while num_missing:
+            transition, root = env.step_and_reset(act(root))
+            outcome = transition.get("next")
+            done = outcome.get("done").reshape(rows)
+            self._require_progress(outcome, episode_of)
+            if not bool(done.any()):
+                continue
+            totals, steps = outcome.get("episode_return").reshape(rows), outcome.get("episode_length").reshape(rows)
+            for row in done.nonzero().squeeze(-1).tolist():
+                if episode_of[row] < self.num_episodes:
+                    returns[episode_of[row]], lengths[episode_of[row]] = totals[row], steps[row]
+                    num_missing -= 1
+                episode_of[row] = num_begun
+                num_begun += 1
+            root = self._restart(root, done, episode_of)
+        return Evaluation(returns, lengths)
+
+    def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
+        """Start the ended slots again, from the seeds of their next episodes; keep the policy's own carried state."""
+        fresh = self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of))
+        for key in root.keys() - fresh.keys():
+            put(fresh, key, root.get(key))
+        return fresh
+
+    def _seeds(self, episode_of: list[int]) -> list[int]:
+        return [self.start_seeds[episode % self.num_episodes] for episode in episode_of]
+
+    def _require_progress(self, outcome: TensorDictBase, episode_of: list[int]) -> None:
+        longest = int(outcome.get("episode_length").max())
+        if longest > self.max_episode_steps:
+            raise EnvError(
+                explain(
+                    "Evaluator",
+                    expected=f"episodes of at most {self.max_episode_steps} steps",
+                    got="one that goes on",
+                    hint="Give the environment a time limit, or raise the evaluator's max_episode_steps.",
+                )
+            )
+
+
+@contextmanager
+def eval_mode(policy: object) -> Iterator[None]:
+    """Put a policy into eval mode; on exit give every submodule the flag it had."""
+    modules = list(policy.modules()) if isinstance(policy, nn.Module) else []
+    flags = [module.training for module in modules]
+    if modules:
+        policy.eval()
+    try:
+        yield
+    finally:
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+
+
+@contextmanager
+def own_randomness(policy: object, seed: int) -> Iterator[None]:
+    """Let a policy draw from streams begun at ``seed``; on exit put back its generators and torch's global streams."""
+    generators = list(generators_of(policy).values())
+    states = [generator.get_state() for generator in generators]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for index, generator in enumerate(generators):
+            generator.manual_seed(seed + index)
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+
+def generators_of(policy: object) -> dict[str, torch.Generator]:
+    """Find the torch generators that the modules of a policy hold as attributes, by path, each once."""
+    found: dict[str, torch.Generator] = {}
+    modules = policy.named_modules() if isinstance(policy, nn.Module) else [("", policy)]
+    for path, module in modules:
+        for name, value in getattr(module, "__dict__", {}).items():
+            if isinstance(value, torch.Generator) and not any(value is known for known in found.values()):
+                found[f"{path}.{name}" if path else name] = value
+    return found
+
+
+def _placed(policy: Callable, device: torch.device) -> Callable:
+    """Wrap a policy that lives on another device than the environment: roots go there, what it wrote comes back."""
+    tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, nn.Module) else []
+    if not tensors or tensors[0].device == device:
+        return policy
+    return lambda root: root.update(policy(root.to(tensors[0].device)).to(device))

@@ -1,0 +1,122 @@
+"""What may happen around the agent's four steps: hooks. Not the steps themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensordict import TensorDict
+
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import ObservationNormalizer
+from torchrl.objectives.keys import MASK, read
+
+if TYPE_CHECKING:
+    from torchrl.agents.agent import Agent
+    from torchrl.agents.evaluate import Evaluation
+
+
+class Hook:
+    """Something to do at named points of training; every method does nothing until overridden.
+
+    The order within one training: ``on_train_start``; then for each batch ``on_batch`` (collected, not yet trained on),
+    ``on_optimised`` (after the gradient steps), ``on_evaluated`` (only where an evaluation is due), after which the
+    metrics are logged and checkpoints written; at last ``on_train_end``. At each point hooks are called in the order in
+    which the agent was given them. ``agent.evaluate()`` outside training calls no hook.
+
+    A hook keeps no state that a resumed run would need: what changes in the course of a run follows from
+    ``agent.frames``.
+    """
+
+    def on_train_start(self, agent: Agent) -> None:
+        """Called once, before the first batch is collected."""
+
+    def on_batch(self, agent: Agent, batch: TensorDict) -> None:
+        """Called with each batch ``[*B, T]`` before it is trained on; ``agent.frames`` does not count it yet."""
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Called after the gradient steps; what it adds to ``metrics`` is logged. ``agent.frames`` counts the batch."""
+
+    def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
+        """Called after each periodic evaluation, before it decides on the best checkpoint."""
+
+    def on_train_end(self, agent: Agent) -> None:
+        """Called once after the last batch, also where Ctrl-C or an error ended the training."""
+
+
+class StopAtReturn(Hook):
+    """End the training at the first periodic evaluation whose mean return reaches ``target``."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+
+    def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
+        """Ask the agent to stop if the target is reached."""
+        if result.mean >= self.target:
+            agent.stop()
+
+
+class UpdateNormalizer(Hook):
+    """Merge each batch into the statistics of a normaliser, once the batch was trained on.
+
+    Only then, so that the first probability ratio of a batch is exactly one: its actions were chosen, and their
+    log-probabilities computed, under the statistics before it.
+
+    Args:
+        normalizer: the module inside the network.
+        key: the observations it normalises, ``[*B, T, ...]``.
+    """
+
+    def __init__(self, normalizer: ObservationNormalizer, key: str | tuple[str, ...] = "observation") -> None:
+        self.normalizer = normalizer
+        self.key = key
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Update by the valid rows of the batch."""
+        observation = read(batch, self.key, who="UpdateNormalizer")
+        self.normalizer.update(observation, mask=batch.get(MASK, None))
+
+
+class ProgressBar(Hook):
+    """Show frames, speed and the latest returns on one line of the terminal, through tqdm."""
+
+    def __init__(self) -> None:
+        self._bar = None
+        self._shown: dict[str, float] = {}
+
+    def on_train_start(self, agent: Agent) -> None:
+        """Open the bar where the agent stands."""
+        from tqdm import tqdm  # on first use: nobody pays for it at import
+
+        total = agent.collector.total_frames
+        self._bar = tqdm(
+            total=total if total > 0 else None, initial=agent.frames, unit="frame", unit_scale=True, dynamic_ncols=True
+        )
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Move on by the frames of the batch."""
+        if "train/episode_return" in metrics:
+            self._shown["train"] = metrics["train/episode_return"]
+        self._bar.set_postfix({name: f"{value:.1f}" for name, value in self._shown.items()}, refresh=False)
+        self._bar.update(agent.frames - self._bar.n)
+
+    def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
+        """Remember the return to show."""
+        self._shown["eval"] = result.mean
+
+    def on_train_end(self, agent: Agent) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def check_hooks(hooks: tuple) -> tuple[Hook, ...]:
+    """Return the hooks as a tuple.
+
+    Raises:
+        ConfigError: one of them is no :class:`Hook`.
+    """
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise ConfigError(explain("hooks", expected="instances of Hook", got=repr(hook)))
+    return tuple(hooks)

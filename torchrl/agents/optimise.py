@@ -1,0 +1,249 @@
+"""The optimise step of on-policy algorithms: epochs of minibatches over one batch. Not the loss: that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.errors import ConfigError, NonFiniteError, explain
+from torchrl.objectives import Loss, total_loss
+from torchrl.objectives.keys import MASK, read
+
+
+class MinibatchEpochs:
+    """Take gradient steps on shuffled minibatches of a batch, several times over the whole.
+
+    A call selects the keys the loss reads, drops rows that ``("collector", "mask")`` rules out, flattens the rest and,
+    in each epoch, permutes it anew. Where ``minibatch_size`` does not divide the number of rows, each epoch leaves out
+    what remains (other rows each time), so that every step has the same size; a batch smaller than one minibatch is
+    taken whole.
+
+    A call is applied whole or not at all: if it raises, for whatever reason, parameters, the buffers of the loss and
+    the optimizer are as they were when it began.
+
+    Args:
+        loss: maps a batch ``[N]`` to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum.
+        optimizer: over ``loss.trainable_parameters()``.
+        num_epochs: passes over the batch.
+        minibatch_size: rows per gradient step.
+        max_grad_norm: scales gradients down to this joint norm, and reports ``grad_norm``; None does neither.
+        max_grad_value: clips each entry of the gradients to ± this; None does not.
+        generator: source of the permutations, on the CPU; None uses torch's global one.
+        compile: compile the loss and its gradient: seconds at the first call, faster steps afterwards.
+        target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs.
+
+    Raises:
+        ConfigError: a count below one, or both kinds of clipping at once.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        *,
+        num_epochs: int,
+        minibatch_size: int,
+        max_grad_norm: float | None = None,
+        max_grad_value: float | None = None,
+        generator: torch.Generator | None = None,
+        compile: bool = False,
+        target_kl: float | None = None,
+    ) -> None:
+        for name, value in (("num_epochs", num_epochs), ("minibatch_size", minibatch_size)):
+            if value < 1:
+                raise ConfigError(explain(name, expected="at least 1", got=value))
+        for name, value in (
+            ("max_grad_norm", max_grad_norm),
+            ("max_grad_value", max_grad_value),
+            ("target_kl", target_kl),
+        ):
+            if value is not None and not value > 0:
+                raise ConfigError(explain(name, expected="a positive number or None", got=value))
+        if max_grad_norm is not None and max_grad_value is not None:
+            raise ConfigError(explain("MinibatchEpochs", expected="max_grad_norm or max_grad_value", got="both"))
+        self.loss = loss
+        self.optimizer = optimizer
+        self.num_epochs = num_epochs
+        self.minibatch_size = minibatch_size
+        self.max_grad_norm = max_grad_norm
+        self.max_grad_value = max_grad_value
+        self.generator = generator
+        self.target_kl = target_kl
+        self._parameters = list(loss.trainable_parameters())
+        _require_optimised(self._parameters, optimizer)
+        self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+        """Train on a batch, ``[*B, T]``, which stays as it is.
+
+        Returns:
+            The mean over all steps of every scalar the loss reports, and of ``grad_norm``; empty if no row is valid.
+
+        Raises:
+            NonFiniteError: a loss, or a parameter after the last step, is NaN or infinite. Losses are looked at once
+                per epoch, parameters once per call; the steps taken since the call began are undone.
+            KeyMissing: the batch lacks a key the loss reads.
+        """
+        rows = valid_rows(batch, self.loss.in_keys)
+        if len(rows) == 0:
+            return {}
+        before = _Snapshot.of(self.loss, self._parameters, self.optimizer)
+        try:
+            return self._train(rows)
+        except BaseException:
+            before.restore_()
+            raise
+
+    def _train(self, rows: TensorDict) -> dict[str, float]:
+        epochs = []
+        for epoch in range(self.num_epochs):
+            steps = [self._step(minibatch) for minibatch in self._minibatches(rows)]
+            names = steps[0][0]
+            values = torch.stack([value for _, row in steps for value in row]).view(len(steps), len(names))
+            self._require_finite(values, names, epoch, rows)
+            epochs.append(values)
+            if self.target_kl is not None and _mean_of("approx_kl", values, names) > self.target_kl:
+                break
+        self._require_finite_parameters()
+        means = torch.cat(epochs).mean(0).tolist()
+        return dict(zip(names, means, strict=True))
+
+    def _minibatches(self, rows: TensorDict) -> Iterator[TensorDict]:
+        """Permute all rows at once and cut them into contiguous pieces: one gather per key and epoch."""
+        size = min(self.minibatch_size, len(rows))
+        order = torch.randperm(len(rows), generator=self.generator)[: len(rows) // size * size]
+        return rows[order.to(_device_of(rows))].split(size)
+
+    def _step(self, minibatch: TensorDict) -> tuple[tuple[str, ...], list[torch.Tensor]]:
+        total, names, values = self._forward(minibatch)
+        for parameter in self._parameters:  # 50 µs cheaper than optimizer.zero_grad(), which is profiled and hooked
+            parameter.grad = None
+        total.backward()
+        values = [value.detach() for value in values]
+        if self.max_grad_norm is not None:
+            names = (*names, "grad_norm")
+            values.append(clip_grad_norm_(self._parameters, self.max_grad_norm))
+        elif self.max_grad_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self.max_grad_value)
+        self.optimizer.step()
+        return names, values
+
+    def _losses(self, minibatch: TensorDict) -> tuple[torch.Tensor, tuple[str, ...], tuple[torch.Tensor, ...]]:
+        losses = self.loss(minibatch)
+        names, values = zip(*losses.items(), strict=True)
+        return total_loss(losses), names, values
+
+    def _require_finite(self, values: torch.Tensor, names: tuple[str, ...], epoch: int, rows: TensorDict) -> None:
+        if bool(torch.isfinite(values.sum())):
+            return
+        bad = ~torch.isfinite(values)
+        if not bool(bad.any()):  # the sum of finite numbers overflowed
+            return
+        step = int(bad.any(1).nonzero()[0])
+        terms = [name for name, is_bad in zip(names, bad[step].tolist(), strict=True) if is_bad]
+        terms = [name for name in terms if name.startswith("loss_")] or terms
+        where = f"epoch {epoch + 1}, minibatch {step + 1}"
+        guilty = [_spell(key) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
+        hint = (
+            f"The batch itself holds such values under {', '.join(guilty)}."
+            if guilty
+            else "Try a smaller learning rate or clip the gradient."
+        )
+        raise NonFiniteError(
+            explain(
+                " and ".join(terms),
+                expected="finite numbers",
+                got=f"{values[step][bad[step]].tolist()} in {where}",
+                hint=f"{hint} Parameters and optimizer are as they were before this batch.",
+            )
+        )
+
+    def _require_finite_parameters(self) -> None:
+        with torch.no_grad():
+            norms = torch.stack(torch._foreach_norm(self._parameters))
+        if not bool(torch.isfinite(norms).all()):
+            raise NonFiniteError(
+                explain(
+                    "the gradient",
+                    expected="finite numbers",
+                    got="parameters that are NaN or infinite after the last step, though every loss was finite",
+                    hint="Parameters and optimizer are as they were before this batch.",
+                )
+            )
+
+
+def valid_rows(batch: TensorDictBase, keys: list) -> TensorDict:
+    """Select ``keys`` from a batch ``[*B, T]`` and return its valid rows, ``[N]``.
+
+    Raises:
+        KeyMissing: naming a key the batch lacks, and what would have written it.
+    """
+    values = {key: read(batch, key, who="MinibatchEpochs") for key in keys if key != MASK}
+    rows = TensorDict(values, batch_size=batch.batch_size).reshape(-1)
+    mask = batch.get(MASK, None)
+    return rows if mask is None else rows[mask.reshape(-1)]
+
+
+@torch.no_grad()
+def clip_grad_norm_(parameters: list[torch.Tensor], max_norm: float) -> torch.Tensor:
+    """Scale the gradients down to a joint 2-norm of ``max_norm`` if they exceed it; return the norm they had, ``[]``.
+
+    The same as torch's function of that name, without its sorting of tensors by device and type (20 µs a step).
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_(max=1.0))
+    return norm
+
+
+class _Snapshot(NamedTuple):
+    """Copies of everything a call of :class:`MinibatchEpochs` may change."""
+
+    optimizer: torch.optim.Optimizer
+    tensors: list[torch.Tensor]
+    copies: list[torch.Tensor]
+    states: list[tuple[torch.Tensor, dict]]
+
+    @classmethod
+    def of(cls, loss: Loss, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> _Snapshot:
+        tensors = [*parameters, *loss.buffers()]
+        copies = [tensor.detach().clone() for tensor in tensors]
+        states = [(parameter, _copied(state)) for parameter, state in optimizer.state.items()]
+        return cls(optimizer, tensors, copies, states)
+
+    @torch.no_grad()
+    def restore_(self) -> None:
+        for tensor, copy in zip(self.tensors, self.copies, strict=True):
+            tensor.copy_(copy)
+        self.optimizer.state.clear()
+        self.optimizer.state.update(self.states)
+
+
+def _require_optimised(parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that lacks a parameter the loss trains: it would get gradients and never move."""
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    lacking = sum(id(parameter) not in moved for parameter in parameters)
+    if lacking:
+        expected = "an optimizer over loss.trainable_parameters()"
+        raise ConfigError(explain("MinibatchEpochs", expected=expected, got=f"one that lacks {lacking} of them"))
+
+
+def _copied(state: dict) -> dict:
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()}
+
+
+def _mean_of(name: str, values: torch.Tensor, names: tuple[str, ...]) -> float:
+    if name not in names:
+        raise ConfigError(explain("target_kl", expected=f"a loss that reports {name!r}", got=f"{', '.join(names)}"))
+    return values[:, names.index(name)].mean().item()
+
+
+def _device_of(rows: TensorDict) -> torch.device:
+    return next(iter(rows.values(include_nested=True, leaves_only=True))).device
+
+
+def _spell(key: str | tuple) -> str:
+    return repr(key if isinstance(key, str) else "/".join(key))

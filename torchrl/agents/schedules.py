@@ -1,0 +1,96 @@
+"""Values that change over a run: schedules (pure functions of frames), and the hook that sets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDict
+
+from torchrl.agents.hooks import Hook
+from torchrl.errors import ConfigError, explain, nearest
+
+if TYPE_CHECKING:
+    from torchrl.agents.agent import Agent
+
+
+class Constant:
+    """The same value at all times."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, frames: int) -> float:
+        """Return the value."""
+        return self.value
+
+
+class LinearSchedule:
+    """Go from ``start`` to ``end`` in a straight line over ``num_frames``, then stay.
+
+    Args:
+        start: value at frame 0.
+        end: value from frame ``num_frames`` on.
+        num_frames: length of the line, in frames.
+    """
+
+    def __init__(self, start: float, end: float, num_frames: int) -> None:
+        if num_frames < 1:
+            raise ConfigError(explain("LinearSchedule", expected="num_frames of at least 1", got=num_frames))
+        self.start = start
+        self.end = end
+        self.num_frames = num_frames
+
+    def __call__(self, frames: int) -> float:
+        """Return the value after ``frames`` frames."""
+        share = min(max(frames, 0) / self.num_frames, 1.0)
+        return self.start + share * (self.end - self.start)
+
+
+class Anneal(Hook):
+    """Set one value by a schedule before each batch is trained on: a learning rate, a clip range, a coefficient.
+
+    The schedule is asked for the frames trained on *before* the batch, so the first batch sees its start value. Nothing
+    needs saving: a resumed run stands at the same frames.
+
+    Args:
+        target: an optimizer, whose entry ``name`` is set in every parameter group; or any object with an attribute
+            ``name``, a number or a tensor (filled in place, so compiled losses see it).
+        name: for example ``"lr"`` or ``"clip_epsilon"``.
+        schedule: maps frames to the value.
+
+    Raises:
+        ConfigError: ``target`` has no such entry.
+    """
+
+    def __init__(self, target: object, name: str, schedule: Callable[[int], float]) -> None:
+        self.target = target
+        self.name = name
+        self.schedule = schedule
+        known = target.param_groups[0].keys() if isinstance(target, torch.optim.Optimizer) else dir(target)
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean {guess!r}?" if guess else ""
+            raise ConfigError(
+                explain("Anneal", expected=f"something {type(target).__name__} has", got=repr(name), hint=hint)
+            )
+
+    @torch.no_grad()
+    def on_batch(self, agent: Agent, batch: TensorDict) -> None:
+        """Set the value for this batch."""
+        value = self.schedule(agent.frames)
+        if isinstance(self.target, torch.optim.Optimizer):
+            for group in self.target.param_groups:
+                group[self.name] = _filled(group[self.name], value)
+        else:
+            setattr(self.target, self.name, _filled(getattr(self.target, self.name), value))
+        self._value = value
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Log the value the batch was trained with."""
+        metrics[f"schedule/{self.name}"] = self._value
+
+
+def _filled(old: object, value: float) -> object:
+    return old.fill_(value) if isinstance(old, torch.Tensor) else value

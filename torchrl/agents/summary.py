@@ -1,0 +1,72 @@
+"""The last word of a run: what the last and the best policy reach from starts that chose neither."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from torchrl.agents.agent import BEST, Agent
+from torchrl.agents.checkpoint import load_checkpoint, require_fit
+from torchrl.agents.evaluate import Evaluation, Evaluator
+from torchrl.files import written_whole
+
+
+def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, float | int]:
+    """Evaluate the last and the best policy of a trained agent, and gather the figures of the run.
+
+    Args:
+        agent: after training; it is left as it was.
+        evaluator: with other start seeds than the agent's own, which chose the best checkpoint.
+        seed: the run's, for the record.
+
+    Returns:
+        ``eval_return_mean`` and ``eval_return_std`` of the policy as it stands, ``best_eval_return_mean`` of the best
+        checkpoint (of the policy as it stands where there is none), ``frames``, ``seconds`` (all phases of training,
+        this report not), ``collect_seconds``, ``optimise_seconds``, ``evaluate_seconds``, ``fps`` (frames per second of
+        collecting and optimising), ``seed``, ``num_parameters``.
+    """
+    seconds = dict(agent.seconds)
+    last = agent.evaluate(evaluator)
+    best = _evaluate_best(agent, evaluator)
+    agent.seconds = seconds
+    training = seconds["collect"] + seconds["optimise"]
+    return {
+        "eval_return_mean": last.mean,
+        "eval_return_std": last.std,
+        "best_eval_return_mean": (last if best is None else best).mean,
+        "eval_episodes": evaluator.num_episodes,
+        "frames": agent.frames,
+        "seconds": sum(seconds.values()),
+        **{f"{phase}_seconds": spent for phase, spent in seconds.items()},
+        "fps": agent.frames / training if training else 0.0,
+        "seed": seed,
+        "num_parameters": agent.num_parameters,
+    }
+
+
+def write_summary(path: str | os.PathLike, summary: dict) -> None:
+    """Write a summary as JSON, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _evaluate_best(agent: Agent, evaluator: Evaluator) -> Evaluation | None:
+    """Evaluate with the networks of the best checkpoint, and put back those of now."""
+    path = None if agent.folder is None else Path(agent.folder) / BEST
+    if path is None or not path.exists():
+        return None
+    networks = agent.networks
+    present = {
+        name: {key: value.clone() for key, value in module.state_dict().items()} for name, module in networks.items()
+    }
+    came = load_checkpoint(path)["networks"]
+    for name, module in networks.items():
+        require_fit(name, module.state_dict(), came[name])
+    try:
+        for name, module in networks.items():
+            module.load_state_dict(came[name])
+        return agent.evaluate(evaluator)
+    finally:
+        for name, module in networks.items():
+            module.load_state_dict(present[name])
