@@ -275,3 +275,24 @@ def test_an_optimizer_of_other_parameters_is_refused():
     loss = Mean()
     with pytest.raises(ConfigError, match="trainable_parameters"):
         MinibatchEpochs(loss, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), num_epochs=1, minibatch_size=1)
+
+
+def test_compiled_steps_are_one_graph_whatever_is_annealed_and_agree_with_eager_ones(monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    aot_eager = torch._dynamo.lookup_backend("aot_eager")
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda *args, **options: compiler(*args, backend=backend, fullgraph=True, **options)
+    )
+    torch._dynamo.reset()
+    eager, compiled, batch = ppo(), ppo(compile=True), ppo_batch()
+    for epsilon in (0.2, 0.1):
+        eager.loss.clip_epsilon = compiled.loss.clip_epsilon = epsilon
+        assert compiled(batch) == pytest.approx(eager(batch), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(compiled.loss.state_dict(), eager.loss.state_dict())
+    assert len(graphs) == 1
