@@ -1,0 +1,208 @@
+"""The contract, the chain and the transformed environment."""
+
+import copy
+
+import pytest
+import torch
+
+from fakes import ActionEchoSimulator, CountingSimulator
+from torchrl.data.specs import Unbounded
+from torchrl.envs import SerialEnv
+from torchrl.envs.transforms import (
+    ActionTransform,
+    CatTensors,
+    Compose,
+    ObservationNorm,
+    ObservationTransform,
+    RewardNorm,
+    RewardScaling,
+    Transform,
+    TransformedEnv,
+)
+from torchrl.errors import ConfigError, EnvError, KeyMissing
+
+
+class Add(ObservationTransform):
+    def __init__(self, amount):
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, value):
+        return value + self.amount
+
+    def transform_spec(self, leaf):
+        return Unbounded(leaf.shape)
+
+
+class Times(Add):
+    def forward(self, value):
+        return value * self.amount
+
+
+class AddToAction(ActionTransform):
+    def __init__(self, amount):
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, action):
+        return action + self.amount
+
+    def transform_spec(self, leaf):
+        return Unbounded(leaf.shape)
+
+
+class TimesAction(AddToAction):
+    def forward(self, action):
+        return action * self.amount
+
+
+def counting(num_envs=None, length=3):
+    return SerialEnv(lambda: CountingSimulator(length=length), num_envs)
+
+
+def echo(num_envs=None):
+    return SerialEnv(lambda: ActionEchoSimulator(num_actions=1), num_envs)
+
+
+def act(root):
+    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+def column(batch, key):
+    return batch[key].squeeze(-1).tolist()
+
+
+def test_observations_are_transformed_after_reset_step_and_on_the_true_last_one():
+    batch = TransformedEnv(counting(), Add(10)).rollout(5, act)
+    assert column(batch, "observation") == [10, 11, 12, 10, 11]
+    assert column(batch, ("next", "observation")) == [11, 12, 13, 11, 12]
+
+
+def test_a_chain_starts_at_the_env():
+    batch = TransformedEnv(counting(), Compose(Add(1), Times(2))).rollout(2, act)
+    assert column(batch, "observation") == [2, 4]
+
+
+def test_a_chain_inverts_in_reverse_order():
+    env = TransformedEnv(echo(), Compose(AddToAction(1.0), TimesAction(2.0)))
+    transition = env.step(env.reset().set("action", torch.tensor([3.0])))
+    assert transition["action"].tolist() == [3]
+    assert transition["next", "observation"].tolist() == [7]  # 3 · 2, then + 1
+
+
+def test_a_chain_is_a_sequence():
+    first, second = Add(1), Times(2)
+    chain = Compose(first, second)
+    assert len(chain) == 2 and chain[1] is second and list(chain) == [first, second]
+
+
+def test_each_of_a_chain_is_attached_to_what_those_before_it_leave():
+    env = TransformedEnv(counting(2), Compose(CatTensors(out_key="vector"), ObservationNorm(1.0, 2.0, ["vector"])))
+    assert column(env.rollout(2, act), "vector") == [[-0.5, 0], [-0.5, 0]]
+    with pytest.raises(KeyMissing, match=r"'observation'.*\['vector'\]"):
+        TransformedEnv(counting(2), Compose(CatTensors(out_key="vector"), ObservationNorm(1.0, 2.0)))
+
+
+def test_a_partial_reset_transforms_what_goes_on_as_well():
+    env = TransformedEnv(counting(2), Add(10))
+    _, root = env.step_and_reset(act(env.reset()))
+    assert column(root, "observation") == [11, 11]
+    assert column(env.reset(torch.tensor([True, False])), "observation") == [10, 11]
+
+
+def test_batch_size_device_and_simulators_are_those_of_the_env():
+    below = counting(2)
+    env = TransformedEnv(below, Transform())
+    assert env.batch_size == (2,) and env.device == below.device
+    assert env.simulators is below.simulators
+
+
+def test_an_env_without_simulators_has_none_here():
+    env = TransformedEnv(counting(2), Transform())
+    env.env = object()
+    assert not hasattr(env, "simulators")
+
+
+def test_close_reaches_the_simulators():
+    env = TransformedEnv(TransformedEnv(counting(2), Transform()), Transform())
+    env.close()
+    assert all(simulator.is_closed for simulator in env.simulators)
+
+
+def test_a_seed_given_to_the_env_before_it_was_wrapped_counts():
+    below = counting()
+    below.reset()
+    below.reset()  # the third episode would follow
+    below.set_seed(0)
+    env = TransformedEnv(below, Transform())
+    bare = counting()
+    bare.set_seed(0)
+    batch = env.rollout(20)
+    assert column(batch, ("next", "reward"))[:4] == [0, 0, 0, 1]  # a seed starts the count of episodes over
+    assert torch.equal(batch["action"], bare.rollout(20)["action"])
+    assert column(env.rollout(1, act), ("next", "reward")) == [7]  # and is used once
+
+
+def test_random_actions_are_those_of_the_bare_env():
+    def actions(env):
+        env.set_seed(3)
+        return env.rollout(4)["action"]
+
+    assert torch.equal(actions(TransformedEnv(echo(2), RewardScaling(2.0))), actions(echo(2)))
+
+
+def test_a_captured_state_does_not_move_with_the_env():
+    env = TransformedEnv(counting(2), RewardNorm(0.9))
+    root = env.reset()
+    state = env.state_dict()
+    saved = copy.deepcopy(state)
+    for _ in range(3):
+        _, root = env.step_and_reset(act(root))
+    for name, value in saved["transform"].items():
+        assert torch.equal(state["transform"][name], value)
+    assert int(env.transform.moments[0]) == 6
+
+
+def test_streams_go_on_from_a_captured_state():
+    env = TransformedEnv(counting(2), Transform())
+    env.rollout(3)
+    state = env.state_dict()
+    batch = env.rollout(20)
+    env.set_seed(9)
+    env.load_state_dict(state)
+    again = env.rollout(20)
+    assert torch.equal(again["action"], batch["action"])
+    assert torch.equal(again["next", "reward"], batch["next", "reward"])  # the seed given before does not come back
+
+
+def test_what_a_policy_writes_under_next_is_carried():
+    env = TransformedEnv(counting(length=2), Add(10))
+    root = act(env.reset()).set(("next", "memory"), torch.tensor([5.0]))
+    transition, root = env.step_and_reset(root)
+    assert transition["next", "memory"].tolist() == [5] and root["memory"].tolist() == [5]
+    _, root = env.step_and_reset(act(root).set(("next", "memory"), torch.tensor([6.0])))
+    assert root["memory"].tolist() == [0] and root["observation"].tolist() == [10]  # an episode begins
+
+
+def test_no_action_is_said_clearly():
+    for transform in (Transform(), AddToAction(1.0)):
+        env = TransformedEnv(echo(), transform)
+        with pytest.raises(KeyMissing, match="a TensorDict with the key 'action'"):
+            env.step(env.reset())
+
+
+def test_an_observation_that_is_not_there_is_refused_at_construction():
+    with pytest.raises(KeyMissing, match=r"ObservationNorm: .*'observatoin', got .*\['observation'\]\. Did you mean"):
+        TransformedEnv(counting(), ObservationNorm(0.0, 1.0, ["observatoin"]))
+
+
+def test_what_is_no_env_or_no_transform_is_refused():
+    with pytest.raises(EnvError, match="expected an Env, got CountingSimulator.*SerialEnv"):
+        TransformedEnv(CountingSimulator(), Transform())
+    with pytest.raises(ConfigError, match="expected a Transform.*Compose"):
+        TransformedEnv(counting(), [Transform()])
+    with pytest.raises(ConfigError, match="Compose: expected a Transform"):
+        Compose(Transform(), Transform)
+    with pytest.raises(ConfigError, match="belongs to an environment or a chain"):
+        transform = Transform()
+        TransformedEnv(counting(), Compose(transform, transform))

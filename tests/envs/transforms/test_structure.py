@@ -1,0 +1,132 @@
+"""Keys and dtypes, by hand."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from torchrl.data.specs import Bounded, Composite, Unbounded
+from torchrl.envs import SerialEnv
+from torchrl.envs.simulators import Simulator
+from torchrl.envs.transforms import CatTensors, DoubleToFloat, TransformedEnv
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.errors import ConfigError, KeyMissing, SpecError
+
+
+class Body(Simulator):
+    """Step t: height t (a scalar), arm [10t, 10t + 1] and leg [100t] in limbs, choice t."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(
+        height=spaces.Box(0.0, 9.0, ()),
+        limbs=spaces.Dict(arm=spaces.Box(-1.0, 99.0, (2,)), leg=spaces.Box(0.0, np.inf, (1,))),
+        choice=spaces.Discrete(9),
+    )
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._observe(), 0.0, self.t == 2, False, {}
+
+    def _observe(self):
+        t = np.float32(self.t)
+        limbs = {"arm": np.array([10 * t, 10 * t + 1], np.float32), "leg": np.array([100 * t], np.float32)}
+        return {"height": t, "limbs": limbs, "choice": self.t}
+
+
+NUMBERS = ["height", ("limbs", "arm"), ("limbs", "leg")]
+
+
+def body(transform, num_envs=None):
+    return TransformedEnv(SerialEnv(Body, num_envs), transform)
+
+
+def act(root):
+    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+def specs(**leaves):
+    return EnvSpecs(torch.Size([2]), torch.device("cpu"), Composite(leaves, (2,)), Unbounded((2,)), Unbounded((2, 1)))
+
+
+def test_cat_by_hand():
+    batch = body(CatTensors(NUMBERS)).rollout(3, act)
+    assert batch["observation"].tolist() == [[0, 0, 1, 0], [1, 10, 11, 100], [0, 0, 1, 0]]
+    assert batch["next", "observation"].tolist() == [[1, 10, 11, 100], [2, 20, 21, 200], [1, 10, 11, 100]]
+    for part in (batch, batch["next"]):
+        assert not {"height", "limbs"} & set(part.keys()) and "choice" in part.keys()
+
+
+def test_cat_of_a_batch_in_the_order_given():
+    batch = body(CatTensors([("limbs", "leg"), "height"], "vector"), 2).rollout(2, act)
+    assert batch["vector"][1].tolist() == [[0, 0], [100, 1]]
+    assert batch["limbs"].keys() == {"arm"}
+
+
+def test_cat_takes_all_in_the_order_of_the_spec_by_default():
+    leaves = {"b": Unbounded((2, 1)), "a": Unbounded((2, 2)), "s": Unbounded((2,))}
+    cat = CatTensors()
+    cat.attach(specs(**leaves))
+    assert cat.in_keys == ("b", "a", "s")
+    assert cat.observation_spec(Composite(leaves, (2,))) == Composite({"observation": Unbounded((2, 4))}, (2,))
+
+
+def test_cat_spec_joins_bounds_where_all_have_some():
+    due = Bounded(torch.tensor([0.0, -1, -1, 0]), torch.tensor([9.0, 99, 99, torch.inf]))
+    assert body(CatTensors(NUMBERS)).observation_spec["observation"] == due
+    cat = CatTensors()
+    cat.attach(specs(a=Unbounded((2, 1)), b=Bounded(0.0, 1.0, (2, 1))))
+    both = Composite({"a": Unbounded((2, 1)), "b": Bounded(0.0, 1.0, (2, 1))}, (2,))
+    assert cat.observation_spec(both)["observation"] == Unbounded((2, 2))
+
+
+def test_cat_can_keep_its_parts():
+    batch = body(CatTensors(["height", ("limbs", "leg")], delete=False)).rollout(2, act)
+    assert batch["observation"].tolist() == [[0, 0], [1, 100]]
+    assert batch["height"].tolist() == [0, 1] and batch["limbs", "leg"].tolist() == [[0], [100]]
+
+
+def test_cat_refuses_to_cover_an_observation_that_stays():
+    for cat in (CatTensors(["height"], "choice"), CatTensors(["height"], "height", delete=False)):
+        with pytest.raises(ConfigError, match="an out_key that covers no observation"):
+            body(cat)
+    with pytest.raises(ConfigError, match="out_key"):
+        body(CatTensors(["height", ("limbs", "leg")], "limbs"))  # the arm would go with it
+    assert body(CatTensors([("limbs", "arm"), ("limbs", "leg")], "limbs")).reset()["limbs"].tolist() == [0, 1, 0]
+
+
+def test_cat_refuses_what_does_not_go_together():
+    with pytest.raises(SpecError, match=r"one dtype.*'choice' of \[\] torch.int64"):
+        body(CatTensors())
+    with pytest.raises(SpecError, match="differ in nothing but the last dimension"):
+        CatTensors().attach(specs(a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
+    with pytest.raises(KeyMissing, match=r"\('limbs', 'tail'\).*\('limbs', 'arm'\)"):
+        body(CatTensors([("limbs", "tail")]))
+    with pytest.raises(ConfigError, match="at least one key"):
+        CatTensors([])
+
+
+def test_double_to_float_converts_what_is_double_and_nothing_else():
+    leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
+    convert = DoubleToFloat()
+    convert.attach(specs(**leaves))
+    assert convert.in_keys == ("x",)
+    due = Composite({**leaves, "x": Unbounded((2, 1))}, (2,))
+    assert convert.observation_spec(Composite(leaves, (2,))) == due
+
+
+def test_double_to_float_refuses_a_named_key_that_is_not_double():
+    with pytest.raises(SpecError, match="float64 in 'height', got torch.float32"):
+        body(DoubleToFloat(["height"]))
+
+
+def test_the_action_bounds_of_double_to_float_lie_inside_those_below():
+    below = Bounded(torch.tensor([-0.1, 0.1, 0.5], dtype=torch.float64), 0.7, (3,), torch.float64)
+    above = DoubleToFloat().action_spec(below)
+    assert above.dtype == torch.float32
+    assert bool((above.low.double() >= below.low).all() and (above.high.double() <= below.high).all())
+    torch.testing.assert_close(above.low.double(), below.low, rtol=1e-6, atol=0)
+    assert above.low[2] == 0.5

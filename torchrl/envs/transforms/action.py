@@ -1,0 +1,94 @@
+"""Transforms on the way down: what the policy sends becomes what the simulator receives."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+
+from torchrl.data.specs import Bounded, TensorSpec, Unbounded
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.errors import SpecError, explain
+from torchrl.unchecked import put
+
+
+class ActionTransform(Transform):
+    """Replace the action on its way down by a function of it. The transition keeps the policy's own.
+
+    A subclass writes :meth:`forward` and :meth:`transform_spec`.
+    """
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the action for the environment below, ``[*B]`` or ``[*B, A]``; ``action`` is not ours to write to."""
+        raise NotImplementedError
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of what the policy may send, given what the environment below takes."""
+        raise NotImplementedError
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Replace the action."""
+        put(inputs, "action", self.forward(action_of(inputs)))
+
+    def action_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec of what the policy may send."""
+        return self.transform_spec(spec)
+
+
+class _BoundedActionTransform(ActionTransform):
+    """An action transform that knows the bounds of the actions below."""
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Read the bounds.
+
+        Raises:
+            SpecError: the environment's actions have none.
+        """
+        super().attach(env)
+        spec = env.action_spec
+        if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
+            raise SpecError(explain(type(self).__name__, expected="bounded, continuous actions below", got=spec))
+        # The environment's numbers, not ours: no buffers, and nothing to save.
+        self._low, self._high = spec.low, spec.high
+
+
+class ActionScaling(_BoundedActionTransform):
+    """Let the policy act in ``[-1, 1]``; the simulator receives ``[low, high]``.
+
+    Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
+
+    Raises:
+        SpecError: at attachment: the environment's actions are not bounded on both sides.
+    """
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Read the bounds, which must be finite."""
+        super().attach(env)
+        if not bool((self._low.isfinite() & self._high.isfinite()).all()):
+            raise SpecError(explain("ActionScaling", expected="actions with finite bounds", got=env.action_spec))
+        self._half = self._low.new_tensor(0.5)
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return ``low + (action + 1) / 2 · (high - low)``, ``[*B, A]``."""
+        # lerp meets both ends exactly: the result never leaves the bounds by a rounding error.
+        return torch.lerp(self._low, self._high, torch.add(self._half, action, alpha=0.5))
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return bounds of -1 and 1."""
+        return Bounded(-1.0, 1.0, leaf.shape, leaf.dtype, leaf.device)
+
+
+class ActionClip(_BoundedActionTransform):
+    """Clip the action to the bounds, for the simulator only: the policy's action and its log-prob stay unclipped.
+
+    Raises:
+        SpecError: at attachment: the environment's actions are not bounded.
+    """
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the action inside the bounds, ``[*B, A]``."""
+        return torch.clamp(action, self._low, self._high)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return a spec without bounds."""
+        return Unbounded(leaf.shape, leaf.dtype, leaf.device)

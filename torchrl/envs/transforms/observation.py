@@ -1,0 +1,165 @@
+"""Transforms that replace single observations: their base, and normalisation by fixed numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.leaves import Key, mapped_spec, require_leaves, set_leaf
+from torchrl.errors import ConfigError, SpecError, explain
+
+
+class ObservationTransform(Transform):
+    """Replace some observations, each by a function of it: after a reset, after a step and at an ending alike.
+
+    A subclass writes :meth:`forward` and :meth:`transform_spec`.
+
+    Args:
+        in_keys: which observations, each a key or a tuple of keys.
+    """
+
+    def __init__(self, in_keys: Sequence[Key] = ("observation",)) -> None:
+        super().__init__()
+        self.in_keys = tuple(in_keys)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the new value of an observation, ``[*B, ...]``; ``value`` is not ours to write to."""
+        raise NotImplementedError
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of ``forward(value)``, given that of ``value``."""
+        raise NotImplementedError
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations.
+
+        Raises:
+            KeyMissing: there is no such observation.
+        """
+        super().attach(env)
+        self.in_keys = require_leaves(type(self).__name__, env.observation_spec, self.in_keys)
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Replace the observations in both containers."""
+        for key in self.in_keys:
+            value = self.forward(next_.get(key))
+            set_leaf(next_, key, value)
+            set_leaf(root, key, value)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Replace the observations of every row."""
+        for key in self.in_keys:
+            set_leaf(root, key, self.forward(root.get(key)))
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec with the leaves of the new values."""
+        spec = spec.clone()
+        for key in self.in_keys:
+            spec[key] = self.transform_spec(spec[key])
+        return spec
+
+
+class ObservationNorm(ObservationTransform):
+    """Normalise observations by fixed numbers: ``(x - loc) / scale``.
+
+    Statistics that follow the training are the first module of the network instead; these do not change.
+
+    Args:
+        loc: number or tensor that broadcasts to the observation without its batch dimensions, ``[F]``.
+        scale: the same, positive.
+        in_keys: the observations that are normalised by these numbers.
+
+    Raises:
+        SpecError: ``loc`` or ``scale`` is not finite or ``scale`` not positive; at attachment: an observation is not
+            numeric, or the shapes do not go together.
+    """
+
+    def __init__(
+        self,
+        loc: float | np.ndarray | torch.Tensor,
+        scale: float | np.ndarray | torch.Tensor,
+        in_keys: Sequence[Key] = ("observation",),
+    ) -> None:
+        super().__init__(in_keys)
+        loc, scale = (torch.as_tensor(value, dtype=torch.float32).detach().clone() for value in (loc, scale))
+        if not bool(loc.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
+            got = f"loc {loc.tolist()}, scale {scale.tolist()}"
+            raise SpecError(explain("ObservationNorm", expected="a finite loc and a positive, finite scale", got=got))
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def fitted(cls, make_env: Callable[[], Env], *, num_steps: int, seed: int, in_key: Key = "observation") -> Self:
+        """Build the normalisation from the mean and standard deviation of an observation under random actions.
+
+        The numbers are taken in an environment of their own, made here and closed again, so that no training
+        environment's stream is touched:
+        ``ObservationNorm.fitted(lambda: GymEnv("Pendulum-v1", num_envs=8), num_steps=1000, seed=0)``.
+
+        Args:
+            make_env: makes the environment below the transform, with the transforms that go before it.
+            num_steps: how many vector steps are taken.
+            seed: for the episodes and the actions.
+            in_key: the observation to normalise.
+
+        Raises:
+            KeyMissing: the environment has no such observation.
+            ConfigError: ``make_env`` is an environment, or ``num_steps`` is not positive.
+        """
+        if not callable(make_env) or num_steps < 1:
+            raise ConfigError(
+                explain(
+                    "ObservationNorm.fitted",
+                    expected="a function that makes an environment, and num_steps of at least 1",
+                    got=f"{make_env!r}, num_steps={num_steps}",
+                    hint="Write lambda: GymEnv(...): random steps must not draw from a training environment's stream.",
+                )
+            )
+        env = make_env()
+        try:
+            (key,) = require_leaves("ObservationNorm.fitted", env.observation_spec, [in_key])
+            env.set_seed(seed)
+            batch = env.rollout(num_steps)
+        finally:
+            env.close()
+        values = batch.get(key).flatten(0, batch.ndim - 1).to(torch.float64)
+        std, mean = torch.std_mean(values, dim=0, correction=0)
+        # A feature that never moved is only centred: dividing by its rounding noise would blow up its first move.
+        return cls(mean, torch.where(std > 1e-6, std, 1.0), in_keys=[key])
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations and hold the shapes against theirs."""
+        super().attach(env)
+        self.to(env.device)
+        for key in self.in_keys:
+            leaf = env.observation_spec[key]
+            features = leaf.shape[len(env.batch_size) :]
+            if not isinstance(leaf, (Bounded, Unbounded)) or leaf.dtype == torch.bool:
+                raise SpecError(explain("ObservationNorm", expected=f"numbers in {key!r}", got=leaf))
+            for name, value in (("loc", self.loc), ("scale", self.scale)):
+                if not _broadcasts(value.shape, features):
+                    expected = f"a {name} that broadcasts to {list(features)}, the features of {key!r}"
+                    raise SpecError(explain("ObservationNorm", expected=expected, got=f"shape {list(value.shape)}"))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return ``(value - loc) / scale``, ``[*B, ...]``."""
+        buffers = self._buffers  # by attribute, nn.Module takes half a microsecond for each
+        return (value - buffers["loc"]).div_(buffers["scale"])
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec with normalised bounds."""
+        return mapped_spec(leaf, self.forward)
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    try:
+        return torch.broadcast_shapes(shape, target) == target
+    except RuntimeError:
+        return False

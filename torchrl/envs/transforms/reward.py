@@ -1,0 +1,146 @@
+"""Transforms of the reward. The reported ``episode_return`` is counted below them and stays raw."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from torchrl.data.specs import Bounded, TensorSpec
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.leaves import mapped_spec
+from torchrl.errors import ConfigError, explain
+from torchrl.unchecked import put
+
+_NO_SPREAD = 1e-8  # a standard deviation below this is rounding noise
+
+
+class RewardTransform(Transform):
+    """Replace the reward by a function of it.
+
+    A subclass writes :meth:`forward` and :meth:`transform_spec`.
+    """
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the new reward, ``[*B, 1]``, once per step; ``reward`` is not ours to write to."""
+        raise NotImplementedError
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of ``forward(reward)``, given that of ``reward``."""
+        raise NotImplementedError
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Replace the reward."""
+        put(next_, "reward", self.forward(next_.get("reward")))
+
+    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec of the new reward."""
+        return self.transform_spec(spec)
+
+
+class RewardScaling(RewardTransform):
+    """Scale the reward by fixed numbers: ``reward · scale + loc``.
+
+    Args:
+        scale: factor, finite and not 0.
+        loc: added afterwards. It changes the task where episodes end by themselves: living longer pays ``loc`` more.
+    """
+
+    def __init__(self, scale: float, loc: float = 0.0) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and math.isfinite(loc) and scale != 0):
+            expected = "a finite scale other than 0, and a finite loc"
+            raise ConfigError(explain("RewardScaling", expected=expected, got=f"scale={scale}, loc={loc}"))
+        self.scale = scale
+        self.loc = loc
+        self._loc = torch.tensor(loc, dtype=torch.float64)  # [] takes on the reward's dtype
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return ``reward · scale + loc``, ``[*B, 1]``."""
+        return torch.add(self._loc, reward, alpha=self.scale)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec with scaled bounds."""
+        return mapped_spec(leaf, self.forward)
+
+
+class RewardNorm(RewardTransform):
+    """Divide the reward by the running standard deviation of the discounted return, and clip it.
+
+    Each row keeps its return so far, ``R ← γ R + r``, which starts at 0 with every episode. The deviation is that of
+    all such returns of all rows and steps up to and including this one, merged in float64 (Chan et al., "Updating
+    Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979). The reward is never centred: a constant
+    added to every step would change which behaviour is best. In eval mode the statistics are frozen.
+    The practice is described by Engstrom et al., "Implementation Matters in Deep RL", 2020.
+
+    While the returns have shown no spread, as at the very first step of one environment, the reward is only clipped.
+
+    The statistics stay on the CPU, whatever the environment's device.
+
+    Args:
+        gamma: the discount of the loss that is trained with these rewards.
+        clip: largest absolute value of a reward.
+    """
+
+    def __init__(self, gamma: float, clip: float = 10.0) -> None:
+        super().__init__()
+        if not (0 <= gamma <= 1 and clip > 0):
+            got = f"gamma={gamma}, clip={clip}"
+            raise ConfigError(explain("RewardNorm", expected="gamma from 0 to 1 and a positive clip", got=got))
+        self.gamma = gamma
+        self.clip = clip
+        self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))  # count, mean, sum of squared deviations
+        self.register_buffer("returns", None)  # [*B, 1], once the batch size is known
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Start every row's return at 0."""
+        super().attach(env)
+        self.returns = torch.zeros((*env.batch_size, 1), dtype=torch.float64)
+
+    @property
+    def std(self) -> float:
+        """The deviation that rewards are divided by."""
+        return _deviation(*self.moments.tolist())
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the normalised reward, ``[*B, 1]``; let it into the statistics unless in eval mode."""
+        # On a batch of rows numpy takes half of torch's time; _buffers spares nn.Module's lookup.
+        reward_rows = reward.cpu().numpy()
+        returns = self._buffers["returns"].numpy()
+        moments = self._buffers["moments"].numpy()
+        returns *= self.gamma
+        returns += reward_rows
+        if self.training:
+            moments[:] = _merged(*moments.tolist(), returns.reshape(-1))
+        scaled = reward_rows * (1.0 / _deviation(*moments.tolist()))
+        return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Start the returns of rows that restarted at 0."""
+        if mask is None:
+            self.returns.zero_()
+        else:
+            self.returns.masked_fill_(mask.unsqueeze(-1).cpu(), 0.0)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return bounds of ±clip."""
+        return Bounded(-self.clip, self.clip, leaf.shape, leaf.dtype, leaf.device)
+
+
+def _merged(count: float, mean: float, squares: float, values: np.ndarray) -> tuple[float, float, float]:
+    """Merge a batch into count, mean and sum of squared deviations (Chan et al., 1979)."""
+    size = values.size
+    batch_mean = float(values.sum()) / size
+    centred = values - batch_mean
+    delta = batch_mean - mean
+    total = count + size
+    squares += float(centred.dot(centred)) + delta * delta * count * size / total
+    return total, mean + delta * size / total, squares
+
+
+def _deviation(count: float, mean: float, squares: float) -> float:
+    std = math.sqrt(squares / count) if count else 0.0
+    return std if std > _NO_SPREAD else 1.0
