@@ -1,0 +1,6 @@
+"""What is optimised: estimators of returns write targets into a batch, losses turn the batch into scalars."""
+
+from torchrl.objectives.costs import ClipPPOLoss, Loss, total_loss
+from torchrl.objectives.returns import GAE, TD0, ReturnEstimator, next_values
+
+__all__ = ["GAE", "TD0", "ClipPPOLoss", "Loss", "ReturnEstimator", "next_values", "total_loss"]

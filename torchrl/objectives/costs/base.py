@@ -1,0 +1,126 @@
+"""What every loss shares: its inputs, padding, what it trains, its coefficients. The maths is in ``functional``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.objectives.keys import MASK, read
+from torchrl.unchecked import new_tensordict, put
+
+
+class Coefficient:
+    """A number of a loss that a schedule may change: ``loss.entropy_coef = 0.001``, ``loss.entropy_coef`` is a float.
+
+    It is kept as a 0-d buffer named with a leading underscore, which is what the loss computes with: assigning fills
+    the buffer, so a compiled loss is not compiled again (a plain float would be, at each new value), ``.to()`` moves it
+    and ``state_dict()`` holds it. It has the precision of that buffer; reading gives the shortest decimal, and waits
+    for an accelerator.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.buffer = f"_{name}"
+
+    def __get__(self, loss: Loss | None, owner: type | None = None) -> float | Coefficient:
+        if loss is None:
+            return self
+        return float(f"{loss.get_buffer(self.buffer).item():.7g}")
+
+    def __set__(self, loss: Loss, value: float) -> None:
+        if self.buffer in loss._buffers:
+            loss.get_buffer(self.buffer).fill_(value)
+        else:
+            loss.register_buffer(self.buffer, torch.tensor(float(value)))
+
+
+class Loss(nn.Module, ABC):
+    """Turn a batch into scalars: ``loss_*`` to be summed by :func:`total_loss`, the others to be logged.
+
+    The gradient of the sum reaches ``trainable_parameters()`` and nothing else: what the batch holds counts as
+    constant. The batch is not written to. Rows that ``("collector", "mask")`` excludes are dropped before any network
+    sees them; this is the only step whose shapes depend on data, so batches without a mask compile to one graph. A
+    subclass writes :meth:`terms`.
+
+    Args:
+        in_keys: what :meth:`terms` and its networks read; they see nothing else.
+        trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
+    """
+
+    def __init__(self, *, in_keys: Iterable[NestedKey], trained: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.in_keys = list(dict.fromkeys(in_keys))
+        self._trained = tuple(trained)  # in a tuple: references only, the subclass registers them by name
+        for module in self._trained:
+            _require_initialised(type(self).__name__, module)
+
+    @abstractmethod
+    def terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute the scalars, ``[]`` each, from valid rows, which come in a container that may be written to."""
+
+    def forward(self, batch: TensorDictBase) -> TensorDict:
+        """Compute all terms on the valid rows of the batch.
+
+        Args:
+            batch: any batch size, with ``in_keys`` and perhaps ``("collector", "mask")``.
+
+        Returns:
+            TensorDict of batch size ``[]``.
+
+        Raises:
+            KeyMissing: naming the key and what writes it.
+            SpecError: the mask leaves no row, or a tensor would be broadcast.
+        """
+        return new_tensordict(self.terms(self._valid_rows(batch)), torch.Size([]))
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """List what this loss trains, for the optimiser: each parameter once, shared or not, none that is frozen."""
+        parameters = (parameter for module in self._trained for parameter in module.parameters())
+        return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+
+    def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
+        """Gather ``in_keys`` without their graphs in a new container, ``[n]`` if a mask leaves n rows."""
+        who = type(self).__name__
+        mask = batch.get(MASK, None)
+        size = batch.batch_size
+        if mask is not None:
+            size = torch.Size([int(mask.sum())])
+            if not size[0]:
+                raise SpecError(explain(who, expected="at least one valid row", got=f"{MASK} false everywhere"))
+        rows = new_tensordict({}, size)
+        for key in self.in_keys:
+            value = read(batch, key, who=who).detach()
+            if mask is not None:
+                value = value[mask]
+            if isinstance(key, str):
+                put(rows, key, value)
+            else:
+                rows.set(key, value)
+        return rows
+
+
+def total_loss(losses: TensorDictBase) -> Tensor:
+    """Sum the entries named ``loss_*``; this is what ``backward`` is called on.
+
+    Args:
+        losses: what a loss returned.
+
+    Returns:
+        ``[]``.
+    """
+    return reduce(add, [value for key, value in losses.items() if key.startswith("loss_")])
+
+
+def _require_initialised(who: str, module: nn.Module) -> None:
+    """Refuse lazy layers: a copy or an optimiser made before they have a shape would silently miss them."""
+    lazy = [name for name, x in (*module.named_parameters(), *module.named_buffers()) if is_lazy(x)]
+    if lazy:
+        hint = "Run the module once on an example batch before building the loss."
+        raise ConfigError(explain(who, expected="initialised networks", got=f"lazy {', '.join(lazy)}", hint=hint))

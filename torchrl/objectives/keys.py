@@ -1,0 +1,35 @@
+"""Reading a batch by key, with an error that says who needed the key and who would have written it. Writes nothing."""
+
+from __future__ import annotations
+
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from torchrl.errors import KeyMissing, explain
+
+MASK = ("collector", "mask")
+
+_WRITTEN_BY = {
+    "advantage": "An estimator writes it: run GAE on the batch first.",
+    "value_target": "An estimator writes it: run GAE on the batch first.",
+    "state_value": "An estimator writes it: run GAE on the batch first.",
+    "action": "The policy writes it while it acts.",
+    "action_log_prob": "The policy writes it while it acts: give ProbabilisticActor a log_prob_key.",
+    ("next", "reward"): "The environment writes it at each step.",
+    ("next", "terminated"): "The environment writes it at each step.",
+    ("next", "truncated"): "The environment writes it at each step.",
+}
+
+
+def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+    """Return an entry of the batch.
+
+    Raises:
+        KeyMissing: naming the key, the reader, the keys that are there and what writes the missing one.
+    """
+    value = batch.get(key, None)
+    if value is None:
+        there = sorted(map(str, batch.keys(include_nested=True, leaves_only=True)))
+        hint = _WRITTEN_BY.get(key, "A network reads it, so the environment or the policy must have written it.")
+        raise KeyMissing(explain(who, expected=f"the key {key!r} in the batch", got=", ".join(there), hint=hint))
+    return value
