@@ -79,8 +79,8 @@ class Transform(nn.Module):
 
         Args:
             root: the whole root, ``[*B]``, untransformed on every row.
-            mask: bool ``[*B]``, true on rows that restarted: only their memory starts anew; None is all rows. It is false
-                everywhere when a state was loaded.
+            mask: bool ``[*B]``, true on rows that restarted: only their memory starts anew; None is all rows.
+                False everywhere when a state was loaded.
         """
 
     def inverse(self, inputs: TensorDict) -> None:
