@@ -1,0 +1,100 @@
+"""What every action distribution offers. Not `torch.distributions`: values are neither validated nor re-normalised.
+
+A distribution is built at every step of the hot loop, so it holds its parameters and little else. Its last dimension
+(the choices of a categorical, the action dimensions of a normal) is consumed: densities have the batch shape ``[*B]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from torchrl.errors import ConfigError, SpecError, explain
+
+
+class Distribution:
+    """The contract of an action distribution; a subclass takes its parameters in the order of ``parameter_names``.
+
+    What a family has no formula for raises :class:`ConfigError`; nothing is replaced by an estimate in silence.
+
+    Attributes:
+        parameter_names: the names of the constructor's tensors, under which an actor writes them.
+    """
+
+    parameter_names: tuple[str, ...] = ()
+    __slots__ = ()
+
+    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw one action per row, without gradient; ``generator=None`` uses torch's global one."""
+        return self.rsample(generator).detach()
+
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw one action per row as a differentiable function of the parameters."""
+        raise self._lacks("a reparametrised sample")
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of ``action``, ``[*B]``.
+
+        Raises:
+            SpecError: the action's shape is not the one that :meth:`sample` gives.
+        """
+        raise self._lacks("a log-density")
+
+    def sample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw an action and return it with ``log_prob(action)``, the very number that a learner recomputes from it."""
+        action = self.sample(generator)
+        return action, self.log_prob(action)
+
+    def entropy(self) -> torch.Tensor:
+        """Return the entropy in nats, ``[*B]``, differentiable in the parameters."""
+        raise self._lacks("an entropy")
+
+    def kl(self, other: Distribution) -> torch.Tensor:
+        """Return the Kullback-Leibler divergence KL(self ‖ other), ``[*B]``."""
+        raise self._lacks("a closed-form divergence")
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The action to take when nothing shall be left to chance."""
+        raise self._lacks("a mode")
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The expected action."""
+        raise self._lacks("a mean")
+
+    @property
+    def median(self) -> torch.Tensor:
+        """The action with as much probability on either side, in each dimension."""
+        raise self._lacks("a median")
+
+    def _lacks(self, what: str) -> ConfigError:
+        name = type(self).__name__
+        hint = "Use `mode` or samples."
+        return ConfigError(explain(name, expected=f"a family with {what}", got=f"{name}, which has none", hint=hint))
+
+    def _require_shape(self, action: torch.Tensor, shape: torch.Size) -> None:
+        if action.shape != shape:
+            who, expected = f"{type(self).__name__}.log_prob", f"an action of shape {list(shape)}"
+            hint = "Add or remove the trailing dimension; nothing is broadcast."
+            raise SpecError(explain(who, expected=expected, got=list(action.shape), hint=hint))
+
+    def _require_same_family(self, other: Distribution) -> None:
+        if type(other) is not type(self):
+            who, got = f"{type(self).__name__}.kl", type(other).__name__
+            raise ConfigError(explain(who, expected=f"another {type(self).__name__}", got=got))
+
+
+def draw(
+    fill_: Callable[..., torch.Tensor], like: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Return noise of the shape, dtype and device of ``like``, filled by ``fill_(tensor, generator=...)``.
+
+    Noise is drawn where the generator lives and then moved, so that a policy that was moved to another device keeps its
+    generator and its random stream.
+    """
+    if generator is None or generator.device == like.device:
+        return fill_(torch.empty_like(like), generator=generator)
+    noise = torch.empty(like.shape, dtype=like.dtype, device=generator.device)
+    return fill_(noise, generator=generator).to(like.device)

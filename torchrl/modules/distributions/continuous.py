@@ -1,0 +1,270 @@
+"""Distributions over real vectors, independent over the last dimension: ``log_prob`` of ``[*B, A]`` is ``[*B]``."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.modules.distributions.base import Distribution, draw
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LOG_2 = math.log(2)
+# Gauss-Hermite nodes: E f(z) = Σ weight f(node) for z ~ N(0, 1), exact for polynomials up to degree 47.
+NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
+NODES, WEIGHTS = NODES.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist()
+
+
+class Normal(Distribution):
+    """Draw every action dimension from its own normal.
+
+    Args:
+        loc: mean, ``[*B, A]``.
+        scale: standard deviation, positive, ``[*B, A]``.
+
+    Raises:
+        SpecError: ``loc`` and ``scale`` differ in shape.
+    """
+
+    parameter_names = ("loc", "scale")
+    __slots__ = ("loc", "scale")
+
+    def __init__(self, loc: torch.Tensor, scale: torch.Tensor) -> None:
+        if loc.shape != scale.shape:
+            got = f"loc {list(loc.shape)}, scale {list(scale.shape)}"
+            hint = "Expand the scale: `scale.expand_as(loc)`."
+            raise SpecError(explain(type(self).__name__, expected="loc and scale of one shape", got=got, hint=hint))
+        self.loc = loc
+        self.scale = scale
+
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return loc + scale · ε with ε ~ N(0, 1), ``[*B, A]``."""
+        return torch.addcmul(self.loc, self.scale, draw(torch.Tensor.normal_, self.loc, generator))
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the log-density, ``[*B]``.
+
+        Args:
+            action: ``[*B, A]``.
+
+        Raises:
+            SpecError: the action has another shape.
+        """
+        self._require_shape(action, self.loc.shape)
+        return self._log_density(action).sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return Σ (log scale + ½ log 2πe), ``[*B]``."""
+        return self.scale.log().sum(-1) + self.loc.shape[-1] * (0.5 + HALF_LOG_2PI)
+
+    def kl(self, other: Normal) -> torch.Tensor:
+        """Return Σ (log s₂/s₁ + (s₁² + (m₁ − m₂)²) / 2 s₂² − ½), ``[*B]``."""
+        self._require_same_family(other)
+        ratio = (self.scale / other.scale).square()
+        distance = ((self.loc - other.loc) / other.scale).square()
+        return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """``loc``, which is mode, mean and median at once."""
+        return self.loc
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """``loc``."""
+        return self.loc
+
+    @property
+    def median(self) -> torch.Tensor:
+        """``loc``."""
+        return self.loc
+
+    def _log_density(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of each dimension, ``[*B, A]``."""
+        z = (x - self.loc) / self.scale
+        return torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - HALF_LOG_2PI
+
+
+class TanhNormal(Normal):
+    """Draw u from a normal and squash it: action = middle + half-width · tanh(u), between ``low`` and ``high``.
+
+    **The log-prob belongs to the stored action.** tanh rounds: beyond |u| ≈ 8.3 float32 results are ±1 or their
+    neighbour, and u cannot be told from the action. So :meth:`log_prob` is a function of the action alone, and
+    :meth:`sample_and_log_prob` returns that same function of the action it hands out: what the collector stores is what
+    the learner recomputes, and PPO's ratio is 1 for unchanged weights. Inside, it is the density at
+    u = atanh(action on [−1, 1]). An action within two roundings of a bound (or, from another source, outside) counts as
+    the bound, and its log-prob is the logarithm of the *probability* of the normal's tail beyond atanh of the last
+    action inside: the likelihood of what was seen. It is finite, its gradient is finite and vanishes for a policy that
+    is saturated for good, where the density at a clamped u would push back with (loc − 8.3) / scale². Such a
+    probability is not to be compared with densities of other actions; ratios between policies are what it is for.
+    A loss that draws its own actions and differentiates through them wants :meth:`rsample_and_log_prob`, which takes u
+    itself: the plain density, exact everywhere.
+
+    Entropy and mean have no closed form; both are computed by Gauss-Hermite quadrature with 24 nodes: deterministic,
+    differentiable, without random numbers. Largest error per dimension for |loc| ≤ 6: 1e-6 at scale 1, 1e-3 at 2,
+    1e-2 at 3 and 5e-2 at 5. ``mode`` is the squashed ``loc`` (exactly the median): the density of a wide TanhNormal
+    peaks at the bounds, which is no useful action.
+
+    Args:
+        loc: mean of u, ``[*B, A]``.
+        scale: standard deviation of u, positive, ``[*B, A]``.
+        low: lower bound, a number or a tensor that broadcasts to ``[A]``.
+        high: upper bound. Numbers are the fast case; :meth:`within` checks bounds and prefers numbers.
+
+    Raises:
+        SpecError: ``loc`` and ``scale`` differ in shape.
+    """
+
+    __slots__ = ("low", "high", "middle", "half_width")
+
+    def __init__(
+        self,
+        loc: torch.Tensor,
+        scale: torch.Tensor,
+        *,
+        low: float | torch.Tensor = -1.0,
+        high: float | torch.Tensor = 1.0,
+    ) -> None:
+        super().__init__(loc, scale)
+        if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+            low, high = torch.as_tensor(low).to(loc), torch.as_tensor(high).to(loc)
+        self.low = low
+        self.high = high
+        self.middle = (self.low + self.high) / 2
+        self.half_width = (self.high - self.low) / 2
+
+    @classmethod
+    def within(cls, low: float | torch.Tensor, high: float | torch.Tensor) -> functools.partial[TanhNormal]:
+        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
+
+        Args:
+            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
+            high: upper bound, alike.
+
+        Raises:
+            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
+        """
+        lower, upper = (torch.as_tensor(bound, dtype=torch.float64) for bound in (low, high))
+        if not (lower < upper).all() or not (lower.isfinite().all() and upper.isfinite().all()):
+            got = f"low={lower.tolist()}, high={upper.tolist()}"
+            raise ConfigError(explain(f"{cls.__name__}.within", expected="finite bounds with low < high", got=got))
+        low, high = _as_number(low), _as_number(high)
+        if any(isinstance(bound, torch.Tensor) and bound.ndim > 1 for bound in (low, high)):
+            got = [list(bound.shape) for bound in (lower, upper)]
+            hint = "Take the bounds of one environment."
+            raise ConfigError(explain(f"{cls.__name__}.within", expected="numbers or [A]", got=got, hint=hint))
+        return functools.partial(cls, low=low, high=high)
+
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return an action, ``[*B, A]``, in [low, high]."""
+        return self._squash(super().rsample(generator))
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the log-prob of a stored action, ``[*B]``: a density, or a probability at the bounds (see the class).
+
+        Args:
+            action: ``[*B, A]``.
+
+        Raises:
+            SpecError: the action has another shape.
+        """
+        self._require_shape(action, self.loc.shape)
+        y = action if _is_number(self.middle, 0.0) else action - self.middle
+        y = y if _is_number(self.half_width, 1.0) else y / self.half_width
+        limit = self._limit(y.dtype)
+        inside = y.clamp(-limit, limit)
+        z = (torch.atanh(inside) - self.loc) / self.scale
+        # 1 − y² as (1 + y)(1 − y): near the bounds, squaring first would round away what is left.
+        log_slope = torch.log1p(inside) + torch.log1p(-inside)
+        log_density = (
+            torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - log_slope - (_log(self.half_width) + HALF_LOG_2PI)
+        )
+        log_tail = torch.special.log_ndtr(torch.sign(y).neg() * z)
+        return torch.where(y.eq(inside), log_density, log_tail).sum(-1)
+
+    def rsample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw an action with gradient, and its log-density computed from u: exact however saturated.
+
+        Returns:
+            action ``[*B, A]`` and log-density ``[*B]``. The latter is not bit for bit what :meth:`log_prob` says of the
+            action: for losses that use both at once, not to be stored.
+        """
+        u = super().rsample(generator)
+        log_density = self._log_density(u) - _log_slope(u) - _log(self.half_width)
+        return self._squash(u), log_density.sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return the entropy of u plus E log |d action / d u|, the latter by quadrature, ``[*B]``."""
+        log_slope = self._expectation(_log_slope) + _log(self.half_width)
+        return super().entropy() + log_slope.sum(-1)
+
+    def kl(self, other: TanhNormal) -> torch.Tensor:
+        """Return the divergence of the two normals before squashing, which squashing with the same bounds preserves.
+
+        Raises:
+            ConfigError: the bounds differ.
+        """
+        self._require_same_family(other)
+        same = [torch.equal(*map(torch.as_tensor, pair)) for pair in ((self.low, other.low), (self.high, other.high))]
+        if not all(same):
+            got = f"[{self.low}, {self.high}] and [{other.low}, {other.high}]"
+            raise ConfigError(explain("TanhNormal.kl", expected="the same bounds", got=got))
+        return super().kl(other)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The squashed ``loc``."""
+        return self._squash(self.loc)
+
+    @property
+    def median(self) -> torch.Tensor:
+        """The squashed ``loc``."""
+        return self._squash(self.loc)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The expected action by quadrature."""
+        return self.middle + self.half_width * self._expectation(torch.tanh)
+
+    def _squash(self, u: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(u)
+        if _is_number(self.middle, 0.0):
+            return y if _is_number(self.half_width, 1.0) else y * self.half_width
+        # middle + half-width · 1 may round to a float outside the bounds, which a spec would refuse.
+        return torch.clamp(self.middle + self.half_width * y, self.low, self.high)
+
+    def _expectation(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return E function(u) of each dimension, ``[*B, A]``, by Gauss-Hermite quadrature."""
+        nodes, weights = self.loc.new_tensor(NODES), self.loc.new_tensor(WEIGHTS)
+        return function(torch.addcmul(self.loc.unsqueeze(-1), self.scale.unsqueeze(-1), nodes)) @ weights
+
+    def _limit(self, dtype: torch.dtype) -> float | torch.Tensor:
+        """Return the largest |y| that can be told from a bound after an action was rounded to ``dtype``."""
+        low, high = abs(self.low), abs(self.high)
+        largest = torch.maximum(low, high) if isinstance(low, torch.Tensor) else max(low, high)
+        return 1 - torch.finfo(dtype).eps * largest / self.half_width
+
+
+def _log(value: float | torch.Tensor) -> float | torch.Tensor:
+    return value.log() if isinstance(value, torch.Tensor) else math.log(value)
+
+
+def _log_slope(u: torch.Tensor) -> torch.Tensor:
+    """Return log d tanh(u) / du = log(1 − tanh²u), in the form that neither overflows nor cancels for any u."""
+    return 2 * (LOG_2 - u - F.softplus(-2 * u))
+
+
+def _is_number(value: float | torch.Tensor, number: float) -> bool:
+    return not isinstance(value, torch.Tensor) and value == number
+
+
+def _as_number(bound: float | torch.Tensor) -> float | torch.Tensor:
+    """Return a tensor of equal entries as the number that they are."""
+    if isinstance(bound, torch.Tensor) and bound.numel() and (bound == bound.flatten()[0]).all():
+        return bound.flatten()[0].item()
+    return bound

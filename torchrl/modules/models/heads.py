@@ -1,0 +1,70 @@
+"""Heads: the last module of a network, from features to the parameters of a distribution. They know no keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from torchrl.errors import SpecError, explain
+from torchrl.modules.distributions.mappings import biased_softplus
+
+Mapping = Callable[[torch.Tensor], torch.Tensor]
+
+
+class NormalHead(nn.Module):
+    """Put a learned standard deviation that does not depend on the state beside a network's output.
+
+    ``nn.Sequential(MLP(F, A), NormalHead(A))`` gives ``(loc, scale)``, both ``[*B, A]``. The parameter is ``log_std``,
+    ``[A]``.
+
+    Args:
+        num_actions: A.
+        init_log_std: initial value of every ``log_std``.
+        loc_mapping: applied to the incoming ``loc``, for example ``bounded(5.0)`` before a TanhNormal; None keeps it.
+    """
+
+    def __init__(self, num_actions: int, *, init_log_std: float = 0.0, loc_mapping: Mapping | None = None) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
+        self.loc_mapping = loc_mapping
+
+    def forward(self, loc: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.loc_mapping is not None:
+            loc = self.loc_mapping(loc)
+        return loc, self.log_std.exp().expand_as(loc)
+
+
+class StateDependentNormalHead(nn.Module):
+    """Split a network's output ``[*B, 2 A]`` into ``loc`` and a positive ``scale``, both ``[*B, A]``.
+
+    Args:
+        scale_mapping: makes the second half positive; see ``distributions.mappings``.
+        min_scale: lower bound of the scale, so that no log-density explodes.
+        loc_mapping: applied to the first half; None keeps it.
+
+    Raises:
+        SpecError: from a call, if the last dimension is odd.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale_mapping: Mapping = biased_softplus(1.0),  # noqa: B008 -- without state
+        min_scale: float = 1e-4,
+        loc_mapping: Mapping | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_mapping = scale_mapping
+        self.min_scale = min_scale
+        self.loc_mapping = loc_mapping
+
+    def forward(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if output.shape[-1] % 2:
+            who, hint = type(self).__name__, "The network before it needs 2 × num_actions outputs."
+            raise SpecError(explain(who, expected="an even last dimension", got=list(output.shape), hint=hint))
+        loc, scale = output.chunk(2, -1)
+        if self.loc_mapping is not None:
+            loc = self.loc_mapping(loc)
+        return loc, self.scale_mapping(scale).clamp(min=self.min_scale)

@@ -1,0 +1,100 @@
+"""The multilayer perceptron and its initialisation. Tensors in, tensors out; keys are the operators' business."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
+
+from torchrl.errors import ConfigError, explain
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class MLP(nn.Module):
+    """Apply linear layers with an activation between them.
+
+    ``layers`` is an ordinary :class:`~torch.nn.Sequential` of Linear and activation modules, so the parameters are
+    named ``layers.0.weight`` and so on. The forward pass runs through them without the machinery of a module call
+    around each Linear, Tanh and ReLU, a third of the time for a batch of 8; any other layer, or a parametrised one,
+    is called as usual. So a forward hook on one of those inner layers does not fire; put it on the MLP.
+
+    Shapes: inputs ``[*B, F_i]``, concatenated on the last dimension; output ``[*B, out_features]``.
+
+    Args:
+        in_features: F, the sum over the inputs; None finds it out at the first call (lazy parameters until then).
+        out_features: size of the output.
+        num_cells: sizes of the hidden layers; ``()`` is one linear map.
+        activation: builds the module between the layers.
+    """
+
+    def __init__(
+        self,
+        in_features: int | None,
+        out_features: int,
+        *,
+        num_cells: Sequence[int] = (64, 64),
+        activation: Callable[[], nn.Module] = nn.Tanh,
+    ) -> None:
+        super().__init__()
+        sizes = [*num_cells, out_features]
+        first = nn.LazyLinear(sizes[0]) if in_features is None else nn.Linear(in_features, sizes[0])
+        layers = [first]
+        for previous, size in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [activation(), nn.Linear(previous, size)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+        # Reading the dicts saves nn.Module.__getattr__ and __call__, 0.4 and 1 µs each.
+        for layer in self._modules["layers"]._modules.values():
+            kind = type(layer)
+            if kind is nn.Linear:
+                parameters = layer._parameters
+                x = F.linear(x, parameters["weight"], parameters["bias"])
+            elif kind is nn.Tanh:
+                x = torch.tanh(x)
+            elif kind is nn.ReLU:
+                x = torch.relu(x)
+            else:
+                x = layer(x)
+        return x
+
+
+def orthogonal_init_(
+    module: ModuleT,
+    *,
+    gain: float = math.sqrt(2),
+    last_gain: float,
+    generator: torch.Generator | None = None,
+) -> ModuleT:
+    """Make the weights of every Linear inside ``module`` orthogonal and the biases zero, in place.
+
+    Args:
+        module: its Linear layers are visited in the order of ``module.modules()``.
+        gain: factor on the weights of all but the last Linear.
+        last_gain: factor on the last; 0.01 for a policy (Andrychowicz et al. 2021, section 3.2: the first policy hardly
+            depends on the observation), 1 for a value.
+        generator: source of the random weights; None uses torch's global one.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        ConfigError: there is no Linear, or a lazy one that has not seen its input.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    if not layers or any(is_lazy(layer.weight) for layer in layers):
+        got = "a lazy layer without a size" if layers else "none"
+        hint = "Call the network once before, or give `in_features`."
+        raise ConfigError(explain("orthogonal_init_", expected="initialised Linear layers", got=got, hint=hint))
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, last_gain if layer is layers[-1] else gain, generator=generator)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return module

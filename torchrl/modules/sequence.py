@@ -1,0 +1,96 @@
+"""Modules in a row on one TensorDict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.operator import Key, key_list, write
+
+
+class Sequence(TensorDictModuleBase):
+    """Call modules one after another, each reading what those before it wrote.
+
+    ``in_keys`` are the entries that must be there: read by a module, and written by none before it. Where the last
+    module has ``build`` (a :class:`ProbabilisticActor`), so has the sequence, with that module's keys.
+
+    Args:
+        modules: TensorDict modules, in order.
+        out_keys: the entries to keep; the others are intermediate results that the TensorDict never sees, and that a
+            collector does not record. None keeps everything that any module writes.
+
+    Raises:
+        ConfigError: no module, or an out-key that no module writes.
+    """
+
+    def __init__(self, *modules: TensorDictModuleBase, out_keys: Iterable[Key] | None = None) -> None:
+        super().__init__()
+        if not modules:
+            raise ConfigError(explain("Sequence", expected="at least one module", got="none"))
+        needed: dict[Key, None] = {}  # dicts, because they keep the order
+        written: dict[Key, None] = {}
+        for module in modules:
+            needed.update((key, None) for key in module.in_keys if key not in written)
+            written.update((key, None) for key in module.out_keys)
+        kept = list(written) if out_keys is None else key_list("Sequence(out_keys=...)", out_keys)
+        unknown = [key for key in kept if key not in written]
+        if unknown:
+            raise ConfigError(explain("Sequence", expected=f"out_keys among {list(written)}", got=unknown))
+        self.in_keys = list(needed)
+        self.out_keys = kept
+        self.parts = nn.ModuleList(modules)
+        self.keeps_all = len(kept) == len(written)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        parts = self._modules["parts"]._modules.values()
+        return call_all(parts, tensordict) if self.keeps_all else call_all_aside(parts, tensordict, self._out_keys)
+
+    def build(self, tensordict: TensorDictBase) -> Distribution:
+        """Return the last module's distribution, with gradient through all modules; nothing is written.
+
+        Raises:
+            ConfigError: the last module has no ``build``.
+        """
+        *before, last = self.parts
+        if not hasattr(last, "build"):
+            raise ConfigError(explain("Sequence.build", expected="a last module with `build`", got=type(last).__name__))
+        return last.build(call_all(before, tensordict.copy()))
+
+    @property
+    def action_key(self) -> Key:
+        """Where the last module, an actor, writes the action."""
+        return self.parts[-1].action_key
+
+    @property
+    def log_prob_key(self) -> Key | None:
+        """Where the last module, a probabilistic actor, writes the log-probability."""
+        return self.parts[-1].log_prob_key
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return self.parts[index]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+def call_all(modules: Iterable[nn.Module], tensordict: TensorDictBase) -> TensorDictBase:
+    """Call ``modules`` one after another and return what the last returns."""
+    for module in modules:
+        tensordict = module(tensordict)
+    return tensordict
+
+
+def call_all_aside(modules: Iterable[nn.Module], tensordict: TensorDictBase, out_keys: Iterable[Key]) -> TensorDictBase:
+    """Call ``modules`` on a shallow copy and carry only ``out_keys`` over to ``tensordict``, which is returned."""
+    result = call_all(modules, tensordict.copy())
+    for key in out_keys:
+        write(tensordict, key, result[key])
+    return tensordict
