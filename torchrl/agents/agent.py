@@ -245,6 +245,19 @@ class Agent:
         """
         self.load_state_dict(load_checkpoint(path))
 
+    def load_networks(self, path: str | os.PathLike) -> None:
+        """Take only the networks of a checkpoint: to evaluate them, or to start another run from them.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        networks, came = self.networks, load_checkpoint(path)["networks"]
+        require_fit("networks", dict.fromkeys(networks), dict.fromkeys(came))
+        for name, module in networks.items():
+            require_fit(name, module.state_dict(), came[name])
+        for name, module in networks.items():
+            module.load_state_dict(came[name])
+
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The modules that a checkpoint holds: the loss, with actor and critic inside, and the policy."""

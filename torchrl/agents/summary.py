@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from torchrl.agents.agent import BEST, Agent
-from torchrl.agents.checkpoint import load_checkpoint, require_fit
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.files import written_whole
 
@@ -60,12 +59,8 @@ def _evaluate_best(agent: Agent, evaluator: Evaluator) -> Evaluation | None:
     present = {
         name: {key: value.clone() for key, value in module.state_dict().items()} for name, module in networks.items()
     }
-    came = load_checkpoint(path)["networks"]
-    for name, module in networks.items():
-        require_fit(name, module.state_dict(), came[name])
     try:
-        for name, module in networks.items():
-            module.load_state_dict(came[name])
+        agent.load_networks(path)
         return agent.evaluate(evaluator)
     finally:
         for name, module in networks.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -55,11 +56,15 @@ class Env(ABC):
 
     @abstractmethod
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
-        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole current root in a fresh container."""
+        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container."""
 
     @abstractmethod
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
-        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`_reset`."""
+        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`_reset`.
+
+        Both containers are fresh at every level, since transforms and carried policy state edit them; their tensors may
+        be views.
+        """
 
     def reset(self, mask: torch.Tensor | None = None, *, seed: Seed = None, options: dict | None = None) -> TensorDict:
         """Restart all rows, or those of ``mask``, and return the root to act on.
@@ -83,9 +88,9 @@ class Env(ABC):
         """Step every row and return the transition, the caller's own; ended rows must be reset before the next step.
 
         Args:
-            tensordict: ``[*B]`` with ``action``, and whatever the policy wrote.
+            tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
         """
-        transition, _, _ = self._transition(tensordict)
+        transition, _, _ = self._transition(tensordict.copy())
         return transition.clone()
 
     def step_and_reset(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict]:
@@ -107,7 +112,7 @@ class Env(ABC):
         written = tensordict.get("next", None)
         next_, root, ended = self._advance(tensordict)
         if written is not None:
-            next_ = carry_written(written, next_, root)
+            carry_written(written, next_, root)
         put(tensordict, "next", next_)
         return tensordict, root, ended
 
@@ -160,7 +165,7 @@ class Env(ABC):
         if seed is None:
             return None
         rows = self.batch_size.numel()
-        seeds = child_seeds(seed, rows) if isinstance(seed, int) else list(seed)
+        seeds = child_seeds(seed, rows) if isinstance(seed, Integral) else list(seed)
         if len(seeds) != rows:
             raise SpecError(explain("reset", expected=f"one seed per row, {rows} of them", got=f"{len(seeds)} seeds"))
         return seeds

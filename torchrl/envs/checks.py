@@ -39,7 +39,8 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
                     "check_env",
                     expected=f"the same run twice after set_seed({seed})",
                     got=f"another {name!r}",
-                    hint="Draw every random number from the generator that reset(seed=...) seeds.",
+                    hint="Draw every random number from the generator that reset(seed=...) seeds; freeze running "
+                    "statistics of transforms first (env.transform.eval()).",
                 )
             )
 

@@ -6,12 +6,12 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.shapes import expand_right
-from torchrl.unchecked import put, shallow
+from torchrl.unchecked import put
 
 NOT_CARRIED = ("reward", "terminated", "truncated", "done")
 
 
-def carry_written(written: TensorDictBase, next_: TensorDict, root: TensorDict) -> TensorDict:
+def carry_written(written: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
     """Join what the policy wrote under ``next`` (recurrent or exploration state) to the step, and carry it to the
     next root.
 
@@ -19,20 +19,15 @@ def carry_written(written: TensorDictBase, next_: TensorDict, root: TensorDict) 
 
     Args:
         written: the policy's entries under ``next``, ``[*B]``.
-        next_: the environment's outcome, ``[*B]``.
-        root: the next root, ``[*B]``; carried keys are set in it.
-
-    Returns:
-        The outcome with the policy's entries added; the container given is left as it was.
+        next_: the environment's outcome, ``[*B]``; the entries are added to it.
+        root: the next root, ``[*B]``; so are they here.
     """
-    joined = shallow(next_)
     ended = next_.get("done")
     for key, value in written.items():
         if key in next_.keys() or key in NOT_CARRIED:
             continue
-        put(joined, key, value)
+        put(next_, key, value)
         put(root, key, _zero_where(ended, value))
-    return joined
 
 
 def _zero_where(ended: torch.Tensor, value: torch.Tensor | TensorDictBase) -> torch.Tensor | TensorDictBase:

@@ -12,7 +12,7 @@ from torch import nn
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, EnvError, explain
-from torchrl.unchecked import new_tensordict, put, shallow
+from torchrl.unchecked import shallow
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,6 @@ class TransformedEnv(Env):
         )
         self.env = env
         self.transform = transform
-        self._nested_keys = [key for key, spec in env.observation_spec.items() if isinstance(spec, Composite)]
         # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
         self._generator = env._generator
         self._pending_seed, env._pending_seed = env._pending_seed, None
@@ -213,10 +212,7 @@ class TransformedEnv(Env):
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         inputs = shallow(tensordict)  # the policy's action stays in its own container
         self.transform.inverse(inputs)
-        outcome, root, ended = self.env._advance(inputs)
-        next_ = shallow(outcome)  # an environment hands out the same container at every step
-        for key in self._nested_keys:
-            put(next_, key, _fresh(outcome.get(key)))
+        next_, root, ended = self.env._advance(inputs)
         self.transform.step(next_, root)
         return next_, root, ended
 
@@ -259,11 +255,6 @@ def seen_through(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
         action_spec=transform.action_spec(env.action_spec),
         reward_spec=transform.reward_spec(env.reward_spec),
     )
-
-
-def _fresh(level: TensorDict) -> TensorDict:
-    entries = {key: _fresh(value) if isinstance(value, TensorDictBase) else value for key, value in level.items()}
-    return new_tensordict(entries, level.batch_size)
 
 
 def _require_transform(who: str, transform: object) -> None:

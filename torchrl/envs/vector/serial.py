@@ -72,7 +72,7 @@ class SerialEnv(Env):
 
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         ended = self._worker.advance(self._actions(action_of(tensordict)))
-        return self._next, self._root(), ended
+        return _fresh(self._next, self._folders), self._root(), ended
 
     def _actions(self, action: torch.Tensor) -> np.ndarray:
         spec = self.action_spec

@@ -1,0 +1,111 @@
+"""Every example and config runs with a tiny budget, and a user's mistakes end in one message and status 2."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchrl.agents import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "ppo" / "ppo.py"
+CONFIGS = sorted((ROOT / "examples" / "ppo" / "configs").glob("*.txt"))
+TINY = [
+    "--total_frames=256",
+    "--frames_per_batch=128",
+    "--num_envs=2",
+    "--num_epochs=1",
+    "--max_episode_steps=20",
+    "--record_interval=128",
+    "--record_episodes=2",
+    "--eval_episodes=2",
+    "--no-progress_bar",
+]
+
+
+def run(*flags, cwd):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *flags], cwd=cwd, capture_output=True, text=True, timeout=110
+    )
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_runs_and_leaves_what_it_promises(config, tmp_path):
+    done = run(f"--config={config}", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    files = {path.name for path in folder.iterdir()}
+    assert {"config.txt", "progress.csv", "summary.json", "learning_curve.png", "last.pt", "best.pt"} <= files
+    assert any(name.startswith("events.") for name in files)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {"eval_return_mean", "eval_return_std", "best_eval_return_mean", "frames", "seconds", "fps", "seed"} <= set(
+        summary
+    )
+    assert summary["frames"] == 256 and summary["num_parameters"] > 0
+    columns = next(csv.reader((folder / "progress.csv").open()))
+    assert {"frames", "loss/loss_objective", "loss/approx_kl", "loss/clip_fraction", "loss/entropy"} <= set(columns)
+    assert {"loss/explained_variance", "time/collect_s", "time/optimise_s", "time/evaluate_s"} <= set(columns)
+    assert {"train/episode_return", "eval/return_mean", "eval/return_std"} <= set(columns)
+    assert config.read_text().startswith("# "), "the first line of a config says what it should reach"
+
+
+def test_a_saved_run_is_evaluated_and_its_configuration_runs_again(tmp_path):
+    config = ROOT / "configs" / "ppo" / "cartpole.txt"
+    assert run(f"--config={config}", "--name=first", *TINY, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    done = run(f"--evaluate={folder}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in done.stdout
+    again = run(f"--config={folder / 'config.txt'}", "--name=second", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    second = next(path for path in (tmp_path / "ppo_logging").iterdir() if path.name.startswith("second"))
+    assert json.loads((second / "summary.json").read_text())["eval_return_mean"] == summary["eval_return_mean"]
+    networks = [load_checkpoint(path / "last.pt")["networks"]["loss"] for path in (folder, second)]
+    assert all((networks[0][key] == networks[1][key]).all() for key in networks[0])
+
+
+MISTAKES = {
+    "unknown flag": (["--gama=0.5"], "--gamma"),
+    "abbreviation": (["--gam=0.5"], "--gamma"),
+    "missing config file": (["--config=nowhere.txt"], "nowhere.txt"),
+    "unknown env": (["--env_name=CartPol-v1"], "CartPole-v1"),
+    "unknown task": (["--env_library=dm_control", "--env_name=humanoid", "--env_task=wlk"], "walk"),
+    "no task": (["--env_library=dm_control", "--env_name=humanoid"], "task"),
+    "absent device": (["--collection_devices=cuda:63"], "cpu"),
+    "two devices": (["--collection_devices", "cpu", "cpu"], "one device"),
+    "indivisible batch": (["--frames_per_batch=100", "--num_envs=8"], "multiple of the 8 environments"),
+    "two clippings": (["--max_grad_value=1"], "max_grad_norm or max_grad_value"),
+    "no run to evaluate": (["--evaluate=nowhere"], "nowhere"),
+    "wrong type": (["--lr=fast"], "--lr"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_users_mistake_ends_in_one_message_and_status_2(mistake, tmp_path):
+    flags, names = MISTAKES[mistake]
+    done = run(*flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert names in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "ppo_logging").exists()
+
+
+def test_a_checkpoint_cut_short_is_refused(tmp_path):
+    assert run(f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    checkpoint = folder / "last.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    done = run(f"--evaluate={folder}", cwd=tmp_path)
+    assert done.returncode == 2 and "cut short" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_groups_every_flag_with_default_and_meaning(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for group in ("environment", "networks", "collecting", "loss", "optimising", "recording"):
+        assert f"{group}:" in done.stdout
+    assert done.stdout.count("(default:") >= 40
