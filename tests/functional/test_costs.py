@@ -59,22 +59,19 @@ class TestClippedPolicyObjective:
 class TestApproxKl:
     def test_by_hand(self):
         # (ρ - 1) - log ρ for ρ = 2 and ½: 1 - log 2 and -½ + log 2
-        torch.testing.assert_close(approx_kl(log(2.0, 0.5), log(1.0, 1.0)), torch.tensor(0.25, dtype=torch.float64))
+        torch.testing.assert_close(approx_kl(log(2.0, 0.5)), torch.tensor(0.25, dtype=torch.float64))
 
     def test_estimates_the_divergence_from_the_old_policy(self):
         old, new = tensor(0.5, 0.3, 0.2), tensor(0.2, 0.3, 0.5)
         actions = torch.multinomial(old, 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
         exact = (old * (old / new).log()).sum()
-        torch.testing.assert_close(approx_kl(new.log()[actions], old.log()[actions]), exact, rtol=0.02, atol=0.0)
+        torch.testing.assert_close(approx_kl((new / old).log()[actions]), exact, rtol=0.02, atol=0.0)
 
 
 def test_clip_fraction_by_hand():
     # ratios 1.5 and 0.7 left [0.8, 1.2]; 1.1 and 0.9 did not
-    fraction = clip_fraction(log(1.5, 0.7, 1.1, 0.9), log(1.0, 1.0, 1.0, 1.0), clip_epsilon=0.2)
-    assert fraction.item() == 0.5
-    assert (
-        clip_fraction(log(1.5, 0.7, 1.1, 0.9), log(1.0, 1.0, 1.0, 1.0), clip_epsilon=torch.tensor(0.4)).item() == 0.25
-    )
+    assert clip_fraction(log(1.5, 0.7, 1.1, 0.9), clip_epsilon=0.2).item() == 0.5
+    assert clip_fraction(log(1.5, 0.7, 1.1, 0.9), clip_epsilon=torch.tensor(0.4)).item() == 0.25
 
 
 class TestValueLoss:
@@ -134,8 +131,6 @@ ROW, COLUMN = torch.zeros(4), torch.zeros(4, 1)
         lambda: clipped_policy_objective(ROW, ROW, COLUMN, clip_epsilon=0.2),
         lambda: clipped_policy_objective(ROW, COLUMN, ROW, clip_epsilon=0.2),
         lambda: clipped_policy_objective(COLUMN, ROW, ROW, clip_epsilon=0.2),
-        lambda: approx_kl(ROW, COLUMN),
-        lambda: clip_fraction(ROW, COLUMN, clip_epsilon=0.2),
         lambda: value_loss(ROW, COLUMN),
         lambda: value_loss(COLUMN, COLUMN, old_value=ROW, clip=0.2),
         lambda: explained_variance(ROW, COLUMN),

@@ -34,40 +34,36 @@ def clipped_policy_objective(
         the loss of each row, ``[N]``.
     """
     require_same_shape("clipped_policy_objective", log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
-    ratio = (log_prob - old_log_prob).exp()
-    return -torch.minimum(ratio * advantage, advantage + clip_epsilon * advantage.abs())
+    # As max(ρ · -A, -A - ε |A|): every sign is moved to the side without a gradient, where it costs no backward node.
+    cost = -advantage
+    return ((log_prob - old_log_prob).exp() * cost).clamp(min=cost - clip_epsilon * cost.abs())
 
 
-def approx_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+def approx_kl(log_ratio: Tensor) -> Tensor:
     """Estimate ``KL(π_old ‖ π)`` from actions of π_old: the mean of ``(ρ - 1) - log ρ``, unbiased and never negative.
 
     Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html, estimator k3.
 
     Args:
-        log_prob: log π(a|s) under the policy in training, ``[N]``.
-        old_log_prob: log π_old(a|s) under the policy that acted, ``[N]``.
+        log_ratio: log ρ = log π(a|s) - log π_old(a|s) at the actions taken, ``[N]``.
 
     Returns:
         ``[]``, in nats.
     """
-    require_same_shape("approx_kl", log_prob=log_prob, old_log_prob=old_log_prob)
-    log_ratio = log_prob - old_log_prob
     return (log_ratio.expm1() - log_ratio).mean()
 
 
-def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
+def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
     """Measure the share of rows whose ratio left ``[1 - ε, 1 + ε]``.
 
     Args:
-        log_prob: log π(a|s) under the policy in training, ``[N]``.
-        old_log_prob: log π_old(a|s) under the policy that acted, ``[N]``.
+        log_ratio: log ρ = log π(a|s) - log π_old(a|s) at the actions taken, ``[N]``.
         clip_epsilon: ε, a number or a 0-d tensor.
 
     Returns:
         ``[]``, between 0 and 1.
     """
-    require_same_shape("clip_fraction", log_prob=log_prob, old_log_prob=old_log_prob)
-    return ((log_prob - old_log_prob).expm1().abs() > clip_epsilon).to(log_prob.dtype).mean()
+    return (log_ratio.expm1().abs() > clip_epsilon).mean(dtype=log_ratio.dtype)
 
 
 def value_loss(
@@ -125,14 +121,15 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
         ``[]``.
     """
     require_same_shape("explained_variance", value=value, target=target)
-    variance = target.var(correction=0)
-    return torch.where(variance > 0, 1 - (target - value).var(correction=0) / variance, 0)
+    residual, total = torch.stack([target - value, target]).flatten(1).var(1, correction=0).unbind(0)
+    return torch.where(total > 0, 1 - residual / total, 0)
 
 
 def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1 over all rows: ``(x - mean) / (std + eps)``.
+    """Shift and scale to mean 0 and standard deviation 1 over all rows: ``(x - mean) / sqrt(var + eps²)``.
 
-    The deviation is taken without Bessel's correction. A single row gives 0.
+    The variance is taken without Bessel's correction. A single row gives 0. (This is a layer norm over everything, and
+    as one operation takes a third of the time of the formula written out.)
 
     Args:
         x: ``[N]`` or ``[N, 1]``.
@@ -141,5 +138,4 @@ def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     Returns:
         same shape.
     """
-    std, mean = torch.std_mean(x, correction=0)
-    return (x - mean) / (std + eps)
+    return F.layer_norm(x, x.shape, eps=eps**2)

@@ -82,10 +82,10 @@ def next_row_follows(
     """
     follows = trace_goes_on(terminated, truncated)
     if is_init is not None:
-        _require_flags("next_row_follows", terminated=terminated, is_init=is_init)
+        _require_flags("next_row_follows", flags=follows, is_init=is_init)
         follows[..., :-1, :] &= ~is_init[..., 1:, :]
     if mask is not None:
-        _require_flags("next_row_follows", terminated=terminated, mask=mask)
+        _require_flags("next_row_follows", flags=follows, mask=mask)
         follows &= mask
         follows[..., :-1, :] &= mask[..., 1:, :]
     follows[..., -1:, :] = False

@@ -88,9 +88,7 @@ def gae(
     Returns:
         advantage and value target, ``[*B, T, 1]`` each.
     """
-    require_same_shape(
-        "gae", reward=reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated
-    )
+    require_same_shape("gae", reward=reward, value=value, next_value=next_value)  # the flags: by the functions below
     if mask is not None:
         require_same_shape("gae", reward=reward, mask=mask)
         reward, value, next_value = (torch.where(mask, x, 0) for x in (reward, value, next_value))
