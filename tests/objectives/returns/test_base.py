@@ -28,8 +28,9 @@ def masked(batch, mask):
 
 class TestNextValues:
     @pytest.mark.parametrize("shape", [(1,), (7,), (3, 1), (3, 40), (2, 3, 5)])
-    def test_equals_the_double_evaluation_with_far_fewer_rows(self, make_critic, make_series, shape):
-        batch, critic = make_series(*shape), make_critic()
+    @pytest.mark.parametrize("without", [[], ["is_init"]])
+    def test_equals_the_double_evaluation_with_far_fewer_rows(self, make_critic, make_series, shape, without):
+        batch, critic = make_series(*shape).exclude(*without), make_critic()
         expected = double_evaluation(critic, batch)
         critic.rows = 0
         got = next_values(critic, batch)
