@@ -17,7 +17,9 @@ def make_agent():
     """Build an agent; ``options`` go to the Agent."""
     agents = []
 
-    def make(*, seed=0, total_frames=512, evaluate_every=None, hooks=(), minibatch_size=32, width=16, **options):
+    def make(
+        *, seed=0, total_frames=512, evaluate_every=None, hooks=(), minibatch_size=32, width=16, num_envs=4, **options
+    ):
         seeds = named_seeds(seed, "weights", "policy", "minibatches", "env", "eval")
         torch.manual_seed(seeds["weights"])
         normalizer = ObservationNormalizer(4)
@@ -29,7 +31,7 @@ def make_agent():
         critic = ValueOperator(nn.Sequential(normalizer, MLP(4, 1, num_cells=(width,))))
         loss = ClipPPOLoss(actor, critic, entropy_coef=0.01)
         collector = Collector(
-            GymEnv("CartPole-v1", num_envs=4),
+            GymEnv("CartPole-v1", num_envs=num_envs),
             actor,
             frames_per_batch=128,
             total_frames=total_frames,

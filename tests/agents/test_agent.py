@@ -171,6 +171,25 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(make_agen
     assert_same_state(before, large.state_dict())
 
 
+def test_only_the_networks_may_be_loaded(make_agent, tmp_path):
+    trained, fresh = make_agent(total_frames=128), make_agent(seed=1)
+    trained.train()
+    trained.save(tmp_path / "a.pt")
+    fresh.load_networks(tmp_path / "a.pt")
+    assert_same_state(fresh.loss.state_dict(), trained.loss.state_dict())
+    assert fresh.frames == 0 and fresh.optimizer.state_dict()["state"] == {} and fresh.collector.frames == 0
+    with pytest.raises(CheckpointError, match="instead of"):
+        make_agent(width=8).load_networks(tmp_path / "a.pt")
+
+
+def test_other_environments_are_refused(make_agent, tmp_path):
+    trained = make_agent(total_frames=128)
+    trained.train()
+    trained.save(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="collector.*environments"):
+        make_agent(num_envs=2).load(tmp_path / "a.pt")
+
+
 def test_best_and_last_are_written_and_best_is_the_best(make_agent, tmp_path):
     results = []
 
@@ -178,6 +197,9 @@ def test_best_and_last_are_written_and_best_is_the_best(make_agent, tmp_path):
         def on_evaluated(self, agent, result):
             state = {name: value.clone() for name, value in agent.loss.state_dict().items()}
             results.append((result.mean, agent.frames, state))
+            if agent.frames > 128:  # what a run that dies here would be resumed from
+                counters = load_checkpoint(tmp_path / "run" / LAST)["counters"]
+                assert counters["best_return"] == max(mean for mean, _, _ in results[:-1])
 
     agent = make_agent(total_frames=640, evaluate_every=128, hooks=[Keep()], folder=tmp_path / "run")
     agent.train()
@@ -186,7 +208,8 @@ def test_best_and_last_are_written_and_best_is_the_best(make_agent, tmp_path):
     best = load_checkpoint(tmp_path / "run" / BEST)
     assert best["counters"]["frames"] == frames and best["counters"]["best_return"] == mean == agent.best_return
     assert_same_state(best["networks"]["loss"], state)
-    assert load_checkpoint(tmp_path / "run" / LAST)["counters"]["frames"] == 640
+    last = load_checkpoint(tmp_path / "run" / LAST)
+    assert last["counters"]["frames"] == 640 and last["counters"]["best_return"] == mean
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [BEST, LAST]
 
 

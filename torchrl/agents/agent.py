@@ -177,9 +177,10 @@ class Agent:
         if self.logger is not None:
             self.logger.log_scalars(metrics, self.frames)
         if result is not None:
+            is_best = result.mean > self.best_return
+            self.best_return = max(result.mean, self.best_return)
             self._save_as(LAST)
-            if result.mean > self.best_return:
-                self.best_return = result.mean
+            if is_best:
                 self._save_as(BEST)
 
     def _evaluate_if_due(self, num_frames: int) -> Evaluation | None:
@@ -207,23 +208,26 @@ class Agent:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`; what does not fit is refused before anything is changed.
+        """Restore :meth:`state_dict`; networks that do not fit are refused before anything is changed.
 
         Raises:
             CheckpointError: naming the parameters or parts that do not fit.
         """
-        networks, generators = self.networks, self._generators()
-        require_fit("networks", dict.fromkeys(networks), dict.fromkeys(state["networks"]))
-        for name, module in networks.items():
-            require_fit(name, module.state_dict(), state["networks"][name])
+        generators = self._generators()
         require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
+        self._require_networks_fit(state["networks"])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
             raise CheckpointError(f"checkpoint, optimizer: {error}.") from error
-        for name, module in networks.items():
-            module.load_state_dict(state["networks"][name])
-        self.collector.load_state_dict(state["collector"])
+        self._load_networks(state["networks"])
+        try:
+            self.collector.load_state_dict(state["collector"])
+        except (ValueError, KeyError, RuntimeError, TypeError) as error:
+            expected = "the environments it was saved with, as many of them"
+            raise CheckpointError(
+                explain("checkpoint, collector", expected=expected, got=f"others: {error}")
+            ) from error
         for name, generator in generators.items():
             generator.set_state(state["generators"][name])
         torch.set_rng_state(state["torch_rng"])
@@ -251,18 +255,25 @@ class Agent:
         Raises:
             CheckpointError: as :meth:`load`.
         """
-        networks, came = self.networks, load_checkpoint(path)["networks"]
-        require_fit("networks", dict.fromkeys(networks), dict.fromkeys(came))
-        for name, module in networks.items():
-            require_fit(name, module.state_dict(), came[name])
-        for name, module in networks.items():
-            module.load_state_dict(came[name])
+        came = load_checkpoint(path)["networks"]
+        self._require_networks_fit(came)
+        self._load_networks(came)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The modules that a checkpoint holds: the loss, with actor and critic inside, and the policy."""
         policy = self.collector.policy
         return {"loss": self.loss} | ({"policy": policy} if isinstance(policy, nn.Module) else {})
+
+    def _require_networks_fit(self, came: dict[str, dict]) -> None:
+        networks = self.networks
+        require_fit("networks", dict.fromkeys(networks), dict.fromkeys(came))
+        for name, module in networks.items():
+            require_fit(name, module.state_dict(), came[name])
+
+    def _load_networks(self, came: dict[str, dict]) -> None:
+        for name, module in self.networks.items():
+            module.load_state_dict(came[name])
 
     def _generators(self) -> dict[str, torch.Generator]:
         owners = {"policy": self.collector.policy, "loss": self.loss, "optimise": self.optimise}

@@ -32,7 +32,8 @@ class MinibatchEpochs:
         max_grad_norm: scales gradients down to this joint norm, and reports ``grad_norm``; None does neither.
         max_grad_value: clips each entry of the gradients to ± this; None does not.
         generator: source of the permutations, on the CPU; None uses torch's global one.
-        compile: compile the loss and its gradient: seconds at the first call, faster steps afterwards.
+        compile: compile the loss and its gradient. With CartPole's shapes (256 rows, two 64×64 networks, one CPU
+            thread) the first call then takes 2 to 16 s, and a step 0.8 ms instead of 1.0.
         target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs.
 
     Raises:
