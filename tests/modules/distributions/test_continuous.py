@@ -196,6 +196,13 @@ def test_at_and_outside_a_bound_the_log_prob_is_that_of_the_tail(dtype, sign, lo
         assert log_prob.item() == pytest.approx(math.log(tail), rel=1e-5, abs=1e-12)
 
 
+def test_where_the_bounds_lie_far_from_zero_the_action_rounds_earlier_and_counts_as_the_bound_earlier():
+    # Floats near 101 are 7.6e-6 apart, so y is known to 1.5e-5 and u beyond 6 is not to be told from infinity.
+    distribution = TanhNormal(torch.full((100, 1), 7.0), torch.full((100, 1), 0.1), low=100.0, high=101.0)
+    action, log_prob = distribution.sample_and_log_prob(torch.Generator().manual_seed(0))
+    assert (action > 101 - 2e-5).all() and log_prob.abs().max() < 1e-6
+
+
 def test_samples_at_a_bound_are_as_frequent_as_their_log_prob_says():
     loc, scale = torch.full((200_000, 1), 6.0), torch.full((200_000, 1), 4.0)
     distribution = TanhNormal(loc, scale)

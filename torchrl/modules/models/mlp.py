@@ -21,8 +21,9 @@ class MLP(nn.Module):
 
     ``layers`` is an ordinary :class:`~torch.nn.Sequential` of Linear and activation modules, so the parameters are
     named ``layers.0.weight`` and so on. The forward pass runs through them without the machinery of a module call
-    around each Linear, Tanh and ReLU, a third of the time for a batch of 8; any other layer, or a parametrised one,
-    is called as usual. So a forward hook on one of those inner layers does not fire; put it on the MLP.
+    around each Linear, Tanh and ReLU, which saves a third of the time of a batch of 8. Layers of any other type,
+    parametrised ones among them, are called as usual. A forward hook on an inner Linear, Tanh or ReLU does not fire:
+    put it on the MLP.
 
     Shapes: inputs ``[*B, F_i]``, concatenated on the last dimension; output ``[*B, out_features]``.
 
