@@ -14,7 +14,7 @@ import torch
 from _plain import tanh_mlp
 from _plain_ppo import plain_ppo
 
-from torchrl.agents import Agent, MinibatchEpochs
+from torchrl.agents import Agent, FusedAdam, MinibatchEpochs
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv
 from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
@@ -36,7 +36,7 @@ def our_ppo(total_frames: int, *, compile: bool = False) -> Agent:
         seed=0,
     )
     loss = ClipPPOLoss(actor, critic, entropy_coef=0.01)
-    optimizer = torch.optim.Adam(loss.trainable_parameters(), lr=1e-3, eps=1e-5, fused=True)
+    optimizer = FusedAdam(loss.trainable_parameters(), lr=1e-3, eps=1e-5)
     optimise = MinibatchEpochs(loss, optimizer, num_epochs=4, minibatch_size=256, max_grad_norm=0.5, compile=compile)
     agent = Agent(collector, optimise, advantage=GAE(critic))
     agent.train()

@@ -63,3 +63,10 @@ def test_unchecked_containers_share_tensors_but_not_entries():
     copy = unchecked.shallow(tensordict)
     unchecked.put(copy, "b", torch.ones(2))
     assert "b" not in tensordict and copy["a"] is tensordict["a"] and copy.batch_size == tensordict.batch_size
+
+
+def test_a_row_copies_every_leaf_through_its_views():
+    batch = TensorDict({"a": torch.zeros(2, 3), "in": TensorDict({"b": torch.zeros(2, 3, 1)}, [2, 3])}, [2, 3])
+    rows = [unchecked.Row(views) for views in batch.unbind(1)]
+    rows[1].update_(TensorDict({"a": torch.ones(2), "in": {"b": torch.full((2, 1), 2.0)}, "new": torch.ones(2)}, [2]))
+    assert batch["a"].tolist() == [[0, 1, 0]] * 2 and batch["in", "b"].squeeze(-1).tolist() == [[0, 2, 0]] * 2

@@ -157,7 +157,7 @@ def test_clip_grad_norm_equals_torchs(max_norm):
         other.grad = parameter.grad.clone()
     assert torch.equal(clip_grad_norm_(parameters, max_norm), nn.utils.clip_grad_norm_(theirs, max_norm))
     for parameter, other in zip(parameters[:2], theirs, strict=False):
-        assert torch.equal(parameter.grad, other.grad)
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-5, atol=0)  # torch adds 1e-6 to the norm
 
 
 def test_a_call_equals_the_loop_one_would_write():

@@ -1,5 +1,6 @@
 """Agents: collect → store → optimise → record, with hooks, evaluation and checkpoints. They read no command line."""
 
+from torchrl.agents.adam import FusedAdam
 from torchrl.agents.agent import BEST, LAST, Agent, episode_statistics
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
@@ -17,6 +18,7 @@ __all__ = [
     "Constant",
     "Evaluation",
     "Evaluator",
+    "FusedAdam",
     "Hook",
     "InterruptGuard",
     "LinearSchedule",

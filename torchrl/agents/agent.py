@@ -20,6 +20,7 @@ from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.collectors import Collector, WarmUp
 from torchrl.errors import CheckpointError, ConfigError, explain
+from torchrl.functional import explained_variance
 from torchrl.objectives.keys import MASK
 from torchrl.record import Logger
 
@@ -155,10 +156,10 @@ class Agent:
     def _optimise(self, batch: TensorDict) -> dict[str, float]:
         """Train on a batch; return the metrics to log."""
         with self._measured("optimise"):
-            learner_batch = batch.to(_device_of(self.loss))
+            learner_batch = _on_device_of(self.loss, batch)
             if self.advantage is not None:
                 learner_batch = self.advantage(learner_batch)
-            losses = self.optimise(learner_batch)
+            losses = value_statistics(learner_batch) | self.optimise(learner_batch)
             metrics = {f"loss/{name}": value for name, value in losses.items()} | episode_statistics(batch)
             self.frames += num_valid_frames(batch)
             self._tell("on_optimised", learner_batch, metrics)
@@ -332,11 +333,24 @@ def episode_statistics(batch: TensorDictBase) -> dict[str, float]:
     }
 
 
+def value_statistics(batch: TensorDictBase) -> dict[str, float]:
+    """Explained variance of the collected values in a batch ``[*B, T]``; empty without ``value_target``."""
+    value, target = batch.get("state_value", None), batch.get("value_target", None)
+    if value is None or target is None:
+        return {}
+    mask = batch.get(MASK, None)
+    if mask is not None:
+        value, target = value[mask], target[mask]
+    return {"explained_variance": explained_variance(value, target).item()}
+
+
 def num_valid_frames(batch: TensorDictBase) -> int:
     """Count the rows of a batch ``[*B, T]`` that are no padding."""
     mask = batch.get(MASK, None)
     return batch.numel() if mask is None else int(mask.sum())
 
 
-def _device_of(module: nn.Module) -> torch.device:
-    return next(iter(module.parameters())).device
+def _on_device_of(module: nn.Module, batch: TensorDict) -> TensorDict:
+    """Move a batch to a module's device; a batch that is there already is not copied."""
+    here, there = (next(iter(tensors)).device for tensors in (batch.values(True, True), module.parameters()))
+    return batch if here == there else batch.to(there)

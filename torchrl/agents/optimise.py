@@ -183,7 +183,9 @@ def valid_rows(batch: TensorDictBase, keys: list) -> TensorDict:
         KeyMissing: naming a key the batch lacks, and what would have written it.
     """
     values = {key: read(batch, key, who="MinibatchEpochs") for key in keys if key != MASK}
-    rows = TensorDict(values, batch_size=batch.batch_size).reshape(-1)
+    last = len(batch.batch_size) - 1
+    flat = {key: value.flatten(0, last) for key, value in values.items()}
+    rows = TensorDict(flat, batch_size=[batch.batch_size.numel()])
     mask = batch.get(MASK, None)
     return rows if mask is None else rows[mask.reshape(-1)]
 
@@ -192,11 +194,11 @@ def valid_rows(batch: TensorDictBase, keys: list) -> TensorDict:
 def clip_grad_norm_(parameters: list[torch.Tensor], max_norm: float) -> torch.Tensor:
     """Scale the gradients down to a joint 2-norm of ``max_norm`` if they exceed it; return the norm they had, ``[]``.
 
-    The same as torch's function of that name, without its sorting of tensors by device and type (20 µs a step).
+    As torch's function of that name without its 1e-6 on the norm and its sorting of tensors by device (20 µs a step).
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_(max=1.0))
+    torch._foreach_mul_(gradients, max_norm / norm.clamp(min=max_norm))
     return norm
 
 

@@ -9,17 +9,18 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.envs.base import Env
 from torchrl.errors import SpecError, explain
+from torchrl.unchecked import Row
 
 
-def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[TensorDictBase]) -> TensorDict:
+def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -> TensorDict:
     """Fill one pre-allocated rollout, row by row; return the root to continue from.
 
     Args:
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``.
         root: the root to start from, ``[*B]``.
-        rows: views of a ``[*B, T]`` TensorDict, one per step, with the keys of a transition. Nothing is checked here:
-            see :func:`require_same_layout`.
+        rows: the steps of a ``[*B, T]`` TensorDict with the layout of a transition. Nothing is checked here: see
+            :func:`require_same_layout`.
     """
     for row in rows:
         transition, next_root = env.step_and_reset(policy(root))
@@ -28,20 +29,21 @@ def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[TensorD
     return root
 
 
-def allocate(transition: TensorDictBase, num_steps: int) -> TensorDict:
-    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition."""
+def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, list[Row]]:
+    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and its rows."""
     batch_size = transition.batch_size
     dims = len(batch_size)
-    return transition.apply(
+    batch = transition.apply(
         lambda leaf: leaf.new_zeros((*batch_size, num_steps, *leaf.shape[dims:])),
         batch_size=(*batch_size, num_steps),
     )
+    return batch, [Row(views) for views in batch.unbind(dims)]
 
 
 def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None:
     """Refuse a transition whose keys, shapes, dtypes or devices are not those of the row it would be copied into.
 
-    ``update_`` drops unknown keys, leaves missing ones stale, truncates floats into integers and broadcasts shapes.
+    ``update_`` does not look at unknown keys, truncates floats into integers and broadcasts shapes.
 
     Raises:
         SpecError: naming each difference.

@@ -15,6 +15,7 @@ from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
 from torchrl.seeding import child_seeds
+from torchrl.unchecked import Row
 
 
 class Collector:
@@ -75,7 +76,7 @@ class Collector:
         self._num_steps = frames_per_batch // num_envs
         self._root: TensorDict | None = None
         self._batch: TensorDict | None = None
-        self._rows: tuple[TensorDict, ...] = ()
+        self._rows: list[Row] = []
         self._traj_ids = torch.full(env.batch_size, -1, dtype=torch.int64)
         self._num_trajectories = 0
         if seed is not None:
@@ -101,7 +102,7 @@ class Collector:
             transition, root = self.env.step_and_reset(self._act(self._root))
             if self._batch is None:
                 self._start(transition)
-            require_same_layout(transition, self._rows[0])
+            require_same_layout(transition, self._rows[0].views)
             self._rows[0].update_(transition)
             self._root = collect(self.env, self._act, root, self._rows[1:])
         batch = self._batch.clone()
@@ -175,8 +176,7 @@ class Collector:
                     raise SpecError(explain("Collector", expected=f"{name} with the key {key!r}", got=got))
                 spec.assert_contains(source.get(key), f"{name} {key!r}")
         env.reward_spec.assert_contains(transition.get(("next", "reward")), "reward")
-        self._batch = allocate(transition, self._num_steps)
-        self._rows = self._batch.unbind(len(env.batch_size))
+        self._batch, self._rows = allocate(transition, self._num_steps)
 
     def _facts(self, batch: TensorDict) -> TensorDict:
         """Trajectory ids and policy version of a batch, ``[*B, T]`` each."""

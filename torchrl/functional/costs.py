@@ -121,8 +121,10 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
         ``[]``.
     """
     require_same_shape("explained_variance", value=value, target=target)
-    residual, total = torch.stack([target - value, target]).flatten(1).var(1, correction=0).unbind(0)
-    return torch.where(total > 0, 1 - residual / total, 0)
+    residual, target = (target - value).flatten(), target.flatten()
+    residual, spread = residual - residual.mean(), target - target.mean()
+    total = torch.dot(spread, spread)
+    return torch.where(total > 0, 1 - torch.dot(residual, residual) / total, 0)
 
 
 def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:

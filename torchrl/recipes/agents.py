@@ -6,13 +6,13 @@ from argparse import Namespace
 
 import torch
 
-from torchrl.agents import Anneal, Hook, LinearSchedule, MinibatchEpochs, UpdateNormalizer
+from torchrl.agents import Anneal, FusedAdam, Hook, LinearSchedule, MinibatchEpochs, UpdateNormalizer
 from torchrl.modules import ObservationNormalizer
 from torchrl.objectives import ClipPPOLoss, Loss
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_float, positive_float, positive_int
 
 OPTIMIZERS = {
-    "adam": torch.optim.Adam,
+    "adam": FusedAdam,
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
@@ -85,7 +85,7 @@ def make_optimizer(args: Namespace, loss: Loss) -> torch.optim.Optimizer:
     """Build the optimizer of a loss's trainable parameters."""
     options: dict = {"lr": args.lr, "weight_decay": args.weight_decay}
     if args.optimizer in ("adam", "adamw"):
-        options |= {"eps": ADAM_EPSILON, "fused": True}
+        options["eps"] = ADAM_EPSILON
     return OPTIMIZERS[args.optimizer](loss.trainable_parameters(), **options)
 
 

@@ -96,7 +96,9 @@ class Loss(nn.Module, ABC):
                 raise SpecError(explain(who, expected="at least one valid row", got=f"{MASK} false everywhere"))
         rows = new_tensordict({}, size)
         for key in self.in_keys:
-            value = read(batch, key, who=who).detach()
+            value = read(batch, key, who=who)
+            if value.requires_grad:
+                value = value.detach()
             if mask is not None:
                 value = value[mask]
             if isinstance(key, str):

@@ -12,7 +12,6 @@ from torchrl.functional.costs import (
     approx_kl,
     clip_fraction,
     clipped_policy_objective,
-    explained_variance,
     standardize,
     value_loss,
 )
@@ -28,7 +27,8 @@ class ClipPPOLoss(Loss):
 
     Reads what actor and critic read, the action, its old log-prob ``[*B]``, ``advantage`` and ``value_target``
     ``[*B, 1]`` (and ``state_value`` ``[*B, 1]`` with ``value_clip``). Returns ``loss_objective``, ``loss_critic``,
-    ``loss_entropy``; to be logged: ``approx_kl`` (nats), ``clip_fraction``, ``entropy`` (nats), ``explained_variance``.
+    ``loss_entropy``; to be logged: ``approx_kl`` (nats), ``clip_fraction``, ``entropy`` (nats). The agent logs
+    ``explained_variance`` beside them, once for the whole batch.
 
     Args:
         actor: has ``build(tensordict)``, which returns a distribution with ``log_prob`` and ``entropy``, ``[*B]`` each,
@@ -105,7 +105,6 @@ class ClipPPOLoss(Loss):
             "entropy": entropy.detach(),
             "approx_kl": approx_kl(log_ratio),
             "clip_fraction": clip_fraction(log_ratio, clip_epsilon=self._clip_epsilon),
-            "explained_variance": explained_variance(value.detach(), target),
         }
 
 
