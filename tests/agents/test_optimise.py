@@ -170,7 +170,7 @@ def test_a_call_equals_the_loop_one_would_write():
             losses = theirs.loss(rows[chosen])
             theirs.optimizer.zero_grad()
             (losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]).backward()
-            norm = nn.utils.clip_grad_norm_(theirs.loss.trainable_parameters(), 0.5)
+            norm = clip_grad_norm_(theirs.loss.trainable_parameters(), 0.5)
             theirs.optimizer.step()
             values.append({name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item()})
     assert_equal(ours.loss.state_dict(), theirs.loss.state_dict())

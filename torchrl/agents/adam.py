@@ -8,6 +8,12 @@ import torch
 from torch.optim.adam import adam
 
 
+def _not_to_be_wrapped(step: Callable) -> Callable:
+    """Mark a step so that torch does not put it into a profiler scope, which is half of what is saved here."""
+    step.hooked = True
+    return step
+
+
 class FusedAdam(torch.optim.Adam):
     """Take the steps of ``torch.optim.Adam(fused=True)``, bit for bit, in half the time where the networks are small.
 
@@ -36,6 +42,7 @@ class FusedAdam(torch.optim.Adam):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
+    @_not_to_be_wrapped
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> object:
         """Take one step; parameters without a gradient stay as they are."""
@@ -65,5 +72,3 @@ class FusedAdam(torch.optim.Adam):
                 maximize=False,
             )
         return None
-
-    step.hooked = True  # or torch wraps it in a profiler scope, half of what is saved here
