@@ -48,6 +48,12 @@ class Spy(nn.Module):
         return root
 
 
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_an_episode_counts_however_it_ends(ending):
+    env = SerialEnv(lambda: CountingSimulator(3, ending=ending), 2)
+    assert Evaluator(env, num_episodes=3)(Spy()).lengths.tolist() == [3, 3, 3]
+
+
 @pytest.mark.parametrize("num_envs", [None, 1, 2, 3, 5, 8])
 def test_episode_k_starts_from_seed_k_whatever_the_number_of_slots(num_envs):
     seeds = [4, 1, 9, 2, 5]

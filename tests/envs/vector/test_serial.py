@@ -78,8 +78,9 @@ def test_a_partial_reset_touches_only_its_rows():
     assert root["episode_length"].squeeze(-1).tolist() == [2, 0]
 
 
-def test_step_waits_for_a_reset_of_ended_slots():
-    env = counting(2, length=1)
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_step_waits_for_a_reset_of_ended_slots(ending):
+    env = counting(2, length=1, ending=ending)
     transition = env.step(act(env.reset()))
     assert transition["next", "done"].all()
     with pytest.raises(EnvError, match=r"slots \[0, 1\]"):
@@ -203,3 +204,16 @@ def test_a_state_continues_where_it_was_taken():
     ahead = [env.step_and_reset(act(root))[0]["next", "observation"].clone()]
     root = other.load_state_dict(state)
     assert torch.equal(other.step_and_reset(act(root))[0]["next", "observation"], ahead[0])
+
+
+@pytest.mark.parametrize(("place", "name"), [(1, "reward"), (2, "terminated"), (3, "truncated")])
+def test_a_malformed_result_of_a_step_is_named_with_its_slot(place, name):
+    class Malformed(CountingSimulator):
+        def step(self, action):
+            result = list(super().step(action))
+            result[place] = [result[place]] * 2
+            return tuple(result)
+
+    env = SerialEnv([lambda: CountingSimulator(9), lambda: Malformed(9)])
+    with pytest.raises(EnvError, match=f"{name} of slot 1"):
+        env.step(act(env.reset()))

@@ -137,7 +137,7 @@ class SimulatorWorker:
             self._terminated[:] = terminated
             self._truncated[:] = truncated
         except (ValueError, TypeError) as error:
-            raise self._malformed(rewards, terminated, truncated) from error
+            raise self._malformed({"reward": rewards, "terminated": terminated, "truncated": truncated}) from error
         outcome, root = self.buffers.next, self.root
         np.logical_or(self._terminated, self._truncated, out=self._done)
         np.add(root["episode_return"], outcome["reward"], out=outcome["episode_return"])
@@ -218,13 +218,13 @@ class SimulatorWorker:
             )
         )
 
-    def _malformed(self, rewards: tuple, terminated: tuple, truncated: tuple) -> EnvError:
-        for index, values in enumerate(zip(rewards, terminated, truncated, strict=True)):
-            for name, value in zip(("reward", "terminated", "truncated"), values, strict=True):
+    def _malformed(self, results: dict[str, tuple]) -> EnvError:
+        for name, values in results.items():
+            for index, value in enumerate(values):
                 if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
                     expected = "a float" if name == "reward" else "a bool"
                     return EnvError(explain(f"{name} of {self.slot(index)}", expected=expected, got=repr(value)))
-        return EnvError(f"the rewards {rewards} or flags of a step are malformed.")
+        return EnvError(f"The rewards or flags of a step are malformed: {results}.")
 
 
 class _Leaf:
