@@ -14,7 +14,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --const
 EXTRAS := dev,dm-control,mujoco,plots
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint bench learn clean
+.PHONY: help venv train test lint learn mutate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -39,6 +39,9 @@ lint: $(VENV)/.stamp ## check the style
 
 learn: $(VENV)/.stamp ## run the learning checks (slow: trains to known scores)
 	$(RUN) -m pytest -q tests/learning -m learn --timeout=7200
+
+mutate: $(VENV)/.stamp ## mix up done and terminated one place at a time; the tests must notice each
+	$(RUN) tests/mutate.py
 
 bench: $(VENV)/.stamp ## run every benchmark, each against a plain loop
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(RUN) $$script; done

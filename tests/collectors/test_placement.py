@@ -1,0 +1,63 @@
+"""A policy copy on a device: acts there, writes here, and changes only when told."""
+
+import pytest
+import torch
+
+from torchrl.collectors import Collector, PlacedPolicy
+from torchrl.envs import GymEnv
+from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, set_exploration_type
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
+
+
+def make_policy():
+    torch.manual_seed(0)
+    return ProbabilisticActor(MLP(4, 2), Categorical)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_copy_acts_on_its_device_and_writes_into_the_root_it_was_given(device):
+    policy = make_policy()
+    placed = PlacedPolicy(policy, torch.device(device))
+    assert next(placed.copy.parameters()).device == torch.device(device)
+    root = GymEnv("CartPole-v1", num_envs=3).reset(seed=0)
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        acted, expected = placed(root), policy(root.copy())
+    assert acted is root
+    for key in ("action", "action_log_prob", "logits"):
+        assert acted[key].device.type == "cpu"
+        torch.testing.assert_close(acted[key], expected[key])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_copy_changes_only_by_refresh(device):
+    policy = make_policy()
+    placed = PlacedPolicy(policy, torch.device(device))
+    with torch.no_grad():
+        policy.module.layers[0].weight.add_(1.0)
+    assert not torch.equal(placed.copy.module.layers[0].weight.cpu(), policy.module.layers[0].weight)
+    placed.refresh()
+    assert torch.equal(placed.copy.module.layers[0].weight.cpu(), policy.module.layers[0].weight)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_collector_acts_there_stores_here_and_refreshes_with_the_version(device):
+    policy = make_policy()
+    env = GymEnv("CartPole-v1", num_envs=2)
+    collector = Collector(env, policy, frames_per_batch=8, device=device, storage_device=device, seed=0)
+    batch = collector.collect()
+    assert batch["observation"].device == torch.device(device)
+    with torch.no_grad():
+        policy.module.layers[4].bias.copy_(torch.tensor([100.0, -100.0]))
+    collector.update_policy_weights_()
+    batch = collector.collect()
+    assert batch["action"].sum() == 0 and (batch["collector", "policy_version"] == 1).all()
+
+
+def test_the_policy_itself_acts_where_it_already_is():
+    policy = make_policy()
+    collector = Collector(GymEnv("CartPole-v1"), policy, frames_per_batch=4, device="cpu")
+    assert collector._act is policy
