@@ -1,6 +1,7 @@
 """Every example and config runs with a tiny budget, and a user's mistakes end in one message and status 2."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -68,6 +69,19 @@ def test_a_saved_run_is_evaluated_and_its_configuration_runs_again(tmp_path):
     assert all((networks[0][key] == networks[1][key]).all() for key in networks[0])
 
 
+def test_a_saved_run_goes_on_where_it_stood(tmp_path):
+    config = f"--config={ROOT}/configs/ppo/cartpole.txt"
+    constant = ["--lr_schedule=constant", "--clip_schedule=constant"]  # a line over the run depends on its length
+    assert run(config, "--name=whole", *TINY, *constant, "--total_frames=512", cwd=tmp_path).returncode == 0
+    assert run(config, "--name=half", *TINY, *constant, cwd=tmp_path).returncode == 0
+    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
+    done = run(f"--resume={runs['half']}", "--name=rest", "--total_frames=512", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
+    whole, rest = (load_checkpoint(runs[name] / "last.pt")["networks"]["loss"] for name in ("whole", "rest"))
+    assert all((whole[key] == rest[key]).all() for key in whole)
+
+
 MISTAKES = {
     "unknown flag": (["--gama=0.5"], "--gamma"),
     "abbreviation": (["--gam=0.5"], "--gamma"),
@@ -80,18 +94,34 @@ MISTAKES = {
     "indivisible batch": (["--frames_per_batch=100", "--num_envs=8"], "multiple of the 8 environments"),
     "two clippings": (["--max_grad_value=1"], "max_grad_norm or max_grad_value"),
     "no run to evaluate": (["--evaluate=nowhere"], "nowhere"),
+    "evaluate and resume": (["--evaluate=a", "--resume=b"], "--evaluate and --resume"),
     "wrong type": (["--lr=fast"], "--lr"),
 }
 
 
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("ppo_example", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_users_mistake_ends_in_one_message_and_status_2(mistake, tmp_path):
+def test_a_users_mistake_ends_in_one_message_and_status_2(mistake, example, tmp_path, monkeypatch, capsys):
     flags, names = MISTAKES[mistake]
-    done = run(*flags, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert names in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        example.main(flags)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert names in message and len(message.strip().splitlines()) == 1
     assert not (tmp_path / "ppo_logging").exists()
+
+
+def test_a_mistake_leaves_no_traceback(tmp_path):
+    done = run("--gama=0.5", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 def test_a_checkpoint_cut_short_is_refused(tmp_path):

@@ -16,7 +16,7 @@ TINY = ["--total_frames=512", "--frames_per_batch=512", "--eval_episodes=1", "--
 
 
 def test_there_is_a_block_for_each_of_the_three_ways_in_from_python():
-    assert len(PYTHON_BLOCKS) == 3 and len(COMMANDS) == 3
+    assert len(PYTHON_BLOCKS) == 3 and len(COMMANDS) == 4
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=["object", "parts", "maths"])

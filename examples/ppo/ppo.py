@@ -3,18 +3,20 @@
     python examples/ppo/ppo.py --config=examples/ppo/configs/cartpole.txt
     python examples/ppo/ppo.py --config=examples/ppo/configs/humanoid.txt --frame_skip=2
     python examples/ppo/ppo.py --evaluate=ppo_logging/CartPole-v1_2026-11-20_12-00-00
+    python examples/ppo/ppo.py --resume=ppo_logging/CartPole-v1_2026-11-20_12-00-00 --total_frames=200000
 
 What it shows: one recipe builds each part, in the order in which data flow through them, and an Agent runs them.
 """
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 
-from torchrl.agents import Agent
+from torchrl.agents import LAST, Agent
 from torchrl.devices import checked_device
 from torchrl.recipes import (
     add_collector_arguments,
@@ -41,7 +43,7 @@ from torchrl.recipes import (
     report,
     report_saved,
     save_config,
-    saved_arguments,
+    with_saved_config,
 )
 from torchrl.seeding import named_seeds
 
@@ -88,13 +90,15 @@ def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
     with exit_on_mistake():
         parser = make_ppo_parser()
-        args = parser.parse_args(flags)
-        if args.evaluate:
-            evaluate(saved_arguments(parser, args), Path(args.evaluate))
-            return
+        args = with_saved_config(parser, sys.argv[1:] if flags is None else flags)
         torch.set_num_threads(args.num_threads)
         reporter = make_reporter(args)
         agent = make_ppo_agent(args)
+        if args.evaluate:
+            report_saved(agent, reporter, Path(args.evaluate))
+            return
+        if args.resume:
+            agent.load(Path(args.resume) / LAST)
         agent.folder = make_run_folder("ppo", args)
         agent.logger = make_logger(agent.folder)
         save_config(args, agent.folder / "config.txt")
@@ -102,12 +106,6 @@ def main(flags: list[str] | None = None) -> None:
     with agent.logger:
         agent.train()
     report(args, agent, reporter)
-
-
-def evaluate(args: Namespace, folder: Path) -> None:
-    """Print what the checkpoints of a run reach."""
-    torch.set_num_threads(args.num_threads)
-    report_saved(make_ppo_agent(args), make_reporter(args), folder)
 
 
 if __name__ == "__main__":

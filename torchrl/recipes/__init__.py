@@ -16,7 +16,7 @@ from torchrl.recipes.record import (
     make_run_folder,
     report,
     report_saved,
-    saved_arguments,
+    with_saved_config,
 )
 
 __all__ = [
@@ -49,6 +49,6 @@ __all__ = [
     "report",
     "report_saved",
     "save_config",
-    "saved_arguments",
     "task_name",
+    "with_saved_config",
 ]

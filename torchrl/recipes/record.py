@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from torchrl.agents import (
@@ -46,6 +47,9 @@ def add_record_arguments(parser: ConfigParser) -> None:
     group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
     group.add_switch("--progress_bar", default=True, help="show a progress bar")
     group.add_argument("--evaluate", metavar="RUN", help="train nothing: evaluate the run saved in this folder")
+    group.add_argument(
+        "--resume", metavar="RUN", help="go on with the run saved in this folder, in a folder of its own"
+    )
 
 
 def make_run_folder(algorithm: str, args: Namespace) -> Path:
@@ -90,22 +94,25 @@ def make_record_hooks(args: Namespace) -> list[Hook]:
     return hooks
 
 
-def saved_arguments(parser: ConfigParser, args: Namespace) -> Namespace:
-    """Return the flags of the run that ``--evaluate`` names; ``--eval_episodes`` and ``--device`` may be given anew.
+def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
+    """Parse flags; where ``--evaluate`` or ``--resume`` names a run, its configuration stands below the other flags.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or both are given, or one of them and ``--config``.
     """
-    path = Path(args.evaluate) / CONFIG
+    args = parser.parse_args(flags)
+    named = [name for name in ("evaluate", "resume", "config") if getattr(args, name)]
+    if named in ([], ["config"]):
+        return args
+    if len(named) > 1:
+        raise ConfigError(
+            explain(f"--{named[0]}", expected="it alone", got=" and ".join(f"--{name}" for name in named))
+        )
+    folder = getattr(args, named[0])
+    path = Path(folder) / CONFIG
     if not path.is_file():
-        raise ConfigError(explain("--evaluate", expected="the folder of a run", got=f"no {path}"))
-    saved = load_config(parser, path)
-    defaults = parser.parse_args([])
-    for name in ("eval_episodes", "device", "num_threads"):
-        if getattr(args, name) != getattr(defaults, name):
-            setattr(saved, name, getattr(args, name))
-    saved.evaluate = args.evaluate
-    return saved
+        raise ConfigError(explain(f"--{named[0]}", expected="the folder of a run", got=f"no {path}"))
+    return load_config(parser, path, flags)
 
 
 def report_saved(agent: Agent, reporter: Evaluator, folder: Path) -> dict[str, Evaluation]:
