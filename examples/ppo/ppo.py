@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from torchrl.agents import LAST, Agent
+from torchrl.agents import Agent
 from torchrl.devices import checked_device
 from torchrl.recipes import (
     add_collector_arguments,
@@ -42,7 +42,7 @@ from torchrl.recipes import (
     make_schedules,
     report,
     report_saved,
-    save_config,
+    resume,
     with_saved_config,
 )
 from torchrl.seeding import named_seeds
@@ -71,8 +71,8 @@ def make_ppo_agent(args: Namespace) -> Agent:
     device = checked_device(args.device)
     generator = torch.Generator().manual_seed(seeds["policy"])
     networks = make_actor_critic(args, env, seed=seeds["weights"], generator=generator)
+    loss = make_ppo_loss(args, networks).to(device)  # first: it moves the networks, from which the collector copies
     collector = make_collector(args, env, networks.actor, seed=seeds["environment"])
-    loss = make_ppo_loss(args, networks).to(device)
     optimise = make_optimise(args, loss, seed=seeds["minibatches"])
 
     agent = Agent(
@@ -89,23 +89,21 @@ def make_ppo_agent(args: Namespace) -> Agent:
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
     with exit_on_mistake():
-        parser = make_ppo_parser()
-        args = with_saved_config(parser, sys.argv[1:] if flags is None else flags)
+        args = with_saved_config(make_ppo_parser(), sys.argv[1:] if flags is None else flags)
         torch.set_num_threads(args.num_threads)
         reporter = make_reporter(args)
         agent = make_ppo_agent(args)
         if args.evaluate:
             report_saved(agent, reporter, Path(args.evaluate))
             return
-        if args.resume:
-            agent.load(Path(args.resume) / LAST)
         agent.folder = make_run_folder("ppo", args)
         agent.logger = make_logger(agent.folder)
-        save_config(args, agent.folder / "config.txt")
-    announce(args, agent.folder)
-    with agent.logger:
-        agent.train()
-    report(args, agent, reporter)
+        if args.resume:
+            resume(args, agent)
+        announce(args, agent.folder)
+        with agent.logger:
+            agent.train()
+        report(args, agent, reporter)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from torchrl.collectors import Collector, PlacedPolicy
+from torchrl.collectors import Collector, PlacedPolicy, WarmUp
+from torchrl.collectors.placement import placed
 from torchrl.envs import GymEnv
+from torchrl.errors import ConfigError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, set_exploration_type
 
 DEVICES = [
@@ -61,3 +63,35 @@ def test_the_policy_itself_acts_where_it_already_is():
     policy = make_policy()
     collector = Collector(GymEnv("CartPole-v1"), policy, frames_per_batch=4, device="cpu")
     assert collector._act is policy
+
+
+class Drawing(torch.nn.Module):
+    """Acts at random wherever it lives, with a generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, root):
+        return root.set("action", torch.randint(2, root.batch_size, generator=self.generator))
+
+
+def test_the_copy_draws_from_the_policys_own_generator():
+    policy = Drawing()
+    assert PlacedPolicy(policy, torch.device("cpu")).copy.generator is policy.generator
+
+
+def test_what_cannot_be_moved_is_refused():
+    with pytest.raises(ConfigError, match="one of cpu"):
+        placed(make_policy(), "cuda:63", torch.device("cpu"))
+    assert placed(len, "cpu", torch.device("cpu")) is len
+
+
+def test_a_warm_up_ends_in_the_copy_too():
+    env = GymEnv("CartPole-v1", num_envs=2)
+    placed_policy = PlacedPolicy(WarmUp(make_policy(), env.action_spec, 4), torch.device("cpu"))
+    for _ in range(3):
+        placed_policy(env.reset())
+        placed_policy.refresh()
+    assert placed_policy.copy.frames_acted == 4

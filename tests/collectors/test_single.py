@@ -221,3 +221,87 @@ def test_where_the_environment_cannot_be_saved_new_episodes_start_and_it_says_so
         collector.load_state_dict(state)
     batch = collector.collect()
     assert batch["is_init"][:, 0].all() and batch["collector", "traj_ids"].min() > 1
+
+
+class FailsOnce(CountingSimulator):
+    """Raises once, in its fifth step."""
+
+    calls = 0
+
+    def step(self, action):
+        type(self).calls += 1
+        if self.calls == 5:
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+def test_after_an_exception_new_episodes_start_and_nothing_is_joined_wrongly():
+    FailsOnce.calls = 0
+    env = SerialEnv([lambda: CountingSimulator(length=50), lambda: FailsOnce(length=50)])
+    collector = Collector(env, Policy(), frames_per_batch=6)
+    first = collector.collect()
+    with pytest.raises(KeyboardInterrupt):
+        collector.collect()
+    batch = collector.collect()
+    assert batch["is_init"][:, 0].all() and batch["observation"].squeeze(-1).tolist() == [[0, 1, 2]] * 2
+    assert batch["collector", "traj_ids"].min() > first["collector", "traj_ids"].max()
+
+
+class NaNReset(CountingSimulator):
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return (observation * float("nan") if self.episode == 1 else observation), info
+
+
+def test_a_nan_after_a_reset_is_found_and_later_trajectory_ids_are_right():
+    collector = Collector(SerialEnv(lambda: NaNReset(length=2)), Policy(), frames_per_batch=4)
+    with pytest.raises(NonFiniteError, match=r"key 'observation'.*at step 2"):
+        collector.collect()
+    assert collector.collect()["collector", "traj_ids"].min() >= 0
+
+
+def test_state_that_is_written_only_under_next_is_named_in_the_first_batch():
+    policy = Policy([(("next", "state"), torch.zeros(1))])
+    with pytest.raises(SpecError, match="'state' is new.*goes into the root, too"):
+        Collector(counting(9), policy, frames_per_batch=3).collect()
+
+
+def test_a_policy_that_returns_nothing_is_named():
+    with pytest.raises(SpecError, match="policy: expected a TensorDict, got NoneType"):
+        Collector(counting(9), lambda root: None, frames_per_batch=3).collect()
+
+
+def test_a_seed_repeats_random_actions_too():
+    def actions():
+        return Collector(GymEnv("CartPole-v1", num_envs=2), frames_per_batch=20, seed=3).collect()["action"]
+
+    assert torch.equal(actions(), actions())
+
+
+def test_a_state_taken_before_the_first_batch_keeps_the_seed():
+    def make():
+        return Collector(GymEnv("CartPole-v1", num_envs=2), Policy(), frames_per_batch=8, seed=4)
+
+    expected = make().collect()
+    other = make()
+    other.load_state_dict(make().state_dict())
+    assert torch.equal(other.collect()["observation"], expected["observation"])
+
+
+class Bare:
+    """The least that is a simulator."""
+
+    observation_space, action_space = CountingSimulator().observation_space, CountingSimulator().action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        return self.observation_space.sample() * 0, 0.0, False, False, {}
+
+
+def test_a_duck_typed_simulator_is_collected_from_and_says_that_it_cannot_be_saved():
+    collector = Collector(SerialEnv(Bare, 2), Policy(), frames_per_batch=4)
+    collector.collect()
+    assert "Bare" in collector.state_dict()["env_error"]
+    collector.shutdown()

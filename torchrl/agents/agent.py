@@ -104,7 +104,7 @@ class Agent:
     def train(self) -> None:
         """Train until the collector's ``total_frames``, :meth:`stop` or Ctrl-C; a second Ctrl-C raises at once.
 
-        An error leaves ``last.pt`` with the agent as it was before the batch that failed, and says so.
+        An error leaves ``last.pt`` with what was trained before it, and says so.
         """
         self._is_stopping = False
         with InterruptGuard() as self._interrupt:
@@ -304,7 +304,7 @@ class Agent:
         except Exception as second:  # the first error is the one to be seen
             error.add_note(f"The agent could not be saved either: {second}")
         else:
-            error.add_note(f"The agent as it was before this batch is saved in {self.folder / LAST}.")
+            error.add_note(f"The agent as it stands after {self.frames:,} frames is saved in {self.folder / LAST}.")
 
     def _tell(self, point: str, *arguments: object) -> None:
         for hook in self.hooks:

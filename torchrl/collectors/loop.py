@@ -63,7 +63,7 @@ def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None
             "Collector",
             expected="every transition with the keys, shapes, dtypes and devices of the first one",
             got="; ".join(sorted(differences)),
-            hint="Write the same entries at every step; for another policy make a new Collector.",
+            hint="Write the same entries at every step; state that goes under 'next' goes into the root, too.",
         )
     )
 

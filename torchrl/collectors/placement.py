@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from torchrl.devices import checked_device
+from torchrl.errors import ConfigError, explain
+
 
 class PlacedPolicy:
-    """Act with a copy of a policy that lives on ``device``, on roots that live on the CPU.
+    """Act with a copy of a policy that lives on ``device``, on roots that may live elsewhere.
+
+    The copy draws from the policy's own generators, so that a checkpoint of the policy holds them.
 
     Args:
         policy: the policy being trained; its copy here changes only through :meth:`refresh`.
@@ -20,16 +26,52 @@ class PlacedPolicy:
     def __init__(self, policy: nn.Module, device: torch.device) -> None:
         self.source = policy
         self.device = device
-        self.copy = copy.deepcopy(policy).to(device)
+        shared = {id(generator): generator for generator in _generators(policy)}
+        self.copy = copy.deepcopy(policy, shared).to(device)
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
         """Act on a root, ``[*B]``; what the policy wrote comes back to the root's device, in the container given."""
         acted = self.copy(root.to(self.device))
         return root.update(acted.to(_device_of(root)))
 
+    @torch.no_grad()
     def refresh(self) -> None:
         """Copy parameters and buffers (exploration and statistics included) from the trained policy."""
-        self.copy.load_state_dict(self.source.state_dict())
+        for mine, theirs in zip(_tensors(self.copy), _tensors(self.source), strict=True):
+            mine.copy_(theirs)
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _generators(module: nn.Module) -> list[torch.Generator]:
+    values = [value for part in module.modules() for value in vars(part).values()]
+    return [value for value in values if isinstance(value, torch.Generator)]
+
+
+def placed(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
+    """Return what acts on roots of device ``home``: the policy itself where it can, or a copy on ``device``.
+
+    Args:
+        policy: maps a root to the same root with ``action``.
+        device: where it shall act; None leaves it where it is.
+        home: where roots live.
+
+    Raises:
+        ConfigError: the device is absent, or the policy is no module and cannot be moved.
+    """
+    if device is None:
+        return policy
+    device = checked_device(device)
+    if not isinstance(policy, nn.Module):
+        if device == home:
+            return policy
+        got = f"a {type(policy).__name__}"
+        raise ConfigError(explain("Collector", expected=f"a torch module, to act on {device}", got=got))
+    if device == home and all(tensor.device == device for tensor in _tensors(policy)):
+        return policy
+    return PlacedPolicy(policy, device)
 
 
 def _device_of(root: TensorDict) -> torch.device:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
-from tensordict import TensorDict
-from torch import nn
+from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.loop import allocate, collect, require_same_layout
-from torchrl.collectors.placement import PlacedPolicy
+from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
-from torchrl.seeding import child_seeds
+from torchrl.seeding import named_seeds
 from torchrl.unchecked import Row
 
 
@@ -54,7 +54,7 @@ class Collector:
         postproc: Callable[[TensorDict], TensorDict] | None = None,
     ) -> None:
         num_envs = env.batch_size.numel()
-        if frames_per_batch < 1 or frames_per_batch % num_envs:
+        if not isinstance(frames_per_batch, Integral) or frames_per_batch < 1 or frames_per_batch % num_envs:
             raise ConfigError(
                 explain(
                     "frames_per_batch",
@@ -64,14 +64,14 @@ class Collector:
                 )
             )
         self.env = env
-        self.policy = RandomPolicy(env.action_spec) if policy is None else policy
+        self.policy = _random_policy(env, seed) if policy is None else policy
         self.frames_per_batch = frames_per_batch
         self.total_frames = total_frames
         self.storage_device = None if storage_device is None else torch.device(storage_device)
         self.postproc = postproc
         self.frames = 0
         self.policy_version = 0
-        self._act = _placed(self.policy, device)
+        self._act = placed(self.policy, device, env.device)
         self._seed = seed
         self._num_steps = frames_per_batch // num_envs
         self._root: TensorDict | None = None
@@ -95,18 +95,18 @@ class Collector:
             SpecError: a transition does not have the layout of the first, or the first does not fit the specs.
             NonFiniteError: a reward or observation is NaN or infinite.
         """
-        if self._root is None:
-            self._root = self.env.reset()
+        root, self._root = self._root, None  # an exception leaves none: new episodes start, nothing is joined wrongly
+        if root is None:
+            root = self.env.reset()
         kind = exploration_type()
         with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
-            transition, root = self.env.step_and_reset(self._act(self._root))
-            if self._batch is None:
-                self._start(transition)
-            require_same_layout(transition, self._rows[0].views)
-            self._rows[0].update_(transition)
-            self._root = collect(self.env, self._act, root, self._rows[1:])
+            num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
+            for index in range(num_checked):
+                root = self._checked_step(root, index)
+            root = collect(self.env, self._act, root, self._rows[num_checked:])
         batch = self._batch.clone()
-        require_finite(batch, len(self.env.batch_size))
+        require_finite(batch, self.env)
+        self._root = root
         self.frames += self.frames_per_batch
         batch.set("collector", self._facts(batch))
         if self.storage_device is not None:
@@ -156,8 +156,11 @@ class Collector:
         if state["env"] is None:
             warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=2)
             if self._seed is not None:  # not the episodes the run began with
-                self.env.set_seed(child_seeds(self._seed, self.policy_version + 2)[-1])
+                stream = f"resumed at {self.frames}"
+                self.env.set_seed(named_seeds(self._seed, stream)[stream])
             self._root = None
+            return
+        if state["root"] is None and not self.frames:  # nothing had begun: the seed still waits for the first reset
             return
         self.env.load_state_dict(state["env"])
         self._root = None if state["root"] is None else TensorDict(state["root"], batch_size=self.env.batch_size)
@@ -165,6 +168,19 @@ class Collector:
     def shutdown(self) -> None:
         """Close the environment; may be called twice."""
         self.env.close()
+
+    def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
+        """Fill one row with a transition that was held against the rows' layout; return the next root."""
+        acted = self._act(root)
+        if not isinstance(acted, TensorDictBase):
+            hint = "A policy writes into the TensorDict it was given and returns it."
+            raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
+        transition, root = self.env.step_and_reset(acted)
+        if self._batch is None:
+            self._start(transition)
+        require_same_layout(transition, self._rows[index].views)
+        self._rows[index].update_(transition)
+        return root
 
     def _start(self, transition: TensorDict) -> None:
         """Make the rows after the first transition, once it was held against the specs."""
@@ -191,23 +207,26 @@ class Collector:
         return TensorDict({"traj_ids": ids, "policy_version": version}, batch_size=batch.batch_size)
 
 
-def require_finite(batch: TensorDict, time_dim: int) -> None:
-    """Refuse a batch with a NaN or infinite reward or observation.
+def require_finite(batch: TensorDict, env: Env) -> None:
+    """Refuse a batch ``[*B, T]`` with a NaN or infinite reward or observation, after a reset or a step.
 
     Raises:
         NonFiniteError: naming the key and the first environment and step where it happened.
     """
-    for key, value in batch.get("next").items(include_nested=True, leaves_only=True):
+    time_dim = len(env.batch_size)
+    outcome = batch.get("next").items(include_nested=True, leaves_only=True)
+    values = [(("next", key), value) for key, value in outcome]
+    values += [(key, batch.get(key)) for key, _ in env.observation_spec.leaves()]
+    for key, value in values:
         if not value.is_floating_point() or torch.isfinite(value.sum()):
             continue
         bad = ~torch.isfinite(value)
         if not bool(bad.any()):  # the sum of finite numbers overflowed
             continue
         place = bad.nonzero()[0].tolist()
-        name = key if isinstance(key, str) else "/".join(key)
         raise NonFiniteError(
             explain(
-                f"Collector, key 'next/{name}'",
+                f"Collector, key {_spelled(key)!r}",
                 expected="finite numbers",
                 got=f"{value[tuple(place)].item()} in environment {place[:time_dim]} at step {place[time_dim]}",
                 hint="The batch was not handed out; look at the simulator, or at the action it was given.",
@@ -215,11 +234,10 @@ def require_finite(batch: TensorDict, time_dim: int) -> None:
         )
 
 
-def _placed(policy: Callable, device: torch.device | str | None) -> Callable:
-    if device is None or not isinstance(policy, nn.Module):
-        return policy
-    device = torch.device(device)
-    tensors = [*policy.parameters(), *policy.buffers()]
-    if all(tensor.device == device for tensor in tensors):
-        return policy
-    return PlacedPolicy(policy, device)
+def _spelled(key: str | tuple) -> str:
+    return key if isinstance(key, str) else "/".join(_spelled(part) for part in key)
+
+
+def _random_policy(env: Env, seed: int | None) -> RandomPolicy:
+    generator = None if seed is None else torch.Generator().manual_seed(named_seeds(seed, "actions")["actions"])
+    return RandomPolicy(env.action_spec, generator=generator)

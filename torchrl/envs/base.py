@@ -10,8 +10,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
-from torchrl.envs.stepping import carry_written
-from torchrl.errors import KeyMissing, SpecError, explain
+from torchrl.envs.stepping import carry_written, keep_missing
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.seeding import child_seeds
 from torchrl.unchecked import put
 
@@ -69,6 +69,8 @@ class Env(ABC):
     def reset(self, mask: torch.Tensor | None = None, *, seed: Seed = None, options: dict | None = None) -> TensorDict:
         """Restart all rows, or those of ``mask``, and return the root to act on.
 
+        The root holds what the environment writes. State that a policy carries is kept by :meth:`step_and_reset` only.
+
         Args:
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row restarts; None restarts all.
             seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None goes on
@@ -80,8 +82,9 @@ class Env(ABC):
         """
         if mask is not None:
             mask = self._checked_mask(mask)
-        if seed is None:
-            seed, self._pending_seed = self._pending_seed, None
+        if mask is None:  # a seed that was set waits for a reset of all rows; one given here replaces it
+            pending, self._pending_seed = self._pending_seed, None
+            seed = pending if seed is None else seed
         return self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
 
     def step(self, tensordict: TensorDictBase) -> TensorDict:
@@ -104,8 +107,7 @@ class Env(ABC):
             return transition, root
         outcome = transition.get("next")
         fresh = self._reset(outcome.get("done").squeeze(-1), seeds=None, options=None)
-        for key in root.keys() - fresh.keys():  # carried policy state
-            put(fresh, key, root.get(key))
+        keep_missing(fresh, root)
         return transition, fresh
 
     def _transition(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
@@ -128,6 +130,8 @@ class Env(ABC):
         Returns:
             The transitions, ``[*B, T]``, the caller's own.
         """
+        if num_steps < 1:
+            raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
         policy = self._act_at_random if policy is None else policy
         root = self.reset()
         steps = []
@@ -141,7 +145,7 @@ class Env(ABC):
         return torch.stack(steps, dim=len(self.batch_size))
 
     def set_seed(self, seed: int) -> None:
-        """Seed every row's stream from one integer; takes effect at the next :meth:`reset`."""
+        """Seed every row's stream from one integer; takes effect at the next :meth:`reset` of all rows."""
         child_seeds(seed, 1)  # refuses a bad seed here, not at the reset
         self._pending_seed = seed
         self._generator.manual_seed(seed)

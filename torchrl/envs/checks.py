@@ -16,7 +16,7 @@ FLAGS = ("terminated", "truncated", "done")
 def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
     """Act at random for ``num_steps`` steps, twice from the same seed, and hold every transition against the contract.
 
-    Checks keys, shapes and dtypes; that observations, rewards and actions lie in their specs and are finite; that
+    Checks keys, shapes and dtypes; that observations and rewards lie in their specs and are finite; that
     ``done`` is ``terminated or truncated``; that the next root carries what ``next`` held, and a fresh episode where
     a row ended; that
     ``is_init`` is true exactly on first rows; and that a seed repeats the whole run.

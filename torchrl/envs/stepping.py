@@ -22,12 +22,27 @@ def carry_written(written: TensorDictBase, next_: TensorDict, root: TensorDict) 
         next_: the environment's outcome, ``[*B]``; the entries are added to it.
         root: the next root, ``[*B]``; so are they here.
     """
-    ended = next_.get("done")
+    _join(written, next_, root, next_.get("done"))
+
+
+def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
+    """Put into a fresh root what only the old one holds: policy state that was carried, at any level."""
+    for key, value in root.items():
+        mine = fresh.get(key, None)
+        if mine is None:
+            put(fresh, key, value)
+        elif isinstance(mine, TensorDictBase):
+            keep_missing(mine, value)
+
+
+def _join(written: TensorDictBase, next_: TensorDict, root: TensorDict, ended: torch.Tensor) -> None:
     for key, value in written.items():
-        if key in next_.keys() or key in NOT_CARRIED:
-            continue
-        put(next_, key, value)
-        put(root, key, _zero_where(ended, value))
+        mine = next_.get(key, None)
+        if isinstance(mine, TensorDictBase) and isinstance(value, TensorDictBase):
+            _join(value, mine, root.get(key), ended)
+        elif mine is None:
+            put(next_, key, value)
+            put(root, key, _zero_where(ended, value))
 
 
 def _zero_where(ended: torch.Tensor, value: torch.Tensor | TensorDictBase) -> torch.Tensor | TensorDictBase:

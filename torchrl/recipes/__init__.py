@@ -16,6 +16,7 @@ from torchrl.recipes.record import (
     make_run_folder,
     report,
     report_saved,
+    resume,
     with_saved_config,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "make_schedules",
     "report",
     "report_saved",
+    "resume",
     "save_config",
     "task_name",
     "with_saved_config",

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import configargparse
 
-from torchrl.errors import CheckpointError, ConfigError, EnvError, MissingExtraError, explain, nearest
+from torchrl.errors import ConfigError, TorchRLError, explain, nearest
 from torchrl.files import written_whole
 from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
 
@@ -296,15 +296,16 @@ def load_config(parser: ConfigParser, path: str | os.PathLike, flags: Sequence[s
 
 @contextmanager
 def exit_on_mistake() -> Iterator[None]:
-    """Turn a user's mistake in the block into one message on stderr and exit status 2, without a traceback.
+    """Turn what the library refuses in the block into one message on stderr and exit status 2, without a traceback.
 
-    Mistakes are a wrong flag, file, environment or checkpoint, and a missing extra. Other exceptions are defects and
-    pass.
+    That is a wrong flag, file, environment or checkpoint, a missing extra, a loss that became NaN: whatever is raised
+    on purpose and says what to do. Other exceptions are defects and pass.
     """
     try:
         yield
-    except (ConfigError, MissingExtraError, EnvError, CheckpointError) as mistake:
-        print(f"{Path(sys.argv[0]).name}: {mistake}", file=sys.stderr)
+    except TorchRLError as mistake:
+        notes = " ".join(getattr(mistake, "__notes__", []))
+        print(f"{Path(sys.argv[0]).name}: {mistake} {notes}".rstrip(), file=sys.stderr)
         raise SystemExit(2) from mistake
 
 

@@ -10,8 +10,9 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
+from torchrl.data.specs import Bounded
 from torchrl.data.specs import Categorical as CategoricalSpec
-from torchrl.data.specs import Composite
+from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
@@ -124,10 +125,13 @@ def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> Acto
 
 def _num_features(env: Env) -> int:
     spec = env.observation_spec.get("observation")
-    if spec is None or isinstance(spec, Composite) or len(spec.shape) != len(env.batch_size) + 1:
+    is_vector = isinstance(spec, LeafSpec) and len(spec.shape) == len(env.batch_size) + 1
+    if not is_vector or not spec.dtype.is_floating_point:
         hint = "Networks for other observations are composed in Python."
         raise ConfigError(
-            explain("networks", expected="one vector under 'observation'", got=env.observation_spec, hint=hint)
+            explain(
+                "networks", expected="one vector of floats under 'observation'", got=env.observation_spec, hint=hint
+            )
         )
     return spec.shape[-1]
 
@@ -137,10 +141,14 @@ def _action_head(args: Namespace, env: Env) -> tuple[int, nn.Module | None, Call
     spec = env.action_spec
     if isinstance(spec, CategoricalSpec):
         return spec.n, None, Categorical
+    if not isinstance(spec, LeafSpec) or not spec.dtype.is_floating_point or len(spec.shape) != len(env.batch_size) + 1:
+        raise ConfigError(explain("networks", expected="one discrete action or one vector of floats", got=spec))
     num_actions = spec.shape[-1]
     head = NormalHead(num_actions, init_log_std=args.init_log_std)
     if args.distribution == "normal":
         return num_actions, head, Normal
+    if not isinstance(spec, Bounded):
+        raise ConfigError(explain("--distribution=tanh_normal", expected="bounded actions", got=spec))
     row = spec[(0,) * len(env.batch_size)]
     return num_actions, head, TanhNormal.within(row.low, row.high)
 

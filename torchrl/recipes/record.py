@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,7 +21,15 @@ from torchrl.agents import (
     write_summary,
 )
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
-from torchrl.recipes.config import ConfigParser, default_of, load_config, non_negative_int, positive_int, real
+from torchrl.recipes.config import (
+    ConfigParser,
+    default_of,
+    load_config,
+    non_negative_int,
+    positive_int,
+    real,
+    save_config,
+)
 from torchrl.recipes.envs import make_env, task_name
 from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve
 from torchrl.seeding import named_seeds
@@ -53,16 +62,39 @@ def add_record_arguments(parser: ConfigParser) -> None:
 
 
 def make_run_folder(algorithm: str, args: Namespace) -> Path:
-    """Make ``<algorithm>_logging/<name>_<date>/`` below the current folder; never one that exists."""
+    """Make ``<algorithm>_logging/<name>_<date>/`` below the current folder, never one that exists, with ``config.txt``.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
     stem = f"{args.name or task_name(args)}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
         folder = Path(f"{algorithm}_logging") / f"{stem}{suffix}"
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
+        except OSError as error:
+            if folder.is_dir():
+                continue
+            raise ConfigError(explain("--name", expected="a folder that can be made", got=str(error))) from error
+        settings = {key: value for key, value in vars(args).items() if key not in ("evaluate", "resume")}
+        save_config(Namespace(**settings), folder / CONFIG, comment=f"{algorithm} on {task_name(args)}")
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
+
+
+def resume(args: Namespace, agent: Agent) -> None:
+    """Let an agent go on from the run that ``--resume`` names, with the learning rate and decay of the flags.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or it does not fit the flags.
+    """
+    folder = Path(args.resume)
+    agent.load(folder / LAST)
+    agent.configuration = vars(args)
+    for group in agent.optimizer.param_groups:
+        group |= {"lr": args.lr, "weight_decay": args.weight_decay}
+    if (folder / BEST).is_file():
+        shutil.copyfile(folder / BEST, agent.folder / BEST)
 
 
 def make_logger(folder: Path) -> Logger:
@@ -101,7 +133,7 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
         ConfigError: the folder holds no run, or both are given, or one of them and ``--config``.
     """
     args = parser.parse_args(flags)
-    named = [name for name in ("evaluate", "resume", "config") if getattr(args, name)]
+    named = [name for name in ("evaluate", "resume", "config") if getattr(args, name) is not None]
     if named in ([], ["config"]):
         return args
     if len(named) > 1:
@@ -137,14 +169,16 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
     folder = agent.folder
     summary = summarise(agent, reporter, seed=args.seed)
     write_summary(folder / SUMMARY, summary)
+    has_best = (folder / BEST).is_file()
+    best = f" (best checkpoint: {summary['best_eval_return_mean']:.1f})" if has_best else ""
     print(
         f"{task_name(args)}: evaluation return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} "
-        f"over {args.eval_episodes} episodes (best checkpoint: {summary['best_eval_return_mean']:.1f})\n"
+        f"over {args.eval_episodes} episodes{best}\n"
         f"{summary['frames']:,} frames{_simulator_steps(args, summary['frames'])} in {summary['seconds']:.1f} s "
         f"(collecting {summary['collect_seconds']:.1f}, optimising {summary['optimise_seconds']:.1f}, "
         f"evaluating {summary['evaluate_seconds']:.1f}): {summary['fps']:,.0f} frames per second\n"
         f"logs:        {folder}  (tensorboard --logdir {folder.parent})\n"
-        f"checkpoints: {folder / LAST}, {folder / BEST}"
+        f"checkpoints: {', '.join(str(folder / name) for name in (LAST, BEST) if (folder / name).is_file())}"
     )
     try:
         learning_curve(folder / PROGRESS, folder / CURVE, title=task_name(args))

@@ -162,7 +162,7 @@ def test_words_are_no_observation():
 
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "dm_control.suite", None)
-    with pytest.raises(MissingExtraError, match=r"\.\[dm_control\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[dm-control\]"):
         DMControlSimulator("cheetah", "run")
 
 

@@ -110,7 +110,11 @@ class TestNoopReset:
         with pytest.raises(ConfigError, match="a noop_action in Discrete"):
             NoopReset(CountingSimulator(), 3, 2)
         with pytest.raises(ConfigError, match="a noop_action in Box"):
-            NoopReset(ActionEchoSimulator(), 3)
+            NoopReset(ActionEchoSimulator(), 3, 5)
+
+    def test_a_number_stands_for_every_entry_of_a_box(self):
+        simulator = NoopReset(ActionEchoSimulator(2), 1, 0.5)
+        assert simulator.reset(seed=0)[0].tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("wrapper", [FrameSkip, TimeLimit, NoopReset])

@@ -1,7 +1,9 @@
 """The serial back end on the counting simulator, where every tensor can be written by hand."""
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from tensordict import TensorDict
 
 from fakes import ActionEchoSimulator, CountingSimulator
@@ -217,3 +219,89 @@ def test_a_malformed_result_of_a_step_is_named_with_its_slot(place, name):
     env = SerialEnv([lambda: CountingSimulator(9), lambda: Malformed(9)])
     with pytest.raises(EnvError, match=f"{name} of slot 1"):
         env.step(act(env.reset()))
+
+
+class Folders(CountingSimulator):
+    """Observations in a folder."""
+
+    def __init__(self, missing=False):
+        super().__init__(2)
+        inner = self.observation_space
+        self.observation_space = spaces.Dict({"agent": spaces.Dict({"x": inner})})
+        self.missing = missing
+
+    def _observation(self):
+        x = np.full((1,), self.num_steps, np.float32)
+        return {"agent": {"x": x}} if not (self.missing and self.num_steps) else {"agent": {"y": x}}
+
+
+def test_policy_state_beside_observations_in_a_folder_is_carried():
+    env = SerialEnv(Folders, 2)
+
+    def policy(root):
+        root.set(("next", "agent", "h"), root.get(("agent", "h"), torch.zeros(2, 1)) + 1)
+        return act(root)
+
+    root, seen = env.reset(), []
+    for _ in range(3):
+        transition, root = env.step_and_reset(policy(root))
+        assert torch.equal(
+            root["agent", "x"], torch.where(transition["next", "done"], 0, transition["next", "agent", "x"])
+        )
+        seen.append(root["agent", "h"].squeeze(-1).tolist())
+    assert seen == [[1, 1], [0, 0], [1, 1]]
+
+
+def test_a_missing_key_of_an_observation_is_named_with_its_slot():
+    env = SerialEnv([Folders, lambda: Folders(missing=True)])
+    with pytest.raises(EnvError, match=r"observation of slot 1: expected the key 'agent/x', got \['y'\]"):
+        env.step(act(env.reset()))
+
+
+@pytest.mark.parametrize("name", ["reward", "next", "is_init", "episode_return"])
+def test_an_observation_under_a_name_of_the_environment_is_refused(name):
+    class Colliding(CountingSimulator):
+        def __init__(self):
+            super().__init__(2)
+            self.observation_space = spaces.Dict({name: self.observation_space})
+
+    with pytest.raises(EnvError, match=name):
+        SerialEnv(Colliding)
+
+
+def test_a_float_where_an_index_is_due_is_refused():
+    class Half(CountingSimulator):
+        def __init__(self):
+            super().__init__(3)
+            self.observation_space = spaces.Discrete(5)
+
+        def _observation(self):
+            return 0 if not self.num_steps else 2.7
+
+    env = SerialEnv(Half, 2)
+    with pytest.raises(SpecError, match="dtype float64"):
+        env.step(act(env.reset()))
+
+
+def test_a_seed_that_was_set_waits_for_a_whole_reset_and_gives_way_to_an_explicit_one():
+    class Seeded(CountingSimulator):
+        def reset(self, *, seed=None, options=None):
+            self.seeds = [*getattr(self, "seeds", []), seed]
+            return super().reset(seed=seed, options=options)
+
+    env = SerialEnv(Seeded, 2)
+    env.reset()
+    env.set_seed(1)
+    env.reset(torch.tensor([True, False]))
+    env.reset()
+    env.set_seed(1)
+    env.reset(seed=[5, 6])
+    env.reset()
+    first, second = (simulator.seeds for simulator in env.simulators)
+    assert first[1] is None and first[2] is not None and first[3:] == [5, None]
+    assert second[1] is not None and second[2:] == [6, None]
+
+
+def test_a_rollout_takes_at_least_one_step():
+    with pytest.raises(ConfigError, match="num_steps"):
+        counting().rollout(0)

@@ -75,7 +75,7 @@ class NoopReset(SimulatorWrapper):
     Args:
         simulator: the world to wrap.
         max_noops: the number of steps is uniform in 1 to ``max_noops``.
-        noop_action: the action that does nothing.
+        noop_action: the action that does nothing; a number stands for every entry of a ``Box``.
     """
 
     def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int = 0) -> None:
@@ -83,7 +83,7 @@ class NoopReset(SimulatorWrapper):
         self.max_noops = _at_least_one("NoopReset", "max_noops", max_noops)
         space = self.action_space
         if isinstance(space, Box):
-            noop_action = np.asarray(noop_action, space.dtype)
+            noop_action = np.broadcast_to(np.asarray(noop_action, space.dtype), space.shape)
         if not space.contains(noop_action):
             raise ConfigError(explain("NoopReset", expected=f"a noop_action in {space}", got=repr(noop_action)))
         self.noop_action = noop_action

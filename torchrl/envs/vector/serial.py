@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,9 +13,14 @@ from torchrl.data.specs import Categorical, Composite
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.conversions import spec_from_space
 from torchrl.envs.simulators.base import Simulator
-from torchrl.envs.vector.worker import SimulatorWorker, allocate
+from torchrl.envs.vector.worker import SimulatorWorker, allocate, observation_leaves
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict, put, shallow
+
+RESERVED = (
+    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done")
+    + ("episode_return", "episode_length")
+)  # fmt: skip
 
 
 class SerialEnv(Env):
@@ -35,6 +41,7 @@ class SerialEnv(Env):
         simulators = [_checked_simulator(factory()) for factory in factories]
         _require_equal_spaces(simulators)
         rows = len(simulators)
+        _require_free_names(simulators[0])
         batch_size = () if num_envs is None and callable(make_simulator) else (rows,)
         first = simulators[0]
         observation = spec_from_space(first.observation_space, batch_size)
@@ -128,8 +135,8 @@ def _folders(views: TensorDict) -> list[str]:
 
 def _factories(make_simulator: Callable | Sequence[Callable], num_envs: int | None) -> list[Callable]:
     if callable(make_simulator):
-        if num_envs is not None and num_envs < 1:
-            raise ConfigError(explain("SerialEnv", expected="num_envs of at least 1", got=num_envs))
+        if num_envs is not None and (not isinstance(num_envs, Integral) or num_envs < 1):
+            raise ConfigError(explain("SerialEnv", expected="a whole num_envs of at least 1", got=num_envs))
         return [make_simulator] * (num_envs or 1)
     factories = list(make_simulator)
     if not factories or num_envs not in (None, len(factories)):
@@ -155,6 +162,19 @@ def _checked_simulator(simulator: object) -> Simulator:
             explain("SerialEnv", expected="a simulator", got=f"{type(simulator).__name__} without {', '.join(lacking)}")
         )
     return simulator
+
+
+def _require_free_names(simulator: Simulator) -> None:
+    taken = [path[0] for path, _ in observation_leaves(simulator.observation_space) if path[0] in RESERVED]
+    if taken:
+        raise EnvError(
+            explain(
+                "SerialEnv",
+                expected="observations under names that the environment does not use itself",
+                got=f"{taken[0]!r}",
+                hint="Rename the key in the simulator.",
+            )
+        )
 
 
 def _require_equal_spaces(simulators: list[Simulator]) -> None:

@@ -6,8 +6,9 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -185,7 +186,7 @@ class SimulatorWorker:
     def get_state(self) -> dict:
         """Capture the simulators and the current root; see :meth:`Simulator.get_state`."""
         return {
-            "simulators": [simulator.get_state() for simulator in self.simulators],
+            "simulators": [_own("get_state", simulator)() for simulator in self.simulators],
             "root": _copy_tree(self.root),
             "has_ended": self._has_ended.copy(),
         }
@@ -193,7 +194,7 @@ class SimulatorWorker:
     def set_state(self, state: dict) -> None:
         """Restore what :meth:`get_state` captured."""
         for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
-            simulator.set_state(simulator_state)
+            _own("set_state", simulator)(simulator_state)
         _copy_into(self.root, state["root"])
         np.copyto(self._has_ended, state["has_ended"])
         self._may_step = not self._has_ended.any()
@@ -201,7 +202,7 @@ class SimulatorWorker:
     def close(self) -> None:
         """Close every simulator."""
         for simulator in self.simulators:
-            simulator.close()
+            _own("close", simulator)()
 
     def slot(self, index: int) -> str:
         """Name a slot in messages."""
@@ -239,23 +240,32 @@ class _Leaf:
 
     def write(self, observations: tuple, worker: SimulatorWorker) -> None:
         """Write one value per slot; concatenation refuses shapes that an assignment would broadcast."""
-        for key in self._keys:
-            observations = tuple(observation[key] for observation in observations)
+        values = observations
         try:
+            for key in self._keys:
+                values = tuple([value[key] for value in values])
             if self._joined is None:
-                self.array[:] = observations
+                np.copyto(self.array, values, casting="same_kind")
             else:
-                np.concatenate(observations, out=self._joined)
-        except (ValueError, TypeError) as error:
-            for index, value in enumerate(observations):
-                self._require_fit(value, worker.slot(index))
+                np.concatenate(values, out=self._joined)
+        except (ValueError, TypeError, KeyError) as error:
+            for index, observation in enumerate(observations):
+                self._require_fit(self._value_in(observation, worker.slot(index)), worker.slot(index))
             raise SpecError(f"the observations {self.path} of a step do not stack: {error}") from error
 
     def write_one(self, index: int, observation: object, worker: SimulatorWorker) -> None:
+        value = self._value_in(observation, worker.slot(index))
+        self._require_fit(value, worker.slot(index))
+        self.array[index] = value
+
+    def _value_in(self, observation: object, slot: str) -> object:
+        """Go down to this key, or say that it is not there."""
         for key in self._keys:
+            if not isinstance(observation, Mapping) or key not in observation:
+                got = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
+                raise EnvError(explain(f"observation of {slot}", expected=f"the key {'/'.join(self.path)!r}", got=got))
             observation = observation[key]
-        self._require_fit(observation, worker.slot(index))
-        self.array[index] = observation
+        return observation
 
     def _require_fit(self, value: object, slot: str) -> None:
         value = np.asarray(value)
@@ -269,6 +279,11 @@ class _Leaf:
                     hint="Make the simulator's observation_space say what reset and step return.",
                 )
             )
+
+
+def _own(method: str, simulator: Simulator) -> Callable:
+    """A method of a simulator, or of the contract where a duck-typed one lacks it: then a state is refused."""
+    return getattr(simulator, method, None) or partial(getattr(Simulator, method), simulator)
 
 
 def _at(tree: Tree, path: tuple[str, ...]) -> np.ndarray:
