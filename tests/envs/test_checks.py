@@ -82,6 +82,8 @@ class Tampered(SerialEnv):
         next_, root, ended = super()._advance(tensordict)
         if self.fault == "done without a flag":
             next_.set("done", torch.ones(2, 1, dtype=torch.bool))
+        if self.fault == "done of floats":
+            next_.set("done", next_["done"].float())
         if self.fault == "flag of shape [B]":
             next_.set("terminated", next_["terminated"].squeeze(-1).unsqueeze(-1).float())
         if self.fault == "reward of shape [B]":
@@ -101,6 +103,7 @@ class Tampered(SerialEnv):
     [
         ("done without a flag", EnvError, "done = terminated or truncated"),
         ("flag of shape [B]", EnvError, "flag 'terminated'"),
+        ("done of floats", EnvError, "flag 'done'"),
         ("reward of shape [B]", SpecError, "reward"),
         ("no reward", KeyMissing, "reward"),
         ("terminal observation replaced", EnvError, "the next root to hold what 'next' held"),

@@ -27,7 +27,7 @@ class Shifted(gymnasium.Env):
         return 3, {"options": options}
 
     def step(self, action):
-        return int(action), 0.0, False, False, {}
+        return int(action), 0.0, action == 4, action == 5, {}
 
 
 class ShiftedDict(Shifted):
@@ -64,7 +64,9 @@ def test_choices_are_presented_from_zero():
     simulator = GymSimulator(Shifted())
     assert simulator.action_space == simulator.observation_space == spaces.Discrete(3)
     assert simulator.reset(options={"a": 1}) == (0, {"options": {"a": 1}})
-    assert [simulator.step(choice)[0] for choice in range(3)] == [0, 1, 2]
+    results = [simulator.step(choice) for choice in range(3)]
+    assert [result[0] for result in results] == [0, 1, 2]
+    assert [result[2:4] for result in results] == [(False, False), (True, False), (False, True)]
 
 
 def test_choices_inside_a_dict_are_presented_from_zero():

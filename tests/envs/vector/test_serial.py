@@ -64,8 +64,9 @@ def test_dtypes_and_shapes_of_the_data_layout():
     assert batch["is_init"].shape == (2, 2, 1) and batch["next", "episode_length"].dtype is torch.int64
 
 
-def test_stop_when_done_stops_once_every_slot_has_ended():
-    env = SerialEnv([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_stop_when_done_stops_once_every_slot_has_ended(ending):
+    env = SerialEnv([lambda length=length: CountingSimulator(length, ending=ending) for length in (2, 3)])
     assert env.rollout(10, act, stop_when_done=True).batch_size == (2, 3)
 
 
@@ -116,8 +117,9 @@ def test_the_last_root_stays_whole_during_the_next_step():
         assert transition["next", "observation"].squeeze(-1).tolist() == [step + 1, step + 1]
 
 
-def test_the_policys_state_is_carried_and_zeroed_where_an_episode_begins():
-    env = SerialEnv([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_the_policys_state_is_carried_and_zeroed_where_an_episode_begins(ending):
+    env = SerialEnv([lambda length=length: CountingSimulator(length, ending=ending) for length in (2, 3)])
 
     def policy(root):
         state = root.get("state", torch.zeros(2, 3))
@@ -258,7 +260,7 @@ def test_a_missing_key_of_an_observation_is_named_with_its_slot():
         env.step(act(env.reset()))
 
 
-@pytest.mark.parametrize("name", ["reward", "next", "is_init", "episode_return"])
+@pytest.mark.parametrize("name", ["reward", "next", "is_init", "episode_return", "terminated", "truncated", "done"])
 def test_an_observation_under_a_name_of_the_environment_is_refused(name):
     class Colliding(CountingSimulator):
         def __init__(self):
