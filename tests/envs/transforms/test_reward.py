@@ -10,7 +10,7 @@ from torchrl.data.specs import Bounded, Composite, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import Compose, RewardNorm, RewardScaling, TransformedEnv
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.errors import ConfigError
+from torchrl.errors import ConfigError, NonFiniteError
 
 
 def counting(num_envs=None, length=2):
@@ -166,3 +166,13 @@ def test_norm_promises_its_clip():
 def test_norm_refuses_numbers_that_make_no_sense(gamma, clip):
     with pytest.raises(ConfigError, match="RewardNorm"):
         RewardNorm(gamma, clip)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_norm_refuses_a_reward_that_would_spoil_its_statistics(bad):
+    norm = attached(RewardNorm(0.5), 2)
+    normalised(norm, [[1.0, 3.0]], [[False, False]])
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    with pytest.raises(NonFiniteError, match="RewardNorm: expected finite rewards"):
+        normalised(norm, [[1.0, bad]], [[False, False]])
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())

@@ -12,7 +12,7 @@ from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.leaves import mapped_spec
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.unchecked import put
 
 _NO_SPREAD = 1e-8  # a standard deviation below this is rounding noise
@@ -106,9 +106,15 @@ class RewardNorm(RewardTransform):
         return _deviation(*self.moments.tolist())
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the normalised reward, ``[*B, 1]``; let it into the statistics unless in eval mode."""
+        """Return the normalised reward, ``[*B, 1]``; let it into the statistics unless in eval mode.
+
+        Raises:
+            NonFiniteError: a reward is NaN or infinite; the statistics are as before.
+        """
         # On a batch of rows numpy takes half of torch's time; _buffers spares nn.Module's lookup.
         reward_rows = reward.cpu().numpy()
+        if not np.isfinite(reward_rows.sum()):
+            raise NonFiniteError(explain("RewardNorm", expected="finite rewards", got=reward_rows.ravel().tolist()))
         returns = self._buffers["returns"].numpy()
         moments = self._buffers["moments"].numpy()
         returns *= self.gamma
