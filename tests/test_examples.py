@@ -82,6 +82,16 @@ def test_a_saved_run_goes_on_where_it_stood(tmp_path):
     assert all((whole[key] == rest[key]).all() for key in whole)
 
 
+def test_a_finished_run_is_not_resumed_without_more_frames(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example.main([f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY])
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    with pytest.raises(SystemExit):
+        example.main([f"--resume={folder}"])
+    assert "--total_frames: expected more than 256" in capsys.readouterr().err
+    assert len(list((tmp_path / "ppo_logging").iterdir())) == 1
+
+
 MISTAKES = {
     "unknown flag": (["--gama=0.5"], "--gamma"),
     "abbreviation": (["--gam=0.5"], "--gamma"),

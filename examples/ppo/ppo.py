@@ -96,10 +96,10 @@ def main(flags: list[str] | None = None) -> None:
         if args.evaluate:
             report_saved(agent, reporter, Path(args.evaluate))
             return
-        agent.folder = make_run_folder("ppo", args)
-        agent.logger = make_logger(agent.folder)
         if args.resume:
             resume(args, agent)
+        agent.folder = make_run_folder("ppo", args)
+        agent.logger = make_logger(agent.folder)
         announce(args, agent.folder)
         with agent.logger:
             agent.train()

@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.agents import Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
-from torchrl.errors import KeyMissing
+from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import ObservationNormalizer
 
 
@@ -67,3 +67,10 @@ def test_the_progress_bar_follows_the_frames_from_where_a_run_stands(capsys):
     assert "400/400" in last and "train=12.3" in last and "eval=42.0" in last
     bar.on_train_end(agent)  # a second end is harmless
     assert not capsys.readouterr().err
+
+
+def test_a_method_that_is_no_named_point_is_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'on_batch'"):
+        type("Typo", (Hook,), {"on_bach": lambda self, agent, batch: None})
+    with pytest.raises(ConfigError, match="'after_batch'"):
+        type("Guess", (Hook,), {"after_batch": lambda self, agent, batch: None})

@@ -305,3 +305,11 @@ def test_a_duck_typed_simulator_is_collected_from_and_says_that_it_cannot_be_sav
     collector.collect()
     assert "Bare" in collector.state_dict()["env_error"]
     collector.shutdown()
+
+
+def test_an_action_that_the_environment_does_not_have_is_refused():
+    def policy(root):
+        return root.set("action", torch.full(root.batch_size, 8))
+
+    with pytest.raises(SpecError, match="an index from 0 to 1, got indices from 8 to 8"):
+        Collector(counting(9), policy, frames_per_batch=2).collect()

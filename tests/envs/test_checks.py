@@ -123,3 +123,27 @@ def test_an_observation_space_that_lies_about_its_dtype_is_found():
 
     with pytest.raises(SpecError, match="dtype float32"):
         check_env(SerialEnv(Whole))
+
+
+class Old(CountingSimulator):
+    """Speaks the interface of old gym."""
+
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class Older(CountingSimulator):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed, options=options)[0]
+
+
+def test_results_of_another_interface_are_named():
+    with pytest.raises(EnvError, match=r"step of slot 0: expected \(observation, .*got 4 values"):
+        check_env(SerialEnv(Old, 2))
+    with pytest.raises(EnvError, match=r"reset of slot 0: expected \(observation, info\), got ndarray"):
+        check_env(SerialEnv(Older, 2))
+
+
+def test_what_is_no_env_is_refused_with_the_line_to_write():
+    with pytest.raises(EnvError, match=r"GymEnv\(env\)"):
+        check_env(CountingSimulator(3))

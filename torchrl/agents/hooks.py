@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, explain, nearest
 from torchrl.modules import ObservationNormalizer
 from torchrl.objectives.keys import MASK, read
 
@@ -26,6 +26,16 @@ class Hook:
     A hook keeps no state that a resumed run would need: what changes in the course of a run follows from
     ``agent.frames``.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a method that looks like a named point and is none: it would never be called."""
+        super().__init_subclass__()
+        points = [name for name in vars(Hook) if name.startswith("on_")]
+        for name in vars(cls):
+            if name.startswith(("on_", "before_", "after_")) and name not in points:
+                close = nearest(name, points)
+                hint = f"Did you mean {close!r}?" if close else ""
+                raise ConfigError(explain(cls.__name__, expected=f"methods out of {points}", got=repr(name), hint=hint))
 
     def on_train_start(self, agent: Agent) -> None:
         """Called once, before the first batch is collected."""

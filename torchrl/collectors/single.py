@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.loop import allocate, collect, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
+from torchrl.data.specs import Categorical
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
@@ -106,6 +107,7 @@ class Collector:
             root = collect(self.env, self._act, root, self._rows[num_checked:])
         batch = self._batch.clone()
         require_finite(batch, self.env)
+        require_choices(batch.get("action"), self.env)
         self._root = root
         self.frames += self.frames_per_batch
         batch.set("collector", self._facts(batch))
@@ -175,6 +177,7 @@ class Collector:
         if not isinstance(acted, TensorDictBase):
             hint = "A policy writes into the TensorDict it was given and returns it."
             raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
+        require_choices(acted.get("action", None), self.env)
         transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             self._start(transition)
@@ -232,6 +235,22 @@ def require_finite(batch: TensorDict, env: Env) -> None:
                 hint="The batch was not handed out; look at the simulator, or at the action it was given.",
             )
         )
+
+
+def require_choices(action: torch.Tensor | None, env: Env) -> None:
+    """Refuse discrete actions that the environment does not have; a missing action is the environment's to refuse.
+
+    Raises:
+        SpecError: an index below 0 or not below the number of choices.
+    """
+    spec = env.action_spec
+    if not isinstance(spec, Categorical) or action is None or action.dtype is not spec.dtype:
+        return
+    least, most = action.aminmax()
+    if least < 0 or most >= spec.n:
+        hint = "Give the actor's network as many outputs as there are choices."
+        got = f"indices from {int(least)} to {int(most)}"
+        raise SpecError(explain("action", expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
 
 
 def _spelled(key: str | tuple) -> str:

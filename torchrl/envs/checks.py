@@ -29,6 +29,9 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
     Raises:
         EnvError, KeyMissing, SpecError, NonFiniteError: the first mistake, with what to do about it.
     """
+    if not isinstance(env, Env):
+        hint = "Wrap a gymnasium environment in GymEnv(env), another simulator in SerialEnv."
+        raise EnvError(explain("check_env", expected="an Env", got=type(env).__name__, hint=hint))
     first = _checked_run(env, num_steps, seed)
     second = _checked_run(env, num_steps, seed)
     for key, value in first.items(include_nested=True, leaves_only=True):

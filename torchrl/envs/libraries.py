@@ -41,8 +41,9 @@ class GymEnv(SerialEnv):
 
 
 class DMControlEnv(SerialEnv):
-    """DeepMind control suite tasks on state observations, as one batch. Each observation keeps its own key.
+    """DeepMind control suite tasks on state observations, as one batch.
 
+    Each observation keeps its own key; ``TransformedEnv(env, CatTensors())`` joins them under ``observation``.
     A discount of 0 ends an episode as terminated, the suite's time limit as truncated.
 
     Args:
@@ -83,11 +84,12 @@ def _wrapped(make: partial, frame_skip: int, max_episode_steps: int | None, max_
 
 def _require_one(who: str, num_envs: int | None) -> None:
     if num_envs is not None:
+        hint = "Copies of your own come from a factory: SerialEnv(make_simulator, num_envs)."
         raise ConfigError(
             explain(
                 who,
-                expected="num_envs=None around one env that already exists",
+                expected="num_envs=None around what is not a name",
                 got=f"num_envs={num_envs}",
-                hint="Pass a name, or SerialEnv with a factory.",
+                hint=hint,
             )
         )

@@ -53,7 +53,8 @@ class Operator(TensorDictModuleBase):
         if len(results) != num:
             who = type(self).__name__
             got = f"{len(results)} from {type(self.module).__name__}"
-            raise ConfigError(explain(who, expected=f"{num} tensors from its module", got=got))
+            hint = "A NormalHead after the network gives loc and scale." if num == 2 else ""
+            raise ConfigError(explain(who, expected=f"{num} tensors from its module", got=got, hint=hint))
         return results
 
 

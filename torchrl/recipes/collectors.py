@@ -18,7 +18,12 @@ def add_collector_arguments(parser: ConfigParser) -> None:
     group.add_argument(
         "--frames_per_batch", type=positive_int, default=2048, help="frames of one batch, over all environments"
     )
-    group.add_argument("--total_frames", type=positive_int, default=1_000_000, help="frames of the whole run")
+    group.add_argument(
+        "--total_frames",
+        type=positive_int,
+        default=1_000_000,
+        help="frames of the whole run, rounded up to whole batches",
+    )
     group.add_argument(
         "--collection_devices", nargs="+", default=["cpu"], help="device on which the policy acts while collecting"
     )

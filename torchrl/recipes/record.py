@@ -57,7 +57,9 @@ def add_record_arguments(parser: ConfigParser) -> None:
     group.add_switch("--progress_bar", default=True, help="show a progress bar")
     group.add_argument("--evaluate", metavar="RUN", help="train nothing: evaluate the run saved in this folder")
     group.add_argument(
-        "--resume", metavar="RUN", help="go on with the run saved in this folder, in a folder of its own"
+        "--resume",
+        metavar="RUN",
+        help="go on with the run saved in this folder, in a new one; needs more --total_frames",
     )
 
 
@@ -77,7 +79,10 @@ def make_run_folder(algorithm: str, args: Namespace) -> Path:
                 continue
             raise ConfigError(explain("--name", expected="a folder that can be made", got=str(error))) from error
         settings = {key: value for key, value in vars(args).items() if key not in ("evaluate", "resume")}
-        save_config(Namespace(**settings), folder / CONFIG, comment=f"{algorithm} on {task_name(args)}")
+        origin = f", resumed from {args.resume}" if args.resume else ""
+        save_config(Namespace(**settings), folder / CONFIG, comment=f"{algorithm} on {task_name(args)}{origin}")
+        if args.resume and (Path(args.resume) / BEST).is_file():
+            shutil.copyfile(Path(args.resume) / BEST, folder / BEST)
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
 
@@ -87,14 +92,15 @@ def resume(args: Namespace, agent: Agent) -> None:
 
     Raises:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
+        ConfigError: the run has all its frames.
     """
-    folder = Path(args.resume)
-    agent.load(folder / LAST)
+    agent.load(Path(args.resume) / LAST)
+    if agent.frames >= args.total_frames:
+        got = f"{args.total_frames:,}, which the run has"
+        raise ConfigError(explain("--total_frames", expected=f"more than {agent.frames:,}", got=got))
     agent.configuration = vars(args)
     for group in agent.optimizer.param_groups:
         group |= {"lr": args.lr, "weight_decay": args.weight_decay}
-    if (folder / BEST).is_file():
-        shutil.copyfile(folder / BEST, agent.folder / BEST)
 
 
 def make_logger(folder: Path) -> Logger:
@@ -180,6 +186,8 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
         f"logs:        {folder}  (tensorboard --logdir {folder.parent})\n"
         f"checkpoints: {', '.join(str(folder / name) for name in (LAST, BEST) if (folder / name).is_file())}"
     )
+    if not (folder / PROGRESS).is_file():  # stopped before the first batch was trained on
+        return summary
     try:
         learning_curve(folder / PROGRESS, folder / CURVE, title=task_name(args))
     except MissingExtraError as error:
@@ -192,7 +200,8 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
 def announce(args: Namespace, folder: Path) -> None:
     """Print what is about to run."""
     frames = f"{args.total_frames:,} frames{_simulator_steps(args, args.total_frames)}"
-    print(f"{task_name(args)}: {frames}, seed {args.seed}; configuration and logs in {folder}")
+    origin = f", going on from {args.resume}" if args.resume else ""
+    print(f"{task_name(args)}: {frames}, seed {args.seed}{origin}; configuration and logs in {folder}")
 
 
 def _simulator_steps(args: Namespace, frames: int) -> str:

@@ -130,7 +130,10 @@ class SimulatorWorker:
         except Exception as error:
             error.add_note(f"Raised by the simulator of slot {self._first_index + len(results)} in step().")
             raise
-        observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        try:
+            observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        except (ValueError, TypeError) as error:
+            raise self._not_five(results) from error
         for leaf in self._next_leaves:
             leaf.write(observations, self)
         try:
@@ -167,12 +170,15 @@ class SimulatorWorker:
         for position, index in enumerate(indices):
             seed = None if seeds is None else seeds[position]
             try:
-                observation, _ = self.simulators[index].reset(seed=seed, options=options)
+                result = self.simulators[index].reset(seed=seed, options=options)
             except Exception as error:
                 error.add_note(f"Raised by the simulator of slot {self._first_index + index} in reset().")
                 raise
+            if not isinstance(result, tuple) or len(result) != 2:
+                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+                raise EnvError(explain(f"reset of {self.slot(index)}", expected="(observation, info)", got=got))
             for leaf in self._root_leaves[self.turn]:
-                leaf.write_one(index, observation, self)
+                leaf.write_one(index, result[0], self)
             root["is_init"][index] = True
             root["episode_return"][index] = 0
             root["episode_length"][index] = 0
@@ -218,6 +224,14 @@ class SimulatorWorker:
                 hint="Call reset(mask) for them first, or use step_and_reset.",
             )
         )
+
+    def _not_five(self, results: list) -> EnvError:
+        expected = "(observation, reward, terminated, truncated, info)"
+        for index, result in enumerate(results):
+            if not isinstance(result, tuple) or len(result) != 5:
+                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+                return EnvError(explain(f"step of {self.slot(index)}", expected=expected, got=got))
+        return EnvError(explain("step", expected=f"{expected} from every slot", got=repr(results)))
 
     def _malformed(self, results: dict[str, tuple]) -> EnvError:
         for name, values in results.items():
