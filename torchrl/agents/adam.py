@@ -9,17 +9,17 @@ from torch.optim.adam import adam
 
 
 def _not_to_be_wrapped(step: Callable) -> Callable:
-    """Mark a step so that torch does not put it into a profiler scope, which is half of what is saved here."""
+    """Mark a step so that torch does not put it into a profiler scope, a good part of what is saved here."""
     step.hooked = True
     return step
 
 
 class FusedAdam(torch.optim.Adam):
-    """Take the steps of ``torch.optim.Adam(fused=True)``, bit for bit, in half the time where the networks are small.
+    """Take the steps of ``torch.optim.Adam(fused=True)``, bit for bit, with less around the kernel.
 
-    For two networks of 64 × 64 the fused kernel takes 13 µs and the step around it 70, gathering state and entering
-    profiler scopes; here that is done by torch's functional form. Hooks registered on the optimizer are not called
-    after the first step. ``state_dict`` is that of ``torch.optim.Adam``.
+    Torch's step gathers state and enters profiler scopes; here that is done by its functional form. For two networks of
+    64 × 64 a step takes 39 µs instead of 49 alone, and an update of PPO 55 µs less, where caches are cold. Hooks
+    registered on the optimizer are not called after the first step. ``state_dict`` is that of ``torch.optim.Adam``.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), https://arxiv.org/abs/1412.6980, algorithm 1.
 
