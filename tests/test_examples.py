@@ -28,9 +28,7 @@ TINY = [
 
 
 def run(*flags, cwd):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *flags], cwd=cwd, capture_output=True, text=True, timeout=110
-    )
+    return subprocess.run([sys.executable, str(EXAMPLE), *flags], cwd=cwd, capture_output=True, text=True, timeout=110)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -1,0 +1,148 @@
+"""Worlds below the transforms under test: one of simulators, one written in torch, and one that watches."""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+
+from torchrl.data.specs import Bounded, Composite, Unbounded
+from torchrl.envs import SerialEnv
+from torchrl.envs.base import Env
+from torchrl.envs.simulators import Simulator
+
+LOW, HIGH = np.array([-2.0, 0.1], np.float32), np.array([1.0, 5.3], np.float32)
+
+
+class Walker(Simulator):
+    """Nested, bounded and scalar observations, drawn at random; episodes of random length."""
+
+    action_space = spaces.Box(LOW, HIGH)
+    observation_space = spaces.Dict(
+        position=spaces.Box(-1.0, 3.0, (3,), np.float32),
+        body=spaces.Dict(left=spaces.Box(-np.inf, np.inf, (2,)), right=spaces.Box(0.0, 1.0, (2,))),
+        speed=spaces.Box(0.0, 1.0, ()),
+    )
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.random = np.random.default_rng(seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        reward = float(np.sum(action)) + self.random.normal()
+        chance = self.random.random()
+        return self._observe(), reward, chance < 0.2, 0.1 < chance < 0.3, {}
+
+    def _observe(self):
+        draw = self.random.random(8, np.float32)
+        body = {"left": draw[3:5] * 100, "right": draw[5:7]}
+        return {"position": draw[:3] * 4 - 1, "body": body, "speed": draw[7]}
+
+    def get_state(self):
+        return {"random": self.random.bit_generator.state}
+
+    def set_state(self, state):
+        self.random = np.random.default_rng()
+        self.random.bit_generator.state = state["random"]
+
+
+class Drift(Env):
+    """A world written in torch, all of it in float64; its bounds are no float32 numbers."""
+
+    def __init__(self, batch_size):
+        shape = (*batch_size, 2)
+        super().__init__(
+            batch_size=batch_size,
+            observation_spec=Composite({"observation": Unbounded(shape, torch.float64)}, shape=batch_size),
+            action_spec=Bounded(-0.1, 0.1, shape, torch.float64),
+            reward_spec=Bounded(-0.3, 0.3, (*batch_size, 1), torch.float64),
+        )
+        flag = torch.zeros((*batch_size, 1), dtype=torch.bool)
+        self.now = {
+            "observation": torch.zeros(shape, dtype=torch.float64),
+            "is_init": flag,
+            "episode_return": torch.zeros((*batch_size, 1)),
+            "episode_length": torch.zeros((*batch_size, 1), dtype=torch.int64),
+        }
+
+    def _root(self):
+        return TensorDict({key: value.clone() for key, value in self.now.items()}, self.batch_size)
+
+    def _reset(self, mask, *, seeds, options):
+        rows = torch.ones(self.batch_size, dtype=torch.bool) if mask is None else mask
+        seeds = [2**30] * self.batch_size.numel() if seeds is None else seeds
+        start = torch.tensor(seeds).reshape(self.batch_size) / 2**31
+        fresh = {"observation": start.double(), "is_init": True, "episode_return": 0, "episode_length": 0}
+        for key, value in self.now.items():
+            new = fresh[key] if not isinstance(fresh[key], torch.Tensor) else fresh[key].unsqueeze(-1)
+            self.now[key] = torch.where(rows.unsqueeze(-1), new, value).to(value.dtype)
+        return self._root()
+
+    def _advance(self, tensordict):
+        action = tensordict["action"]
+        now = self.now
+        now["observation"] = now["observation"] + action
+        reward = action.sum(-1, keepdim=True)
+        now["episode_return"] = now["episode_return"] + reward.float()
+        now["episode_length"] = now["episode_length"] + 1
+        now["is_init"] = torch.zeros_like(now["is_init"])
+        truncated = now["episode_length"] >= 4
+        next_ = self._root().exclude("is_init")
+        next_.update({"reward": reward, "terminated": torch.zeros_like(truncated), "truncated": truncated})
+        next_.set("done", truncated.clone())
+        return next_, self._root(), bool(truncated.any())
+
+    def state_dict(self):
+        return {key: value.clone() for key, value in self.now.items()}
+
+    def load_state_dict(self, state):
+        self.now = {key: value.clone() for key, value in state.items()}
+        return self._root()
+
+
+class Watched(Env):
+    """Passes another env through; keeps what came down, and notices when a tensor it handed out was edited."""
+
+    def __init__(self, env):
+        specs = {name: getattr(env, name) for name in ("batch_size", "observation_spec", "action_spec", "reward_spec")}
+        super().__init__(**specs)
+        self.env = env
+        self.received, self.outcomes, self.handed_out = [], [], []
+
+    def _advance(self, tensordict):
+        self.assert_untouched()
+        self.received.append(tensordict["action"].clone())
+        next_, root, ended = self.env._advance(tensordict)
+        self.outcomes.append(next_.clone())
+        self.handed_out = [(dict(leaves(level)), level.clone()) for level in (next_, root)]
+        return next_, root, ended
+
+    def _reset(self, mask, *, seeds, options):
+        self.assert_untouched()
+        root = self.env._reset(mask, seeds=seeds, options=options)
+        self.handed_out = [(dict(leaves(root)), root.clone())]
+        return root
+
+    def assert_untouched(self):
+        for given, copy in self.handed_out:
+            for key, value in leaves(copy):
+                assert torch.equal(given[key], value), key
+
+    def state_dict(self):
+        return self.env.state_dict()
+
+    def load_state_dict(self, state):
+        self.handed_out = []
+        return self.env.load_state_dict(state)
+
+
+def leaves(tensordict):
+    return tensordict.items(include_nested=True, leaves_only=True)
+
+
+def walker(num_envs):
+    return SerialEnv(Walker, num_envs)
+
+
+def drift(num_envs):
+    return Drift(() if num_envs is None else (num_envs,))
