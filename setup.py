@@ -21,7 +21,11 @@ REQUIRED = [
 
 MUJOCO = "mujoco>=3.3,<4"  # dm_control 1.0.50 breaks with mujoco 4.0.0
 
+PYGAME = "pygame-ce>=2.5"  # draws gymnasium's classic control and Box2D tasks
+
 EXTRAS = {
+    "box2d": ["Box2D>=2.3.10", PYGAME],
+    "classic-control": [PYGAME],
     "dm-control": ["dm_control>=1.0.50", MUJOCO],
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
