@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fakes import ActionEchoSimulator, CountingSimulator, assert_continues
-from torchrl.envs.simulators import FrameSkip, GymSimulator, NoopReset, TimeLimit
+from torchrl.envs import SerialEnv, check_env
+from torchrl.envs.simulators import FrameSkip, GymSimulator, NoopReset, RandomTruncation, TimeLimit
 from torchrl.errors import ConfigError, EnvError
 
 
@@ -117,7 +118,105 @@ class TestNoopReset:
         assert simulator.reset(seed=0)[0].tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("wrapper", [FrameSkip, TimeLimit, NoopReset])
+class TestRandomTruncation:
+    @staticmethod
+    def length(simulator, limit=100):
+        """Steps until the episode ends; None if it outlives the limit."""
+        for at in range(1, limit + 1):
+            *_, terminated, truncated, _ = simulator.step(0)
+            if terminated or truncated:
+                return at
+        return None
+
+    def first_length(self, seed, max_steps=4):
+        simulator = RandomTruncation(CountingSimulator(1000), max_steps)
+        simulator.reset(seed=seed)
+        return self.length(simulator)
+
+    def test_the_first_episode_ends_after_one_to_max_steps_with_equal_chance(self):
+        lengths = [self.first_length(seed) for seed in range(400)]
+        assert set(lengths) == {1, 2, 3, 4}
+        assert np.bincount(lengths)[1:].min() > 70
+
+    def test_the_seed_decides_and_max_steps_of_one_leaves_no_choice(self):
+        assert [self.first_length(seed, 1000) for seed in range(9)] == [self.first_length(s, 1000) for s in range(9)]
+        assert self.first_length(3, 1) == 1
+
+    def test_it_is_a_truncation_and_not_a_termination(self):
+        simulator = RandomTruncation(CountingSimulator(100), 1)
+        simulator.reset(seed=0)
+        assert simulator.step(0)[:4] == (1, 0.0, False, True)
+
+    def test_an_end_of_the_task_at_that_step_is_both(self):
+        simulator = RandomTruncation(CountingSimulator(1), 1)
+        simulator.reset(seed=0)
+        assert simulator.step(0)[2:4] == (True, True)
+
+    def test_later_episodes_are_left_alone(self):
+        simulator = RandomTruncation(CountingSimulator([7, 7, 9]), 2)
+        simulator.reset(seed=0)
+        assert self.length(simulator) <= 2
+        lengths = []
+        for _ in range(2):
+            simulator.reset()
+            lengths.append(self.length(simulator))
+        assert lengths == [7, 9]
+
+    def test_a_first_episode_that_ends_by_itself_was_the_first_one(self):
+        seed = next(seed for seed in range(99) if self.first_length(seed, 9) > 3)
+        simulator = RandomTruncation(CountingSimulator([2, 50]), 9)
+        simulator.reset(seed=seed)
+        assert self.length(simulator) == 2
+        simulator.reset()
+        assert self.length(simulator) == 50
+
+    def test_a_reset_before_the_first_step_does_not_use_it_up(self):
+        simulator = RandomTruncation(CountingSimulator(1000), 50)
+        simulator.reset(seed=5)
+        simulator.reset()
+        assert self.length(simulator) == self.first_length(5, 50)
+
+    def test_a_reset_with_a_seed_begins_anew(self):
+        simulator = RandomTruncation(CountingSimulator(1000), 50)
+        for _ in range(2):
+            simulator.reset(seed=5)
+            assert self.length(simulator) == self.first_length(5, 50)
+            simulator.reset()
+            assert self.length(simulator) is None
+
+    def test_without_a_seed_it_happens_all_the_same(self):
+        simulator = RandomTruncation(CountingSimulator(1000), 5)
+        simulator.reset()
+        assert self.length(simulator) <= 5
+
+    def test_slots_of_one_env_end_apart(self):
+        env = SerialEnv(lambda: RandomTruncation(CountingSimulator(40), 40), 8)
+        env.set_seed(0)
+        done = env.rollout(200)["next", "done"].squeeze(-1)
+        first = done.int().argmax(1).tolist()
+        assert len(set(first)) > 4
+        for row, start in zip(done, first, strict=True):  # after that, all last 40 steps
+            assert row.nonzero().squeeze(-1).tolist() == list(range(start, 200, 40))
+
+    def test_the_count_and_the_step_are_part_of_the_state(self):
+        first, second = (RandomTruncation(CountingSimulator(1000), 50) for _ in range(2))
+        seed = next(seed for seed in range(99) if self.first_length(seed, 50) > 10)
+        first.reset(seed=seed)
+        first.step(0)
+        second.set_state(first.get_state())
+        assert self.length(second) == self.first_length(seed, 50) - 1
+        first.reset()
+        second.set_state(first.get_state())
+        assert self.length(second) is None
+
+    def test_it_continues_bit_for_bit(self):
+        assert_continues(lambda: RandomTruncation(GymSimulator("CartPole-v1"), 60))
+
+    def test_a_seed_repeats_the_run(self):
+        check_env(SerialEnv(lambda: RandomTruncation(GymSimulator("CartPole-v1"), 20), 3), num_steps=60)
+
+
+@pytest.mark.parametrize("wrapper", [FrameSkip, TimeLimit, NoopReset, RandomTruncation])
 def test_a_count_below_one_is_refused(wrapper):
     with pytest.raises(ConfigError, match=f"{wrapper.__name__}: expected .* >= 1, got 0"):
         wrapper(CountingSimulator(), 0)

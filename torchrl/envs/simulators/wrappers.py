@@ -121,6 +121,50 @@ class NoopReset(SimulatorWrapper):
         restore_attributes(self, state)
 
 
+class RandomTruncation(SimulatorWrapper):
+    """Truncate the first episode after a random number of steps, so that slots that start together do not end together.
+
+    Where all episodes have one length, slots would otherwise end at the same time, and every batch would hold the same
+    part of the task. The number is uniform in 1 to ``max_steps`` and drawn from the seed of the reset. A reset with a
+    seed begins anew, so a seed repeats a run; any other episode is left alone. A reset before the first step leaves
+    the first episode to come.
+
+    Args:
+        simulator: the world to wrap.
+        max_steps: the longest the first episode may last, in steps of this wrapper: the usual length of an episode.
+    """
+
+    def __init__(self, simulator: Simulator, max_steps: int) -> None:
+        super().__init__(simulator)
+        self.max_steps = _at_least_one("RandomTruncation", "max_steps", max_steps)
+        self._num_steps = 0
+        self._stop_at: int | None = self._drawn(None)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode; with a seed, draw when it will be truncated."""
+        if seed is not None:
+            self._stop_at = self._drawn(named_seeds(seed, "truncation")["truncation"])
+        elif self._num_steps > 0:
+            self._stop_at = None
+        self._num_steps = 0
+        return self.simulator.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; in the first episode, the step that was drawn is truncated."""
+        observation, reward, terminated, truncated, info = self.simulator.step(action)
+        self._num_steps += 1
+        return observation, reward, terminated, truncated or self._num_steps == self._stop_at, info
+
+    def _drawn(self, seed: int | None) -> int:
+        return int(np.random.default_rng(seed).integers(1, self.max_steps, endpoint=True))
+
+    def _own_state(self) -> State:
+        return {"num_steps": self._num_steps, "stop_at": self._stop_at}
+
+    def _set_own_state(self, state: State) -> None:
+        self._num_steps, self._stop_at = state["num_steps"], state["stop_at"]
+
+
 def _at_least_one(who: str, name: str, value: int) -> int:
     if value < 1:
         raise ConfigError(explain(who, expected=f"{name} >= 1", got=value))
