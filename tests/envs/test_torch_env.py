@@ -1,0 +1,188 @@
+"""Worlds written in torch: the example of the docs against gymnasium's, the bookkeeping, what is refused."""
+
+import re
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.collectors import Collector
+from torchrl.data.specs import Categorical, Composite, Unbounded
+from torchrl.envs import TorchEnv, check_env
+from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError
+
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "environments.md"
+
+
+class Counter(TorchEnv):
+    """Counts its own steps in float; ends as terminated when the action is 1; pays 10 and the action."""
+
+    def __init__(self, batch_size=(3,), **kwargs):
+        shape = (*batch_size, 1)
+        spec = Composite({"count": Unbounded(shape), "inner": {"start": Unbounded(shape)}}, shape=batch_size)
+        super().__init__(batch_size=batch_size, observation_spec=spec, action_spec=Categorical(2, batch_size), **kwargs)
+
+    def start(self, generator):
+        shape = (*self.batch_size, 1)
+        drawn = torch.rand(shape, generator=generator)
+        return TensorDict({"count": torch.zeros(shape), "inner": {"start": drawn}}, self.batch_size)
+
+    def dynamics(self, state, action):
+        following = state.copy().set("count", state["count"] + 1)
+        over = action.unsqueeze(-1) == 1
+        return following, 10.0 + over, over
+
+
+def act(root, *actions):
+    return root.set("action", torch.tensor(actions))
+
+
+def test_endings_restarts_and_statistics():
+    env = Counter(max_episode_steps=2)
+    root = env.reset(seed=0)
+    starts = root["inner", "start"].clone()
+    assert root["is_init"].all() and root["count"].tolist() == [[0.0]] * 3
+
+    transition, root = env.step_and_reset(act(root, 0, 1, 0))
+    outcome = transition["next"]
+    assert outcome["count"].tolist() == [[1.0]] * 3  # the true successor, at the ending too
+    assert outcome["reward"].tolist() == [[10.0], [11.0], [10.0]]
+    assert outcome["terminated"].tolist() == [[False], [True], [False]] == outcome["done"].tolist()
+    assert not outcome["truncated"].any()
+    assert root["count"].tolist() == [[1.0], [0.0], [1.0]]
+    assert root["is_init"].tolist() == [[False], [True], [False]]
+    assert root["episode_return"].tolist() == [[10.0], [0.0], [10.0]]
+    assert root["episode_length"].tolist() == [[1], [0], [1]]
+    assert (root["inner", "start"] == starts).squeeze(-1).tolist() == [True, False, True]
+
+    transition, root = env.step_and_reset(act(root, 0, 0, 1))
+    outcome = transition["next"]
+    assert outcome["truncated"].tolist() == [[True], [False], [True]]
+    assert outcome["terminated"].tolist() == [[False], [False], [True]]
+    assert outcome["episode_return"].tolist() == [[20.0], [10.0], [21.0]]
+    assert root["episode_length"].tolist() == [[0], [1], [0]]
+
+
+@pytest.mark.parametrize("batch_size", [(), (1,), (2, 3)])
+def test_it_passes_check_env_at_every_batch_size(batch_size):
+    check_env(Counter(batch_size, max_episode_steps=5), num_steps=40)
+
+
+def test_seeds_repeat_and_differ():
+    one, two = (Counter(max_episode_steps=3).reset(seed=4)["inner", "start"] for _ in range(2))
+    assert torch.equal(one, two)
+    assert one.unique().numel() == 3
+    assert not torch.equal(one, Counter().reset(seed=5)["inner", "start"])
+
+
+def test_a_state_continues_bit_for_bit():
+    env = Counter(max_episode_steps=3)
+    collector = Collector(env, frames_per_batch=12, seed=1)
+    collector.collect()
+    state = collector.state_dict()
+    policy_stream = collector.policy.generator.get_state()
+    expected = collector.collect()
+    other = Collector(Counter(max_episode_steps=3), frames_per_batch=12, seed=2)
+    other.collect()
+    other.load_state_dict(state)
+    other.policy.generator.set_state(policy_stream)
+    got = other.collect()
+    for key, value in expected.items(include_nested=True, leaves_only=True):
+        assert torch.equal(got.get(key), value), key
+
+
+def test_what_was_handed_out_is_not_written_again():
+    env = Counter()
+    first = env.reset()
+    copy = first.clone()
+    env.step_and_reset(act(env.reset(), 0, 0, 0))
+    assert (first == copy).all()
+
+
+def test_ended_rows_must_be_reset_first():
+    env = Counter()
+    env.step(act(env.reset(), 0, 1, 0))
+    with pytest.raises(EnvError, match=r"rows \[\[1\]\] that have ended.*reset\(mask\)"):
+        env.step(act(TensorDict({}, [3]), 0, 0, 0))
+    root = env.reset(torch.tensor([False, True, False]))
+    assert root["is_init"].squeeze(-1).tolist() == [False, True, False]
+    env.step(act(root, 0, 0, 0))
+
+
+class Wrong(Counter):
+    """A counter with one planted mistake."""
+
+    def __init__(self, mistake):
+        super().__init__()
+        self.mistake = mistake
+
+    def start(self, generator):
+        state = super().start(generator)
+        return {"dict": dict(state), "size": state[:2]}.get(self.mistake, state)
+
+    def dynamics(self, state, action):
+        following, reward, over = super().dynamics(state, action)
+        if self.mistake == "flat reward":
+            reward = reward.squeeze(-1)
+        elif self.mistake == "list reward":
+            reward = reward.tolist()
+        elif self.mistake == "number flag":
+            over = over.float()
+        elif self.mistake == "lost key":
+            del following["count"]
+        return following, reward, over
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "message"),
+    [
+        ("dict", EnvError, r"start: expected a TensorDict of batch size \[3\], got dict"),
+        ("size", EnvError, r"start: expected a TensorDict of batch size \[3\], got \[2\]"),
+        ("flat reward", EnvError, r"reward of shape \[3, 1\], got shape \[3\]\. One column is missing: \.unsqueeze"),
+        ("list reward", EnvError, r"reward of shape \[3, 1\], got list"),
+        ("number flag", EnvError, r"terminated of dtype torch.bool, got torch.float32"),
+        ("lost key", KeyMissing, r"dynamics: expected the keys \['count', 'inner'\], got none under \['count'\]"),
+    ],
+)
+def test_a_mistake_is_named(mistake, error, message):
+    env = Wrong(mistake)
+    with pytest.raises(error, match=message):
+        env.step(act(env.reset(), 0, 0, 0))
+
+
+def test_calls_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="max_episode_steps of at least 1"):
+        Counter(max_episode_steps=0)
+    with pytest.raises(EnvError, match="a first reset of all rows"):
+        Counter().reset(torch.tensor([True, False, False]))
+    env = Counter()
+    root = env.reset()
+    with pytest.raises(KeyMissing, match="'action'"):
+        env.step(root)
+    with pytest.raises(SpecError, match=r"an action of shape \[3\], got \[3, 1\]"):
+        env.step(root.set("action", torch.zeros(3, 1, dtype=torch.int64)))
+    with pytest.raises(EnvError, match="before any reset"):
+        Counter().load_state_dict(Counter().state_dict())
+
+
+def test_the_pendulum_of_the_docs_is_gymnasiums():
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        exec(compile(block, str(PAGE), "exec"), namespace)
+    env = namespace["Pendulum"](num_envs=1)
+    other = gymnasium.make("Pendulum-v1").unwrapped
+    other.reset(seed=0)
+    generator = torch.Generator().manual_seed(0)
+    root = env.reset(seed=0)
+    other.state = root["observation"][0].double().numpy()
+    for _ in range(100):
+        action = env.action_spec.rand(generator=generator)
+        transition, root = env.step_and_reset(root.set("action", action))
+        observation, reward, *_ = other.step(action[0].numpy())
+        angle, speed = transition["next", "observation"][0].tolist()
+        expected = torch.as_tensor(observation)
+        torch.testing.assert_close(torch.tensor([angle]).cos()[0], expected[0], atol=2e-4, rtol=0)
+        torch.testing.assert_close(torch.tensor(speed), expected[2], atol=2e-3, rtol=0)
+        torch.testing.assert_close(transition["next", "reward"].item(), float(reward), atol=2e-3, rtol=0)

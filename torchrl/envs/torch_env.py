@@ -1,0 +1,185 @@
+"""Worlds written in torch: two functions of tensors make a whole batch. One world in numpy is a simulator instead."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Composite, TensorSpec
+from torchrl.envs.base import Env, action_of
+from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
+from torchrl.seeding import named_seeds
+from torchrl.shapes import expand_right
+
+
+class TorchEnv(Env):
+    """A batch of worlds whose whole state is a TensorDict. A subclass writes :meth:`start` and :meth:`dynamics`.
+
+    Both are functions without memory: ``dynamics`` may be called from any state, for planning or to differentiate
+    through. This class keeps the present state, counts episodes, restarts rows, and says what is terminated, truncated
+    and first. The state's entries are the observations; what the policy shall not see is taken out by a transform
+    (``Exclude``).
+
+    Args:
+        batch_size: ``[*B]``.
+        observation_spec: of the state, leaves ``[*B, ...]``.
+        action_spec: ``[*B]`` or ``[*B, A]``.
+        reward_spec: ``[*B, 1]``; unbounded if None.
+        max_episode_steps: steps after which an episode is truncated; None never does.
+        device: where the state lives.
+
+    Raises:
+        ConfigError: ``max_episode_steps`` is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: Sequence[int],
+        observation_spec: Composite,
+        action_spec: TensorSpec,
+        reward_spec: TensorSpec | None = None,
+        max_episode_steps: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            observation_spec=observation_spec,
+            action_spec=action_spec,
+            reward_spec=reward_spec,
+            device=device,
+        )
+        if max_episode_steps is not None and max_episode_steps < 1:
+            who = type(self).__name__
+            raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
+        self.max_episode_steps = max_episode_steps
+        self._state_keys = list(observation_spec.keys())
+        self._random = torch.Generator(self.device).manual_seed(0)  # of the starts; random actions have their own
+        self._root: TensorDict | None = None
+        self._has_ended = torch.ones((*self.batch_size, 1), dtype=torch.bool, device=self.device)
+
+    @abstractmethod
+    def start(self, generator: torch.Generator) -> TensorDict:
+        """Draw the state of a fresh episode for every row, ``[*B]``; rows that go on ignore theirs.
+
+        Args:
+            generator: the one source of randomness, on the environment's device.
+        """
+
+    @abstractmethod
+    def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
+        """Return the successor of every row, ``[*B]``, its reward ``[*B, 1]`` and whether the task is over, bool
+        ``[*B, 1]``.
+
+        Args:
+            state: ``[*B]``, not to be written to.
+            action: of ``action_spec``.
+        """
+
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+        if seeds is not None:
+            self._random.manual_seed(named_seeds(seeds[0], "starts")["starts"])
+        if self._root is None and mask is not None and not bool(mask.all()):
+            expected = "a first reset of all rows"
+            raise EnvError(explain(type(self).__name__, expected=expected, got="one of some rows"))
+        rows = torch.ones(self.batch_size, dtype=torch.bool, device=self.device) if mask is None else mask
+        rows = rows.unsqueeze(-1)
+        fresh = self._fresh_root()
+        self._root = fresh if self._root is None else _where(rows, fresh, self._root)
+        self._has_ended = self._has_ended & ~rows
+        return _new_containers(self._root)
+
+    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        action = action_of(tensordict)
+        who = type(self).__name__
+        if bool(self._has_ended.any()):
+            got = f"rows {self._has_ended.squeeze(-1).nonzero().tolist()} that have ended or never started"
+            hint = "Call reset(mask) for them first, or use step_and_reset."
+            raise EnvError(explain(f"{who}.step", expected="every row inside an episode", got=got, hint=hint))
+        if isinstance(action, torch.Tensor) and action.shape != self.action_spec.shape:
+            expected = f"an action of shape {list(self.action_spec.shape)}"
+            raise SpecError(explain(f"{who}.step", expected=expected, got=list(action.shape)))
+        state, reward, terminated = self.dynamics(self._root.select(*self._state_keys), action)
+        self._require_form(state, reward, terminated)
+        outcome = state.select(*self._state_keys)
+        outcome.set("reward", reward)
+        outcome.set("terminated", terminated)
+        outcome.set("episode_return", self._root["episode_return"] + reward.detach().float())
+        outcome.set("episode_length", length := self._root["episode_length"] + 1)
+        limit = self.max_episode_steps
+        outcome.set("truncated", torch.zeros_like(terminated) if limit is None else length >= limit)
+        outcome.set("done", outcome["terminated"] | outcome["truncated"])
+        self._has_ended = outcome["done"]
+        self._root = outcome.exclude("reward", "terminated", "truncated", "done")
+        self._root.set("is_init", torch.zeros_like(terminated))
+        return outcome, _new_containers(self._root), bool(self._has_ended.any())
+
+    def _fresh_root(self) -> TensorDict:
+        state = self.start(self._random)
+        self._require_state(f"{type(self).__name__}.start", state)
+        root = state.select(*self._state_keys)
+        shape = (*self.batch_size, 1)
+        root.set("is_init", torch.ones(shape, dtype=torch.bool, device=self.device))
+        root.set("episode_return", torch.zeros(shape, device=self.device))
+        root.set("episode_length", torch.zeros(shape, dtype=torch.int64, device=self.device))
+        return root
+
+    def _require_form(self, state: TensorDict, reward: torch.Tensor, terminated: torch.Tensor) -> None:
+        """Refuse shapes that would be broadcast and flags that are no flags."""
+        who, shape = f"{type(self).__name__}.dynamics", (*self.batch_size, 1)
+        self._require_state(who, state)
+        for name, value in (("reward", reward), ("terminated", terminated)):
+            if not isinstance(value, torch.Tensor) or value.shape != shape:
+                got = f"shape {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+                hint = "One column is missing: .unsqueeze(-1)." if got == f"shape {list(self.batch_size)}" else ""
+                raise EnvError(explain(who, expected=f"{name} of shape {list(shape)}", got=got, hint=hint))
+        if terminated.dtype is not torch.bool:
+            raise EnvError(explain(who, expected="terminated of dtype torch.bool", got=terminated.dtype))
+
+    def _require_state(self, who: str, state: TensorDict) -> None:
+        if not isinstance(state, TensorDictBase) or state.batch_size != self.batch_size:
+            got = list(state.batch_size) if isinstance(state, TensorDictBase) else type(state).__name__
+            expected = f"a TensorDict of batch size {list(self.batch_size)}"
+            raise EnvError(explain(who, expected=expected, got=got))
+        missing = [key for key in self._state_keys if state.get(key, None) is None]
+        if missing:
+            hint = "Every entry of the observation_spec is state and has to come back."
+            got = f"none under {missing}"
+            raise KeyMissing(explain(who, expected=f"the keys {self._state_keys}", got=got, hint=hint))
+
+    def state_dict(self) -> dict:
+        """Capture the state of every row and the random streams."""
+        return {
+            "root": None if self._root is None else self._root.clone().to_dict(),
+            "has_ended": self._has_ended.clone(),
+            "random": self._random.get_state(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> TensorDict:
+        """Restore :meth:`state_dict` and return the root to act on, the caller's own.
+
+        Raises:
+            EnvError: the state was captured before the first reset.
+        """
+        if state["root"] is None:
+            raise EnvError(explain(type(self).__name__, expected="a state with a root", got="one before any reset"))
+        self._root = TensorDict(state["root"], batch_size=self.batch_size, device=self.device).clone()
+        self._has_ended = state["has_ended"].clone()
+        self._random.set_state(state["random"])
+        self._generator.set_state(state["generator"])
+        self._pending_seed = None
+        return self._root.clone()
+
+
+def _where(rows: torch.Tensor, fresh: TensorDict, old: TensorDict) -> TensorDict:
+    """Take ``fresh`` on the rows that are true, ``old`` on the others; in a new container."""
+    return fresh.apply(lambda new, now: torch.where(expand_right(rows, new), new, now), old)
+
+
+def _new_containers(tensordict: TensorDict) -> TensorDict:
+    """Copy every container and no tensor: others edit what they are handed."""
+    return tensordict.apply(lambda leaf: leaf)
