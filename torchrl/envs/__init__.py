@@ -12,6 +12,7 @@ _HOMES = {
     "TorchEnv": "torch_env",
     "GymEnv": "libraries",
     "DMControlEnv": "libraries",
+    "ToyEnv": "libraries",
     "Compose": "transforms",
     "TransformedEnv": "transforms",
     "Transform": "transforms",

@@ -7,9 +7,10 @@ from functools import partial
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.toys import TOYS
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.envs.vector.serial import SerialEnv
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, EnvError, explain, nearest
 
 
 class GymEnv(SerialEnv):
@@ -69,6 +70,26 @@ class DMControlEnv(SerialEnv):
             _require_one("DMControlEnv", num_envs)
         make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs)
         super().__init__(partial(_wrapped, make, frame_skip, max_episode_steps, 0), num_envs)
+
+
+class ToyEnv(SerialEnv):
+    """Toy worlds of this package by name, as one batch: see :mod:`torchrl.envs.simulators.toys`.
+
+    Args:
+        name: of a toy world, such as ``"Matching"``.
+        num_envs: batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+        toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+
+    Raises:
+        EnvError: no such world.
+    """
+
+    def __init__(self, name: str, *, num_envs: int | None = None, toy_kwargs: dict | None = None) -> None:
+        if name not in TOYS:
+            near = nearest(str(name), TOYS)
+            hint = f'Did you mean "{near}"?' if near else ""
+            raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
+        super().__init__(partial(TOYS[name], **(toy_kwargs or {})), num_envs)
 
 
 def _wrapped(make: partial, frame_skip: int, max_episode_steps: int | None, max_noops: int) -> Simulator:

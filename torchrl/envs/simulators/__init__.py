@@ -6,12 +6,14 @@ A batch of simulators that speaks TensorDict is an ``Env``; see ``torchrl.envs``
 from torchrl.envs.simulators.base import Simulator, SimulatorWrapper
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.toys import Matching
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, RandomTruncation, TimeLimit
 
 __all__ = [
     "DMControlSimulator",
     "FrameSkip",
     "GymSimulator",
+    "Matching",
     "NoopReset",
     "RandomTruncation",
     "Simulator",
