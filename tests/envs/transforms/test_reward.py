@@ -6,11 +6,19 @@ import torch
 from tensordict import TensorDict
 
 from fakes import CountingSimulator
-from torchrl.data.specs import Bounded, Composite, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import SerialEnv
-from torchrl.envs.transforms import Compose, RewardNorm, RewardScaling, TransformedEnv
+from torchrl.envs.transforms import (
+    BinarizeReward,
+    Compose,
+    RewardClipping,
+    RewardNorm,
+    RewardScaling,
+    SignTransform,
+    TransformedEnv,
+)
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.errors import ConfigError, NonFiniteError
+from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError
 
 
 def counting(num_envs=None, length=2):
@@ -176,3 +184,81 @@ def test_norm_refuses_a_reward_that_would_spoil_its_statistics(bad):
     with pytest.raises(NonFiniteError, match="RewardNorm: expected finite rewards"):
         normalised(norm, [[1.0, bad]], [[False, False]])
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+REWARDS = torch.tensor([[-torch.inf], [-2.5], [-1e-30], [0.0], [0.5], [3.0], [torch.inf], [torch.nan]])
+MAPS = {
+    "clip": (RewardClipping(-1.0, 2.0), [-1, -1, -1e-30, 0, 0.5, 2, 2]),
+    "clip above": (RewardClipping(-torch.inf, 0.25), [-torch.inf, -2.5, -1e-30, 0, 0.25, 0.25, 0.25]),
+    "binarize": (BinarizeReward(), [0, 0, 0, 0, 1, 1, 1]),
+    "binarize nonzero": (BinarizeReward(nonzero=True), [1, 1, 1, 0, 1, 1, 1]),
+    "sign": (SignTransform(), [-1, -1, -1, 0, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("transform", "due"), MAPS.values(), ids=MAPS.keys())
+def test_maps_by_hand(transform, due, dtype):
+    out = transform.forward(REWARDS.to(dtype))
+    *numbers, last = out.squeeze(-1)
+    assert out.dtype == dtype and out.shape == REWARDS.shape
+    torch.testing.assert_close(torch.stack(numbers), torch.tensor(due, dtype=dtype), rtol=1e-6, atol=0)
+    assert bool(last.isnan())  # never repaired into a number
+
+
+@pytest.mark.parametrize(("transform", "due"), MAPS.values(), ids=MAPS.keys())
+def test_maps_take_integers(transform, due):
+    out = transform.forward(torch.tensor([[-2], [0], [3]]))
+    assert out.tolist() == [[max(-2, due[1])], [0], [due[5]]]
+    transform.transform_spec(Unbounded((3, 1), torch.int64)).assert_contains(out)
+
+
+def test_maps_in_an_env():
+    def rewards(transform):
+        return TransformedEnv(counting(length=1), transform).rollout(4, act)["next", "reward"].squeeze(-1).tolist()
+
+    assert rewards(RewardClipping(1.0, 2.0)) == [1, 1, 2, 2]  # the reward is the episode's index
+    assert rewards(BinarizeReward()) == [0, 1, 1, 1]
+    assert rewards(SignTransform()) == [0, 1, 1, 1]
+    assert rewards(Compose(RewardScaling(-1.0, 2.0), SignTransform())) == [1, 1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("transform", "below", "due"),
+    [
+        (RewardClipping(-1.0, 2.0), Unbounded((2, 1)), Bounded(-1.0, 2.0, (2, 1))),
+        (RewardClipping(-1.0, 2.0), Bounded(0.0, 9.0, (2, 1)), Bounded(0.0, 2.0, (2, 1))),
+        (RewardClipping(-1.0, 2.0), Bounded(3.0, 9.0, (2, 1)), Bounded(2.0, 2.0, (2, 1))),
+        (BinarizeReward(), Unbounded((2, 1)), Bounded(0.0, 1.0, (2, 1))),
+        (BinarizeReward(), Bounded(-3.0, 0.0, (2, 1)), Bounded(0.0, 0.0, (2, 1))),
+        (BinarizeReward(nonzero=True), Bounded(-3.0, 0.0, (2, 1)), Bounded(0.0, 1.0, (2, 1))),
+        (SignTransform(), Unbounded((2, 1)), Bounded(-1.0, 1.0, (2, 1))),
+        (SignTransform(), Bounded(0.0, torch.inf, (2, 1)), Bounded(0.0, 1.0, (2, 1))),
+        (SignTransform([]), Unbounded((2, 1)), Unbounded((2, 1))),
+    ],
+)
+def test_bounds_follow_the_maps(transform, below, due):
+    assert transform.reward_spec(below) == due
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
+def test_clipping_refuses_an_empty_interval(low, high):
+    with pytest.raises(ConfigError, match="RewardClipping: expected low < high"):
+        RewardClipping(low, high)
+
+
+def test_the_sign_of_an_observation_by_hand():
+    env = TransformedEnv(counting(2), SignTransform(["observation"]))
+    batch = env.rollout(2, act)
+    assert batch["observation"].squeeze(-1).tolist() == [[0, 1]] * 2
+    assert env.observation_spec["observation"] == Bounded(0.0, 1.0, (2, 1))
+    assert env.reward_spec == Unbounded((2, 1)) and batch["next", "reward"].sum() == 0
+
+
+def test_the_sign_refuses_what_is_no_number_and_what_is_not_there():
+    leaves = Composite({"choice": Categorical(3, (2,))}, (2,))
+    specs = EnvSpecs(torch.Size([2]), torch.device("cpu"), leaves, Unbounded((2,)), Unbounded((2, 1)))
+    with pytest.raises(SpecError, match="SignTransform: expected numbers in 'choice'"):
+        SignTransform(["choice"]).attach(specs)
+    with pytest.raises(KeyMissing, match="SignTransform.*'rewards'"):
+        SignTransform(["rewards"]).attach(specs)

@@ -91,11 +91,22 @@ def test_cat_can_keep_its_parts():
 
 def test_cat_refuses_to_cover_an_observation_that_stays():
     for cat in (CatTensors(["height"], "choice"), CatTensors(["height"], "height", delete=False)):
-        with pytest.raises(ConfigError, match="an out_key that covers no observation"):
+        with pytest.raises(ConfigError, match="CatTensors, out_key: expected a key that covers no observation"):
             body(cat)
     with pytest.raises(ConfigError, match="out_key"):
         body(CatTensors(["height", ("limbs", "leg")], "limbs"))  # the arm would go with it
     assert body(CatTensors([("limbs", "arm"), ("limbs", "leg")], "limbs")).reset()["limbs"].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("out_key", ["reward", "next", ("action", "x")])
+def test_cat_refuses_to_cover_a_name_of_the_environment(out_key):
+    with pytest.raises(ConfigError, match="covers no name of the environment"):
+        body(CatTensors(["height"], out_key))
+
+
+def test_cat_refuses_a_key_below_an_observation():
+    with pytest.raises(ConfigError, match="covers no observation that stays"):
+        body(CatTensors(["height"], ("choice", "x")))
 
 
 def test_cat_refuses_what_does_not_go_together():

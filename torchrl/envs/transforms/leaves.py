@@ -8,7 +8,8 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
-from torchrl.errors import KeyMissing, explain, nearest
+from torchrl.envs.vector.serial import RESERVED
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.unchecked import put
 
 Key = str | tuple[str, ...]
@@ -35,6 +36,66 @@ def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key,
     return tuple(known[as_path(key)] for key in keys)
 
 
+def leaves_at(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
+    """Return the observations that ``keys`` name, each once: a level stands for all below it.
+
+    Raises:
+        KeyMissing: naming the keys there are.
+    """
+    found = {}
+    for key in keys:
+        path = as_path(key)
+        below = [leaf for leaf, _ in spec.leaves() if as_path(leaf)[: len(path)] == path]
+        found.update(dict.fromkeys(below or require_leaves(who, spec, [key])))
+    return tuple(found)
+
+
+def require_free(who: str, spec: Composite, key: Key) -> None:
+    """Refuse a key for a new observation that covers another one, or a name that environments use themselves.
+
+    Args:
+        who: the transform.
+        spec: the observations that stay.
+        key: where the new one goes.
+
+    Raises:
+        ConfigError: naming the keys that are taken.
+    """
+    path = as_path(key)
+    staying = [leaf for leaf, _ in spec.leaves()]
+    if path[0] in RESERVED:
+        expected = f"a key that covers no name of the environment, such as {list(RESERVED)}"
+        raise ConfigError(explain(who, expected=expected, got=repr(key)))
+    if any(_is_within(path, as_path(leaf)) or _is_within(as_path(leaf), path) for leaf in staying):
+        expected = f"a key that covers no observation that stays, such as {staying}"
+        raise ConfigError(explain(who, expected=expected, got=repr(key)))
+
+
+def topmost_emptied(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
+    """List what to delete so that ``keys`` go: each key, or the highest level above it from which nothing stays."""
+    going = [as_path(key) for key in keys]
+    staying = [as_path(key) for key, _ in spec.leaves() if as_path(key) not in going]
+
+    def top_of(path: tuple[str, ...]) -> tuple[str, ...]:
+        levels = (path[:depth] for depth in range(1, len(path) + 1))
+        return next(level for level in levels if not any(_is_within(other, level) for other in staying))
+
+    return tuple(dict.fromkeys(as_key(top_of(path)) for path in going))
+
+
+def without(spec: Composite, keys: Sequence[Key]) -> Composite:
+    """Return a copy of a spec in which ``keys``, leaves or levels, are gone."""
+    spec = spec.clone()
+    for key in keys:
+        del spec[key]
+    return spec
+
+
+def as_key(path: tuple[str, ...]) -> Key:
+    """Write a path in its plain form: a string if it has one level."""
+    return path if len(path) > 1 else path[0]
+
+
 def as_path(key: Key) -> tuple[str, ...]:
     """Write a key as the tuple of the levels it goes through."""
     return (key,) if isinstance(key, str) else tuple(key)
@@ -49,6 +110,16 @@ def set_leaf(tensordict: TensorDict, key: Key, value: torch.Tensor) -> None:
     put(tensordict, key, value)
 
 
+def require_numbers(who: str, key: Key, leaf: TensorSpec) -> None:
+    """Refuse an observation that is no number, such as an index or a flag.
+
+    Raises:
+        SpecError: naming the key and what is there.
+    """
+    if not isinstance(leaf, (Bounded, Unbounded)) or leaf.dtype == torch.bool:
+        raise SpecError(explain(who, expected=f"numbers in {key!r}", got=leaf))
+
+
 def mapped_spec(leaf: TensorSpec, apply: Callable[[torch.Tensor], torch.Tensor]) -> TensorSpec:
     """Describe ``apply(value)`` for every value of a numeric leaf.
 
@@ -60,3 +131,7 @@ def mapped_spec(leaf: TensorSpec, apply: Callable[[torch.Tensor], torch.Tensor])
         ends = apply(leaf.low), apply(leaf.high)
         return Bounded(torch.minimum(*ends), torch.maximum(*ends), leaf.shape, ends[0].dtype, leaf.device)
     return Unbounded(leaf.shape, apply(leaf.zero()).dtype, leaf.device)
+
+
+def _is_within(path: tuple[str, ...], level: tuple[str, ...]) -> bool:
+    return path[: len(level)] == level

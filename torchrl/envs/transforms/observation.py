@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, mapped_spec, require_leaves, set_leaf
+from torchrl.envs.transforms.leaves import Key, mapped_spec, require_leaves, require_numbers, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
 
 
@@ -141,8 +141,7 @@ class ObservationNorm(ObservationTransform):
         for key in self.in_keys:
             leaf = env.observation_spec[key]
             features = leaf.shape[len(env.batch_size) :]
-            if not isinstance(leaf, (Bounded, Unbounded)) or leaf.dtype == torch.bool:
-                raise SpecError(explain("ObservationNorm", expected=f"numbers in {key!r}", got=leaf))
+            require_numbers("ObservationNorm", key, leaf)
             for name, value in (("loc", self.loc), ("scale", self.scale)):
                 if not _broadcasts(value.shape, features):
                     expected = f"a {name} that broadcasts to {list(features)}, the features of {key!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import mapped_spec
+from torchrl.envs.transforms.leaves import Key, mapped_spec, require_numbers
+from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.unchecked import put
 
@@ -65,6 +67,98 @@ class RewardScaling(RewardTransform):
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec with scaled bounds."""
         return mapped_spec(leaf, self.forward)
+
+
+class RewardClipping(RewardTransform):
+    """Clip the reward to ``[low, high]``; NaN stays NaN.
+
+    Mnih et al., "Human-level control through deep reinforcement learning", 2015, clip to ``[-1, 1]``.
+
+    Args:
+        low: smallest reward; may be ``-inf``.
+        high: largest reward, above ``low``; may be ``inf``.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        if not low < high:
+            raise ConfigError(explain("RewardClipping", expected="low < high", got=f"low={low}, high={high}"))
+        self.low = low
+        self.high = high
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return the reward inside the interval, ``[*B, 1]``."""
+        return torch.clamp(reward, self.low, self.high)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec with clipped bounds."""
+        if isinstance(leaf, Bounded):
+            return mapped_spec(leaf, self.forward)
+        return Bounded(self.low, self.high, leaf.shape, self.forward(leaf.zero()).dtype, leaf.device)
+
+
+class BinarizeReward(RewardTransform):
+    """Pay 1 for a reward above 0, else 0; NaN stays NaN.
+
+    Args:
+        nonzero: pay 1 for every reward other than 0, for a penalty too.
+    """
+
+    def __init__(self, *, nonzero: bool = False) -> None:
+        super().__init__()
+        self.nonzero = nonzero
+
+    def forward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Return 0 or 1 in the reward's dtype, ``[*B, 1]``."""
+        is_paid = reward != 0 if self.nonzero else reward > 0
+        return torch.where(reward.isnan(), reward, is_paid.to(reward.dtype))
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return bounds of 0 and 1, or those of them that the reward's own bounds leave."""
+        if isinstance(leaf, Bounded) and not self.nonzero:
+            return mapped_spec(leaf, self.forward)
+        return Bounded(0, 1, leaf.shape, leaf.dtype, leaf.device)
+
+
+class SignTransform(ObservationTransform):
+    """Replace the reward by its sign: -1, 0 or 1. NaN stays NaN. Observations as well, by choice.
+
+    Args:
+        in_keys: what to replace: ``"reward"``, and keys of observations in numbers.
+
+    Raises:
+        SpecError: at attachment: an observation is not numeric.
+    """
+
+    def __init__(self, in_keys: Sequence[Key] = ("reward",)) -> None:
+        super().__init__([key for key in in_keys if key != "reward"])
+        self._has_reward = "reward" in in_keys
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations."""
+        super().attach(env)
+        for key in self.in_keys:
+            require_numbers("SignTransform", key, env.observation_spec[key])
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sign of each entry in the value's dtype, ``[*B, ...]``."""
+        return torch.where(value.isnan(), value, value.sign())  # torch's sign of NaN is 0
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Replace reward and observations."""
+        super().step(next_, root)
+        if self._has_reward:
+            put(next_, "reward", self.forward(next_.get("reward")))
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return bounds of ±1, or what the bounds below leave of them."""
+        if isinstance(leaf, Bounded):
+            return mapped_spec(leaf, self.forward)
+        return Bounded(-1, 1, leaf.shape, leaf.dtype, leaf.device)
+
+    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec of the sign of the reward."""
+        return self.transform_spec(spec) if self._has_reward else spec
 
 
 class RewardNorm(RewardTransform):

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, as_path, mapped_spec, require_leaves
+from torchrl.envs.transforms.leaves import Key, mapped_spec, require_free, require_leaves, topmost_emptied, without
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.unchecked import put
@@ -27,7 +27,7 @@ class CatTensors(Transform):
     Raises:
         KeyMissing: at attachment: there is no such observation.
         SpecError: at attachment: their dtypes or leading dimensions differ.
-        ConfigError: ``out_key`` would cover an observation that stays.
+        ConfigError: ``out_key`` would cover an observation that stays, or a name of the environment such as ``reward``.
     """
 
     def __init__(
@@ -48,16 +48,9 @@ class CatTensors(Transform):
         keys = [key for key, _ in spec.leaves()] if self.in_keys is None else self.in_keys
         self.in_keys = require_leaves("CatTensors", spec, keys)
         self._batch_dims = len(env.batch_size)
-        self._gone = _topmost_emptied(spec, self.in_keys) if self.delete else ()
+        self._gone = topmost_emptied(spec, self.in_keys) if self.delete else ()
         _require_stackable(self._batch_dims, {key: spec[key] for key in self.in_keys})
-        if self._left(spec).get(self.out_key) is not None:
-            raise ConfigError(
-                explain(
-                    "CatTensors",
-                    expected=f"an out_key that covers no observation that stays, such as {[*self._left(spec).keys()]}",
-                    got=repr(self.out_key),
-                )
-            )
+        require_free("CatTensors, out_key", without(spec, self._gone), self.out_key)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Concatenate once, for both containers."""
@@ -78,7 +71,7 @@ class CatTensors(Transform):
         else:
             shape = (*leaves[0].shape[:-1], sum(leaf.shape[-1] for leaf in leaves))
             joined = Unbounded(shape, leaves[0].dtype, leaves[0].device)
-        return self._left(spec).set(self.out_key, joined)
+        return without(spec, self._gone).set(self.out_key, joined)
 
     def _joined(self, tensordict: TensorDict) -> torch.Tensor:
         return torch.cat([self._as_features(tensordict.get(key)) for key in self.in_keys], -1)
@@ -90,12 +83,6 @@ class CatTensors(Transform):
         for key in self._gone:
             del tensordict[key]
         self._set(tensordict, self.out_key, value)
-
-    def _left(self, spec: Composite) -> Composite:
-        spec = spec.clone()
-        for key in self._gone:
-            del spec[key]
-        return spec
 
 
 class DoubleToFloat(ObservationTransform):
@@ -157,18 +144,6 @@ class DoubleToFloat(ObservationTransform):
             return self.transform_spec(spec)
         low, high = (_rounded(bound, towards) for bound, towards in ((spec.low, torch.inf), (spec.high, -torch.inf)))
         return Bounded(low, high, spec.shape, torch.float32, spec.device)
-
-
-def _topmost_emptied(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """List what to delete so that ``keys`` go: each key, or the highest level above it from which nothing stays."""
-    going = [as_path(key) for key in keys]
-    staying = [as_path(key) for key, _ in spec.leaves() if as_path(key) not in going]
-    emptied = []
-    for path in going:
-        levels = (path[:depth] for depth in range(1, len(path) + 1))
-        top = next(level for level in levels if all(level != other[: len(level)] for other in staying))
-        emptied.append(top if len(top) > 1 else top[0])
-    return tuple(dict.fromkeys(emptied))
 
 
 def _require_stackable(batch_dims: int, leaves: dict[Key, TensorSpec]) -> None:

@@ -1,0 +1,162 @@
+"""Transforms that name observations anew, or leave some out. No value changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tensordict import TensorDict
+from torch import Tensor
+
+from torchrl.data.specs import Composite
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.leaves import (
+    Key,
+    as_key,
+    as_path,
+    leaves_at,
+    require_free,
+    topmost_emptied,
+    without,
+)
+from torchrl.errors import ConfigError, explain
+from torchrl.unchecked import put
+
+
+class _KeyTransform(Transform):
+    """Delete some keys from every container, and set some others.
+
+    A subclass sets ``_gone`` at attachment: what to delete, leaves or levels.
+    """
+
+    _gone: tuple[Key, ...]
+
+    def edit(self, tensordict: TensorDict) -> None:
+        """Edit one container."""
+        for key in self._gone:
+            del tensordict[key]
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Edit both containers."""
+        self.edit(next_)
+        self.edit(root)
+
+    def reset(self, root: TensorDict, mask: Tensor | None) -> None:
+        """Edit the root."""
+        self.edit(root)
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec without the keys that go."""
+        return without(spec, self._gone)
+
+
+class Exclude(_KeyTransform):
+    """Leave out some observations, with the levels that become empty.
+
+    Args:
+        keys: which, each a key or a tuple of keys; a level stands for all below it.
+
+    Raises:
+        ConfigError: ``keys`` is empty.
+        KeyMissing: at attachment: there is no such observation.
+    """
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__()
+        self.keys = _checked_keys("Exclude", keys)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations."""
+        super().attach(env)
+        spec = env.observation_spec
+        self._gone = topmost_emptied(spec, leaves_at("Exclude", spec, self.keys))
+
+
+class Select(_KeyTransform):
+    """Leave out all observations but some, with the levels that become empty.
+
+    Args:
+        keys: which stay, each a key or a tuple of keys; a level stands for all below it.
+
+    Raises:
+        ConfigError: ``keys`` is empty.
+        KeyMissing: at attachment: there is no such observation.
+    """
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__()
+        self.keys = _checked_keys("Select", keys)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations."""
+        super().attach(env)
+        spec = env.observation_spec
+        staying = leaves_at("Select", spec, self.keys)
+        self._gone = topmost_emptied(spec, [key for key, _ in spec.leaves() if key not in staying])
+
+
+class Rename(_KeyTransform):
+    """Give observations other keys: ``Rename({"pixels": "observation", ("body", "left"): ("arms", "left")})``.
+
+    All move at once, so keys can be swapped. Levels that become empty go.
+
+    Args:
+        new_keys: the new key by the old one, each a key or a tuple of keys; a level moves with all below it.
+
+    Raises:
+        ConfigError: ``new_keys`` is empty; at attachment: a new key would cover an observation that stays, another new
+            key, or a name of the environment such as ``reward``.
+        KeyMissing: at attachment: there is no such observation.
+    """
+
+    def __init__(self, new_keys: Mapping[Key, Key]) -> None:
+        super().__init__()
+        if not isinstance(new_keys, Mapping) or not new_keys:
+            expected = "at least one pair {old key: new key}"
+            raise ConfigError(explain("Rename", expected=expected, got=repr(new_keys)))
+        self.new_keys = dict(new_keys)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations, and see that their new keys are free."""
+        super().attach(env)
+        spec = env.observation_spec
+        moves = [move for old, new in self.new_keys.items() for move in _moves(spec, old, new)]
+        self._moves = dict(moves)
+        if len(self._moves) < len(moves):
+            expected = "each observation under one of the old keys"
+            raise ConfigError(explain("Rename", expected=expected, got=list(self.new_keys)))
+        self._gone = topmost_emptied(spec, list(self._moves))
+        taken = without(spec, self._gone)
+        for old, new in self._moves.items():
+            require_free("Rename", taken, new)
+            taken.set(new, spec[old])
+
+    def edit(self, tensordict: TensorDict) -> None:
+        """Move the entries of one container."""
+        values = [tensordict.get(old) for old in self._moves]
+        super().edit(tensordict)
+        for new, value in zip(self._moves.values(), values, strict=True):
+            if isinstance(new, str):
+                put(tensordict, new, value)
+            else:
+                tensordict.set(new, value)  # makes the levels it lacks
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec with the leaves in their new places."""
+        renamed = super().observation_spec(spec)
+        for old, new in self._moves.items():
+            renamed.set(new, spec[old])
+        return renamed
+
+
+def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
+    """List the leaves that move with a key, and where to."""
+    depth = len(as_path(old))
+    return [(leaf, as_key((*as_path(new), *as_path(leaf)[depth:]))) for leaf in leaves_at("Rename", spec, [old])]
+
+
+def _checked_keys(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
+    if isinstance(keys, str) or not keys:
+        hint = "Write a list, of one key too." if keys else ""
+        raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys), hint=hint))
+    return tuple(keys)
