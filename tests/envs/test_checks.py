@@ -94,7 +94,7 @@ class Tampered(SerialEnv):
             next_.set("observation", torch.where(next_["done"], 0.0, next_["observation"]))
             root.set("observation", root["observation"] + 1)
         if self.fault == "key not carried":
-            next_.set("extra", next_["reward"])
+            root = root.exclude("episode_return")
         return next_, root, ended
 
 
@@ -107,7 +107,7 @@ class Tampered(SerialEnv):
         ("reward of shape [B]", SpecError, "reward"),
         ("no reward", KeyMissing, "reward"),
         ("terminal observation replaced", EnvError, "the next root to hold what 'next' held"),
-        ("key not carried", KeyMissing, "'extra'"),
+        ("key not carried", KeyMissing, "'episode_return'"),
     ],
 )
 def test_mistakes_of_an_env_are_found(fault, kind, message):

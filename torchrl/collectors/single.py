@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors.loop import allocate, collect, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.data.specs import Categorical
-from torchrl.envs.base import Env
+from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
 from torchrl.seeding import named_seeds
@@ -177,7 +177,8 @@ class Collector:
         if not isinstance(acted, TensorDictBase):
             hint = "A policy writes into the TensorDict it was given and returns it."
             raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
-        require_choices(acted.get("action", None), self.env)
+        self.env.action_spec.assert_form(action_of(acted), "action")
+        require_choices(acted.get("action"), self.env)
         transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             self._start(transition)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from tensordict import TensorDict
 
@@ -11,15 +13,19 @@ from torchrl.errors import EnvError, KeyMissing, explain
 
 ROOT_KEYS = ("is_init",)
 FLAGS = ("terminated", "truncated", "done")
+STATISTICS = ("episode_return", "episode_length")
+SPECS = ("observation_spec", "action_spec", "reward_spec")
 
 
 def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
     """Act at random for ``num_steps`` steps, twice from the same seed, and hold every transition against the contract.
 
-    Checks keys, shapes and dtypes; that observations and rewards lie in their specs and are finite; that
-    ``done`` is ``terminated or truncated``; that the next root carries what ``next`` held, and a fresh episode where
-    a row ended; that
-    ``is_init`` is true exactly on first rows; and that a seed repeats the whole run.
+    Checks keys, shapes, dtypes and devices; that observations and rewards lie in their specs and are finite, and that
+    nothing else is handed out; that ``done`` is ``terminated or truncated``; that the next root carries what ``next``
+    held, and a fresh episode where a row ended; that ``next`` holds the true last observation there, not the one after
+    the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first rows; that
+    no root is written again while it is acted on; that the specs stay what they are; and that a seed repeats the
+    whole run.
 
     Args:
         env: any environment, transformed or not. It is reset and stepped; its streams are re-seeded.
@@ -32,8 +38,15 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
     if not isinstance(env, Env):
         hint = "Wrap a gymnasium environment in GymEnv(env), another simulator in SerialEnv."
         raise EnvError(explain("check_env", expected="an Env", got=type(env).__name__, hint=hint))
-    first = _checked_run(env, num_steps, seed)
-    second = _checked_run(env, num_steps, seed)
+    specs = {name: getattr(env, name).clone() for name in SPECS}
+    first, starts = _checked_run(env, num_steps, seed)
+    second, _ = _checked_run(env, num_steps, seed)
+    for name, spec in specs.items():
+        if getattr(env, name) != spec:
+            hint = "Specs are read once, by whoever builds on them: set them in the constructor and leave them."
+            raise EnvError(
+                explain(f"check_env, {name}", expected=f"{spec} for good", got=getattr(env, name), hint=hint)
+            )
     for key, value in first.items(include_nested=True, leaves_only=True):
         if not torch.equal(value, second.get(key)):
             name = key if isinstance(key, str) else "/".join(key)
@@ -47,8 +60,11 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
                 )
             )
 
+    _check_last_observations(env, first, starts)
 
-def _checked_run(env: Env, num_steps: int, seed: int) -> TensorDict:
+
+def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:
+    """Return the transitions and the observations of the roots after them, ``[*B, T]`` each."""
     env.set_seed(seed)
     root = env.reset()
     _require_keys(root, [*env.observation_spec.keys(), *ROOT_KEYS], "the root after reset")
@@ -56,21 +72,82 @@ def _checked_run(env: Env, num_steps: int, seed: int) -> TensorDict:
         raise EnvError(
             explain("check_env", expected="is_init true on every row after reset", got=root["is_init"].tolist())
         )
+    _require_nothing_else(env, root, ("is_init", *STATISTICS), "the root after reset")
     env.observation_spec.assert_contains(root.select(*env.observation_spec.keys()), "the observation after reset")
-    steps = []
+    steps, starts = [], []
     for _ in range(num_steps):
-        action = env.action_spec.rand(generator=env._generator)
-        transition, root = env.step_and_reset(root.set("action", action))
-        transition, root = transition.clone(), root.clone()
+        acted = env._act_at_random(root)
+        seen = acted.clone()
+        transition, root = _stepped(env, acted)  # the root itself, no copy, is acted on next
         _check_transition(env, transition)
+        _check_root_kept(seen, transition)
         _check_carry(transition, root)
-        steps.append(transition)
-    return torch.stack(steps, dim=len(env.batch_size))
+        steps.append(transition.clone())
+        starts.append(root.select(*env.observation_spec.keys()).clone())
+    dim = len(env.batch_size)
+    return torch.stack(steps, dim=dim), torch.stack(starts, dim=dim)
+
+
+def _stepped(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
+    try:
+        return env.step_and_reset(acted)
+    except KeyError as error:
+        error.add_note(f"check_env acts under 'action'; the environment was given {sorted(map(str, acted.keys()))}.")
+        raise
+
+
+def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: str) -> None:
+    """Refuse entries that no spec describes: collectors would record them, and nobody would know what they are."""
+    known = {*own, *env.observation_spec.keys()}
+    surplus = [key for key in tensordict.keys() if key not in known]
+    if surplus:
+        expected = f"{where} with the observations {list(env.observation_spec.keys())}"
+        hint = "Describe it in the observation_spec (a transform: in its observation_spec()), or leave it out."
+        raise EnvError(explain("check_env", expected=expected, got=f"{surplus} beside them", hint=hint))
+
+
+def _check_root_kept(seen: TensorDict, transition: TensorDict) -> None:
+    """The transition holds the root that was acted on, not what stands there after the step."""
+    for key, value in seen.items(include_nested=True, leaves_only=True):
+        if not torch.equal(value, transition.get(key)):
+            raise EnvError(
+                explain(
+                    f"check_env, key {key!r}",
+                    expected="the root to stay as it was while the environment steps",
+                    got="another value afterwards",
+                    hint="The buffer is reused: return a fresh tensor, or use two roots in turn.",
+                )
+            )
+
+
+def _check_last_observations(env: Env, steps: TensorDict, starts: TensorDict) -> None:
+    """At endings, ``next`` holds the observation that the episode ended with, not the one after the reset.
+
+    Where the two are equal at every ending, and starts differ, it cannot be chance. Where all starts are alike, a world
+    may well end where it starts: that is a warning.
+    """
+    ended = steps["next", "done"].squeeze(-1)
+    if int(ended.sum()) < 2:
+        return
+    keys = list(env.observation_spec.keys())
+    last, first = steps["next"].select(*keys)[ended], starts[ended]
+    if not _equal(last, first) or _equal(steps.select(*keys)[~ended], first[:1].expand(int((~ended).sum()))):
+        return  # they differ, or the world shows the same all the time
+    message = explain(
+        "check_env",
+        expected="the true last observation under 'next' at an ending",
+        got="what the next episode starts with, at every ending",
+        hint="Write the successor before the reset; the observation after it belongs into the next root alone.",
+    )
+    if not _equal(first, first[:1].expand(first.batch_size)):
+        raise EnvError(message)
+    warnings.warn(f"{message} (All episodes start alike: if they also end there, all is well.)", stacklevel=3)
 
 
 def _check_transition(env: Env, transition: TensorDict) -> None:
     outcome = transition["next"]
     _require_keys(outcome, [*env.observation_spec.keys(), "reward", *FLAGS], "a transition's 'next'")
+    _require_nothing_else(env, outcome, ("reward", *FLAGS, *STATISTICS), "a transition's 'next'")
     env.observation_spec.assert_contains(outcome.select(*env.observation_spec.keys()), "the observation after a step")
     env.reward_spec.assert_contains(outcome["reward"], "the reward after a step")
     for flag in FLAGS:
@@ -129,7 +206,8 @@ def _check_carry(transition: TensorDict, root: TensorDict) -> None:
 
 
 def _equal(one: torch.Tensor | TensorDict, other: torch.Tensor | TensorDict) -> bool:
-    return bool((one == other).all())
+    same = one == other
+    return bool(same.all())
 
 
 def _require_keys(tensordict: TensorDict, keys: list, where: str) -> None:

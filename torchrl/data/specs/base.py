@@ -86,6 +86,14 @@ class TensorSpec(ABC):
         if message is not None:
             raise SpecError(message)
 
+    @abstractmethod
+    def assert_form(self, value: Any, name: str = "value") -> None:
+        """Raise if ``value`` has other keys, shapes, dtypes or devices; its numbers are not looked at.
+
+        Raises:
+            SpecError: as :meth:`assert_contains`.
+        """
+
     # Shape operations.
 
     @property
@@ -114,6 +122,13 @@ class TensorSpec(ABC):
         dims = range(self.ndim) if dim is None else [self._dim("squeeze", dim, self.ndim)]
         gone = tuple(at for at in dims if self.shape[at] == 1)
         return self._map(lambda x: x.squeeze(gone))
+
+    def permute(self, *dims: int | Shape) -> Self:
+        """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
+        order = _flat(dims)
+        self._probed("permute", order, lambda x: x.permute(order))
+        ahead = tuple(dim % self.ndim for dim in order)
+        return self._map(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
 
     def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """Return one spec per entry of ``dim``, without that dimension."""
@@ -254,6 +269,12 @@ class LeafSpec(TensorSpec):
     def _mismatch(self, value: Any, name: str) -> str | None:
         found = self._form_mismatch(value) or self._value_mismatch(value)
         return found and explain(name, expected=found[0], got=found[1], hint=found[2])
+
+    def assert_form(self, value: Any, name: str = "value") -> None:
+        """Raise if ``value`` has another shape, dtype or device; see :meth:`TensorSpec.assert_form`."""
+        found = self._form_mismatch(value)
+        if found is not None:
+            raise SpecError(explain(name, expected=found[0], got=found[1], hint=found[2]))
 
     def _form_mismatch(self, value: Any) -> tuple[str, str, str] | None:
         if not isinstance(value, torch.Tensor):

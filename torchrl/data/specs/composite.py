@@ -161,6 +161,14 @@ class Composite(TensorSpec):
             raise SpecError(explain("Composite.to", expected="a device", got=dest, hint=hint))
         return type(self)({key: spec.to(dest) for key, spec in self._specs.items()}, self.shape)
 
+    def assert_form(self, value: Any, name: str = "value") -> None:
+        """Raise if ``value`` has other keys, shapes, dtypes or devices; see :meth:`TensorSpec.assert_form`."""
+        found = self._form_mismatch(value, name)
+        if found is not None:
+            raise SpecError(found)
+        for key, spec in self._specs.items():
+            spec.assert_form(value.get(key), f"{name}.{key}")
+
     # Inside.
 
     def _map(self, op: ShapeOp) -> Self:
