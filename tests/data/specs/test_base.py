@@ -77,6 +77,8 @@ def specs_and_ops(draw):
         (lambda x: x[...], "[...]"),
         (lambda x: x.clone(), "clone()"),
     ]
+    order = draw(st.permutations([at - num * draw(st.booleans()) for at in range(num)]))
+    ops.append((lambda x: x.permute(order), f"permute({order})"))
     dim = draw(st.integers(-num - 1, num))
     ops.append((lambda x: x.unsqueeze(dim), f"unsqueeze({dim})"))
     if num:
@@ -180,6 +182,8 @@ def test_the_batch_dimension_may_not_be_missing(spec):
         (lambda spec: spec.unsqueeze(3), "unsqueeze"),
         (lambda spec: spec.squeeze(-3), "squeeze"),
         (lambda spec: spec.unbind(2), "unbind"),
+        (lambda spec: spec.permute(0), "permute"),
+        (lambda spec: spec.permute(0, 0), "permute"),
     ],
 )
 def test_an_operation_that_does_not_fit_names_itself_and_the_shape(spec, op, name):

@@ -130,6 +130,13 @@ class TensorSpec(ABC):
         ahead = tuple(dim % self.ndim for dim in order)
         return self._map(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
 
+    def permute(self, *dims: int | Shape) -> Self:
+        """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
+        order = _flat(dims)
+        self._probed("permute", order, lambda x: x.permute(order))
+        ahead = tuple(dim % self.ndim for dim in order)
+        return self._map(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
+
     def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """Return one spec per entry of ``dim``, without that dimension."""
         at = self._dim("unbind", dim, self.ndim)
