@@ -10,7 +10,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
-from torchrl.envs.stepping import carry_written, keep_missing
+from torchrl.data.specs.composite import Key
+from torchrl.envs.stepping import carry_written, keep_missing, keep_state, with_unwritten
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.seeding import child_seeds
 from torchrl.unchecked import put
@@ -32,10 +33,17 @@ class Env(ABC):
     Args:
         batch_size: shape ``[*B]`` of the batch of worlds.
         observation_spec: what the policy sees, leaves ``[*B, ...]``.
-        action_spec: what the policy sends, ``[*B]`` or ``[*B, A]``.
+        action_spec: what the policy sends, ``[*B]`` or ``[*B, A]``, or a ``Composite``.
         reward_spec: ``[*B, 1]``; unbounded if None.
         device: where its tensors live.
+
+    Attributes:
+        action_mask_key: the observation that says which choices are legal, bool ``[*B, n]``, true = legal; None where
+            all are. Whatever acts at random honours it.
     """
+
+    action_mask_key: Key | None = None
+    _initial_state: TensorDict | None = None  # what a policy's state starts from, [*B]; see Transform.initial_state
 
     def __init__(
         self,
@@ -66,26 +74,53 @@ class Env(ABC):
         be views.
         """
 
-    def reset(self, mask: torch.Tensor | None = None, *, seed: Seed = None, options: dict | None = None) -> TensorDict:
+    def reset(
+        self,
+        mask: torch.Tensor | None = None,
+        *,
+        seed: Seed = None,
+        options: dict | None = None,
+        root: TensorDictBase | None = None,
+    ) -> TensorDict:
         """Restart all rows, or those of ``mask``, and return the root to act on.
 
-        The root holds what the environment writes. State that a policy carries is kept by :meth:`step_and_reset` only.
+        The root holds what the environment writes, and the values that a policy's state starts from where a transform
+        names them. State that a policy carries goes on in the other rows if ``root`` is given.
 
         Args:
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row restarts; None restarts all.
             seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None goes on
                 with each row's stream.
             options: passed to the simulators' ``reset``.
+            root: the root there was to act on, ``[*B]``. What only it holds is kept on rows that go on; on rows that
+                restart it becomes its initial value, or zero.
 
         Returns:
             The root, ``[*B]``, the caller's own.
+
+        Raises:
+            ConfigError: rows would go on with a policy's state that was not given, or ``root`` is a transition.
         """
+        initial = self._initial_state
         if mask is not None:
             mask = self._checked_mask(mask)
+            if root is None and initial is not None:
+                hint = "Write reset(mask, root=root) with the root there was to act on."
+                expected = "the root that holds the state of the rows that go on"
+                raise ConfigError(explain("reset of some rows", expected=expected, got="none", hint=hint))
+        if root is not None and "next" in root.keys():
+            hint = "The root follows it: step_and_reset returns both."
+            raise ConfigError(explain("reset", expected="a root to act on", got="a transition", hint=hint))
         if mask is None:  # a seed that was set waits for a reset of all rows; one given here replaces it
             pending, self._pending_seed = self._pending_seed, None
             seed = pending if seed is None else seed
-        return self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
+        fresh = self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
+        if root is not None:
+            restarted = torch.ones(self.batch_size, dtype=torch.bool, device=self.device) if mask is None else mask
+            keep_state(fresh, root, restarted, initial)
+        elif initial is not None:
+            keep_missing(fresh, initial.clone())
+        return fresh
 
     def step(self, tensordict: TensorDictBase) -> TensorDict:
         """Step every row and return the transition, the caller's own; ended rows must be reset before the next step.
@@ -112,9 +147,12 @@ class Env(ABC):
 
     def _transition(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
         written = tensordict.get("next", None)
+        initial = self._initial_state
+        if initial is not None:
+            written = with_unwritten(written, tensordict, initial)
         next_, root, ended = self._advance(tensordict)
         if written is not None:
-            carry_written(written, next_, root)
+            carry_written(written, next_, root, initial)
         put(tensordict, "next", next_)
         return tensordict, root, ended
 
@@ -162,7 +200,12 @@ class Env(ABC):
         """Release what the environment holds; may be called twice."""
 
     def _act_at_random(self, root: TensorDict) -> TensorDict:
-        put(root, "action", self.action_spec.rand(generator=self._generator))
+        spec = self.action_spec.to("cpu")  # one stream, whatever the device
+        if self.action_mask_key is None:
+            action = spec.rand(generator=self._generator)
+        else:
+            action = spec.rand(generator=self._generator, mask=root[self.action_mask_key].cpu())
+        put(root, "action", action.to(self.device))
         return root
 
     def _row_seeds(self, seed: Seed) -> list[int] | None:
@@ -183,14 +226,14 @@ class Env(ABC):
                     got=f"{mask.dtype} of shape {list(mask.shape)}",
                 )
             )
-        return mask.reshape(self.batch_size)
+        return mask.reshape(self.batch_size).to(self.device)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={list(self.batch_size)}, action_spec={self.action_spec})"
 
 
-def action_of(tensordict: TensorDictBase) -> torch.Tensor:
-    """Read the action the policy wrote.
+def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:
+    """Read the action the policy wrote; a TensorDict where ``action_spec`` is a ``Composite``.
 
     Raises:
         KeyMissing: there is none.

@@ -5,24 +5,31 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.errors import KeyMissing, SpecError, explain
 from torchrl.shapes import expand_right
 from torchrl.unchecked import put
 
 NOT_CARRIED = ("reward", "terminated", "truncated", "done")
 
 
-def carry_written(written: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
+def carry_written(
+    written: TensorDictBase, next_: TensorDict, root: TensorDict, initial: TensorDictBase | None = None
+) -> None:
     """Join what the policy wrote under ``next`` (recurrent or exploration state) to the step, and carry it to the
     next root.
 
-    Keys the environment writes itself win. On rows that ended, the next root holds zeros.
+    Keys the environment writes itself win. On rows that ended, the next root holds what fresh episodes start from.
 
     Args:
         written: the policy's entries under ``next``, ``[*B]``.
         next_: the environment's outcome, ``[*B]``; the entries are added to it.
         root: the next root, ``[*B]``; so are they here.
+        initial: what fresh episodes start from, ``[*B]``; zeros for what is not there.
+
+    Raises:
+        SpecError: an entry has not the shape or dtype of its initial value.
     """
-    _join(written, next_, root, next_.get("done"))
+    _join(written, next_, root, next_.get("done"), initial)
 
 
 def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
@@ -35,17 +42,81 @@ def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
             keep_missing(mine, value)
 
 
-def _join(written: TensorDictBase, next_: TensorDict, root: TensorDict, ended: torch.Tensor) -> None:
+def keep_state(
+    fresh: TensorDict, root: TensorDictBase, restarted: torch.Tensor, initial: TensorDictBase | None = None
+) -> None:
+    """Put into a fresh root what only the one before it holds, at any level; on rows that restarted, its initial value.
+
+    Args:
+        fresh: the root after a reset, ``[*B]``; entries are added to it.
+        root: the root before the reset, ``[*B]``.
+        restarted: bool ``[*B]``.
+        initial: what fresh episodes start from, ``[*B]``; zeros for what is not there.
+    """
+    for key, value in root.items():
+        mine, start = fresh.get(key, None), _below(initial, key)
+        if mine is None:
+            put(fresh, key, _start_where(restarted, value, start, key))
+        elif isinstance(mine, TensorDictBase):
+            keep_state(mine, value, restarted, start)
+
+
+def with_unwritten(written: TensorDictBase | None, root: TensorDictBase, initial: TensorDictBase) -> TensorDictBase:
+    """Return the policy's entries under ``next`` together with the state it did not touch, which stays as it was.
+
+    Args:
+        written: what the policy wrote under ``next``, ``[*B]``; None if nothing.
+        root: what it acted on, ``[*B]``.
+        initial: names the state, ``[*B]``.
+
+    Raises:
+        KeyMissing: the root lacks some of the state.
+    """
+    complete = TensorDict(batch_size=root.batch_size) if written is None else written.copy()
+    for key, start in initial.items():
+        before, mine = root.get(key, None), complete.get(key, None)
+        if before is None:
+            expected = f"a root with {key!r}, which reset() puts there"
+            hint = "Act on the root of reset() or of the step before; see reset(mask, root=...)."
+            raise KeyMissing(explain("step", expected=expected, got=sorted(map(str, root.keys())), hint=hint))
+        if isinstance(start, TensorDictBase):
+            put(complete, key, with_unwritten(mine, before, start))
+        elif mine is None:
+            put(complete, key, before)
+    return complete
+
+
+def _join(
+    written: TensorDictBase, next_: TensorDict, root: TensorDict, ended: torch.Tensor, initial: TensorDictBase | None
+) -> None:
     for key, value in written.items():
-        mine = next_.get(key, None)
+        mine, start = next_.get(key, None), _below(initial, key)
         if isinstance(mine, TensorDictBase) and isinstance(value, TensorDictBase):
-            _join(value, mine, root.get(key), ended)
+            _join(value, mine, root.get(key), ended, start)
         elif mine is None:
             put(next_, key, value)
-            put(root, key, _zero_where(ended, value))
+            put(root, key, _start_where(ended, value, start, key))
 
 
-def _zero_where(ended: torch.Tensor, value: torch.Tensor | TensorDictBase) -> torch.Tensor | TensorDictBase:
+def _below(initial: TensorDictBase | None, key: str) -> torch.Tensor | TensorDictBase | None:
+    return None if initial is None else initial.get(key, None)
+
+
+def _start_where(
+    starts: torch.Tensor,
+    value: torch.Tensor | TensorDictBase,
+    start: torch.Tensor | TensorDictBase | None,
+    key: str,
+) -> torch.Tensor | TensorDictBase:
     if isinstance(value, TensorDictBase):
-        return value.apply(lambda leaf: _zero_where(ended, leaf))
-    return value.masked_fill(expand_right(ended, value), 0)
+        new = value.empty()
+        for inner, leaf in value.items():
+            put(new, inner, _start_where(starts, leaf, _below(start, inner), f"{key}/{inner}"))
+        return new
+    starts = expand_right(starts, value)
+    if start is None:
+        return value.masked_fill(starts, 0)
+    if start.shape != value.shape or start.dtype is not value.dtype:
+        expected = f"shape {list(start.shape)} and {start.dtype}, as its initial value"
+        raise SpecError(explain(f"state {key!r}", expected=expected, got=f"{list(value.shape)} and {value.dtype}"))
+    return torch.where(starts, start, value)

@@ -10,8 +10,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.envs.base import Env
+from torchrl.data.specs.composite import Key
+from torchrl.envs.base import Env, Seed
+from torchrl.envs.vector.serial import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.seeding import child_seeds, named_seeds
 from torchrl.unchecked import shallow
 
 
@@ -25,6 +28,7 @@ class EnvSpecs:
         observation_spec: what comes from below, leaves ``[*B, ...]``.
         action_spec: what goes down, ``[*B]`` or ``[*B, A]``.
         reward_spec: ``[*B, 1]``.
+        action_mask_key: the observation that says which choices are legal, or None.
     """
 
     batch_size: torch.Size
@@ -32,6 +36,7 @@ class EnvSpecs:
     observation_spec: Composite
     action_spec: TensorSpec
     reward_spec: TensorSpec
+    action_mask_key: Key | None = None
 
 
 class Transform(nn.Module):
@@ -42,7 +47,12 @@ class Transform(nn.Module):
 
     The containers it is given are fresh, down to the last level, and are edited in place. The tensors in them belong to
     others and are never written to: set new ones.
+
+    Attributes:
+        ends_episodes: whether :meth:`step` may set the flags of an ending; read once, when the environment is wrapped.
     """
+
+    ends_episodes = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,6 +100,17 @@ class Transform(nn.Module):
             inputs: a container of ours, ``[*B]``, with the policy's ``action`` and whatever else it holds.
         """
 
+    def set_seed(self, seed: int) -> None:
+        """Seed what the transform draws; called before a reset of all rows that is given a seed."""
+
+    def initial_state(self) -> TensorDict | None:
+        """Return what a policy's state starts from in a fresh episode, ``[*B]``; None for none.
+
+        The policy reads these entries in the root and writes their successors under ``next``; what it does not write
+        stays as it was. The environment carries them. They are no observations: no transform sees them.
+        """
+        return None
+
     def observation_spec(self, spec: Composite) -> Composite:
         """Return the spec of what the policy sees, given the spec of what comes from below."""
         return spec
@@ -101,6 +122,14 @@ class Transform(nn.Module):
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the spec of what the policy may send, given what the environment below takes."""
         return spec
+
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the observation that holds the mask of legal actions, given the one that holds it below."""
+        return key
+
+    def device(self, device: torch.device) -> torch.device:
+        """Return the device of what the policy sees, given the device below."""
+        return device
 
 
 class Compose(Transform):
@@ -117,13 +146,23 @@ class Compose(Transform):
         self.transforms = nn.ModuleList(transforms)
         self._chain = transforms  # walking a ModuleList takes longer than a step of most transforms
         self._inverse_chain = transforms[::-1]
+        self._devices: list[torch.device] | None = None  # where each gets its mask; None where all do in one place
+        self.ends_episodes = any(transform.ends_episodes for transform in transforms)
 
     def attach(self, env: Env | EnvSpecs) -> None:
-        """Attach each transform to the environment as seen through those before it."""
+        """Attach each transform to the environment as seen through those before it.
+
+        Raises:
+            ConfigError: two of them name the same initial state.
+        """
         super().attach(env)
+        devices = []
         for transform in self._chain:
             transform.attach(env)
+            devices.append(env.device)
             env = seen_through(transform, env)
+        self._devices = devices if any(device != env.device for device in devices) else None
+        self.initial_state()
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Edit with every transform in turn; see :meth:`Transform.step`."""
@@ -132,13 +171,29 @@ class Compose(Transform):
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Edit with every transform in turn; see :meth:`Transform.reset`."""
-        for transform in self._chain:
-            transform.reset(root, mask)
+        if self._devices is None or mask is None:
+            for transform in self._chain:
+                transform.reset(root, mask)
+            return
+        for transform, device in zip(self._chain, self._devices, strict=True):
+            transform.reset(root, mask.to(device))
 
     def inverse(self, inputs: TensorDict) -> None:
         """Edit with every transform, the last one first; see :meth:`Transform.inverse`."""
         for transform in self._inverse_chain:
             transform.inverse(inputs)
+
+    def set_seed(self, seed: int) -> None:
+        """Give every transform a seed of its own; see :meth:`Transform.set_seed`."""
+        for transform, child in zip(self._chain, child_seeds(seed, len(self._chain)), strict=True):
+            transform.set_seed(child)
+
+    def initial_state(self) -> TensorDict | None:
+        """Return that of all transforms together; see :meth:`Transform.initial_state`."""
+        state = None
+        for transform in self._chain:
+            state = _joined(state, transform.initial_state())
+        return state
 
     def observation_spec(self, spec: Composite) -> Composite:
         """Return the spec of what the policy sees; see :meth:`Transform.observation_spec`."""
@@ -157,6 +212,18 @@ class Compose(Transform):
         for transform in self._chain:
             spec = transform.action_spec(spec)
         return spec
+
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the key of the mask of legal actions; see :meth:`Transform.action_mask_key`."""
+        for transform in self._chain:
+            key = transform.action_mask_key(key)
+        return key
+
+    def device(self, device: torch.device) -> torch.device:
+        """Return the device of what the policy sees; see :meth:`Transform.device`."""
+        for transform in self._chain:
+            device = transform.device(device)
+        return device
 
     def __len__(self) -> int:
         return len(self._chain)
@@ -180,7 +247,8 @@ class TransformedEnv(Env):
 
     Raises:
         EnvError: ``env`` is no environment.
-        ConfigError: ``transform`` is no transform, or belongs to another environment.
+        ConfigError: ``transform`` is no transform, or belongs to another environment, or names as a policy's state what
+            is an observation or another's state.
         KeyMissing: the environment has no observation that the transform reads.
     """
 
@@ -191,18 +259,32 @@ class TransformedEnv(Env):
         _require_transform("TransformedEnv", transform)
         transform.attach(env)
         seen = seen_through(transform, env)
+        self.env = env
+        waiting = env._pending_seed
         super().__init__(
             batch_size=env.batch_size,
             observation_spec=seen.observation_spec,
             action_spec=seen.action_spec,
             reward_spec=seen.reward_spec,
-            device=env.device,
+            device=seen.device,
         )
-        self.env = env
         self.transform = transform
+        self.action_mask_key = seen.action_mask_key
         # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
         self._generator = env._generator
-        self._pending_seed, env._pending_seed = env._pending_seed, None
+        self._pending_seed = waiting
+        self._initial_state = _checked_state(_joined(env._initial_state, transform.initial_state()), seen)
+        self._may_end = transform.ends_episodes
+        self._is_elsewhere = seen.device != env.device
+        self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
+
+    @property
+    def _pending_seed(self) -> Seed:
+        return self.env._pending_seed
+
+    @_pending_seed.setter
+    def _pending_seed(self, seed: Seed) -> None:
+        self.env._pending_seed = seed
 
     @property
     def simulators(self) -> list:
@@ -214,15 +296,22 @@ class TransformedEnv(Env):
         self.transform.inverse(inputs)
         next_, root, ended = self.env._advance(inputs)
         self.transform.step(next_, root)
+        if self._may_end:
+            ended = bool(next_.get("done").any())
         return next_, root, ended
 
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
-        root = self.env._reset(mask, seeds=seeds, options=options)
+        if seeds is not None and mask is None:
+            self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
+        below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
+        root = self.env._reset(below, seeds=seeds, options=options)
         self.transform.reset(root, mask)
         return root
 
     def state_dict(self) -> dict:
         """Capture the environment and the transform, with what the transform remembers of each row.
+
+        State that a policy carries is not the environment's: save the root beside it, as collectors do.
 
         Raises:
             EnvError: a simulator's state cannot be captured.
@@ -250,11 +339,40 @@ def seen_through(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
     """Describe an environment as it looks through a transform that is attached to it."""
     return EnvSpecs(
         batch_size=env.batch_size,
-        device=env.device,
+        device=transform.device(env.device),
         observation_spec=transform.observation_spec(env.observation_spec),
         action_spec=transform.action_spec(env.action_spec),
         reward_spec=transform.reward_spec(env.reward_spec),
+        action_mask_key=transform.action_mask_key(env.action_mask_key),
     )
+
+
+def _joined(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
+    """Join two initial states, which may share levels but no entries."""
+    if one is None or other is None:
+        return other if one is None else one
+    keys, others = (set(state.keys(include_nested=True, leaves_only=True)) for state in (one, other))
+    if keys & others:
+        hint = "Give each its own keys."
+        raise ConfigError(explain("initial state", expected="every key once", got=f"{keys & others} twice", hint=hint))
+    return one.clone().update(other)
+
+
+def _checked_state(state: TensorDict | None, seen: EnvSpecs) -> TensorDict | None:
+    """Return an initial state on the device of what the policy sees; refuse one that is among the observations."""
+    if state is None:
+        return None
+    taken = [key for key in state.keys() if key in seen.observation_spec or key in RESERVED]
+    if taken:
+        expected = f"a policy's state beside the observations {list(seen.observation_spec.keys())}"
+        hint = "Give it another key, or a level of its own."
+        raise ConfigError(explain("TransformedEnv", expected=expected, got=f"{taken}", hint=hint))
+    return state.to(seen.device)
+
+
+def _depth(env: Env) -> int:
+    """Count the transformed environments one inside the other."""
+    return 1 + _depth(env.env) if isinstance(env, TransformedEnv) else 0
 
 
 def _require_transform(who: str, transform: object) -> None:

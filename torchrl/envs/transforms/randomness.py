@@ -1,0 +1,37 @@
+"""The base of transforms that draw random numbers. It draws none itself."""
+
+from __future__ import annotations
+
+import torch
+
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+
+
+class RandomTransform(Transform):
+    """A transform with a stream of random numbers of its own, ``self.generator``, on the environment's device.
+
+    ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a run that
+    was saved goes on with the same numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Put the stream where the environment's tensors are."""
+        super().attach(env)
+        self.generator = torch.Generator(env.device).manual_seed(0)
+
+    def set_seed(self, seed: int) -> None:
+        """Start the stream over."""
+        self.generator.manual_seed(seed)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Save the stream's state."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Restore the stream's state."""
+        self.generator.set_state(state.cpu())
