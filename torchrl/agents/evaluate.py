@@ -11,7 +11,6 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.envs import Env
-from torchrl.envs.stepping import keep_missing
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.seeding import child_seeds
@@ -129,9 +128,7 @@ class Evaluator:
 
     def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
         """Start the ended slots again, from the seeds of their next episodes; keep the policy's own carried state."""
-        fresh = self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of))
-        keep_missing(fresh, root)
-        return fresh
+        return self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of), root=root)
 
     def _seeds(self, episode_of: list[int]) -> list[int]:
         return [self.start_seeds[episode % self.num_episodes] for episode in episode_of]

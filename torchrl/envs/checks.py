@@ -98,7 +98,8 @@ def _stepped(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
 
 def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: str) -> None:
     """Refuse entries that no spec describes: collectors would record them, and nobody would know what they are."""
-    known = {*own, *env.observation_spec.keys()}
+    state = () if env._initial_state is None else env._initial_state.keys()  # a policy's, which the environment carries
+    known = {*own, *env.observation_spec.keys(), *state}
     surplus = [key for key in tensordict.keys() if key not in known]
     if surplus:
         expected = f"{where} with the observations {list(env.observation_spec.keys())}"
