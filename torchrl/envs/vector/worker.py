@@ -1,4 +1,4 @@
-"""A worker: steps several simulators and writes what happened into numpy buffers.
+"""A worker: steps a batch of worlds and writes what happened into numpy buffers.
 
 It knows no process and imports no torch: the serial back end calls it directly, a process back end serves it from a
 loop.
@@ -6,113 +6,51 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-import gymnasium
 import numpy as np
+from gymnasium import Space, spaces
 
 from torchrl.envs.simulators.base import Simulator
-from torchrl.errors import EnvError, SpecError, explain
+from torchrl.envs.vector.buffers import Leaf, StepBuffers, Tree, at, copy_into, copy_tree, observation_leaves
+from torchrl.errors import EnvError, explain
 
-Tree = dict  # nested dict of numpy arrays, one per key, each of shape [num_envs, ...]
-
-
-@dataclass
-class StepBuffers:
-    """Where a worker writes: one transition and two roots, used in turn so that the last root handed out stays whole.
-
-    Attributes:
-        roots: two trees with the observation keys, ``is_init``, ``episode_return`` and ``episode_length``.
-        next: the tree of the step's outcome: observation keys, ``reward``, the flags, and the same statistics.
-    """
-
-    roots: tuple[Tree, Tree]
-    next: Tree
+Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
+FIVE = "(observation, reward, terminated, truncated, info)"
 
 
-def allocate(observation_space: gymnasium.Space, num_envs: int, make: Callable = np.zeros) -> StepBuffers:
-    """Make the buffers for ``num_envs`` slots; ``make(shape, dtype)`` chooses the memory."""
-
-    def statistics() -> Tree:
-        return {
-            "episode_return": make((num_envs, 1), np.float32),
-            "episode_length": make((num_envs, 1), np.int64),
-        }
-
-    def observations() -> Tree:
-        tree: Tree = {}
-        for path, leaf in observation_leaves(observation_space):
-            *folders, name = path
-            node = tree
-            for folder in folders:
-                node = node.setdefault(folder, {})
-            node[name] = make((num_envs, *leaf.shape), border_dtype(leaf.dtype))
-        return tree
-
-    def root() -> Tree:
-        return {**observations(), "is_init": make((num_envs, 1), np.bool_), **statistics()}
-
-    flags = {name: make((num_envs, 1), np.bool_) for name in ("terminated", "truncated", "done")}
-    outcome = {**observations(), "reward": make((num_envs, 1), np.float32), **flags, **statistics()}
-    return StepBuffers(roots=(root(), root()), next=outcome)
-
-
-def observation_leaves(
-    space: gymnasium.Space, path: tuple[str, ...] = ()
-) -> list[tuple[tuple[str, ...], gymnasium.Space]]:
-    """List the leaves of an observation space with their paths; one that is no Dict is called ``observation``."""
-    if not isinstance(space, gymnasium.spaces.Dict):
-        return [(path or ("observation",), space)]
-    return [leaf for name, child in space.spaces.items() for leaf in observation_leaves(child, (*path, name))]
-
-
-def border_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the dtype a value has inside the library: float64 becomes float32, once, here; see ``conversions``."""
-    return np.dtype({"float64": "float32", "uint16": "int32", "uint32": "int64"}.get(dtype.name, dtype.name))
-
-
-class SimulatorWorker:
-    """Steps and restarts simulators; each call writes whole batches through numpy views.
+class Worker(ABC):
+    """What every worker keeps: which root is next, each slot's statistics, and which slots wait for a restart.
 
     Args:
-        simulators: one world per slot, all with the same spaces.
-        buffers: where to write, see :func:`allocate`.
+        observation_space: of one world.
+        buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
         first_index: index of the first slot in the whole environment, for messages.
     """
 
-    def __init__(self, simulators: Sequence[Simulator], buffers: StepBuffers, first_index: int = 0) -> None:
-        self.simulators = list(simulators)
+    def __init__(self, observation_space: Space, buffers: StepBuffers, first_index: int = 0) -> None:
         self.buffers = buffers
         self.turn = 0
         self._first_index = first_index
-        self._steps = [simulator.step for simulator in self.simulators]
-        self._has_ended = np.ones(len(self.simulators), dtype=bool)  # slots to be restarted before their next step
+        self._has_ended = np.ones(len(buffers.next["reward"]), dtype=bool)  # to be restarted before their next step
         self._may_step = False
-        nested = isinstance(self.simulators[0].observation_space, gymnasium.spaces.Dict)
-        leaves = observation_leaves(self.simulators[0].observation_space)
-        self._next_leaves = [_Leaf(buffers.next, path, nested) for path, _ in leaves]
-        self._root_leaves = [[_Leaf(root, path, nested) for path, _ in leaves] for root in buffers.roots]
-        self._carried = [self._pairs_to_carry(root, leaves) for root in buffers.roots]
+        leaves = observation_leaves(observation_space)
+        self._next_leaves = [Leaf(buffers.next, leaf, self.slot) for leaf in leaves]
+        self._root_leaves = [[Leaf(root, leaf, self.slot) for leaf in leaves] for root in buffers.roots]
+        paths = [leaf.path for leaf in leaves] + [("episode_return",), ("episode_length",)]
+        self._carried = [[(at(root, path), at(buffers.next, path)) for path in paths] for root in buffers.roots]
         outcome = buffers.next
         self._reward, self._done = outcome["reward"][:, 0], outcome["done"][:, 0]
         self._terminated, self._truncated = outcome["terminated"][:, 0], outcome["truncated"][:, 0]
 
-    def _pairs_to_carry(self, root: Tree, leaves: list) -> list[tuple[np.ndarray, np.ndarray]]:
-        paths = [path for path, _ in leaves] + [("episode_return",), ("episode_length",)]
-        return [(_at(root, path), _at(self.buffers.next, path)) for path in paths]
-
-    @property
-    def root(self) -> Tree:
-        """The root to act on."""
-        return self.buffers.roots[self.turn]
-
-    def advance(self, actions: Sequence) -> bool:
-        """Step every simulator; write the outcome and the next root, in which ended slots wait for :meth:`restart`.
+    @abstractmethod
+    def advance(self, actions: Actions) -> bool:
+        """Step every slot; write the outcome and the next root, in which ended slots wait for :meth:`restart`.
 
         Args:
-            actions: one action per slot: a numpy integer (discrete) or a numpy row.
+            actions: a batch of the action space: an array ``[num_envs, ...]``, or a dict or tuple of them.
 
         Returns:
             Whether any slot ended.
@@ -121,27 +59,50 @@ class SimulatorWorker:
             EnvError: a slot that ended was not restarted, or a flag or reward is malformed.
             SpecError: an observation does not fit its space's shape or dtype.
         """
-        if not self._may_step:
-            raise self._not_restarted()
-        results: list = []
-        try:
-            for step, action in zip(self._steps, actions, strict=True):
-                results.append(step(action))
-        except Exception as error:
-            error.add_note(f"Raised by the simulator of slot {self._first_index + len(results)} in step().")
-            raise
-        try:
-            observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        except (ValueError, TypeError) as error:
-            raise self._not_five(results) from error
-        for leaf in self._next_leaves:
-            leaf.write(observations, self)
+
+    @abstractmethod
+    def restart(
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+    ) -> None:
+        """Restart the given slots and write their first observation into the current root.
+
+        Args:
+            indices: which slots, counted inside this worker.
+            seeds: one seed (or None) per entry of ``indices``; None continues every slot's own stream.
+            options: passed to each world's ``reset``.
+        """
+
+    @abstractmethod
+    def render(self) -> list:
+        """Return one frame per slot; see :meth:`Simulator.render`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every world; may be called twice."""
+
+    @property
+    def root(self) -> Tree:
+        """The root to act on."""
+        return self.buffers.roots[self.turn]
+
+    def ended(self) -> list[int]:
+        """List the slots that wait for a restart."""
+        return np.flatnonzero(self._has_ended).tolist()
+
+    def slot(self, index: int) -> str:
+        """Name a slot in messages."""
+        return f"slot {self._first_index + index}"
+
+    def _write_flags(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
         try:
             self._reward[:] = rewards
             self._terminated[:] = terminated
             self._truncated[:] = truncated
         except (ValueError, TypeError) as error:
             raise self._malformed({"reward": rewards, "terminated": terminated, "truncated": truncated}) from error
+
+    def _turn_over(self) -> None:
+        """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
         outcome, root = self.buffers.next, self.root
         np.logical_or(self._terminated, self._truncated, out=self._done)
         np.add(root["episode_return"], outcome["reward"], out=outcome["episode_return"])
@@ -150,69 +111,19 @@ class SimulatorWorker:
         for target, source in self._carried[self.turn]:
             np.copyto(target, source)
         self.root["is_init"].fill(False)
-        ended = any(terminated) or any(truncated)
-        if ended:
-            np.copyto(self._has_ended, self._done)
-            self._may_step = False
-        return ended
 
-    def restart(
-        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
-    ) -> None:
-        """Reset the given slots and write their first observation into the current root.
+    def _mark_ended(self) -> None:
+        """Let the slots of this step that are done wait for a restart."""
+        np.copyto(self._has_ended, self._done)
+        self._may_step = False
 
-        Args:
-            indices: which slots, counted inside this worker.
-            seeds: one seed (or None) per entry of ``indices``; None continues every slot's own stream.
-            options: passed to each simulator's ``reset``.
-        """
+    def _begin(self, index: int) -> None:
+        """Count a slot, whose first observation is written, as one that begins an episode."""
         root = self.root
-        for position, index in enumerate(indices):
-            seed = None if seeds is None else seeds[position]
-            try:
-                result = self.simulators[index].reset(seed=seed, options=options)
-            except Exception as error:
-                error.add_note(f"Raised by the simulator of slot {self._first_index + index} in reset().")
-                raise
-            if not isinstance(result, tuple) or len(result) != 2:
-                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-                raise EnvError(explain(f"reset of {self.slot(index)}", expected="(observation, info)", got=got))
-            for leaf in self._root_leaves[self.turn]:
-                leaf.write_one(index, result[0], self)
-            root["is_init"][index] = True
-            root["episode_return"][index] = 0
-            root["episode_length"][index] = 0
-            self._has_ended[index] = False
-        self._may_step = not self._has_ended.any()
-
-    def ended(self) -> list[int]:
-        """List the slots that wait for a restart."""
-        return np.flatnonzero(self._has_ended).tolist()
-
-    def get_state(self) -> dict:
-        """Capture the simulators and the current root; see :meth:`Simulator.get_state`."""
-        return {
-            "simulators": [_own("get_state", simulator)() for simulator in self.simulators],
-            "root": _copy_tree(self.root),
-            "has_ended": self._has_ended.copy(),
-        }
-
-    def set_state(self, state: dict) -> None:
-        """Restore what :meth:`get_state` captured."""
-        for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
-            _own("set_state", simulator)(simulator_state)
-        _copy_into(self.root, state["root"])
-        np.copyto(self._has_ended, state["has_ended"])
-        self._may_step = not self._has_ended.any()
-
-    def close(self) -> None:
-        """Close every simulator."""
-        for simulator in self.simulators:
-            _own("close", simulator)()
-
-    def slot(self, index: int) -> str:
-        """Name a slot in messages."""
-        return f"slot {self._first_index + index}"
+        root["is_init"][index] = True
+        root["episode_return"][index] = 0
+        root["episode_length"][index] = 0
+        self._has_ended[index] = False
 
     def _not_restarted(self) -> EnvError:
         waiting = [self._first_index + index for index in self.ended()]
@@ -225,15 +136,7 @@ class SimulatorWorker:
             )
         )
 
-    def _not_five(self, results: list) -> EnvError:
-        expected = "(observation, reward, terminated, truncated, info)"
-        for index, result in enumerate(results):
-            if not isinstance(result, tuple) or len(result) != 5:
-                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-                return EnvError(explain(f"step of {self.slot(index)}", expected=expected, got=got))
-        return EnvError(explain("step", expected=f"{expected} from every slot", got=repr(results)))
-
-    def _malformed(self, results: dict[str, tuple]) -> EnvError:
+    def _malformed(self, results: dict[str, Sequence]) -> EnvError:
         for name, values in results.items():
             for index, value in enumerate(values):
                 if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
@@ -242,77 +145,126 @@ class SimulatorWorker:
         return EnvError(f"The rewards or flags of a step are malformed: {results}.")
 
 
-class _Leaf:
-    """One observation key: where its batch lies, and how a step's values get there."""
+class SimulatorWorker(Worker):
+    """Steps and restarts simulators; each call writes whole batches through numpy views.
 
-    def __init__(self, tree: Tree, path: tuple[str, ...], nested: bool) -> None:
-        self.path = path
-        self.array = _at(tree, path)
-        self._keys = path if nested else ()
-        rows = self.array.shape
-        self._joined = self.array.reshape(rows[0] * rows[1], *rows[2:]) if self.array.ndim > 1 else None
+    Args:
+        simulators: one world per slot, all with the same spaces.
+        buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
+        first_index: index of the first slot in the whole environment, for messages.
+    """
 
-    def write(self, observations: tuple, worker: SimulatorWorker) -> None:
-        """Write one value per slot; concatenation refuses shapes that an assignment would broadcast."""
-        values = observations
+    def __init__(self, simulators: Sequence[Simulator], buffers: StepBuffers, first_index: int = 0) -> None:
+        super().__init__(simulators[0].observation_space, buffers, first_index)
+        self.simulators = list(simulators)
+        self._steps = [simulator.step for simulator in self.simulators]
+        self._each = splitter(self.simulators[0].action_space)
+
+    def advance(self, actions: Actions) -> bool:
+        """Step every simulator; see :meth:`Worker.advance`."""
+        if not self._may_step:
+            raise self._not_restarted()
+        results: list = []
         try:
-            for key in self._keys:
-                values = tuple([value[key] for value in values])
-            if self._joined is None:
-                np.copyto(self.array, values, casting="same_kind")
-            else:
-                np.concatenate(values, out=self._joined)
-        except (ValueError, TypeError, KeyError) as error:
-            for index, observation in enumerate(observations):
-                self._require_fit(self._value_in(observation, worker.slot(index)), worker.slot(index))
-            raise SpecError(f"the observations {self.path} of a step do not stack: {error}") from error
+            for step, action in zip(self._steps, self._each(actions), strict=True):
+                results.append(step(action))
+        except Exception as error:
+            error.add_note(f"Raised by the simulator of slot {self._first_index + len(results)} in step().")
+            raise
+        try:
+            observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        except (ValueError, TypeError) as error:
+            raise self._not_five(results) from error
+        for leaf in self._next_leaves:
+            leaf.write(observations)
+        self._write_flags(rewards, terminated, truncated)
+        self._turn_over()
+        ended = any(terminated) or any(truncated)
+        if ended:
+            self._mark_ended()
+        return ended
 
-    def write_one(self, index: int, observation: object, worker: SimulatorWorker) -> None:
-        value = self._value_in(observation, worker.slot(index))
-        self._require_fit(value, worker.slot(index))
-        self.array[index] = value
+    def restart(
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+    ) -> None:
+        """Reset the simulators of the given slots; see :meth:`Worker.restart`."""
+        for position, index in enumerate(indices):
+            seed = None if seeds is None else seeds[position]
+            try:
+                result = self.simulators[index].reset(seed=seed, options=options)
+            except Exception as error:
+                error.add_note(f"Raised by the simulator of {self.slot(index)} in reset().")
+                raise
+            if not isinstance(result, tuple) or len(result) != 2:
+                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+                raise EnvError(explain(f"reset of {self.slot(index)}", expected="(observation, info)", got=got))
+            for leaf in self._root_leaves[self.turn]:
+                leaf.write_one(index, result[0])
+            self._begin(index)
+        self._may_step = not self._has_ended.any()
 
-    def _value_in(self, observation: object, slot: str) -> object:
-        """Go down to this key, or say that it is not there."""
-        for key in self._keys:
-            if not isinstance(observation, Mapping) or key not in observation:
-                got = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
-                raise EnvError(explain(f"observation of {slot}", expected=f"the key {'/'.join(self.path)!r}", got=got))
-            observation = observation[key]
-        return observation
+    def get_state(self) -> dict:
+        """Capture the simulators and the current root; see :meth:`Simulator.get_state`."""
+        return {
+            "simulators": [own_method("get_state", simulator)() for simulator in self.simulators],
+            "root": copy_tree(self.root),
+            "has_ended": self._has_ended.copy(),
+        }
 
-    def _require_fit(self, value: object, slot: str) -> None:
-        value = np.asarray(value)
-        expected = self.array.shape[1:]
-        if value.shape != expected or not np.can_cast(value.dtype, self.array.dtype, "same_kind"):
-            raise SpecError(
-                explain(
-                    f"observation {'/'.join(self.path)!r} of {slot}",
-                    expected=f"shape {list(expected)} and dtype {self.array.dtype} (the simulator's observation_space)",
-                    got=f"shape {list(value.shape)} and dtype {value.dtype}",
-                    hint="Make the simulator's observation_space say what reset and step return.",
-                )
-            )
+    def set_state(self, state: dict) -> None:
+        """Restore what :meth:`get_state` captured."""
+        for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
+            own_method("set_state", simulator)(simulator_state)
+        copy_into(self.root, state["root"])
+        np.copyto(self._has_ended, state["has_ended"])
+        self._may_step = not self._has_ended.any()
 
+    def render(self) -> list:
+        """Return one frame per slot; see :meth:`Simulator.render`."""
+        return [own_method("render", simulator)() for simulator in self.simulators]
 
-def _own(method: str, simulator: Simulator) -> Callable:
-    """A method of a simulator, or of the contract where a duck-typed one lacks it: then a state is refused."""
-    return getattr(simulator, method, None) or partial(getattr(Simulator, method), simulator)
+    def close(self) -> None:
+        """Close every simulator."""
+        for simulator in self.simulators:
+            own_method("close", simulator)()
 
-
-def _at(tree: Tree, path: tuple[str, ...]) -> np.ndarray:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _copy_tree(tree: Tree) -> Tree:
-    return {key: _copy_tree(value) if isinstance(value, dict) else value.copy() for key, value in tree.items()}
+    def _not_five(self, results: list) -> EnvError:
+        for index, result in enumerate(results):
+            if not isinstance(result, tuple) or len(result) != 5:
+                got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+                return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got))
+        return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
 
 
-def _copy_into(target: Tree, source: Tree) -> None:
-    for key, value in target.items():
-        if isinstance(value, dict):
-            _copy_into(value, source[key])
-        else:
-            np.copyto(value, source[key])
+def splitter(space: Space) -> Callable[[Actions], Iterable]:
+    """Return the function that takes a batch of a space apart into one value per slot.
+
+    A dict of arrays becomes dicts, a tuple of arrays tuples; the index of a ``OneOf`` chooses one of its parts.
+    """
+    if isinstance(space, spaces.Dict):
+        return partial(_dicts, {key: splitter(part) for key, part in space.items()})
+    if isinstance(space, spaces.Tuple):
+        return partial(_tuples, [splitter(part) for part in space.spaces])
+    if isinstance(space, spaces.OneOf):
+        return partial(_choices, [splitter(part) for part in space.spaces])
+    return iter
+
+
+def _dicts(parts: dict[str, Callable], batch: dict) -> list[dict]:
+    columns = [split(batch[key]) for key, split in parts.items()]
+    return [dict(zip(parts, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _tuples(parts: list[Callable], batch: tuple) -> Iterable[tuple]:
+    return zip(*[split(column) for split, column in zip(parts, batch, strict=True)], strict=True)
+
+
+def _choices(parts: list[Callable], batch: tuple) -> list[tuple]:
+    index, values = batch
+    rows = _tuples(parts, values)
+    return [(choice, row[choice]) for choice, row in zip(index, rows, strict=True)]
+
+
+def own_method(name: str, simulator: Simulator) -> Callable:
+    """Return a method of a simulator, or of the contract where a duck-typed one lacks it: then it is refused there."""
+    return getattr(simulator, name, None) or partial(getattr(Simulator, name), simulator)

@@ -1,0 +1,131 @@
+"""An Env over numpy buffers that a worker fills: everything a back end needs but the worker itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from gymnasium import Space
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Composite
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.conversions import spec_from_space
+from torchrl.envs.vector.actions import action_reader
+from torchrl.envs.vector.buffers import StepBuffers, allocate, observation_leaves
+from torchrl.envs.vector.worker import Worker
+from torchrl.errors import EnvError, explain
+from torchrl.unchecked import new_tensordict, put, shallow
+
+RESERVED = (
+    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done")
+    + ("episode_return", "episode_length")
+)  # fmt: skip
+
+
+class WorkerEnv(Env):
+    """An environment whose tensors are views of the buffers that a worker writes.
+
+    Args:
+        make_worker: builds what steps the worlds, given the buffers it is to write.
+        observation_space: of one world.
+        action_space: of one world.
+        batch_size: ``[num_envs]``, or ``[]`` for one slot.
+
+    Raises:
+        EnvError: an observation has a name that the environment uses itself.
+        SpecError: a space that no spec describes.
+    """
+
+    def __init__(
+        self,
+        make_worker: Callable[[StepBuffers], Worker],
+        *,
+        observation_space: Space,
+        action_space: Space,
+        batch_size: Sequence[int],
+    ) -> None:
+        observation = spec_from_space(observation_space, batch_size)
+        if not isinstance(observation, Composite):
+            observation = Composite({"observation": observation}, shape=batch_size)
+        action = spec_from_space(action_space, batch_size)
+        super().__init__(batch_size=batch_size, observation_spec=observation, action_spec=action)
+        buffers = allocate(observation_space, self.batch_size.numel())
+        self._worker = make_worker(buffers)
+        self._read = action_reader(action_space, action)
+        self._next = self._view(buffers.next)
+        self._roots = tuple(self._view(root) for root in buffers.roots)
+        self._folders = _folders(self._next)
+
+    def _view(self, tree: dict) -> TensorDict:
+        """Wrap numpy buffers in a TensorDict over the same memory; batch size ``[]`` sees the one row."""
+        rows = {}
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                rows[key] = self._view(value)
+            else:
+                rows[key] = torch.from_numpy(value) if self.batch_size else torch.from_numpy(value)[0]
+        return new_tensordict(rows, self.batch_size)
+
+    def _root(self) -> TensorDict:
+        return _fresh(self._roots[self._worker.turn], self._folders)
+
+    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        ended = self._worker.advance(self._read(action_of(tensordict)))
+        return _fresh(self._next, self._folders), self._root(), ended
+
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+        rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
+        self._worker.restart(rows, None if seeds is None else [seeds[row] for row in rows], options)
+        return self._root()
+
+    def render(self) -> torch.Tensor:
+        """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
+
+        Raises:
+            EnvError: a world cannot draw itself, or their pictures differ in size.
+            MissingExtraError: a package that draws is not installed.
+        """
+        frames = [np.asarray(frame) for frame in self._worker.render()]
+        for index, frame in enumerate(frames):
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (*frames[0].shape[:2], 3):
+                got = f"{frame.dtype} {list(frame.shape)} in slot {index}"
+                expected = f"uint8 {[*frames[0].shape[:2], 3]}" if frames[0].ndim == 3 else "uint8 [H, W, 3]"
+                raise EnvError(explain("render", expected=f"a picture, {expected}, of every world", got=got))
+        return torch.from_numpy(np.stack(frames)).reshape(*self.batch_size, *frames[0].shape)
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self._worker.close()
+
+
+def require_free_names(who: str, observation_space: Space) -> None:
+    """Refuse observations under names that the environment uses itself.
+
+    Raises:
+        EnvError: naming the first.
+    """
+    taken = [leaf.path[0] for leaf in observation_leaves(observation_space) if leaf.path[0] in RESERVED]
+    if taken:
+        raise EnvError(
+            explain(
+                who,
+                expected="observations under names that the environment does not use itself",
+                got=f"{taken[0]!r}",
+                hint="Rename the key in the simulator.",
+            )
+        )
+
+
+def _fresh(views: TensorDict, folders: Sequence[str]) -> TensorDict:
+    """New containers over the same tensors, so that what a policy writes does not stay for the next step."""
+    fresh = shallow(views)
+    for key in folders:
+        inner = views.get(key)
+        put(fresh, key, _fresh(inner, _folders(inner)))
+    return fresh
+
+
+def _folders(views: TensorDict) -> list[str]:
+    return [key for key, value in views.items() if isinstance(value, TensorDict)]

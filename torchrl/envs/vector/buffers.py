@@ -1,0 +1,209 @@
+"""The numpy memory of a batch: one outcome and two roots, and how a simulator's values get into them.
+
+Imports no torch, so that a worker process may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from torchrl.errors import EnvError, SpecError, explain
+
+Tree = dict  # nested dict of numpy arrays, one per key, each of shape [num_envs, ...]
+
+
+@dataclass
+class StepBuffers:
+    """Where a worker writes: one transition and two roots, used in turn so that the last root handed out stays whole.
+
+    Attributes:
+        roots: two trees with the observation keys, ``is_init``, ``episode_return`` and ``episode_length``.
+        next: the tree of the step's outcome: observation keys, ``reward``, the flags, and the same statistics.
+    """
+
+    roots: tuple[Tree, Tree]
+    next: Tree
+
+
+def allocate(observation_space: Space, num_envs: int, make: Callable = np.zeros) -> StepBuffers:
+    """Make the buffers for ``num_envs`` slots; ``make(shape, dtype)`` chooses the memory."""
+
+    def statistics() -> Tree:
+        return {
+            "episode_return": make((num_envs, 1), np.float32),
+            "episode_length": make((num_envs, 1), np.int64),
+        }
+
+    def root() -> Tree:
+        is_init = {"is_init": make((num_envs, 1), np.bool_)}
+        return {**allocate_observations(observation_space, num_envs, make), **is_init, **statistics()}
+
+    flags = {name: make((num_envs, 1), np.bool_) for name in ("terminated", "truncated", "done")}
+    observations = allocate_observations(observation_space, num_envs, make)
+    outcome = {**observations, "reward": make((num_envs, 1), np.float32), **flags, **statistics()}
+    return StepBuffers(roots=(root(), root()), next=outcome)
+
+
+def allocate_observations(observation_space: Space, num_envs: int, make: Callable = np.zeros) -> Tree:
+    """Make one array per observation key, ``[num_envs, ...]``."""
+    tree: Tree = {}
+    for path, _, space in observation_leaves(observation_space):
+        *folders, name = path
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = make((num_envs, *space.shape), border_dtype(space))
+    return tree
+
+
+class ObservationLeaf(NamedTuple):
+    """One observation key.
+
+    Attributes:
+        path: where it lies in a TensorDict, ``("observation",)`` for a space that is neither a Dict nor a Tuple.
+        keys: how to get there in what the simulator returns: names into dicts, numbers into tuples.
+        space: of the values there.
+    """
+
+    path: tuple[str, ...]
+    keys: tuple[str | int, ...]
+    space: Space
+
+
+def observation_leaves(space: Space) -> list[ObservationLeaf]:
+    """List the leaves of an observation space; the entries of a Tuple are called ``"0"``, ``"1"``, ….
+
+    Raises:
+        SpecError: a OneOf, whose values do not have one shape.
+    """
+    leaves = _leaves_below(space, (), ())
+    return [leaf if leaf.path else leaf._replace(path=("observation",)) for leaf in leaves]
+
+
+def _leaves_below(space: Space, path: tuple[str, ...], keys: tuple[str | int, ...]) -> list[ObservationLeaf]:
+    if isinstance(space, spaces.OneOf):
+        hint = "Wrap the simulator so that it always observes every part, in a Dict or a Tuple."
+        raise SpecError(explain("observation", expected="a space whose values have one shape", got=space, hint=hint))
+    if isinstance(space, spaces.Dict):
+        children = list(space.items())
+    elif isinstance(space, spaces.Tuple):
+        children = list(enumerate(space))
+    else:
+        return [ObservationLeaf(path, keys, space)]
+    return [leaf for key, child in children for leaf in _leaves_below(child, (*path, str(key)), (*keys, key))]
+
+
+def border_dtype(space: Space) -> np.dtype:
+    """Return the dtype that values of a leaf space have inside the library: float64 becomes float32, once, here.
+
+    It is the dtype of the space's spec; see ``conversions``.
+    """
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return np.dtype(np.int64)
+    return np.dtype({"float64": "float32", "uint16": "int32", "uint32": "int64"}.get(space.dtype.name, space.dtype))
+
+
+class Leaf:
+    """One observation key of a tree: where its batch lies, and how values get there.
+
+    Args:
+        tree: see :func:`allocate`.
+        leaf: which key.
+        slot_name: names a slot in messages.
+    """
+
+    def __init__(self, tree: Tree, leaf: ObservationLeaf, slot_name: Callable[[int], str]) -> None:
+        self.path = leaf.path
+        self.array = at(tree, leaf.path)
+        self._keys = leaf.keys
+        self._slot_name = slot_name
+        rows = self.array.shape
+        self._joined = self.array.reshape(rows[0] * rows[1], *rows[2:]) if self.array.ndim > 1 else None
+
+    def write(self, observations: Sequence) -> None:
+        """Write one value per slot; concatenation refuses shapes that an assignment would broadcast."""
+        values = observations
+        try:
+            for key in self._keys:
+                values = tuple([value[key] for value in values])
+            if self._joined is None:
+                np.copyto(self.array, values, casting="same_kind")
+            else:
+                np.concatenate(values, out=self._joined)
+        except (ValueError, TypeError, LookupError) as error:
+            for index, observation in enumerate(observations):
+                self._require_fit(self._value_in(observation, index), index)
+            raise SpecError(f"the observations {self.path} of a step do not stack: {error}") from error
+
+    def write_one(self, index: int, observation: object) -> None:
+        """Write the value of one slot."""
+        value = self._value_in(observation, index)
+        self._require_fit(value, index)
+        self.array[index] = value
+
+    def write_batch(self, observations: object) -> None:
+        """Write the values of all slots from what a vector environment returned: arrays ``[num_envs, ...]``."""
+        for key in self._keys:
+            observations = observations[key]
+        if observations.shape != self.array.shape:
+            self._require_fit(observations[0], 0)
+        np.copyto(self.array, observations, casting="same_kind")
+
+    def _value_in(self, observation: object, index: int) -> object:
+        """Go down to this key, or say that it is not there."""
+        for key in self._keys:
+            kind = (tuple, list) if isinstance(key, int) else Mapping
+            found = isinstance(observation, kind) and (
+                key < len(observation) if kind != Mapping else key in observation
+            )
+            if not found:
+                expected, got = f"the key {'/'.join(self.path)!r}", _form(observation)
+                raise EnvError(explain(f"observation of {self._slot_name(index)}", expected=expected, got=got))
+            observation = observation[key]
+        return observation
+
+    def _require_fit(self, value: object, index: int) -> None:
+        value = np.asarray(value)
+        expected = self.array.shape[1:]
+        if value.shape != expected or not np.can_cast(value.dtype, self.array.dtype, "same_kind"):
+            raise SpecError(
+                explain(
+                    f"observation {'/'.join(self.path)!r} of {self._slot_name(index)}",
+                    expected=f"shape {list(expected)} and dtype {self.array.dtype} (the simulator's observation_space)",
+                    got=f"shape {list(value.shape)} and dtype {value.dtype}",
+                    hint="Make the simulator's observation_space say what reset and step return.",
+                )
+            )
+
+
+def _form(observation: object) -> object:
+    if isinstance(observation, Mapping):
+        return sorted(observation)
+    name = type(observation).__name__
+    return f"{name} of {len(observation)}" if isinstance(observation, (tuple, list)) else name
+
+
+def at(tree: Tree, path: Sequence[str]) -> np.ndarray:
+    """Return the array at a path."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def copy_tree(tree: Tree) -> Tree:
+    """Return a tree of the same keys with arrays of its own."""
+    return {key: copy_tree(value) if isinstance(value, dict) else value.copy() for key, value in tree.items()}
+
+
+def copy_into(target: Tree, source: Tree) -> None:
+    """Write one tree into another of the same keys and shapes."""
+    for key, value in target.items():
+        if isinstance(value, dict):
+            copy_into(value, source[key])
+        else:
+            np.copyto(value, source[key])
