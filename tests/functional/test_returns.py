@@ -1,9 +1,21 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from torchrl.errors import SpecError
-from torchrl.functional import gae, reverse_scan, td0_target
+from cases.return_functions import random_batch
+from cases.slow_returns import slow_gae, slow_n_step, slow_td_lambda
+from torchrl.errors import ConfigError, SpecError
+from torchrl.functional import (
+    discounted_return,
+    gae,
+    n_step_return,
+    reaches_ending,
+    reverse_scan,
+    td0_target,
+    td_lambda,
+)
 
 GAMMA, LAMBDA = 0.9, 0.7
 
@@ -21,32 +33,29 @@ def slow_scan(x: Tensor, decay: Tensor) -> Tensor:
     return y
 
 
-def slow_gae(reward, value, next_value, terminated, truncated, gamma, lambda_) -> Tensor:
-    """One trajectory after the other in Python floats: the definition, term by term."""
-    advantage = torch.zeros(reward.shape, dtype=torch.float64)
-    for lane in range(reward.shape[0]):
-        running = 0.0
-        for t in reversed(range(reward.shape[1])):
-            at = (lane, t, 0)
-            if terminated[at] or truncated[at]:
-                running = 0.0
-            bootstrap = 0.0 if terminated[at] else float(next_value[at])
-            delta = float(reward[at]) + gamma * bootstrap - float(value[at])
-            running = delta + gamma * lambda_ * running
-            advantage[at] = running
-    return advantage
+def flags(*values) -> Tensor:
+    return column(*values, dtype=torch.bool)
 
 
-def random_batch(*shape, seed=0, dtype=torch.float64, ending=0.15) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    floats = {
-        name: torch.randn(*shape, 1, generator=generator, dtype=torch.float64).to(dtype)
-        for name in ("reward", "value", "next_value")
-    }
-    flags = {
-        name: torch.rand(*shape, 1, generator=generator) < ending for name in ("terminated", "truncated")
-    }  # both at once happens too
-    return floats | flags
+# Five rows: two steps, the task is over, a time limit, the edge of the batch.
+SERIES = {
+    "reward": column(1.0, 1.0, 1.0, 1.0, 1.0),
+    "next_value": column(4.0, 6.0, 100.0, 20.0, 40.0),
+    "terminated": flags(0, 0, 1, 0, 0),
+    "truncated": flags(0, 0, 0, 1, 0),
+}
+# Two rows of weights ½ and 2, and nothing after them; the value of the first row's successor is that of the second.
+WEIGHTED = {
+    "reward": column(1.0, 4.0),
+    "terminated": flags(0, 0),
+    "truncated": flags(0, 0),
+    "log_weight": column(0.5, 2.0).log(),
+}
+SECOND = {"value": column(10.0, 20.0), "next_value": column(20.0, 0.0)}
+
+
+def rows(x: Tensor) -> list[float]:
+    return x.squeeze(-1).tolist()
 
 
 class TestReverseScan:
@@ -100,6 +109,100 @@ class TestTd0Target:
         with pytest.raises(SpecError, match="td0_target"):
             td0_target(row.unsqueeze(-1), row, flag, gamma=0.9)
 
+    def test_average_reward(self):
+        target = td0_target(column(1.0, 2.0), column(10.0, 20.0), flags(0, 1), gamma=1.0, average_reward=0.5)
+        assert rows(target) == [10.5, 1.5]
+
+    def test_each_reward_has_its_discount(self):
+        reward = next_value = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        target = td0_target(reward, next_value, flags(0, 1), gamma=torch.tensor([0.5, 0.0]))
+        assert target.tolist() == [[1.5, 2.0], [3.0, 4.0]]
+
+
+class TestDiscountedReturn:
+    def test_by_hand(self):
+        """What the batch shows, and with values where it ends; γ = ½."""
+        reward = {name: x for name, x in SERIES.items() if name != "next_value"}
+        assert rows(discounted_return(**reward, gamma=0.5)) == [1.75, 1.5, 1.0, 1.0, 1.0]
+        assert rows(discounted_return(**SERIES, gamma=0.5)) == [1.75, 1.5, 1.0, 11.0, 21.0]
+
+    def test_weights_by_hand(self):
+        """2·4 = 8, ½·(1 + ½·8) = 2.5; clipped at 1: 1·4 = 4, ½·(1 + ½·4) = 1.5."""
+        assert rows(discounted_return(**WEIGHTED, gamma=0.5)) == [2.5, 8.0]
+        assert rows(discounted_return(**WEIGHTED, gamma=0.5, weight_clip=1.0)) == [1.5, 4.0]
+
+    def test_control_variate_by_hand(self):
+        """8 + (1 - 2)·20 = -12, ½·(1 + ½·-12) + ½·10 = 2.5."""
+        assert rows(discounted_return(**WEIGHTED, value=SECOND["value"], gamma=0.5)) == [2.5, -12.0]
+
+    @pytest.mark.parametrize("bootstrap", [False, True])
+    @pytest.mark.parametrize("weights", [False, True])
+    def test_equals_the_definition(self, bootstrap, weights):
+        batch = random_batch(3, 40)
+        log_weight, value = batch.pop("log_weight"), batch.pop("value")
+        if not bootstrap:
+            batch["next_value"] = None
+        off = {"log_weight": log_weight, "weight_clip": 1.2, "value": value} if weights else {}
+        slow = {"weight": log_weight.exp().clamp(max=1.2), "value": value} if weights else {}
+        expected = slow_n_step(**batch, gamma=GAMMA, n=1000, **slow)
+        got = discounted_return(**batch, gamma=GAMMA, **off)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+class TestNStepReturn:
+    @pytest.mark.parametrize(
+        ("n", "expected"),
+        [
+            (1, [3.0, 4.0, 1.0, 11.0, 21.0]),
+            (2, [3.0, 1.5, 1.0, 11.0, 21.0]),  # 1 + ½·1 + ¼·6
+            (3, [1.75, 1.5, 1.0, 11.0, 21.0]),
+            (100, [1.75, 1.5, 1.0, 11.0, 21.0]),
+        ],
+    )
+    def test_by_hand(self, n, expected):
+        assert rows(n_step_return(**SERIES, gamma=0.5, n=n)) == expected
+
+    def test_weights_by_hand(self):
+        """n = 1: ½·(1 + ½·20) = 5.5, 2·4 = 8; with values + ½·10 and - 20. n = 2 as the discounted return."""
+        series = WEIGHTED | {"next_value": SECOND["next_value"]}
+        assert rows(n_step_return(**series, gamma=0.5, n=1)) == [5.5, 8.0]
+        assert rows(n_step_return(**series, value=SECOND["value"], gamma=0.5, n=1)) == [10.5, -12.0]
+        assert rows(n_step_return(**series, value=SECOND["value"], gamma=0.5, n=2)) == [2.5, -12.0]
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(length=st.integers(1, 20), n=st.integers(1, 25), seed=st.integers(0, 1000), weights=st.booleans())
+    def test_equals_the_definition(self, length, n, seed, weights):
+        batch = random_batch(2, length, seed=seed)
+        log_weight, value = batch.pop("log_weight"), batch.pop("value")
+        off = {"log_weight": log_weight, "value": value} if weights else {}
+        slow = {"weight": log_weight.exp(), "value": value} if weights else {}
+        expected = slow_n_step(**batch, gamma=GAMMA, n=n, **slow)
+        got = n_step_return(**batch, gamma=GAMMA, n=n, **off)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+    @pytest.mark.parametrize("n", [0, -1, 2.0, None])
+    def test_n_is_a_count(self, n):
+        with pytest.raises(ConfigError, match="n_step_return.*at least 1"):
+            n_step_return(**SERIES, gamma=0.5, n=n)
+
+
+class TestTdLambda:
+    def test_by_hand(self):
+        """γ = λ = ½: 1 + ½·(½·6 + ½·1) = 2.75, 1 + ½·(½·4 + ½·2.75) = 2.6875."""
+        target = td_lambda(**SERIES, gamma=0.5, lambda_=0.5)
+        assert rows(target) == [2.6875, 2.75, 1.0, 11.0, 21.0]
+
+    @pytest.mark.parametrize("lambda_", [0.0, 0.95, 1.0])
+    @pytest.mark.parametrize("weights", [False, True])
+    def test_equals_the_definition(self, lambda_, weights):
+        batch = random_batch(3, 40)
+        log_weight, value = batch.pop("log_weight"), batch.pop("value")
+        off = {"log_weight": log_weight, "weight_clip": 1.2, "value": value} if weights else {}
+        slow = {"weight": log_weight.exp().clamp(max=1.2), "value": value} if weights else {}
+        expected = slow_td_lambda(**batch, gamma=GAMMA, lambda_=lambda_, **slow)
+        got = td_lambda(**batch, gamma=GAMMA, lambda_=lambda_, **off)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
 
 class TestGae:
     def test_by_hand(self):
@@ -118,69 +221,45 @@ class TestGae:
         assert advantage.squeeze(-1).tolist() == [0.6875, -1.25, -5.0, 3.0, 11.0]
         assert target.squeeze(-1).tolist() == [2.6875, 2.75, 1.0, 11.0, 21.0]
 
+    def test_weights_by_hand(self):
+        """δ = (1, -16): 2·-16 = -32, ½·(1 + ½·-32) = -7.5; the targets are those of the other functions."""
+        advantage, target = gae(**WEIGHTED, **SECOND, gamma=0.5, lambda_=1.0)
+        assert rows(advantage) == [-7.5, -32.0] and rows(target) == [2.5, -12.0]
+
     @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 64), (3, 257)])
     @pytest.mark.parametrize("lambda_", [0.0, 0.95, 1.0])
-    def test_equals_the_definition(self, shape, lambda_):
+    @pytest.mark.parametrize("weights", [False, True])
+    def test_equals_the_definition(self, shape, lambda_, weights):
         batch = random_batch(*shape)
-        advantage, target = gae(**batch, gamma=0.99, lambda_=lambda_)
-        expected = slow_gae(**batch, gamma=0.99, lambda_=lambda_)
+        log_weight = batch.pop("log_weight")
+        off = {"log_weight": log_weight, "weight_clip": 1.2} if weights else {}
+        weight = log_weight.exp().clamp(max=1.2) if weights else None
+        advantage, target = gae(**batch, gamma=0.99, lambda_=lambda_, **off)
+        expected = slow_gae(**batch, gamma=0.99, lambda_=lambda_, weight=weight)
         torch.testing.assert_close(advantage, expected, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(target, expected + batch["value"], rtol=1e-10, atol=1e-10)
 
-    def test_single_precision_stays_close_to_double(self):
-        batch = random_batch(2, 1000, ending=0.002, dtype=torch.float32)
-        advantage, _ = gae(**batch, gamma=0.999, lambda_=0.99)
-        assert advantage.dtype is torch.float32
-        torch.testing.assert_close(
-            advantage.double(), slow_gae(**batch, gamma=0.999, lambda_=0.99), rtol=1e-4, atol=1e-4
-        )
 
-    @pytest.mark.parametrize("ending", ["terminated", "truncated", "both"])
-    def test_concatenated_trajectories_equal_each_alone(self, ending):
-        lengths = (1, 4, 9, 2)
-        alone = [random_batch(1, length, seed=length, ending=0.0) for length in lengths]
-        for batch in alone:
-            for name in ("terminated", "truncated"):
-                batch[name][:, -1] = ending in (name, "both")
-        together = {name: torch.cat([batch[name] for batch in alone], dim=-2) for name in alone[0]}
-        expected = [gae(**batch, gamma=GAMMA, lambda_=LAMBDA) for batch in alone]
-        for got, each in zip(gae(**together, gamma=GAMMA, lambda_=LAMBDA), zip(*expected, strict=True), strict=True):
-            torch.testing.assert_close(got, torch.cat(each, dim=-2), rtol=1e-12, atol=1e-12)
+class TestReachesEnding:
+    def test_by_hand(self):
+        """After a time limit and the end of a task the third episode runs over the edge."""
+        got = reaches_ending(flags(0, 0, 0, 1, 0, 0), flags(0, 1, 0, 0, 0, 0))
+        assert rows(got) == [True, True, True, True, False, False]
 
-    def test_time_limit_keeps_the_value_and_the_end_of_the_task_does_not(self):
-        """What goes wrong when the flags are mixed up: these three must differ."""
-        batch = {name: column(1.0) for name in ("reward", "value", "next_value")}
-        no, yes = column(False, dtype=torch.bool), column(True, dtype=torch.bool)
-        cases = {"step": (no, no), "over": (yes, no), "limit": (no, yes), "both": (yes, yes)}
-        got = {
-            event: gae(**batch, terminated=terminated, truncated=truncated, gamma=0.5, lambda_=1.0)[0].item()
-            for event, (terminated, truncated) in cases.items()
-        }
-        assert got == {"step": 0.5, "over": 0.0, "limit": 0.5, "both": 0.0}
+    def test_a_reset_in_mid_episode_is_no_ending(self):
+        got = reaches_ending(flags(0, 0, 0, 1), flags(0, 0, 0, 0), is_init=flags(1, 0, 1, 0))
+        assert rows(got) == [False, False, True, True]
 
-    def test_masked_rows_reach_nothing(self):
-        batch = random_batch(3, 12)
-        mask = torch.ones(3, 12, 1, dtype=torch.bool)
-        mask[0, 8:], mask[1, 3:5], mask[2, 0] = False, False, False
-        # A masked successor ends the trace as a time limit does; this is the reference for the valid rows.
-        cut = {name: tensor.clone() for name, tensor in batch.items()}
-        cut["truncated"][0, 7] = cut["truncated"][1, 2] = True
-        expected = slow_gae(**cut, gamma=GAMMA, lambda_=LAMBDA)
-        for name in ("reward", "value", "next_value"):
-            batch[name][~mask] = float("nan")
-            batch[name].requires_grad_()
-        advantage, target = gae(**batch, gamma=GAMMA, lambda_=LAMBDA, mask=mask)
-        torch.testing.assert_close(advantage[mask], expected[mask], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(target[mask], (expected + batch["value"])[mask], rtol=1e-12, atol=1e-12)
-        assert (advantage[~mask] == 0).all() and (target[~mask] == 0).all()
-        (advantage.sum() + target.square().sum()).backward()
-        for name in ("reward", "value", "next_value"):
-            assert batch[name].grad.isfinite().all() and (batch[name].grad[~mask] == 0).all()
-            assert (batch[name].grad[mask] != 0).any()
+    def test_masked_rows_end_nothing(self):
+        got = reaches_ending(flags(0, 0, 1, 0, 1), flags(0, 0, 0, 0, 0), mask=flags(1, 1, 0, 1, 1))
+        assert rows(got) == [False, False, False, True, True]
 
-    @pytest.mark.parametrize("name", ["reward", "value", "next_value", "terminated", "truncated", "mask"])
-    def test_nothing_is_broadcast(self, name):
-        batch = random_batch(3, 4) | {"mask": torch.ones(3, 4, 1, dtype=torch.bool)}
-        batch[name] = batch[name].squeeze(-1)
-        with pytest.raises(SpecError, match=r"\[3, 4\]"):
-            gae(**batch, gamma=GAMMA, lambda_=LAMBDA)
+    def test_long_lanes(self):
+        ended = torch.zeros(2, 1000, 1, dtype=torch.bool)
+        ended[0, 997] = True
+        got = reaches_ending(ended, torch.zeros_like(ended))
+        assert got[0, :998].all() and not got[0, 998:].any() and not got[1].any()
+
+    def test_nothing_is_broadcast(self):
+        with pytest.raises(SpecError, match=r"\[3, 1\]"):
+            reaches_ending(flags(0, 0, 1), flags(0, 0, 1).squeeze(-1))

@@ -1,0 +1,93 @@
+"""Returns of one policy from the actions of another, by truncated importance weights. Plain returns: ``returns.py``.
+
+Shapes, endings, masks, coefficients and gradients are as described in ``functional/returns.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchrl.errors import ConfigError, explain
+from torchrl.functional.returns import reverse_scan
+from torchrl.functional.steps import Steps, importance_weight
+
+
+def vtrace(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    log_weight: Tensor,
+    *,
+    gamma: float | Tensor,
+    rho_clip: float | None = 1.0,
+    c_clip: float | None = 1.0,
+    lambda_: float | Tensor = 1.0,
+    average_reward: float | Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute V-trace targets ``v_t`` and the advantages ``ρ_t (r_{t+1} + γ v_{t+1} - V(s_t))``.
+
+    ``v_t = V(s_t) + δ_t + γ c_t (v_{t+1} - V(s_{t+1}))`` with ``δ_t = ρ_t (r_{t+1} + γ V(s_{t+1}) - V(s_t))``,
+    ``ρ_t = min(ρ̄, π/μ)`` and ``c_t = λ min(c̄, π/μ)``. Espeholt et al., "IMPALA: Scalable Distributed Deep-RL with
+    Importance Weighted Actor-Learner Architectures" (2018), https://arxiv.org/abs/1802.01561, equation 1, its recursive
+    form and λ in the remarks below it, the advantage in section 4.2. Where row t+1 is not the successor, ``v_{t+1}`` is
+    ``next_value``, and 0 where the task was over. With π = μ and both clips at least 1, the targets are those of
+    :func:`td_lambda` with the same λ.
+
+    Args:
+        reward: received on entering t+1, ``[*B, T, R]``.
+        value: V(s_t), ``[*B, T, R]``.
+        next_value: V of the true successor of row t (at an ending too), ``[*B, T, R]``.
+        terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
+        truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
+        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
+        gamma: discount γ.
+        rho_clip: ρ̄, which decides towards whose values the targets go: the larger, the nearer to those of π. None, no
+            limit, goes all the way; 1 is usual.
+        c_clip: c̄, which decides how far corrections reach back; None is no limit, 1 is usual.
+        lambda_: decay λ of the trace.
+        average_reward: r̄, taken off each reward.
+        mask: row t is valid, bool ``[*B, T, 1]``.
+
+    Returns:
+        advantage and value target, ``[*B, T, R]`` each.
+
+    Raises:
+        ConfigError: ``rho_clip`` is less than ``c_clip``, which the paper rules out, or one is not positive.
+    """
+    require_clips("vtrace", rho_clip, c_clip)
+    steps = Steps(
+        "vtrace",
+        reward,
+        terminated,
+        truncated,
+        gamma=gamma,
+        lambda_=lambda_,
+        value=value,
+        next_value=next_value,
+        log_weight=log_weight,
+        average_reward=average_reward,
+        mask=mask,
+    )
+    rho = importance_weight(steps.log_weight, clip=rho_clip)
+    c = rho if c_clip == rho_clip else importance_weight(steps.log_weight, clip=c_clip)
+    delta = rho * (steps.reward + steps.gamma * steps.next_value - steps.value)
+    target = steps.value + reverse_scan(delta, steps.where_followed(c * steps.lambda_ * steps.gamma))
+    after = torch.cat([target[..., 1:, :], target[..., -1:, :]], dim=-2)
+    after = torch.where(steps.follows, after, steps.next_value)
+    return rho * (steps.reward + steps.gamma * after - steps.value), target
+
+
+def require_clips(who: str, rho_clip: float | None, c_clip: float | None) -> None:
+    """Refuse truncation levels that are not positive, or ρ̄ < c̄; None is no limit.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    rho, c = (float("inf") if clip is None else clip for clip in (rho_clip, c_clip))
+    if not 0 < c <= rho:
+        expected = "0 < c_clip <= rho_clip (None is no limit)"
+        raise ConfigError(explain(who, expected=expected, got=f"c_clip {c_clip}, rho_clip {rho_clip}"))

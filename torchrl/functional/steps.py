@@ -1,0 +1,167 @@
+"""What all functions of a time series share: the rule on shapes, coefficients, weights and padding. No return itself.
+
+**The rule on shapes.** Time is the last batch dimension, and rewards have R dimensions, nearly always one:
+
+- rewards and values are ``[*B, T, R]``, all of one shape;
+- facts about a step (flags, mask, log-weight) are ``[*B, T, 1]``, whatever R is;
+- a coefficient (γ, λ, the average reward) is a number, a 0-d tensor, a ``[R]`` tensor, one per reward dimension, or a
+  tensor of the reward's shape, one per row: that of row t acts between row t and what follows it.
+
+Everything else is refused, so nothing else is ever broadcast.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.functional.endings import bootstraps, next_row_follows
+from torchrl.shapes import require_same_shape
+
+
+class Steps:
+    """The arguments of one call, held against each other and cleaned.
+
+    Masked rows hold 0 (whatever stood there), the average reward is taken off, and the value of a successor is 0 where
+    the task was over.
+
+    Args:
+        who: the function that was called, for errors.
+        reward: received on entering t+1, ``[*B, T, R]``.
+        terminated: the task was over on entering t+1, bool, ``[*B, T, 1]``.
+        truncated: the episode was cut on entering t+1, bool, ``[*B, T, 1]``.
+        gamma: discount γ.
+        lambda_: decay λ.
+        value: V(s_t), the reward's shape; may be None.
+        next_value: V of the true successor of row t, the reward's shape; may be None.
+        log_weight: log π(a_t|s_t) - log μ(a_t|s_t), ``[*B, T, 1]``; may be None.
+        average_reward: r̄; None takes nothing off.
+        mask: row t is valid, bool ``[*B, T, 1]``; may be None.
+
+    Raises:
+        SpecError: an argument breaks the rule on shapes, the reward is no float, or a flag no bool.
+    """
+
+    __slots__ = ("reward", "value", "next_value", "log_weight", "gamma", "lambda_", "follows")
+
+    def __init__(
+        self,
+        who: str,
+        reward: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        *,
+        gamma: float | Tensor,
+        lambda_: float | Tensor = 1.0,
+        value: Tensor | None = None,
+        next_value: Tensor | None = None,
+        log_weight: Tensor | None = None,
+        average_reward: float | Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        facts = {"terminated": terminated, "truncated": truncated, "log_weight": log_weight, "mask": mask}
+        require_steps(who, {"reward": reward, "value": value, "next_value": next_value}, facts)
+        if reward.ndim < 2:
+            raise SpecError(explain(who, expected="a reward [*B, T, R], time before last", got=list(reward.shape)))
+        follows = next_row_follows(terminated, truncated, mask=mask)
+        goes_on = bootstraps(terminated)
+        gamma = coefficient(who, "gamma", gamma, reward)
+        lambda_ = coefficient(who, "lambda_", lambda_, reward)
+        if average_reward is not None:
+            reward = reward - coefficient(who, "average_reward", average_reward, reward)
+        if mask is not None:
+            goes_on = goes_on & mask
+            reward, value, log_weight = (_kept(x, mask) for x in (reward, value, log_weight))
+            gamma, lambda_ = (_kept(x, mask) if _is_per_row(x) else x for x in (gamma, lambda_))
+        self.reward = reward
+        self.value = value
+        self.next_value = _kept(next_value, goes_on)
+        self.log_weight = log_weight
+        self.gamma = gamma
+        self.lambda_ = lambda_
+        self.follows = follows
+
+    def where_followed(self, factor: float | Tensor) -> Tensor:
+        """Return a factor in the shape of the reward, 0 where the next row is not the successor."""
+        if isinstance(factor, Tensor):
+            factor = torch.where(self.follows, factor, 0)
+        else:
+            factor = self.follows.to(self.reward.dtype) * factor
+        return factor.expand_as(self.reward)
+
+
+def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, Tensor | None]) -> None:
+    """Refuse values that are not ``[*B, T, R]`` of one shape, and facts that are not ``[*B, T, 1]`` beside them.
+
+    Args:
+        who: the function that was called.
+        values: by name, ``"reward"`` among them; None is skipped.
+        facts: by name; None is skipped.
+
+    Raises:
+        SpecError: naming the shapes.
+    """
+    require_same_shape(who, **{name: value for name, value in values.items() if value is not None})
+    reward = values["reward"]
+    if not reward.is_floating_point():
+        raise SpecError(explain(who, expected="a reward of a floating dtype", got=reward.dtype))
+    due = (*reward.shape[:-1], 1)
+    for name, fact in facts.items():
+        if fact is not None and fact.shape != due:
+            got = f"{name} {list(fact.shape)} beside reward {list(reward.shape)}"
+            hint = "Flags, masks and log-weights end with 1, rewards and values with the number of rewards."
+            raise SpecError(explain(who, expected=f"{name} of shape {list(due)}", got=got, hint=hint))
+
+
+def coefficient(who: str, name: str, x: float | Tensor, reward: Tensor) -> float | Tensor:
+    """Return a coefficient as it is, a tensor in the reward's dtype, or refuse its shape.
+
+    Args:
+        who: the function that was called.
+        name: the argument.
+        x: a number or a tensor ``[]``, ``[R]`` or ``[*B, T, R]``.
+        reward: ``[*B, T, R]``.
+
+    Raises:
+        SpecError: a tensor of another shape.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    if x.ndim and x.shape != reward.shape and x.shape != reward.shape[-1:]:
+        expected = f"{name} as a number or of shape [], {list(reward.shape[-1:])} or {list(reward.shape)}"
+        raise SpecError(explain(who, expected=expected, got=list(x.shape), hint="Nothing is broadcast."))
+    return x.to(reward.dtype)
+
+
+def importance_weight(log_weight: Tensor, *, clip: float | None = None) -> Tensor:
+    """Compute ``ρ = min(clip, π(a|s) / μ(a|s))`` from ``log π - log μ``.
+
+    The logarithm is clipped, so that neither the weight nor its gradient overflows; a clipped weight passes none.
+
+    Args:
+        log_weight: log π(a_t|s_t) - log μ(a_t|s_t), any shape.
+        clip: the largest weight; None for no limit.
+
+    Returns:
+        same shape.
+
+    Raises:
+        ConfigError: ``clip`` is not positive.
+    """
+    if clip is None:
+        return log_weight.exp()
+    if not clip > 0:
+        raise ConfigError(explain("importance_weight", expected="a positive clip or None", got=clip))
+    return log_weight.clamp(max=math.log(clip)).exp()
+
+
+def _is_per_row(x: float | Tensor) -> bool:
+    return isinstance(x, Tensor) and x.ndim > 1
+
+
+def _kept(x: Tensor | None, where: Tensor) -> Tensor | None:
+    """Put 0 where a row does not count, whatever stands there."""
+    return None if x is None else torch.where(where, x, 0)
