@@ -1,12 +1,20 @@
 """The maths of the library as pure functions of tensors. No keys, no modules, no state; anyone may import it."""
 
 from torchrl.functional.costs import (
+    adapted_kl_coef,
     approx_kl,
     clip_fraction,
     clipped_policy_objective,
+    distance_loss,
+    effective_sample_size,
     explained_variance,
+    penalized_policy_objective,
+    policy_gradient_loss,
+    sampled_entropy,
+    sampled_kl,
     standardize,
     value_loss,
+    weighted_policy_objective,
 )
 from torchrl.functional.endings import bootstraps, is_done, next_row_follows, trace_goes_on
 from torchrl.functional.off_policy_returns import vtrace
@@ -22,23 +30,31 @@ from torchrl.functional.returns import (
 from torchrl.functional.steps import importance_weight
 
 __all__ = [
+    "adapted_kl_coef",
     "approx_kl",
     "bootstraps",
     "clip_fraction",
     "clipped_policy_objective",
     "discounted_return",
+    "distance_loss",
+    "effective_sample_size",
     "explained_variance",
     "gae",
     "importance_weight",
     "is_done",
     "n_step_return",
     "next_row_follows",
+    "penalized_policy_objective",
+    "policy_gradient_loss",
     "reaches_ending",
     "reverse_scan",
+    "sampled_entropy",
+    "sampled_kl",
     "standardize",
     "td0_target",
     "td_lambda",
     "trace_goes_on",
     "value_loss",
     "vtrace",
+    "weighted_policy_objective",
 ]

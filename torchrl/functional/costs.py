@@ -5,6 +5,8 @@ Arguments of one function have one shape; ``N`` stands for any number of rows in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,95 @@ from torchrl.errors import ConfigError, explain
 from torchrl.shapes import require_same_shape
 
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+
+
+def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """Compute the loss whose gradient is the policy gradient, ``-log π(a|s) · A``.
+
+    Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" (1992),
+    https://doi.org/10.1007/BF00992696, theorem 1, with A the return less a baseline; Mnih et al., "Asynchronous Methods
+    for Deep Reinforcement Learning" (2016), https://arxiv.org/abs/1602.01783, section 4, with A = R - V(s). Its value
+    means nothing, only its gradient does, and that only while π is the policy that acted.
+
+    Args:
+        log_prob: log π(a|s) of the actions taken, ``[N]``.
+        advantage: A, or a return where there is no baseline, ``[N]``.
+
+    Returns:
+        the loss of each row, ``[N]``.
+    """
+    require_same_shape("policy_gradient_loss", log_prob=log_prob, advantage=advantage)
+    return log_prob * -advantage
+
+
+def weighted_policy_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """Compute the surrogate of conservative policy iteration as a loss, ``-ρ A`` with ρ = π(a|s) / π_old(a|s).
+
+    Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 6.
+    Nothing keeps π near π_old.
+
+    Args:
+        log_prob: log π(a|s) under the policy in training, ``[N]``.
+        old_log_prob: log π_old(a|s) under the policy that acted, ``[N]``.
+        advantage: A, ``[N]``.
+
+    Returns:
+        the loss of each row, ``[N]``.
+    """
+    require_same_shape("weighted_policy_objective", log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
+    return (log_prob - old_log_prob).exp() * -advantage
+
+
+def penalized_policy_objective(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, kl: Tensor, *, kl_coef: float | Tensor
+) -> Tensor:
+    """Compute PPO's surrogate with a penalty on the divergence as a loss, ``-ρ A + β KL(π_old ‖ π)``.
+
+    Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 8.
+
+    Args:
+        log_prob: log π(a|s) under the policy in training, ``[N]``.
+        old_log_prob: log π_old(a|s) under the policy that acted, ``[N]``.
+        advantage: A, ``[N]``.
+        kl: KL(π_old(·|s) ‖ π(·|s)) in nats, ``[N]``.
+        kl_coef: β, a number or a 0-d tensor.
+
+    Returns:
+        the loss of each row, ``[N]``.
+    """
+    require_same_shape("penalized_policy_objective", log_prob=log_prob, kl=kl)
+    return weighted_policy_objective(log_prob, old_log_prob, advantage) + kl_coef * kl
+
+
+def adapted_kl_coef(
+    kl_coef: Tensor,
+    kl: Tensor,
+    *,
+    target: float,
+    increment: float = 2.0,
+    decrement: float = 0.5,
+    tolerance: float = 1.5,
+) -> Tensor:
+    """Compute the next weight of the divergence: larger where it exceeded its target, smaller where it fell short.
+
+    ``β · increment`` if d > target · tolerance, ``β · decrement`` if d < target / tolerance, else β. Schulman et al.,
+    "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, section 4, where the numbers are
+    those of the defaults.
+
+    Args:
+        kl_coef: β, ``[]``.
+        kl: d, the mean divergence that one update of the policy brought about, in nats, ``[]``.
+        target: what d should be, in nats.
+        increment: factor above the target.
+        decrement: factor below it.
+        tolerance: how far off the target, as a factor, d may be without a change.
+
+    Returns:
+        the next β, ``[]``.
+    """
+    require_same_shape("adapted_kl_coef", kl_coef=kl_coef, kl=kl)
+    raised = torch.where(kl > target * tolerance, kl_coef * increment, kl_coef)
+    return torch.where(kl < target / tolerance, kl_coef * decrement, raised)
 
 
 def clipped_policy_objective(
@@ -53,6 +144,56 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.expm1() - log_ratio).mean()
 
 
+def sampled_kl(log_ratio: Tensor) -> Tensor:
+    """Estimate ``KL(π_old ‖ π)`` of each row from S actions of π_old: the mean over them of ``(ρ - 1) - log ρ``.
+
+    Unbiased and never negative; its gradient is unbiased too, since the actions do not depend on π. Schulman,
+    "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html, estimator k3.
+
+    Args:
+        log_ratio: log ρ = log π(a|s) - log π_old(a|s), samples first, ``[S, N]``.
+
+    Returns:
+        ``[N]``, in nats.
+    """
+    return (log_ratio.expm1() - log_ratio).mean(0)
+
+
+def sampled_entropy(log_prob: Tensor) -> Tensor:
+    """Estimate the entropy of each row from S actions of π: the mean of ``-log π(a|s)``, with an unbiased gradient.
+
+    The gradient of -log π at fixed actions has mean zero, whatever the entropy does. So the value carries another one,
+    the score-function estimate of ∇H = -E[log π ∇log π] (Williams 1992): the mean of ``-(log π(a_s) - b_s)
+    ∇log π(a_s)``, the baseline b_s being the mean of log π over the other samples, or 0 if S is 1. Where actions are
+    differentiable functions of the parameters, ``-log_prob.mean(0)`` has the right gradient already, with less noise.
+
+    Args:
+        log_prob: log π(a|s) of actions that carry no gradient, samples first, ``[S, N]``.
+
+    Returns:
+        ``[N]``, in nats.
+    """
+    value = log_prob.detach()
+    num_samples = len(value)
+    weight = value if num_samples == 1 else (value - value.mean(0)) * (num_samples / (num_samples - 1))
+    return -(value + weight * (log_prob - value)).mean(0)
+
+
+def effective_sample_size(log_ratio: Tensor) -> Tensor:
+    """Measure how many equally weighted rows these are worth, as a share of them: ``(Σ ρ)² / (N Σ ρ²)``.
+
+    Kish, "Survey Sampling" (1965), section 8.2. 1 where all weights are equal, 1/N where one outweighs all others.
+
+    Args:
+        log_ratio: log ρ = log π(a|s) - log π_old(a|s) at the actions taken, ``[N]``.
+
+    Returns:
+        ``[]``, between 0 and 1.
+    """
+    weight = (log_ratio - log_ratio.max()).exp()  # the ratios themselves may overflow, their squares soon do
+    return weight.mean().square() / weight.square().mean()
+
+
 def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
     """Measure the share of rows whose ratio left ``[1 - ε, 1 + ε]``.
 
@@ -66,6 +207,26 @@ def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
     return (log_ratio.expm1().abs() > clip_epsilon).mean(dtype=log_ratio.dtype)
 
 
+def distance_loss(x: Tensor, target: Tensor, *, distance: str = "l2") -> Tensor:
+    """Compute a distance of each entry: ``(x - target)²``, ``|x - target|``, or Huber's with threshold 1.
+
+    They carry no factor but the ½ inside ``smooth_l1``.
+
+    Args:
+        x: any shape.
+        target: same shape.
+        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+
+    Returns:
+        same shape.
+
+    Raises:
+        ConfigError: an unknown distance.
+    """
+    require_same_shape("distance_loss", x=x, target=target)
+    return _measure("distance_loss", distance)(x, target, reduction="none")
+
+
 def value_loss(
     value: Tensor,
     target: Tensor,
@@ -76,7 +237,7 @@ def value_loss(
 ) -> Tensor:
     """Compute ``d(V, target)``; with ``clip``, ``max(d(V, target), d(V_old + clip(V - V_old, ±clip), target))``.
 
-    The distances carry no factor but the ½ inside ``smooth_l1`` (Huber with threshold 1). Clipping is not in the paper
+    The distances d are those of :func:`distance_loss`. Clipping is not in the paper
     of PPO but in its first implementation; Andrychowicz et al., "What Matters In On-Policy Reinforcement Learning?"
     (2021), https://arxiv.org/abs/2006.05990, section 3.4, found it harmful.
 
@@ -94,9 +255,7 @@ def value_loss(
         ConfigError: ``clip`` without ``old_value``, or an unknown distance.
     """
     require_same_shape("value_loss", value=value, target=target)
-    if distance not in DISTANCES:
-        raise ConfigError(explain("value_loss", expected=f"a distance out of {list(DISTANCES)}", got=repr(distance)))
-    measure = DISTANCES[distance]
+    measure = _measure("value_loss", distance)
     loss = measure(value, target, reduction="none")
     if clip is None:
         return loss
@@ -141,3 +300,9 @@ def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
         same shape.
     """
     return F.layer_norm(x, x.shape, eps=eps**2)
+
+
+def _measure(who: str, distance: str) -> Callable[..., Tensor]:
+    if distance not in DISTANCES:
+        raise ConfigError(explain(who, expected=f"a distance out of {list(DISTANCES)}", got=repr(distance)))
+    return DISTANCES[distance]
