@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, with_unwritten
-from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.seeding import child_seeds
 from torchrl.unchecked import put
 
@@ -185,8 +185,16 @@ class Env(ABC):
     def set_seed(self, seed: int) -> None:
         """Seed every row's stream from one integer; takes effect at the next :meth:`reset` of all rows."""
         child_seeds(seed, 1)  # refuses a bad seed here, not at the reset
-        self._pending_seed = seed
-        self._generator.manual_seed(seed)
+        self._pending_seed = int(seed)
+        self._generator.manual_seed(int(seed) % 2**64)  # it takes no larger ones
+
+    def render(self) -> torch.Tensor:
+        """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
+
+        Raises:
+            EnvError: the environment cannot draw itself.
+        """
+        raise EnvError(explain(type(self).__name__, expected="worlds that can draw themselves", got="no render()"))
 
     def state_dict(self) -> dict:
         """Capture what a continuation needs. Subclasses add to it, or say that they cannot."""
@@ -215,7 +223,10 @@ class Env(ABC):
         seeds = child_seeds(seed, rows) if isinstance(seed, Integral) else list(seed)
         if len(seeds) != rows:
             raise SpecError(explain("reset", expected=f"one seed per row, {rows} of them", got=f"{len(seeds)} seeds"))
-        return seeds
+        for row, one in enumerate(seeds):
+            if one is not None and (isinstance(one, bool) or not isinstance(one, Integral) or one < 0):
+                raise ConfigError(explain(f"the seed of row {row}", expected="a non-negative integer", got=repr(one)))
+        return [None if one is None else int(one) for one in seeds]
 
     def _checked_mask(self, mask: torch.Tensor) -> torch.Tensor:
         if mask.dtype is not torch.bool or mask.shape not in (self.batch_size, (*self.batch_size, 1)):
@@ -227,6 +238,16 @@ class Env(ABC):
                 )
             )
         return mask.reshape(self.batch_size).to(self.device)
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("batch_size", "device", "observation_spec", "action_spec", "_generator", "_pending_seed"):
+            hint = "Call super().__init__(batch_size=..., observation_spec=..., action_spec=...) in its __init__."
+            expected = "an Env that was initialised"
+            raise EnvError(explain(type(self).__name__, expected=expected, got=f"one without {name!r}", hint=hint))
+        further = getattr(super(), "__getattr__", None)  # an Env may be a module, too
+        if further is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return further(name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={list(self.batch_size)}, action_spec={self.action_spec})"

@@ -327,6 +327,10 @@ class TransformedEnv(Env):
         self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))
         return root
 
+    def render(self) -> torch.Tensor:
+        """Return a picture of every world below; see :meth:`Env.render`."""
+        return self.env.render()
+
     def close(self) -> None:
         """Close the environment below."""
         self.env.close()
