@@ -8,6 +8,17 @@ in a ``Composite`` of shape ``[8]``.
 from torchrl.data.specs.base import TensorSpec
 from torchrl.data.specs.composite import Composite
 from torchrl.data.specs.continuous import Bounded, Unbounded
-from torchrl.data.specs.discrete import Categorical
+from torchrl.data.specs.discrete import Binary, Categorical, MultiCategorical
+from torchrl.data.specs.one_hot import MultiOneHot, OneHot
 
-__all__ = ["Bounded", "Categorical", "Composite", "TensorSpec", "Unbounded"]
+__all__ = [
+    "Binary",
+    "Bounded",
+    "Categorical",
+    "Composite",
+    "MultiCategorical",
+    "MultiOneHot",
+    "OneHot",
+    "TensorSpec",
+    "Unbounded",
+]

@@ -44,12 +44,16 @@ class TensorSpec(ABC):
         """Return the message that says why this spec does not describe ``value``, or None if it does."""
 
     @abstractmethod
-    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None) -> Any:
+    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: Any = None) -> Any:
         """Draw values that this spec contains, ``[*batch, *shape]``.
 
         Args:
             batch: dimensions to put in front of ``shape``.
             generator: source of randomness, on the spec's device; torch's global one if None.
+            mask: which choices are allowed, true = allowed; only where there are choices.
+
+        Raises:
+            SpecError: there are no choices to mask, or the mask does not fit or allows nothing.
         """
 
     @abstractmethod
@@ -122,13 +126,6 @@ class TensorSpec(ABC):
         dims = range(self.ndim) if dim is None else [self._dim("squeeze", dim, self.ndim)]
         gone = tuple(at for at in dims if self.shape[at] == 1)
         return self._map(lambda x: x.squeeze(gone))
-
-    def permute(self, *dims: int | Shape) -> Self:
-        """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
-        order = _flat(dims)
-        self._probed("permute", order, lambda x: x.permute(order))
-        ahead = tuple(dim % self.ndim for dim in order)
-        return self._map(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
 
     def permute(self, *dims: int | Shape) -> Self:
         """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
@@ -224,7 +221,7 @@ class LeafSpec(TensorSpec):
         return same and self._same_values(other)
 
     def __repr__(self) -> str:
-        parts = [*self._describe(), f"shape={list(self.shape)}", f"dtype={_name(self.dtype)}"]
+        parts = [*self._describe(), f"shape={list(self.shape)}", f"dtype={dtype_name(self.dtype)}"]
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -259,6 +256,12 @@ class LeafSpec(TensorSpec):
 
     # Shared by all leaves.
 
+    def _refuse_mask(self, mask: Any) -> None:
+        if mask is not None:
+            hint = "Only choices can be masked: Categorical, OneHot, MultiCategorical, MultiOneHot."
+            got = f"a {type(mask).__name__}"
+            raise SpecError(explain(f"{type(self).__name__}.rand", expected="no mask", got=got, hint=hint))
+
     def _same_values(self, other: LeafSpec) -> bool:
         return all(bool((self._bound(name) == other._bound(name)).all()) for name in self._bounds)
 
@@ -290,7 +293,7 @@ class LeafSpec(TensorSpec):
         if value.shape != self.shape:
             return f"shape {list(self.shape)}", f"shape {list(value.shape)}", self._shape_hint(value)
         if value.dtype != self.dtype:
-            return f"dtype {_name(self.dtype)}", f"dtype {_name(value.dtype)}", f"Cast it: .to({self.dtype})."
+            return f"dtype {dtype_name(self.dtype)}", f"dtype {dtype_name(value.dtype)}", f"Cast it: .to({self.dtype})."
         if not _same_device(value.device, self.device):
             return f"device {self.device}", f"device {value.device}", f'Move it: .to("{self.device}").'
         return None
@@ -303,7 +306,9 @@ class LeafSpec(TensorSpec):
             raise SpecError(explain(who, expected=f"shape {list(self.shape)}", got=got, hint=self._shape_hint(value)))
         if not torch.can_cast(value.dtype, self.dtype):
             hint = "A value of another kind is a mistake that projecting would hide."
-            raise SpecError(explain(who, expected=f"dtype {_name(self.dtype)}", got=_name(value.dtype), hint=hint))
+            raise SpecError(
+                explain(who, expected=f"dtype {dtype_name(self.dtype)}", got=dtype_name(value.dtype), hint=hint)
+            )
         wide = torch.promote_types(value.dtype, self.dtype)  # clamp first: a narrowing cast would wrap around
         return self._clamp(value.to(device=self.device, dtype=wide)).to(self.dtype)
 
@@ -315,7 +320,7 @@ def require_cast(who: str, source: torch.dtype, dest: torch.dtype) -> None:
         SpecError: values of ``source`` would lose their meaning in ``dest``, such as floats in integers.
     """
     if not torch.can_cast(source, dest):
-        raise SpecError(explain(who, expected=f"a dtype that can hold {_name(source)}", got=_name(dest)))
+        raise SpecError(explain(who, expected=f"a dtype that can hold {dtype_name(source)}", got=dtype_name(dest)))
 
 
 def first_true(mask: torch.Tensor) -> tuple[int, ...] | None:
@@ -326,6 +331,12 @@ def first_true(mask: torch.Tensor) -> tuple[int, ...] | None:
 def entry(value: torch.Tensor, index: tuple[int, ...]) -> str:
     """Describe one entry: its value and where it stands."""
     return f"{value[index].item()} at {list(index)}" if index else f"{value.item()}"
+
+
+def nan_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
+    """Return (expected, got, hint) if an entry is NaN."""
+    nan = first_true(value.isnan()) if value.dtype.is_floating_point else None
+    return nan and ("numbers", f"NaN at {list(nan)}", "Find where it came from: NaN is in no spec.")
 
 
 def probe(shape: torch.Size, device: torch.device | None) -> torch.Tensor:
@@ -344,7 +355,8 @@ def _same_device(one: torch.device, other: torch.device) -> bool:
     return one.type == other.type and (one.index == other.index or None in (one.index, other.index))
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return how a dtype is written in messages, such as ``float32``."""
     return str(dtype).removeprefix("torch.")
 
 

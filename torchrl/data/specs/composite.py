@@ -130,9 +130,22 @@ class Composite(TensorSpec):
         devices = {spec.device for spec in self._specs.values()}
         return devices.pop() if len(devices) == 1 else None
 
-    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None) -> TensorDict:
-        """Draw a TensorDict that this spec contains, batch size ``[*batch, *shape]``."""
-        drawn = {key: spec.rand(batch, generator=generator) for key, spec in self._specs.items()}
+    def rand(
+        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: TensorDictBase | None = None
+    ) -> TensorDict:
+        """Draw a TensorDict that this spec contains, batch size ``[*batch, *shape]``.
+
+        Args:
+            batch: dimensions to put in front of ``shape``.
+            generator: source of randomness, on the spec's device; torch's global one if None.
+            mask: a TensorDict with masks under the keys of this spec; keys that it lacks are drawn freely.
+
+        Raises:
+            KeyMissing: a mask for a key that this spec does not have.
+            SpecError: ``mask`` is no TensorDict, or one of its masks does not fit.
+        """
+        masks = {} if mask is None else self._masks(mask)
+        drawn = {key: spec.rand(batch, generator=generator, mask=masks.get(key)) for key, spec in self._specs.items()}
         return TensorDict(drawn, batch_size=[*batch, *self.shape])
 
     def zero(self, batch: Shape = ()) -> TensorDict:
@@ -170,6 +183,16 @@ class Composite(TensorSpec):
             spec.assert_form(value.get(key), f"{name}.{key}")
 
     # Inside.
+
+    def _masks(self, mask: Any) -> dict[str, Any]:
+        if not isinstance(mask, TensorDictBase):
+            expected = "a TensorDict with masks by key"
+            raise SpecError(explain("Composite.rand", expected=expected, got=type(mask).__name__))
+        masks = dict(mask.items())
+        for key in masks:
+            if key not in self:
+                raise self._missing(key)
+        return masks
 
     def _map(self, op: ShapeOp) -> Self:
         new = type(self)(shape=op(probe(self.shape, self.device)).shape)

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from torchrl.data.specs.base import LeafSpec, Shape, entry, first_true, require_cast
+from torchrl.data.specs.base import LeafSpec, Shape, entry, first_true, nan_mismatch, require_cast
 from torchrl.errors import SpecError, explain
 
 BoundLike = float | np.ndarray | torch.Tensor
@@ -28,8 +28,11 @@ class Unbounded(LeafSpec):
     ) -> None:
         super().__init__(shape, dtype, device)
 
-    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw from the standard normal distribution; integers uniformly from their whole range."""
+    def rand(
+        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw from the standard normal distribution; integers uniformly from their whole range. A mask is refused."""
+        self._refuse_mask(mask)
         shape = (*batch, *self.shape)
         if self.dtype.is_floating_point:
             return torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
@@ -47,7 +50,7 @@ class Unbounded(LeafSpec):
         return new
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
-        return _nan_mismatch(value)
+        return nan_mismatch(value)
 
     def _clamp(self, value: torch.Tensor) -> torch.Tensor:
         if self.dtype.is_floating_point or self.dtype == torch.bool:
@@ -106,8 +109,11 @@ class Bounded(LeafSpec):
         """Largest allowed values, ``[*shape]``; a view that must not be written to."""
         return self._bound("high")
 
-    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw uniformly between finite bounds; beside a single one exponentially; without any normally."""
+    def rand(
+        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw uniformly between finite bounds, exponentially beside a single one, else normally; refuse a mask."""
+        self._refuse_mask(mask)
         shape = (*batch, *self.shape)
         low, high = self._bounds["low"], self._bounds["high"]
         if self.dtype.is_floating_point:
@@ -132,7 +138,7 @@ class Bounded(LeafSpec):
         if bad is None:
             return None
         expected = f"values from {self.low[bad].item()} to {self.high[bad].item()}"
-        return _nan_mismatch(value) or (expected, entry(value, bad), "Use project() to clip on purpose.")
+        return nan_mismatch(value) or (expected, entry(value, bad), "Use project() to clip on purpose.")
 
     def _clamp(self, value: torch.Tensor) -> torch.Tensor:
         return torch.clamp(value, self._bounds["low"], self._bounds["high"])
@@ -167,8 +173,3 @@ def _as_bound(side: str, bound: BoundLike, dtype: torch.dtype) -> torch.Tensor:
 def _half_open(dtype: torch.dtype) -> tuple[int, int]:
     limits = torch.iinfo(dtype)
     return limits.min, min(limits.max + 1, torch.iinfo(torch.int64).max)
-
-
-def _nan_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
-    nan = first_true(value.isnan()) if value.dtype.is_floating_point else None
-    return nan and ("numbers", f"NaN at {list(nan)}", "Find where it came from: NaN is in no spec.")

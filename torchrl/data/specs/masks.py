@@ -1,0 +1,57 @@
+"""Drawing among the choices that a mask allows. Specs hold no masks: one comes with the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from torchrl.data.specs.base import Shape, dtype_name, first_true
+from torchrl.errors import SpecError, explain
+
+
+def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> None:
+    """Refuse what is not a bool mask of ``shape`` on ``device``.
+
+    Raises:
+        SpecError: naming ``who``, and what came.
+    """
+    expected = f"a bool mask of shape {list(shape)}, true = allowed"
+    if not isinstance(mask, torch.Tensor):
+        raise SpecError(explain(who, expected=expected, got=type(mask).__name__))
+    if mask.dtype is not torch.bool:
+        hint = "Write it as a condition, such as mask > 0."
+        raise SpecError(explain(who, expected=expected, got=f"dtype {dtype_name(mask.dtype)}", hint=hint))
+    if mask.shape != torch.Size(shape):
+        raise SpecError(explain(who, expected=expected, got=f"shape {list(mask.shape)}"))
+    if mask.device.type != device.type:
+        raise SpecError(explain(who, expected=f"a mask on {device}", got=f"one on {mask.device}"))
+
+
+def draw_allowed(
+    who: str, mask: torch.Tensor, *, generator: torch.Generator | None = None, entry: int | None = None
+) -> torch.Tensor:
+    """Draw one allowed choice per row, each with equal probability.
+
+    Args:
+        who: who asks, for the message.
+        mask: bool ``[*rows, n]``, true where a choice is allowed.
+        generator: source of randomness, on the mask's device.
+        entry: which of several entries the mask is for, for the message; None if there is one.
+
+    Returns:
+        The index of the choice, ``[*rows]`` int64.
+
+    Raises:
+        SpecError: a row allows nothing; it is named.
+    """
+    num_allowed = mask.sum(-1)
+    stuck = first_true(num_allowed == 0)
+    if stuck is not None:
+        row = f"none in row {list(stuck)}" if stuck else "none"
+        got = row if entry is None else f"{row} for entry {entry}"
+        hint = "Where nothing is allowed, the episode should have ended."
+        raise SpecError(explain(who, expected="a mask that allows something in every row", got=got, hint=hint))
+    share = torch.rand(num_allowed.shape, generator=generator, dtype=torch.float64, device=mask.device)
+    rank = (share * num_allowed).long()  # of the drawn choice among the allowed ones
+    return (mask.cumsum(-1) <= rank.unsqueeze(-1)).sum(-1)

@@ -1,0 +1,180 @@
+"""Choices written as vectors with a single 1, one vector or several in a row. Indices have their own file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+
+from torchrl.data.specs.base import LeafSpec, Shape, ShapeOp, first_true, probe
+from torchrl.data.specs.discrete import Binary, binary_mismatch, require_real
+from torchrl.data.specs.masks import draw_allowed, require_mask
+from torchrl.errors import SpecError, explain
+
+
+class MultiOneHot(LeafSpec):
+    """Describe several choices at once, each as a one-hot vector, one after the other on the last dimension.
+
+    The last dimension belongs together. A shape operation that leaves it whole gives the same kind of spec; one that
+    tears it apart (``reshape(-1)`` of ``[8, 5]``, ``[..., :3]``) or does not keep its order gives a :class:`Binary`,
+    which contains the torn values, since "one 1 per group" can no longer be said of them. Refusing instead would make
+    one leaf forbid what all others of a ``Composite`` allow.
+
+    Args:
+        nvec: number of choices of each group.
+        shape: full shape of the tensor, batch dimensions included; its last dimension is ``sum(nvec)``. Only that one
+            if None.
+        dtype: bool, an integer or a floating dtype.
+        device: where it lives.
+
+    Raises:
+        SpecError: a group has no choices, or ``shape`` does not end with ``sum(nvec)``.
+    """
+
+    def __init__(
+        self,
+        nvec: Sequence[int],
+        shape: Shape | None = None,
+        dtype: torch.dtype = torch.int64,
+        device: torch.device | str | int | None = None,
+    ) -> None:
+        who = type(self).__name__
+        self.nvec = tuple(int(n) for n in nvec)
+        if not self.nvec or min(self.nvec) < 1:
+            raise SpecError(explain(who, expected="numbers of choices >= 1", got=list(nvec)))
+        require_real(who, dtype)
+        width = sum(self.nvec)
+        shape = torch.Size((width,) if shape is None else shape)
+        if shape[-1:] != (width,):
+            hint = f"The shape is the whole one: [*B, {width}]."
+            raise SpecError(explain(who, expected=f"a shape that ends with {width}", got=list(shape), hint=hint))
+        super().__init__(shape, dtype, device)
+
+    def rand(
+        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw every choice with equal probability; with a mask, every allowed one.
+
+        Args:
+            batch: dimensions to put in front of ``shape``.
+            generator: source of randomness, on the spec's device; torch's global one if None.
+            mask: bool ``[*batch, *shape]``, true where a choice is allowed.
+
+        Raises:
+            SpecError: the mask has another shape or dtype, or a group of a row allows nothing.
+        """
+        who, shape = f"{type(self).__name__}.rand", (*batch, *self.shape)
+        if mask is None:
+            drawn = [torch.randint(n, shape[:-1], generator=generator, device=self.device) for n in self.nvec]
+        else:
+            require_mask(who, mask, shape, self.device)
+            entries = [None] if len(self.nvec) == 1 else range(len(self.nvec))
+            parts = zip(entries, mask.split(self.nvec, -1), strict=True)
+            drawn = [draw_allowed(who, part, generator=generator, entry=entry) for entry, part in parts]
+        return self._one_hot(drawn, self.dtype)
+
+    def zero(self, batch: Shape = ()) -> torch.Tensor:
+        """Return the first choice of every group, ``[*batch, *shape]``; all are equally near to zero."""
+        first = torch.zeros((*batch, *self.shape[:-1]), dtype=torch.int64, device=self.device)
+        return self._one_hot([first] * len(self.nvec), self.dtype)
+
+    # Inside.
+
+    def _one_hot(self, indices: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        pairs = zip(indices, self.nvec, strict=True)
+        return torch.cat(
+            [index.unsqueeze(-1) == torch.arange(n, device=index.device) for index, n in pairs], dim=-1
+        ).to(dtype)
+
+    def _map(self, op: ShapeOp) -> LeafSpec:
+        if self._stays_whole(op):
+            return super()._map(op)
+        return Binary(op(probe(self.shape, self.device)).shape, self.dtype, self.device)
+
+    def _stays_whole(self, op: ShapeOp) -> bool:
+        """Say whether ``op`` moves whole rows of the last dimension: tried on the positions of the entries."""
+        width = self.shape[-1]
+        device = "cpu" if self.device.type == "meta" else self.device  # positions must be looked at
+        moved = op(torch.arange(self.shape.numel(), device=device).reshape(self.shape))
+        if moved.shape[-1:] != (width,):
+            return False
+        starts = moved[..., :1]
+        in_order = moved == starts + torch.arange(width, device=device)
+        return bool(in_order.all()) and bool((starts % width == 0).all())
+
+    def _same_values(self, other: MultiOneHot) -> bool:
+        return self.nvec == other.nvec
+
+    def _with_dtype(self, dtype: torch.dtype) -> Self:
+        require_real(f"{type(self).__name__}.to", dtype)
+        new = copy.copy(self)
+        new.dtype = dtype
+        return new
+
+    def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
+        found = binary_mismatch(value)
+        parts = value.split(self.nvec, -1) if found is None else ()
+        for group, part in enumerate(parts):
+            num_ones = part.count_nonzero(-1)
+            bad = first_true(num_ones != 1)
+            if bad is not None:
+                where = f" in row {list(bad)}" if bad else ""
+                where += f", group {group}" if len(self.nvec) > 1 else ""
+                expected = f"a single 1 among {part.shape[-1]} choices"
+                return expected, f"{num_ones[bad].item()} ones{where}", "project() keeps the first of the largest."
+        return found
+
+    def _clamp(self, value: torch.Tensor) -> torch.Tensor:
+        numbers = value.to(torch.uint8) if value.dtype == torch.bool else value
+        largest = [part.argmax(-1) for part in numbers.split(self.nvec, -1)]  # the first of equal ones
+        nearest = self._one_hot(largest, value.dtype)
+        return torch.where(value.isnan(), value, nearest) if value.dtype.is_floating_point else nearest
+
+    def _shape_hint(self, value: torch.Tensor) -> str:
+        if value.shape == (*self.shape[:-1], len(self.nvec)):
+            return "This looks like one index per group; one-hot groups are expected, joined on the last dimension."
+        return super()._shape_hint(value)
+
+    def _describe(self) -> list[str]:
+        return [f"nvec={list(self.nvec)}"]
+
+
+class OneHot(MultiOneHot):
+    """Describe one of ``n`` choices as a vector of zeros with a single 1.
+
+    The last dimension belongs together: a shape operation that tears it apart gives a :class:`Binary`; see
+    :class:`MultiOneHot`, of which this is the case of one group.
+
+    Args:
+        n: number of choices.
+        shape: full shape of the tensor, batch dimensions included; its last dimension is ``n``. Only that one if None.
+        dtype: bool, an integer or a floating dtype.
+        device: where it lives.
+
+    Raises:
+        SpecError: ``n`` is not positive, or ``shape`` does not end with it.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        shape: Shape | None = None,
+        dtype: torch.dtype = torch.int64,
+        device: torch.device | str | int | None = None,
+    ) -> None:
+        super().__init__([n], shape, dtype, device)
+
+    @property
+    def n(self) -> int:
+        """Number of choices."""
+        return self.nvec[0]
+
+    def _shape_hint(self, value: torch.Tensor) -> str:
+        if value.shape == self.shape[:-1]:
+            return f"This looks like an index; a one-hot vector is expected: one_hot(index, {self.n})."
+        return super()._shape_hint(value)
+
+    def _describe(self) -> list[str]:
+        return [f"n={self.n}"]
