@@ -1,4 +1,4 @@
-"""Worlds below the transforms under test: one of simulators, one written in torch, and one that watches."""
+"""Worlds below the transforms under test: some of simulators, one written in torch, and one that watches."""
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torchrl.envs.base import Env
 from torchrl.envs.simulators import Simulator
 
 LOW, HIGH = np.array([-2.0, 0.1], np.float32), np.array([1.0, 5.3], np.float32)
+
+NEAREST = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
 class Walker(Simulator):
@@ -44,6 +46,58 @@ class Walker(Simulator):
     def set_state(self, state):
         self.random = np.random.default_rng()
         self.random.bit_generator.state = state["random"]
+
+
+class Camera(Simulator):
+    """Observations of several dimensions: bytes, floats each with bounds of its own, and flags."""
+
+    action_space = spaces.Discrete(3)
+    observation_space = spaces.Dict(
+        pixels=spaces.Box(0, 255, (2, 3, 1), np.uint8),
+        depth=spaces.Dict(near=spaces.Box(NEAREST, NEAREST + 10, dtype=np.float32)),
+        flags=spaces.Box(0, 1, (2, 2), np.bool_),
+    )
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.random = np.random.default_rng(seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        chance = self.random.random()
+        return self._observe(), float(action), chance < 0.2, 0.1 < chance < 0.3, {}
+
+    def _observe(self):
+        near = NEAREST + self.random.random((1, 2, 3), np.float32) * 10
+        pixels = self.random.integers(0, 256, (2, 3, 1), np.uint8)
+        return {"pixels": pixels, "depth": {"near": near}, "flags": self.random.random((2, 2)) < 0.5}
+
+    get_state, set_state = Walker.get_state, Walker.set_state
+
+
+class Crane(Simulator):
+    """A nested action: a vector and a choice. The observation is the sum of all there was, and a random start."""
+
+    action_space = spaces.Dict(lift=spaces.Box(LOW, HIGH), arm=spaces.Dict(gear=spaces.Discrete(3)))
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.random = np.random.default_rng(seed)
+        self.place = self.random.random(2, np.float32)
+        return self.place, {}
+
+    def step(self, action):
+        self.place = self.place + action["lift"] + np.float32(action["arm"]["gear"])
+        chance = self.random.random()
+        return self.place, float(chance), chance < 0.2, 0.1 < chance < 0.3, {}
+
+    def get_state(self):
+        return {"random": self.random.bit_generator.state, "place": self.place}
+
+    def set_state(self, state):
+        Walker.set_state(self, state)
+        self.place = state["place"]
 
 
 class Drift(Env):
@@ -142,6 +196,14 @@ def leaves(tensordict):
 
 def walker(num_envs):
     return SerialEnv(Walker, num_envs)
+
+
+def camera(num_envs):
+    return SerialEnv(Camera, num_envs)
+
+
+def crane(num_envs):
+    return SerialEnv(Crane, num_envs)
 
 
 def drift(num_envs):

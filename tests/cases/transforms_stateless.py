@@ -1,6 +1,6 @@
 """Transforms that remember nothing: name -> (make_env(num_envs), make_transform), to be held against the laws."""
 
-from cases.transform_worlds import drift, walker
+from cases.transform_worlds import camera, drift, walker
 from torchrl.envs.transforms import (
     ActionScaling,
     BinarizeReward,
@@ -8,13 +8,18 @@ from torchrl.envs.transforms import (
     Compose,
     Exclude,
     FiniteCheck,
+    Flatten,
+    Permute,
     Rename,
     RewardClipping,
     RewardScaling,
     Select,
     SignTransform,
+    Squeeze,
+    Unsqueeze,
 )
 
+NEAR = ("depth", "near")
 LEFT, RIGHT = ("body", "left"), ("body", "right")
 
 CASES = {
@@ -40,6 +45,26 @@ CASES = {
     "FiniteCheck": (walker, FiniteCheck),
     "FiniteCheck of some": (walker, lambda: FiniteCheck([LEFT, "reward"])),
     "FiniteCheck of doubles": (drift, FiniteCheck),
+    "Unsqueeze": (drift, lambda: Unsqueeze(0)),
+    "Unsqueeze last": (walker, lambda: Unsqueeze(-1, ["speed", LEFT, "position"])),
+    "Unsqueeze inside": (camera, lambda: Unsqueeze(1, ["pixels", NEAR, "flags"])),
+    "Squeeze": (camera, lambda: Squeeze(0, [NEAR])),
+    "Squeeze last": (camera, lambda: Squeeze(-1, ["pixels"])),
+    "Flatten": (camera, lambda: Flatten(in_keys=["pixels", NEAR, "flags"])),
+    "Flatten some": (camera, lambda: Flatten(-3, 1, in_keys=["pixels", NEAR])),
+    "Flatten one": (drift, Flatten),
+    "Permute": (camera, lambda: Permute((2, 0, 1), ["pixels", NEAR])),
+    "Permute from the end": (camera, lambda: Permute((-1, -2), ["flags"])),
+    "Compose of shapes": (
+        camera,
+        lambda: Compose(
+            Permute((2, 0, 1), ["pixels", NEAR]),
+            Squeeze(0, ["pixels"]),
+            Unsqueeze(-1, [NEAR]),
+            Flatten(in_keys=[NEAR]),
+            Flatten(0, 1, in_keys=["pixels"]),
+        ),
+    ),
     "Compose of stateless": (
         walker,
         lambda: Compose(

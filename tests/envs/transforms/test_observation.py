@@ -6,8 +6,8 @@ from gymnasium import spaces
 
 from fakes import CountingSimulator
 from torchrl.data.specs import Bounded, Unbounded
-from torchrl.envs import GymEnv, SerialEnv
-from torchrl.envs.transforms import ObservationNorm, TransformedEnv
+from torchrl.envs import GymEnv, SerialEnv, check_env
+from torchrl.envs.transforms import ObservationNorm, ObservationTransform, TransformedEnv
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
 
@@ -53,6 +53,35 @@ def test_bounds_are_normalised_and_missing_ones_stay_missing():
     assert env.observation_spec["observation"] == Bounded(low, high, (2, 2))
     assert ObservationNorm(1.0, 2.0).transform_spec(Unbounded((2, 2))) == Unbounded((2, 2))
     assert ObservationNorm(1.0, 2.0).transform_spec(Bounded(0, torch.inf, (3,))) == Bounded(-0.5, torch.inf, (3,))
+
+
+class Crop(ObservationTransform):
+    """Returns a view of what it is given."""
+
+    def forward(self, value):
+        return value[..., :1]
+
+    def transform_spec(self, leaf):
+        return leaf[..., :1]
+
+
+class Same(ObservationTransform):
+    """Returns what it is given."""
+
+    def forward(self, value):
+        return value
+
+    def transform_spec(self, leaf):
+        return leaf
+
+
+@pytest.mark.parametrize("transform", [Crop, Same])
+def test_a_root_does_not_look_into_the_memory_of_the_next_outcome(transform):
+    env = TransformedEnv(pairs(2), transform())
+    batch = env.rollout(3, act)
+    assert batch["observation"][0, :, 0].tolist() == [0, 1, 2]
+    assert batch["next", "observation"][0, :, 0].tolist() == [1, 2, 3]
+    check_env(env, num_steps=10)
 
 
 def test_pixels_become_floats():

@@ -13,6 +13,7 @@ from torchrl.envs.transforms.reward import (
     RewardTransform,
     SignTransform,
 )
+from torchrl.envs.transforms.shapes import Flatten, Permute, Squeeze, Unsqueeze
 from torchrl.envs.transforms.structure import CatTensors, DoubleToFloat
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "EnvSpecs",
     "Exclude",
     "FiniteCheck",
+    "Flatten",
     "ObservationNorm",
     "ObservationTransform",
+    "Permute",
     "Rename",
     "RewardClipping",
     "RewardNorm",
@@ -35,6 +38,8 @@ __all__ = [
     "RewardTransform",
     "Select",
     "SignTransform",
+    "Squeeze",
     "Transform",
     "TransformedEnv",
+    "Unsqueeze",
 ]

@@ -14,6 +14,7 @@ from torchrl.envs.transforms.leaves import (
     Key,
     as_key,
     as_path,
+    is_below,
     leaves_at,
     require_free,
     topmost_emptied,
@@ -49,9 +50,15 @@ class _KeyTransform(Transform):
         """Return the spec without the keys that go."""
         return without(spec, self._gone)
 
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the mask's key, or None if it goes: then nothing above knows which actions are legal."""
+        return None if key is None or is_below(key, self._gone) else key
+
 
 class Exclude(_KeyTransform):
     """Leave out some observations, with the levels that become empty.
+
+    If the mask of legal actions goes, nothing honours it any more.
 
     Args:
         keys: which, each a key or a tuple of keys; a level stands for all below it.
@@ -74,6 +81,8 @@ class Exclude(_KeyTransform):
 
 class Select(_KeyTransform):
     """Leave out all observations but some, with the levels that become empty.
+
+    If the mask of legal actions goes, nothing honours it any more.
 
     Args:
         keys: which stay, each a key or a tuple of keys; a level stands for all below it.
@@ -140,6 +149,10 @@ class Rename(_KeyTransform):
                 put(tensordict, new, value)
             else:
                 tensordict.set(new, value)  # makes the levels it lacks
+
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the mask's new key."""
+        return None if key is None else self._moves.get(as_key(as_path(key)), key)
 
     def observation_spec(self, spec: Composite) -> Composite:
         """Return the spec with the leaves in their new places."""

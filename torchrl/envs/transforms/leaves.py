@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
-from torchrl.envs.vector.serial import RESERVED
+from torchrl.envs.vector.base import RESERVED
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.unchecked import put
 
@@ -89,6 +89,11 @@ def without(spec: Composite, keys: Sequence[Key]) -> Composite:
     for key in keys:
         del spec[key]
     return spec
+
+
+def is_below(key: Key, levels: Sequence[Key]) -> bool:
+    """Say whether ``key`` is one of ``levels`` or lies below one."""
+    return any(_is_within(as_path(key), as_path(level)) for level in levels)
 
 
 def as_key(path: tuple[str, ...]) -> Key:

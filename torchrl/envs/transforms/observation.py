@@ -30,7 +30,7 @@ class ObservationTransform(Transform):
         self.in_keys = tuple(in_keys)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the new value of an observation, ``[*B, ...]``; ``value`` is not ours to write to."""
+        """Return the new value of an observation, ``[*B, ...]``, once per step; ``value`` is not ours to write to."""
         raise NotImplementedError
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -49,9 +49,12 @@ class ObservationTransform(Transform):
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Replace the observations in both containers."""
         for key in self.in_keys:
-            value = self.forward(next_.get(key))
+            before = next_.get(key)
+            value = self.forward(before)
             set_leaf(next_, key, value)
-            set_leaf(root, key, value)
+            # The root is still acted on while the next outcome is written: it must not look into this one's memory.
+            is_view = value is before or value._base is not None
+            set_leaf(root, key, value.clone() if is_view else value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Replace the observations of every row."""

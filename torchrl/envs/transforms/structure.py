@@ -10,7 +10,15 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, mapped_spec, require_free, require_leaves, topmost_emptied, without
+from torchrl.envs.transforms.leaves import (
+    Key,
+    is_below,
+    mapped_spec,
+    require_free,
+    require_leaves,
+    topmost_emptied,
+    without,
+)
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.unchecked import put
@@ -72,6 +80,10 @@ class CatTensors(Transform):
             shape = (*leaves[0].shape[:-1], sum(leaf.shape[-1] for leaf in leaves))
             joined = Unbounded(shape, leaves[0].dtype, leaves[0].device)
         return without(spec, self._gone).set(self.out_key, joined)
+
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the mask's key, or None if it went into the result."""
+        return None if key is None or is_below(key, self._gone) else key
 
     def _joined(self, tensordict: TensorDict) -> torch.Tensor:
         return torch.cat([self._as_features(tensordict.get(key)) for key in self.in_keys], -1)

@@ -1,0 +1,148 @@
+"""Dimensions that move, by hand; those of the batch stay where they are."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import SerialEnv
+from torchrl.envs.simulators import Simulator
+from torchrl.envs.transforms import Compose, Flatten, Permute, Squeeze, TransformedEnv, Unsqueeze
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.errors import KeyMissing, SpecError
+
+STILL = np.arange(6.0, dtype=np.float32).reshape(2, 3, 1)
+
+
+class Picture(Simulator):
+    """Step t: picture 0 to 5 plus 10 t, and height t; one episode has two steps."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(
+        picture=spaces.Box(STILL, STILL + 20, dtype=np.float32),
+        body=spaces.Dict(height=spaces.Box(-np.inf, np.inf, ())),
+    )
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._observe(), 0.0, self.t == 2, False, {}
+
+    def _observe(self):
+        return {"picture": STILL + 10 * self.t, "body": {"height": np.float32(self.t)}}
+
+
+HEIGHT = ("body", "height")
+
+
+def pictures(transform, num_envs=None):
+    return TransformedEnv(SerialEnv(Picture, num_envs), transform)
+
+
+def act(root):
+    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+def specs(*batch_size, **leaves):
+    size = torch.Size(batch_size)
+    return EnvSpecs(size, torch.device("cpu"), Composite(leaves, size), Unbounded(size), Unbounded((*size, 1)))
+
+
+@pytest.mark.parametrize(
+    ("transform", "due"),
+    [
+        (Permute((2, 0, 1), ["picture"]), [[[0, 1, 2], [3, 4, 5]]]),
+        (Permute((-2, -1, 0), ["picture"]), [[[0, 3]], [[1, 4]], [[2, 5]]]),
+        (Flatten(in_keys=["picture"]), [0, 1, 2, 3, 4, 5]),
+        (Flatten(0, 1, in_keys=["picture"]), [[0], [1], [2], [3], [4], [5]]),
+        (Flatten(-2, -1, in_keys=["picture"]), [[0, 1, 2], [3, 4, 5]]),
+        (Flatten(1, 1, in_keys=["picture"]), STILL.tolist()),
+        (Squeeze(2, ["picture"]), [[0, 1, 2], [3, 4, 5]]),
+        (Squeeze(-1, ["picture"]), [[0, 1, 2], [3, 4, 5]]),
+        (Unsqueeze(0, ["picture"]), [STILL.tolist()]),
+        (Unsqueeze(1, ["picture"]), [[STILL[0].tolist()], [STILL[1].tolist()]]),
+        (Unsqueeze(-1, ["picture"]), STILL[..., None].tolist()),
+        (Unsqueeze(-4, ["picture"]), [STILL.tolist()]),
+    ],
+)
+@pytest.mark.parametrize("num_envs", [None, 1, 2])
+def test_values_and_bounds_by_hand(transform, due, num_envs):
+    transform = type(transform)(**arguments(transform))  # one of its own for every environment
+    env = pictures(transform, num_envs)
+    due = torch.tensor(due, dtype=torch.float32)
+    rows = [] if num_envs is None else [num_envs]
+    batch = env.rollout(3, act)
+    for number, t in enumerate((0, 1, 0)):
+        step = batch[..., number]
+        assert torch.equal(step["picture"], (due + 10 * t).expand(*rows, *due.shape))
+        assert torch.equal(step["next", "picture"], (due + 10 * (t + 1)).expand(*rows, *due.shape))
+    leaf = env.observation_spec["picture"]
+    assert isinstance(leaf, Bounded) and leaf.shape == (*rows, *due.shape)
+    assert torch.equal(leaf.low, due.expand(leaf.shape)) and torch.equal(leaf.high, (due + 20).expand(leaf.shape))
+
+
+def arguments(transform):
+    return {
+        name: getattr(transform, name)
+        for name in ("dim", "dims", "first", "last", "in_keys")
+        if name in vars(transform)
+    }
+
+
+def test_a_scalar_becomes_a_feature_and_a_scalar_again():
+    env = pictures(Unsqueeze(0, [HEIGHT]), 2)
+    assert env.observation_spec[HEIGHT] == Unbounded((2, 1))
+    assert env.rollout(2, act)["next", "body", "height"].tolist() == [[[1], [2]]] * 2
+    env = pictures(Compose(Unsqueeze(-1, [HEIGHT]), Squeeze(0, [HEIGHT])), 2)
+    assert env.observation_spec[HEIGHT] == Unbounded((2,))
+    assert env.rollout(2, act)["next", "body", "height"].tolist() == [[1, 2]] * 2
+
+
+def test_a_batch_of_several_dimensions_is_never_touched():
+    value = torch.arange(24.0).reshape(2, 3, 4)
+    for transform, shape in ((Flatten(), (2, 3, 4)), (Unsqueeze(0), (2, 3, 1, 4)), (Permute([0]), (2, 3, 4))):
+        transform.attach(specs(2, 3, observation=Unbounded((2, 3, 4))))
+        assert torch.equal(transform(value), value.reshape(shape))
+        assert transform.transform_spec(Unbounded((2, 3, 4))) == Unbounded(shape)
+    with pytest.raises(SpecError):
+        Squeeze(0).attach(specs(1, observation=Unbounded((1, 4))))
+
+
+def test_choices_stay_choices():
+    flatten = Flatten()
+    flatten.attach(specs(2, observation=Categorical(2, (2, 3, 4), torch.bool)))
+    assert flatten.transform_spec(Categorical(2, (2, 3, 4), torch.bool)) == Categorical(2, (2, 12), torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("transform", "match"),
+    [
+        (Unsqueeze(4, ["picture"]), "into which dimension 4 can be inserted, got 'picture' of shape [2, 3, 1]"),
+        (Unsqueeze(-5, ["picture"]), "into which dimension -5 can"),
+        (Unsqueeze(1, [HEIGHT]), "got ('body', 'height') of shape []"),
+        (Squeeze(0, ["picture"]), "whose dimension 0 has size 1, got 'picture' of shape [2, 3, 1]"),
+        (Squeeze(3, ["picture"]), "whose dimension 3 has size 1"),
+        (Squeeze(0, [HEIGHT]), "whose dimension 0 has size 1"),
+        (Flatten(1, 0, in_keys=["picture"]), "dimensions 1 to 0, in this order"),
+        (Flatten(0, 3, in_keys=["picture"]), "dimensions 0 to 3"),
+        (Flatten(-4, in_keys=["picture"]), "dimensions -4 to -1"),
+        (Flatten(in_keys=[HEIGHT]), "dimensions 0 to -1"),
+        (Permute((1, 0), ["picture"]), "whose dimensions are those of [1, 0], each once"),
+        (Permute((0, 1, 1), ["picture"]), "those of [0, 1, 1]"),
+        (Permute((0, 1, -1, 2), ["picture"]), "those of [0, 1, -1, 2]"),
+        (Permute((0, 1, 3), ["picture"]), "those of [0, 1, 3]"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_attachment(transform, match):
+    with pytest.raises(SpecError) as info:
+        pictures(transform, 2)
+    assert str(info.value).startswith(f"{type(transform).__name__}: expected observations") and match in str(info.value)
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(KeyMissing, match="Flatten.*'observation'"):
+        pictures(Flatten())

@@ -1,0 +1,187 @@
+"""Transforms that move the dimensions of observations. Batch dimensions are never touched, and no value changes.
+
+Dimensions are counted without those of the batch: of an image ``[*B, H, W, C]``, dimension 0 is H and -1 is C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict
+
+from torchrl.data.specs import TensorSpec
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.envs.transforms.leaves import Key
+from torchrl.envs.transforms.observation import ObservationTransform
+from torchrl.errors import SpecError, explain
+
+
+class _ShapeTransform(ObservationTransform):
+    """Move the dimensions of some observations; the same function describes it for tensors and for specs."""
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations and see that they have the dimensions.
+
+        Raises:
+            SpecError: one has not, or is the mask of legal actions, or cannot be described afterwards.
+        """
+        super().attach(env)
+        self._batch_dims = len(env.batch_size)
+        who = type(self).__name__
+        for key in self.in_keys:
+            if key == env.action_mask_key:
+                hint = f"Leave {key!r} out of in_keys."
+                raise SpecError(
+                    explain(who, expected="the mask of legal actions to keep its shape", got=key, hint=hint)
+                )
+            shape = env.observation_spec[key].shape[self._batch_dims :]
+            if not self._fits(shape):
+                raise SpecError(explain(who, expected=self._expected(), got=f"{key!r} of shape {[*shape]}"))
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Move the dimensions in both containers, each its own: a view must not look into the other's memory."""
+        self.reset(next_, None)
+        self.reset(root, None)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec with its dimensions moved, bounds included."""
+        return self.forward(leaf)
+
+    def _fits(self, shape: torch.Size) -> bool:
+        """Say whether an observation of this shape, without batch dimensions, can be moved."""
+        raise NotImplementedError
+
+    def _expected(self) -> str:
+        raise NotImplementedError
+
+    def _at(self, dim: int) -> int:
+        """Count a dimension with those of the batch; a negative one counts from the end and stays."""
+        return dim if dim < 0 else dim + self._batch_dims
+
+
+class Unsqueeze(_ShapeTransform):
+    """Insert a dimension of size 1 into observations.
+
+    Args:
+        dim: where, counted without the batch dimensions; -1 is behind the last.
+        in_keys: which observations.
+
+    Raises:
+        SpecError: at attachment: an observation has too few dimensions.
+    """
+
+    def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
+        super().__init__(in_keys)
+        self.dim = dim
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a view with one dimension more, ``[*B, ..., 1, ...]``."""
+        return value.unsqueeze(self._at(self.dim))
+
+    def _fits(self, shape: torch.Size) -> bool:
+        return -len(shape) - 1 <= self.dim <= len(shape)
+
+    def _expected(self) -> str:
+        return f"observations into which dimension {self.dim} can be inserted"
+
+
+class Squeeze(_ShapeTransform):
+    """Remove a dimension of size 1 from observations.
+
+    Args:
+        dim: which, counted without the batch dimensions.
+        in_keys: which observations.
+
+    Raises:
+        SpecError: at attachment: an observation lacks the dimension, or its size is not 1.
+    """
+
+    def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
+        super().__init__(in_keys)
+        self.dim = dim
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a view with one dimension less, ``[*B, ...]``."""
+        return value.squeeze(self._at(self.dim))
+
+    def _fits(self, shape: torch.Size) -> bool:
+        return _has(shape, self.dim) and shape[self.dim] == 1
+
+    def _expected(self) -> str:
+        return f"observations whose dimension {self.dim} has size 1"
+
+
+class Flatten(_ShapeTransform):
+    """Join consecutive dimensions of observations into one; by default all of them.
+
+    Args:
+        first: the first of them, counted without the batch dimensions.
+        last: the last of them, included.
+        in_keys: which observations.
+
+    Raises:
+        SpecError: at attachment: an observation lacks a dimension, or ``first`` is behind ``last``.
+    """
+
+    def __init__(self, first: int = 0, last: int = -1, *, in_keys: Sequence[Key] = ("observation",)) -> None:
+        super().__init__(in_keys)
+        self.first = first
+        self.last = last
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the value with one dimension in place of several, ``[*B, ..., F, ...]``."""
+        return value.flatten(self._at(self.first), self._at(self.last))
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec with the dimensions joined, bounds included."""
+        first, last = (self._at(dim) % leaf.ndim for dim in (self.first, self.last))
+        return leaf.reshape(*leaf.shape[:first], leaf.shape[first : last + 1].numel(), *leaf.shape[last + 1 :])
+
+    def _fits(self, shape: torch.Size) -> bool:
+        num = len(shape)
+        return _has(shape, self.first) and _has(shape, self.last) and self.first % num <= self.last % num
+
+    def _expected(self) -> str:
+        return f"observations with the dimensions {self.first} to {self.last}, in this order"
+
+
+class Permute(_ShapeTransform):
+    """Bring the dimensions of observations into another order, as ``Tensor.permute``.
+
+    ``Permute((2, 0, 1), ["pixels"])`` turns ``[*B, H, W, C]`` into ``[*B, C, H, W]``.
+
+    Args:
+        dims: every dimension once, counted without the batch dimensions, in the order of the result.
+        in_keys: which observations.
+
+    Raises:
+        SpecError: at attachment: an observation has more or fewer dimensions.
+    """
+
+    def __init__(self, dims: Sequence[int], in_keys: Sequence[Key] = ("observation",)) -> None:
+        super().__init__(in_keys)
+        self.dims = tuple(dims)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations and see that they have the dimensions."""
+        super().attach(env)
+        batch_dims, num = self._batch_dims, len(self.dims)
+        self._order = (*range(batch_dims), *(batch_dims + dim % num for dim in self.dims))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a view with the dimensions in their new order, ``[*B, ...]``."""
+        return value.permute(self._order)
+
+    def _fits(self, shape: torch.Size) -> bool:
+        num = len(shape)
+        is_known = all(_has(shape, dim) for dim in self.dims)
+        return is_known and sorted(dim % num for dim in self.dims) == list(range(num))
+
+    def _expected(self) -> str:
+        return f"observations whose dimensions are those of {list(self.dims)}, each once"
+
+
+def _has(shape: torch.Size, dim: int) -> bool:
+    return -len(shape) <= dim < len(shape)
