@@ -2,9 +2,15 @@
 
 from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTransform
 from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform, TransformedEnv
+from torchrl.envs.transforms.device import DeviceCast, PinMemory
+from torchrl.envs.transforms.episode import InitTracker, LastAction, LastReward, RewardSum, StepCounter, TargetReturn
+from torchrl.envs.transforms.exploration import GSDENoise
 from torchrl.envs.transforms.finite import FiniteCheck
 from torchrl.envs.transforms.keys import Exclude, Rename, Select
+from torchrl.envs.transforms.memory import FrameStack, TimeMax
 from torchrl.envs.transforms.observation import ObservationNorm, ObservationTransform
+from torchrl.envs.transforms.priming import TensorDictPrimer
+from torchrl.envs.transforms.randomness import RandomTransform
 from torchrl.envs.transforms.reward import (
     BinarizeReward,
     RewardClipping,
@@ -14,6 +20,7 @@ from torchrl.envs.transforms.reward import (
     SignTransform,
 )
 from torchrl.envs.transforms.shapes import Flatten, Permute, Squeeze, Unsqueeze
+from torchrl.envs.transforms.statistics import ObservationStatistics, VecNorm
 from torchrl.envs.transforms.structure import CatTensors, DoubleToFloat
 
 __all__ = [
@@ -23,23 +30,38 @@ __all__ = [
     "BinarizeReward",
     "CatTensors",
     "Compose",
+    "DeviceCast",
     "DoubleToFloat",
     "EnvSpecs",
     "Exclude",
     "FiniteCheck",
     "Flatten",
+    "FrameStack",
+    "GSDENoise",
+    "InitTracker",
+    "LastAction",
+    "LastReward",
     "ObservationNorm",
+    "ObservationStatistics",
     "ObservationTransform",
     "Permute",
+    "PinMemory",
+    "RandomTransform",
     "Rename",
     "RewardClipping",
     "RewardNorm",
     "RewardScaling",
+    "RewardSum",
     "RewardTransform",
     "Select",
     "SignTransform",
     "Squeeze",
+    "StepCounter",
+    "TargetReturn",
+    "TensorDictPrimer",
+    "TimeMax",
     "Transform",
     "TransformedEnv",
     "Unsqueeze",
+    "VecNorm",
 ]

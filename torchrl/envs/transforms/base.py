@@ -301,7 +301,7 @@ class TransformedEnv(Env):
         return next_, root, ended
 
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
-        if seeds is not None and mask is None:
+        if seeds is not None and seeds[0] is not None and mask is None:
             self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
         below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
         root = self.env._reset(below, seeds=seeds, options=options)

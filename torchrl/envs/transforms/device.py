@@ -1,0 +1,115 @@
+"""Transforms that move what the policy sees to another memory. Policies that act elsewhere are the collectors' work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Composite, TensorSpec
+from torchrl.devices import checked_device
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.errors import ConfigError, explain
+from torchrl.unchecked import put
+
+
+class DeviceCast(Transform):
+    """Let the policy see everything on another device; actions go back to the environment's.
+
+    The transforms before it in the chain work where the environment is, those after it on ``device``.
+
+    Args:
+        device: where the environment shall seem to be.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        super().__init__()
+        self.destination = checked_device(device)
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Remember where actions go."""
+        super().attach(env)
+        self._home = env.device
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Move the outcome, once for both containers, and what the root holds beside it."""
+        if self.destination != self._home:  # where nothing moves, both have tensors of their own
+            _move(next_, self._moved)
+            _share(next_, root, self._moved)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Move every row."""
+        _move(root, self._moved)
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Move the action back."""
+        put(inputs, "action", action_of(inputs).to(self._home))
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec on the other device."""
+        return spec.to(self.destination)
+
+    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec on the other device."""
+        return spec.to(self.destination)
+
+    def action_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec on the other device."""
+        return spec.to(self.destination)
+
+    def device(self, device: torch.device) -> torch.device:
+        """Return the other device."""
+        return self.destination
+
+    def _moved(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(self.destination)
+
+
+class PinMemory(Transform):
+    """Put what the policy sees into pinned memory, from which a GPU copies without waiting.
+
+    Raises:
+        ConfigError: at attachment: there is no CUDA device, or the environment's tensors are not on the CPU.
+    """
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """See that there is something to pin for."""
+        super().attach(env)
+        if not torch.cuda.is_available() or env.device.type != "cpu":
+            got = f"an environment on {env.device}, CUDA {'' if torch.cuda.is_available() else 'not '}available"
+            hint = "Leave it out: it only serves copies to a GPU."
+            expected = "a CUDA device, and an environment on the CPU"
+            raise ConfigError(explain("PinMemory", expected=expected, got=got, hint=hint))
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Pin the outcome, once for both containers, and what the root holds beside it."""
+        _move(next_, torch.Tensor.pin_memory)
+        _share(next_, root, torch.Tensor.pin_memory)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Pin every row."""
+        _move(root, torch.Tensor.pin_memory)
+
+
+def _move(tensordict: TensorDictBase, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replace every entry, at any level, by ``move`` of it."""
+    for key, value in list(tensordict.items()):
+        if isinstance(value, TensorDictBase):
+            _move(value, move)
+        else:
+            put(tensordict, key, move(value))
+
+
+def _share(next_: TensorDictBase, root: TensorDictBase, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Give a root the entries of ``next_``, which are the same; move what only the root holds."""
+    for key, value in list(root.items()):
+        moved = next_.get(key, None)
+        if isinstance(value, TensorDictBase):
+            _share(TensorDict() if moved is None else moved, value, move)
+        else:
+            put(root, key, move(value) if moved is None else moved)

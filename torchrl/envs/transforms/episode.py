@@ -1,0 +1,263 @@
+"""Transforms that add what happened so far in a row's episode: steps, rewards, the last action, whether it is new.
+
+``is_init``, ``episode_return`` and ``episode_length`` need none of them: environments write those themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.leaves import Key, as_key, as_path, require_free
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.functional.endings import is_done
+from torchrl.shapes import expand_right
+from torchrl.unchecked import put
+
+
+class EpisodeObservation(Transform):
+    """Add an observation that each row's episode builds up: it starts with a value, and a step replaces it.
+
+    A subclass writes :meth:`start` and :meth:`advance`.
+
+    Args:
+        out_key: where it goes, in the root and under ``next``.
+
+    Raises:
+        ConfigError: at attachment: ``out_key`` covers an observation or a name of the environment.
+    """
+
+    def __init__(self, out_key: Key) -> None:
+        super().__init__()
+        self.out_key = out_key
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDictBase]:
+        """Return the spec of the observation and its value in a fresh episode, ``[*B, ...]``."""
+        raise NotImplementedError
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Return the values after a step, tensors of our own.
+
+        Args:
+            values: before it, one tensor per leaf of the spec, not to be written to.
+            next_: the step's outcome, see :meth:`Transform.step`.
+        """
+        raise NotImplementedError
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Start every row."""
+        super().attach(env)
+        require_free(type(self).__name__, env.observation_spec, self.out_key)
+        self._spec, start = self.start(env)
+        path = as_path(self.out_key)
+        if isinstance(start, TensorDictBase):
+            starts = {(*path, *as_path(key)): leaf for key, leaf in start.items(include_nested=True, leaves_only=True)}
+        else:
+            starts = {as_key(path): start}
+        self._keys, self._starts = tuple(starts), tuple(starts.values())
+        self._names = [f"value_{index}" for index in range(len(starts))]
+        for name, value in zip(self._names, self._starts, strict=True):
+            self.register_buffer(name, value.clone())
+        is_flat = all(isinstance(key, str) for key in self._keys)
+        self._set = put if is_flat else TensorDict.set  # the checked one makes the levels it lacks
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Add the values after the step to both containers."""
+        buffers = self._buffers
+        values = self.advance([buffers[name] for name in self._names], next_)
+        for name, key, value in zip(self._names, self._keys, values, strict=True):
+            buffers[name] = value
+            self._set(next_, key, value)
+            self._set(root, key, value)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Start the rows that restarted, and add the values of all."""
+        buffers = self._buffers
+        for name, key, start in zip(self._names, self._keys, self._starts, strict=True):
+            value = start.clone() if mask is None else torch.where(expand_right(mask, start), start, buffers[name])
+            buffers[name] = value
+            self._set(root, key, value)
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec with the new observation."""
+        return spec.clone().set(self.out_key, self._spec.clone())
+
+
+class StepCounter(EpisodeObservation):
+    """Count the steps of each row's episode, int64 ``[*B, 1]``, 0 in its first root; truncate it at a limit.
+
+    A time limit belongs into the simulator where one can choose: there it costs nothing here. This one is for
+    environments that are batches already, and lets the policy see the time, without which the value of a state near the
+    limit is not a function of what it sees (Pardo et al., "Time Limits in Reinforcement Learning", 2018).
+
+    Args:
+        out_key: where the count goes.
+        max_steps: the step after which an episode is truncated; None never does.
+
+    Raises:
+        ConfigError: ``max_steps`` is not positive.
+    """
+
+    def __init__(self, out_key: Key = "step_count", max_steps: int | None = None) -> None:
+        super().__init__(out_key)
+        if max_steps is not None and max_steps < 1:
+            raise ConfigError(explain("StepCounter", expected="max_steps of at least 1, or None", got=max_steps))
+        self.max_steps = max_steps
+        self.ends_episodes = max_steps is not None
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+        """Return the spec, bounded by the limit if there is one, and 0."""
+        shape = (*env.batch_size, 1)
+        if self.max_steps is None:
+            spec = Unbounded(shape, torch.int64, env.device)
+        else:
+            spec = Bounded(0, self.max_steps, shape, torch.int64, env.device)
+        return spec, spec.zero()
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Count one step; truncate rows that reached the limit."""
+        count = values[0] + 1
+        if self.max_steps is not None:
+            truncated = next_.get("truncated") | (count >= self.max_steps)
+            put(next_, "truncated", truncated)
+            put(next_, "done", is_done(next_.get("terminated"), truncated))
+        return (count,)
+
+
+class RewardSum(EpisodeObservation):
+    """Sum the rewards of each row's episode as they are at this place of the chain, ``[*B, 1]``, 0 in its first root.
+
+    Args:
+        out_key: where the sum goes.
+    """
+
+    def __init__(self, out_key: Key = "reward_sum") -> None:
+        super().__init__(out_key)
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+        """Return a spec without bounds, and 0."""
+        spec = _like_reward(env)
+        return spec, spec.zero()
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Add the reward."""
+        return (values[0] + next_.get("reward"),)
+
+
+class TargetReturn(EpisodeObservation):
+    """Tell the policy which return it shall still reach, ``[*B, 1]``.
+
+    Chen et al., "Decision Transformer: Reinforcement Learning via Sequence Modeling" (2021), section 3: the
+    return-to-go starts at the target and is reduced by each reward.
+
+    Args:
+        target: what an episode starts with, in units of the reward at this place of the chain: a number, or a tensor
+            that broadcasts to ``[*B, 1]``.
+        mode: ``"reduce"`` subtracts the rewards received since; ``"constant"`` shows the target all the time.
+        out_key: where it goes.
+
+    Raises:
+        ConfigError: the mode is another, or the target not finite.
+        SpecError: at attachment: the target does not broadcast to the reward.
+    """
+
+    def __init__(self, target: float | torch.Tensor, mode: str = "reduce", *, out_key: Key = "target_return") -> None:
+        super().__init__(out_key)
+        self.target = torch.as_tensor(target, dtype=torch.float64)
+        if mode not in ("reduce", "constant") or not bool(self.target.isfinite().all()):
+            expected = 'a finite target and mode "reduce" or "constant"'
+            raise ConfigError(explain("TargetReturn", expected=expected, got=f"{target}, mode={mode!r}"))
+        self.mode = mode
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+        """Return a spec without bounds, and the target."""
+        spec = _like_reward(env)
+        try:
+            return spec, self.target.to(spec.device, spec.dtype).expand(spec.shape).clone()
+        except RuntimeError as error:
+            expected = f"a target that broadcasts to {list(spec.shape)}"
+            got = f"shape {list(self.target.shape)}"
+            raise SpecError(explain("TargetReturn", expected=expected, got=got)) from error
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Subtract the reward, unless constant."""
+        return values if self.mode == "constant" else (values[0] - next_.get("reward"),)
+
+
+class LastReward(EpisodeObservation):
+    """Let the policy see the reward of the step before, ``[*B, 1]``; in an episode's first root, the spec's zero.
+
+    Args:
+        out_key: where it goes.
+    """
+
+    def __init__(self, out_key: Key = "last_reward") -> None:
+        super().__init__(out_key)
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+        """Return the spec of the reward, and its zero."""
+        return env.reward_spec, env.reward_spec.zero()
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Take the reward; a copy, since the environment writes its own again."""
+        return (next_.get("reward").clone(),)
+
+
+class LastAction(EpisodeObservation):
+    """Let the policy see the action of the step before; in an episode's first root, the spec's zero.
+
+    It is the action as it passes this place of the chain: last in the chain, the policy's own; first, what the
+    environment receives. A nested action gives a nested observation.
+
+    Args:
+        out_key: where it goes.
+    """
+
+    def __init__(self, out_key: Key = "last_action") -> None:
+        super().__init__(out_key)
+
+    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDict]:
+        """Return the spec of the action, and its zero."""
+        spec = env.action_spec
+        self._paths = [key for key, _ in spec.leaves()] if isinstance(spec, Composite) else None
+        return spec, spec.zero()
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Look at the action; it goes on as it is."""
+        action = action_of(inputs)
+        self._passing = [action] if self._paths is None else [action.get(path) for path in self._paths]
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Take the action that passed; a copy, since a policy may write its own again."""
+        return [action.clone() for action in self._passing]
+
+
+class InitTracker(Transform):
+    """Write ``is_init``, bool ``[*B, 1]``: true in the first root of an episode.
+
+    Every environment of this library writes it; this is for one that was written elsewhere and does not.
+    """
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Start every row."""
+        super().attach(env)
+        self.register_buffer("is_init", torch.ones((*env.batch_size, 1), dtype=torch.bool, device=env.device))
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Write false: rows that ended wait for their reset."""
+        self.is_init = torch.zeros_like(self.is_init)
+        put(root, "is_init", self.is_init)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Write true on rows that restarted."""
+        self.is_init = torch.ones_like(self.is_init) if mask is None else self.is_init | mask.unsqueeze(-1)
+        put(root, "is_init", self.is_init)
+
+
+def _like_reward(env: Env | EnvSpecs) -> Unbounded:
+    return Unbounded(env.reward_spec.shape, env.reward_spec.dtype, env.device)

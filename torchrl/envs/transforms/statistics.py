@@ -1,0 +1,188 @@
+"""Normalisation of observations by running statistics, as a transform, and the statistics themselves.
+
+By default observations are normalised by the first module of the network (``ObservationNormalizer``), which is faster
+and keeps replayed observations raw. This is for policies that cannot hold it, and for statistics that several
+environments share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from torchrl.data.specs import TensorSpec, Unbounded
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.envs.transforms.leaves import Key, as_key, as_path, require_numbers, set_leaf
+from torchrl.envs.transforms.observation import ObservationTransform
+from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
+from torchrl.shapes import expand_right
+
+
+class ObservationStatistics(nn.Module):
+    """Running count, mean and squared deviations of some observations, in float64.
+
+    One object may serve several :class:`VecNorm`, in one process or, after ``share_memory()``, in many: everything is a
+    buffer that is written in place. Updates of several processes at once are not locked: one of them may be lost.
+
+    Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``Σ w x / Σ w`` and the squares
+    ``Σ w (x - mean)²``. Batches are merged by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances" (1979), equations 2.1, so that nothing cancels where the mean is large.
+
+    Args:
+        shapes: shape of one observation without its batch, by key.
+        device: where the buffers live.
+    """
+
+    def __init__(self, shapes: Mapping[Key, Sequence[int]], *, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self._names = {as_path(key): f"moments_{index}" for index, key in enumerate(shapes)}
+        for key, shape in shapes.items():  # count (the same for all features), mean, squares
+            moments = torch.zeros((3, *shape), dtype=torch.float64, device=device)
+            self.register_buffer(self._names[as_path(key)], moments)
+
+    def moments(self, key: Key) -> torch.Tensor:
+        """Return count, mean and squares of an observation, ``[3, *shape]``.
+
+        Raises:
+            KeyMissing: there are no statistics of it.
+        """
+        name = self._names.get(as_path(key))
+        if name is None:
+            known = [as_key(path) for path in self._names]
+            raise KeyMissing(explain("ObservationStatistics", expected=f"one of the keys {known}", got=repr(key)))
+        return self._buffers[name]
+
+    @torch.no_grad()
+    def update_(self, key: Key, rows: torch.Tensor, *, decay: float = 1.0) -> None:
+        """Merge rows into the statistics, in place.
+
+        Args:
+            key: which observation.
+            rows: ``[*N, *shape]``, each counted once; not empty.
+            decay: factor on the weights of all rows so far.
+
+        Raises:
+            NonFiniteError: a row holds NaN or infinity; the statistics are as before.
+        """
+        moments = self.moments(key)
+        rows = rows.to(torch.float64).reshape(-1, *moments.shape[1:])
+        num_rows = rows.shape[0]
+        mean = rows.mean(0)
+        squares = (rows - mean).square_().sum(0)
+        count = moments[0] * decay
+        total = count + num_rows
+        delta = mean - moments[1]
+        share = num_rows / total
+        new = torch.stack(
+            [total, moments[1] + delta * share, moments[2] * decay + squares + delta.square() * count * share]
+        )
+        if not bool(new.isfinite().all()):
+            hint = "FiniteCheck, put before it in the chain, names the row."
+            got = "NaN or infinity"
+            raise NonFiniteError(explain(f"VecNorm, key {key!r}", expected="finite observations", got=got, hint=hint))
+        moments.copy_(new)
+
+    def normalised(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
+        """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64; before any update the value."""
+        count, mean, squares = self.moments(key)
+        scale = torch.where(count > 0, (squares / count.clamp_min(1e-300) + eps).rsqrt(), 1.0)
+        return (value.to(torch.float64) - mean) * scale
+
+
+class VecNorm(ObservationTransform):
+    """Normalise observations by the mean and standard deviation of all that were seen: ``(x - mean) / std``.
+
+    Every row of every vector step is counted once, the first of an episode with its reset. Each vector step takes what
+    came before it down by ``decay``: 0.9999 forgets over ten thousand steps, 1 never. In eval mode nothing is learned,
+    so that the same observation is always normalised alike. Within one vector step all rows, the true last observations
+    included, are normalised by the same numbers; the row that an episode starts with, by those after it was counted.
+
+    Args:
+        in_keys: which observations, each element with statistics of its own.
+        decay: factor on the weight of older rows, per vector step, above 0 and at most 1.
+        eps: added to the variance.
+        statistics: those of another, to share them: ``VecNorm(statistics=training_norm.statistics)``; None makes its
+            own when it is attached.
+
+    Raises:
+        ConfigError: ``decay`` or ``eps`` make no sense.
+        KeyMissing: at attachment: there is no such observation, or no statistics of it.
+        SpecError: at attachment: an observation is not numeric, or the statistics are of another shape or device.
+    """
+
+    def __init__(
+        self,
+        in_keys: Sequence[Key] = ("observation",),
+        *,
+        decay: float = 0.9999,
+        eps: float = 1e-8,
+        statistics: ObservationStatistics | None = None,
+    ) -> None:
+        super().__init__(in_keys)
+        if not (0 < decay <= 1 and eps > 0 and math.isfinite(eps)):
+            expected = "a decay above 0 and at most 1, and a positive eps"
+            raise ConfigError(explain("VecNorm", expected=expected, got=f"decay={decay}, eps={eps}"))
+        self.decay = decay
+        self.eps = eps
+        self.statistics = statistics
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations, and make the statistics or hold the shared ones against them."""
+        super().attach(env)
+        batch_dims = len(env.batch_size)
+        leaves = {key: env.observation_spec[key] for key in self.in_keys}
+        shapes = {key: leaf.shape[batch_dims:] for key, leaf in leaves.items()}
+        for key, leaf in leaves.items():
+            require_numbers("VecNorm", key, leaf)
+        if self.statistics is None:
+            self.statistics = ObservationStatistics(shapes, device=env.device)
+        self._names = [f"root_{index}" for index in range(len(leaves))]
+        for name, (key, leaf) in zip(self._names, leaves.items(), strict=True):
+            _require_fit(key, shapes[key], env.device, self.statistics.moments(key))
+            self.register_buffer(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Learn from the successors, unless in eval mode; normalise them in both containers."""
+        for name, key in zip(self._names, self.in_keys, strict=True):
+            value = next_.get(key)
+            if self.training:
+                self.statistics.update_(key, value, decay=self.decay)
+            value = self._normalised(key, value)
+            self._buffers[name] = value
+            set_leaf(next_, key, value)
+            set_leaf(root, key, value)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Learn from rows that restarted, unless in eval mode, and normalise them; others stay as they were."""
+        for name, key in zip(self._names, self.in_keys, strict=True):
+            value = root.get(key)
+            fresh = value if mask is None else value[mask]
+            if self.training and fresh.numel():
+                self.statistics.update_(key, fresh)
+            value = self._normalised(key, value)
+            if mask is not None:  # the statistics have moved since those rows were seen
+                value = torch.where(expand_right(mask, value), value, self._buffers[name])
+            self._buffers[name] = value
+            set_leaf(root, key, value)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return a spec without bounds, floating."""
+        return Unbounded(leaf.shape, _float_of(leaf.dtype), leaf.device)
+
+    def _normalised(self, key: Key, value: torch.Tensor) -> torch.Tensor:
+        return self.statistics.normalised(key, value, self.eps).to(_float_of(value.dtype))
+
+
+def _float_of(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.is_floating_point else torch.float32
+
+
+def _require_fit(key: Key, shape: torch.Size, device: torch.device, moments: torch.Tensor) -> None:
+    if moments.shape[1:] != shape or moments.device.type != device.type:
+        expected = f"statistics of {key!r} of shape {list(shape)} on {device}"
+        raise SpecError(explain("VecNorm", expected=expected, got=f"{list(moments.shape[1:])} on {moments.device}"))
