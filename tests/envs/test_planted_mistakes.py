@@ -8,11 +8,13 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.collectors import Collector
-from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import TransformedEnv, check_env
 from torchrl.envs.base import Env
 from torchrl.envs.transforms import Transform
 from torchrl.errors import EnvError, KeyMissing, NonFiniteError, SpecError
+from torchrl.modules import Categorical as Choice
+from torchrl.modules import ProbabilisticActor
 
 NUM_ENVS = 2
 COLUMN = (NUM_ENVS, 1)
@@ -212,6 +214,17 @@ def test_the_collector_finds_a_mistake_of_a_policy(mistake):
     kind, message = POLICY_MISTAKES[mistake]
     with pytest.raises(kind, match=message):
         Collector(Walk(), Policy(mistake), frames_per_batch=8).collect()
+
+
+def test_index_actions_for_a_one_hot_environment_are_refused_too():
+    class OneHotWalk(Walk):
+        def __init__(self):
+            super().__init__()
+            self.action_spec = OneHot(2, (NUM_ENVS, 2))
+
+    actor = ProbabilisticActor(nn.Linear(1, 2), Choice, in_keys=["position"])
+    with pytest.raises(SpecError, match=r"action: .*shape \[2, 2\], got shape \[2\]"):
+        Collector(OneHotWalk(), actor, frames_per_batch=8).collect()
 
 
 def test_an_observation_that_is_nan_is_not_handed_out():
