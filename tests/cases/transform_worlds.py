@@ -100,6 +100,49 @@ class Crane(Simulator):
         self.place = state["place"]
 
 
+class Menu(Simulator):
+    """Choices of which a random part is legal, as a nested mask says; any other action is an error."""
+
+    def __init__(self, nvec):
+        self.nvec = nvec
+        self.action_space = spaces.Discrete(nvec[0]) if len(nvec) == 1 else spaces.MultiDiscrete(nvec)
+        mask = spaces.Box(0, 1, (sum(nvec),), np.bool_)
+        self.observation_space = spaces.Dict(place=spaces.Box(0.0, 1.0, (2,)), info=spaces.Dict(legal=mask))
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.random = np.random.default_rng(seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        starts = np.cumsum([0, *self.nvec[:-1]])
+        if not self.legal[starts + action].all():
+            raise ValueError(f"illegal: {action} under {self.legal}")
+        chance = self.random.random()
+        return self._observe(), float(np.sum(action)), chance < 0.2, 0.1 < chance < 0.3, {}
+
+    def _observe(self):
+        groups = [self.random.permutation(n) < self.random.integers(1, n, endpoint=True) for n in self.nvec]
+        self.legal = np.concatenate(groups)
+        return {"place": self.random.random(2, np.float32), "info": {"legal": self.legal}}
+
+    def get_state(self):
+        return {"random": self.random.bit_generator.state, "legal": self.legal}
+
+    def set_state(self, state):
+        Walker.set_state(self, state)
+        self.legal = state["legal"]
+
+
+class NamedMenu(SerialEnv):
+    """A menu whose environment names the mask itself."""
+
+    action_mask_key = ("info", "legal")
+
+    def __init__(self, num_envs):
+        super().__init__(lambda: Menu([4]), num_envs)
+
+
 class Drift(Env):
     """A world written in torch, all of it in float64; its bounds are no float32 numbers."""
 
@@ -161,6 +204,7 @@ class Watched(Env):
         specs = {name: getattr(env, name) for name in ("batch_size", "observation_spec", "action_spec", "reward_spec")}
         super().__init__(**specs)
         self.env = env
+        self.action_mask_key = env.action_mask_key
         self.received, self.outcomes, self.handed_out = [], [], []
 
     def _advance(self, tensordict):
@@ -204,6 +248,14 @@ def camera(num_envs):
 
 def crane(num_envs):
     return SerialEnv(Crane, num_envs)
+
+
+def menu(num_envs):
+    return SerialEnv(lambda: Menu([4]), num_envs)
+
+
+def menus(num_envs):
+    return SerialEnv(lambda: Menu([3, 2]), num_envs)
 
 
 def drift(num_envs):

@@ -1,14 +1,20 @@
 """Transforms that remember nothing: name -> (make_env(num_envs), make_transform), to be held against the laws."""
 
-from cases.transform_worlds import camera, drift, walker
+import torch
+
+from cases.transform_worlds import NamedMenu, camera, drift, menu, walker
 from torchrl.envs.transforms import (
+    ActionDiscretizer,
+    ActionMask,
     ActionScaling,
     BinarizeReward,
     CatTensors,
     Compose,
+    DiscreteActionProjection,
     Exclude,
     FiniteCheck,
     Flatten,
+    OneHotAction,
     Permute,
     Rename,
     RewardClipping,
@@ -20,6 +26,7 @@ from torchrl.envs.transforms import (
 )
 
 NEAR = ("depth", "near")
+LEGAL = ("info", "legal")
 LEFT, RIGHT = ("body", "left"), ("body", "right")
 
 CASES = {
@@ -64,6 +71,31 @@ CASES = {
             Flatten(in_keys=[NEAR]),
             Flatten(0, 1, in_keys=["pixels"]),
         ),
+    ),
+    "ActionDiscretizer": (walker, lambda: ActionDiscretizer(3)),
+    "ActionDiscretizer at both ends": (walker, lambda: ActionDiscretizer([2, 5], at="ends")),
+    "ActionDiscretizer of doubles": (drift, lambda: ActionDiscretizer(4, at="low")),
+    "OneHotAction": (camera, OneHotAction),
+    "OneHotAction in floats": (camera, lambda: OneHotAction(dtype=torch.float32)),
+    "ActionMask": (menu, lambda: ActionMask(LEGAL)),
+    "ActionMask named below": (NamedMenu, lambda: ActionMask(LEGAL)),
+    "DiscreteActionProjection": (camera, lambda: DiscreteActionProjection(7)),
+    "DiscreteActionProjection of none": (camera, lambda: DiscreteActionProjection(3)),
+    "DiscreteActionProjection masked": (NamedMenu, lambda: DiscreteActionProjection(6)),
+    "Compose of masks": (
+        menu,
+        lambda: Compose(
+            Rename({"info": "deep"}),
+            ActionMask(("deep", "legal")),
+            Rename({("deep", "legal"): "legal"}),
+            DiscreteActionProjection(5),
+            OneHotAction(),
+            Select(["legal"]),
+        ),
+    ),
+    "Compose of choices": (
+        walker,
+        lambda: Compose(ActionScaling(), ActionDiscretizer([3, 2], at="high"), OneHotAction()),
     ),
     "Compose of stateless": (
         walker,

@@ -22,7 +22,14 @@ def built(make_env, make_transform, num_envs, seed=0):
 
 
 def act(env, root, generator):
-    return root.set("action", env.action_spec.rand(generator=generator))
+    return root.set("action", chosen(env, root, generator))
+
+
+def chosen(env, root, generator):
+    """A random action; a legal one where the environment names a mask."""
+    if env.action_mask_key is None:
+        return env.action_spec.rand(generator=generator)
+    return env.action_spec.rand(generator=generator, mask=root[env.action_mask_key])
 
 
 def run(env, root, num_steps, generator):
@@ -107,7 +114,7 @@ def test_the_env_below_receives_an_action_of_its_spec_and_the_transition_keeps_t
     generator = torch.Generator().manual_seed(1)
     root = env.reset()
     for _ in range(20):
-        action = env.action_spec.rand(generator=generator)
+        action = chosen(env, root, generator)
         copy = action.clone()
         transition, root = env.step_and_reset(root.set("action", action))
         assert transition["action"] is action

@@ -1,7 +1,9 @@
 """Transforms: what the policy sees, and what the simulator receives, changed once per step for the whole batch."""
 
 from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTransform
+from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
 from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform, TransformedEnv
+from torchrl.envs.transforms.choices import ActionDiscretizer, OneHotAction
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import InitTracker, LastAction, LastReward, RewardSum, StepCounter, TargetReturn
 from torchrl.envs.transforms.exploration import GSDENoise
@@ -25,12 +27,15 @@ from torchrl.envs.transforms.structure import CatTensors, DoubleToFloat
 
 __all__ = [
     "ActionClip",
+    "ActionDiscretizer",
+    "ActionMask",
     "ActionScaling",
     "ActionTransform",
     "BinarizeReward",
     "CatTensors",
     "Compose",
     "DeviceCast",
+    "DiscreteActionProjection",
     "DoubleToFloat",
     "EnvSpecs",
     "Exclude",
@@ -44,6 +49,7 @@ __all__ = [
     "ObservationNorm",
     "ObservationStatistics",
     "ObservationTransform",
+    "OneHotAction",
     "Permute",
     "PinMemory",
     "RandomTransform",

@@ -1,0 +1,368 @@
+"""Which actions are legal, by hand."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+
+from fakes import CountingSimulator
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
+from torchrl.envs import SerialEnv
+from torchrl.envs.simulators import Simulator
+from torchrl.envs.transforms import (
+    ActionMask,
+    CatTensors,
+    Compose,
+    DiscreteActionProjection,
+    Exclude,
+    Flatten,
+    OneHotAction,
+    Rename,
+    Select,
+    TransformedEnv,
+)
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.errors import ConfigError, KeyMissing, SpecError
+
+
+class Menu(Simulator):
+    """Step t: only the actions of row t of the table are legal, and the last one taken is shown."""
+
+    action_space = spaces.Discrete(3)
+    observation_space = spaces.Dict(last=spaces.Box(-1.0, 2.0, (1,)), menu=spaces.Box(0, 1, (3,), np.bool_))
+    TABLE = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
+
+    def __init__(self, length=3):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        self.t, self.last = 0, -1
+        return self._observe(), {}
+
+    def step(self, action):
+        self.t, self.last = self.t + 1, action
+        return self._observe(), 0.0, self.t == self.length, False, {}
+
+    def _observe(self):
+        return {"last": np.array([self.last], np.float32), "menu": np.array(self.TABLE[self.t], np.bool_)}
+
+
+def menus(*transforms, num_envs=2, length=3):
+    transforms = transforms or (ActionMask("menu"),)
+    return TransformedEnv(SerialEnv(lambda: Menu(length), num_envs), Compose(*transforms))
+
+
+def send(env, root, *actions):
+    transition, root = env.step_and_reset(root.set("action", torch.tensor(actions)))
+    return transition["next", "last"].squeeze(-1).tolist(), root
+
+
+def specs(action_spec, mask_spec, *batch_size, named=None):
+    size = torch.Size(batch_size)
+    observations = Composite({"mask": mask_spec}, size)
+    reward_spec = Unbounded((*size, 1))
+    return EnvSpecs(size, torch.device("cpu"), observations, action_spec, reward_spec, action_mask_key=named)
+
+
+def asked(action_spec, mask, action, *batch_size):
+    """Hold one action against one mask; return nothing, or the message."""
+    mask, action = torch.tensor(mask, dtype=torch.bool), torch.tensor(action)
+    transform = ActionMask("mask")
+    transform.attach(specs(action_spec, Binary(mask.shape, torch.bool), *batch_size))
+    transform.reset(TensorDict({"mask": mask}, batch_size), None)
+    try:
+        transform.inverse(TensorDict({"action": action}, batch_size))
+    except SpecError as error:
+        return str(error)
+    return None
+
+
+def test_the_env_names_its_mask_and_shows_it_still():
+    env = menus()
+    assert env.action_mask_key == "menu"
+    assert env.reset()["menu"].int().tolist() == [[1, 1, 0]] * 2
+    assert SerialEnv(Menu).action_mask_key is None
+
+
+def test_legal_actions_pass_and_the_mask_is_that_of_the_root():
+    env = menus()
+    for actions in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert send(env, env.reset(), *actions)[0] == list(actions)
+    root = env.reset()
+    for actions in ((0, 1), (1, 1), (2, 0), (1, 0)):  # a new episode after the third
+        seen, root = send(env, root, *actions)
+        assert seen == list(actions)
+
+
+def test_an_illegal_action_is_refused_with_its_row():
+    env = menus()
+    with pytest.raises(SpecError) as info:
+        send(env, env.reset(), 1, 2)
+    assert str(info.value) == (
+        "ActionMask: expected a legal action in row [1], got 2 under the mask [1, 1, 0]. "
+        "Give the policy the mask: mask_key='menu'."
+    )
+    _, root = send(env, env.reset(), 0, 0)
+    with pytest.raises(SpecError, match=r"in row \[0\], got 0 under the mask \[0, 1, 0\]"):
+        send(env, root, 0, 1)
+
+
+def test_one_world_has_no_row_to_name():
+    env = menus(num_envs=None)
+    with pytest.raises(SpecError, match="a legal action, got 2 under"):
+        env.step(env.reset().set("action", torch.tensor(2)))
+
+
+def test_a_row_of_several_batch_dimensions_is_named():
+    mask = [[[1, 1], [1, 0]], [[1, 1], [0, 1]]]
+    spec = Categorical(2, (2, 2))
+    assert asked(spec, mask, [[1, 0], [0, 1]], 2, 2) is None
+    assert "a legal action in row [1, 1], got 0 under the mask [0, 1]" in asked(spec, mask, [[1, 0], [0, 0]], 2, 2)
+
+
+def test_rows_that_restarted_are_held_against_their_new_mask():
+    env = menus()
+    _, root = send(env, env.reset(), 0, 0)  # row t = 1 of the table is [0, 1, 0]
+    root = env.reset(torch.tensor([False, True]))
+    seen, _ = send(env, root, 1, 0)
+    assert seen == [1, 0]
+
+
+def test_a_loaded_state_brings_its_mask():
+    class Saved(Menu):
+        def get_state(self):
+            return {"t": self.t, "last": self.last}
+
+        def set_state(self, state):
+            self.t, self.last = state["t"], state["last"]
+
+    one, other = (TransformedEnv(SerialEnv(Saved, 2), ActionMask("menu")) for _ in range(2))
+    send(one, one.reset(), 0, 0)
+    other.reset()
+    root = other.load_state_dict(one.state_dict())
+    with pytest.raises(SpecError, match=r"under the mask \[0, 1, 0\]"):
+        send(other, root.clone(), 0, 1)
+    assert send(other, root, 1, 1)[0] == [1, 1]
+
+
+def test_a_row_that_allows_nothing_is_an_error_when_it_is_acted_on():
+    env = menus(length=4)
+    root = env.reset()
+    for action in (0, 1, 2):
+        _, root = send(env, root, action, action)
+    with pytest.raises(SpecError) as info:
+        send(env, root, 0, 0)
+    assert str(info.value) == (
+        "ActionMask: expected some legal action in row [0], got the mask [0, 0, 0]. "
+        "Where nothing is legal, the episode should have ended."
+    )
+
+
+def test_at_an_ending_nothing_need_be_legal():
+    env = menus(length=3)  # the last observation of an episode is row 3 of the table, [0, 0, 0]
+    root = env.reset()
+    for action in (0, 1, 2):
+        _, root = send(env, root, action, action)
+    assert send(env, root, 1, 1)[0] == [1, 1]
+
+
+def test_random_acting_honours_it():
+    batch = menus().rollout(60)
+    assert bool(batch["menu"].gather(-1, batch["action"].unsqueeze(-1)).all())
+    assert set(batch["action"].flatten().tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("action", [3, -1, 99])
+def test_an_action_that_is_not_there_at_all_is_illegal(action):
+    assert f"got {action} under the mask [1, 1, 1]" in asked(Categorical(3, (2,)), [[1, 1, 1]] * 2, [0, action], 2)
+
+
+def test_several_choices_at_once():
+    spec, mask = MultiCategorical([3, 2], (2, 2)), [[1, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
+    assert asked(spec, mask, [[2, 0], [2, 1]], 2) is None
+    assert "in row [0], got [1, 0] under the mask [1, 0, 1, 1, 0]" in asked(spec, mask, [[1, 0], [2, 1]], 2)
+    assert "in row [1], got [2, 2]" in asked(spec, mask, [[0, 0], [2, 2]], 2)
+    assert "some legal action in row [1], got" in asked(spec, [[1] * 5, [1, 1, 1, 0, 0]], [[2, 0], [2, 1]], 2)
+    square = MultiCategorical([[2, 1], [1, 2]])
+    assert asked(square, [0, 1, 1, 1, 1, 0], [[1, 0], [0, 0]]) is None
+    assert "a legal action, got [[1, 0], [0, 1]]" in asked(square, [0, 1, 1, 1, 1, 0], [[1, 0], [0, 1]])
+
+
+def test_one_hot_actions():
+    assert asked(OneHot(3, (2, 3)), [[1, 1, 0], [0, 1, 1]], [[0, 1, 0], [0, 0, 1]], 2) is None
+    assert "in row [1], got [1, 0, 0]" in asked(OneHot(3, (2, 3)), [[1, 1, 0], [0, 1, 1]], [[0, 1, 0], [1, 0, 0]], 2)
+    spec = MultiOneHot([2, 2], (1, 4))
+    assert asked(spec, [[1, 0, 1, 1]], [[1, 0, 0, 1]], 1) is None
+    assert "in row [0]" in asked(spec, [[1, 0, 1, 1]], [[0, 1, 0, 1]], 1)
+
+
+def test_it_may_stand_on_either_side_of_one_hot_actions():
+    for chain in ((ActionMask("menu"), OneHotAction()), (OneHotAction(), ActionMask("menu"))):
+        env = menus(*chain)
+        assert env.action_mask_key == "menu" and env.action_spec == OneHot(3, (2, 3))
+        env.rollout(20)
+        assert send(env, env.reset(), [1, 0, 0], [0, 1, 0])[0] == [0, 1]
+        with pytest.raises(SpecError, match=r"ActionMask: expected a legal action in row \[1\]"):
+            send(env, env.reset(), [1, 0, 0], [0, 0, 1])
+
+
+def test_the_mask_is_found_behind_the_keys_above_it():
+    env = menus(ActionMask("menu"), Rename({"menu": ("info", "legal")}))
+    assert env.action_mask_key == ("info", "legal")
+    env.rollout(20)
+    with pytest.raises(SpecError, match="ActionMask"):
+        send(env, env.reset(), 2, 2)
+    assert menus(ActionMask("menu"), Rename({"last": "menu2"})).action_mask_key == "menu"
+    assert menus(ActionMask("menu"), Exclude(["last"])).action_mask_key == "menu"
+    assert menus(Rename({"menu": "mask"}), ActionMask("mask")).action_mask_key == "mask"
+
+
+def test_a_mask_that_goes_is_named_no_more_but_holds():
+    for goes in (Exclude(["menu"]), Select(["last"]), Rename({"menu": "x"})):
+        chain = (ActionMask("menu"), goes, *((Exclude(["x"]),) if isinstance(goes, Rename) else ()))
+        env = menus(*chain)
+        assert env.action_mask_key is None
+        with pytest.raises(SpecError, match="ActionMask"):
+            send(env, env.reset(), 2, 2)
+    cat = CatTensors(["menu"], "all")
+    assert menus(ActionMask("menu"), cat).action_mask_key is None
+    assert menus(ActionMask("menu"), CatTensors(["menu"], "all", delete=False)).action_mask_key == "menu"
+
+
+def test_the_mask_keeps_its_shape():
+    with pytest.raises(SpecError, match="Flatten: expected the mask of legal actions to keep its shape, got menu"):
+        menus(ActionMask("menu"), Flatten(in_keys=["menu"]))
+
+
+def test_a_mask_of_another_form_is_refused():
+    for mask in (Binary((2, 4), torch.bool), Binary((2, 3), torch.int8), Bounded(0.0, 1.0, (2, 3))):
+        with pytest.raises(SpecError, match=r"ActionMask: expected a bool mask of shape \[2, 3\] in 'mask', got"):
+            ActionMask("mask").attach(specs(Categorical(3, (2,)), mask, 2))
+    with pytest.raises(SpecError, match="before transforms that change the number of actions"):
+        menus(DiscreteActionProjection(5), ActionMask("menu"))
+    with pytest.raises(KeyMissing, match="ActionMask.*'action_mask'.*'menu'"):
+        menus(ActionMask())
+    with pytest.raises(SpecError, match="ActionMask: expected actions below that are choices"):
+        ActionMask("mask").attach(specs(Bounded(0.0, 1.0, (2,)), Binary((2, 2), torch.bool), 2))
+
+
+def test_an_env_that_names_its_own_mask_may_be_checked_but_not_contradicted():
+    env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="mask")
+    ActionMask("mask").attach(env)
+    env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="other")
+    with pytest.raises(ConfigError, match="the mask that the environment names, 'other', got 'mask'"):
+        ActionMask("mask").attach(env)
+
+
+def projected(max_n=5, num_envs=2):
+    return TransformedEnv(
+        SerialEnv(lambda: CountingSimulator(4, action_space=spaces.Discrete(3)), num_envs),
+        DiscreteActionProjection(max_n),
+    )
+
+
+def replaced(transform, *actions):
+    return transform(torch.tensor(actions)).tolist()
+
+
+def test_actions_that_the_env_has_go_on_as_they_are():
+    env = projected()
+    assert env.action_spec == Categorical(5, (2,))
+    state = env.transform.get_extra_state()
+    for actions in ([0, 1], [2, 2]):
+        assert replaced(env.transform, *actions) == actions
+    assert torch.equal(env.transform.get_extra_state(), state)
+
+
+def test_the_others_become_each_action_with_equal_chance():
+    env = projected(num_envs=3000)
+    env.transform.set_seed(0)
+    below = env.transform(torch.tensor([4, 3, 1]).repeat(1000)).reshape(1000, 3)
+    assert bool((below[:, 2] == 1).all())
+    assert torch.bincount(below[:, :2].flatten()).tolist() == [pytest.approx(2000 / 3, abs=80)] * 3
+
+
+def test_a_mask_leaves_only_legal_ones():
+    env = menus(ActionMask("menu"), DiscreteActionProjection(4), num_envs=600)
+    root = env.reset()
+    assert root["menu"].int()[0].tolist() == [1, 1, 0, 0] and env.action_mask_key == "menu"
+    env.transform.set_seed(0)
+    for legal in ([0, 1], [1], [0, 2]):
+        transition, root = env.step_and_reset(root.set("action", torch.full((600,), 3)))
+        taken = transition["next", "last"].flatten().long()
+        assert sorted(set(taken.tolist())) == legal
+        assert torch.bincount(taken)[legal].min() > 250
+        assert bool((transition["action"] == 3).all())
+
+
+def test_the_mask_is_widened_in_root_next_and_spec():
+    env = menus(ActionMask("menu"), DiscreteActionProjection(5))
+    assert env.observation_spec["menu"] == Binary((2, 5), torch.bool)
+    transition, root = env.step_and_reset(env.reset().set("action", torch.tensor([0, 1])))
+    for part in (transition["next"], root):
+        assert part["menu"].int().tolist() == [[0, 1, 0, 0, 0]] * 2
+    assert transition["menu"].int().tolist() == [[1, 1, 0, 0, 0]] * 2
+    assert bool((env.rollout(30)["action"] < 3).all())  # random acting sees it too
+
+
+def test_an_illegal_action_that_the_env_has_is_not_repaired():
+    env = menus(ActionMask("menu"), DiscreteActionProjection(5))
+    with pytest.raises(SpecError, match="ActionMask"):
+        send(env, env.reset(), 2, 4)
+
+
+def test_nothing_legal_is_an_error_here_too():
+    env = menus(ActionMask("menu"), DiscreteActionProjection(5), length=4)
+    root = env.reset()
+    for action in (0, 1, 2):
+        _, root = send(env, root, action, action)
+    with pytest.raises(SpecError, match=r"a mask that allows something in every row, got none in row \[0\]"):
+        send(env, root, 4, 4)
+
+
+def test_the_draw_follows_the_seed_of_the_env_and_its_state():
+    def run(env, num_steps):
+        return [replaced(env.transform, 4, 4) for _ in range(num_steps)]
+
+    one, other = projected(), projected()
+    for env, seed in ((one, 3), (other, 3)):
+        env.set_seed(seed)
+        env.reset()
+    first = run(one, 20)
+    assert first == run(other, 20)
+    other.reset(seed=4)
+    assert first != run(other, 20)
+    one.reset(seed=3)
+    assert first == run(one, 20)
+    other.load_state_dict(one.state_dict())
+    assert run(one, 10) == run(other, 10)
+
+
+def test_as_many_actions_as_the_env_has_change_nothing():
+    env = menus(ActionMask("menu"), DiscreteActionProjection(3))
+    assert env.reset()["menu"].int().tolist() == [[1, 1, 0]] * 2
+    assert send(env, env.reset(), 0, 1)[0] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("action", "match"),
+    [
+        ([0, 5], "an index from 0 to 4, got 5 at [1]"),
+        ([-1, 0], "an index from 0 to 4, got -1 at [0]"),
+        ([[0], [1]], "expected shape [2], got shape [2, 1]"),
+        ([0.0, 1.0], "expected dtype int64"),
+    ],
+)
+def test_what_is_no_action_of_the_policy_is_refused(action, match):
+    with pytest.raises(SpecError) as info:
+        projected().transform(torch.tensor(action))
+    assert str(info.value).startswith("action: expected") and match in str(info.value)
+
+
+def test_an_env_that_cannot_be_projected_is_refused():
+    with pytest.raises(SpecError, match="an index, of at most 2 choices, got Categorical"):
+        projected(2)
+    for spec in (Bounded(0.0, 1.0, (2,)), MultiCategorical([2, 2], (2, 2)), Categorical(2, (2,), torch.bool)):
+        with pytest.raises(SpecError, match="DiscreteActionProjection: expected actions below that are an index"):
+            DiscreteActionProjection(5).attach(specs(spec, Binary((2, 2)), 2))

@@ -1,0 +1,204 @@
+"""Transforms that know which actions are legal: by a mask that the environment shows, bool, true = legal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch.nn.functional import pad
+
+from torchrl.data.specs import Binary, Categorical, Composite, MultiCategorical, MultiOneHot, TensorSpec
+from torchrl.data.specs.base import first_true
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.transforms.action import ActionTransform
+from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.choices import choices_per_entry
+from torchrl.envs.transforms.leaves import Key, as_path, require_leaves, set_leaf
+from torchrl.envs.transforms.randomness import RandomTransform
+from torchrl.errors import ConfigError, SpecError, explain
+
+
+class ActionMask(Transform):
+    """Declare which observation is the mask of legal actions, and refuse an illegal one.
+
+    Whatever acts at random then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation.
+    An action is held against the mask of the root it answers, so a mask that allows nothing is an error only where it
+    is acted on: at the end of an episode there may be nothing left to do.
+
+    Args:
+        mask_key: a bool observation, true = legal: for an index ``[*B]`` or a one-hot vector ``[*B, n]`` it is
+            ``[*B, n]``; for several choices at once their masks one after the other, ``[*B, n_1 + ... + n_A]``.
+
+    Raises:
+        KeyMissing: at attachment: there is no such observation.
+        SpecError: at attachment: it is not bool or has another shape, or actions are no choices; at a step: an action
+            is illegal, or a row allows none.
+        ConfigError: at attachment: the environment names another mask.
+    """
+
+    def __init__(self, mask_key: Key = "action_mask") -> None:
+        super().__init__()
+        self.mask_key = mask_key
+        self._mask: torch.Tensor | None = None  # that of the root to act on
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the mask and hold its form against the actions."""
+        super().attach(env)
+        (self.mask_key,) = require_leaves("ActionMask", env.observation_spec, [self.mask_key])
+        named = env.action_mask_key
+        if named is not None and as_path(named) != as_path(self.mask_key):
+            expected = f"the mask that the environment names, {named!r}"
+            raise ConfigError(explain("ActionMask", expected=expected, got=repr(self.mask_key)))
+        self._batch_size = env.batch_size
+        self._choices = _choices_of(env.action_spec, len(env.batch_size))
+        leaf = env.observation_spec[self.mask_key]
+        if leaf.dtype is not torch.bool or leaf.shape != self._choices.mask_shape:
+            expected = f"a bool mask of shape {[*self._choices.mask_shape]} in {self.mask_key!r}"
+            hint = "It goes before transforms that change the number of actions."
+            raise SpecError(explain("ActionMask", expected=expected, got=leaf, hint=hint))
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Remember the mask of the root to act on."""
+        self._mask = root.get(self.mask_key)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Remember the mask of the root to act on."""
+        self._mask = root.get(self.mask_key)
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Hold the action against the mask; it goes on as it is."""
+        if self._mask is None:  # never reset: the environment will say so
+            return
+        legal = self._choices.chosen(action_of(inputs)) & self._mask
+        if int(torch.count_nonzero(legal)) != self._choices.num:
+            raise self._illegal(action_of(inputs), legal)
+
+    def action_mask_key(self, key: Key | None) -> Key:
+        """Return the mask's key."""
+        return self.mask_key
+
+    def _illegal(self, action: torch.Tensor, legal: torch.Tensor) -> SpecError:
+        num_legal = legal.reshape(*self._batch_size, -1).sum(-1)
+        row = first_true(num_legal != self._choices.num // num_legal.numel())
+        where = f" in row {list(row)}" if row else ""
+        mask, sent = self._mask[row], action[row].tolist()
+        if not all(bool(part.any(-1).all()) for part in mask.split(self._choices.nvec, -1)):
+            hint = "Where nothing is legal, the episode should have ended."
+            got = f"the mask {mask.int().tolist()}"
+            return SpecError(explain("ActionMask", expected=f"some legal action{where}", got=got, hint=hint))
+        hint = f"Give the policy the mask: mask_key={self.mask_key!r}."
+        got = f"{sent} under the mask {mask.int().tolist()}"
+        return SpecError(explain("ActionMask", expected=f"a legal action{where}", got=got, hint=hint))
+
+
+class DiscreteActionProjection(RandomTransform, ActionTransform):
+    """Give a policy of ``max_n`` actions an environment that has fewer; those it lacks become a random one it has.
+
+    For one policy over several environments. The replacement is drawn with equal probability; among the legal ones
+    where the environment names a mask (see :class:`ActionMask`, which goes before). The policy sees that mask widened
+    to ``[*B, max_n]``: what the environment lacks is not legal, so a policy that honours it needs no replacement.
+
+    Args:
+        max_n: number of actions of the policy, at least that of the environment.
+
+    Raises:
+        SpecError: at attachment: the environment's actions are no single index, or more than ``max_n``; at a step: an
+            action is not from 0 to ``max_n - 1``, or one is to be replaced and a row allows none.
+    """
+
+    def __init__(self, max_n: int) -> None:
+        super().__init__()
+        self.max_n = max_n
+        self._mask: torch.Tensor | None = None
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Read how many actions there are."""
+        super().attach(env)
+        spec = env.action_spec
+        if not isinstance(spec, Categorical) or spec.dtype is torch.bool or spec.n > self.max_n:
+            expected = f"actions below that are an index, of at most {self.max_n} choices"
+            raise SpecError(explain("DiscreteActionProjection", expected=expected, got=spec))
+        self._below = spec
+        self._above = Categorical(self.max_n, spec.shape, spec.dtype, spec.device)
+        self._mask_key = env.action_mask_key
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return an action that the environment has, ``[*B]``."""
+        self._above.assert_form(action, "action")
+        if torch.equal(action, action.clamp(0, self._below.n - 1)):
+            return action
+        self._above.assert_contains(action, "action")
+        drawn = self._below.rand(generator=self.generator, mask=self._mask)
+        return torch.where(action < self._below.n, action, drawn)
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Remember the mask of the root to act on, and widen it."""
+        if self._mask_key is not None:
+            self._widen(next_)
+            self._mask = self._widen(root)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Remember the mask of the root to act on, and widen it."""
+        if self._mask_key is not None:
+            self._mask = self._widen(root)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of ``max_n`` choices."""
+        return self._above
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec with the mask widened."""
+        if self._mask_key is None:
+            return spec
+        shape = (*self._above.shape, self.max_n)
+        return spec.clone().set(self._mask_key, Binary(shape, torch.bool, self._above.device))
+
+    def _widen(self, tensordict: TensorDict) -> torch.Tensor:
+        """Widen the mask in a container, and return the one that was there."""
+        mask = tensordict.get(self._mask_key)
+        set_leaf(tensordict, self._mask_key, pad(mask, (0, self.max_n - self._below.n)))
+        return mask
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What an action chooses, written like a mask.
+
+    Attributes:
+        mask_shape: ``[*B, n]``.
+        nvec: numbers of choices, side by side on the mask's last dimension.
+        num: how many choices an action makes, in all rows together.
+        chosen: says of an action which entries of the mask it chooses, bool ``[*B, n]``.
+    """
+
+    mask_shape: torch.Size
+    nvec: list[int]
+    num: int
+    chosen: Callable[[torch.Tensor], torch.Tensor]
+
+
+def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
+    """Describe the choices of an action.
+
+    Raises:
+        SpecError: it makes none.
+    """
+    batch_size = spec.shape[:batch_dims]
+    if isinstance(spec, Categorical):
+        choice = torch.arange(spec.n, device=spec.device)
+        shape = torch.Size((*spec.shape, spec.n))
+        return _Choices(shape, [spec.n], spec.shape.numel(), lambda action: action.unsqueeze(-1) == choice)
+    if isinstance(spec, MultiCategorical):
+        nvec = choices_per_entry(spec, batch_dims)
+        choice = torch.cat([torch.arange(n, device=spec.device) for n in nvec])
+        entry = torch.repeat_interleave(torch.tensor(nvec, device=spec.device))
+        shape, flat = torch.Size((*batch_size, sum(nvec))), (*batch_size, len(nvec))
+        return _Choices(
+            shape, nvec, spec.shape.numel(), lambda action: action.reshape(flat).index_select(-1, entry) == choice
+        )
+    if isinstance(spec, MultiOneHot):
+        num = spec.shape[:-1].numel() * len(spec.nvec)
+        return _Choices(spec.shape, list(spec.nvec), num, lambda action: action.bool())
+    raise SpecError(explain("ActionMask", expected="actions below that are choices", got=spec))
