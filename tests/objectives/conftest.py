@@ -83,7 +83,7 @@ def make_critic():
 def make_series():
     """Build a batch ``[*B, T]`` as a collector writes it: between endings, ``next`` observes what the next row does."""
 
-    def make(*shape, seed=0, ending=0.2):
+    def make(*shape, seed=0, ending=0.2, rewards=1):
         generator = torch.Generator().manual_seed(seed)
         flags = {name: torch.rand(*shape, 1, generator=generator) < ending for name in ("terminated", "truncated")}
         observation = torch.randn(*shape, 4, generator=generator)
@@ -95,8 +95,14 @@ def make_series():
         is_init = torch.ones(*shape, 1, dtype=torch.bool)
         is_init[..., 1:, :] = ~follows[..., :-1, :]
         done = flags["terminated"] | flags["truncated"]
-        after = {"observation": next_observation, "reward": torch.randn(*shape, 1, generator=generator), "done": done}
-        return TensorDict({"observation": observation, "is_init": is_init, "next": after | flags}, batch_size=shape)
+        reward = torch.randn(*shape, rewards, generator=generator)
+        after = {"observation": next_observation, "reward": reward, "done": done}
+        acted = {
+            "action": torch.randint(0, 3, shape, generator=generator),
+            "action_log_prob": -1.0 + 0.3 * torch.randn(*shape, generator=generator),
+        }
+        before = {"observation": observation, "is_init": is_init}
+        return TensorDict(before | acted | {"next": after | flags}, batch_size=shape)
 
     return make
 

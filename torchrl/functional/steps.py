@@ -151,11 +151,18 @@ def importance_weight(log_weight: Tensor, *, clip: float | None = None) -> Tenso
     Raises:
         ConfigError: ``clip`` is not positive.
     """
-    if clip is None:
-        return log_weight.exp()
-    if not clip > 0:
-        raise ConfigError(explain("importance_weight", expected="a positive clip or None", got=clip))
-    return log_weight.clamp(max=math.log(clip)).exp()
+    require_clip("importance_weight", clip)
+    return log_weight.exp() if clip is None else log_weight.clamp(max=math.log(clip)).exp()
+
+
+def require_clip(who: str, clip: float | None) -> None:
+    """Refuse a largest weight that is not positive; None is no limit.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if clip is not None and not clip > 0:
+        raise ConfigError(explain(who, expected="a positive clip of weights or None", got=clip))
 
 
 def _is_per_row(x: float | Tensor) -> bool:

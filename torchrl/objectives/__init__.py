@@ -1,6 +1,29 @@
 """What is optimised: estimators of returns write targets into a batch, losses turn the batch into scalars."""
 
 from torchrl.objectives.costs import ClipPPOLoss, Loss, total_loss
-from torchrl.objectives.returns import GAE, TD0, ReturnEstimator, next_values
+from torchrl.objectives.returns import (
+    GAE,
+    TD0,
+    DiscountedReturn,
+    NStepReturn,
+    ReturnEstimator,
+    Reward2Go,
+    TDLambda,
+    VTrace,
+    next_values,
+)
 
-__all__ = ["GAE", "TD0", "ClipPPOLoss", "Loss", "ReturnEstimator", "next_values", "total_loss"]
+__all__ = [
+    "GAE",
+    "TD0",
+    "ClipPPOLoss",
+    "DiscountedReturn",
+    "Loss",
+    "NStepReturn",
+    "ReturnEstimator",
+    "Reward2Go",
+    "TDLambda",
+    "VTrace",
+    "next_values",
+    "total_loss",
+]

@@ -3,8 +3,9 @@ import inspect
 import pytest
 import torch
 
-from torchrl.functional import gae, td0_target
-from torchrl.objectives import GAE, TD0, next_values
+from torchrl.errors import ConfigError
+from torchrl.functional import gae, n_step_return, td0_target, td_lambda
+from torchrl.objectives import GAE, TD0, NStepReturn, TDLambda, VTrace, next_values
 
 
 def arguments(critic, batch):
@@ -31,7 +32,64 @@ def test_td0_is_the_pure_function(make_critic, make_series):
     torch.testing.assert_close(batch["advantage"], expected - given["value"])
 
 
+@pytest.mark.parametrize("lambda_", [0.0, 0.8])
+def test_td_lambda_is_the_pure_function(make_critic, make_series, lambda_):
+    batch, critic = make_series(3, 20), make_critic()
+    TDLambda(critic, gamma=0.9, lambda_=lambda_)(batch)
+    given = arguments(critic, batch)
+    value = given.pop("value")
+    expected = td_lambda(**given, gamma=0.9, lambda_=lambda_)
+    torch.testing.assert_close(batch["value_target"], expected)
+    torch.testing.assert_close(batch["advantage"], expected - value)
+
+
+def test_td_lambda_and_gae_are_two_names_of_the_same_numbers(make_critic, make_series):
+    batch, critic = make_series(3, 20), make_critic()
+    other = GAE(critic, gamma=0.9, lambda_=0.8)(batch.clone())
+    TDLambda(critic, gamma=0.9, lambda_=0.8)(batch)
+    for key in ("state_value", "advantage", "value_target"):
+        torch.testing.assert_close(batch[key], other[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 4, 50])
+def test_n_step_is_the_pure_function(make_critic, make_series, n):
+    batch, critic = make_series(3, 20), make_critic()
+    NStepReturn(critic, n, gamma=0.9)(batch)
+    given = arguments(critic, batch)
+    value = given.pop("value")
+    expected = n_step_return(**given, gamma=0.9, n=n)
+    torch.testing.assert_close(batch["value_target"], expected)
+    torch.testing.assert_close(batch["advantage"], expected - value)
+
+
+@pytest.mark.parametrize("estimator", [GAE, TDLambda])
+def test_lambda_may_be_a_tensor(make_critic, make_series, estimator):
+    batch, critic = make_series(3, 20), make_critic()
+    expected = estimator(critic, lambda_=0.6)(batch.clone())
+    got = estimator(critic, lambda_=torch.tensor([0.6]))(batch)
+    torch.testing.assert_close(got["advantage"], expected["advantage"])
+    moved = estimator(critic, lambda_=torch.tensor([0.6])).to(torch.float64)
+    assert moved.lambda_.dtype is torch.float64
+
+
+@pytest.mark.parametrize("n", [0, -2, 1.5])
+def test_n_is_a_count(make_critic, n):
+    with pytest.raises(ConfigError, match="NStepReturn.*at least 1"):
+        NStepReturn(make_critic(), n)
+
+
+@pytest.mark.parametrize("estimator", [GAE, TDLambda])
+def test_lambda_is_a_fraction(make_critic, estimator):
+    with pytest.raises(ConfigError, match=f"{estimator.__name__}.*lambda_ between 0 and 1, got 1.5"):
+        estimator(make_critic(), lambda_=1.5)
+
+
 def test_defaults():
-    """The constants of the paper, which recipes read from these signatures."""
-    default = {name: parameter.default for name, parameter in inspect.signature(GAE).parameters.items()}
-    assert (default["gamma"], default["lambda_"]) == (0.99, 0.95)
+    """The constants of the papers, which recipes read from these signatures."""
+
+    def default(estimator, *names):
+        return tuple(inspect.signature(estimator).parameters[name].default for name in names)
+
+    assert default(GAE, "gamma", "lambda_") == (0.99, 0.95)
+    assert default(NStepReturn, "n") == (5,)
+    assert default(VTrace, "rho_clip", "c_clip", "lambda_") == (1.0, 1.0, 1.0)

@@ -1,48 +1,96 @@
-"""What every estimator shares: values of rows and of their successors, keys, padding. No maths of its own."""
+"""What every estimator shares: values of rows and of their successors, keys, padding, weights. No maths of its own."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import unravel_key
 from torch import Tensor, nn
 
-from torchrl.errors import SpecError, explain
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
+from torchrl.functional.steps import coefficient
 from torchrl.objectives.keys import MASK, read
+from torchrl.shapes import require_same_shape
+from torchrl.unchecked import new_tensordict, put
+
+Index = tuple[Tensor, ...]  # of n rows in [*B, T], one tensor per dimension
 
 
 class ReturnEstimator(nn.Module, ABC):
-    """Write ``state_value``, ``advantage`` and ``value_target``, ``[*B, T, 1]`` each, into a batch ``[*B, T]``.
+    """Write ``state_value``, ``advantage`` and ``value_target``, ``[*B, T, R]`` each, into a batch ``[*B, T]``.
 
-    They carry no gradient. Rows that ``("collector", "mask")`` excludes reach nothing and get 0. A subclass writes
+    R is the number of rewards, nearly always 1. What is written carries no gradient, and nothing else is touched. Rows
+    that ``("collector", "mask")`` excludes reach nothing, no network sees them, and they get 0. A subclass writes
     :meth:`estimate`.
 
     Args:
-        critic: reads a state, writes its value ``[..., 1]`` under its first out key.
-        gamma: discount γ.
+        critic: reads a state, writes its value ``[..., R]`` under its first out key; None counts every value as 0 and
+            writes no ``state_value``.
+        gamma: discount γ between 0 and 1: a number, or a tensor ``[]`` or ``[R]``.
+        actor: the policy that the estimates are about, where another one acted: has ``build(tensordict)``, whose
+            ``log_prob`` of the action less the one that was stored is passed to :meth:`estimate` as ``log_weight``.
+            None where the policy that acted is meant.
+        average_reward: r̄, taken off each reward (in a copy), for the differential returns of tasks that go on forever
+            (Sutton and Barto, 2018, section 10.3; γ must be 1): a number, a tensor ``[R]``, or ``"batch"`` for the mean
+            reward of the valid rows.
+        standardize: shift and scale the advantages to mean 0 and deviation 1 over the valid rows of the batch.
+
+    Raises:
+        ConfigError: γ is not between 0 and 1, or not 1 with an average reward, or the actor writes no log-prob.
     """
 
-    def __init__(self, critic: TensorDictModuleBase, *, gamma: float) -> None:
+    def __init__(
+        self,
+        critic: TensorDictModuleBase | None,
+        *,
+        gamma: float | Tensor,
+        actor: TensorDictModuleBase | None = None,
+        average_reward: float | Tensor | str | None = None,
+        standardize: bool = False,
+    ) -> None:
         super().__init__()
+        who = type(self).__name__
+        require_fraction(who, "gamma", gamma)
+        if average_reward is not None:
+            _require_average(who, average_reward, gamma)
+        if actor is not None and getattr(actor, "log_prob_key", None) is None:
+            hint = "Use a ProbabilisticActor with a log_prob_key, and collect with it."
+            got = type(actor).__name__
+            raise ConfigError(explain(who, expected="an actor that writes log-probs", got=got, hint=hint))
         self.critic = critic
-        self.gamma = gamma
+        self.actor = actor
+        self.standardize = standardize
+        self._keep("gamma", gamma)
+        self._keep("average_reward", average_reward)
+
+    def _keep(self, name: str, x: object) -> None:
+        """Keep a constant under a name; a tensor as a buffer, which ``.to()`` moves and ``state_dict()`` leaves out."""
+        if isinstance(x, Tensor):
+            self.register_buffer(name, x, persistent=False)
+        else:
+            setattr(self, name, x)
 
     @abstractmethod
     def estimate(
         self, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, cut: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute advantage and value target; every tensor is ``[*B, T, 1]``.
+        """Compute advantage and value target, ``[*B, T, R]`` each.
 
         Args:
-            reward: received on entering t+1; finite on every row.
-            value: V(s_t).
-            next_value: V of the true successor of row t.
-            terminated: the task was over on entering t+1.
-            cut: row t+1 of the batch is not the successor of row t (an ending, the edge, a reset, a masked row).
+            reward: received on entering t+1, ``[*B, T, R]``; finite on every row.
+            value: V(s_t), ``[*B, T, R]``.
+            next_value: V of the true successor of row t, ``[*B, T, R]``.
+            terminated: the task was over on entering t+1, ``[*B, T, 1]``.
+            cut: row t+1 of the batch is not the successor of row t (an ending, the edge, a reset, a masked row),
+                ``[*B, T, 1]``.
+
+        With an actor it is called with a keyword more: ``log_weight``, ``[*B, T, 1]``.
         """
 
     @torch.no_grad()
@@ -50,22 +98,51 @@ class ReturnEstimator(nn.Module, ABC):
         """Write the three keys into the batch and return it.
 
         Raises:
-            KeyMissing: the batch lacks a key of the critic, the reward or a flag.
-            SpecError: the batch has no time dimension, or an entry is not ``[*B, T, 1]``.
+            KeyMissing: the batch lacks a key of a network, the reward or a flag.
+            SpecError: the batch has no time dimension, or an entry does not have the shape it should.
         """
         who = type(self).__name__
-        value, next_value = next_values(self.critic, batch)
-        terminated = read(batch, ("next", "terminated"), who=who)
-        reward = _zero_masked(read(batch, ("next", "reward"), who=who), _mask(batch))
-        advantage, target = self.estimate(reward, value, next_value, terminated, ~_follows(batch))
-        batch.set("state_value", value)
-        batch.set("advantage", _zero_masked(advantage, _mask(batch)))
-        batch.set("value_target", _zero_masked(target, _mask(batch)))
+        reward = read(batch, ("next", "reward"), who=who)
+        if reward.shape[:-1] != batch.batch_size:
+            expected = f"reward [*B, T, R] in a batch [*B, T] = {list(batch.batch_size)}"
+            raise SpecError(explain(who, expected=expected, got=f"reward {list(reward.shape)}"))
+        mask, valid = _valid(batch)
+        terminated, follows = _endings(batch, mask, who)
+        if self.critic is None:
+            value = next_value = torch.zeros_like(reward)
+        else:
+            value, next_value = _values(self.critic, batch, follows, mask, valid, reward.shape[-1])
+            batch.set("state_value", value)
+        weights = {} if self.actor is None else {"log_weight": self._log_weight(batch, valid)}
+        reward = _zero_masked(self._less_average(reward, valid), mask)
+        advantage, target = self.estimate(reward, value, next_value, terminated, ~follows, **weights)
+        if self.standardize:
+            advantage = _standardized(advantage, valid)
+        batch.set("advantage", _zero_masked(advantage, mask))
+        batch.set("value_target", _zero_masked(target, mask))
         return batch
+
+    def _less_average(self, reward: Tensor, valid: Index | None) -> Tensor:
+        average = self.average_reward
+        if average is None:
+            return reward
+        if isinstance(average, str):
+            average = (reward.flatten(0, -2) if valid is None else reward[valid]).mean(0)
+        return reward - coefficient(type(self).__name__, "average_reward", average, reward)
+
+    def _log_weight(self, batch: TensorDictBase, valid: Index | None) -> Tensor:
+        """Compute log π - log μ of the actions in the batch, ``[*B, T, 1]``; 0 on masked rows."""
+        who, actor = type(self).__name__, self.actor
+        action, log_prob = (read(batch, key, who=who) for key in (actor.action_key, actor.log_prob_key))
+        if valid is not None:
+            action, log_prob = action[valid], log_prob[valid]
+        present = actor.build(_gather(batch, actor.in_keys, who=who, rows=valid)).log_prob(action)
+        require_same_shape(who, log_prob=present, stored_log_prob=log_prob)
+        return _spread(present - log_prob, batch.batch_size, valid).unsqueeze(-1)
 
 
 @torch.no_grad()
-def next_values(critic: TensorDictModuleBase, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+def next_values(critic: TensorDictModuleBase, batch: TensorDictBase, *, num_rewards: int = 1) -> tuple[Tensor, Tensor]:
     """Compute V(s_t) and V of the true successor of every row, with few calls of the critic beyond one per row.
 
     The successor's value is that of row t+1 where row t+1 is the successor; the entries of ``"next"`` are evaluated
@@ -73,58 +150,137 @@ def next_values(critic: TensorDictModuleBase, batch: TensorDictBase) -> tuple[Te
     are never shown to the critic.
 
     Args:
-        critic: reads a state, writes its value ``[..., 1]`` under its first out key. The batch is not written to.
+        critic: reads a state, writes its value ``[..., R]`` under its first out key. The batch is not written to.
         batch: ``[*B, T]``, with the critic's in keys at the root and under ``"next"``, and both flags under ``"next"``.
+        num_rewards: R.
 
     Returns:
-        value and next value, ``[*B, T, 1]`` each, without gradient; 0 on masked rows.
+        value and next value, ``[*B, T, R]`` each, without gradient; 0 on masked rows.
 
     Raises:
         KeyMissing: the batch lacks a key of the critic or a flag.
-        SpecError: the batch has no time dimension, or the critic's value is not ``[..., 1]``.
+        SpecError: the batch has no time dimension, or the critic's value is not ``[..., R]``.
+    """
+    mask, valid = _valid(batch)
+    _, follows = _endings(batch, mask, "next_values")
+    return _values(critic, batch, follows, mask, valid, num_rewards)
+
+
+def read_flags(batch: TensorDictBase, *, who: str) -> tuple[Tensor, Tensor]:
+    """Return ``terminated`` and ``truncated`` of a batch ``[*B, T]``, ``[*B, T, 1]`` each.
+
+    Raises:
+        KeyMissing: one is not there.
+        SpecError: the batch has no time dimension, or one has another shape.
     """
     if not batch.batch_dims:
-        raise SpecError(explain("next_values", expected="a batch [*B, T], time last", got="batch size []"))
-    mask = batch.get(MASK, None)
-    alone = ~_follows(batch).squeeze(-1)
-    if mask is None:
-        value = _evaluate(critic, batch)
-    else:
-        alone &= mask
-        rows = _evaluate(critic, batch, rows=mask)
-        value = rows.new_zeros(*mask.shape, 1)
-        value[mask] = rows
+        raise SpecError(explain(who, expected="a batch [*B, T], time last", got="batch size []"))
+    terminated, truncated = flags = [read(batch, ("next", name), who=who) for name in ("terminated", "truncated")]
+    due = (*batch.batch_size, 1)
+    if any(flag.shape != due for flag in flags):
+        got = f"terminated {list(terminated.shape)}, truncated {list(truncated.shape)}"
+        raise SpecError(explain(who, expected=f"flags of shape {list(due)}", got=got))
+    return terminated, truncated
+
+
+def require_fraction(who: str, name: str, x: float | Tensor) -> None:
+    """Refuse a number, or a tensor with an entry, that is not between 0 and 1.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    is_fraction = bool(((x >= 0) & (x <= 1)).all()) if isinstance(x, Tensor) else 0 <= x <= 1
+    if not is_fraction:
+        raise ConfigError(explain(who, expected=f"{name} between 0 and 1", got=x))
+
+
+def _require_average(who: str, average: float | Tensor | str, gamma: float | Tensor) -> None:
+    if isinstance(average, str) and average != "batch":
+        expected = "average_reward as a number, a tensor or 'batch'"
+        raise ConfigError(explain(who, expected=expected, got=repr(average)))
+    if not bool(torch.as_tensor(gamma == 1).all()):
+        hint = "Differential returns are not discounted: pass gamma=1."
+        raise ConfigError(explain(who, expected="gamma 1 with an average reward", got=gamma, hint=hint))
+
+
+def _values(
+    critic: TensorDictModuleBase,
+    batch: TensorDictBase,
+    follows: Tensor,
+    mask: Tensor | None,
+    valid: Index | None,
+    num_rewards: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute what :func:`next_values` promises, knowing which rows follow and which are valid."""
+    value = _spread(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
+    alone = ~follows if mask is None else ~follows & mask
+    alone = alone.squeeze(-1).nonzero(as_tuple=True)
     next_value = torch.cat([value[..., 1:, :], value[..., -1:, :]], dim=-2)
-    next_value[alone] = _evaluate(critic, batch, under=("next",), rows=alone)
-    return value, _zero_masked(next_value, _mask(batch))
+    next_value[alone] = _evaluate(critic, batch, num_rewards, under=("next",), rows=alone)
+    return value, _zero_masked(next_value, mask)
 
 
 def _evaluate(
-    critic: TensorDictModuleBase, batch: TensorDictBase, *, under: tuple[str, ...] = (), rows: Tensor | None = None
+    critic: TensorDictModuleBase,
+    batch: TensorDictBase,
+    num_rewards: int,
+    *,
+    under: tuple[str, ...] = (),
+    rows: Index | None,
 ) -> Tensor:
-    """Run the critic on a container of its own: on the whole batch, ``[*B, T, 1]``, or on n chosen rows, ``[n, 1]``."""
-    inputs = {}
-    for key in critic.in_keys:
-        value = read(batch, unravel_key((*under, key)), who="next_values")
-        inputs[key] = value if rows is None else value[rows]
-    batch_size = batch.batch_size if rows is None else [int(rows.sum())]
-    value = critic(TensorDict(inputs, batch_size=batch_size)).get(critic.out_keys[0])
-    if value.shape != (*batch_size, 1):
-        expected = f"{critic.out_keys[0]!r} of shape {[*batch_size, 1]} from the critic"
+    """Run the critic on a container of its own: on the whole batch, ``[*B, T, R]``, or on n chosen rows, ``[n, R]``."""
+    inputs = _gather(batch, critic.in_keys, who="next_values", under=under, rows=rows)
+    value = critic(inputs).get(critic.out_keys[0])
+    if value.shape != (*inputs.batch_size, num_rewards):
+        expected = f"{critic.out_keys[0]!r} of shape {[*inputs.batch_size, num_rewards]} from the critic"
         raise SpecError(explain("next_values", expected=expected, got=list(value.shape)))
     return value
 
 
-def _follows(batch: TensorDictBase) -> Tensor:
-    """Tell at which rows row t+1 of the batch is the successor, bool ``[*B, T, 1]``."""
-    terminated, truncated = (read(batch, ("next", key), who="next_values") for key in ("terminated", "truncated"))
-    return next_row_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=_mask(batch))
+def _gather(
+    batch: TensorDictBase, keys: Iterable[NestedKey], *, who: str, under: tuple[str, ...] = (), rows: Index | None
+) -> TensorDict:
+    """Put what a network reads into a container of its own: all rows, or n chosen ones, ``[n]``."""
+    gathered = new_tensordict({}, batch.batch_size if rows is None else rows[0].shape)
+    for key in keys:
+        value = read(batch, unravel_key((*under, key)), who=who)
+        if rows is not None:
+            value = value[rows]
+        if isinstance(key, str):
+            put(gathered, key, value)
+        else:
+            gathered.set(key, value)
+    return gathered
 
 
-def _mask(batch: TensorDictBase) -> Tensor | None:
-    """Return the mask in the shape of rewards, bool ``[*B, T, 1]``."""
+def _spread(x: Tensor, size: torch.Size, rows: Index | None) -> Tensor:
+    """Bring what was computed of n rows to their places, ``[*size, ...]`` with 0 elsewhere."""
+    if rows is None:
+        return x
+    result = x.new_zeros((*size, *x.shape[1:]))
+    result[rows] = x
+    return result
+
+
+def _standardized(advantage: Tensor, valid: Index | None) -> Tensor:
+    """Standardise each reward dimension over the valid rows."""
+    rows = advantage.flatten(0, -2) if valid is None else advantage[valid]
+    if not len(rows):
+        return advantage
+    rows = torch.stack([standardized(column) for column in rows.unbind(-1)], dim=-1)
+    return rows.view_as(advantage) if valid is None else _spread(rows, advantage.shape[:-1], valid)
+
+
+def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tensor, Tensor]:
+    """Return where the task was over, and at which rows row t+1 is the successor, bool ``[*B, T, 1]`` each."""
+    terminated, truncated = read_flags(batch, who=who)
+    return terminated, next_row_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
+
+
+def _valid(batch: TensorDictBase) -> tuple[Tensor | None, Index | None]:
+    """Return the mask in the shape of flags, bool ``[*B, T, 1]``, and its rows; None where there is no mask."""
     mask = batch.get(MASK, None)
-    return None if mask is None else mask.unsqueeze(-1)
+    return (None, None) if mask is None else (mask.unsqueeze(-1), mask.nonzero(as_tuple=True))
 
 
 def _zero_masked(x: Tensor, mask: Tensor | None) -> Tensor:

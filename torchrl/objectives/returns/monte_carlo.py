@@ -1,0 +1,124 @@
+"""Whole returns, as far as a batch shows them. The equations are in ``functional/returns``."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from torchrl.functional.returns import discounted_return, reaches_ending
+from torchrl.functional.steps import require_clip
+from torchrl.objectives.keys import MASK, read
+from torchrl.objectives.returns.base import ReturnEstimator, read_flags, require_fraction
+
+
+class DiscountedReturn(ReturnEstimator):
+    """Returns-to-go and what they exceed the value by: see :func:`torchrl.functional.discounted_return`.
+
+    With a critic, the value of the successor stands in for the rewards behind a time limit and behind the edge of the
+    batch. Without one, advantage and value target are the return itself, there is no ``state_value``, and a row whose
+    episode does not end inside the batch has no return: the estimator sets its ``("collector", "mask")`` to false. A
+    time limit counts as an end then, since nothing values what it cut off.
+
+    Args:
+        critic: reads a state, writes its value ``[..., 1]`` under its first out key; None for none.
+        gamma: discount γ.
+        actor: the policy that the estimates are about, if another one acted.
+        weight_clip: the largest importance weight, if there is an actor; None clips nothing.
+        average_reward: taken off each reward, as :class:`ReturnEstimator` says.
+        standardize: shift and scale the advantages over the valid rows of the batch.
+    """
+
+    def __init__(
+        self,
+        critic: TensorDictModuleBase | None = None,
+        *,
+        gamma: float | Tensor = 0.99,
+        actor: TensorDictModuleBase | None = None,
+        weight_clip: float | None = 1.0,
+        average_reward: float | Tensor | str | None = None,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(critic, gamma=gamma, actor=actor, average_reward=average_reward, standardize=standardize)
+        require_clip("DiscountedReturn", weight_clip)
+        self.weight_clip = weight_clip
+
+    def forward(self, batch: TensorDictBase) -> TensorDictBase:
+        """Write advantages and value targets; without a critic also the mask, as the class says."""
+        if self.critic is None:
+            exclude_unfinished(batch, who="DiscountedReturn")
+        return super().forward(batch)
+
+    def estimate(
+        self,
+        reward: Tensor,
+        value: Tensor,
+        next_value: Tensor,
+        terminated: Tensor,
+        cut: Tensor,
+        *,
+        log_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum the rewards up to the next cut, and the value of the state after it."""
+        target = discounted_return(
+            reward,
+            terminated,
+            cut,
+            gamma=self.gamma,
+            next_value=next_value,
+            value=value,
+            log_weight=log_weight,
+            weight_clip=self.weight_clip,
+        )
+        return target - value, target
+
+
+class Reward2Go:
+    """Write the discounted sum of the rewards from each row to the end of its episode, for example as a ``postproc``.
+
+    >>> Collector(env, policy, frames_per_batch=4000, postproc=Reward2Go(0.99))  # writes reward_to_go, [*B, T, 1]
+
+    Rows whose episode does not end inside the batch have no such sum: they get 0, and their ``("collector", "mask")``
+    becomes false. A time limit counts as an end.
+
+    Args:
+        gamma: discount γ; 1 sums the rewards as they are.
+        out_key: where the sum goes, the shape of the reward.
+
+    Raises:
+        ConfigError: γ is not between 0 and 1.
+    """
+
+    def __init__(self, gamma: float | Tensor, *, out_key: str | tuple[str, ...] = "reward_to_go") -> None:
+        require_fraction("Reward2Go", "gamma", gamma)
+        self.gamma = gamma
+        self.out_key = out_key
+
+    @torch.no_grad()
+    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
+        """Write the sums and the mask into a batch ``[*B, T]`` and return it."""
+        reward = read(batch, ("next", "reward"), who="Reward2Go")
+        terminated, truncated = read_flags(batch, who="Reward2Go")
+        valid = exclude_unfinished(batch, who="Reward2Go")
+        # Where a row is valid, so are those up to the end of its episode: a reset in mid-episode lies between others.
+        batch.set(self.out_key, discounted_return(reward, terminated, truncated, gamma=self.gamma, mask=valid))
+        return batch
+
+
+def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
+    """Set ``("collector", "mask")`` to false on rows whose episode does not end inside the batch ``[*B, T]``.
+
+    Returns:
+        which rows are left, bool ``[*B, T, 1]``.
+    """
+    terminated, truncated = read_flags(batch, who=who)
+    mask = batch.get(MASK, None)
+    valid = reaches_ending(
+        terminated,
+        truncated,
+        is_init=batch.get("is_init", None),
+        mask=None if mask is None else mask.unsqueeze(-1),
+    )
+    batch.set(MASK, valid.squeeze(-1))
+    return valid

@@ -1,0 +1,75 @@
+"""Targets and advantages of the present policy from actions of an older one. The equations: ``functional``."""
+
+from __future__ import annotations
+
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from torchrl.functional.off_policy_returns import require_clips, vtrace
+from torchrl.objectives.returns.base import ReturnEstimator, require_fraction
+
+
+class VTrace(ReturnEstimator):
+    """V-trace targets and advantages, Espeholt et al. (2018): see :func:`torchrl.functional.vtrace`.
+
+    >>> VTrace(actor, critic, gamma=0.99)(batch)  # writes state_value, advantage, value_target
+
+    The advantage holds the weight ρ_t already: multiply it with the gradient of log π, not of a ratio.
+
+    Args:
+        actor: the present policy: has ``build(tensordict)``, which returns a distribution with ``log_prob``, and the
+            keys ``action_key`` and ``log_prob_key``, under which the batch holds what the acting policy wrote.
+        critic: reads a state, writes its value ``[..., 1]`` under its first out key.
+        gamma: discount γ; 0.99 as for :class:`GAE`.
+        rho_clip: ρ̄, the largest weight of an error; None clips nothing.
+        c_clip: c̄, the largest weight of a trace; at most ρ̄.
+        lambda_: decay λ of the trace; 1 leaves it out, as in equation 1 of the paper.
+        average_reward: taken off each reward, as :class:`ReturnEstimator` says.
+        standardize: shift and scale the advantages over the valid rows of the batch.
+
+    Raises:
+        ConfigError: the actor writes no log-prob, or the clips are not ``0 < c̄ <= ρ̄``.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        gamma: float | Tensor = 0.99,
+        rho_clip: float | None = 1.0,
+        c_clip: float | None = 1.0,
+        lambda_: float | Tensor = 1.0,
+        average_reward: float | Tensor | str | None = None,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(critic, gamma=gamma, actor=actor, average_reward=average_reward, standardize=standardize)
+        require_clips("VTrace", rho_clip, c_clip)
+        require_fraction("VTrace", "lambda_", lambda_)
+        self._keep("lambda_", lambda_)
+        self.rho_clip = rho_clip
+        self.c_clip = c_clip
+
+    def estimate(
+        self,
+        reward: Tensor,
+        value: Tensor,
+        next_value: Tensor,
+        terminated: Tensor,
+        cut: Tensor,
+        *,
+        log_weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum the weighted one-step errors up to the next cut."""
+        return vtrace(
+            reward,
+            value,
+            next_value,
+            terminated,
+            cut,
+            log_weight,
+            gamma=self.gamma,
+            rho_clip=self.rho_clip,
+            c_clip=self.c_clip,
+            lambda_=self.lambda_,
+        )
