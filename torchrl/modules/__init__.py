@@ -1,33 +1,60 @@
 """Policies and value functions: networks, the distributions over them, and the operators that read and write keys."""
 
-from torchrl.modules.actor_critic import ActorValueOperator
+from torchrl.modules.actor_critic import ActorCriticOperator, ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.actors import Actor, ProbabilisticActor
 from torchrl.modules.critics import ValueOperator
 from torchrl.modules.distributions import Categorical, Distribution, Normal, TanhNormal
-from torchrl.modules.exploration import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
-from torchrl.modules.models import MLP, NormalHead, StateDependentNormalHead, orthogonal_init_
+from torchrl.modules.ensemble import Ensemble
+from torchrl.modules.exploration import (
+    AnnealedExploration,
+    ExplorationType,
+    RandomPolicy,
+    exploration_type,
+    set_exploration_type,
+)
+from torchrl.modules.gsde import GSDEHead, GSDENormal
+from torchrl.modules.lazy import initialise_lazy_
+from torchrl.modules.models import (
+    MLP,
+    BatchRenorm,
+    ConvNet,
+    NormalHead,
+    StateDependentNormalHead,
+    orthogonal_init_,
+)
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
+from torchrl.modules.projection import Projected
 from torchrl.modules.sequence import Sequence
 
 __all__ = [
     "MLP",
     "Actor",
+    "ActorCriticOperator",
+    "ActorCriticWrapper",
     "ActorValueOperator",
+    "AnnealedExploration",
+    "BatchRenorm",
     "Categorical",
+    "ConvNet",
     "Distribution",
+    "Ensemble",
     "ExplorationType",
+    "GSDEHead",
+    "GSDENormal",
     "Normal",
     "NormalHead",
     "ObservationNormalizer",
     "Operator",
     "ProbabilisticActor",
+    "Projected",
     "RandomPolicy",
     "Sequence",
     "StateDependentNormalHead",
     "TanhNormal",
     "ValueOperator",
     "exploration_type",
+    "initialise_lazy_",
     "orthogonal_init_",
     "set_exploration_type",
 ]

@@ -1,11 +1,33 @@
-"""An actor and a critic on one trunk."""
+"""An actor and a critic as one module, on one trunk or on none."""
 
 from __future__ import annotations
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
-from torchrl.modules.sequence import Sequence, call_all_aside
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.sequence import Sequence, call_all, call_all_aside
+
+
+class ActorCriticWrapper(TensorDictModuleBase):
+    """Hold an actor and a critic that share nothing; calling the whole lets one act and the other judge.
+
+    Where the critic reads the action, it reads the one that the actor has just written.
+
+    Args:
+        actor: an :class:`Actor` or :class:`ProbabilisticActor`.
+        critic: a :class:`ValueOperator`, of states, or of states and actions.
+    """
+
+    def __init__(self, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:
+        super().__init__()
+        self.actor = actor
+        self.critic = critic
+        self.in_keys = Sequence(actor, critic).in_keys
+        self.out_keys = [*actor.out_keys, *critic.out_keys]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return call_all((self.actor, self.critic), tensordict)
 
 
 class ActorValueOperator(TensorDictModuleBase):
@@ -39,3 +61,26 @@ class ActorValueOperator(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return call_all_aside((*self.actor, self.critic[1]), tensordict, self._out_keys)
+
+
+class ActorCriticOperator(ActorValueOperator):
+    """Share a trunk between an actor and a critic that also reads the action.
+
+    As :class:`ActorValueOperator`; the critic judges a state and an action, which it takes from the TensorDict, and
+    writes ``state_action_value``. In a call of the whole that is the action which the actor has just chosen.
+
+    Args:
+        common: reads the observation, writes features.
+        actor: reads the features.
+        critic: reads features and action: ``ValueOperator(network, in_keys=["hidden", "action"])``.
+
+    Raises:
+        ConfigError: the critic reads nothing that the actor writes.
+    """
+
+    def __init__(self, common: TensorDictModuleBase, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:
+        super().__init__(common, actor, critic)
+        if not any(key in actor.out_keys for key in critic.in_keys):
+            expected = f"a critic that reads one of {list(actor.out_keys)}"
+            hint = "A critic of the state alone belongs into an ActorValueOperator."
+            raise ConfigError(explain("ActorCriticOperator", expected=expected, got=list(critic.in_keys), hint=hint))

@@ -1,4 +1,4 @@
-"""Critics: from a TensorDict's observation to a value."""
+"""Critics: from a TensorDict's observation, or observation and action, to a value."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from torchrl.modules.operator import Key, Operator
+from torchrl.modules.operator import Key, Operator, key_list
 
 
 class ValueOperator(Operator):
     """Write the value that ``module`` computes.
 
     Args:
-        module: observation(s) ``[*B, F]`` to value ``[*B, 1]``.
+        module: observation(s) ``[*B, F]``, or observation and action, to value ``[*B, 1]``.
         in_keys: entries to read.
-        out_keys: entries to write, the value first.
+        out_keys: entries to write, the value first; None is ``state_action_value`` where ``"action"`` is read, alone or
+            inside a nested key, and ``state_value`` elsewhere.
     """
 
     def __init__(
@@ -23,6 +24,10 @@ class ValueOperator(Operator):
         module: nn.Module,
         *,
         in_keys: Iterable[Key] = ("observation",),
-        out_keys: Iterable[Key] = ("state_value",),
+        out_keys: Iterable[Key] | None = None,
     ) -> None:
+        in_keys = key_list("ValueOperator(in_keys=...)", in_keys)
+        if out_keys is None:
+            reads_action = any("action" in ((key,) if isinstance(key, str) else key) for key in in_keys)
+            out_keys = ["state_action_value" if reads_action else "state_value"]
         super().__init__(module, in_keys=in_keys, out_keys=out_keys)

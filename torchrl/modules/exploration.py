@@ -1,4 +1,5 @@
-"""How actions are chosen: at random or not, by one context for all policies; and the policy without a network.
+"""How actions are chosen: at random or not, by one context for all policies; exploration that fades, without the noise
+itself; and the policy without a network.
 
 ``set_exploration_type`` is tensordict's ``set_interaction_type`` under the name of what it does here::
 
@@ -10,6 +11,7 @@ Outside any context :func:`exploration_type` is None, and policies sample.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +21,15 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.nn import interaction_type as exploration_type
 from tensordict.nn import set_interaction_type as set_exploration_type
 
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.models.arguments import positive
+from torchrl.modules.operator import Key, read
+from torchrl.modules.wrapper import PolicyWrapper
+
 if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
 
-__all__ = ["ExplorationType", "RandomPolicy", "exploration_type", "set_exploration_type"]
+__all__ = ["AnnealedExploration", "ExplorationType", "RandomPolicy", "exploration_type", "set_exploration_type"]
 
 
 class RandomPolicy(TensorDictModuleBase):
@@ -31,22 +38,102 @@ class RandomPolicy(TensorDictModuleBase):
     Args:
         action_spec: ``env.action_spec``, which has the batch dimensions of the environment, ``[*B]`` or ``[*B, A]``.
         action_key: where the action goes.
+        mask_key: the observation that says which actions are allowed, ``env.action_mask_key``: bool ``[*B, n]``, true
+            where one is, or for a nested action a TensorDict of these; None allows all.
         generator: source of the actions; None uses torch's global one.
+
+    Raises:
+        KeyMissing: from a call, there is no mask. SpecError: from a call, the mask allows nothing, or does not fit.
     """
 
     def __init__(
         self,
         action_spec: TensorSpec,
         *,
-        action_key: str | tuple[str, ...] = "action",
+        action_key: Key = "action",
+        mask_key: Key | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.in_keys = []
+        self.in_keys = [] if mask_key is None else [mask_key]
         self.out_keys = [action_key]
         self.action_spec = action_spec
         self.action_key = action_key
+        self.mask_key = mask_key
         self.generator = generator
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return tensordict.set(self.action_key, self.action_spec.rand(generator=self.generator))
+        masks = read(tensordict, self._in_keys, "RandomPolicy")
+        masking = {"mask": masks[0]} if masks else {}  # only specs of choices know masks
+        return tensordict.set(self.action_key, self.action_spec.rand(generator=self.generator, **masking))
+
+
+class AnnealedExploration(PolicyWrapper):
+    """Change a policy's actions by a strength that goes linearly from ``start`` to ``end`` while frames are collected.
+
+    A subclass writes :meth:`explore`, which is called where the exploration type is ``RANDOM`` or, outside any context,
+    None; under every other type the policy acts alone.
+
+    ``strength`` and ``frames`` are buffers, ``[]``: copies of the policy in other processes or on other devices get
+    them with the weights, so :meth:`step` is called on the original alone.
+
+    Args:
+        module: the policy; one that writes no log-prob, which would not be that of the changed action.
+        start: strength before the first frame.
+        end: strength from ``num_frames`` on.
+        num_frames: frames from start to end, counted over all environments.
+        generator: source of the exploration; None uses torch's global one. A copy has a copy of it in its present
+            state: give each copy that acts beside this one a generator of its own.
+
+    Raises:
+        ConfigError: a strength is not finite, ``num_frames`` is no positive integer, or the policy writes a log-prob.
+    """
+
+    def __init__(
+        self,
+        module: TensorDictModuleBase,
+        *,
+        start: float,
+        end: float,
+        num_frames: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(module)
+        who = type(self).__name__
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise ConfigError(explain(who, expected="finite strengths", got=f"start={start}, end={end}"))
+        if getattr(module, "log_prob_key", None) is not None:
+            hint = "Build the actor with log_prob_key=None, or let it explore by its own samples."
+            raise ConfigError(explain(who, expected="a policy without log-probs", got=module.log_prob_key, hint=hint))
+        self.start = start
+        self.end = end
+        self.num_frames = positive(f"{who}(num_frames=...)", num_frames)
+        self.generator = generator
+        self.register_buffer("strength", torch.tensor(float(start)))
+        self.register_buffer("frames", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict = self._modules["module"](tensordict)
+        is_active = exploration_type() in (None, ExplorationType.RANDOM)
+        return self.explore(tensordict) if is_active else tensordict
+
+    def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Replace the action at ``action_key`` in place, with ``strength``, and return the TensorDict given.
+
+        Args:
+            tensordict: a root with what the policy wrote, ``[*B]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says nothing of how it explores: write `explore`.")
+
+    @torch.no_grad()
+    def step(self, frames: int) -> None:
+        """Move the strength on by ``frames`` collected frames, padding not counted.
+
+        Raises:
+            ConfigError: ``frames`` is negative.
+        """
+        if frames < 0:
+            raise ConfigError(explain(f"{type(self).__name__}.step", expected="frames of at least 0", got=frames))
+        self.frames.add_(frames)
+        share = (self.frames / self.num_frames).clamp(max=1)
+        self.strength.copy_(torch.lerp(share.new_tensor(self.start), share.new_tensor(self.end), share))

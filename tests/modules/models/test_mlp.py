@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
 from torchrl.errors import ConfigError
-from torchrl.modules import MLP, orthogonal_init_
+from torchrl.modules import MLP, BatchRenorm, ConvNet, Ensemble, orthogonal_init_
 
 
 class Doubled(nn.Linear):
@@ -121,3 +121,44 @@ def test_orthogonal_weights_follow_their_generator():
 def test_orthogonal_init_of_nothing_is_an_error():
     with pytest.raises(ConfigError, match="expected initialised Linear layers, got none"):
         orthogonal_init_(nn.Tanh(), last_gain=1.0)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, BatchRenorm])
+def test_a_norm_stands_between_each_hidden_layer_and_its_activation(norm):
+    mlp = MLP(4, 3, num_cells=(8, 6), norm=norm)
+    assert [type(layer) for layer in mlp.layers] == [nn.Linear, norm, nn.Tanh, nn.Linear, norm, nn.Tanh, nn.Linear]
+    x = 100 * torch.randn(50, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x), mlp.layers(x))
+    hidden = mlp.layers[:2](x)
+    dim = -1 if norm is nn.LayerNorm else 0
+    torch.testing.assert_close(hidden.mean(dim), torch.zeros_like(hidden.mean(dim)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_cells": 32}, r"MLP\(num_cells=...\): expected a sequence of positive integers, got 32. One layer is"),
+        ({"num_cells": (32, 0)}, r"MLP\(num_cells=...\): expected a positive integer, got 0"),
+        ({"in_features": 4.0}, r"MLP\(in_features=...\): expected a positive integer, got 4.0"),
+        ({"out_features": 0}, r"MLP\(out_features=...\)"),
+        ({"activation": nn.Tanh()}, r"MLP\(activation=...\).*Pass the class: Tanh"),
+        ({"norm": "layer"}, r"MLP\(norm=...\)"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        MLP(**{"in_features": 4, "out_features": 3, **options})
+
+
+def test_orthogonal_convolutions_count_as_matrices():
+    network = nn.Sequential(ConvNet(2, num_cells=(5,), kernel_sizes=(3,), strides=(1,)), MLP(5, 3, num_cells=()))
+    orthogonal_init_(network, last_gain=0.01)
+    rows = network[0].layers[0].weight.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, 2 * torch.eye(5), atol=1e-5, rtol=0)
+    assert not network[0].layers[0].bias.any()
+
+
+def test_stacked_layers_are_not_taken_for_one_matrix():
+    with pytest.raises(ConfigError, match="stacked layers.*Initialise each member"):
+        orthogonal_init_(Ensemble(lambda: MLP(4, 3), 2), last_gain=1.0)

@@ -1,6 +1,8 @@
-"""Networks of tensors: perceptrons and the heads that end them."""
+"""Networks of tensors: perceptrons, convolutions, their normalisation, and the heads that end them."""
 
+from torchrl.modules.models.batch_renorm import BatchRenorm
+from torchrl.modules.models.conv import ConvNet
 from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead
 from torchrl.modules.models.mlp import MLP, orthogonal_init_
 
-__all__ = ["MLP", "NormalHead", "StateDependentNormalHead", "orthogonal_init_"]
+__all__ = ["MLP", "BatchRenorm", "ConvNet", "NormalHead", "StateDependentNormalHead", "orthogonal_init_"]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from torchrl.errors import ConfigError, explain
+from torchrl.modules.models.arguments import factory, positive, sizes
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LARGE = 4096  # numbers from which on the fast tanh wins: measured 1.3 times as fast at 4,096, 3 times at 16,384
@@ -29,10 +30,16 @@ class MLP(nn.Module):
     Shapes: inputs ``[*B, F_i]``, concatenated on the last dimension; output ``[*B, out_features]``.
 
     Args:
-        in_features: F, the sum over the inputs; None finds it out at the first call (lazy parameters until then).
+        in_features: F, the sum over the inputs; None finds it out at the first call (lazy parameters until then, see
+            :func:`~torchrl.modules.initialise_lazy_`).
         out_features: size of the output.
         num_cells: sizes of the hidden layers; ``()`` is one linear map.
         activation: builds the module between the layers.
+        norm: builds from a size the module between a hidden layer and its activation, which normalises the last
+            dimension: :class:`~torch.nn.LayerNorm` or :class:`BatchRenorm`; None leaves it out.
+
+    Raises:
+        ConfigError: a size is not a positive integer, or a module stands where a class is due.
     """
 
     def __init__(
@@ -42,14 +49,18 @@ class MLP(nn.Module):
         *,
         num_cells: Sequence[int] = (64, 64),
         activation: Callable[[], nn.Module] = nn.Tanh,
+        norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        sizes = [*num_cells, out_features]
-        first = nn.LazyLinear(sizes[0]) if in_features is None else nn.Linear(in_features, sizes[0])
-        layers = [first]
-        for previous, size in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [activation(), nn.Linear(previous, size)]
-        self.layers = nn.Sequential(*layers)
+        hidden = sizes("MLP(num_cells=...)", num_cells)
+        factory("MLP(activation=...)", activation)
+        makers = [] if norm is None else [factory("MLP(norm=...)", norm)]
+        size = None if in_features is None else positive("MLP(in_features=...)", in_features)
+        layers: list[nn.Module] = []
+        for num in hidden:
+            layers += [_linear(size, num), *(make(num) for make in makers), activation()]
+            size = num
+        self.layers = nn.Sequential(*layers, _linear(size, positive("MLP(out_features=...)", out_features)))
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
@@ -66,6 +77,10 @@ class MLP(nn.Module):
             else:
                 x = layer(x)
         return x
+
+
+def _linear(in_features: int | None, out_features: int) -> nn.Linear:
+    return nn.LazyLinear(out_features) if in_features is None else nn.Linear(in_features, out_features)
 
 
 def tanh(x: torch.Tensor) -> torch.Tensor:
@@ -85,11 +100,13 @@ def orthogonal_init_(
     last_gain: float,
     generator: torch.Generator | None = None,
 ) -> ModuleT:
-    """Make the weights of every Linear inside ``module`` orthogonal and the biases zero, in place.
+    """Make the weights of every Linear and Conv2d inside ``module`` orthogonal and the biases zero, in place.
+
+    A convolution counts as a matrix from all it sees, ``[channels out, channels in · height · width]``.
 
     Args:
-        module: its Linear layers are visited in the order of ``module.modules()``.
-        gain: factor on the weights of all but the last Linear.
+        module: its layers are visited in the order of ``module.modules()``.
+        gain: factor on the weights of all but the last layer.
         last_gain: factor on the last; 0.01 for a policy (Andrychowicz et al. 2021, section 3.2: the first policy hardly
             depends on the observation), 1 for a value.
         generator: source of the random weights; None uses torch's global one.
@@ -98,13 +115,18 @@ def orthogonal_init_(
         ``module``.
 
     Raises:
-        ConfigError: there is no Linear, or a lazy one that has not seen its input.
+        ConfigError: there is no such layer, a lazy one that has not seen its input, or the stacked ones of an
+            :class:`Ensemble`.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    who, expected = "orthogonal_init_", "initialised Linear layers"
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not layers or any(is_lazy(layer.weight) for layer in layers):
         got = "a lazy layer without a size" if layers else "none"
-        hint = "Call the network once before, or give `in_features`."
-        raise ConfigError(explain("orthogonal_init_", expected="initialised Linear layers", got=got, hint=hint))
+        hint = "Call the network once before (initialise_lazy_), or give `in_features`."
+        raise ConfigError(explain(who, expected=expected, got=got, hint=hint))
+    if any(layer.weight.ndim != (2 if isinstance(layer, nn.Linear) else 4) for layer in layers):
+        hint = "Initialise each member: Ensemble(lambda: orthogonal_init_(make(), last_gain=...), num)."
+        raise ConfigError(explain(who, expected=expected, got="the stacked layers of an ensemble", hint=hint))
     for layer in layers:
         nn.init.orthogonal_(layer.weight, last_gain if layer is layers[-1] else gain, generator=generator)
         if layer.bias is not None:

@@ -1,0 +1,204 @@
+"""Several networks of one structure as one module, with their parameters stacked."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.modules.models.arguments import factory, positive
+from torchrl.modules.models.mlp import MLP
+
+Stage = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+
+class Ensemble(nn.Module):
+    """Run ``num`` networks of one structure and of independent initial weights side by side.
+
+    Every parameter and buffer stands once, ``[N, ...]``, under the name it has in a single network (``module.`` before
+    it), so that ``state_dict``, optimisers, target copies and ``.to`` see one ordinary module. Values and gradients are
+    those of N separate networks.
+
+    An MLP, or an ``nn.Sequential`` of layers, runs layer by layer: Linear layers as one batched matrix product,
+    LayerNorm and the common activations at once, and whatever else there is member after member, on views of the
+    stacked parameters, which is right for every layer. A network of another class is one such layer.
+
+    Shapes: ``ensemble(x)`` gives every member the same input ``[*B, ...]``, ``ensemble.each(x)`` gives each its own,
+    ``[N, *B, ...]``; the output is ``[N, *B, ...]``, or a tuple of these. N is no batch dimension of a TensorDict whose
+    batch is ``[*B]``: reduce it, or move it behind, before writing it there.
+
+    Args:
+        make_module: builds one member from scratch at each call, weights and all. A special initialisation belongs
+            into it: ``lambda: orthogonal_init_(MLP(4, 1), last_gain=1.0)``.
+        num: N.
+
+    Raises:
+        ConfigError: ``num`` is no positive integer, the members differ in structure, share a tensor, or have lazy
+            layers. SpecError: from :meth:`each`, an input has not N rows.
+    """
+
+    def __init__(self, make_module: Callable[[], nn.Module], num: int) -> None:
+        super().__init__()
+        self.num = positive("Ensemble(num=...)", num)
+        factory("Ensemble(make_module=...)", make_module)
+        members = [make_module() for _ in range(self.num)]
+        _require_alike(members)
+        self.module = members[0]
+        _replace_tensors_(self.module, lambda name, _: torch.stack([_tensors(member)[name] for member in members]))
+        self.stages = list(_stages(self.module))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        return self._run(tuple(x.expand(self.num, *x.shape) for x in inputs))
+
+    def each(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Give member i the rows ``x[i]`` of every input ``[N, *B, ...]``."""
+        if any(x.shape[:1] != (self.num,) for x in inputs):
+            got = [list(x.shape) for x in inputs]
+            raise SpecError(explain("Ensemble.each", expected=f"inputs [{self.num}, *B, ...]", got=got))
+        return self._run(inputs)
+
+    def member(self, index: int) -> nn.Module:
+        """Return a copy of one member as an ordinary network, trained apart from now on.
+
+        Raises:
+            IndexError: there is no such member.
+        """
+        if not -self.num <= index < self.num:
+            raise IndexError(explain("Ensemble.member", expected=f"an index below {self.num}", got=index))
+        member = copy.deepcopy(self.module)
+        _replace_tensors_(member, lambda _, tensor: tensor[index].clone())
+        return member
+
+    def extra_repr(self) -> str:
+        return f"num={self.num}"
+
+    def _run(self, values: tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        result: torch.Tensor | tuple[torch.Tensor, ...] = values
+        for stage, layer in self.stages:
+            result = stage(layer, *values)
+            values = (result,)
+        return result
+
+
+# One function for each way to run a layer on [N, *B, F] whose parameters are [N, ...].
+
+
+def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    weight, bias = layer.weight, layer.bias
+    rows = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+    weight = weight.transpose(1, 2)
+    y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _layer_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    y = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    between = (1,) * (x.ndim - 1 - len(layer.normalized_shape))  # [N, ...] to [N, 1, ..., 1, ...]
+    for tensor, combine in ((layer.weight, torch.mul), (layer.bias, torch.add)):
+        if tensor is not None:
+            y = combine(y, tensor.reshape(len(tensor), *between, *layer.normalized_shape))
+    return y
+
+
+def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return layer(x)
+
+
+def _concatenate(layer: MLP, *inputs: torch.Tensor) -> torch.Tensor:
+    return inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+
+
+def _one_by_one(layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}  # tied ones follow their first name
+    results = []
+    for index in range(len(inputs[0])):
+        own = {name: tensor[index] for name, tensor in tensors.items()}
+        results.append(functional_call(layer, own, tuple(x[index] for x in inputs)))
+    if isinstance(results[0], torch.Tensor):
+        return torch.stack(results)
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+ELEMENTWISE = (
+    nn.Dropout,
+    nn.ELU,
+    nn.GELU,
+    nn.Identity,
+    nn.LeakyReLU,
+    nn.Mish,
+    nn.ReLU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Tanh,
+)
+STAGES: dict[type[nn.Module], Stage] = {
+    nn.Linear: _linear,
+    nn.LayerNorm: _layer_norm,
+    **dict.fromkeys(ELEMENTWISE, _at_once),
+}
+
+
+def _stages(module: nn.Module) -> Iterator[tuple[Stage, nn.Module]]:
+    """Yield the layers of a network in the order of its forward pass, each with the function that runs it."""
+    if type(module) is MLP:
+        yield _concatenate, module
+        module = module.layers
+    if type(module) is nn.Sequential:
+        for layer in module:
+            yield from _stages(layer)
+    else:
+        yield STAGES.get(type(module), _one_by_one), module
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers by name; one that stands in two places has both names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _replace_tensors_(module: nn.Module, make: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """Put ``make(name, tensor)`` in place of every parameter and buffer; what was shared stays so."""
+    made: dict[int, torch.Tensor] = {}
+    for name, tensor in _tensors(module).items():
+        if id(tensor) not in made:
+            new = make(name, tensor).detach()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            made[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if is_parameter else new
+        path, _, last = name.rpartition(".")
+        setattr(module.get_submodule(path), last, made[id(tensor)])
+
+
+def _require_alike(members: list[nn.Module]) -> None:
+    """Refuse members that cannot be stacked."""
+    who = "Ensemble"
+    lazy = [name for name, tensor in _tensors(members[0]).items() if is_lazy(tensor)]
+    if lazy:
+        hint = "Give the layers their input sizes: members are stacked when they are made."
+        raise ConfigError(explain(who, expected="members of known sizes", got=f"lazy {', '.join(lazy)}", hint=hint))
+    forms = [_form(member) for member in members]
+    for form in forms[1:]:
+        if form != forms[0]:
+            raise ConfigError(explain(who, expected=f"members like the first, {forms[0]}", got=form))
+    seen: set[int] = set()
+    for member in members:
+        own = {id(tensor) for tensor in _tensors(member).values()}
+        if own & seen:
+            hint = "make_module must build everything anew at each call."
+            raise ConfigError(explain(who, expected="members that share nothing", got="one tensor in two", hint=hint))
+        seen |= own
+
+
+def _form(member: nn.Module) -> tuple[list[str], dict[str, list[int]]]:
+    """Return the classes of all parts and the shapes of all tensors."""
+    shapes = {name: list(tensor.shape) for name, tensor in _tensors(member).items()}
+    return [type(part).__name__ for part in member.modules()], shapes

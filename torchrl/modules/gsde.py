@@ -1,0 +1,104 @@
+"""Exploration by noise that depends on the state (gSDE): the head of such a policy and its distribution.
+
+The noise itself is an observation, drawn by the transform ``GSDENoise``: it lasts as long as that transform says, and a
+recorded batch holds what its actions were made of.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from torchrl.errors import SpecError, explain
+from torchrl.modules.distributions.continuous import Normal
+from torchrl.modules.models.arguments import positive
+
+MIN_VARIANCE = 1e-6  # keeps the scale, and with it the log-density, finite where all features are zero
+
+
+class GSDEHead(nn.Module):
+    """Turn features and a matrix of noise into a mean, a standard deviation and an exploration term.
+
+    Raffin, Kober and Stulp, "Smooth Exploration for Robotic Reinforcement Learning" (2021), sections 2 and 3. The
+    features φ are those of the last hidden layer; σ = exp(``log_std``) is a matrix, ``[F, A]``:
+
+    - loc = W φ + b, the action without exploration;
+    - exploration_j = Σ_i φ_i σ_ij noise_ij: while the noise stays, a function of the state alone, so that the same
+      state gets the same action and a trajectory is smooth;
+    - scale_j = √(Σ_i (φ_i σ_ij)² + 10⁻⁶), the standard deviation of the exploration over draws of the noise; the
+      constant keeps it from zero.
+
+    The scale grows with the number and the size of the features: end the network before it with a bounded activation,
+    and choose ``init_log_std`` for it. With 64 features of size 0.5, ``init_log_std=0`` is a standard deviation of 4,
+    and −2 is one of 0.54.
+
+    Use it as the module of ``ProbabilisticActor(head, GSDENormal, in_keys=["hidden", "gsde_noise"])``.
+
+    Shapes: features ``[*B, F]`` and noise ``[*B, F, A]`` in; loc, scale and exploration ``[*B, A]`` out.
+
+    Args:
+        num_features: F.
+        num_actions: A.
+        init_log_std: initial value of every entry of ``log_std``.
+        learn_features: let the gradient of scale and exploration reach the features; otherwise these are trained
+            through ``loc`` alone.
+
+    Raises:
+        ConfigError: a size is not a positive integer. SpecError: from a call, the shapes do not fit.
+    """
+
+    def __init__(
+        self, num_features: int, num_actions: int, *, init_log_std: float = 0.0, learn_features: bool = False
+    ) -> None:
+        super().__init__()
+        num_features = positive("GSDEHead(num_features=...)", num_features)
+        num_actions = positive("GSDEHead(num_actions=...)", num_actions)
+        self.linear = nn.Linear(num_features, num_actions)
+        self.log_std = nn.Parameter(torch.full((num_features, num_actions), float(init_log_std)))
+        self.learn_features = learn_features
+
+    def forward(self, features: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        num_features, num_actions = self.log_std.shape
+        if features.shape[-1:] != (num_features,) or noise.shape != (*features.shape, num_actions):
+            expected = f"features [*B, {num_features}] and noise [*B, {num_features}, {num_actions}]"
+            got = f"features {list(features.shape)}, noise {list(noise.shape)}"
+            hint = "GSDENoise takes the same num_features and num_actions."
+            raise SpecError(explain("GSDEHead", expected=expected, got=got, hint=hint))
+        loc = self.linear(features)
+        if not self.learn_features:
+            features = features.detach()
+        std = self.log_std.exp()
+        scale = (features.square() @ std.square() + MIN_VARIANCE).sqrt()
+        exploration = (features.unsqueeze(-2) @ (std * noise)).squeeze(-2)
+        return loc, scale, exploration
+
+
+class GSDENormal(Normal):
+    """Act by ``loc + exploration``, whose distribution over draws of the noise is Normal(loc, scale).
+
+    Density, entropy, divergence, mode, mean and median are those of the normal. A sample draws nothing: its noise was
+    drawn by the environment, so that samples from one distribution are all equal, and an estimate from several of
+    them is no better than one.
+
+    Args:
+        loc: mean, ``[*B, A]``.
+        scale: standard deviation, positive, ``[*B, A]``.
+        exploration: what the present noise adds to the mean, ``[*B, A]``.
+
+    Raises:
+        SpecError: the three differ in shape.
+    """
+
+    parameter_names = ("loc", "scale", "exploration")
+    __slots__ = ("exploration",)
+
+    def __init__(self, loc: torch.Tensor, scale: torch.Tensor, exploration: torch.Tensor) -> None:
+        super().__init__(loc, scale)
+        if exploration.shape != loc.shape:
+            got = f"loc {list(loc.shape)}, exploration {list(exploration.shape)}"
+            raise SpecError(explain("GSDENormal", expected="loc and exploration of one shape", got=got))
+        self.exploration = exploration
+
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return loc + exploration, ``[*B, A]``; ``generator`` is not used."""
+        return self.loc + self.exploration

@@ -1,0 +1,72 @@
+"""Actions, or any other entry, moved into the values that a spec allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.operator import Key, write
+from torchrl.modules.wrapper import PolicyWrapper
+
+if TYPE_CHECKING:
+    from torchrl.data.specs import TensorSpec
+
+
+class Projected(PolicyWrapper):
+    """Call a policy and replace one entry that it wrote by the nearest value that a spec contains.
+
+    Values and precision are moved, nothing else: another shape or kind of dtype is an error, and NaN stays NaN. The
+    gradient is that of the spec's projection: for bounds, zero beyond them.
+
+    **Log-probs.** A recorded action and its log-prob belong together. So where the policy writes a log-prob and the
+    action is what is projected, the log-prob is computed anew, of the projected action, by the policy's ``build``: a
+    second pass through its network. The learner then recomputes the very number that was stored, but it is a density
+    *at* the bound, not the probability of being moved there, which biases a policy gradient (Fujita and Maeda,
+    "Clipped Action Policy Gradient", 2018). Policies that are trained by their log-probs do better with the transform
+    ``ActionClip``, which clips for the simulator and records the policy's own action, or with a TanhNormal.
+
+    ``build`` is the policy's own: the distribution before projection.
+
+    Args:
+        module: the policy.
+        spec: of the entry, either of one row, such as ``env.action_spec[0]``, for batches of any shape, or with all
+            batch dimensions, for batches of that shape only. It moves with ``.to(device)``.
+        key: the entry, one that ``module`` writes.
+
+    Raises:
+        ConfigError: ``module`` does not write ``key``. SpecError: from a call, as ``spec.project`` says.
+    """
+
+    def __init__(self, module: TensorDictModuleBase, spec: TensorSpec, *, key: Key = "action") -> None:
+        super().__init__(module)
+        if key not in self.out_keys:
+            raise ConfigError(explain("Projected", expected=f"a key out of {self.out_keys}", got=repr(key)))
+        self.spec = spec
+        self.key = key
+        has_log_prob = getattr(module, "log_prob_key", None) is not None
+        self._refreshed_key = module.log_prob_key if has_log_prob and module.action_key == key else None
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict = self._modules["module"](tensordict)
+        value = tensordict[self.key]
+        spec = self.spec if value.shape == self.spec.shape else self._expanded(value.shape)
+        projected = spec.project(value)
+        write(tensordict, self.key, projected)
+        if self._refreshed_key is not None:
+            write(tensordict, self._refreshed_key, self.build(tensordict).log_prob(projected))
+        return tensordict
+
+    def _expanded(self, shape: torch.Size) -> TensorSpec:
+        """Return the spec of one row for a batch; where it cannot be, the spec says in ``project`` what is wrong."""
+        num_rows = len(shape) - self.spec.ndim
+        return self.spec.expand(shape) if num_rows > 0 and shape[num_rows:] == self.spec.shape else self.spec
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Let the spec follow ``.to``, ``.cpu`` and ``.cuda``; its dtype stays."""
+        self.spec = self.spec.to(fn(torch.zeros((), dtype=torch.bool)).device)
+        return super()._apply(fn, recurse)

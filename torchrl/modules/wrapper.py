@@ -1,0 +1,42 @@
+"""What every module around a policy shares: it looks like the policy that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+
+from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.operator import Key
+
+
+class PolicyWrapper(TensorDictModuleBase):
+    """Hold a policy and show its keys; a subclass says in ``forward`` what it changes.
+
+    ``build``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.
+
+    Args:
+        module: the policy.
+    """
+
+    def __init__(self, module: TensorDictModuleBase) -> None:
+        super().__init__()
+        self.module = module
+        self.in_keys = list(module.in_keys)
+        self.out_keys = list(module.out_keys)
+
+    @property
+    def build(self) -> Callable[[TensorDictBase], Distribution]:
+        """The policy's method that returns its distribution for the observations of a TensorDict."""
+        return self.module.build
+
+    @property
+    def action_key(self) -> Key:
+        """Where the policy writes the action."""
+        return self.module.action_key
+
+    @property
+    def log_prob_key(self) -> Key | None:
+        """Where the policy writes the log-probability."""
+        return self.module.log_prob_key
