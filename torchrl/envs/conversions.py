@@ -1,17 +1,45 @@
-"""Gymnasium spaces as specs. Simulators speak of spaces, environments of specs; this is the border."""
+"""Spaces of gymnasium and specs of dm_env as specs and back, and their values as tensors and back: this is the border.
+
+Simulators speak of spaces and numpy, environments of specs and tensors. What changes at the border, in both directions:
+
+- Choices are counted from 0 inside. Where else they may start is known to the space alone: so :func:`encode` and
+  :func:`decode` take the space, and a spec becomes a space that starts at 0.
+- ``float64`` becomes ``float32``, ``uint16`` and ``uint32`` become ``int32`` and ``int64``, choices become ``int64``.
+- A ``Tuple`` has the keys ``"0"``, ``"1"``, …; a ``OneOf`` has them and ``"index"``. So a ``Dict`` with these keys
+  comes back as a ``Tuple`` or a ``OneOf``.
+
+Everything is about one world; only the specs made here may have batch dimensions.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from tensordict import TensorDict, TensorDictBase
+from torch.nn.functional import one_hot as as_one_hot
 
-from torchrl.data.specs import Bounded, Categorical, Composite, TensorSpec, Unbounded
+from torchrl.data.specs import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    TensorSpec,
+    Unbounded,
+)
 from torchrl.data.specs.base import Shape
 from torchrl.errors import SpecError, explain
+from torchrl.extras import require
 
 # Double precision becomes single here, once; unsigned integers that torch hardly supports become wider ones.
 _DTYPES = {
+    "bool": torch.bool,
     "float16": torch.float16,
     "float32": torch.float32,
     "float64": torch.float32,
@@ -23,41 +51,193 @@ _DTYPES = {
     "int32": torch.int32,
     "int64": torch.int64,
 }
+_REFUSED = {
+    spaces.Text: "Turn the text into numbers in a wrapper of the simulator: a Box of token indices of fixed length.",
+    spaces.Graph: "Pad nodes and edges to a fixed number in a wrapper of the simulator: a Dict of Boxes.",
+    spaces.Sequence: "Pad it to a fixed length in a wrapper of the simulator: a Dict of a Box and a mask.",
+}
 
 
-def spec_from_space(space: spaces.Space, batch_size: Shape = ()) -> TensorSpec:
+def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
     """Describe the tensors that a batch of worlds with this space gives or takes.
 
-    A ``Box`` becomes ``Bounded`` or, without finite bounds, ``Unbounded``, ``[*batch_size, *space.shape]``; float64
-    becomes float32. A ``Discrete`` becomes ``Categorical``, ``[*batch_size]``. A ``Dict`` becomes a ``Composite``.
+    A ``Box`` becomes ``Bounded``, or ``Unbounded`` if it is of floats without a finite bound, or a ``Categorical`` of 2
+    if it is of bools, ``[*B, *shape]``; a ``Discrete`` becomes ``Categorical``, ``[*B]``; a ``MultiDiscrete`` becomes
+    ``MultiCategorical`` and a ``MultiBinary`` becomes ``Binary``, ``[*B, *shape]``; a ``Dict``, ``Tuple`` or ``OneOf``
+    becomes a ``Composite``.
 
     Args:
-        space: of one world.
+        space: of one world. Choices are described as counted from 0, wherever they start.
         batch_size: of the environment.
+        one_hot: write choices as one-hot vectors: ``Discrete`` becomes ``OneHot``, ``[*B, n]``, ``MultiDiscrete``
+            becomes ``MultiOneHot``, ``[*B, sum(nvec)]``.
 
     Raises:
-        SpecError: another kind of space, a ``Discrete`` that does not start at 0, or a dtype without counterpart.
+        SpecError: a space of another kind, named, or a dtype without counterpart.
     """
+    batch_size = tuple(batch_size)
+    if isinstance(space, (spaces.Dict, spaces.Tuple, spaces.OneOf)):
+        parts = {key: spec_from_space(part, batch_size, one_hot=one_hot) for key, part in _parts(space).items()}
+        return Composite(parts, batch_size)
     if isinstance(space, spaces.Box):
         return _spec_from_box(space, batch_size)
     if isinstance(space, spaces.Discrete):
-        if space.start != 0:
-            hint = "GymSimulator presents such a space as one that does."
-            raise SpecError(explain("spec_from_space", expected="a Discrete that starts at 0", got=space, hint=hint))
-        return Categorical(int(space.n), batch_size)
+        n = int(space.n)
+        return OneHot(n, (*batch_size, n)) if one_hot else Categorical(n, batch_size)
+    if isinstance(space, spaces.MultiDiscrete):
+        nvec = space.nvec.astype(np.int64)
+        if one_hot:
+            return MultiOneHot(nvec.ravel().tolist(), (*batch_size, int(nvec.sum())))
+        return MultiCategorical(nvec, (*batch_size, *space.shape))
+    if isinstance(space, spaces.MultiBinary):
+        return Binary((*batch_size, *space.shape))
+    hints = [hint for kind, hint in _REFUSED.items() if isinstance(space, kind)]
+    hint = hints[0] if hints else "Wrap the simulator so that it presents one of these."
+    expected = "a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict, Tuple or OneOf of such"
+    raise SpecError(explain("spec_from_space", expected=expected, got=space, hint=hint))
+
+
+def space_from_spec(spec: TensorSpec) -> spaces.Space:
+    """Describe the numpy values of a spec by a gymnasium space: the inverse of :func:`spec_from_space`.
+
+    Every choice starts at 0. What gymnasium cannot say is widened: ``Binary`` of any dtype becomes ``MultiBinary``, a
+    spec without bounds one with those of its dtype.
+
+    Args:
+        spec: of one world; take one of a batch first: ``spec[0]``.
+
+    Raises:
+        SpecError: one-hot vectors with further dimensions, or a dtype that numpy does not have.
+    """
+    if isinstance(spec, Composite):
+        return _space_from_composite(spec)
+    if isinstance(spec, MultiOneHot):
+        if spec.ndim > 1:
+            expected = f"one-hot vectors of one world, [{spec.shape[-1]}]"
+            hint = "Take one of a batch: spec[0]."
+            raise SpecError(explain("space_from_spec", expected=expected, got=list(spec.shape), hint=hint))
+        return spaces.Discrete(spec.n) if isinstance(spec, OneHot) else spaces.MultiDiscrete(spec.nvec)
+    if isinstance(spec, Binary):
+        return spaces.MultiBinary(spec.shape[0] if spec.ndim == 1 else tuple(spec.shape))
+    if isinstance(spec, Categorical) and spec.dtype == torch.bool:
+        return spaces.Box(0, 1, tuple(spec.shape), np.bool_)
+    if isinstance(spec, (Categorical, MultiCategorical)):
+        nvec = np.full(spec.shape, spec.n) if isinstance(spec, Categorical) else spec.nvec.cpu().numpy()
+        return spaces.MultiDiscrete(nvec) if nvec.ndim else spaces.Discrete(int(nvec))
+    if isinstance(spec, Bounded):
+        dtype = _numpy_dtype(spec.dtype)
+        return spaces.Box(spec.low.cpu().numpy(), spec.high.cpu().numpy(), tuple(spec.shape), dtype)
+    if isinstance(spec, Unbounded):
+        dtype = _numpy_dtype(spec.dtype)
+        return spaces.Box(*_range(dtype), tuple(spec.shape), dtype)
+    raise SpecError(explain("space_from_spec", expected="a spec", got=type(spec).__name__))
+
+
+def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
+    """Describe the tensors of a batch of worlds with these dm_env specs.
+
+    ``DiscreteArray`` becomes what ``Discrete`` becomes in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` what
+    ``Box`` becomes; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
+
+    Args:
+        source: a spec of ``dm_env.specs``, or a nest of such.
+        batch_size: of the environment.
+        one_hot: write choices as one-hot vectors instead of indices.
+
+    Raises:
+        SpecError: a spec of another kind, or a dtype without counterpart.
+        MissingExtraError: dm_env is not installed.
+    """
+    return spec_from_space(_space_from_dm_env("spec_from_dm_env", source), batch_size, one_hot=one_hot)
+
+
+def dm_env_from_spec(spec: TensorSpec) -> Any:
+    """Describe the numpy values of a spec by specs of dm_env: the inverse of :func:`spec_from_dm_env`.
+
+    Several choices at once become a ``BoundedArray`` of integers, a ``OneOf`` a dict: dm_env has no words for them.
+
+    Args:
+        spec: of one world; take one of a batch first: ``spec[0]``.
+
+    Raises:
+        SpecError: as :func:`space_from_spec`.
+        MissingExtraError: dm_env is not installed.
+    """
+    return _dm_env_from_space(space_from_spec(spec), _dm_env_specs("dm_env_from_spec"))
+
+
+def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | TensorDict:
+    """Turn a value of a simulator into the tensor that ``spec_from_space(space, one_hot=one_hot)`` describes.
+
+    Choices are counted from 0. The parts of a ``OneOf`` that were not chosen are zero.
+
+    Args:
+        space: a gymnasium space or specs of dm_env, of one world.
+        value: numpy or Python, in this space: arrays, numbers, lists of such, dicts and tuples as the space has them.
+        one_hot: write choices as one-hot vectors instead of indices.
+
+    Returns:
+        The caller's own tensor or TensorDict.
+
+    Raises:
+        SpecError: the value is not in the space; the message names the part.
+    """
+    return _encode(_as_space("encode", space), value, one_hot, "value")
+
+
+def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool = False) -> Any:
+    """Turn a tensor into the value that a simulator with this space takes: the inverse of :func:`encode`.
+
+    Choices start where the space starts, dtypes are the space's, and a number that single precision put just beyond
+    a bound is put back onto it.
+
+    Args:
+        space: a gymnasium space or specs of dm_env, of one world.
+        tensor: what ``spec_from_space(space, one_hot=one_hot)`` describes, on any device.
+        one_hot: whether choices are written as one-hot vectors.
+
+    Returns:
+        A numpy array or number, a dict or a tuple; the caller's own.
+
+    Raises:
+        SpecError: the spec does not contain the tensor.
+    """
+    space = _as_space("decode", space)
+    if isinstance(tensor, (torch.Tensor, TensorDictBase)):
+        tensor = tensor.detach().cpu()
+    spec_from_space(space, one_hot=one_hot).assert_contains(tensor)
+    return _decode(space, tensor, one_hot)
+
+
+# Spaces and specs.
+
+
+def _parts(space: spaces.Dict | spaces.Tuple | spaces.OneOf) -> dict[str, spaces.Space]:
     if isinstance(space, spaces.Dict):
-        return Composite({key: spec_from_space(part, batch_size) for key, part in space.items()}, batch_size)
-    hint = "Wrap the simulator so that it presents one of these."
-    raise SpecError(explain("spec_from_space", expected="a Box, a Discrete or a Dict of such", got=space, hint=hint))
+        return dict(space.items())
+    parts = {str(at): part for at, part in enumerate(space.spaces)}
+    return {"index": spaces.Discrete(len(parts)), **parts} if isinstance(space, spaces.OneOf) else parts
 
 
-def _spec_from_box(space: spaces.Box, batch_size: Shape) -> TensorSpec:
+def _space_from_composite(spec: Composite) -> spaces.Space:
+    parts = {key: space_from_spec(part) for key, part in spec.items()}
+    index = parts.get("index")
+    numbered = [parts.get(str(at)) for at in range(len(parts) - (index is not None))]
+    if parts and None not in numbered:
+        if index is None:
+            return spaces.Tuple(numbered)
+        if numbered and index == spaces.Discrete(len(numbered)):
+            return spaces.OneOf(numbered)
+    return spaces.Dict(list(parts.items()))  # pairs keep their order, a dict would be sorted
+
+
+def _spec_from_box(space: spaces.Box, batch_size: tuple[int, ...]) -> TensorSpec:
     shape = (*batch_size, *space.shape)
-    if space.dtype == np.bool_:
-        return Categorical(2, shape, torch.bool)
     dtype = _DTYPES.get(space.dtype.name)
     if dtype is None:
         raise SpecError(explain("spec_from_space", expected=f"a dtype of {', '.join(_DTYPES)}", got=space))
+    if dtype == torch.bool:
+        return Categorical(2, shape, torch.bool)
     with np.errstate(over="ignore"):  # double precision bounds may be infinite in single precision
         low, high = (bound.astype(_numpy_dtype(dtype)) for bound in (space.low, space.high))
     if dtype.is_floating_point and np.isneginf(low).all() and np.isposinf(high).all():
@@ -66,4 +246,155 @@ def _spec_from_box(space: spaces.Box, batch_size: Shape) -> TensorSpec:
 
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype:
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    try:
+        return torch.empty(0, dtype=dtype).numpy().dtype
+    except TypeError as error:
+        raise SpecError(explain("space_from_spec", expected="a dtype that numpy has", got=dtype)) from error
+
+
+def _range(dtype: np.dtype) -> tuple[Any, Any]:
+    """Return the smallest and largest value of a dtype."""
+    if dtype.kind == "f":
+        return -np.inf, np.inf
+    return (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
+# Spaces and dm_env.
+
+
+def _dm_env_specs(who: str) -> Any:
+    return require("dm_env.specs", extra="dm_control", purpose=who)
+
+
+def _as_space(who: str, source: Any) -> spaces.Space:
+    if isinstance(source, spaces.Space):
+        return source
+    if isinstance(source, TensorSpec):
+        hint = "Where choices start, and what is a tuple, the spec does not know. space_from_spec() makes a space."
+        expected = "the space of the simulator"
+        raise SpecError(explain(who, expected=expected, got=f"a {type(source).__name__}", hint=hint))
+    return _space_from_dm_env(who, source)
+
+
+def _space_from_dm_env(who: str, source: Any) -> spaces.Space:
+    if isinstance(source, Mapping):
+        return spaces.Dict([(key, _space_from_dm_env(who, part)) for key, part in source.items()])
+    if isinstance(source, (list, tuple)):
+        return spaces.Tuple([_space_from_dm_env(who, part) for part in source])
+    specs = _dm_env_specs(who)
+    if isinstance(source, specs.DiscreteArray):
+        fits = source.num_values <= np.iinfo(source.dtype).max  # gymnasium writes the number itself in this dtype
+        return spaces.Discrete(source.num_values, dtype=source.dtype if fits else np.int64)
+    if not isinstance(source, specs.Array) or source.dtype.name not in _DTYPES:
+        expected = "an Array, BoundedArray or DiscreteArray of numbers, or a dict or list of such"
+        raise SpecError(explain(who, expected=expected, got=source))
+    bounds = _range(source.dtype)
+    if isinstance(source, specs.BoundedArray) and source.dtype.kind != "b":
+        bounds = source.minimum, source.maximum
+    low, high = (np.broadcast_to(bound, source.shape).astype(source.dtype) for bound in bounds)
+    return spaces.Box(low, high, source.shape, source.dtype)
+
+
+def _dm_env_from_space(space: spaces.Space, specs: Any) -> Any:
+    if isinstance(space, spaces.Tuple):
+        return [_dm_env_from_space(part, specs) for part in space.spaces]
+    if isinstance(space, (spaces.Dict, spaces.OneOf)):
+        return {key: _dm_env_from_space(part, specs) for key, part in _parts(space).items()}
+    if isinstance(space, spaces.Discrete):
+        return specs.DiscreteArray(int(space.n), space.dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        return specs.BoundedArray(space.shape, space.dtype, 0, space.nvec - 1)
+    if isinstance(space, spaces.MultiBinary):
+        return specs.BoundedArray(space.shape, space.dtype, 0, 1)
+    low, high = _range(space.dtype)
+    if (space.low == low).all() and (space.high == high).all():
+        return specs.Array(space.shape, space.dtype)
+    return specs.BoundedArray(space.shape, space.dtype, space.low, space.high)
+
+
+# Values.
+
+
+def _encode(space: spaces.Space, value: Any, one_hot: bool, name: str) -> torch.Tensor | TensorDict:
+    if isinstance(space, spaces.OneOf):
+        return _encode_one_of(space, value, one_hot, name)
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        kind = Mapping if isinstance(space, spaces.Dict) else (tuple, list)
+        parts = _parts(space)
+        _require(isinstance(value, kind) and len(value) == len(parts), name, space, value)
+        given = value if isinstance(value, Mapping) else dict(zip(parts, value, strict=True))
+        _require(given.keys() == parts.keys(), name, space, value)
+        return TensorDict({key: _encode(part, given[key], one_hot, f"{name}.{key}") for key, part in parts.items()}, [])
+    spec = spec_from_space(space, one_hot=one_hot)  # refuses what has no tensor
+    if isinstance(space, spaces.Box):
+        return torch.from_numpy(_array_in_box(space, value, name, _numpy_dtype(spec.dtype)))
+    numbers = _array(value, "iub", name, space)
+    low, nvec = _choices(space)
+    _require(((numbers >= low) & (numbers <= low + (nvec - 1))).all(), name, space, value)
+    index = torch.from_numpy(np.asarray(numbers.astype(np.int64) - low))
+    if isinstance(spec, MultiOneHot):
+        pairs = zip(index.flatten(), spec.nvec, strict=True)
+        return torch.cat([as_one_hot(part, n) for part, n in pairs]).to(spec.dtype)
+    return index.to(spec.dtype)
+
+
+def _encode_one_of(space: spaces.OneOf, value: Any, one_hot: bool, name: str) -> TensorDict:
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    _require(is_pair, name, space, value)
+    chosen, part = value
+    index = _encode(spaces.Discrete(len(space)), chosen, one_hot, f"{name}.index")
+    encoded = spec_from_space(space, one_hot=one_hot).zero().set("index", index)
+    key = str(int(chosen))
+    return encoded.set(key, _encode(space[int(chosen)], part, one_hot, f"{name}.{key}"))
+
+
+def _array_in_box(space: spaces.Box, value: Any, name: str, dtype: np.dtype) -> np.ndarray:
+    numbers = _array(value, {"f": "fiub", "b": "b"}.get(space.dtype.kind, "iu"), name, space)
+    with np.errstate(over="ignore"):
+        if (
+            space.dtype.kind == "f"
+        ):  # bounds have this precision; integers must not wrap around before they are compared
+            numbers = numbers.astype(space.dtype)
+        _require(((numbers >= space.low) & (numbers <= space.high)).all(), name, space, value)
+        return numbers.astype(dtype)
+
+
+def _choices(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[Any, Any]:
+    """Return where choices start, and how many there are; in int64, which does not wrap around."""
+    if isinstance(space, spaces.MultiBinary):
+        return np.int64(0), np.int64(2)
+    n = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    return np.asarray(space.start, np.int64), np.asarray(n, np.int64)
+
+
+def _array(value: Any, kinds: str, name: str, space: spaces.Space) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
+    _require(array.dtype.kind in kinds and array.shape == space.shape, name, space, value)
+    return array
+
+
+def _require(holds: bool | np.bool_, name: str, space: spaces.Space, value: Any) -> None:
+    if not holds:
+        large = isinstance(value, np.ndarray) and value.size > 16
+        got = f"{value.dtype} {list(value.shape)}, not all of it in the space" if large else repr(value)
+        raise SpecError(explain(name, expected=f"a value of {space}", got=got))
+
+
+def _decode(space: spaces.Space, tensor: torch.Tensor | TensorDictBase, one_hot: bool) -> Any:
+    if isinstance(space, spaces.OneOf):
+        chosen = int(_decode(spaces.Discrete(len(space)), tensor["index"], one_hot))
+        return np.int64(chosen), _decode(space[chosen], tensor[str(chosen)], one_hot)
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts = {key: _decode(part, tensor[key], one_hot) for key, part in _parts(space).items()}
+        return parts if isinstance(space, spaces.Dict) else tuple(parts.values())
+    if isinstance(space, spaces.Box):
+        numbers = tensor.numpy().astype(space.dtype)
+        return np.asarray(np.clip(numbers, space.low, space.high)) if space.dtype.kind == "f" else numbers
+    if one_hot and not isinstance(space, spaces.MultiBinary):
+        groups = _choices(space)[1].ravel().tolist()
+        tensor = torch.stack([part.argmax() for part in tensor.split(groups)]).reshape(space.shape)
+    numbers = np.asarray(tensor.numpy() + _choices(space)[0]).astype(space.dtype)
+    return numbers[()] if isinstance(space, spaces.Discrete) else numbers
