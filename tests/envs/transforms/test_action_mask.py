@@ -62,7 +62,7 @@ def specs(action_spec, mask_spec, *batch_size, named=None):
     size = torch.Size(batch_size)
     observations = Composite({"mask": mask_spec}, size)
     reward_spec = Unbounded((*size, 1))
-    return EnvSpecs(size, torch.device("cpu"), observations, action_spec, reward_spec, action_mask_key=named)
+    return EnvSpecs(size, action_spec.device, observations, action_spec, reward_spec, action_mask_key=named)
 
 
 def asked(action_spec, mask, action, *batch_size):
@@ -366,3 +366,27 @@ def test_an_env_that_cannot_be_projected_is_refused():
     for spec in (Bounded(0.0, 1.0, (2,)), MultiCategorical([2, 2], (2, 2)), Categorical(2, (2,), torch.bool)):
         with pytest.raises(SpecError, match="DiscreteActionProjection: expected actions below that are an index"):
             DiscreteActionProjection(5).attach(specs(spec, Binary((2, 2)), 2))
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_everything_lives_where_the_env_does(device):
+    spec, leaf = Categorical(3, (2,), device=device), Binary((2, 3), torch.bool, device)
+    mask = torch.tensor([[0, 1, 0], [0, 1, 1]], dtype=torch.bool, device=device)
+    check, project = ActionMask("mask"), DiscreteActionProjection(4)
+    check.attach(specs(spec, leaf, 2))
+    project.attach(specs(spec, leaf, 2, named="mask"))
+    root = TensorDict({"mask": mask}, [2])
+    check.reset(root, None)
+    project.reset(root, None)
+    assert project.observation_spec(Composite({"mask": leaf}, [2])).contains(root)
+    out = project(torch.tensor([3, 1], device=device))
+    assert out.tolist() == [1, 1] and out.device.type == device
+    check.inverse(TensorDict({"action": out}, [2]))
+    with pytest.raises(SpecError, match=r"row \[0\]"):
+        check.inverse(TensorDict({"action": torch.tensor([0, 1], device=device)}, [2]))

@@ -32,9 +32,15 @@ def echo(num_actions=1, low=-1.0, high=1.0, num_envs=None):
     return SerialEnv(lambda: ActionEchoSimulator(num_actions, low=low, high=high), num_envs)
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
 def attached(transform, action_spec, *batch_size):
     size = torch.Size(batch_size)
-    transform.attach(EnvSpecs(size, torch.device("cpu"), Composite({}, size), action_spec, Unbounded((*size, 1))))
+    transform.attach(EnvSpecs(size, action_spec.device, Composite({}, size), action_spec, Unbounded((*size, 1))))
     return transform
 
 
@@ -243,3 +249,14 @@ def test_actions_that_are_no_indices_are_refused():
         TransformedEnv(echo(), OneHotAction())
     with pytest.raises(SpecError, match="the same choices in every row"):
         attached(OneHotAction(), MultiCategorical([[2, 3], [3, 2]]), 2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_everything_lives_where_the_env_does(device):
+    cut = attached(ActionDiscretizer([2, 4], at="low"), Bounded(0.0, 4.0, (1, 2), device=device), 1)
+    out = cut(torch.tensor([[1, 3]], device=device))
+    assert out.tolist() == [[2, 3]] and out.device.type == cut.transform_spec(None).device.type == device
+    below = MultiCategorical([2, 3], (1, 2), device=device)
+    one_hot = attached(OneHotAction(), below, 1)
+    out = one_hot(torch.tensor([[0, 1, 0, 0, 1]], device=device))
+    assert out.tolist() == [[1, 2]] and out.device.type == one_hot.action_spec(below).device.type == device

@@ -8,7 +8,17 @@ from gymnasium import spaces
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
-from torchrl.envs.transforms import Compose, Exclude, Rename, Select, TransformedEnv
+from torchrl.envs.transforms import (
+    CatTensors,
+    Compose,
+    Exclude,
+    FiniteCheck,
+    Rename,
+    Select,
+    SignTransform,
+    TransformedEnv,
+    Unsqueeze,
+)
 from torchrl.errors import ConfigError, KeyMissing
 
 
@@ -163,8 +173,10 @@ def test_none_at_all_is_refused():
     for transform in (Select, Exclude, Rename):
         with pytest.raises(ConfigError, match=f"{transform.__name__}: expected .*at least one"):
             transform({} if transform is Rename else [])
-    for transform in (Select, Exclude):
-        with pytest.raises(ConfigError, match="Write a list, of one key too"):
-            transform("height")
+    for transform in (Select, Exclude, Unsqueeze, CatTensors, FiniteCheck, SignTransform):
+        with pytest.raises(
+            ConfigError, match=rf"{transform.__name__}: .*a list of keys, got 'height'. Write \['height'"
+        ):
+            transform(*([0] if transform is Unsqueeze else []), "height")
     with pytest.raises(ConfigError, match="{old key: new key}"):
         Rename(["height"])

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
+from cases.specs import leaves
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import Compose, Flatten, Permute, Squeeze, TransformedEnv, Unsqueeze
@@ -112,10 +115,47 @@ def test_a_batch_of_several_dimensions_is_never_touched():
         Squeeze(0).attach(specs(1, observation=Unbounded((1, 4))))
 
 
-def test_choices_stay_choices():
-    flatten = Flatten()
-    flatten.attach(specs(2, observation=Categorical(2, (2, 3, 4), torch.bool)))
-    assert flatten.transform_spec(Categorical(2, (2, 3, 4), torch.bool)) == Categorical(2, (2, 12), torch.bool)
+def test_choices_stay_choices_where_they_stay_whole():
+    flags, wide = Categorical(2, (2, 3, 4), torch.bool), OneHot(4, (2, 3, 4))
+    for transform, leaf, due in (
+        (Flatten(), flags, Categorical(2, (2, 12), torch.bool)),
+        (Flatten(), MultiCategorical([[2, 3], [4, 5]], (2, 2, 2)), MultiCategorical([2, 3, 4, 5], (2, 4))),
+        (Flatten(), wide, Binary((2, 12), torch.int64)),
+        (Unsqueeze(1), wide, OneHot(4, (2, 3, 1, 4))),
+        (Unsqueeze(-1), wide, Binary((2, 3, 4, 1), torch.int64)),
+        (Permute((1, 0)), wide, Binary((2, 4, 3), torch.int64)),
+    ):
+        transform.attach(specs(2, observation=leaf))
+        assert transform.transform_spec(leaf) == due
+
+
+@st.composite
+def leaves_and_transforms(draw):
+    """A leaf of any kind with batch dimensions, and a transform that fits its other dimensions."""
+    batch = draw(st.lists(st.integers(1, 3), max_size=2))
+    leaf = draw(leaves(batch))
+    num = leaf.ndim - len(batch)
+    dims = st.integers(-num, num - 1) if num else st.nothing()
+    made = [st.builds(Unsqueeze, st.integers(-num - 1, num))]
+    made.append(st.permutations(range(num)).flatmap(lambda order: st.just(Permute([dim - num for dim in order]))))
+    if num:
+        made.append(st.tuples(dims, dims).map(lambda ends: Flatten(*sorted(ends, key=lambda dim: dim % num))))
+    ones = [dim for dim in range(-num, num) if leaf.shape[len(batch) :][dim] == 1]
+    if ones:
+        made.append(st.sampled_from(ones).map(Squeeze))
+    return batch, leaf, draw(st.one_of(made))
+
+
+@given(leaves_and_transforms())
+@settings(max_examples=300, deadline=None)
+def test_the_spec_of_any_leaf_describes_its_values(drawn):
+    batch, leaf, transform = drawn
+    transform.attach(specs(*batch, observation=leaf))
+    value = leaf.rand()
+    moved = transform(value)
+    transform.transform_spec(leaf).assert_contains(moved)
+    assert moved.shape[: len(batch)] == value.shape[: len(batch)]
+    assert sorted(moved.flatten().tolist()) == sorted(value.flatten().tolist())
 
 
 @pytest.mark.parametrize(

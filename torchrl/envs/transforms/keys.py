@@ -16,6 +16,7 @@ from torchrl.envs.transforms.leaves import (
     as_path,
     is_below,
     leaves_at,
+    listed,
     require_free,
     topmost_emptied,
     without,
@@ -169,7 +170,6 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
 
 
 def _checked_keys(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
-    if isinstance(keys, str) or not keys:
-        hint = "Write a list, of one key too." if keys else ""
-        raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys), hint=hint))
-    return tuple(keys)
+    if not keys:
+        raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys)))
+    return listed(who, keys)

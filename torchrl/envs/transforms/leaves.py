@@ -15,6 +15,17 @@ from torchrl.unchecked import put
 Key = str | tuple[str, ...]
 
 
+def listed(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
+    """Return a list of keys, or refuse a single string, whose letters would be taken for keys.
+
+    Raises:
+        ConfigError: saying what to write.
+    """
+    if isinstance(keys, str):
+        raise ConfigError(explain(who, expected="a list of keys", got=repr(keys), hint=f"Write [{keys!r}]."))
+    return tuple(keys)
+
+
 def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
     """Return ``keys`` in their plain form, or refuse one that is no observation.
 

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, mapped_spec, require_leaves, require_numbers, set_leaf
+from torchrl.envs.transforms.leaves import Key, listed, mapped_spec, require_leaves, require_numbers, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
 
 
@@ -23,11 +23,14 @@ class ObservationTransform(Transform):
 
     Args:
         in_keys: which observations, each a key or a tuple of keys.
+
+    Raises:
+        ConfigError: ``in_keys`` is a single string.
     """
 
     def __init__(self, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__()
-        self.in_keys = tuple(in_keys)
+        self.in_keys = listed(type(self).__name__, in_keys)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the new value of an observation, ``[*B, ...]``, once per step; ``value`` is not ours to write to."""
