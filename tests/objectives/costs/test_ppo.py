@@ -3,61 +3,49 @@ import math
 
 import pytest
 import torch
-from tensordict import TensorDict
-from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives import ClipPPOLoss, KLPenaltyPPOLoss, PPOLoss
+
+LOG_2 = math.log(2.0)
+APPROX_KL = (0.0 + (0.5 - math.log(1.5)) + (-0.5 + LOG_2) + 0.0) / 4
+COMMON = {
+    "loss_critic": 0.5 * (0.0 + 1.0 + 4.0 + 1.0) / 4,
+    "loss_entropy": -0.25 * 1.5 * LOG_2,
+    "entropy": 1.5 * LOG_2,
+    "approx_kl": APPROX_KL,
+}
 
 
-class Constant(nn.Module):
-    """Return the same row for every observation."""
-
-    def __init__(self, *row):
-        super().__init__()
-        self.row = nn.Parameter(torch.tensor(row))
-
-    def forward(self, observation):
-        return self.row.expand(*observation.shape[:-1], -1)
-
-
-@pytest.fixture
-def by_hand(make_actor, make_critic):
-    """π = (½, ¼, ¼), V = 1; four rows with ratios 1, 1.5, 0.5, 1 and advantages 2, 2, -2, -4."""
-    actor = make_actor(Constant(math.log(2.0), 0.0, 0.0))
-    critic = make_critic(Constant(1.0))
-    ratio = torch.tensor([1.0, 1.5, 0.5, 1.0])
-    action = torch.tensor([0, 1, 2, 0])
-    probability = torch.tensor([0.5, 0.25, 0.25])[action]
-    batch = TensorDict(
-        {
-            "observation": torch.zeros(4, 4),
-            "action": action,
-            "action_log_prob": (probability / ratio).log(),
-            "advantage": torch.tensor([2.0, 2.0, -2.0, -4.0]).unsqueeze(-1),
-            "value_target": torch.tensor([1.0, 2.0, 3.0, 0.0]).unsqueeze(-1),
-            "state_value": torch.tensor([1.0, 0.0, 0.0, 1.0]).unsqueeze(-1),
-        },
-        batch_size=[4],
-    )
-    return actor, critic, batch
-
-
-def test_values_by_hand(by_hand):
-    actor, critic, batch = by_hand
-    terms = ClipPPOLoss(actor, critic, entropy_coef=0.1, normalize_advantage=False)(batch)
-    expected = {
-        # -min(ρ A, clip A): -2, clipped -2.4, clipped 0.8·2 = 1.6, 4
-        "loss_objective": (-2.0 - 2.4 + 1.6 + 4.0) / 4,
-        "loss_critic": 0.5 * (0.0 + 1.0 + 4.0 + 1.0) / 4,
-        "loss_entropy": -0.1 * 1.5 * math.log(2.0),
-        "entropy": 1.5 * math.log(2.0),
-        "approx_kl": (0.0 + (0.5 - math.log(1.5)) + (-0.5 + math.log(2.0)) + 0.0) / 4,
-        "clip_fraction": 0.5,
-    }
+def exactly(terms, expected):
     assert set(terms.keys()) == set(expected)
     for key, value in expected.items():
-        assert terms[key].item() == pytest.approx(value, rel=1e-5, abs=1e-6), key
+        assert terms[key].dtype == torch.float64, key
+        assert terms[key].item() == pytest.approx(value, rel=1e-12, abs=1e-15), key
+
+
+def test_clipped_values_by_hand(by_hand):
+    actor, critic, batch = by_hand
+    loss = ClipPPOLoss(actor, critic, clip_epsilon=0.25, entropy_coef=0.25, normalize_advantage=False)
+    # -min(ρ A, clip A): -2, clipped -2.5, clipped 0.75·2 = 1.5, 4
+    objective = (-2.0 - 2.5 + 1.5 + 4.0) / 4
+    exactly(loss(batch), COMMON | {"loss_objective": objective, "clip_fraction": 0.5})
+
+
+def test_plain_values_by_hand(by_hand):
+    actor, critic, batch = by_hand
+    loss = PPOLoss(actor, critic, entropy_coef=0.25, normalize_advantage=False)
+    batch["advantage"][3] = -5.0
+    # -ρ A: -2, -3, 1, 5; the ratios 1, 1.5, 0.5 and 1 sum up to 4, their squares to 4.5
+    exactly(loss(batch), COMMON | {"loss_objective": (-2.0 - 3.0 + 1.0 + 5.0) / 4, "ess": 16 / (4 * 4.5)})
+
+
+def test_plain_gradient_by_hand(by_hand):
+    """d(-ρ A)/d logits = -ρ A (e_a - π): Σ ρ A e_a = (-2, 3, -1) and Σ ρ A = 0."""
+    actor, critic, batch = by_hand
+    PPOLoss(actor, critic, normalize_advantage=False)(batch)["loss_objective"].backward()
+    expected = torch.tensor([2.0, -3.0, 1.0], dtype=torch.float64) / 4
+    torch.testing.assert_close(actor.module.row.grad, expected)
 
 
 def test_advantage_is_standardised_over_the_batch(by_hand):
@@ -68,14 +56,14 @@ def test_advantage_is_standardised_over_the_batch(by_hand):
     assert ClipPPOLoss(actor, critic)(batch)["loss_objective"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradient_by_hand(by_hand):
+def test_clipped_gradient_by_hand(by_hand):
     """d(-ρ A)/d log π = -ρ A on rows 0 and 3 (ρ = 1), 0 on the clipped ones; d log π(0)/d logits = (½, -¼, -¼)."""
     actor, critic, batch = by_hand
     terms = ClipPPOLoss(actor, critic, normalize_advantage=False)(batch)
     terms["loss_objective"].backward()
-    torch.testing.assert_close(actor.network.row.grad, (-2.0 + 4.0) / 4 * torch.tensor([0.5, -0.25, -0.25]))
+    torch.testing.assert_close(actor.module.row.grad, (-2.0 + 4.0) / 4 * torch.tensor([0.5, -0.25, -0.25]).double())
     terms["loss_critic"].backward()
-    torch.testing.assert_close(critic.network.row.grad, 0.5 * 2 * torch.tensor([0.0 - 1.0 - 2.0 + 1.0]) / 4)
+    torch.testing.assert_close(critic.module.row.grad, 0.5 * 2 * torch.tensor([0.0 - 1.0 - 2.0 + 1.0]).double() / 4)
 
 
 def test_value_clip_by_hand(by_hand):
@@ -92,7 +80,7 @@ def test_schedules(by_hand):
     terms = loss(batch)
     assert terms["loss_objective"].item() == pytest.approx((-2.0 - 3.0 + 1.0 + 4.0) / 4, abs=1e-6)
     assert terms["clip_fraction"].item() == 0.0
-    assert terms["loss_entropy"].item() == pytest.approx(-1.5 * math.log(2.0))
+    assert terms["loss_entropy"].item() == pytest.approx(-1.5 * LOG_2)
     assert terms["loss_critic"].item() == pytest.approx(2.0 * 6.0 / 4)
 
 
@@ -119,21 +107,27 @@ def test_nothing_is_broadcast(by_hand, key):
     actor, critic, batch = by_hand
     wrong = batch[key].unsqueeze(-1) if key == "action_log_prob" else batch[key].squeeze(-1)
     loss = ClipPPOLoss(actor, critic, value_clip=0.2)
-    with pytest.raises(SpecError, match="of one shape"):
+    with pytest.raises(SpecError, match="of one shape|as log-probs"):
         loss(batch.set(key, wrong))
 
 
 def test_mistakes_at_construction(by_hand, make_actor):
     actor, critic, _ = by_hand
-    with pytest.raises(ConfigError, match="distribution, got StandInCritic.*ProbabilisticActor"):
+    with pytest.raises(ConfigError, match="distribution, got ValueOperator.*ProbabilisticActor"):
         ClipPPOLoss(critic, critic)
-    with pytest.raises(ConfigError, match="log_prob_key"):
+    with pytest.raises(ConfigError, match="ClipPPOLoss.*log_prob_key"):
         ClipPPOLoss(make_actor(log_prob_key=None), critic)
+    with pytest.raises(ConfigError, match="PPOLoss.*log_prob_key"):
+        PPOLoss(make_actor(log_prob_key=None), critic)
     with pytest.raises(ConfigError, match="smooth_l1.*'huber'"):
         ClipPPOLoss(actor, critic, critic_distance="huber")
 
 
 def test_defaults():
-    """The constants that recipes read from the signature."""
-    default = {name: parameter.default for name, parameter in inspect.signature(ClipPPOLoss).parameters.items()}
-    assert (default["clip_epsilon"], default["entropy_coef"], default["critic_coef"]) == (0.2, 0.0, 0.5)
+    """The constants that recipes read from the signatures; the three losses agree on what they share."""
+    signatures = [inspect.signature(loss).parameters for loss in (PPOLoss, ClipPPOLoss, KLPenaltyPPOLoss)]
+    plain, clipped, penalty = ({name: x.default for name, x in parameters.items()} for parameters in signatures)
+    assert (clipped["clip_epsilon"], clipped["entropy_coef"], clipped["critic_coef"]) == (0.2, 0.0, 0.5)
+    assert (penalty["kl_target"], penalty["kl_coef"]) == (0.01, 1.0)
+    assert (penalty["increment"], penalty["decrement"]) == (2.0, 0.5)
+    assert plain.items() <= clipped.items() and plain.items() <= penalty.items()

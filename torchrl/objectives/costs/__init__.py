@@ -1,6 +1,22 @@
 """Losses: modules that turn a batch into a TensorDict of scalars, of which ``loss_*`` are summed and differentiated."""
 
+from torchrl.objectives.costs.a2c import A2CLoss
 from torchrl.objectives.costs.base import Coefficient, Loss, total_loss
-from torchrl.objectives.costs.ppo import ClipPPOLoss
+from torchrl.objectives.costs.behaviour_cloning import BehaviourCloningLoss
+from torchrl.objectives.costs.kl_penalty import KLPenaltyPPOLoss
+from torchrl.objectives.costs.policy_gradient import PolicyGradientLoss
+from torchrl.objectives.costs.ppo import ClipPPOLoss, PPOLoss
+from torchrl.objectives.costs.reinforce import ReinforceLoss
 
-__all__ = ["ClipPPOLoss", "Coefficient", "Loss", "total_loss"]
+__all__ = [
+    "A2CLoss",
+    "BehaviourCloningLoss",
+    "ClipPPOLoss",
+    "Coefficient",
+    "KLPenaltyPPOLoss",
+    "Loss",
+    "PPOLoss",
+    "PolicyGradientLoss",
+    "ReinforceLoss",
+    "total_loss",
+]

@@ -63,7 +63,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the scalars, ``[]`` each, from valid rows, which come in a container that may be written to."""
+        """Compute the scalars from valid rows, which come in a container that may be written to."""
 
     def forward(self, batch: TensorDictBase) -> TensorDict:
         """Compute all terms on the valid rows of the batch.
@@ -97,7 +97,7 @@ class Loss(nn.Module, ABC):
         rows = new_tensordict({}, size)
         for key in self.in_keys:
             value = read(batch, key, who=who)
-            if value.requires_grad:
+            if value.requires_grad or not isinstance(value, Tensor):  # a nested action: a container of our own
                 value = value.detach()
             if mask is not None:
                 value = value[mask]
@@ -116,8 +116,15 @@ def total_loss(losses: TensorDictBase) -> Tensor:
 
     Returns:
         ``[]``.
+
+    Raises:
+        SpecError: they are not scalars.
     """
-    return reduce(add, [value for key, value in losses.items() if key.startswith("loss_")])
+    total = reduce(add, [value for key, value in losses.items() if key.startswith("loss_")])
+    if total.ndim:
+        hint = 'With reduction="none" every row has its own: weigh and add them yourself.'
+        raise SpecError(explain("total_loss", expected="scalars", got=f"shape {list(total.shape)}", hint=hint))
+    return total
 
 
 def _require_initialised(who: str, module: nn.Module) -> None:

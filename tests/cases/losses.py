@@ -1,0 +1,133 @@
+"""Losses and kinds of action to be held against the laws: actors of real parts, and batches that a policy left behind.
+
+Every actor reads ``"observation"`` ``[*B, 4]``. Another of its kind, with other weights, acted in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from torchrl.modules import Actor, Categorical, Normal, ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.objectives import (
+    A2CLoss,
+    BehaviourCloningLoss,
+    ClipPPOLoss,
+    KLPenaltyPPOLoss,
+    Loss,
+    PPOLoss,
+    ReinforceLoss,
+)
+
+OBSERVATION = ("observation",)
+
+
+class Constant(nn.Module):
+    """Return the same row for every observation, in float64."""
+
+    def __init__(self, *row: float) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.tensor(row, dtype=torch.float64))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Return ``[*B, len(row)]``."""
+        return self.row.expand(*observation.shape[:-1], -1)
+
+
+class Net(nn.Module):
+    """A body of 5 features and one linear layer per output.
+
+    Args:
+        body: 4 observations to 5 features; None makes one.
+        sizes: of the outputs.
+        positive: the indices of those outputs that are scales.
+    """
+
+    def __init__(self, body: nn.Module | None, sizes: Sequence[int], positive: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.Tanh()) if body is None else body
+        self.heads = nn.ModuleList(nn.Linear(5, size) for size in sizes)
+        self.positive = positive
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = [head(self.body(observation)) for head in self.heads]
+        return tuple(x.exp() * 0.5 if i in self.positive else x for i, x in enumerate(outputs))
+
+
+class Kind(NamedTuple):
+    """A kind of action: the family and its network."""
+
+    family: Callable | None
+    sizes: tuple[int, ...]
+    positive: tuple[int, ...] = ()
+    mask_sizes: int | None = None
+
+    def make_actor(
+        self, body: nn.Module | None = None, *, in_keys: Iterable = OBSERVATION, **options
+    ) -> ProbabilisticActor | Actor:
+        """Make an actor with weights from torch's global generator."""
+        net = Net(body, self.sizes, self.positive)
+        if self.family is None:
+            return Actor(net, in_keys=in_keys)
+        return ProbabilisticActor(net, self.family, in_keys=in_keys, **options)
+
+
+KINDS = {
+    "discrete": Kind(Categorical, (3,)),
+    "normal": Kind(Normal, (2, 2), (1,)),
+    "tanh": Kind(TanhNormal.within(-2.0, 2.0), (2, 2), (1,)),
+}
+DETERMINISTIC = Kind(None, (2,))
+
+
+def make_critic(body: nn.Module | None = None, *, in_keys: Iterable = OBSERVATION) -> ValueOperator:
+    """Make a critic with weights from torch's global generator."""
+    return ValueOperator(Net(body, (1,)), in_keys=in_keys)
+
+
+def make_rows(kind: Kind, *shape: int, seed: int = 0) -> TensorDict:
+    """Make a batch in which an actor of this kind acted, as an estimator left it."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *tail: torch.randn(*shape, *tail, generator=generator)  # noqa: E731
+    batch = TensorDict({"observation": normal(4)}, batch_size=shape)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed + 1)
+        kind.make_actor()(batch)
+    for key in ("state_value", "advantage", "value_target"):
+        batch[key] = normal(1)
+    return batch
+
+
+def actor_alone(loss: Callable[..., Loss], **options) -> Callable[..., Loss]:
+    """Build a loss that takes no critic, for callers that offer one."""
+    return lambda actor, critic: loss(actor, **options)
+
+
+LOSSES = {
+    "reinforce": actor_alone(ReinforceLoss),
+    "reinforce, baseline": partial(ReinforceLoss, entropy_coef=0.01, normalize_advantage=True),
+    "a2c": A2CLoss,
+    "a2c, all options": partial(
+        A2CLoss, entropy_coef=0.1, normalize_advantage=True, critic_distance="smooth_l1", num_entropy_samples=3
+    ),
+    "ppo": PPOLoss,
+    "ppo, sum": partial(PPOLoss, entropy_coef=0.01, reduction="sum"),
+    "clip_ppo": ClipPPOLoss,
+    "clip_ppo, all options": partial(
+        ClipPPOLoss, clip_epsilon=0.1, entropy_coef=0.01, value_clip=0.2, critic_distance="smooth_l1"
+    ),
+    "clip_ppo, raw advantage": partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1"),
+    "kl_ppo": KLPenaltyPPOLoss,
+    "kl_ppo, sampled": partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0),
+    "cloning": actor_alone(BehaviourCloningLoss),
+    "cloning, entropy": actor_alone(BehaviourCloningLoss, entropy_coef=0.1),
+}
+DETERMINISTIC_LOSSES = {
+    "cloning, l2": actor_alone(BehaviourCloningLoss),
+    "cloning, smooth_l1": actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"),
+}

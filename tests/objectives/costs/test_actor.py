@@ -1,0 +1,34 @@
+import pytest
+import torch
+from torch import nn
+
+from cases.losses import KINDS
+from torchrl.modules import Actor, Categorical, Operator, ProbabilisticActor, Sequence
+from torchrl.objectives.costs.actor import entropy_from_samples, head_of
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_entropy_from_samples_has_the_value_and_the_gradient_of_the_formula(kind, num_samples):
+    torch.manual_seed(0)
+    actor = kind.make_actor(nn.Linear(4, 5))
+    observation = torch.randn(1, 4)
+    outputs = [x.detach().requires_grad_() for x in actor.module(observation)]
+    exact = actor.distribution(*outputs).entropy().mean()
+    expected = torch.autograd.grad(exact, outputs, materialize_grads=True)
+    rows = 200_000 // num_samples
+    distribution = actor.distribution(*(x.expand(rows, -1) for x in outputs))
+    generator = torch.Generator().manual_seed(0)
+    estimate = entropy_from_samples(distribution, num_samples, generator=generator)
+    assert estimate.shape == (rows,)
+    torch.testing.assert_close(estimate.mean(), exact, rtol=0.01, atol=0.01)
+    got = torch.autograd.grad(estimate.mean(), outputs)
+    torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
+
+
+def test_the_head_is_what_chooses_the_action():
+    head = ProbabilisticActor(nn.Linear(5, 3), Categorical, in_keys=["hidden"])
+    trunk = Operator(nn.Linear(4, 5), in_keys=["observation"], out_keys=["hidden"])
+    assert head_of(Sequence(trunk, Sequence(trunk, head))) is head
+    assert head_of(head) is head
+    assert isinstance(head_of(Sequence(trunk, Actor(nn.Linear(5, 2), in_keys=["hidden"]))), Actor)

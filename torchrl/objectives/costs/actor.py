@@ -1,0 +1,146 @@
+"""What losses that train a policy share: its distribution, entropy, and the reduction over rows. No algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from tensordict import NestedKey
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.errors import ConfigError, explain
+from torchrl.functional.costs import DISTANCES, sampled_entropy
+from torchrl.modules import Distribution, Sequence
+from torchrl.objectives.costs.base import Coefficient, Loss
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _without_column(x: Tensor) -> Tensor:
+    return x.squeeze(-1)
+
+
+# What becomes of a term with one number per row, [*B], and of one that is [*B, 1].
+REDUCTIONS = {"mean": (torch.mean, torch.mean), "sum": (torch.sum, torch.sum), "none": (_as_it_is, _without_column)}
+
+
+class ActorLoss(Loss):
+    """A loss that trains a policy.
+
+    Args:
+        actor: ``build(tensordict)`` returns a distribution with ``log_prob`` and ``entropy``, ``[*B]`` each;
+            ``action_key`` says where the action is.
+        in_keys: what the loss reads.
+        trained: the networks that it trains.
+        entropy_coef: weight of the entropy bonus.
+        num_entropy_samples: estimate the entropy from that many actions drawn anew; None uses the family's formula.
+        reduction: over the rows of each ``loss_*``: ``"mean"``, ``"sum"``, or ``"none"``, which keeps the rows.
+        generator: source of what the loss draws; None uses torch's global one.
+
+    Raises:
+        ConfigError: an unknown reduction.
+    """
+
+    entropy_coef = Coefficient()
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        *,
+        in_keys: Iterable[NestedKey],
+        trained: Iterable[nn.Module],
+        entropy_coef: float,
+        num_entropy_samples: int | None,
+        reduction: str,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__(in_keys=in_keys, trained=trained)
+        who = type(self).__name__
+        if reduction not in REDUCTIONS:
+            raise ConfigError(explain(who, expected=f"a reduction out of {list(REDUCTIONS)}", got=repr(reduction)))
+        self.actor = actor
+        self.entropy_coef = entropy_coef
+        self.num_entropy_samples = num_entropy_samples
+        self.reduction = reduction
+        self.generator = generator
+        self._reduce, self._reduce_column = REDUCTIONS[reduction]
+
+    def entropy_terms(self, distribution: Distribution) -> dict[str, Tensor]:
+        """Compute ``loss_entropy``, and for the log ``entropy``, the mean in nats."""
+        if self.num_entropy_samples is None:
+            entropy = distribution.entropy()
+        else:
+            entropy = entropy_from_samples(distribution, self.num_entropy_samples, generator=self.generator)
+        reduced = self._reduce(entropy)
+        mean = reduced if self.reduction == "mean" else entropy.mean()
+        return {"loss_entropy": reduced * -self._entropy_coef, "entropy": mean.detach()}
+
+
+def entropy_from_samples(
+    distribution: Distribution, num_samples: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Estimate the entropy of each row from actions drawn anew; value and gradient are unbiased.
+
+    The gradient goes through the actions where the family can, by ``rsample_and_log_prob``; elsewhere it is the
+    score-function estimate of :func:`torchrl.functional.sampled_entropy`, which is noisier.
+
+    Args:
+        distribution: of any family that can sample.
+        num_samples: actions per row.
+        generator: source of the actions; None uses torch's global one.
+
+    Returns:
+        ``[*B]``, in nats.
+    """
+    draw = getattr(distribution, "rsample_and_log_prob", None)
+    if draw is not None:
+        return -torch.stack([draw(generator)[1] for _ in range(num_samples)]).mean(0)
+    actions = [distribution.sample(generator) for _ in range(num_samples)]
+    return sampled_entropy(torch.stack([distribution.log_prob(action) for action in actions]))
+
+
+def head_of(actor: nn.Module) -> nn.Module:
+    """Return the operator that chooses the action: the last of a :class:`Sequence`, or the actor itself."""
+    while isinstance(actor, Sequence):
+        actor = actor[-1]
+    return actor
+
+
+def require_distribution(who: str, actor: nn.Module) -> None:
+    """Refuse an actor without a distribution."""
+    head = head_of(actor)
+    if not hasattr(head, "build"):
+        hint = "Wrap the network in ProbabilisticActor."
+        raise ConfigError(explain(who, expected="an actor with a distribution", got=type(head).__name__, hint=hint))
+
+
+def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str, num_samples: int | None) -> None:
+    """Refuse, before the first batch does, a family that lacks a formula where nobody asked for an estimate.
+
+    Args:
+        who: the loss.
+        actor: has a distribution.
+        what: the method of the distribution, ``"entropy"`` or ``"kl"``.
+        name: the option that asks for an estimate.
+        num_samples: its value.
+    """
+    if num_samples is not None:
+        if num_samples < 1:
+            raise ConfigError(explain(f"{who}({name}=...)", expected="at least 1, or None", got=num_samples))
+        return
+    distribution = getattr(head_of(actor), "distribution", None)
+    family = getattr(distribution, "func", distribution)
+    if getattr(family, what, None) is getattr(Distribution, what):
+        hint = f"Estimate it: {name}=16."
+        raise ConfigError(
+            explain(who, expected=f"a family with a formula for `{what}`", got=family.__name__, hint=hint)
+        )
+
+
+def require_distance(who: str, name: str, distance: str) -> None:
+    """Refuse an unknown distance."""
+    if distance not in DISTANCES:
+        raise ConfigError(explain(who, expected=f"{name} out of {list(DISTANCES)}", got=repr(distance)))

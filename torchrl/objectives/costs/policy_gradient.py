@@ -1,0 +1,168 @@
+"""The frame of losses with a policy, its advantage and perhaps a critic. The objective itself is a subclass's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from tensordict import NestedKey, TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.errors import SpecError, explain
+from torchrl.functional.costs import standardize, value_loss
+from torchrl.modules import Distribution, Sequence
+from torchrl.objectives.costs.actor import (
+    ActorLoss,
+    require_distance,
+    require_distribution,
+    require_formula_or_samples,
+)
+from torchrl.objectives.costs.base import Coefficient
+from torchrl.unchecked import shallow
+
+
+class PolicyGradientLoss(ActorLoss):
+    """``L = L_π + c_1 · d(V, target) - c_2 · H[π]``, reduced over the valid rows; a subclass writes :meth:`objective`.
+
+    Reads what actor and critic read, the action, ``advantage`` and, with a critic, ``value_target``, ``[*B, 1]`` each.
+    Returns ``loss_objective``, ``loss_entropy`` and, with a critic, ``loss_critic``; to be logged: ``entropy`` (nats)
+    and what the objective adds.
+
+    Trains the actor and the critic. A trunk that both share is trained by both; where they are two
+    :class:`~torchrl.modules.Sequence` that begin with the same modules, as those of ``ActorValueOperator`` do, it is
+    computed once.
+
+    Args:
+        actor: a :class:`~torchrl.modules.ProbabilisticActor`, or a sequence that ends with one: ``build(tensordict)``
+            returns a distribution with ``log_prob`` and ``entropy``, ``[*B]`` each; ``action_key`` and ``log_prob_key``
+            say what it writes.
+        critic: reads a state, writes its value ``[*B, 1]`` under its first out key; None for a policy alone.
+        entropy_coef: c_2. May be scheduled.
+        critic_coef: c_1. May be scheduled.
+        normalize_advantage: shift and scale the advantage of each batch to mean 0 and deviation 1 over the valid rows.
+        value_clip: how far the value may move from ``state_value`` ``[*B, 1]``, which is then read, before it gains
+            nothing; None for no limit.
+        critic_distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        num_entropy_samples: estimate the entropy from that many actions drawn anew, with an unbiased gradient; None
+            uses the family's formula.
+        reduction: over the rows, of each ``loss_*``: ``"mean"``, ``"sum"``, or ``"none"``, which leaves a number per
+            row, ``[*B]``, or ``[n]`` where a mask leaves n rows. What is logged is a mean in any case.
+        generator: source of what the loss draws; None uses torch's global one, the only one that ``torch.compile``
+            takes (torch 2.13).
+
+    Raises:
+        ConfigError: a lazy layer is not initialised, an option is unknown, the actor has no distribution, or its family
+            has no formula for the entropy and ``num_entropy_samples`` is None.
+    """
+
+    critic_coef = Coefficient()
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase | None,
+        *,
+        entropy_coef: float = 0.0,
+        critic_coef: float = 0.5,
+        normalize_advantage: bool = False,
+        value_clip: float | None = None,
+        critic_distance: str = "l2",
+        num_entropy_samples: int | None = None,
+        reduction: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        who = type(self).__name__
+        require_distribution(who, actor)
+        require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
+        require_distance(who, "critic_distance", critic_distance)
+        keys = [*actor.in_keys, actor.action_key, "advantage", *self.keys_of(actor)]
+        if critic is not None:
+            keys += [*critic.in_keys, "value_target"]
+            if value_clip is not None:
+                keys.append("state_value")
+        super().__init__(
+            actor,
+            in_keys=keys,
+            trained=[actor] if critic is None else [actor, critic],
+            entropy_coef=entropy_coef,
+            num_entropy_samples=num_entropy_samples,
+            reduction=reduction,
+            generator=generator,
+        )
+        self.critic = critic
+        self.critic_coef = critic_coef
+        self.normalize_advantage = normalize_advantage
+        self.value_clip = value_clip
+        self.critic_distance = critic_distance
+        self._trunk, self._heads = _split(actor, critic)  # tuples: references only, registered once as actor and critic
+
+    def keys_of(self, actor: TensorDictModuleBase) -> list[NestedKey]:
+        """Name what :meth:`objective` reads of what the actor wrote, besides the action; called before anything is set.
+
+        Raises:
+            ConfigError: the actor does not write it.
+        """
+        return []
+
+    @abstractmethod
+    def objective(
+        self, rows: TensorDict, distribution: Distribution, log_prob: Tensor, advantage: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute L_π of each row, ``[*B]``, and scalars without gradient to be logged beside it.
+
+        Args:
+            rows: the valid rows as the batch holds them, ``in_keys`` and nothing else.
+            distribution: π(·|s) in training.
+            log_prob: log π(a|s) of the actions in ``rows``, ``[*B]``.
+            advantage: normalised if that was asked for, ``[*B]``.
+        """
+
+    def terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute the losses and what is logged beside them."""
+        inputs = shallow(rows)  # the networks' own container: what they write cannot hide what the batch holds
+        for module in self._trunk:
+            module(inputs)
+        actor, critic = self._heads
+        distribution = actor.build(inputs)
+        log_prob = distribution.log_prob(rows.get(self.actor.action_key))
+        objective, logged = self.objective(rows, distribution, log_prob, self._advantage(rows, log_prob))
+        terms = {"loss_objective": self._reduce(objective)}
+        if critic is not None:
+            terms["loss_critic"] = self._reduce_column(self._critic_error(critic, inputs, rows)) * self._critic_coef
+        return terms | self.entropy_terms(distribution) | logged
+
+    def _advantage(self, rows: TensorDict, log_prob: Tensor) -> Tensor:
+        """Return the advantage in the shape of log-probs, ``[*B]``."""
+        advantage = rows.get("advantage")
+        if advantage.shape[:-1] != log_prob.shape or advantage.shape[-1] != 1:
+            expected = f"advantage of shape {[*log_prob.shape, 1]}, as log-probs are {list(log_prob.shape)}"
+            hint = "Add or remove the trailing dimension; nothing is broadcast."
+            raise SpecError(explain(type(self).__name__, expected=expected, got=list(advantage.shape), hint=hint))
+        if self.normalize_advantage:
+            advantage = standardize(advantage)
+        return advantage.squeeze(-1)
+
+    def _critic_error(self, critic: TensorDictModuleBase, inputs: TensorDict, rows: TensorDict) -> Tensor:
+        """Compute d(V, target) of each row, ``[*B, 1]``."""
+        value = critic(inputs).get(self.critic.out_keys[0])
+        old_value = None if self.value_clip is None else rows.get("state_value")
+        target = rows.get("value_target")
+        return value_loss(value, target, old_value=old_value, clip=self.value_clip, distance=self.critic_distance)
+
+
+def _split(actor: nn.Module, critic: nn.Module | None) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """Return the modules that actor and critic both begin with, and what is left of the two."""
+    if not (isinstance(actor, Sequence) and isinstance(critic, Sequence)):
+        return (), (actor, critic)
+    shared = 0
+    while shared < min(len(actor), len(critic)) - 1 and actor[shared] is critic[shared]:
+        shared += 1
+    return tuple(actor)[:shared], tuple(_rest(sequence, shared) for sequence in (actor, critic))
+
+
+def _rest(sequence: Sequence, start: int) -> nn.Module:
+    parts = tuple(sequence)[start:]
+    if start == 0:
+        return sequence
+    return parts[0] if len(parts) == 1 else Sequence(*parts)
