@@ -2,7 +2,7 @@
 
 import torch
 
-from cases.transform_worlds import NamedMenu, camera, drift, menu, walker
+from cases.transform_worlds import NamedMenu, camera, drift, menu, menus, walker
 from torchrl.envs.transforms import (
     ActionDiscretizer,
     ActionMask,
@@ -78,6 +78,7 @@ CASES = {
     "OneHotAction": (camera, OneHotAction),
     "OneHotAction in floats": (camera, lambda: OneHotAction(dtype=torch.float32)),
     "ActionMask": (menu, lambda: ActionMask(LEGAL)),
+    "ActionMask of several choices": (menus, lambda: ActionMask(LEGAL)),
     "ActionMask named below": (NamedMenu, lambda: ActionMask(LEGAL)),
     "DiscreteActionProjection": (camera, lambda: DiscreteActionProjection(7)),
     "DiscreteActionProjection of none": (camera, lambda: DiscreteActionProjection(3)),
@@ -92,6 +93,10 @@ CASES = {
             OneHotAction(),
             Select(["legal"]),
         ),
+    ),
+    "Compose of masks of several choices": (
+        menus,
+        lambda: Compose(ActionMask(LEGAL), OneHotAction(dtype=torch.bool), Rename({"info": "deep"})),
     ),
     "Compose of choices": (
         walker,
