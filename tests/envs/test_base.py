@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from tensordict import TensorDict
 from torch import nn
 
 from fakes import CountingSimulator
 from torchrl.data.specs import Categorical, Composite, Unbounded
 from torchrl.envs import Compose, Env, SerialEnv, TransformedEnv, check_env
+from torchrl.envs.transforms import Transform
 from torchrl.errors import ConfigError, EnvError
 
 
@@ -123,3 +125,74 @@ def test_an_env_may_be_a_module():
 def test_worlds_that_cannot_draw_say_so():
     with pytest.raises(EnvError, match="Learned: expected worlds that can draw themselves"):
         Learned().render()
+
+
+def test_a_reset_of_some_rows_keeps_what_a_policy_carries_where_the_root_is_given():
+    env = SerialEnv(lambda: CountingSimulator(9), 2)
+    root = env.reset().set("action", torch.zeros(2, dtype=torch.int64))
+    _, root = env.step_and_reset(root.set(("next", "memory"), torch.tensor([5.0, 6.0])))
+    mask = torch.tensor([True, False])
+    assert "memory" not in env.reset(mask).keys()
+    _, root = env.step_and_reset(root.set("action", torch.zeros(2, dtype=torch.int64)))
+    after = env.reset(mask, root=root.set("memory", torch.tensor([5.0, 6.0])))
+    assert after["memory"].tolist() == [0, 6] and after["observation"].tolist() == [[0], [2]]
+    assert env.reset(root=after)["memory"].tolist() == [0, 0]
+
+
+class Masked(CountingSimulator):
+    """Some of the choices are legal, others from step to step."""
+
+    def __init__(self, action_space, length=4):
+        super().__init__(length, action_space=action_space)
+        num = action_space.n if isinstance(action_space, spaces.Discrete) else int(action_space.nvec.sum())
+        self.observation_space = spaces.Dict(count=self.observation_space, legal=spaces.Box(0, 1, (num,), np.bool_))
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None or self.episode < 0:
+            self.random = np.random.default_rng(seed)
+        return super().reset(seed=seed, options=options)
+
+    def _observation(self):
+        (num,) = self.observation_space["legal"].shape
+        legal = self.random.random(num) < 0.4
+        sizes = [num] if isinstance(self.action_space, spaces.Discrete) else self.action_space.nvec
+        start = 0
+        for size in sizes:
+            legal[start + self.random.integers(size)] = True
+            start += size
+        return {"count": np.full((1,), self.num_steps, np.float32), "legal": legal}
+
+
+class MaskedEnv(SerialEnv):
+    action_mask_key = "legal"
+
+
+def test_random_acting_takes_legal_choices_only():
+    env = MaskedEnv(lambda: Masked(spaces.Discrete(6)), 5)
+    env.set_seed(0)
+    batch = env.rollout(200)
+    assert bool(batch["legal"].gather(-1, batch["action"].unsqueeze(-1)).all())
+    assert not bool(batch["legal"].all()) and batch["action"].unique().tolist() == [0, 1, 2, 3, 4, 5]
+    check_env(env, num_steps=20)
+
+
+def test_random_acting_takes_legal_choices_of_several_at_once():
+    env = MaskedEnv(lambda: Masked(spaces.MultiDiscrete([2, 3])), 5)
+    env.set_seed(0)
+    batch = env.rollout(100)
+    for entry, (start, end) in enumerate([(0, 2), (2, 5)]):
+        assert bool(batch["legal"][..., start:end].gather(-1, batch["action"][..., entry : entry + 1]).all())
+
+
+def test_a_transformed_env_knows_the_mask_and_where_it_went():
+    class Moved(Transform):
+        def action_mask_key(self, key):
+            return ("moved", key)
+
+    below = MaskedEnv(lambda: Masked(spaces.Discrete(6)), 2)
+    assert TransformedEnv(below, Transform()).action_mask_key == "legal"
+    assert TransformedEnv(below, Compose(Moved(), Transform())).action_mask_key == ("moved", "legal")
+    env = TransformedEnv(TransformedEnv(below, Transform()), Transform())
+    env.set_seed(0)
+    batch = env.rollout(50)
+    assert bool(batch["legal"].gather(-1, batch["action"].unsqueeze(-1)).all())

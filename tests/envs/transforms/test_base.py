@@ -206,3 +206,93 @@ def test_what_is_no_env_or_no_transform_is_refused():
     with pytest.raises(ConfigError, match="belongs to an environment or a chain"):
         transform = Transform()
         TransformedEnv(counting(), Compose(transform, transform))
+
+
+def test_a_seed_set_below_a_transform_counts():
+    below = counting()
+    env = TransformedEnv(TransformedEnv(below, Transform()), Add(0))
+    bare = counting()
+    for each, seeded in ((env, below), (bare, bare)):
+        each.reset()
+        each.reset()
+        seeded.set_seed(4)  # the count of episodes starts over with it
+    assert column(env.rollout(4, act), ("next", "reward")) == column(bare.rollout(4, act), ("next", "reward"))
+    assert column(env.rollout(1, act), ("next", "reward")) == [2]  # it was used once
+    env.env.set_seed(5)
+    env.set_seed(4)  # the last one counts, wherever it was set
+    bare.set_seed(4)
+    assert torch.equal(env.rollout(9)["action"], bare.rollout(9)["action"])
+
+
+class Seeds(Transform):
+    """Keeps the seeds it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def set_seed(self, seed):
+        self.seeds.append(seed)
+
+
+def test_transforms_are_seeded_with_a_reset_of_all_rows_that_has_a_seed():
+    first, second = Seeds(), Seeds()
+    env = TransformedEnv(counting(2), Compose(first, Compose(second)))
+    env.reset()
+    assert first.seeds == []
+    env.reset(seed=3)
+    env.reset(torch.tensor([True, False]), seed=3)
+    env.reset(seed=[None, 3])
+    assert len(first.seeds) == 1
+    env.set_seed(3)
+    env.reset()
+    env.reset(seed=4)
+    assert first.seeds[0] == first.seeds[1] != first.seeds[2]
+    assert len({*first.seeds, *second.seeds}) == 4  # each of a chain has its own
+
+
+def test_transforms_around_each_other_have_seeds_of_their_own():
+    transforms = [Seeds() for _ in range(3)]
+    env = counting(2)
+    for transform in transforms:
+        env = TransformedEnv(env, transform)
+    env.reset(seed=3)
+    assert len({transform.seeds[0] for transform in transforms}) == 3
+
+
+class EndEven(Transform):
+    """Ends an episode at every even step, as a time limit does."""
+
+    ends_episodes = True
+
+    def step(self, next_, root):
+        is_even = next_["observation"] % 2 == 0
+        next_["truncated"] = next_["truncated"] | is_even
+        next_["done"] = next_["done"] | is_even
+
+
+def test_a_transform_may_end_episodes():
+    for env in (
+        TransformedEnv(counting(length=9), EndEven()),
+        TransformedEnv(counting(length=9), Compose(Transform(), Compose(EndEven()))),
+        TransformedEnv(TransformedEnv(counting(length=9), EndEven()), Transform()),
+    ):
+        batch = env.rollout(5, act)
+        assert column(batch, "observation") == [0, 1, 0, 1, 0]
+        assert column(batch, ("next", "observation")) == [1, 2, 1, 2, 1]
+        assert column(batch, ("next", "done")) == [False, True, False, True, False]
+        assert column(batch, "is_init") == [True, False, True, False, True]
+
+
+def test_a_chain_ends_episodes_if_one_of_it_does():
+    assert Compose(Transform(), EndEven()).ends_episodes
+    assert not Compose(Transform()).ends_episodes
+
+
+def test_what_a_policy_carries_starts_over_where_a_transform_ends_an_episode():
+    env = TransformedEnv(counting(2, length=9), EndEven())
+    root = env.reset()
+    for due in ([1, 1], [0, 0], [1, 1]):
+        memory = root.get("memory", torch.zeros(2)) + 1
+        _, root = env.step_and_reset(act(root).set(("next", "memory"), memory))
+        assert root["memory"].tolist() == due

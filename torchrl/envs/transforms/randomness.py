@@ -12,7 +12,7 @@ class RandomTransform(Transform):
     """A transform with a stream of random numbers of its own, ``self.generator``, on the environment's device.
 
     ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a run that
-    was saved goes on with the same numbers.
+    was saved goes on with the same numbers: for a mask that is false everywhere, ``reset`` draws nothing.
     """
 
     def __init__(self) -> None:
