@@ -182,7 +182,7 @@ def sampled_entropy(log_prob: Tensor) -> Tensor:
 def effective_sample_size(log_ratio: Tensor) -> Tensor:
     """Measure how many equally weighted rows these are worth, as a share of them: ``(Σ ρ)² / (N Σ ρ²)``.
 
-    Kish, "Survey Sampling" (1965), section 8.2. 1 where all weights are equal, 1/N where one outweighs all others.
+    Kish, "Survey Sampling" (1965). 1 where all weights are equal, 1/N where one outweighs all others.
 
     Args:
         log_ratio: log ρ = log π(a|s) - log π_old(a|s) at the actions taken, ``[N]``.

@@ -84,7 +84,7 @@ class TestAdaption:
         loss = KLPenaltyPPOLoss(actor, critic, kl_coef=8.0, kl_target=1.0, increment=3.0, decrement=0.25)
         loss.adapt_(torch.tensor(2.0))
         assert loss.kl_coef == 24.0
-        loss.adapt_(torch.tensor(0.5))
+        loss.adapt_(0.5)
         assert loss.kl_coef == 6.0
 
     def test_what_was_returned_does_not_change_with_it(self, by_hand):

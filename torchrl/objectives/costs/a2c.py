@@ -25,7 +25,7 @@ class A2CLoss(PolicyGradientLoss):
     Args:
         actor: as for :class:`PolicyGradientLoss`, like all but the next three.
         critic: reads a state, writes its value ``[*B, 1]`` under its first out key.
-        entropy_coef: c_2; 0.01 as in section 8 of the paper, where continuous actions had 1e-4. May be scheduled.
+        entropy_coef: c_2; 0.01 as the paper has it for Atari, while continuous actions had 1e-4. May be scheduled.
         critic_coef: c_1; 0.5, which makes of ``"l2"`` half the squared error. May be scheduled.
         normalize_advantage: shift and scale the advantage of each batch to mean 0 and deviation 1; not in the paper.
         critic_distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.

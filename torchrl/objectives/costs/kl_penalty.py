@@ -37,8 +37,9 @@ class KLPenaltyPPOLoss(PPOLoss):
     Args:
         actor: as for :class:`PPOLoss`; its family has a ``kl``, or ``num_kl_samples`` is set.
         critic: as for :class:`PPOLoss`.
-        kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is one of the paper's three.
-        kl_coef: the first β, 1 as in table 1 of the paper ("initial β is not important").
+        kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is the best of the three in
+            table 1 of the paper.
+        kl_coef: the first β, 1 as in table 1.
         increment: factor on β where the divergence exceeds the target by half.
         decrement: factor on β where it is less than two thirds of the target.
         num_kl_samples: estimate the divergence from that many actions of the policy that acted, drawn anew; None uses
@@ -140,16 +141,15 @@ class KLPenaltyPPOLoss(PPOLoss):
         return self._kl(self._acted(rows), self.actor.build(rows)).mean()
 
     @torch.no_grad()
-    def adapt_(self, kl: Tensor) -> None:
+    def adapt_(self, kl: Tensor | float) -> None:
         """Change β for the next update: up where the last one went too far, down where it hardly moved.
 
         Args:
-            kl: the divergence that the last update brought about, in nats, ``[]``.
+            kl: the divergence that the last update brought about, in nats, ``[]`` or a number.
         """
-        new = adapted_kl_coef(
-            self._kl_coef, kl, target=self.kl_target, increment=self.increment, decrement=self.decrement
-        )
-        self._kl_coef.copy_(new)
+        kl = torch.as_tensor(kl, dtype=self._kl_coef.dtype, device=self._kl_coef.device)
+        factors = {"increment": self.increment, "decrement": self.decrement}
+        self._kl_coef.copy_(adapted_kl_coef(self._kl_coef, kl, target=self.kl_target, **factors))
 
     def reset_(self) -> None:
         """Put β back to where it began."""
