@@ -1,4 +1,4 @@
-"""gSDE by hand and by sampling: the scale is that of the noise, the density a normal's, the gradient where it may go."""
+"""gSDE by hand and by sampling: the scale is that of the noise, the density a normal's, gradients go where they may."""
 
 import copy
 import functools

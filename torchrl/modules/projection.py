@@ -34,8 +34,8 @@ class Projected(PolicyWrapper):
 
     Args:
         module: the policy.
-        spec: of the entry, either of one row, such as ``env.action_spec[0]``, for batches of any shape, or with all
-            batch dimensions, for batches of that shape only. It moves with ``.to(device)``.
+        spec: of the entry: of one row, such as ``env.action_spec[0]``, for any batch dimensions in front of it, or
+            ``env.action_spec``, for acting in that environment. It moves with ``.to(device)``.
         key: the entry, one that ``module`` writes.
 
     Raises:
@@ -62,7 +62,7 @@ class Projected(PolicyWrapper):
         return tensordict
 
     def _expanded(self, shape: torch.Size) -> TensorSpec:
-        """Return the spec of one row for a batch; where it cannot be, the spec says in ``project`` what is wrong."""
+        """Return the spec with the batch dimensions of ``shape``; one that does not fit complains in ``project``."""
         num_rows = len(shape) - self.spec.ndim
         return self.spec.expand(shape) if num_rows > 0 and shape[num_rows:] == self.spec.shape else self.spec
 
