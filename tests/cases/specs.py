@@ -12,7 +12,6 @@ from torchrl.data.specs import (
     MultiCategorical,
     MultiOneHot,
     OneHot,
-    TensorSpec,
     Unbounded,
 )
 
@@ -112,12 +111,6 @@ def composites(draw, batch, depth=2):
 SPECS = {**LEAVES, Composite: composites}
 
 
-@st.composite
-def specs(draw, kinds=SPECS) -> TensorSpec:
-    """A spec of any of ``kinds``."""
-    return draw(st.one_of([make(draw(SIZES)) for make in kinds.values()]))
-
-
 def squeezed(value):
     """Remove all dimensions of size 1; a TensorDict's own ``squeeze()`` stumbles over the last of its leaves'."""
     if isinstance(value, TensorDict):
@@ -127,7 +120,7 @@ def squeezed(value):
     return value.squeeze()
 
 
-# Each takes hypothesis' draw and a shape; it returns a function for specs and values alike.
+# By name, the method's first. Each takes a draw and a shape, and returns a function for specs and values alike.
 SHAPE_OPS = {
     "expand": lambda draw, shape: lambda x: x.expand(2, *shape),
     "expand to a Size": lambda draw, shape: lambda x: x.expand(torch.Size([3, 1, *shape])),
@@ -144,7 +137,7 @@ SHAPE_OPS = {
 }
 # Those that need a dimension to work on.
 DIMENSION_OPS = {
-    "squeeze one": lambda draw, shape: (lambda at: lambda x: x.squeeze(at))(draw(_dims(len(shape)))),
+    "squeeze a dimension": lambda draw, shape: (lambda at: lambda x: x.squeeze(at))(draw(_dims(len(shape)))),
     "unbind": lambda draw, shape: _unbind(draw, shape),
     "[i]": lambda draw, shape: (lambda i: lambda x: x[i])(draw(_rows(shape))),
     "[i:]": lambda draw, shape: (lambda i: lambda x: x[i:])(draw(_rows(shape))),
@@ -155,6 +148,7 @@ DIMENSION_OPS = {
     "[indices, ..., None]": lambda draw, shape: (lambda rows: lambda x: x[rows, ..., None])(draw(_picked(shape))),
     "[mask]": lambda draw, shape: (lambda mask: lambda x: x[mask])(draw(_mask(shape[0]))),
 }
+OPS = SHAPE_OPS | DIMENSION_OPS
 
 
 def _dims(num):
@@ -183,15 +177,6 @@ def _unbind(draw, shape):
     at = draw(_dims(len(shape)))
     place = draw(st.integers(0, shape[at] - 1))
     return lambda x: x.unbind(at)[place]
-
-
-@st.composite
-def specs_and_ops(draw):
-    """A spec, the name of an operation, and the operation for specs and values alike."""
-    spec = draw(specs())
-    names = [*SHAPE_OPS, *DIMENSION_OPS] if spec.ndim else list(SHAPE_OPS)
-    name = draw(st.sampled_from(names))
-    return spec, name, (SHAPE_OPS | DIMENSION_OPS)[name](draw, spec.shape)
 
 
 @st.composite
