@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 
@@ -69,6 +70,43 @@ class CountingSimulator(Simulator):
 
     def _observation(self) -> Any:
         return np.full(self.observation_space.shape, self.num_steps, np.float32)
+
+
+class CountingEnv(CountingSimulator, gymnasium.Env):
+    """A counting simulator as a gymnasium environment, with several forms of observation.
+
+    Args:
+        length: see :class:`CountingSimulator`.
+        ending: see there.
+        form: ``"box"``; ``"dict"``, where the index lies under ``("deep", "index")`` beside the episode's number under
+            ``"episode"``; or ``"tuple"`` of the two.
+        start: the episode's number is a ``Discrete`` that starts here.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(
+        self, length: int | Sequence[int] = 5, *, ending: str | Sequence[str] = "terminated", form: str = "box",
+        start: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(length, ending=ending)
+        index, episode = spaces.Box(0, np.inf, (1,), np.float64), spaces.Discrete(100, start=start)
+        self.form, self.start = form, start
+        self.observation_space = {
+            "box": index,
+            "dict": spaces.Dict({"deep": spaces.Dict({"index": index}), "episode": episode}),
+            "tuple": spaces.Tuple([index, episode]),
+        }[form]
+        self.action_space = spaces.Discrete(2)
+
+    def render(self) -> np.ndarray:
+        return np.full((2, 3, 3), self.num_steps, np.uint8)
+
+    def _observation(self) -> Any:
+        index, episode = np.full(1, self.num_steps, np.float64), self.episode + self.start
+        if self.form == "dict":
+            return {"deep": {"index": index}, "episode": episode}
+        return (index, episode) if self.form == "tuple" else index
 
 
 class ActionEchoSimulator(Simulator):

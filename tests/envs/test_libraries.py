@@ -4,9 +4,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from torchrl.data.specs import Bounded, Categorical, Composite
-from torchrl.envs import DMControlEnv, GymEnv
+from fakes import CountingEnv
+from torchrl.data.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
+from torchrl.envs import Compose, DMControlEnv, GymEnv, SerialEnv, ToyEnv, TransformedEnv, check_env
 from torchrl.errors import ConfigError, EnvError
 
 
@@ -86,6 +88,141 @@ def test_noops_delay_the_start():
 def test_unknown_names_name_the_nearest():
     with pytest.raises(EnvError, match="CartPole-v1"):
         GymEnv("CartPol-v1")
+
+
+class TestInfo:
+    """HalfCheetah leaves its own position out of the observation and tells it in ``info``."""
+
+    keys = {"x_position": spaces.Box(-np.inf, np.inf, ()), "x_velocity": spaces.Box(-np.inf, np.inf, (), np.float64)}
+
+    @pytest.fixture(autouse=True)
+    def _needs_mujoco(self):
+        pytest.importorskip("mujoco")
+
+    def test_entries_of_info_are_observed(self):
+        env = GymEnv("HalfCheetah-v5", num_envs=2, info_keys=self.keys, info_defaults={"x_velocity": 0.0})
+        assert env.observation_spec["x_position"] == Unbounded([2]) == env.observation_spec["x_velocity"]
+        batch = steps(env, 5, 0)
+        assert batch["x_velocity"][:, 0].tolist() == [0, 0]
+        moved = batch["next", "x_position"] - batch["x_position"]
+        assert torch.allclose(moved, 0.05 * batch["next", "x_velocity"], atol=1e-5)
+        plain = steps(GymEnv("HalfCheetah-v5", num_envs=2), 5, 0)
+        assert torch.equal(batch["next", "observation"], plain["next", "observation"])
+
+    def test_a_missing_entry_is_an_error(self):
+        env = GymEnv("HalfCheetah-v5", info_keys=self.keys)
+        with pytest.raises(EnvError, match="'x_velocity'.*info_defaults"):
+            env.reset()
+
+    def test_defaults_need_keys(self):
+        with pytest.raises(ConfigError, match="info_keys with info_defaults"):
+            GymEnv("CartPole-v1", info_defaults={"x": 0.0})
+
+    def test_a_mask_of_legal_actions_can_be_observed(self):
+        mask = spaces.Box(0, 1, (6,), np.bool_)
+        env = GymEnv("Taxi-v4", num_envs=3, info_keys={"action_mask": mask}, max_episode_steps=20)
+        env.action_mask_key = "action_mask"
+        env.set_seed(0)
+        batch = env.rollout(100)
+        assert batch["action_mask"].dtype is torch.bool and not batch["action_mask"].all()
+        assert batch["action_mask"].gather(-1, batch["action"].unsqueeze(-1)).all()
+        check_env(env, num_steps=40)
+
+
+class TestPixels:
+    @pytest.fixture(autouse=True)
+    def _needs_pygame(self):
+        pytest.importorskip("pygame")  # gymnasium draws classic control with it
+
+    @pytest.mark.parametrize("num_envs", [None, 2])
+    def test_pictures_are_observed_and_drawn_on_request(self, num_envs):
+        env = GymEnv("CartPole-v1", num_envs=num_envs, from_pixels=True)
+        shape = (*env.batch_size, 400, 600, 3)
+        assert list(env.observation_spec.keys()) == ["pixels"]
+        assert env.observation_spec["pixels"] == Bounded(0, 255, shape, torch.uint8)
+        first = root = env.reset(seed=0)
+        assert torch.equal(env.render(), first["pixels"])
+        for _ in range(6):
+            transition, root = env.step_and_reset(root.set("action", torch.ones(env.batch_size, dtype=torch.int64)))
+        assert torch.equal(env.render(), transition["next", "pixels"])
+        assert not torch.equal(first["pixels"], transition["next", "pixels"])
+
+    def test_beside_the_observation_they_change_nothing(self):
+        both = GymEnv("CartPole-v1", from_pixels=True, pixels_only=False, pixels_key="camera", frame_skip=2)
+        plain = GymEnv("CartPole-v1", frame_skip=2)
+        first, second = steps(both, 12, 4), steps(plain, 12, 4)
+        assert torch.equal(first["next", "observation"], second["next", "observation"])
+        assert first["next", "camera"].shape == (12, 400, 600, 3)
+
+    def test_the_contract_is_kept(self):
+        check_env(GymEnv("CartPole-v1", from_pixels=True, pixels_only=False, max_episode_steps=3), num_steps=8)
+
+    def test_an_env_that_was_made_to_return_pictures_can_be_given(self):
+        env = GymEnv(gymnasium.make("Pendulum-v1", render_mode="rgb_array"), from_pixels=True)
+        assert env.reset()["pixels"].shape == (500, 500, 3)
+        with pytest.raises(EnvError, match="rgb_array"), pytest.warns(UserWarning, match="render mode"):
+            GymEnv(gymnasium.make("Pendulum-v1"), from_pixels=True)
+
+    def test_another_render_mode_is_refused(self):
+        with pytest.raises(ConfigError, match='render_mode "rgb_array" with from_pixels=True, got .human'):
+            GymEnv("CartPole-v1", from_pixels=True, env_kwargs={"render_mode": "human"})
+
+    def test_a_transformed_env_is_drawn_too(self):
+        env = TransformedEnv(GymEnv("CartPole-v1", env_kwargs={"render_mode": "rgb_array"}), Compose())
+        env.reset()
+        assert env.render().shape == (400, 600, 3)
+
+    def test_pictures_of_different_sizes_are_refused(self):
+        class Wide(CountingEnv):
+            def render(self):
+                return np.zeros((2, 4, 3), np.uint8)
+
+        with pytest.raises(EnvError, match=r"uint8 \[2, 3, 3\], of every world, got uint8 \[2, 4, 3\] in slot 1"):
+            SerialEnv([CountingEnv, Wide]).render()
+
+
+def test_a_simulator_is_closed_if_a_wrapper_fails():
+    closed = []
+
+    class Closing(CountingEnv):
+        def close(self):
+            closed.append(self)
+
+    env = Closing(form="dict")
+    with pytest.raises(ConfigError, match="names other than"):
+        GymEnv(env, info_keys={"episode": spaces.Discrete(2)})
+    assert closed == [env]
+
+
+class TestToys:
+    @pytest.mark.parametrize("num_envs", [None, 3])
+    def test_matching_is_several_choices_at_once(self, num_envs):
+        env = ToyEnv("Matching", num_envs=num_envs)
+        assert env.action_spec == MultiCategorical([3, 4, 2], (*env.batch_size, 3))
+        assert env.observation_spec["observation"].shape == (*env.batch_size, 9)
+        check_env(env, num_steps=40)
+
+    def test_random_play_returns_the_mean_that_can_be_computed(self):
+        env = ToyEnv("Matching", num_envs=50)
+        env.set_seed(0)
+        batch = env.rollout(160)
+        returns = batch["next", "episode_return"][batch["next", "truncated"]]
+        assert len(returns) == 500 and not batch["next", "terminated"].any()
+        deviation = (16 * (2 / 9 + 3 / 16 + 1 / 4)) ** 0.5 / 3
+        assert abs(returns.mean().item() - 16 * (1 / 3 + 1 / 4 + 1 / 2) / 3) < 4 * deviation / 500**0.5
+
+    def test_reading_the_targets_returns_all(self):
+        env = ToyEnv("Matching", num_envs=2, toy_kwargs={"nvec": [2, 5], "num_steps": 7})
+
+        def policy(root):
+            groups = root["observation"].split([2, 5], dim=-1)
+            return root.set("action", torch.stack([group.argmax(-1) for group in groups], dim=-1))
+
+        assert env.rollout(7, policy)["next", "episode_return"][:, -1].tolist() == [[7], [7]]
+
+    def test_unknown_names_name_the_nearest(self):
+        with pytest.raises(EnvError, match='ToyEnv: expected one of Matching, got .matching.. Did you mean "Matching"'):
+            ToyEnv("matching")
 
 
 class TestDMControl:

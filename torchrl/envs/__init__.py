@@ -9,6 +9,7 @@ _HOMES = {
     "Env": "base",
     "check_env": "checks",
     "SerialEnv": "vector.serial",
+    "GymVectorEnv": "vector.gym_vector",
     "TorchEnv": "torch_env",
     "GymEnv": "libraries",
     "DMControlEnv": "libraries",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
+
+from gymnasium import Space
+from gymnasium.vector import VectorEnv
 
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.observing import InfoKeys, Pixels
 from torchrl.envs.simulators.toys import TOYS
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.envs.vector.serial import SerialEnv
@@ -23,6 +29,18 @@ class GymEnv(SerialEnv):
         max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
         max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
         env_kwargs: keyword arguments for ``gymnasium.make``.
+        info_keys: entries of ``info`` to be observed, each with its space, for example
+            ``{"x_position": Box(-inf, inf, ())}``.
+        info_defaults: what is observed where such an entry is missing; without, a missing entry is an error.
+        from_pixels: whether pictures are observed, uint8 ``[*B, H, W, 3]``; an environment that is given must have been
+            made with ``render_mode="rgb_array"``.
+        pixels_only: whether pictures replace the other observations.
+        pixels_key: the pictures' name.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+        EnvError: no such id, or the environment cannot be presented.
+        MissingExtraError: a package that the environment needs is not installed.
     """
 
     def __init__(
@@ -34,15 +52,30 @@ class GymEnv(SerialEnv):
         max_episode_steps: int | None = None,
         max_noops: int = 0,
         env_kwargs: dict | None = None,
+        info_keys: Mapping[str, Space] | None = None,
+        info_defaults: Mapping[str, Any] | None = None,
+        from_pixels: bool = False,
+        pixels_only: bool = True,
+        pixels_key: str = "pixels",
     ) -> None:
         if not isinstance(name_or_env, str):
-            _require_one("GymEnv", num_envs)
-        make = partial(GymSimulator, name_or_env, env_kwargs)
-        super().__init__(partial(_wrapped, make, frame_skip, max_episode_steps, max_noops), num_envs)
+            _require_one("GymEnv", name_or_env, num_envs)
+        elif from_pixels:
+            env_kwargs = _with_pictures(env_kwargs)
+        wrappers = _driving(frame_skip, max_noops)
+        if from_pixels:
+            wrappers.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+        if info_keys:
+            wrappers.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
+        elif info_defaults:
+            raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
+        if max_episode_steps is not None:
+            wrappers.append(partial(TimeLimit, max_steps=max_episode_steps))
+        super().__init__(partial(_wrapped, partial(GymSimulator, name_or_env, env_kwargs), wrappers), num_envs)
 
 
 class DMControlEnv(SerialEnv):
-    """DeepMind control suite tasks on state observations, as one batch.
+    """DeepMind control suite tasks as one batch, on state observations, pictures or both.
 
     Each observation keeps its own key; ``TransformedEnv(env, CatTensors())`` joins them under ``observation``.
     A discount of 0 ends an episode as terminated, the suite's time limit as truncated.
@@ -54,6 +87,16 @@ class DMControlEnv(SerialEnv):
         frame_skip: simulator steps per agent step; rewards are summed.
         max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
+        from_pixels: whether pictures are observed, uint8 ``[*B, H, W, 3]``. Drawing takes OpenGL: on a machine without
+            a display set the environment variable ``MUJOCO_GL=egl`` before Python starts.
+        pixels_only: whether pictures replace the other observations.
+        pixels_key: the pictures' name.
+        render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+        EnvError: no such domain or task, or nothing to draw with.
+        MissingExtraError: dm_control is not installed.
     """
 
     def __init__(
@@ -65,11 +108,20 @@ class DMControlEnv(SerialEnv):
         frame_skip: int = 1,
         max_episode_steps: int | None = None,
         task_kwargs: dict | None = None,
+        from_pixels: bool = False,
+        pixels_only: bool = True,
+        pixels_key: str = "pixels",
+        render_kwargs: dict | None = None,
     ) -> None:
         if not isinstance(domain_or_env, str):
-            _require_one("DMControlEnv", num_envs)
-        make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs)
-        super().__init__(partial(_wrapped, make, frame_skip, max_episode_steps, 0), num_envs)
+            _require_one("DMControlEnv", domain_or_env, num_envs)
+        make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
+        wrappers = _driving(frame_skip, 0)
+        if from_pixels:
+            wrappers.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+        if max_episode_steps is not None:
+            wrappers.append(partial(TimeLimit, max_steps=max_episode_steps))
+        super().__init__(partial(_wrapped, make, wrappers), num_envs)
 
 
 class ToyEnv(SerialEnv):
@@ -92,18 +144,42 @@ class ToyEnv(SerialEnv):
         super().__init__(partial(TOYS[name], **(toy_kwargs or {})), num_envs)
 
 
-def _wrapped(make: partial, frame_skip: int, max_episode_steps: int | None, max_noops: int) -> Simulator:
-    simulator = make()
+Wrap = Callable[[Simulator], Simulator]
+
+
+def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:
+    wrappers: list[Wrap] = []
     if frame_skip != 1:
-        simulator = FrameSkip(simulator, frame_skip)
+        wrappers.append(partial(FrameSkip, num_frames=frame_skip))
     if max_noops:
-        simulator = NoopReset(simulator, max_noops)
-    if max_episode_steps is not None:
-        simulator = TimeLimit(simulator, max_episode_steps)
+        wrappers.append(partial(NoopReset, max_noops=max_noops))
+    return wrappers
+
+
+def _wrapped(make: Callable[[], Simulator], wrappers: Sequence[Wrap]) -> Simulator:
+    """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
+    simulator = make()
+    try:
+        for wrap in wrappers:
+            simulator = wrap(simulator)
+    except BaseException:
+        simulator.close()
+        raise
     return simulator
 
 
-def _require_one(who: str, num_envs: int | None) -> None:
+def _with_pictures(env_kwargs: dict | None) -> dict:
+    mode = (env_kwargs or {}).get("render_mode", "rgb_array")
+    if mode != "rgb_array":
+        expected = 'render_mode "rgb_array" with from_pixels=True'
+        raise ConfigError(explain("GymEnv", expected=expected, got=repr(mode), hint="Leave it out of env_kwargs."))
+    return {**(env_kwargs or {}), "render_mode": mode}
+
+
+def _require_one(who: str, env: object, num_envs: int | None) -> None:
+    if isinstance(env, VectorEnv):
+        hint = "Write GymVectorEnv(vector_env): it has its own num_envs."
+        raise ConfigError(explain(who, expected="an id or one environment", got=f"{env} with many", hint=hint))
     if num_envs is not None:
         hint = "Copies of your own come from a factory: SerialEnv(make_simulator, num_envs)."
         raise ConfigError(

@@ -1,5 +1,6 @@
 """dm_control tasks as simulators: named leaves, endings, seeds, and states that continue bit for bit."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,93 @@ def test_the_state_of_another_task_is_refused():
         DMControlSimulator("humanoid", "walk").set_state(state)
     with pytest.raises(EnvError, match="this MuJoCo model"):
         DMControlSimulator("cartpole", "three_poles").set_state(DMControlSimulator("cartpole", "balance").get_state())
+
+
+class FakePhysics:
+    """Draws what it is told to."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def render(self, height=2, width=3):
+        if self.error is not None:
+            raise self.error
+        return np.zeros((height, width, 3), np.uint8)
+
+
+def drawing(error=None, **render_kwargs):
+    env = Scripted()
+    env.physics = FakePhysics(error)
+    return DMControlSimulator(env, render_kwargs=render_kwargs)
+
+
+def test_pictures_come_from_the_physics():
+    assert drawing().render().shape == (2, 3, 3)
+    assert drawing(height=5, width=4).render().shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("No OpenGL rendering backend is available."), ImportError("no EGL")])
+def test_drawing_without_opengl_says_what_to_set(error):
+    with pytest.raises(EnvError, match=f"{error}.*MUJOCO_GL=egl"):
+        drawing(error).render()
+
+
+def test_arguments_that_the_physics_refuses_keep_its_message():
+    with pytest.raises(TypeError, match="heigth"):
+        drawing(heigth=3).render()
+    with pytest.raises(ValueError, match="no such camera"):
+        drawing(ValueError("no such camera")).render()
+
+
+def test_an_environment_without_physics_cannot_be_drawn():
+    with pytest.raises(EnvError, match="an environment with physics, got Scripted"):
+        DMControlSimulator(Scripted()).render()
+
+
+def run_with_opengl(script, backend="egl"):
+    """Run a script in a process of its own: MuJoCo aborts the process if it is asked again after it found no OpenGL."""
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    return subprocess.run(command, cwd=root, env=environment, timeout=100, capture_output=True, text=True)
+
+
+def test_a_task_of_the_suite_is_drawn():
+    probe = "from dm_control import suite; suite.load('cartpole', 'swingup').physics.render(height=8, width=8)"
+    if run_with_opengl(probe).returncode:
+        pytest.skip("MuJoCo finds no EGL on this machine")
+    script = """
+import numpy as np
+from torchrl.envs.simulators import DMControlSimulator, Pixels
+def make(**options):
+    return DMControlSimulator("cartpole", "swingup", **options)
+seen = Pixels(make(render_kwargs={"height": 24, "width": 32, "camera_id": 0}), pixels_only=False)
+blind = make()
+first, _ = seen.reset(seed=1)
+assert first["pixels"].shape == (24, 32, 3) and first["pixels"].std() > 0
+assert np.array_equal(first["position"], blind.reset(seed=1)[0]["position"])
+for _ in range(20):
+    after, other = seen.step(np.ones(1)), blind.step(np.ones(1))
+    assert np.array_equal(after[0]["position"], other[0]["position"]) and after[1] == other[1]
+assert not np.array_equal(first["pixels"], after[0]["pixels"])
+other = Pixels(make(render_kwargs={"height": 24, "width": 32, "camera_id": 0}))
+other.set_state(seen.get_state())
+assert np.array_equal(other.step(np.ones(1))[0]["pixels"], seen.step(np.ones(1))[0]["pixels"])
+print("drawn")
+"""
+    result = run_with_opengl(script)
+    assert "drawn" in result.stdout, result.stderr
+
+
+def test_without_opengl_the_variable_to_set_is_named():
+    pytest.importorskip("mujoco")
+    script = """
+from torchrl.envs import DMControlEnv
+from torchrl.errors import EnvError
+try:
+    DMControlEnv("cartpole", "swingup", from_pixels=True)
+except EnvError as error:
+    print(error)
+"""
+    result = run_with_opengl(script, backend="disable")
+    assert "expected a picture drawn by OpenGL" in result.stdout and "MUJOCO_GL=egl" in result.stdout, result.stderr

@@ -5,9 +5,11 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
-from fakes import assert_continues
+from fakes import CountingEnv, assert_continues
+from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import GymSimulator, SimulatorWrapper
 from torchrl.errors import EnvError, MissingExtraError
 
@@ -69,6 +71,47 @@ def test_choices_are_presented_from_zero():
     assert [result[2:4] for result in results] == [(False, False), (True, False), (False, True)]
 
 
+class WithoutSpaces(gymnasium.Env):
+    """Forgot what it observes and takes."""
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+
+def test_an_environment_without_spaces_says_what_to_set():
+    with pytest.raises(EnvError, match="WithoutSpaces without observation_space and action_space.*__init__"):
+        GymSimulator(WithoutSpaces())
+    env = WithoutSpaces()
+    env.observation_space, env.action_space = spaces.Discrete(2), 2
+    with pytest.raises(EnvError, match="WithoutSpaces without action_space"):
+        GymSimulator(gymnasium.Wrapper(env))
+
+
+def test_a_registered_environment_without_spaces_is_refused_alike(monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec("NoSpaces-v0", entry_point=WithoutSpaces)
+    monkeypatch.setitem(gymnasium.registry, "NoSpaces-v0", spec)
+    for env_kwargs in ({}, {"disable_env_checker": True}):
+        with pytest.raises(EnvError, match="an environment with its two spaces"):
+            GymSimulator("NoSpaces-v0", env_kwargs)
+
+
+@pytest.mark.parametrize("ending", ["terminated", "truncated", "both"])
+def test_automatic_reset_is_harmless_since_a_reset_comes_before(ending):
+    def make():
+        return CountingEnv([1, 3, 2], ending=ending)
+
+    def run(make):
+        env = SerialEnv(make, 2)
+        env.set_seed(0)
+        return env.rollout(14)
+
+    kept = run(lambda: GymSimulator(gymnasium.wrappers.Autoreset(make())))
+    plain = run(lambda: GymSimulator(make()))
+    assert plain["next", "done"].sum() > 8
+    for key, value in plain.items(include_nested=True, leaves_only=True):
+        assert torch.equal(value, kept[key]), key
+
+
 def test_choices_inside_a_dict_are_presented_from_zero():
     simulator = GymSimulator(ShiftedDict())
     assert simulator.observation_space["choice"] == spaces.Discrete(3)
@@ -121,7 +164,6 @@ def test_a_missing_package_of_others_says_what_gymnasium_says(without_module):
         (lambda: GymSimulator(gymnasium.make_vec("CartPole-v1", 2)), "vector environment is a batch"),
         (lambda: GymSimulator(3), "gymnasium.Env, got int"),
         (lambda: GymSimulator(gymnasium.make("CartPole-v1"), {"x": 1}), r"only with an id.*\['x'\]"),
-        (lambda: GymSimulator(gymnasium.wrappers.Autoreset(gymnasium.make("CartPole-v1"))), "Take the wrapper off"),
     ],
 )
 def test_what_is_not_one_environment_is_refused(build, message):
@@ -183,6 +225,56 @@ def test_a_used_generator_is_not_shared_between_simulators():
     assert first.reset()[0].tolist() == second.reset()[0].tolist()
     first.reset()
     assert first.reset()[0].tolist() != second.reset()[0].tolist()
+
+
+def test_pictures_come_from_the_environment():
+    simulator = GymSimulator(CountingEnv())
+    simulator.reset()
+    simulator.step(0)
+    assert np.array_equal(simulator.render(), np.ones((2, 3, 3), np.uint8))
+
+
+def test_an_environment_that_was_not_made_to_return_pictures_says_how_to_make_it():
+    simulator = GymSimulator("Pendulum-v1")
+    simulator.reset()
+    with (
+        pytest.warns(UserWarning, match="render mode"),
+        pytest.raises(EnvError, match="render_mode.*rgb_array.*GymEnv"),
+    ):
+        simulator.render()
+    with pytest.raises(gymnasium.error.ResetNeeded):  # gymnasium's own message is clear
+        GymSimulator("Pendulum-v1", {"render_mode": "rgb_array"}).render()
+
+
+def test_a_missing_package_that_draws_names_the_extra(without_module):
+    without_module("pygame")
+    simulator = GymSimulator("CartPole-v1", {"render_mode": "rgb_array"})
+    simulator.reset()
+    with pytest.raises(MissingExtraError, match=r'"CartPole-v1".*\.\[classic-control\].*pygame'):
+        simulator.render()
+
+
+class Unlit(Shifted):
+    """Draws with MuJoCo where there is no OpenGL."""
+
+    mujoco_renderer = None
+
+    def render(self):
+        raise RuntimeError("no OpenGL platform library")
+
+
+def test_mujoco_without_opengl_says_what_to_set():
+    with pytest.raises(EnvError, match="no OpenGL platform library.*MUJOCO_GL=egl"):
+        GymSimulator(Unlit()).render()
+
+
+def test_other_exceptions_while_drawing_are_the_environments_own():
+    class Broken(Shifted):
+        def render(self):
+            raise RuntimeError("planted")
+
+    with pytest.raises(RuntimeError, match="^planted$"):
+        GymSimulator(Broken()).render()
 
 
 def test_close():

@@ -6,6 +6,7 @@ A batch of simulators that speaks TensorDict is an ``Env``; see ``torchrl.envs``
 from torchrl.envs.simulators.base import Simulator, SimulatorWrapper
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.observing import InfoKeys, Pixels
 from torchrl.envs.simulators.toys import Matching
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, RandomTruncation, TimeLimit
 
@@ -13,8 +14,10 @@ __all__ = [
     "DMControlSimulator",
     "FrameSkip",
     "GymSimulator",
+    "InfoKeys",
     "Matching",
     "NoopReset",
+    "Pixels",
     "RandomTruncation",
     "Simulator",
     "SimulatorWrapper",

@@ -11,7 +11,8 @@ from gymnasium import Space
 
 from torchrl.errors import EnvError, explain
 
-Observation = np.ndarray | Mapping[str, "Observation"]
+Observation = np.ndarray | Mapping[str, "Observation"] | tuple["Observation", ...]
+Action = np.ndarray | np.integer | dict[str, "Action"] | tuple["Action", ...]
 State = dict[str, Any]
 
 
@@ -22,8 +23,9 @@ class Simulator(ABC):
     automatic reset included (it then cannot save its state). After an ending, :meth:`reset` comes next.
 
     Attributes:
-        observation_space: what :meth:`reset` and :meth:`step` return; a ``Box``, a ``Discrete`` or a ``Dict`` of such.
-        action_space: what :meth:`step` takes; a ``Box``, or a ``Discrete`` that starts at 0.
+        observation_space: what :meth:`reset` and :meth:`step` return: a ``Box``, ``Discrete``, ``MultiDiscrete`` or
+            ``MultiBinary``, or a ``Dict`` or ``Tuple`` of such. Choices start at 0.
+        action_space: what :meth:`step` takes: one of these, or a ``OneOf``.
     """
 
     observation_space: Space
@@ -39,12 +41,21 @@ class Simulator(ABC):
         """
 
     @abstractmethod
-    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by one step and return ``(observation, reward, terminated, truncated, info)``.
 
         Args:
-            action: an int for a ``Discrete`` space, an array of the space's shape for a ``Box``.
+            action: a numpy integer for a ``Discrete`` space, an array of the space's shape for other leaves; a dict or
+                tuple of these where the space is one.
         """
+
+    def render(self) -> np.ndarray:
+        """Draw the world as it stands, uint8 ``[H, W, 3]``.
+
+        Raises:
+            EnvError: this world cannot.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a world that can draw itself", got="one without render"))
 
     def close(self) -> None:  # noqa: B027 - most worlds hold nothing
         """Release what this world holds; may be called twice."""
@@ -87,9 +98,13 @@ class SimulatorWrapper(Simulator):
         """Start an episode of the wrapped simulator."""
         return self.simulator.reset(seed=seed, options=options)
 
-    def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
         """Advance the wrapped simulator by one step."""
         return self.simulator.step(action)
+
+    def render(self) -> np.ndarray:
+        """Draw the wrapped simulator's world."""
+        return getattr(self.simulator, "render", super().render)()
 
     def close(self) -> None:
         """Close the wrapped simulator."""

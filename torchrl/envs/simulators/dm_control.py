@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, explain, nearest
 from torchrl.extras import require
@@ -28,6 +29,7 @@ class DMControlSimulator(Simulator):
         domain_or_env: name of a domain of the suite such as ``"cheetah"``, or a ``dm_env.Environment``.
         task: name of a task of that domain such as ``"run"``; only with a domain.
         task_kwargs: arguments for the task; only with a domain.
+        render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
 
     Raises:
         EnvError: no such domain or task, or a space that cannot be presented.
@@ -35,13 +37,19 @@ class DMControlSimulator(Simulator):
     """
 
     def __init__(
-        self, domain_or_env: str | Any, task: str | None = None, *, task_kwargs: dict[str, Any] | None = None
+        self,
+        domain_or_env: str | Any,
+        task: str | None = None,
+        *,
+        task_kwargs: dict[str, Any] | None = None,
+        render_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(domain_or_env, str):
             self.env = _load(domain_or_env, task, task_kwargs)
         else:
             self.env = _checked(domain_or_env, task, task_kwargs)
         self.observation_space = _observation_space(self.env.observation_spec(), "observation")
+        self._render_kwargs = render_kwargs or {}
         action_spec = self.env.action_spec()
         self._action_shape = action_spec.shape
         self.action_space = _action_space(action_spec)
@@ -72,6 +80,23 @@ class DMControlSimulator(Simulator):
         ended = timestep.last()
         terminated = ended and timestep.discount == 0
         return _owned(timestep.observation), float(timestep.reward), terminated, ended and not terminated, {}
+
+    def render(self) -> np.ndarray:
+        """Draw the world as it stands with ``physics.render``; see :meth:`Simulator.render`.
+
+        Raises:
+            EnvError: MuJoCo finds no OpenGL, or there is no physics to draw.
+        """
+        physics = getattr(self.env, "physics", None)
+        if physics is None:
+            expected, got = "an environment with physics", type(self.env).__name__
+            raise EnvError(explain("DMControlSimulator.render", expected=expected, got=got))
+        try:
+            return physics.render(**self._render_kwargs)
+        except Exception as error:
+            if isinstance(error, (TypeError, ValueError)) or type(error).__module__.startswith("dm_control"):
+                raise  # about the arguments
+            raise no_opengl("DMControlSimulator.render", error) from error
 
     def close(self) -> None:
         """Close the environment."""
@@ -131,7 +156,10 @@ def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
 
 def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:
     with _silence():
-        suite = require("dm_control.suite", extra="dm_control", purpose="DMControlSimulator")
+        try:
+            suite = require("dm_control.suite", extra="dm_control", purpose="DMControlSimulator")
+        except (AttributeError, RuntimeError) as error:  # MUJOCO_GL names a library that is not there
+            raise no_opengl("DMControlSimulator", error) from error
         tasks = suite.TASKS_BY_DOMAIN
         if domain not in tasks:
             raise EnvError(_unknown("a domain of the suite", domain, tasks))

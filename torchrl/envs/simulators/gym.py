@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,22 +13,33 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, MissingExtraError, explain, nearest
+
+# By the folder of gymnasium that an environment lives in: the extra of this package that brings what it needs.
+EXTRAS = {
+    "box2d": "box2d",
+    "classic_control": "classic-control",
+    "mujoco": "mujoco",
+    "toy_text": "classic-control",
+}
 
 
 class GymSimulator(Simulator):
     """One gymnasium environment. ``step`` and ``reset`` are the environment's own where nothing needs translating.
 
-    A ``Discrete`` space that does not start at 0 is presented as one that does. Observations come as the environment
-    returns them, float64 included.
+    Choices that do not start at 0 are presented as if they did, also inside other spaces. Observations come as the
+    environment returns them, float64 included. An environment that resets itself at the step after an ending
+    (``gymnasium.wrappers.Autoreset``) may be given: it never does, since a reset comes before.
 
     Args:
         env_or_id: an id such as ``"CartPole-v1"``, or an environment.
         env_kwargs: arguments for ``gymnasium.make``; only with an id.
 
     Raises:
-        EnvError: no such id, or something that is not one environment without automatic reset.
+        EnvError: no such id, or something that is not one environment, or one without spaces.
         MissingExtraError: the environment needs a package that is not installed.
     """
 
@@ -37,8 +48,9 @@ class GymSimulator(Simulator):
             self.env = _make(env_or_id, env_kwargs or {})
         else:
             self.env = _checked(env_or_id, env_kwargs)
-        self.observation_space, outward = _from_zero(self.env.observation_space, -1)
-        self.action_space, inward = _from_zero(self.env.action_space, 1)
+        _require_spaces(self.env)
+        self.observation_space, _, outward = counted_from_zero(self.env.observation_space)
+        self.action_space, inward, _ = counted_from_zero(self.env.action_space)
         self._outward, self._inward = outward or _unchanged, inward or _unchanged
         if outward is None and inward is None:
             self.step, self.reset = self.env.step, self.env.reset
@@ -52,6 +64,28 @@ class GymSimulator(Simulator):
         """Advance by one step; see :meth:`Simulator.step`."""
         observation, reward, terminated, truncated, info = self.env.step(self._inward(action))
         return self._outward(observation), reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray:
+        """Draw the world as it stands; see :meth:`Simulator.render`.
+
+        Raises:
+            EnvError: the environment was not built to return pictures, or MuJoCo finds no OpenGL.
+            MissingExtraError: a package that draws is not installed.
+        """
+        try:
+            frame = self.env.render()
+        except (gym_error.DependencyNotInstalled, ImportError) as error:
+            raise MissingExtraError(_missing_dependency(self.env, error)) from error
+        except Exception as error:
+            if isinstance(error, gym_error.Error) or not hasattr(self.env.unwrapped, "mujoco_renderer"):
+                raise
+            raise no_opengl("GymSimulator.render", error) from error
+        if not isinstance(frame, np.ndarray):
+            hint = 'GymEnv(name, env_kwargs={"render_mode": "rgb_array"}), or the same argument for gymnasium.make.'
+            got = f'{type(frame).__name__} with render_mode "{self.env.render_mode}"'
+            expected = 'an environment with render_mode "rgb_array"'
+            raise EnvError(explain("GymSimulator.render", expected=expected, got=got, hint=hint))
+        return frame
 
     def close(self) -> None:
         """Close the environment."""
@@ -104,6 +138,10 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
         return gymnasium.make(env_id, **env_kwargs)
     except (gym_error.DependencyNotInstalled, ImportError) as error:
         raise MissingExtraError(_missing_dependency(env_id, error)) from error
+    except AttributeError as error:
+        if "must specify an" not in str(error):  # gymnasium's check of the two spaces
+            raise
+        raise EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error)) from error
     except gym_error.Error as error:
         is_foreign = isinstance(error, gym_error.NamespaceNotFound)
         near = None if is_foreign else nearest(env_id, gymnasium.registry)
@@ -112,15 +150,16 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
         raise EnvError(explain("GymSimulator", expected="a registered id", got=repr(env_id), hint=hint)) from error
 
 
-def _missing_dependency(env_id: str, error: Exception) -> str:
-    spec = gymnasium.registry.get(env_id)
-    is_mujoco = spec is not None and "mujoco" in str(spec.entry_point)
-    if is_mujoco and any(find_spec(module) is None for module in ("mujoco", "imageio")):
-        hint = 'Install the extra from the clone: pip install -c constraints.txt -e ".[mujoco]"'
-    else:
-        hint = "Install what it names."
-    hint = f"{hint} gymnasium says: {error}"
-    return explain("GymSimulator", expected=f'the packages that "{env_id}" needs', got="one missing", hint=hint)
+def _missing_dependency(env: gymnasium.Env | str, error: Exception) -> str:
+    spec = gymnasium.registry.get(env) if isinstance(env, str) else env.spec
+    home = str(spec.entry_point) if spec is not None else type(env.unwrapped).__module__
+    extra = next((extra for folder, extra in EXTRAS.items() if home.startswith(f"gymnasium.envs.{folder}")), None)
+    if extra == "mujoco" and all(find_spec(module) is not None for module in ("mujoco", "imageio")):
+        extra = None  # an old version, which needs something else
+    hint = f'Install the extra from the clone: pip install -c constraints.txt -e ".[{extra}]"'
+    hint = f"{hint if extra else 'Install what it names.'} gymnasium says: {error}"
+    name = env if isinstance(env, str) else getattr(spec, "id", type(env.unwrapped).__name__)
+    return explain("GymSimulator", expected=f'the packages that "{name}" needs', got="one missing", hint=hint)
 
 
 def _checked(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
@@ -128,39 +167,20 @@ def _checked(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
         expected = "env_kwargs only with an id"
         raise EnvError(explain("GymSimulator", expected=expected, got=f"an environment and {sorted(env_kwargs)}"))
     if not isinstance(env, gymnasium.Env):
-        hint = "A vector environment is a batch already, not one simulator."
+        hint = "A vector environment is a batch already: GymVectorEnv(vector_env)."
         hint = hint if isinstance(env, gymnasium.vector.VectorEnv) else ""
         expected = "an id or a gymnasium.Env"
         raise EnvError(explain("GymSimulator", expected=expected, got=type(env).__name__, hint=hint))
-    if any(isinstance(layer, gymnasium.wrappers.Autoreset) for layer in _layers(env)):
-        hint = "Take the wrapper off: endings are handled by the Env, which keeps the final observation."
-        expected = "an environment without automatic reset"
-        raise EnvError(explain("GymSimulator", expected=expected, got="the wrapper Autoreset", hint=hint))
     return env
 
 
-def _from_zero(space: spaces.Space, sign: int) -> tuple[spaces.Space, Callable[[Any], Any] | None]:
-    """Present ``Discrete`` spaces as starting at 0.
-
-    Args:
-        space: the environment's.
-        sign: 1 to translate to the environment's values, -1 from them.
-
-    Returns:
-        The space to present, and how to translate a value; None if nothing changes.
-    """
-    if isinstance(space, spaces.Discrete) and space.start != 0:
-        offset = sign * int(space.start)
-        return spaces.Discrete(space.n), lambda value: int(value) + offset
-    if isinstance(space, spaces.Dict):
-        presented = {key: _from_zero(part, sign) for key, part in space.items()}
-        moves = {key: move for key, (_, move) in presented.items() if move is not None}
-        if moves:
-            return (
-                spaces.Dict({key: part for key, (part, _) in presented.items()}),
-                lambda value: {key: moves.get(key, _unchanged)(part) for key, part in value.items()},
-            )
-    return space, None
+def _require_spaces(env: gymnasium.Env) -> None:
+    names = ("observation_space", "action_space")
+    lacking = [name for name in names if not isinstance(getattr(env, name, None), spaces.Space)]
+    if lacking:
+        got = f"{type(env.unwrapped).__name__} without {' and '.join(lacking)}"
+        hint = "Set both in its __init__, for example self.action_space = gymnasium.spaces.Discrete(2)."
+        raise EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=got, hint=hint))
 
 
 def _unchanged(value: Any) -> Any:

@@ -12,10 +12,11 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.conversions import spec_from_space
+from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.actions import action_reader
 from torchrl.envs.vector.buffers import StepBuffers, allocate, observation_leaves
 from torchrl.envs.vector.worker import Worker
-from torchrl.errors import EnvError, explain
+from torchrl.errors import EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict, put, shallow
 
 RESERVED = (
@@ -35,7 +36,7 @@ class WorkerEnv(Env):
 
     Raises:
         EnvError: an observation has a name that the environment uses itself.
-        SpecError: a space that no spec describes.
+        SpecError: a space that no spec describes, or one whose choices do not start at 0.
     """
 
     def __init__(
@@ -46,6 +47,11 @@ class WorkerEnv(Env):
         action_space: Space,
         batch_size: Sequence[int],
     ) -> None:
+        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+            if counted_from_zero(space)[1] is not None:
+                hint = "GymSimulator(env) presents such a space as one that does."
+                expected = f"an {name} whose choices start at 0"
+                raise SpecError(explain(type(self).__name__, expected=expected, got=space, hint=hint))
         observation = spec_from_space(observation_space, batch_size)
         if not isinstance(observation, Composite):
             observation = Composite({"observation": observation}, shape=batch_size)

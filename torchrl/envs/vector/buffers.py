@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space, spaces
 
 from torchrl.errors import EnvError, SpecError, explain
 
+SAME = "same_kind"  # casts between precisions, not between kinds
 Tree = dict  # nested dict of numpy arrays, one per key, each of shape [num_envs, ...]
 
 
@@ -132,7 +133,7 @@ class Leaf:
             for key in self._keys:
                 values = tuple([value[key] for value in values])
             if self._joined is None:
-                np.copyto(self.array, values, casting="same_kind")
+                np.copyto(self.array, values, casting=SAME)
             else:
                 np.concatenate(values, out=self._joined)
         except (ValueError, TypeError, LookupError) as error:
@@ -146,13 +147,39 @@ class Leaf:
         self._require_fit(value, index)
         self.array[index] = value
 
-    def write_batch(self, observations: object) -> None:
-        """Write the values of all slots from what a vector environment returned: arrays ``[num_envs, ...]``."""
-        for key in self._keys:
-            observations = observations[key]
-        if observations.shape != self.array.shape:
-            self._require_fit(observations[0], 0)
-        np.copyto(self.array, observations, casting="same_kind")
+    def write_batch(self, observations: Any) -> None:
+        """Write the values of all slots from a batch: an array ``[num_envs, ...]`` at each leaf of its form."""
+        np.copyto(self.array, self._batch_in(observations), casting=SAME)
+
+    def write_rows(self, rows: np.ndarray, observations: Any) -> bool:
+        """Write the values of some slots, ``rows`` bool ``[num_envs]``, from a batch.
+
+        Returns:
+            Whether the batch holds on all other slots what is there.
+        """
+        values = self._batch_in(observations)
+        self.array[rows] = values[rows]
+        return np.array_equal(self.array, values.astype(self.array.dtype, copy=False))
+
+    def _batch_in(self, observations: Any) -> np.ndarray:
+        """Go down to this key of a batch, and refuse what an assignment would broadcast or truncate."""
+        try:
+            for key in self._keys:
+                observations = observations[key]
+            came = (observations.shape, observations.dtype)
+        except (LookupError, AttributeError, TypeError) as error:
+            expected = f"an array at the key {'/'.join(self.path)!r}"
+            got = f"{type(error).__name__}: {error}"
+            raise SpecError(explain("a batch of observations", expected=expected, got=got)) from error
+        if came[0] != self.array.shape or not np.can_cast(came[1], self.array.dtype, SAME):
+            raise SpecError(
+                explain(
+                    f"a batch of observations, {'/'.join(self.path)!r}",
+                    expected=f"shape {list(self.array.shape)} and dtype {self.array.dtype} (single_observation_space)",
+                    got=f"shape {list(came[0])} and dtype {came[1]}",
+                )
+            )
+        return observations
 
     def _value_in(self, observation: object, index: int) -> object:
         """Go down to this key, or say that it is not there."""
@@ -170,7 +197,7 @@ class Leaf:
     def _require_fit(self, value: object, index: int) -> None:
         value = np.asarray(value)
         expected = self.array.shape[1:]
-        if value.shape != expected or not np.can_cast(value.dtype, self.array.dtype, "same_kind"):
+        if value.shape != expected or not np.can_cast(value.dtype, self.array.dtype, SAME):
             raise SpecError(
                 explain(
                     f"observation {'/'.join(self.path)!r} of {self._slot_name(index)}",

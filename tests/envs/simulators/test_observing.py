@@ -1,0 +1,168 @@
+"""Entries of ``info`` and pictures as observations."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from fakes import ActionEchoSimulator, CountingEnv, CountingSimulator, assert_continues
+from torchrl.envs.simulators import GymSimulator, InfoKeys, Pixels, TimeLimit
+from torchrl.errors import ConfigError, EnvError
+
+UNBOUNDED = spaces.Box(-np.inf, np.inf, ())
+MASK = spaces.Box(0, 1, (2,), np.bool_)
+
+
+class Telling(CountingEnv):
+    """Tells the square of its count, after a reset only if asked to, and which of two choices is legal."""
+
+    def __init__(self, at_reset=True, form="box"):
+        super().__init__([3, 2], form=form)
+        self.at_reset = at_reset
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, self._told() if self.at_reset else {}
+
+    def step(self, action):
+        *result, _ = super().step(action)
+        return *result, self._told()
+
+    def _told(self):
+        legal = np.array([self.num_steps % 2, 1], np.int8)
+        return {"square": float(self.num_steps**2), "mask": legal, "deep": {"index": np.float64(self.num_steps)}}
+
+
+class TestInfoKeys:
+    def test_entries_stand_beside_the_observation(self):
+        simulator = InfoKeys(Telling(), {"square": UNBOUNDED})
+        assert simulator.observation_space == spaces.Dict(
+            {"observation": Telling().observation_space, "square": UNBOUNDED}
+        )
+        observation, info = simulator.reset(seed=0)
+        assert (observation["observation"].tolist(), observation["square"]) == ([0], 0)
+        assert set(info) == {"square", "mask", "deep"}
+        for count in (1, 2):
+            observation, reward, *_ = simulator.step(0)
+            assert (observation["observation"].tolist(), observation["square"], reward) == ([count], count**2, 0)
+
+    def test_a_dict_keeps_its_keys_and_order_and_entries_may_be_nested(self):
+        deep = spaces.Dict({"index": UNBOUNDED})
+        simulator = InfoKeys(Telling(form="dict"), {"square": UNBOUNDED, "extra": UNBOUNDED}, defaults={"extra": 1.5})
+        assert list(simulator.observation_space) == ["deep", "episode", "square", "extra"]
+        assert simulator.reset()[0]["extra"] == 1.5
+        simulator = InfoKeys(Telling(), {"deep": deep})
+        simulator.reset()
+        assert simulator.step(0)[0]["deep"] == {"index": 1}
+
+    @pytest.mark.parametrize("form", ["box", "tuple"])
+    def test_another_space_goes_under_observation(self, form):
+        simulator = InfoKeys(Telling(form=form), {"square": UNBOUNDED})
+        assert simulator.observation_space.contains(
+            {**simulator.reset()[0], "square": np.zeros((), np.float32)}
+        )  # a python float is not in a Box, but can be written to one
+
+    def test_zeros_and_ones_become_bools_where_bools_are_due(self):
+        simulator = InfoKeys(Telling(), {"mask": MASK})
+        first = simulator.reset()[0]["mask"]
+        assert first.dtype == np.bool_ and first.tolist() == [False, True]
+        assert simulator.step(0)[0]["mask"].tolist() == [True, True]
+        simulator = InfoKeys(Telling(), {"square": spaces.Box(0, 1, (), np.bool_)})
+        simulator.reset()
+        simulator.step(0)
+        assert simulator.step(0)[0]["square"] == 4.0  # no bool: left as it is, for the border to refuse
+
+    def test_a_missing_entry_is_an_error_that_names_the_default(self):
+        simulator = InfoKeys(Telling(at_reset=False), {"square": UNBOUNDED})
+        with pytest.raises(EnvError, match=r"an info with 'square', got \[\]. .*defaults=\{'square': \.\.\.\}"):
+            simulator.reset()
+
+    def test_a_default_stands_for_a_missing_entry_only(self):
+        simulator = InfoKeys(Telling(at_reset=False), {"square": UNBOUNDED}, defaults={"square": -1.0})
+        assert [simulator.reset()[0]["square"], simulator.step(0)[0]["square"]] == [-1, 1]
+        assert simulator.reset()[0]["square"] == -1
+
+    @pytest.mark.parametrize(
+        ("keys", "defaults", "message"),
+        [
+            ({"observation": UNBOUNDED}, None, "names other than .*got observation"),
+            ({"square": UNBOUNDED}, {"sqare": 0.0}, r"defaults for \['square'\], got 'sqare'"),
+            ({"mask": MASK}, {"mask": [True]}, "default of 'mask': expected a value in Box"),
+            ({"lives": spaces.Discrete(3)}, {"lives": 3}, "default of 'lives': expected a value in Discrete"),
+        ],
+    )
+    def test_names_and_defaults_that_do_not_fit_are_refused(self, keys, defaults, message):
+        with pytest.raises(ConfigError, match=message):
+            InfoKeys(Telling(), keys, defaults=defaults)
+
+    def test_the_state_is_the_worlds(self):
+        class Told(CountingSimulator):
+            def reset(self, *, seed=None, options=None):
+                return super().reset(seed=seed)[0], {"count": 0.0}
+
+            def step(self, action):
+                *result, _ = super().step(action)
+                return *result, {"count": float(self.num_steps)}
+
+        assert_continues(lambda: InfoKeys(Told([3, 4]), {"count": UNBOUNDED}))
+
+
+class TestPixels:
+    def test_pictures_alone(self):
+        simulator = Pixels(CountingEnv())
+        assert simulator.observation_space == spaces.Dict({"pixels": spaces.Box(0, 255, (2, 3, 3), np.uint8)})
+        assert simulator.reset()[0]["pixels"].max() == 0
+        observation, *_ = simulator.step(0)
+        assert list(observation) == ["pixels"] and observation["pixels"].min() == 1
+
+    @pytest.mark.parametrize(("form", "keys"), [("box", ["observation"]), ("dict", ["deep", "episode"])])
+    def test_pictures_beside_other_observations(self, form, keys):
+        simulator = Pixels(CountingEnv(form=form), "camera", pixels_only=False)
+        assert list(simulator.observation_space) == [*keys, "camera"]
+        assert list(simulator.reset()[0]) == [*keys, "camera"]
+        observation, *_ = simulator.step(0)
+        assert observation["camera"].min() == 1 and list(observation) == [*keys, "camera"]
+
+    def test_the_last_picture_of_an_episode_is_its_own(self):
+        simulator = Pixels(CountingEnv(2))
+        simulator.reset()
+        simulator.step(0)
+        observation, _, terminated, *_ = simulator.step(0)
+        assert terminated and observation["pixels"].min() == 2
+
+    def test_drawing_goes_through_wrappers(self):
+        simulator = TimeLimit(Pixels(TimeLimit(CountingEnv(9), 4)), 3)
+        simulator.reset()
+        assert simulator.render().shape == (2, 3, 3)
+
+    def test_a_taken_name_is_refused(self):
+        with pytest.raises(ConfigError, match="names other than"):
+            Pixels(CountingEnv(form="dict"), "episode", pixels_only=False)
+        assert list(Pixels(CountingEnv(form="dict"), "episode").observation_space) == ["episode"]
+
+    @pytest.mark.parametrize("picture", [None, np.zeros((2, 3)), np.zeros((2, 3, 3)), np.zeros((0, 3, 3), np.uint8)])
+    def test_what_is_no_picture_is_refused(self, picture):
+        class Odd(CountingSimulator):
+            def render(self):
+                return picture
+
+        with pytest.raises(EnvError, match=r"Pixels: expected a picture, uint8 \[H, W, 3\], got .* from Odd"):
+            Pixels(Odd())
+
+    def test_a_world_that_cannot_draw_is_refused(self):
+        with pytest.raises(EnvError, match="ActionEchoSimulator: expected a world that can draw itself"):
+            Pixels(ActionEchoSimulator())
+        with pytest.raises(EnvError, match="CountingSimulator: expected a world that can draw itself"):
+            Pixels(TimeLimit(CountingSimulator(), 3))
+
+    def test_drawing_changes_nothing_and_the_state_continues(self):
+        pytest.importorskip("pygame")  # gymnasium draws classic control with it
+
+        def make(pixels_only):
+            simulator = GymSimulator("CartPole-v1", {"render_mode": "rgb_array"})
+            return Pixels(simulator, pixels_only=pixels_only)
+
+        seen, blind = make(False), GymSimulator("CartPole-v1")
+        assert np.array_equal(seen.reset(seed=3)[0]["observation"], blind.reset(seed=3)[0])
+        for action in (0, 1, 1, 0):
+            assert np.array_equal(seen.step(action)[0]["observation"], blind.step(action)[0])
+        assert_continues(lambda: make(True), steps=12, warm_up=6)

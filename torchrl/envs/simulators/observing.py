@@ -1,0 +1,145 @@
+"""Wrappers that let more be observed: entries of ``info``, and pictures of the world."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper
+from torchrl.errors import ConfigError, EnvError, explain
+
+
+class Beside(SimulatorWrapper):
+    """Put more entries beside the observation, which becomes a dict: one that was none goes under ``observation``.
+
+    Subclasses write :meth:`_added`.
+
+    Args:
+        simulator: the world to wrap.
+        added: the space of every new entry.
+        keeps: whether the observation there was is kept.
+
+    Raises:
+        ConfigError: an entry's name is taken.
+    """
+
+    def __init__(self, simulator: Simulator, added: Mapping[str, Space], *, keeps: bool = True) -> None:
+        super().__init__(simulator)
+        below = simulator.observation_space
+        self._is_dict = isinstance(below, spaces.Dict)
+        self._keeps = keeps
+        kept = {} if not keeps else dict(below.items()) if self._is_dict else {"observation": below}
+        taken = sorted(kept.keys() & added.keys())
+        if taken:
+            expected = f"names other than {sorted(kept)}"
+            raise ConfigError(explain(type(self).__name__, expected=expected, got=taken[0]))
+        self.observation_space = spaces.Dict([*kept.items(), *added.items()])  # pairs keep their order
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode; see :meth:`Simulator.reset`."""
+        observation, info = self.simulator.reset(seed=seed, options=options)
+        return self._joined(observation, info), info
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; see :meth:`Simulator.step`."""
+        observation, reward, terminated, truncated, info = self.simulator.step(action)
+        return self._joined(observation, info), reward, terminated, truncated, info
+
+    def _joined(self, observation: Observation, info: dict) -> dict:
+        added = self._added(info)
+        if not self._keeps:
+            return added
+        return {**observation, **added} if self._is_dict else {"observation": observation, **added}
+
+    @abstractmethod
+    def _added(self, info: dict) -> dict:
+        """Return the new entries as they stand after a reset or a step with this ``info``."""
+
+
+class InfoKeys(Beside):
+    """Let entries of ``info`` be observed.
+
+    An entry must come with every step and every reset, unless it has a default: nothing is made up. A space of bools
+    takes zeros and ones too, as masks of legal actions come.
+
+    Args:
+        simulator: the world to wrap.
+        keys: the space of each entry, by its name in ``info``; a ``Dict`` space for one that is a dict itself.
+        defaults: what is observed where an entry is missing, typically at a reset; a value of its space.
+
+    Raises:
+        ConfigError: a name is taken by an observation, a default has no key or does not lie in its space.
+    """
+
+    def __init__(
+        self, simulator: Simulator, keys: Mapping[str, Space], *, defaults: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(simulator, keys)
+        self._keys = dict(keys)
+        self._bools = {key for key, space in keys.items() if space.dtype == np.bool_}
+        self._defaults = {key: self._checked_default(key, value) for key, value in (defaults or {}).items()}
+
+    def _checked_default(self, key: str, value: Any) -> Any:
+        if key not in self._keys:
+            raise ConfigError(explain("InfoKeys", expected=f"defaults for {sorted(self._keys)}", got=repr(key)))
+        space = self._keys[key]
+        value = np.asarray(value, space.dtype) if isinstance(space, spaces.Box) else value
+        if not space.contains(value):
+            raise ConfigError(explain(f"InfoKeys, default of {key!r}", expected=f"a value in {space}", got=repr(value)))
+        return value
+
+    def _added(self, info: dict) -> dict:
+        return {key: self._value(info, key) for key in self._keys}
+
+    def _value(self, info: dict, key: str) -> Any:
+        value = info.get(key)
+        if value is None:
+            value = self._defaults.get(key)
+        if value is None:
+            hint = f"Say what is observed then: defaults={{{key!r}: ...}}, in GymEnv info_defaults."
+            raise EnvError(explain("InfoKeys", expected=f"an info with {key!r}", got=sorted(info), hint=hint))
+        return _as_bools(value) if key in self._bools else value
+
+
+def _as_bools(value: Any) -> Any:
+    value = np.asarray(value)
+    is_binary = value.dtype.kind in "iu" and bool(((value == 0) | (value == 1)).all())
+    return value.astype(np.bool_) if is_binary else value
+
+
+class Pixels(Beside):
+    """Let a picture of the world be observed, uint8 ``[H, W, 3]``, alone or beside the other observations.
+
+    The world is reset once when it is wrapped, to learn the size of its pictures.
+
+    Args:
+        simulator: the world to wrap; it must be able to :meth:`~Simulator.render`.
+        key: the picture's name.
+        pixels_only: whether the other observations are left out.
+
+    Raises:
+        ConfigError: the name is taken by an observation.
+        EnvError: the world cannot draw itself.
+        MissingExtraError: a package that draws is not installed.
+    """
+
+    def __init__(self, simulator: Simulator, key: str = "pixels", *, pixels_only: bool = True) -> None:
+        simulator.reset()
+        shape = _frame(simulator).shape
+        super().__init__(simulator, {key: spaces.Box(0, 255, shape, np.uint8)}, keeps=not pixels_only)
+        self._key = key
+
+    def _added(self, info: dict) -> dict:
+        return {self._key: self.simulator.render()}
+
+
+def _frame(simulator: Simulator) -> np.ndarray:
+    frame = np.asarray(simulator.render()) if hasattr(simulator, "render") else np.empty(0)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size:
+        got = f"{frame.dtype} of shape {list(frame.shape)} from {type(simulator).__name__}"
+        raise EnvError(explain("Pixels", expected="a picture, uint8 [H, W, 3]", got=got))
+    return frame

@@ -1,0 +1,21 @@
+"""What to say where MuJoCo cannot draw, for the gymnasium and dm_control adapters."""
+
+from __future__ import annotations
+
+from torchrl.errors import EnvError, explain
+
+HINT = (
+    "Without a display, set the environment variable MUJOCO_GL before Python starts: MUJOCO_GL=egl (needs PyOpenGL and "
+    "a system package such as libegl1), or MUJOCO_GL=osmesa to draw on the CPU (needs PyOpenGL and libosmesa6)."
+)
+
+
+def no_opengl(who: str, error: Exception) -> EnvError:
+    """Return the error that says what to install or set.
+
+    Args:
+        who: the part that was asked to draw.
+        error: what MuJoCo or its OpenGL library raised.
+    """
+    got = f"{type(error).__name__} ({error})"
+    return EnvError(explain(who, expected="a picture drawn by OpenGL", got=got, hint=HINT))

@@ -1,0 +1,229 @@
+"""A gymnasium vector environment, of any autoreset mode, as one Env: simulators that are a batch already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from torchrl.envs.simulators.base import FRESH
+from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.vector.base import WorkerEnv, require_free_names
+from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
+from torchrl.envs.vector.worker import Actions, Worker
+from torchrl.errors import EnvError, explain
+
+ROWS_HINT = (
+    'Build it with autoreset_mode SAME_STEP, or from single environments: gymnasium.make_vec(id, n, "sync"), or '
+    "GymEnv(id, num_envs=n)."
+)
+
+
+class GymVectorEnv(WorkerEnv):
+    """A ``gymnasium.vector.VectorEnv`` as an environment ``[num_envs]``, with the transitions a :class:`SerialEnv` has.
+
+    What is under ``next`` is the true successor in every autoreset mode, and no transition is made of a reset:
+
+    - ``SAME_STEP``: the last observation of an episode is taken from ``info["final_obs"]``; the one that came in its
+      place begins the next episode.
+    - ``NEXT_STEP`` and ``DISABLED``: rows that ended are restarted at once by ``reset(options={"reset_mask": rows})``,
+      which gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` know.
+
+    Seeds go to the rows as in a :class:`SerialEnv`; a vector environment that is neither of these two, and keeps one
+    generator for all rows, is seeded by one number derived from them. Frame skip, time limits and what else drives a
+    world belong inside, around the single environments. The state cannot be saved.
+
+    Args:
+        vector_env: the vector environment; this one closes it.
+
+    Raises:
+        EnvError: it does not say its autoreset mode, cannot restart single rows where that is needed, or it is none.
+    """
+
+    def __init__(self, vector_env: VectorEnv) -> None:
+        if not isinstance(vector_env, VectorEnv):
+            hint = "gymnasium.make_vec(id, num_envs=n) makes one; GymEnv(id, num_envs=n) needs none."
+            got = type(vector_env).__name__
+            raise EnvError(explain("GymVectorEnv", expected="a gymnasium.vector.VectorEnv", got=got, hint=hint))
+        mode = _mode(vector_env)
+        _require_restarts(vector_env, mode)
+        observation_space, _, _ = counted_from_zero(vector_env.single_observation_space)
+        action_space, _, _ = counted_from_zero(vector_env.single_action_space)
+        require_free_names("GymVectorEnv", observation_space)
+        _refuse_choices_of_spaces(action_space)
+        super().__init__(
+            partial(VectorWorker, vector_env, mode),
+            observation_space=observation_space,
+            action_space=action_space,
+            batch_size=[vector_env.num_envs],
+        )
+        self.vector_env = vector_env
+
+    def state_dict(self) -> dict:
+        """Refuse: what happens inside a vector environment cannot be captured.
+
+        Raises:
+            EnvError: always.
+        """
+        got = f"worlds inside a {type(self.vector_env.unwrapped).__name__}"
+        raise EnvError(explain("GymVectorEnv", expected="a state to save", got=got, hint=FRESH))
+
+
+class VectorWorker(Worker):
+    """Steps and restarts a vector environment.
+
+    Args:
+        vector_env: the vector environment.
+        mode: when it resets by itself.
+        buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
+    """
+
+    def __init__(self, vector_env: VectorEnv, mode: AutoresetMode, buffers: StepBuffers) -> None:
+        observation_space, _, self._outward = counted_from_zero(vector_env.single_observation_space)
+        _, self._inward, _ = counted_from_zero(vector_env.single_action_space)
+        super().__init__(observation_space, buffers)
+        self.vector_env = vector_env
+        self._num_envs = vector_env.num_envs
+        self._resets_itself = mode is AutoresetMode.SAME_STEP
+        self._restarts_rows = _is_of_gymnasium(vector_env) or mode is AutoresetMode.DISABLED
+        # First observations that came with the last step of the episode before, until they are asked for.
+        held = allocate_observations(observation_space, self._num_envs)
+        self._held_leaves = [Leaf(held, leaf, self.slot) for leaf in observation_leaves(observation_space)]
+        self._is_held = np.zeros(self._num_envs, dtype=bool)
+
+    def advance(self, actions: Actions) -> bool:
+        """Step the vector environment; see :meth:`Worker.advance`."""
+        if not self._may_step:
+            raise self._not_restarted()
+        actions = actions if self._inward is None else self._inward(actions)
+        observations, rewards, terminated, truncated, info = self.vector_env.step(actions)
+        observations = self._presented(observations)
+        for leaf in self._next_leaves:
+            leaf.write_batch(observations)
+        self._write_flags(rewards, terminated, truncated)
+        ended = bool(self._terminated.any() or self._truncated.any())
+        if ended and self._resets_itself:
+            self._hold(observations, info)
+        self._turn_over()
+        if ended:
+            self._mark_ended()
+        return ended
+
+    def restart(
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+    ) -> None:
+        """Begin the next episode of the given slots; see :meth:`Worker.restart`."""
+        rows = np.zeros(self._num_envs, dtype=bool)
+        rows[list(indices)] = True
+        seeds = {} if seeds is None else dict(zip(indices, seeds, strict=True))
+        held = rows & self._is_held
+        held[[index for index, seed in seeds.items() if seed is not None]] = False
+        if options or (rows.all() and not self._restarts_rows):
+            held[:] = False
+        fresh = rows & ~held
+        for leaf, kept in zip(self._root_leaves[self.turn], self._held_leaves, strict=True):
+            leaf.array[held] = kept.array[held]
+        if fresh.any():
+            self._reset(fresh, seeds, options)
+        self._is_held[rows] = False
+        for index in indices:
+            self._begin(index)
+        self._may_step = not self._has_ended.any()
+
+    def render(self) -> list:
+        """Return one frame per slot.
+
+        Raises:
+            EnvError: the vector environment was not built to return pictures.
+        """
+        frames = self.vector_env.render()
+        if frames is None or any(frame is None for frame in frames):
+            hint = 'Build it so: gymnasium.make_vec(id, num_envs=n, render_mode="rgb_array").'
+            got = f'render_mode "{self.vector_env.render_mode}"'
+            raise EnvError(explain("GymVectorEnv.render", expected='render_mode "rgb_array"', got=got, hint=hint))
+        return list(frames)
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self.vector_env.close()
+
+    def _presented(self, observations: Any) -> Any:
+        return observations if self._outward is None else self._outward(observations)
+
+    def _hold(self, observations: Any, info: dict) -> None:
+        """Keep the first observations of the next episodes, and write the last ones of these under ``next``."""
+        last = info.get("final_obs")
+        if last is None:
+            expected = "the last observation of an episode in info['final_obs'], as autoreset mode SAME_STEP promises"
+            raise EnvError(explain("GymVectorEnv", expected=expected, got=f"the keys {sorted(info)}"))
+        for leaf in self._held_leaves:
+            leaf.write_batch(observations)
+        for index in np.flatnonzero(self._terminated | self._truncated):
+            self._is_held[index] = True
+            observation = self._presented(last[index])
+            for leaf in self._next_leaves:
+                leaf.write_one(index, observation)
+
+    def _reset(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
+        seed = [seeds.get(index) for index in range(self._num_envs)] if seeds else None
+        if seed is not None and not _is_of_gymnasium(self.vector_env):
+            words = [0 if one is None else one + 1 for one in seed]
+            seed = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+        if rows.all():
+            observations, _ = self.vector_env.reset(seed=seed, options=options)
+        elif not self._restarts_rows:
+            raise _cannot_restart(self.vector_env)
+        else:
+            observations, _ = self.vector_env.reset(seed=seed, options={**(options or {}), "reset_mask": rows.copy()})
+        observations = self._presented(observations)
+        for leaf in self._root_leaves[self.turn]:
+            others = leaf.write_rows(rows, observations)
+            if not (others or _is_of_gymnasium(self.vector_env)):
+                raise _cannot_restart(self.vector_env)
+
+
+def _mode(vector_env: VectorEnv) -> AutoresetMode:
+    found = vector_env.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(found)
+    except ValueError as error:
+        expected = "metadata['autoreset_mode'] to be a gymnasium.vector.AutoresetMode"
+        who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
+        raise EnvError(explain(who, expected=expected, got=repr(found))) from error
+
+
+def _is_of_gymnasium(vector_env: VectorEnv) -> bool:
+    return isinstance(vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
+
+
+def _require_restarts(vector_env: VectorEnv, mode: AutoresetMode) -> None:
+    """Refuse a vector environment that would turn a step after an ending into a reset, whatever comes before it."""
+    if mode is not AutoresetMode.NEXT_STEP:
+        return
+    if not _is_of_gymnasium(vector_env):
+        raise _cannot_restart(vector_env)
+    inner = vector_env.unwrapped
+    if isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
+        expected = "shared_memory=True in autoreset mode NEXT_STEP"  # else its workers forget that they were reset
+        hint = "Or build it with autoreset_mode SAME_STEP."
+        raise EnvError(explain("GymVectorEnv(AsyncVectorEnv)", expected=expected, got="False", hint=hint))
+
+
+def _cannot_restart(vector_env: VectorEnv) -> EnvError:
+    who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
+    expected = "rows that can be restarted one by one, reset(options={'reset_mask': rows})"
+    mode = vector_env.metadata["autoreset_mode"]
+    return EnvError(explain(who, expected=expected, got=f"one that restarts all, in {mode}", hint=ROWS_HINT))
+
+
+def _refuse_choices_of_spaces(space: Space) -> None:
+    if isinstance(space, spaces.OneOf):
+        hint = "Use GymEnv or SerialEnv, which step the worlds one by one."
+        raise EnvError(explain("GymVectorEnv", expected="actions that can be batched", got=space, hint=hint))
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        for part in space.values() if isinstance(space, spaces.Dict) else space.spaces:
+            _refuse_choices_of_spaces(part)
