@@ -9,9 +9,9 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from torchrl.errors import ConfigError, explain
-from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.distributions.base import Distribution, trait
 from torchrl.modules.exploration import ExplorationType, exploration_type
-from torchrl.modules.operator import Key, Operator, write
+from torchrl.modules.operator import Key, Operator, read, write
 
 # What a distribution is asked for, by exploration type; the types that are not here sample.
 CHOICES = {
@@ -51,19 +51,25 @@ class ProbabilisticActor(Operator):
     the family has none. The keys written are always the same ones. Meant to be called under ``torch.no_grad()`` when
     collecting.
 
+    An action of several named parts is a TensorDict under ``action_key``, from a :class:`CompositeDistribution`, whose
+    parameters are written under nested keys such as ``("steer", "logits")``.
+
     Args:
         module: observation(s) to the parameters: a tensor, or a tuple in the order of ``parameter_names``.
         distribution: a :class:`Distribution` class, or a ``functools.partial`` of one.
-        in_keys: entries to read.
+        in_keys: entries that ``module`` is called with.
         action_key: where the action goes: int64 ``[*B]`` or ``[*B, A]``.
         log_prob_key: where its log-probability goes, ``[*B]``; None leaves it out.
+        mask_key: entry that says which actions are legal, ``env.action_mask_key``: bool ``[*B, n]``, true = legal, or a
+            TensorDict of masks for the parts of a nested action. It joins ``in_keys``; the distribution gets it, the
+            module does not. None for actions that are always legal.
         generator: source of the samples; None uses torch's global one, the only one that ``torch.compile`` takes
             (torch 2.13). A copy of the actor has a copy of the generator in its present state: give each copy that acts
             beside this one a generator of its own.
 
     Raises:
-        ConfigError: ``distribution`` names no parameters, or (from a call) the module returns another number of
-        tensors. KeyMissing: from a call, an entry to read is not there.
+        ConfigError: ``distribution`` names no parameters, takes no mask or cannot do without one, or (from a call) the
+        module returns another number of tensors. KeyMissing: from a call, an entry to read is not there.
     """
 
     def __init__(
@@ -74,25 +80,25 @@ class ProbabilisticActor(Operator):
         in_keys: Iterable[Key] = ("observation",),
         action_key: Key = "action",
         log_prob_key: Key | None = "action_log_prob",
+        mask_key: Key | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        family = getattr(distribution, "func", distribution)
-        names = tuple(getattr(family, "parameter_names", ()))
-        if not names:
-            who, expected = "ProbabilisticActor", "a distribution with parameter_names"
-            hint = "Distributions of torchrl.modules.distributions have them; those of torch do not."
-            raise ConfigError(explain(who, expected=expected, got=repr(family), hint=hint))
+        names = trait(distribution, "parameter_names")
+        _require_family(distribution, names, mask_key)
         log_prob_keys = () if log_prob_key is None else (log_prob_key,)
         super().__init__(module, in_keys=in_keys, out_keys=(*names, action_key, *log_prob_keys))
+        if mask_key is not None and mask_key not in self.in_keys:
+            self.in_keys = [*self.in_keys, mask_key]
         self.distribution = distribution
         self.parameter_names = names
         self.action_key = action_key
         self.log_prob_key = log_prob_key
+        self.mask_key = mask_key
         self.generator = generator
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         parameters = self._results(tensordict, len(self.parameter_names))
-        distribution = self.distribution(*parameters)
+        distribution = self._distribution(parameters, tensordict)
         choice = CHOICES.get(exploration_type())
         if choice is not None:
             action = getattr(distribution, choice)
@@ -113,4 +119,28 @@ class ProbabilisticActor(Operator):
 
         A loss asks it for ``log_prob(batch["action"])`` and ``entropy()``.
         """
-        return self.distribution(*self._results(tensordict, len(self.parameter_names)))
+        return self._distribution(self._results(tensordict, len(self.parameter_names)), tensordict)
+
+    def _distribution(self, parameters: tuple[torch.Tensor, ...], tensordict: TensorDictBase) -> Distribution:
+        if self.mask_key is None:
+            return self.distribution(*parameters)
+        (mask,) = read(tensordict, (self.mask_key,), "ProbabilisticActor(mask_key=...)")
+        return self.distribution(*parameters, mask=mask)
+
+
+def _require_family(distribution: Callable[..., Distribution], names: tuple[Key, ...], mask_key: Key | None) -> None:
+    """Refuse what is no family of ours, and a mask where there should be none, or none where there should be one.
+
+    Raises:
+        ConfigError: saying which.
+    """
+    who, got = "ProbabilisticActor", getattr(distribution, "func", distribution)
+    if not names:
+        hint = "Distributions of torchrl.modules.distributions have them; those of torch do not."
+        raise ConfigError(explain(who, expected="a distribution with parameter_names", got=repr(got), hint=hint))
+    if mask_key is not None and not trait(distribution, "takes_mask"):
+        hint = "MaskedCategorical, MaskedOneHotCategorical and MultiCategorical do."
+        raise ConfigError(explain(who, expected="a distribution that takes a mask", got=repr(got), hint=hint))
+    if mask_key is None and trait(distribution, "needs_mask"):
+        hint = "It is the environment's `action_mask_key`."
+        raise ConfigError(explain(who, expected=f"a mask_key for {got!r}", got=None, hint=hint))

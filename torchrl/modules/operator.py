@@ -38,6 +38,7 @@ class Operator(TensorDictModuleBase):
         super().__init__()
         self.module = module
         self.in_keys = key_list(f"{type(self).__name__}(in_keys=...)", in_keys)
+        self._module_keys = self.in_keys  # a subclass may read more than its module does
         self.out_keys = key_list(f"{type(self).__name__}(out_keys=...)", out_keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -47,7 +48,7 @@ class Operator(TensorDictModuleBase):
 
     def _results(self, tensordict: TensorDictBase, num: int) -> tuple[torch.Tensor, ...]:
         """Call the module and return its ``num`` results as a tuple."""
-        results = self._modules["module"](*read(tensordict, self._in_keys, type(self).__name__))
+        results = self._modules["module"](*read(tensordict, self._module_keys, type(self).__name__))
         if isinstance(results, torch.Tensor):
             results = (results,)
         if len(results) != num:

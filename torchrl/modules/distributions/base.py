@@ -7,22 +7,32 @@ A distribution is built at every step of the hot loop, so it holds its parameter
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from torchrl.errors import ConfigError, SpecError, explain
+
+Key = str | tuple[str, ...]
 
 
 class Distribution:
     """The contract of an action distribution; a subclass takes its parameters in the order of ``parameter_names``.
 
     What a family has no formula for raises :class:`ConfigError`; nothing is replaced by an estimate in silence.
+    Families that can be differentiated through their actions without bias have ``rsample_and_log_prob``, the others
+    lack it.
 
     Attributes:
-        parameter_names: the names of the constructor's tensors, under which an actor writes them.
+        parameter_names: the names of the constructor's tensors, under which an actor writes them; one inside a nested
+            action is a tuple.
+        takes_mask: whether the constructor has a keyword ``mask`` that says which actions are legal, true = legal.
+        needs_mask: whether it cannot do without.
     """
 
-    parameter_names: tuple[str, ...] = ()
+    parameter_names: tuple[Key, ...] = ()
+    takes_mask: bool = False
+    needs_mask: bool = False
     __slots__ = ()
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -84,6 +94,17 @@ class Distribution:
         if type(other) is not type(self):
             who, got = f"{type(self).__name__}.kl", type(other).__name__
             raise ConfigError(explain(who, expected=f"another {type(self).__name__}", got=got))
+
+
+def trait(distribution: Callable[..., Distribution], name: str) -> Any:
+    """Return an attribute of a family, which may be a class or a ``functools.partial`` of one.
+
+    A partial may have the attribute itself, as that of a :class:`CompositeDistribution` does: which parameters it takes
+    follows from its parts.
+    """
+    while not hasattr(distribution, name) and hasattr(distribution, "func"):
+        distribution = distribution.func
+    return getattr(distribution, name, getattr(Distribution, name))
 
 
 def draw(

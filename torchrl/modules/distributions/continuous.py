@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.base import Distribution, draw
+from torchrl.modules.distributions.bounds import Bound, Bounds
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LOG_2 = math.log(2)
@@ -21,7 +23,7 @@ NODES, WEIGHTS = NODES.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist()
 
 
 class Normal(Distribution):
-    """Draw every action dimension from its own normal.
+    """Draw every action dimension from its own normal; the field also calls it ``IndependentNormal``.
 
     Args:
         loc: mean, ``[*B, A]``.
@@ -57,6 +59,11 @@ class Normal(Distribution):
         """
         self._require_shape(action, self.loc.shape)
         return self._log_density(action).sum(-1)
+
+    def rsample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw an action with gradient, ``[*B, A]``, and its log-density, ``[*B]``, differentiated through it too."""
+        action = self.rsample(generator)
+        return action, self.log_prob(action)
 
     def entropy(self) -> torch.Tensor:
         """Return Σ (log scale + ½ log 2πe), ``[*B]``."""
@@ -110,59 +117,51 @@ class TanhNormal(Normal):
     2, 1e-2 at 3 and 5e-2 at 5. ``mode`` is the squashed ``loc`` (exactly the median): the density of a wide
     TanhNormal peaks at the bounds, which is no useful action.
 
+    A ``loc`` that must not run off to where tanh is flat is squashed by the network before, to ±5 ("upscale") by
+    ``NormalHead(A, loc_mapping=bounded(5.0))``.
+
     Args:
         loc: mean of u, ``[*B, A]``.
         scale: standard deviation of u, positive, ``[*B, A]``.
         low: lower bound, a number or a tensor that broadcasts to ``[A]``.
         high: upper bound. Numbers are the fast case; :meth:`within` checks bounds and prefers numbers.
+        bounds: both at once, computed before, in the place of ``low`` and ``high``; :meth:`within` fills them in.
 
     Raises:
         SpecError: ``loc`` and ``scale`` differ in shape.
     """
 
-    __slots__ = ("low", "high", "middle", "half_width")
+    __slots__ = ("bounds",)
 
     def __init__(
         self,
         loc: torch.Tensor,
         scale: torch.Tensor,
         *,
-        low: float | torch.Tensor = -1.0,
-        high: float | torch.Tensor = 1.0,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__(loc, scale)
-        if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
-            low, high = torch.as_tensor(low).to(loc), torch.as_tensor(high).to(loc)
-        self.low = low
-        self.high = high
-        self.middle = (self.low + self.high) / 2
-        self.half_width = (self.high - self.low) / 2
+        self.bounds = (Bounds.of(low, high) if bounds is None else bounds).like(loc)
 
     @classmethod
-    def within(cls, low: float | torch.Tensor, high: float | torch.Tensor) -> functools.partial[TanhNormal]:
+    def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
         """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
 
         Args:
-            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
+            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal. Tensors have
+                the dtype of the network's output in the fast case.
             high: upper bound, alike.
 
         Raises:
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
         """
-        lower, upper = (torch.as_tensor(bound, dtype=torch.float64) for bound in (low, high))
-        if not (lower < upper).all() or not (lower.isfinite().all() and upper.isfinite().all()):
-            got = f"low={lower.tolist()}, high={upper.tolist()}"
-            raise ConfigError(explain(f"{cls.__name__}.within", expected="finite bounds with low < high", got=got))
-        low, high = _as_number(low), _as_number(high)
-        if any(isinstance(bound, torch.Tensor) and bound.ndim > 1 for bound in (low, high)):
-            got = [list(bound.shape) for bound in (lower, upper)]
-            hint = "Take the bounds of one environment."
-            raise ConfigError(explain(f"{cls.__name__}.within", expected="numbers or [A]", got=got, hint=hint))
-        return functools.partial(cls, low=low, high=high)
+        return functools.partial(cls, bounds=Bounds.checked(f"{cls.__name__}.within", low, high))
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an action, ``[*B, A]``, in [low, high]."""
-        return self._squash(super().rsample(generator))
+        return self.bounds.squash(super().rsample(generator))
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-prob of a stored action, ``[*B]``: a density, or a probability at the bounds (see the class).
@@ -174,15 +173,15 @@ class TanhNormal(Normal):
             SpecError: the action has another shape.
         """
         self._require_shape(action, self.loc.shape)
-        y = action if _is_number(self.middle, 0.0) else action - self.middle
-        y = y if _is_number(self.half_width, 1.0) else y / self.half_width
-        limit = self._limit(y.dtype)
+        bounds = self.bounds
+        y = bounds.unit(action)
+        limit = 1 - torch.finfo(y.dtype).eps * bounds.reach  # the largest |y| that can be told from a bound
         inside = y.clamp(-limit, limit)
         z = (torch.atanh(inside) - self.loc) / self.scale
         # 1 − y² as (1 + y)(1 − y): near the bounds, squaring first would round away what is left.
         log_slope = torch.log1p(inside) + torch.log1p(-inside)
         log_density = (
-            torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - log_slope - (_log(self.half_width) + HALF_LOG_2PI)
+            torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - log_slope - (bounds.log_half_width + HALF_LOG_2PI)
         )
         log_tail = torch.special.log_ndtr(torch.sign(y).neg() * z)
         return torch.where(y.eq(inside), log_density, log_tail).sum(-1)
@@ -195,12 +194,12 @@ class TanhNormal(Normal):
             action: for losses that use both at once, not to be stored.
         """
         u = super().rsample(generator)
-        log_density = self._log_density(u) - _log_slope(u) - _log(self.half_width)
-        return self._squash(u), log_density.sum(-1)
+        log_density = self._log_density(u) - _log_slope(u) - self.bounds.log_half_width
+        return self.bounds.squash(u), log_density.sum(-1)
 
     def entropy(self) -> torch.Tensor:
         """Return the entropy of u plus E log |d action / d u|, the latter by quadrature, ``[*B]``."""
-        log_slope = self._expectation(_log_slope) + _log(self.half_width)
+        log_slope = self._expectation(_log_slope) + self.bounds.log_half_width
         return super().entropy() + log_slope.sum(-1)
 
     def kl(self, other: TanhNormal) -> torch.Tensor:
@@ -210,61 +209,30 @@ class TanhNormal(Normal):
             ConfigError: the bounds differ.
         """
         self._require_same_family(other)
-        same = [torch.equal(*map(torch.as_tensor, pair)) for pair in ((self.low, other.low), (self.high, other.high))]
-        if not all(same):
-            got = f"[{self.low}, {self.high}] and [{other.low}, {other.high}]"
-            raise ConfigError(explain("TanhNormal.kl", expected="the same bounds", got=got))
+        self.bounds.require_same("TanhNormal.kl", other.bounds)
         return super().kl(other)
 
     @property
     def mode(self) -> torch.Tensor:
         """The squashed ``loc``."""
-        return self._squash(self.loc)
+        return self.bounds.squash(self.loc)
 
     @property
     def median(self) -> torch.Tensor:
         """The squashed ``loc``."""
-        return self._squash(self.loc)
+        return self.bounds.squash(self.loc)
 
     @property
     def mean(self) -> torch.Tensor:
         """The expected action by quadrature."""
-        return self.middle + self.half_width * self._expectation(torch.tanh)
-
-    def _squash(self, u: torch.Tensor) -> torch.Tensor:
-        y = torch.tanh(u)
-        if _is_number(self.middle, 0.0):
-            return y if _is_number(self.half_width, 1.0) else y * self.half_width
-        # middle + half-width · 1 may round to a float outside the bounds, which a spec would refuse.
-        return torch.clamp(self.middle + self.half_width * y, self.low, self.high)
+        return self.bounds.middle + self.bounds.half_width * self._expectation(torch.tanh)
 
     def _expectation(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return E function(u) of each dimension, ``[*B, A]``, by Gauss-Hermite quadrature."""
         nodes, weights = self.loc.new_tensor(NODES), self.loc.new_tensor(WEIGHTS)
         return function(torch.addcmul(self.loc.unsqueeze(-1), self.scale.unsqueeze(-1), nodes)) @ weights
 
-    def _limit(self, dtype: torch.dtype) -> float | torch.Tensor:
-        """Return the largest |y| that can be told from a bound after an action was rounded to ``dtype``."""
-        low, high = abs(self.low), abs(self.high)
-        largest = torch.maximum(low, high) if isinstance(low, torch.Tensor) else max(low, high)
-        return 1 - torch.finfo(dtype).eps * largest / self.half_width
-
-
-def _log(value: float | torch.Tensor) -> float | torch.Tensor:
-    return value.log() if isinstance(value, torch.Tensor) else math.log(value)
-
 
 def _log_slope(u: torch.Tensor) -> torch.Tensor:
     """Return log d tanh(u) / du = log(1 − tanh²u), in the form that neither overflows nor cancels for any u."""
     return 2 * (LOG_2 - u - F.softplus(-2 * u))
-
-
-def _is_number(value: float | torch.Tensor, number: float) -> bool:
-    return not isinstance(value, torch.Tensor) and value == number
-
-
-def _as_number(bound: float | torch.Tensor) -> float | torch.Tensor:
-    """Return a tensor of equal entries as the number that they are."""
-    if isinstance(bound, torch.Tensor) and bound.numel() and (bound == bound.flatten()[0]).all():
-        return bound.flatten()[0].item()
-    return bound

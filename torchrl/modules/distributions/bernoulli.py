@@ -1,0 +1,69 @@
+"""Entries that are 0 or 1, each on its own."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from torchrl.errors import SpecError, explain
+from torchrl.modules.distributions.base import Distribution, draw
+
+
+class Bernoulli(Distribution):
+    """Set every entry of an action to 1 with probability sigmoid(logits), else to 0.
+
+    Args:
+        logits: log-odds, ``[*B, K]``; ±inf decides an entry for good.
+        dtype: of the actions, that of the environment's ``Binary`` spec; fill it in by
+            ``functools.partial(Bernoulli, dtype=torch.int64)``.
+    """
+
+    parameter_names = ("logits",)
+    __slots__ = ("logits", "dtype")
+
+    def __init__(self, logits: torch.Tensor, *, dtype: torch.dtype = torch.int8) -> None:
+        self.logits = logits
+        self.dtype = dtype
+
+    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw 0 and 1, ``[*B, K]``."""
+        share = draw(torch.Tensor.uniform_, self.logits, generator)
+        return (share < torch.sigmoid(self.logits.detach())).to(self.dtype)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the joint log-probability of all entries, ``[*B]``.
+
+        Args:
+            action: ``[*B, K]`` of the dtype that :meth:`sample` gives.
+
+        Raises:
+            SpecError: another dtype or shape.
+        """
+        if action.dtype != self.dtype or action.shape != self.logits.shape:
+            expected = f"{self.dtype} of shape {list(self.logits.shape)}"
+            got = f"{action.dtype} of shape {list(action.shape)}"
+            hint = "The dtype of actions is an argument: partial(Bernoulli, dtype=...)."
+            raise SpecError(explain("Bernoulli.log_prob", expected=expected, got=got, hint=hint))
+        return F.logsigmoid(torch.where(action.bool(), self.logits, -self.logits)).sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return −Σ (p log p + (1 − p) log (1 − p)), ``[*B]``."""
+        x = self._finite_logits()
+        return -(torch.sigmoid(x) * F.logsigmoid(x) + torch.sigmoid(-x) * F.logsigmoid(-x)).sum(-1)
+
+    def kl(self, other: Bernoulli) -> torch.Tensor:
+        """Return Σ (p log p/q + (1 − p) log (1 − p)/(1 − q)), ``[*B]``; huge and finite where q forbids what p has."""
+        self._require_same_family(other)
+        x, y = self._finite_logits(), other._finite_logits()
+        ones, zeros = F.logsigmoid(x) - F.logsigmoid(y), F.logsigmoid(-x) - F.logsigmoid(-y)
+        return (torch.sigmoid(x) * ones + torch.sigmoid(-x) * zeros).sum(-1)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """1 where it is the more probable, ``[*B, K]``; a tie is 0."""
+        return (self.logits > 0).to(self.dtype)
+
+    def _finite_logits(self) -> torch.Tensor:
+        """Logits without ±inf, because 0 · inf is NaN where 0 is meant."""
+        info = torch.finfo(self.logits.dtype)
+        return self.logits.clamp(info.min, info.max)

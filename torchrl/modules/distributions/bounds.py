@@ -1,0 +1,111 @@
+"""The bounds of continuous actions, and the squashing of the real line into them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Self
+
+import torch
+
+from torchrl.errors import ConfigError, explain
+
+Bound = float | torch.Tensor
+
+
+class Bounds(NamedTuple):
+    """Finite bounds, numbers or one per dimension ``[A]``, with what distributions need of them, computed once.
+
+    Attributes:
+        low: lower bound.
+        high: upper bound.
+        middle: (low + high) / 2.
+        half_width: (high - low) / 2.
+        log_half_width: its logarithm.
+        reach: max(|low|, |high|) / half-width, by which the rounding of an action grows when it is put on [−1, 1].
+    """
+
+    low: Bound
+    high: Bound
+    middle: Bound
+    half_width: Bound
+    log_half_width: Bound
+    reach: Bound
+
+    @classmethod
+    def of(cls, low: Bound, high: Bound) -> Self:
+        """Compute everything from two bounds, which are not checked."""
+        if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+            like = low if isinstance(low, torch.Tensor) else high
+            low, high = (torch.as_tensor(bound).to(like) for bound in (low, high))
+            half_width, largest = (high - low) / 2, torch.maximum(low.abs(), high.abs())
+            return cls(low, high, (low + high) / 2, half_width, half_width.log(), largest / half_width)
+        half_width, largest = (high - low) / 2, max(abs(low), abs(high))
+        return cls(low, high, (low + high) / 2, half_width, math.log(half_width), largest / half_width)
+
+    @classmethod
+    def checked(cls, who: str, low: Bound, high: Bound) -> Self:
+        """Compute everything from two bounds, as numbers where all entries are equal, which is the fast case.
+
+        Args:
+            who: who asks, for the message.
+            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
+            high: upper bound, alike.
+
+        Raises:
+            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
+        """
+        lower, upper = (torch.as_tensor(bound, dtype=torch.float64) for bound in (low, high))
+        if not (lower < upper).all() or not (lower.isfinite().all() and upper.isfinite().all()):
+            got = f"low={lower.tolist()}, high={upper.tolist()}"
+            raise ConfigError(explain(who, expected="finite bounds with low < high", got=got))
+        low, high = _as_number(low), _as_number(high)
+        if any(isinstance(bound, torch.Tensor) and bound.ndim > 1 for bound in (low, high)):
+            got = [list(bound.shape) for bound in (lower, upper)]
+            hint = "Take the bounds of one environment."
+            raise ConfigError(explain(who, expected="numbers or [A]", got=got, hint=hint))
+        return cls.of(low, high)
+
+    def like(self, x: torch.Tensor) -> Bounds:
+        """Return the bounds for computing with ``x``: these, unless they are tensors of another dtype or device."""
+        low = self.low
+        if not isinstance(low, torch.Tensor) or (low.dtype == x.dtype and low.device == x.device):
+            return self
+        return Bounds.of(low.to(x), self.high.to(x))
+
+    def require_same(self, who: str, other: Bounds) -> None:
+        """Refuse bounds that are other numbers.
+
+        Raises:
+            ConfigError: naming ``who`` and both bounds.
+        """
+        pairs = ((self.low, other.low), (self.high, other.high))
+        if not all(torch.equal(*(torch.as_tensor(bound, dtype=torch.float64) for bound in pair)) for pair in pairs):
+            raise ConfigError(explain(who, expected="the same bounds", got=f"{self} and {other}"))
+
+    def squash(self, u: torch.Tensor) -> torch.Tensor:
+        """Return middle + half-width · tanh(u), never outside of the bounds."""
+        y = torch.tanh(u)
+        if _is_number(self.middle, 0.0):
+            return y if _is_number(self.half_width, 1.0) else y * self.half_width
+        # middle + half-width · 1 may round to a float outside the bounds, which a spec would refuse.
+        return torch.clamp(self.middle + self.half_width * y, self.low, self.high)
+
+    def unit(self, action: torch.Tensor) -> torch.Tensor:
+        """Return an action moved from [low, high] to [−1, 1]."""
+        y = action if _is_number(self.middle, 0.0) else action - self.middle
+        return y if _is_number(self.half_width, 1.0) else y / self.half_width
+
+    def __str__(self) -> str:
+        low, high = (bound.tolist() if isinstance(bound, torch.Tensor) else bound for bound in (self.low, self.high))
+        return f"[{low}, {high}]"
+
+
+def _is_number(value: Bound, number: float) -> bool:
+    return not isinstance(value, torch.Tensor) and value == number
+
+
+def _as_number(bound: Bound) -> Bound:
+    """Return a tensor of equal entries as the number that they are."""
+    if isinstance(bound, torch.Tensor) and bound.numel() and (bound == bound.flatten()[0]).all():
+        return bound.flatten()[0].item()
+    return bound

@@ -1,0 +1,114 @@
+"""Deterministic policies in the form of distributions: all probability on one action."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Self
+
+import torch
+
+from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.distributions.bounds import Bound, Bounds
+
+
+class Delta(Distribution):
+    """Take the action ``param``, whatever the generator and the exploration type.
+
+    A point has no density: the log-prob is +inf at the action and −inf elsewhere, without gradient, and the difference
+    of two is NaN. Give the actor ``log_prob_key=None``. There is neither an entropy nor a divergence, so that losses
+    that need one refuse this family when they are built. What a loss may use is the action itself, which
+    :meth:`rsample`, ``mode``, ``mean`` and ``median`` give with gradient: deterministic policy gradients do.
+
+    Args:
+        param: the action, ``[*B, A]``.
+        atol: two actions are the same where all their entries differ by at most ``atol + rtol · |param|``.
+        rtol: see ``atol``.
+    """
+
+    parameter_names = ("param",)
+    __slots__ = ("param", "atol", "rtol")
+
+    def __init__(self, param: torch.Tensor, *, atol: float = 1e-6, rtol: float = 1e-6) -> None:
+        self.param = param
+        self.atol = atol
+        self.rtol = rtol
+
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return the action with gradient, ``[*B, A]``; nothing is drawn."""
+        return self.mode
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """Return +inf where ``action`` is the one action, up to the tolerance, and −inf elsewhere, ``[*B]``.
+
+        Args:
+            action: ``[*B, A]``.
+
+        Raises:
+            SpecError: the action has another shape.
+        """
+        mode = self.mode.detach()
+        self._require_shape(action, mode.shape)
+        is_same = torch.isclose(action.detach(), mode, rtol=self.rtol, atol=self.atol).all(-1)
+        return torch.full_like(mode[..., 0], -math.inf).masked_fill(is_same, math.inf)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The action, ``[*B, A]``."""
+        return self.param
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The action, ``[*B, A]``."""
+        return self.mode
+
+    @property
+    def median(self) -> torch.Tensor:
+        """The action, ``[*B, A]``."""
+        return self.mode
+
+
+class TanhDelta(Delta):
+    """Take the action middle + half-width · tanh(param), between ``low`` and ``high``; else like :class:`Delta`.
+
+    Args:
+        param: the action before squashing, ``[*B, A]``.
+        low: lower bound, a number or a tensor that broadcasts to ``[A]``.
+        high: upper bound; :meth:`within` checks both.
+        bounds: both at once, computed before, in the place of ``low`` and ``high``; :meth:`within` fills them in.
+        atol: two actions are the same where all their entries differ by at most ``atol + rtol · |action|``.
+        rtol: see ``atol``.
+    """
+
+    __slots__ = ("bounds",)
+
+    def __init__(
+        self,
+        param: torch.Tensor,
+        *,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        bounds: Bounds | None = None,
+        atol: float = 1e-6,
+        rtol: float = 1e-6,
+    ) -> None:
+        super().__init__(param, atol=atol, rtol=rtol)
+        self.bounds = (Bounds.of(low, high) if bounds is None else bounds).like(param)
+
+    @classmethod
+    def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
+        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
+
+        Args:
+            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
+            high: upper bound, alike.
+
+        Raises:
+            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
+        """
+        return functools.partial(cls, bounds=Bounds.checked(f"{cls.__name__}.within", low, high))
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The squashed ``param``, ``[*B, A]``."""
+        return self.bounds.squash(self.param)
