@@ -323,7 +323,12 @@ def reaches_ending(
     ends = is_done(terminated, truncated)
     if mask is not None:
         ends = ends & mask
-    follows = next_row_follows(terminated, truncated, is_init=is_init, mask=mask)
+    follows = next_row_follows(
+        terminated,  # mutate: equivalent - what lies behind an ending cannot undo that it was reached
+        truncated,
+        is_init=is_init,
+        mask=mask,
+    )
     return reverse_scan(ends.float(), follows.float()) > 0
 
 

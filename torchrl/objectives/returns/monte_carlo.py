@@ -101,8 +101,14 @@ class Reward2Go:
         reward = read(batch, ("next", "reward"), who="Reward2Go")
         terminated, truncated = read_flags(batch, who="Reward2Go")
         valid = exclude_unfinished(batch, who="Reward2Go")
-        # Where a row is valid, so are those up to the end of its episode: a reset in mid-episode lies between others.
-        batch.set(self.out_key, discounted_return(reward, terminated, truncated, gamma=self.gamma, mask=valid))
+        sums = discounted_return(  # `is_init` is not asked: nothing begins between a valid row and the end it reaches
+            reward,
+            terminated,  # mutate: equivalent - without values behind them all endings are alike
+            truncated,
+            gamma=self.gamma,
+            mask=valid,
+        )
+        batch.set(self.out_key, sums)
         return batch
 
 
@@ -115,7 +121,7 @@ def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
     terminated, truncated = read_flags(batch, who=who)
     mask = batch.get(MASK, None)
     valid = reaches_ending(
-        terminated,
+        terminated,  # mutate: equivalent - any ending will do
         truncated,
         is_init=batch.get("is_init", None),
         mask=None if mask is None else mask.unsqueeze(-1),
