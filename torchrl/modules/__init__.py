@@ -33,6 +33,7 @@ from torchrl.modules.models import (
     BatchRenorm,
     ConvNet,
     NormalHead,
+    ParallelHeads,
     StateDependentNormalHead,
     orthogonal_init_,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "ObservationNormalizer",
     "OneHotCategorical",
     "Operator",
+    "ParallelHeads",
     "ProbabilisticActor",
     "Projected",
     "RandomPolicy",

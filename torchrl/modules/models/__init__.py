@@ -4,5 +4,14 @@ from torchrl.modules.models.batch_renorm import BatchRenorm
 from torchrl.modules.models.conv import ConvNet
 from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead
 from torchrl.modules.models.mlp import MLP, orthogonal_init_
+from torchrl.modules.models.parallel import ParallelHeads
 
-__all__ = ["MLP", "BatchRenorm", "ConvNet", "NormalHead", "StateDependentNormalHead", "orthogonal_init_"]
+__all__ = [
+    "MLP",
+    "BatchRenorm",
+    "ConvNet",
+    "NormalHead",
+    "ParallelHeads",
+    "StateDependentNormalHead",
+    "orthogonal_init_",
+]
