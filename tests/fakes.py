@@ -86,9 +86,13 @@ class CountingEnv(CountingSimulator, gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
 
     def __init__(
-        self, length: int | Sequence[int] = 5, *, ending: str | Sequence[str] = "terminated", form: str = "box",
+        self,
+        length: int | Sequence[int] = 5,
+        *,
+        ending: str | Sequence[str] = "terminated",
+        form: str = "box",
         start: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(length, ending=ending)
         index, episode = spaces.Box(0, np.inf, (1,), np.float64), spaces.Discrete(100, start=start)
         self.form, self.start = form, start

@@ -177,6 +177,80 @@ def test_a_factory_of_something_else_is_refused():
         SerialEnv(object, 2)
 
 
+class Closing(CountingSimulator):
+    """Counts how many are open."""
+
+    num_open = 0
+
+    def __init__(self, length=3, observation_shape=(1,)):
+        super().__init__(length, observation_shape=observation_shape)
+        Closing.num_open += 1
+
+    def close(self):
+        Closing.num_open -= 1
+
+
+def raises():
+    raise RuntimeError("planted")
+
+
+class Unreadable(Closing):
+    """Observes what no spec describes."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Text(3)
+
+
+class Taken(Closing):
+    """Observes under a name of the environment."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Dict({"reward": self.observation_space})
+
+
+@pytest.mark.parametrize(
+    ("factories", "kind"),
+    [
+        ([Closing, Closing, raises], RuntimeError),
+        ([Closing, object], EnvError),
+        ([Closing, lambda: Closing(observation_shape=(2,))], EnvError),
+        ([Closing, lambda: counting(2)], EnvError),
+        ([Taken, Taken], EnvError),
+        ([Unreadable, Unreadable], SpecError),
+    ],
+)
+def test_simulators_already_built_are_closed_when_something_fails(factories, kind):
+    Closing.num_open = 0
+    with pytest.raises(kind):
+        SerialEnv(factories)
+    assert Closing.num_open == 0
+
+
+def test_an_exception_while_building_says_which_slot():
+    with pytest.raises(RuntimeError, match="planted") as caught:
+        SerialEnv([CountingSimulator, raises])
+    assert caught.value.__notes__ == ["Raised while the simulator of slot 1 was built."]
+
+
+def test_what_was_built_stays_open_and_is_closed_with_the_env():
+    Closing.num_open = 0
+    env = SerialEnv(Closing, 3)
+    assert Closing.num_open == 3
+    env.close()
+    assert Closing.num_open == 0
+
+
+def test_one_simulator_in_two_slots_is_refused():
+    shared = CountingSimulator()
+    with pytest.raises(
+        EnvError, match="of its own for every slot, got the same one in the slots 0 and 1.*at each call"
+    ):
+        SerialEnv(lambda: shared, 2)
+    assert shared.is_closed
+
+
 def test_simulators_with_different_spaces_are_refused():
     with pytest.raises(EnvError, match="in slot 1"):
         SerialEnv([CountingSimulator, ActionEchoSimulator])

@@ -247,7 +247,11 @@ def splitter(space: Space) -> Callable[[Actions], Iterable]:
         return partial(_tuples, [splitter(part) for part in space.spaces])
     if isinstance(space, spaces.OneOf):
         return partial(_choices, [splitter(part) for part in space.spaces])
-    return iter
+    return _arrays if isinstance(space, spaces.Box) and not space.shape else iter
+
+
+def _arrays(batch: np.ndarray) -> list[np.ndarray]:
+    return [batch[index, ...] for index in range(len(batch))]  # without dimensions, but no numbers
 
 
 def _dicts(parts: dict[str, Callable], batch: dict) -> list[dict]:
