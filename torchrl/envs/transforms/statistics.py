@@ -24,14 +24,14 @@ from torchrl.shapes import expand_right
 
 
 class ObservationStatistics(nn.Module):
-    """Running count, mean and squared deviations of some observations, in float64.
+    """Running count, mean and variance of some observations, in float64.
 
     One object may serve several :class:`VecNorm`, in one process or, after ``share_memory()``, in many: everything is a
-    buffer that is written in place. Updates of several processes at once are not locked: one of them may be lost.
+    buffer that is written in place. Processes do not wait for each other: of two updates at once one may be lost.
 
-    Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``Σ w x / Σ w`` and the squares
-    ``Σ w (x - mean)²``. Batches are merged by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
-    computing sample variances" (1979), equations 2.1, so that nothing cancels where the mean is large.
+    Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
+    ``Σ w (x - m)² / Σ w``. Batches are merged by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm
+    for computing sample variances" (1979), equations 2.1, so that nothing cancels where the mean is large.
 
     Args:
         shapes: shape of one observation without its batch, by key.
@@ -40,22 +40,27 @@ class ObservationStatistics(nn.Module):
 
     def __init__(self, shapes: Mapping[Key, Sequence[int]], *, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self._names = {as_path(key): f"moments_{index}" for index, key in enumerate(shapes)}
-        for key, shape in shapes.items():  # count (the same for all features), mean, squares
-            moments = torch.zeros((3, *shape), dtype=torch.float64, device=device)
-            self.register_buffer(self._names[as_path(key)], moments)
+        self._indices = {as_path(key): index for index, key in enumerate(shapes)}
+        options = {"dtype": torch.float64, "device": device}
+        for index, shape in enumerate(shapes.values()):
+            self.register_buffer(f"count_{index}", torch.zeros((), **options))
+            self.register_buffer(f"mean_{index}", torch.zeros(shape, **options))
+            self.register_buffer(f"var_{index}", torch.ones(shape, **options))
 
-    def moments(self, key: Key) -> torch.Tensor:
-        """Return count, mean and squares of an observation, ``[3, *shape]``.
+    def moments(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return count ``[]``, mean and variance ``[*shape]`` of an observation, the buffers themselves.
+
+        Before any update they are 0, 0 and 1.
 
         Raises:
             KeyMissing: there are no statistics of it.
         """
-        name = self._names.get(as_path(key))
-        if name is None:
-            known = [as_key(path) for path in self._names]
+        index = self._indices.get(as_path(key))
+        if index is None:
+            known = [as_key(path) for path in self._indices]
             raise KeyMissing(explain("ObservationStatistics", expected=f"one of the keys {known}", got=repr(key)))
-        return self._buffers[name]
+        buffers = self._buffers  # by attribute, nn.Module takes half a microsecond for each
+        return buffers[f"count_{index}"], buffers[f"mean_{index}"], buffers[f"var_{index}"]
 
     @torch.no_grad()
     def update_(self, key: Key, rows: torch.Tensor, *, decay: float = 1.0) -> None:
@@ -69,29 +74,25 @@ class ObservationStatistics(nn.Module):
         Raises:
             NonFiniteError: a row holds NaN or infinity; the statistics are as before.
         """
-        moments = self.moments(key)
-        rows = rows.to(torch.float64).reshape(-1, *moments.shape[1:])
-        num_rows = rows.shape[0]
-        mean = rows.mean(0)
-        squares = (rows - mean).square_().sum(0)
-        count = moments[0] * decay
-        total = count + num_rows
-        delta = mean - moments[1]
-        share = num_rows / total
-        new = torch.stack(
-            [total, moments[1] + delta * share, moments[2] * decay + squares + delta.square() * count * share]
-        )
-        if not bool(new.isfinite().all()):
+        count, mean, var = self.moments(key)
+        rows = rows.to(torch.float64).reshape(-1, *mean.shape)
+        rows_var, rows_mean = torch.var_mean(rows, 0, correction=0)
+        if not math.isfinite(float(rows_var.sum())):
             hint = "FiniteCheck, put before it in the chain, names the row."
             got = "NaN or infinity"
             raise NonFiniteError(explain(f"VecNorm, key {key!r}", expected="finite observations", got=got, hint=hint))
-        moments.copy_(new)
+        num_rows = rows.shape[0]
+        total = float(count) * decay + num_rows
+        share = num_rows / total
+        delta = rows_mean.sub_(mean)
+        count.fill_(total)
+        mean.add_(delta, alpha=share)
+        var.mul_(1 - share).add_(rows_var, alpha=share).addcmul_(delta, delta, value=share * (1 - share))
 
     def normalised(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
-        """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64; before any update the value."""
-        count, mean, squares = self.moments(key)
-        scale = torch.where(count > 0, (squares / count.clamp_min(1e-300) + eps).rsqrt(), 1.0)
-        return (value.to(torch.float64) - mean) * scale
+        """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64."""
+        _, mean, var = self.moments(key)
+        return value.to(torch.float64).sub(mean).mul_((var + eps).rsqrt_())
 
 
 class VecNorm(ObservationTransform):
@@ -105,7 +106,7 @@ class VecNorm(ObservationTransform):
     Args:
         in_keys: which observations, each element with statistics of its own.
         decay: factor on the weight of older rows, per vector step, above 0 and at most 1.
-        eps: added to the variance.
+        eps: added to the variance: a deviation of less than its root counts as noise.
         statistics: those of another, to share them: ``VecNorm(statistics=training_norm.statistics)``; None makes its
             own when it is attached.
 
@@ -143,7 +144,7 @@ class VecNorm(ObservationTransform):
             self.statistics = ObservationStatistics(shapes, device=env.device)
         self._names = [f"root_{index}" for index in range(len(leaves))]
         for name, (key, leaf) in zip(self._names, leaves.items(), strict=True):
-            _require_fit(key, shapes[key], env.device, self.statistics.moments(key))
+            _require_fit(key, shapes[key], env.device, self.statistics)
             self.register_buffer(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
@@ -182,7 +183,8 @@ def _float_of(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.float32
 
 
-def _require_fit(key: Key, shape: torch.Size, device: torch.device, moments: torch.Tensor) -> None:
-    if moments.shape[1:] != shape or moments.device.type != device.type:
+def _require_fit(key: Key, shape: torch.Size, device: torch.device, statistics: ObservationStatistics) -> None:
+    _, mean, _ = statistics.moments(key)
+    if mean.shape != shape or mean.device.type != device.type:
         expected = f"statistics of {key!r} of shape {list(shape)} on {device}"
-        raise SpecError(explain("VecNorm", expected=expected, got=f"{list(moments.shape[1:])} on {moments.device}"))
+        raise SpecError(explain("VecNorm", expected=expected, got=f"{list(mean.shape)} on {mean.device}"))
