@@ -12,7 +12,7 @@ from torch import nn
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.data.specs.composite import Key
 from torchrl.envs.base import Env, Seed
-from torchrl.envs.vector.serial import RESERVED
+from torchrl.envs.vector.base import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import child_seeds, named_seeds
 from torchrl.unchecked import shallow

@@ -11,7 +11,6 @@ from tensordict import TensorDict
 
 from torchrl.envs.base import Env
 from torchrl.envs.simulators.base import Simulator
-from torchrl.envs.vector.base import RESERVED as RESERVED
 from torchrl.envs.vector.base import WorkerEnv, require_free_names
 from torchrl.envs.vector.worker import SimulatorWorker, own_method
 from torchrl.errors import ConfigError, EnvError, explain
