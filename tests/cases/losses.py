@@ -13,7 +13,21 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.modules import Actor, Categorical, Normal, ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.modules import (
+    Actor,
+    Bernoulli,
+    Categorical,
+    CompositeDistribution,
+    MaskedCategorical,
+    MaskedOneHotCategorical,
+    MultiCategorical,
+    Normal,
+    OneHotCategorical,
+    ProbabilisticActor,
+    TanhNormal,
+    TruncatedNormal,
+    ValueOperator,
+)
 from torchrl.objectives import (
     A2CLoss,
     BehaviourCloningLoss,
@@ -60,12 +74,12 @@ class Net(nn.Module):
 
 
 class Kind(NamedTuple):
-    """A kind of action: the family and its network."""
+    """A kind of action: the family, its network, and what says which actions are legal."""
 
     family: Callable | None
     sizes: tuple[int, ...]
     positive: tuple[int, ...] = ()
-    mask_sizes: int | None = None
+    make_mask: Callable[[tuple[int, ...], torch.Generator], torch.Tensor | TensorDict] | None = None
 
     def make_actor(
         self, body: nn.Module | None = None, *, in_keys: Iterable = OBSERVATION, **options
@@ -74,13 +88,37 @@ class Kind(NamedTuple):
         net = Net(body, self.sizes, self.positive)
         if self.family is None:
             return Actor(net, in_keys=in_keys)
+        options |= {} if self.make_mask is None else {"mask_key": "legal"}
         return ProbabilisticActor(net, self.family, in_keys=in_keys, **options)
 
 
+def two_of_three(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Forbid one of three actions in each row."""
+    return torch.rand(*shape, 3, generator=generator).argsort(-1) > 0
+
+
+def two_of_three_gears(shape: tuple[int, ...], generator: torch.Generator) -> TensorDict:
+    """Forbid one of three gears in each row."""
+    return TensorDict({"gear": two_of_three(shape, generator)}, batch_size=shape)
+
+
+GAS = TanhNormal.within(0.0, 1.0)
 KINDS = {
     "discrete": Kind(Categorical, (3,)),
+    "masked": Kind(MaskedCategorical, (3,), make_mask=two_of_three),
+    "one-hot": Kind(OneHotCategorical, (3,)),
+    "masked one-hot": Kind(MaskedOneHotCategorical, (3,), make_mask=two_of_three),
+    "multi-discrete": Kind(MultiCategorical.of([3, 2]), (5,)),
+    "binary": Kind(Bernoulli, (2,)),
     "normal": Kind(Normal, (2, 2), (1,)),
     "tanh": Kind(TanhNormal.within(-2.0, 2.0), (2, 2), (1,)),
+    "truncated": Kind(TruncatedNormal.within(-2.0, 2.0), (2, 2), (1,)),
+    "composite": Kind(
+        CompositeDistribution.of(gear=Categorical, pedals={"gas": GAS, "horn": Bernoulli}), (3, 1, 1, 1), (2,)
+    ),
+    "masked composite": Kind(
+        CompositeDistribution.of(gear=MaskedCategorical, gas=GAS), (3, 1, 1), (2,), two_of_three_gears
+    ),
 }
 DETERMINISTIC = Kind(None, (2,))
 
@@ -95,6 +133,8 @@ def make_rows(kind: Kind, *shape: int, seed: int = 0) -> TensorDict:
     generator = torch.Generator().manual_seed(seed)
     normal = lambda *tail: torch.randn(*shape, *tail, generator=generator)  # noqa: E731
     batch = TensorDict({"observation": normal(4)}, batch_size=shape)
+    if kind.make_mask is not None:
+        batch["legal"] = kind.make_mask(shape, generator)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed + 1)
         kind.make_actor()(batch)

@@ -13,9 +13,24 @@ from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.objectives import Loss, total_loss
 
-CASES = {f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in LOSSES for kind in KINDS}
-CASES |= {f"{name} of a deterministic actor": (loss, DETERMINISTIC) for name, loss in DETERMINISTIC_LOSSES.items()}
-each_case = pytest.mark.parametrize(("build", "kind"), CASES.values(), ids=CASES.keys())
+DETERMINISTIC_CASES = {
+    f"{name} of a deterministic actor": (DETERMINISTIC_LOSSES[name], DETERMINISTIC) for name in DETERMINISTIC_LOSSES
+}
+EVERY_LOSS = {
+    f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in LOSSES for kind in ("discrete", "masked composite")
+} | DETERMINISTIC_CASES
+KIND_LOSSES = (
+    "reinforce, baseline",
+    "a2c, all options",
+    "ppo",
+    "clip_ppo, all options",
+    "kl_ppo",
+    "kl_ppo, sampled",
+    "cloning, entropy",
+)
+EVERY_KIND = {
+    f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in KIND_LOSSES for kind in KINDS
+} | DETERMINISTIC_CASES
 WRITTEN = ("action_log_prob", "state_value", "advantage", "value_target")
 
 
@@ -36,32 +51,11 @@ def gradients(loss, batch):
 def test_every_public_loss_is_among_the_cases():
     public = [getattr(objectives, name) for name in objectives.__all__]
     losses = {x for x in public if inspect.isclass(x) and issubclass(x, Loss) and not inspect.isabstract(x)}
-    assert losses == {type(build(kind.make_actor(), make_critic())) for build, kind in CASES.values()}
+    assert losses == {type(build(kind.make_actor(), make_critic())) for build, kind in EVERY_LOSS.values()}
 
 
-@each_case
+@pytest.mark.parametrize(("build", "kind"), EVERY_LOSS.values(), ids=EVERY_LOSS.keys())
 class TestEveryLoss:
-    def test_returns_scalars_of_which_some_are_summed(self, build, kind):
-        terms = build(kind.make_actor(), make_critic())(make_rows(kind, 16))
-        assert isinstance(terms, TensorDict) and terms.batch_size == torch.Size([])
-        summed = [key for key in terms.keys() if key.startswith("loss_")]
-        assert summed
-        assert all(terms[key].shape == () and terms[key].isfinite() for key in terms.keys())
-        assert [key for key in terms.keys() if terms[key].requires_grad] == summed
-        torch.testing.assert_close(total_loss(terms), sum(terms[key] for key in summed))
-
-    def test_gradient_reaches_the_trainable_parameters_and_nothing_else(self, build, kind):
-        loss = build(kind.make_actor(), make_critic())
-        batch = make_rows(kind, 15)  # odd: the signs of an l1 distance cannot cancel
-        for value in (inputs := floats_of(batch)):
-            value.requires_grad_()
-        total_loss(loss(batch)).backward()
-        trained = {id(parameter) for parameter in loss.trainable_parameters()}
-        for name, parameter in loss.named_parameters():
-            got = parameter.grad is not None and bool((parameter.grad != 0).any())
-            assert got == (id(parameter) in trained), name
-        assert all(value.grad is None for value in inputs)
-
     def test_trains_what_it_is_given(self, build, kind):
         actor, critic = kind.make_actor(), make_critic()
         loss = build(actor, critic)
@@ -95,33 +89,10 @@ class TestEveryLoss:
             separate.append(trunk.weight.grad.clone())
         torch.testing.assert_close(total, sum(separate))
 
-    @pytest.mark.parametrize("shape", [(12,), (3, 4)])
-    def test_masked_rows_reach_nothing(self, build, kind, shape):
-        loss = build(kind.make_actor(), make_critic())
-        batch = make_rows(kind, *shape)
-        mask = torch.arange(12).reshape(shape) % 3 != 1
-        expected = gradients(loss, batch[mask].clone())
-        for value in batch.values(True, True):
-            value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
-        batch["collector", "mask"] = mask
-        terms, grads = gradients(loss, batch)
-        torch.testing.assert_close((terms.to_dict(), grads), (expected[0].to_dict(), expected[1]))
-
     def test_mask_without_a_valid_row_is_refused(self, build, kind):
         batch = make_rows(kind, 4).set(("collector", "mask"), torch.zeros(4, dtype=torch.bool))
         with pytest.raises(SpecError, match="at least one valid row"):
             build(kind.make_actor(), make_critic())(batch)
-
-    def test_batch_dimensions_do_not_matter(self, build, kind):
-        loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 3, 4)
-        expected, got = gradients(loss, batch), gradients(loss, batch.reshape(12))
-        torch.testing.assert_close((got[0].to_dict(), got[1]), (expected[0].to_dict(), expected[1]))
-
-    def test_batch_is_left_alone(self, build, kind):
-        batch = make_rows(kind, 8)
-        kept = batch.clone()
-        build(kind.make_actor(), make_critic())(batch)
-        assert set(batch.keys(True)) == set(kept.keys(True)) and (batch == kept).all()
 
     def test_every_key_it_names_is_needed(self, build, kind):
         loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 8)
@@ -180,10 +151,56 @@ class TestEveryLoss:
         other.load_state_dict(loss.state_dict())
         torch.testing.assert_close(gradients(other, batch)[0].to_dict(), gradients(loss, batch)[0].to_dict())
 
+
+@pytest.mark.parametrize(("build", "kind"), EVERY_KIND.values(), ids=EVERY_KIND.keys())
+class TestEveryKindOfAction:
+    def test_returns_scalars_of_which_some_are_summed(self, build, kind):
+        terms = build(kind.make_actor(), make_critic())(make_rows(kind, 16))
+        assert isinstance(terms, TensorDict) and terms.batch_size == torch.Size([])
+        summed = [key for key in terms.keys() if key.startswith("loss_")]
+        assert summed
+        assert all(terms[key].shape == () and terms[key].isfinite() for key in terms.keys())
+        assert [key for key in terms.keys() if terms[key].requires_grad] == summed
+        torch.testing.assert_close(total_loss(terms), sum(terms[key] for key in summed))
+
+    def test_gradient_reaches_the_trainable_parameters_and_nothing_else(self, build, kind):
+        loss = build(kind.make_actor(), make_critic())
+        batch = make_rows(kind, 15)  # odd: the signs of an l1 distance cannot cancel
+        for value in (inputs := floats_of(batch)):
+            value.requires_grad_()
+        total_loss(loss(batch)).backward()
+        trained = {id(parameter) for parameter in loss.trainable_parameters()}
+        for name, parameter in loss.named_parameters():
+            got = parameter.grad is not None and bool((parameter.grad != 0).any())
+            assert got == (id(parameter) in trained), name
+        assert all(value.grad is None for value in inputs)
+
+    @pytest.mark.parametrize("shape", [(12,), (3, 4)])
+    def test_masked_rows_reach_nothing(self, build, kind, shape):
+        loss = build(kind.make_actor(), make_critic())
+        batch = make_rows(kind, *shape)
+        mask = torch.arange(12).reshape(shape) % 3 != 1
+        expected = gradients(loss, batch[mask].clone())
+        for value in batch.values(True, True):
+            value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
+        batch["collector", "mask"] = mask
+        terms, grads = gradients(loss, batch)
+        torch.testing.assert_close((terms.to_dict(), grads), (expected[0].to_dict(), expected[1]))
+
+    def test_batch_dimensions_do_not_matter(self, build, kind):
+        loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 3, 4)
+        expected, got = gradients(loss, batch), gradients(loss, batch.reshape(12))
+        torch.testing.assert_close((got[0].to_dict(), got[1]), (expected[0].to_dict(), expected[1]))
+
+    def test_batch_is_left_alone(self, build, kind):
+        batch = make_rows(kind, 8)
+        kept = batch.clone()
+        build(kind.make_actor(), make_critic())(batch)
+        assert set(batch.keys(True)) == set(kept.keys(True)) and (batch == kept).all()
+
     def test_gradient_is_that_of_the_value(self, build, kind):
         loss = build(kind.make_actor(), make_critic()).double()
-        if getattr(loss, "num_entropy_samples", None) is not None and not hasattr(kind.family, "rsample_and_log_prob"):
-            return  # the score-function estimate is no derivative of the value; test_actor.py looks at its mean
+        loss.num_entropy_samples = None  # the score-function estimate is no derivative: test_actor.py has its mean
         batch = make_rows(kind, 15).apply(lambda value: value.double() if value.is_floating_point() else value)
         _, grads = gradients(loss, batch)
         parameters = loss.trainable_parameters()
@@ -230,9 +247,13 @@ def test_every_loss_compiles_to_one_graph(name):
 
 
 @pytest.mark.parametrize("kind", [name for name in KINDS if name != "discrete"])
-def test_losses_compile_to_one_graph_for_every_kind_of_action(kind):
-    compiles(LOSSES["a2c"], KINDS[kind])
+def test_ppo_compiles_to_one_graph_for_every_kind_of_action(kind):
     compiles(LOSSES["clip_ppo, all options"], KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", ["tanh", "composite"])
+def test_a2c_compiles_to_one_graph_for_continuous_and_nested_actions(kind):
+    compiles(LOSSES["a2c"], KINDS[kind])
 
 
 def test_deterministic_actors_compile_to_one_graph():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import add
 
 import torch
 from tensordict import NestedKey
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import DISTANCES, sampled_entropy
-from torchrl.modules import Distribution, Sequence
+from torchrl.modules import CompositeDistribution, Distribution, Sequence
 from torchrl.objectives.costs.base import Coefficient, Loss
 
 
@@ -85,7 +87,8 @@ def entropy_from_samples(
     """Estimate the entropy of each row from actions drawn anew; value and gradient are unbiased.
 
     The gradient goes through the actions where the family can, by ``rsample_and_log_prob``; elsewhere it is the
-    score-function estimate of :func:`torchrl.functional.sampled_entropy`, which is noisier.
+    score-function estimate of :func:`torchrl.functional.sampled_entropy`, which is noisier. Of a composite, whose parts
+    are independent, it is the sum over the parts.
 
     Args:
         distribution: of any family that can sample.
@@ -95,6 +98,9 @@ def entropy_from_samples(
     Returns:
         ``[*B]``, in nats.
     """
+    if isinstance(distribution, CompositeDistribution):
+        parts = distribution.parts.values()
+        return reduce(add, [entropy_from_samples(part, num_samples, generator=generator) for part in parts])
     draw = getattr(distribution, "rsample_and_log_prob", None)
     if draw is not None:
         return -torch.stack([draw(generator)[1] for _ in range(num_samples)]).mean(0)
