@@ -79,6 +79,20 @@ def test_frame_skip_sums_rewards_and_the_time_limit_counts_agent_steps():
     assert skipped[1:] == (5, True) and plain[1:] == (20, True)
 
 
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_observations_may_be_a_tuple(num_envs):
+    env = GymEnv("Blackjack-v1", num_envs=num_envs)
+    assert env.observation_spec == Composite(
+        {
+            "0": Categorical(32, env.batch_size),
+            "1": Categorical(11, env.batch_size),
+            "2": Categorical(2, env.batch_size),
+        },
+        env.batch_size,
+    )
+    check_env(env, num_steps=40)
+
+
 def test_noops_delay_the_start():
     env = GymEnv("CartPole-v1", max_noops=5)
     assert env.reset(seed=[0])["episode_length"].item() == 0

@@ -45,6 +45,17 @@ class TestInfoKeys:
             observation, reward, *_ = simulator.step(0)
             assert (observation["observation"].tolist(), observation["square"], reward) == ([count], count**2, 0)
 
+    @pytest.mark.parametrize(("ending", "flags"), [("terminated", (True, False)), ("truncated", (False, True))])
+    def test_endings_are_the_worlds(self, ending, flags):
+        class Ending(CountingSimulator):
+            def step(self, action):
+                *result, _ = super().step(action)
+                return *result, {"count": float(self.num_steps)}
+
+        simulator = InfoKeys(Ending(2, ending=ending), {"count": UNBOUNDED}, defaults={"count": 0.0})
+        simulator.reset()
+        assert [simulator.step(0)[2:4] for _ in range(2)] == [(False, False), flags]
+
     def test_a_dict_keeps_its_keys_and_order_and_entries_may_be_nested(self):
         deep = spaces.Dict({"index": UNBOUNDED})
         simulator = InfoKeys(Telling(form="dict"), {"square": UNBOUNDED, "extra": UNBOUNDED}, defaults={"extra": 1.5})

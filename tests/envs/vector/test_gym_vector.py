@@ -10,8 +10,10 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from fakes import CountingEnv
-from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, check_env
+from torchrl.collectors import Collector
+from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv, check_env
 from torchrl.envs.simulators import GymSimulator
+from torchrl.envs.transforms import RewardScaling
 from torchrl.errors import ConfigError, EnvError, SpecError
 
 MODES = list(AutoresetMode)
@@ -121,6 +123,24 @@ def test_explicit_resets_restart_what_a_serial_env_restarts(make, mode):
 @every_mode
 def test_the_contract_is_kept(make, mode):
     check_env(make(counting(2), mode=mode), num_steps=30)
+
+
+@every_mode
+def test_a_collector_and_transforms_take_it_as_any_env(make, mode):
+    def batches(env):
+        env = TransformedEnv(env, RewardScaling(2.0))
+        collector = Collector(env, frames_per_batch=40, seed=3)
+        first = collector.collect()
+        return torch.stack([first, collector.collect()])
+
+    assert_same(batches(make(counting(2), mode=mode)), batches(serial(counting(2))))
+
+
+def test_a_run_that_is_resumed_starts_new_episodes(make):
+    collector = Collector(make(counting(2)), frames_per_batch=8, seed=3)
+    collector.collect()
+    state = collector.state_dict()
+    assert state["env"] is None and "worlds inside a SyncVectorEnv" in state["env_error"]
 
 
 @every_mode

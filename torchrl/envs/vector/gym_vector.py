@@ -29,7 +29,8 @@ class GymVectorEnv(WorkerEnv):
     What is under ``next`` is the true successor in every autoreset mode, and no transition is made of a reset:
 
     - ``SAME_STEP``: the last observation of an episode is taken from ``info["final_obs"]``; the one that came in its
-      place begins the next episode.
+      place begins the next episode. A world that hands out the same array at every step overwrites its last one: there
+      use another mode.
     - ``NEXT_STEP`` and ``DISABLED``: rows that ended are restarted at once by ``reset(options={"reset_mask": rows})``,
       which gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` know.
 
