@@ -36,6 +36,7 @@ from torchrl.objectives import (
     Loss,
     PPOLoss,
     ReinforceLoss,
+    total_loss,
 )
 
 OBSERVATION = ("observation",)
@@ -171,3 +172,22 @@ DETERMINISTIC_LOSSES = {
     "cloning, l2": actor_alone(BehaviourCloningLoss),
     "cloning, smooth_l1": actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"),
 }
+# One of each, with options: enough to be tried with every kind of action.
+KIND_LOSSES = (
+    "reinforce, baseline",
+    "a2c, all options",
+    "ppo",
+    "clip_ppo, all options",
+    "kl_ppo",
+    "kl_ppo, sampled",
+    "cloning, entropy",
+)
+
+
+def gradients(loss: Loss, batch: TensorDict) -> tuple[TensorDict, list[torch.Tensor]]:
+    """Differentiate the total; return the terms and the gradient of every trainable parameter."""
+    torch.manual_seed(0)  # of what the loss draws
+    loss.zero_grad()
+    terms = loss(batch)
+    total_loss(terms).backward()
+    return terms.detach(), [parameter.grad.clone() for parameter in loss.trainable_parameters()]

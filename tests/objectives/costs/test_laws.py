@@ -8,7 +8,16 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from cases.losses import DETERMINISTIC, DETERMINISTIC_LOSSES, KINDS, LOSSES, make_critic, make_rows
+from cases.losses import (
+    DETERMINISTIC,
+    DETERMINISTIC_LOSSES,
+    KIND_LOSSES,
+    KINDS,
+    LOSSES,
+    gradients,
+    make_critic,
+    make_rows,
+)
 from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.objectives import Loss, total_loss
@@ -19,15 +28,6 @@ DETERMINISTIC_CASES = {
 EVERY_LOSS = {
     f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in LOSSES for kind in ("discrete", "masked composite")
 } | DETERMINISTIC_CASES
-KIND_LOSSES = (
-    "reinforce, baseline",
-    "a2c, all options",
-    "ppo",
-    "clip_ppo, all options",
-    "kl_ppo",
-    "kl_ppo, sampled",
-    "cloning, entropy",
-)
 EVERY_KIND = {
     f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in KIND_LOSSES for kind in KINDS
 } | DETERMINISTIC_CASES
@@ -37,15 +37,6 @@ WRITTEN = ("action_log_prob", "state_value", "advantage", "value_target")
 def floats_of(batch):
     """List the tensors of a batch that a gradient could reach."""
     return [value for value in batch.values(True, True) if value.is_floating_point()]
-
-
-def gradients(loss, batch):
-    """Differentiate the total; return the terms and the gradient of every trainable parameter."""
-    torch.manual_seed(0)  # of what the loss draws
-    loss.zero_grad()
-    terms = loss(batch)
-    total_loss(terms).backward()
-    return terms.detach(), [parameter.grad.clone() for parameter in loss.trainable_parameters()]
 
 
 def test_every_public_loss_is_among_the_cases():
@@ -216,45 +207,3 @@ class TestEveryKindOfAction:
                     parameter.sub_(step, alpha=sign)
         expected = sum((grad * step).sum() for grad, step in zip(grads, steps, strict=True))
         torch.testing.assert_close((totals[0] - totals[1]) / 2, expected, rtol=1e-4, atol=1e-10)
-
-
-def compiles(build, kind):
-    """Compile a loss, compare it with itself, and count graphs while a schedule changes its coefficients."""
-    torch._dynamo.reset()
-    loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 16)
-    draws = any(getattr(loss, name, None) for name in ("num_entropy_samples", "num_kl_samples"))
-    close = {"rtol": 0.5, "atol": 0.5} if draws else {}  # compiled, the same stream gives other numbers
-    expected, grads = gradients(loss, batch)
-    graphs = torch._dynamo.utils.counters["stats"]
-    before = graphs["unique_graphs"]
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    loss.zero_grad()
-    torch.manual_seed(0)
-    total_loss(terms := compiled(batch)).backward()
-    torch.testing.assert_close(terms.detach().to_dict(), expected.to_dict(), **close)
-    torch.testing.assert_close([parameter.grad for parameter in loss.trainable_parameters()], grads, **close)
-    for name, _ in loss.named_buffers():
-        setattr(loss, name.removeprefix("_"), 0.125)
-    changed = compiled(make_rows(kind, 16, seed=1)).detach()
-    torch.manual_seed(0)
-    torch.testing.assert_close(changed.to_dict(), loss(make_rows(kind, 16, seed=1)).detach().to_dict(), **close)
-    assert graphs["unique_graphs"] == before + 1
-
-
-@pytest.mark.parametrize("name", [name for name in LOSSES if "raw advantage" not in name])
-def test_every_loss_compiles_to_one_graph(name):
-    compiles(LOSSES[name], KINDS["discrete"])
-
-
-@pytest.mark.parametrize("kind", [name for name in KINDS if name != "discrete"])
-def test_ppo_compiles_to_one_graph_for_every_kind_of_action(kind):
-    compiles(LOSSES["clip_ppo, all options"], KINDS[kind])
-
-
-@pytest.mark.parametrize("kind", ["tanh", "composite"])
-def test_a2c_compiles_to_one_graph_for_continuous_and_nested_actions(kind):
-    compiles(LOSSES["a2c"], KINDS[kind])
-
-
-def test_deterministic_actors_compile_to_one_graph():
-    compiles(DETERMINISTIC_LOSSES["cloning, l2"], DETERMINISTIC)
