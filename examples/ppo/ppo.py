@@ -10,9 +10,7 @@ What it shows: one recipe builds each part, in the order in which data flow thro
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import torch
 
@@ -21,29 +19,23 @@ from torchrl.devices import checked_device
 from torchrl.recipes import (
     add_collector_arguments,
     add_env_arguments,
+    add_minibatch_arguments,
     add_network_arguments,
     add_optimise_arguments,
     add_ppo_arguments,
     add_record_arguments,
-    announce,
-    exit_on_mistake,
     make_actor_critic,
     make_advantage,
     make_collector,
     make_env,
     make_evaluator,
-    make_logger,
     make_optimise,
     make_parser,
     make_ppo_loss,
+    make_ppo_schedules,
     make_record_hooks,
-    make_reporter,
-    make_run_folder,
     make_schedules,
-    report,
-    report_saved,
-    resume,
-    with_saved_config,
+    run,
 )
 from torchrl.seeding import named_seeds
 
@@ -51,15 +43,13 @@ from torchrl.seeding import named_seeds
 def make_ppo_parser():
     """All flags of this example."""
     parser = make_parser("Train a policy by proximal policy optimisation.")
-    for add_arguments in (
-        add_env_arguments,
-        add_network_arguments,
-        add_collector_arguments,
-        add_ppo_arguments,
-        add_optimise_arguments,
-        add_record_arguments,
-    ):
-        add_arguments(parser)
+    add_env_arguments(parser)
+    add_network_arguments(parser)
+    add_collector_arguments(parser)
+    add_ppo_arguments(parser)
+    add_minibatch_arguments(parser)
+    add_optimise_arguments(parser)
+    add_record_arguments(parser)
     return parser
 
 
@@ -75,35 +65,22 @@ def make_ppo_agent(args: Namespace) -> Agent:
     collector = make_collector(args, env, networks.actor, seed=seeds["environment"])
     optimise = make_optimise(args, loss, seed=seeds["minibatches"])
 
-    agent = Agent(
+    return Agent(
         collector,
         optimise,
         advantage=make_advantage(args, networks),
         evaluator=make_evaluator(args),
-        hooks=[*make_schedules(args, optimise, loss, networks.normalizer), *make_record_hooks(args)],
+        hooks=[
+            *make_ppo_schedules(args, loss),
+            *make_schedules(args, optimise, networks.normalizer),
+            *make_record_hooks(args),
+        ],
     )
-    agent.configuration = vars(args)
-    return agent
 
 
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
-    with exit_on_mistake():
-        args = with_saved_config(make_ppo_parser(), sys.argv[1:] if flags is None else flags)
-        torch.set_num_threads(args.num_threads)
-        reporter = make_reporter(args)
-        agent = make_ppo_agent(args)
-        if args.evaluate:
-            report_saved(agent, reporter, Path(args.evaluate))
-            return
-        if args.resume:
-            resume(args, agent)
-        agent.folder = make_run_folder("ppo", args)
-        agent.logger = make_logger(agent.folder)
-        announce(args, agent.folder)
-        with agent.logger:
-            agent.train()
-        report(args, agent, reporter)
+    run("ppo", make_ppo_parser(), make_ppo_agent, flags)
 
 
 if __name__ == "__main__":

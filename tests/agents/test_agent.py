@@ -307,6 +307,21 @@ def test_episode_statistics_average_the_endings_of_valid_rows():
     assert episode_statistics(batch) == {}
 
 
+def test_rows_that_an_estimator_leaves_out_were_collected_all_the_same(make_agent):
+    agent = make_agent(total_frames=256)
+    estimate = agent.advantage
+
+    def leave_out_half(batch):
+        batch = estimate(batch)
+        mask = torch.ones(batch.batch_size, dtype=torch.bool)
+        mask[:, ::2] = False
+        return batch.set(("collector", "mask"), mask)
+
+    agent.advantage = leave_out_half
+    agent.train()
+    assert agent.frames == agent.collector.frames == 256
+
+
 def test_importing_agents_loads_no_sink():
     script = "import sys, torchrl.agents; print([m for m in ('tensorboard', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)

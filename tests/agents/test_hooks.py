@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import nn
 
-from torchrl.agents import Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents import AdaptPenalty, Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
 from torchrl.errors import ConfigError, KeyMissing
-from torchrl.modules import ObservationNormalizer
+from torchrl.modules import Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
+from torchrl.objectives import KLPenaltyPPOLoss
 
 
 class Stub:
@@ -74,3 +76,17 @@ def test_a_method_that_is_no_named_point_is_refused():
         type("Typo", (Hook,), {"on_bach": lambda self, agent, batch: None})
     with pytest.raises(ConfigError, match="'after_batch'"):
         type("Guess", (Hook,), {"after_batch": lambda self, agent, batch: None})
+
+
+def test_the_penalty_follows_the_divergence_of_each_update():
+    actor = ProbabilisticActor(nn.Linear(1, 2), Categorical)
+    loss = KLPenaltyPPOLoss(actor, ValueOperator(nn.Linear(1, 1)), kl_target=0.01, kl_coef=1.0)
+    batch = actor(TensorDict({"observation": torch.ones(4, 1)}, [4]))
+    batch.update({"advantage": torch.ones(4, 1), "value_target": torch.ones(4, 1)})
+    metrics = {}
+    AdaptPenalty(loss).on_optimised(Stub(), batch, metrics)
+    assert metrics == {"loss/kl_update": 0.0} and loss.kl_coef == 0.5
+    with torch.no_grad():
+        actor.module.bias += torch.tensor([3.0, 0.0])
+    AdaptPenalty(loss).on_optimised(Stub(), batch, metrics)
+    assert metrics["loss/kl_update"] > 0.015 and loss.kl_coef == 1.0

@@ -5,16 +5,29 @@ import torch
 from torch import nn
 
 from torchrl.data.specs import Bounded, Unbounded
-from torchrl.envs.transforms import ActionClip, CatTensors, Compose, RewardNorm, RewardScaling, TransformedEnv
+from torchrl.envs.transforms import (
+    ActionClip,
+    CatTensors,
+    Compose,
+    GSDENoise,
+    RewardNorm,
+    RewardScaling,
+    TransformedEnv,
+)
 from torchrl.errors import ConfigError
-from torchrl.modules import Categorical, Normal, TanhNormal
+from torchrl.modules import Categorical, GSDENormal, MultiCategorical, Normal, TanhNormal, TruncatedNormal
+from torchrl.objectives import A2CLoss, ClipPPOLoss, DiscountedReturn, KLPenaltyPPOLoss, PPOLoss, ReinforceLoss
 from torchrl.recipes import (
+    add_a2c_arguments,
     add_collector_arguments,
     add_env_arguments,
+    add_minibatch_arguments,
     add_network_arguments,
     add_optimise_arguments,
     add_ppo_arguments,
     add_record_arguments,
+    add_reinforce_arguments,
+    make_a2c_loss,
     make_actor_critic,
     make_advantage,
     make_collector,
@@ -23,20 +36,25 @@ from torchrl.recipes import (
     make_optimise,
     make_parser,
     make_ppo_loss,
+    make_ppo_schedules,
     make_record_hooks,
+    make_reinforce_loss,
     make_reporter,
+    make_returns,
     make_run_folder,
     make_schedules,
+    make_single_step,
 )
 
 
-def parse(*flags):
+def parse(*flags, add_loss_arguments=add_ppo_arguments):
     parser = make_parser("test")
     for add in (
         add_env_arguments,
         add_network_arguments,
         add_collector_arguments,
-        add_ppo_arguments,
+        add_loss_arguments,
+        add_minibatch_arguments,
         add_optimise_arguments,
         add_record_arguments,
     ):
@@ -52,6 +70,7 @@ def transforms_of(env):
 
 
 PENDULUM = "--env_name=Pendulum-v1"
+MATCHING = ["--env_library=toy", "--env_name=Matching"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +82,8 @@ PENDULUM = "--env_name=Pendulum-v1"
         (["--reward_scaling=0.1"], True, [RewardScaling]),
         ([PENDULUM], True, [ActionClip]),
         ([PENDULUM, "--distribution=tanh_normal"], True, []),
+        ([PENDULUM, "--gsde"], False, [ActionClip, GSDENoise]),
+        (MATCHING, True, []),
         (["--env_library=dm_control", "--env_name=cheetah", "--env_task=run"], False, [CatTensors, ActionClip]),
     ],
 )
@@ -93,7 +114,14 @@ def networks(*flags, num_envs=2):
 
 @pytest.mark.parametrize(
     ("flags", "distribution"),
-    [([], Categorical), ([PENDULUM], Normal), ([PENDULUM, "--distribution=tanh_normal"], TanhNormal)],
+    [
+        ([], Categorical),
+        (MATCHING, MultiCategorical),
+        ([PENDULUM], Normal),
+        ([PENDULUM, "--distribution=tanh_normal"], TanhNormal),
+        ([PENDULUM, "--distribution=truncated_normal"], TruncatedNormal),
+        ([PENDULUM, "--gsde"], GSDENormal),
+    ],
 )
 @pytest.mark.parametrize("shared", ["--shared_mapping", "--no-shared_mapping"])
 def test_networks_act_and_value(flags, distribution, shared):
@@ -103,8 +131,8 @@ def test_networks_act_and_value(flags, distribution, shared):
     assert built.critic(root.copy())["state_value"].shape == (2, 1)
     transition, _ = env.step_and_reset(built.actor(root))
     assert transition["action"].shape == env.action_spec.shape
-    assert isinstance(env.action_spec, Unbounded) == (distribution is Normal)
-    if distribution is TanhNormal:
+    assert isinstance(env.action_spec, Unbounded) == (distribution in (Normal, GSDENormal))
+    if distribution in (TanhNormal, TruncatedNormal):
         assert isinstance(env.action_spec, Bounded) and env.action_spec.contains(transition["action"])
     trunk = {id(p) for p in built.actor.parameters()} & {id(p) for p in built.critic.parameters()}
     assert bool(trunk) == (shared == "--shared_mapping")
@@ -176,13 +204,57 @@ def test_schedules_and_hooks_are_made_on_request():
     def hooks(*flags):
         args, _, built = networks(*flags)
         loss = make_ppo_loss(args, built)
-        schedules = make_schedules(args, make_optimise(args, loss, seed=0), loss, built.normalizer)
-        return [type(hook).__name__ for hook in [*schedules, *make_record_hooks(args)]]
+        schedules = make_schedules(args, make_optimise(args, loss, seed=0), built.normalizer)
+        return [type(hook).__name__ for hook in [*make_ppo_schedules(args, loss), *schedules, *make_record_hooks(args)]]
 
     assert hooks("--no-progress_bar") == []
     assert hooks() == ["ProgressBar"]
     every = hooks("--lr_schedule=linear", "--clip_schedule=linear", "--norm_observations", "--target_return=5")
     assert every == ["Anneal", "Anneal", "UpdateNormalizer", "ProgressBar", "StopAtReturn"]
+    assert hooks("--objective=kl_penalty", "--no-progress_bar") == ["AdaptPenalty"]
+    assert hooks("--objective=plain", "--clip_schedule=linear", "--no-progress_bar") == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"), [("clip", ClipPPOLoss), ("kl_penalty", KLPenaltyPPOLoss), ("plain", PPOLoss)]
+)
+def test_the_objective_of_ppo(objective, kind):
+    args, _, built = networks(f"--objective={objective}", "--kl_target=0.02", "--clip_epsilon=0.3")
+    loss = make_ppo_loss(args, built)
+    assert type(loss) is kind
+    assert getattr(loss, "kl_target", 0.02) == 0.02 and getattr(loss, "clip_epsilon", 0.3) == 0.3
+
+
+def test_a2c_and_reinforce_take_their_flags():
+    args = parse("--gamma=0.9", "--entropy_coef=0.02", add_loss_arguments=add_a2c_arguments)
+    env = make_env(args, num_envs=2, training=True)
+    built = make_actor_critic(args, env, seed=0)
+    advantage, loss = make_advantage(args, built), make_a2c_loss(args, built)
+    assert (advantage.gamma, advantage.lambda_, loss.entropy_coef) == (0.9, 1.0, 0.02)
+    assert isinstance(loss, A2CLoss) and not loss.normalize_advantage
+    args = parse("--no-baseline", "--gamma=0.9", add_loss_arguments=add_reinforce_arguments)
+    returns, loss = make_returns(args, built), make_reinforce_loss(args, built)
+    assert isinstance(loss, ReinforceLoss) and loss.critic is None
+    assert isinstance(returns, DiscountedReturn) and returns.critic is None and returns.gamma == 0.9
+    args = parse(add_loss_arguments=add_reinforce_arguments)
+    assert make_reinforce_loss(args, built).critic is built.critic is make_returns(args, built).critic
+
+
+def test_a_single_step_takes_the_batch_as_a_whole():
+    args, env, built = networks("--optimizer=rmsprop", "--frames_per_batch=8")
+    step = make_single_step(args, make_ppo_loss(args, built))
+    assert (step.num_epochs, step.minibatch_size) == (1, 8)
+    assert step.optimizer.param_groups[0]["eps"] == 1e-5
+    batch = make_collector(args, env, built.actor, seed=0).collect()
+    step(make_advantage(args, built)(batch))
+    assert step.optimizer.state[step.optimizer.param_groups[0]["params"][0]]["step"] == 1
+
+
+def test_noise_that_depends_on_the_state_is_for_continuous_actions():
+    with pytest.raises(ConfigError, match="--gsde: expected continuous actions"):
+        make_env(parse("--gsde"), num_envs=1, training=True)
+    with pytest.raises(ConfigError, match="--gsde: expected --distribution=normal"):
+        networks(PENDULUM, "--gsde", "--distribution=tanh_normal")
 
 
 def test_the_collector_takes_its_flags():

@@ -4,7 +4,7 @@ from torchrl.agents.adam import FusedAdam
 from torchrl.agents.agent import BEST, LAST, Agent, episode_statistics
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
-from torchrl.agents.hooks import Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents.hooks import AdaptPenalty, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
@@ -13,6 +13,7 @@ from torchrl.agents.summary import summarise, write_summary
 __all__ = [
     "BEST",
     "LAST",
+    "AdaptPenalty",
     "Agent",
     "Anneal",
     "Constant",

@@ -112,8 +112,9 @@ class Agent:
                 self._tell("on_train_start")
                 for batch in self._collect():
                     self._store(batch)
-                    metrics = self._optimise(batch)
-                    self._record(metrics, num_valid_frames(batch))
+                    num_frames = num_valid_frames(batch)  # an estimator may leave some of them out of the training
+                    metrics = self._optimise(batch, num_frames)
+                    self._record(metrics, num_frames)
                 self._save_as(LAST)
             except Exception as error:
                 self._rescue(error)
@@ -153,15 +154,16 @@ class Agent:
         if self.store is not None:
             self.store(batch)
 
-    def _optimise(self, batch: TensorDict) -> dict[str, float]:
+    def _optimise(self, batch: TensorDict, num_frames: int) -> dict[str, float]:
         """Train on a batch; return the metrics to log."""
         with self._measured("optimise"):
+            episodes = episode_statistics(batch)
             learner_batch = _on_device_of(self.loss, batch)
             if self.advantage is not None:
                 learner_batch = self.advantage(learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
-            metrics = {f"loss/{name}": value for name, value in losses.items()} | episode_statistics(batch)
-            self.frames += num_valid_frames(batch)
+            metrics = {f"loss/{name}": value for name, value in losses.items()} | episodes
+            self.frames += num_frames
             self._tell("on_optimised", learner_batch, metrics)
             self.collector.update_policy_weights_()
         return metrics

@@ -8,6 +8,7 @@ from tensordict import TensorDict
 
 from torchrl.errors import ConfigError, explain, nearest
 from torchrl.modules import ObservationNormalizer
+from torchrl.objectives import KLPenaltyPPOLoss
 from torchrl.objectives.keys import MASK, read
 
 if TYPE_CHECKING:
@@ -84,6 +85,25 @@ class UpdateNormalizer(Hook):
         """Update by the valid rows of the batch."""
         observation = read(batch, self.key, who="UpdateNormalizer")
         self.normalizer.update(observation, mask=batch.get(MASK, None))
+
+
+class AdaptPenalty(Hook):
+    """Let PPO's penalty follow the divergence that each update brought about, Schulman et al. (2017), section 4.
+
+    Put it before :class:`UpdateNormalizer`, whose new statistics would count as divergence.
+
+    Args:
+        loss: the one that is trained.
+    """
+
+    def __init__(self, loss: KLPenaltyPPOLoss) -> None:
+        self.loss = loss
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Measure the divergence on the whole batch and change the coefficient; log it as ``loss/kl_update``."""
+        kl = self.loss.divergence(batch)
+        self.loss.adapt_(kl)
+        metrics["loss/kl_update"] = kl.item()
 
 
 class ProgressBar(Hook):

@@ -12,11 +12,19 @@ from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, positive_int
 
 
-def add_collector_arguments(parser: ConfigParser) -> None:
-    """Add the flags that :func:`make_collector` reads."""
+def add_collector_arguments(parser: ConfigParser, *, frames_per_batch: int = 2048) -> None:
+    """Add the flags that :func:`make_collector` reads.
+
+    Args:
+        parser: gets a group of its own.
+        frames_per_batch: the algorithm's usual size.
+    """
     group = parser.add_argument_group("collecting")
     group.add_argument(
-        "--frames_per_batch", type=positive_int, default=2048, help="frames of one batch, over all environments"
+        "--frames_per_batch",
+        type=positive_int,
+        default=frames_per_batch,
+        help="frames of one batch, over all environments",
     )
     group.add_argument(
         "--total_frames",

@@ -154,7 +154,7 @@ class _Flags:
         return self.add_argument(name, action=_Switch, default=default, help=help)
 
 
-class _Group(_Flags, argparse._ArgumentGroup):
+class FlagGroup(_Flags, argparse._ArgumentGroup):
     """Flags under one heading."""
 
 
@@ -174,9 +174,9 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes "-1e-3" for a flag
         self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
 
-    def add_argument_group(self, title: str | None = None, description: str | None = None) -> _Group:
+    def add_argument_group(self, title: str | None = None, description: str | None = None) -> FlagGroup:
         """Add a heading to put flags under."""
-        group = _Group(self, title, description)
+        group = FlagGroup(self, title, description)
         self._action_groups.append(group)
         return group
 

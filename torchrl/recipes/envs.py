@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from torchrl.data.specs import Bounded
-from torchrl.envs import Compose, DMControlEnv, Env, GymEnv, TransformedEnv
-from torchrl.envs.transforms import ActionClip, CatTensors, RewardNorm, RewardScaling, Transform
+from torchrl.data.specs.base import LeafSpec
+from torchrl.envs import Compose, DMControlEnv, Env, GymEnv, ToyEnv, TransformedEnv
+from torchrl.envs.transforms import ActionClip, CatTensors, GSDENoise, RewardNorm, RewardScaling, Transform
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
 
@@ -14,8 +15,12 @@ from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, p
 def add_env_arguments(parser: ConfigParser) -> None:
     """Add the flags that :func:`make_env` reads."""
     group = parser.add_argument_group("environment")
-    group.add_argument("--env_library", choices=("gym", "dm_control"), default="gym", help="library that simulates")
-    group.add_argument("--env_name", default="CartPole-v1", help="registered id (gym) or domain (dm_control)")
+    group.add_argument(
+        "--env_library", choices=("gym", "dm_control", "toy"), default="gym", help="library that simulates"
+    )
+    group.add_argument(
+        "--env_name", default="CartPole-v1", help="registered id (gym), domain (dm_control) or name (toy)"
+    )
     group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
     group.add_argument("--num_envs", type=positive_int, default=8, help="environments stepped together")
     group.add_argument(
@@ -67,12 +72,21 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
         transforms.append(RewardScaling(args.reward_scaling))
     if training and args.norm_rewards:
         transforms.append(RewardNorm(gamma=args.gamma))
+    if args.gsde:
+        transforms.append(_noise(args, env))
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 
 
 def task_name(args: Namespace) -> str:
     """Name the task of a run, for folders and reports."""
     return "_".join(part for part in (args.env_name, args.env_task) if part).replace("/", "_")
+
+
+def _noise(args: Namespace, env: Env) -> GSDENoise:
+    """Build what redraws the noise of state-dependent exploration, one matrix per slot."""
+    if not isinstance(env.action_spec, LeafSpec) or not env.action_spec.dtype.is_floating_point:
+        raise ConfigError(explain("--gsde", expected="continuous actions", got=env.action_spec))
+    return GSDENoise(args.num_cells[-1], env.action_spec.shape[-1], resample_every=args.gsde_every)
 
 
 def _simulated(args: Namespace, num_envs: int) -> Env:
@@ -82,6 +96,8 @@ def _simulated(args: Namespace, num_envs: int) -> Env:
             hint = "Did you mean --env_library=dm_control?"
             raise ConfigError(explain("--env_task", expected="none for gym", got=repr(args.env_task), hint=hint))
         return GymEnv(args.env_name, max_noops=args.max_noops, **common)
+    if args.env_library == "toy":
+        return ToyEnv(args.env_name, num_envs=num_envs)
     if not args.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
     if args.max_noops:

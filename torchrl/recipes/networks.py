@@ -10,28 +10,38 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from torchrl.data.specs import Bounded
-from torchrl.data.specs import Categorical as CategoricalSpec
+from torchrl.data import specs
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
+from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
     MLP,
     ActorValueOperator,
+    Bernoulli,
     Categorical,
+    GSDEHead,
+    GSDENormal,
+    MaskedCategorical,
+    MaskedOneHotCategorical,
+    MultiCategorical,
     Normal,
     NormalHead,
     ObservationNormalizer,
+    OneHotCategorical,
     Operator,
     ProbabilisticActor,
+    Sequence,
     TanhNormal,
+    TruncatedNormal,
     ValueOperator,
     orthogonal_init_,
 )
+from torchrl.modules.operator import Key
 from torchrl.recipes.config import ConfigParser, default_of, positive_int, real
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-POLICY_GAIN, VALUE_GAIN = 0.01, 1.0  # of the last layers, Andrychowicz et al. (2021), section 3.2
+HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 
 
 def add_network_arguments(parser: ConfigParser) -> None:
@@ -49,9 +59,9 @@ def add_network_arguments(parser: ConfigParser) -> None:
     )
     group.add_argument(
         "--distribution",
-        choices=("normal", "tanh_normal"),
+        choices=("normal", "tanh_normal", "truncated_normal"),
         default="normal",
-        help="of continuous actions: normal is clipped for the simulator only, tanh_normal squashed into the bounds",
+        help="of continuous actions: normal is clipped for the simulator only, the others stay within the bounds",
     )
     group.add_argument(
         "--init_log_std",
@@ -63,6 +73,17 @@ def add_network_arguments(parser: ConfigParser) -> None:
         "--norm_observations", default=False, help="normalise observations by running statistics, inside the networks"
     )
     group.add_switch("--orthogonal_init", default=True, help="orthogonal weights, small ones in the last layers")
+    group.add_switch(
+        "--gsde",
+        default=False,
+        help="explore by noise that depends on the state and stays for a while (continuous actions)",
+    )
+    group.add_argument(
+        "--gsde_every",
+        type=positive_int,
+        default=default_of(GSDENoise, "resample_every"),
+        help="frames after which that noise is redrawn; none keeps it for an episode",
+    )
     group.add_switch("--shared_mapping", default=False, help="let actor and critic share the hidden layers")
 
 
@@ -101,26 +122,43 @@ def make_actor_critic(args: Namespace, env: Env, *, seed: int, generator: torch.
 def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> ActorCritic:
     num_features = _num_features(env)
     normalizer = ObservationNormalizer(num_features) if args.norm_observations else None
-    num_outputs, head, distribution = _action_head(args, env)
+    ending = _actor_ending(args, env)
+    if not (args.shared_mapping or args.gsde):
+        common = {"num_cells": args.num_cells, "activation": ACTIVATIONS[args.activation]}
+        body, value = MLP(num_features, ending.num_inputs, **common), MLP(num_features, 1, **common)
+        _initialise(args, (body, POLICY_GAIN), (value, VALUE_GAIN))
+        actor = ending.actor(_chain(normalizer, body, ending.head), ["observation"], generator)
+        return ActorCritic(actor, ValueOperator(_chain(normalizer, value)), normalizer)
 
-    if args.shared_mapping:
-        *trunk_cells, num_hidden = args.num_cells
-        activation = ACTIVATIONS[args.activation]
-        trunk = nn.Sequential(MLP(num_features, num_hidden, num_cells=trunk_cells, activation=activation), activation())
-        body, value = MLP(num_hidden, num_outputs, num_cells=()), MLP(num_hidden, 1, num_cells=())
-        _initialise(args, (trunk, 2**0.5), (body, POLICY_GAIN), (value, VALUE_GAIN))
-        both = ActorValueOperator(
-            Operator(_chain(normalizer, trunk), in_keys=["observation"], out_keys=["hidden"]),
-            ProbabilisticActor(_chain(body, head), distribution, in_keys=["hidden"], generator=generator),
-            ValueOperator(value, in_keys=["hidden"]),
-        )
-        return ActorCritic(both.actor, both.critic, normalizer)
+    # The hidden layers are an operator of their own: for the critic to share, or for the noise to act on.
+    trunk, num_hidden = _trunk(args, num_features)
+    if args.gsde:
+        body = GSDEHead(num_hidden, ending.num_inputs, init_log_std=args.init_log_std)
+        keys = ["hidden", "gsde_noise"]
+    else:
+        linear = MLP(num_hidden, ending.num_inputs, num_cells=())
+        body, keys = _chain(linear, ending.head), ["hidden"]
+    _initialise(args, (trunk, HIDDEN_GAIN), (body, POLICY_GAIN))
+    common = Operator(_chain(normalizer, trunk), in_keys=["observation"], out_keys=["hidden"])
+    actor = ending.actor(body, keys, generator)
+    if not args.shared_mapping:
+        value = MLP(num_features, 1, num_cells=args.num_cells, activation=ACTIVATIONS[args.activation])
+        _initialise(args, (value, VALUE_GAIN))
+        whole = Sequence(common, actor, out_keys=actor.out_keys)
+        return ActorCritic(whole, ValueOperator(_chain(normalizer, value)), normalizer)
+    value = MLP(num_hidden, 1, num_cells=())
+    _initialise(args, (value, VALUE_GAIN))
+    both = ActorValueOperator(common, actor, ValueOperator(value, in_keys=["hidden"]))
+    return ActorCritic(both.actor, both.critic, normalizer)
 
-    common = {"num_cells": args.num_cells, "activation": ACTIVATIONS[args.activation]}
-    body, value = MLP(num_features, num_outputs, **common), MLP(num_features, 1, **common)
-    _initialise(args, (body, POLICY_GAIN), (value, VALUE_GAIN))
-    actor = ProbabilisticActor(_chain(normalizer, body, head), distribution, generator=generator)
-    return ActorCritic(actor, ValueOperator(_chain(normalizer, value)), normalizer)
+
+def _trunk(args: Namespace, num_features: int) -> tuple[nn.Module, int]:
+    """Build the hidden layers, the last activation included; return them and the number of their outputs."""
+    *cells, num_hidden = args.num_cells
+    activation = ACTIVATIONS[args.activation]
+    return nn.Sequential(
+        MLP(num_features, num_hidden, num_cells=cells, activation=activation), activation()
+    ), num_hidden
 
 
 def _num_features(env: Env) -> int:
@@ -136,21 +174,56 @@ def _num_features(env: Env) -> int:
     return spec.shape[-1]
 
 
-def _action_head(args: Namespace, env: Env) -> tuple[int, nn.Module | None, Callable]:
-    """Number of outputs of the network, the head after it, and the distribution, by the environment's actions."""
-    spec = env.action_spec
-    if isinstance(spec, CategoricalSpec):
-        return spec.n, None, Categorical
+@dataclass
+class _ActorEnding:
+    """What follows the hidden layers of an actor.
+
+    Attributes:
+        num_inputs: numbers per row that it takes.
+        head: turns them into the parameters of the distribution; None where they are those.
+        distribution: of the actions.
+        mask_key: the observation that says which actions are legal, if the environment has one.
+    """
+
+    num_inputs: int
+    head: nn.Module | None
+    distribution: Callable
+    mask_key: Key | None = None
+
+    def actor(self, module: nn.Module, in_keys: list, generator: torch.Generator | None) -> ProbabilisticActor:
+        return ProbabilisticActor(
+            module, self.distribution, in_keys=in_keys, mask_key=self.mask_key, generator=generator
+        )
+
+
+def _actor_ending(args: Namespace, env: Env) -> _ActorEnding:
+    """Choose by the environment's actions."""
+    spec, mask_key = env.action_spec, env.action_mask_key
+    if isinstance(spec, specs.Categorical):
+        return _ActorEnding(spec.n, None, Categorical if mask_key is None else MaskedCategorical, mask_key)
+    if isinstance(spec, specs.OneHot):
+        return _ActorEnding(spec.n, None, OneHotCategorical if mask_key is None else MaskedOneHotCategorical, mask_key)
+    if isinstance(spec, specs.MultiCategorical) and len(spec.shape) == len(env.batch_size) + 1:
+        nvec = spec[(0,) * len(env.batch_size)].nvec.tolist()
+        return _ActorEnding(sum(nvec), None, MultiCategorical.of(nvec), mask_key)
+    if isinstance(spec, specs.Binary) and len(spec.shape) == len(env.batch_size) + 1:
+        return _ActorEnding(spec.shape[-1], None, Bernoulli)
     if not isinstance(spec, LeafSpec) or not spec.dtype.is_floating_point or len(spec.shape) != len(env.batch_size) + 1:
-        raise ConfigError(explain("networks", expected="one discrete action or one vector of floats", got=spec))
+        hint = "Networks for other actions are composed in Python."
+        raise ConfigError(explain("networks", expected="discrete actions or a vector of floats", got=spec, hint=hint))
     num_actions = spec.shape[-1]
+    if args.gsde:
+        if args.distribution != "normal":
+            raise ConfigError(explain("--gsde", expected="--distribution=normal", got=args.distribution))
+        return _ActorEnding(num_actions, None, GSDENormal)
     head = NormalHead(num_actions, init_log_std=args.init_log_std)
     if args.distribution == "normal":
-        return num_actions, head, Normal
-    if not isinstance(spec, Bounded):
-        raise ConfigError(explain("--distribution=tanh_normal", expected="bounded actions", got=spec))
+        return _ActorEnding(num_actions, head, Normal)
+    if not isinstance(spec, specs.Bounded):
+        raise ConfigError(explain(f"--distribution={args.distribution}", expected="bounded actions", got=spec))
     row = spec[(0,) * len(env.batch_size)]
-    return num_actions, head, TanhNormal.within(row.low, row.high)
+    family = TanhNormal if args.distribution == "tanh_normal" else TruncatedNormal
+    return _ActorEnding(num_actions, head, family.within(row.low, row.high))
 
 
 def _initialise(args: Namespace, *networks: tuple[nn.Module, float]) -> None:
