@@ -125,7 +125,8 @@ class StepCounter(EpisodeObservation):
         if self.max_steps is not None:
             truncated = next_.get("truncated") | (count >= self.max_steps)
             put(next_, "truncated", truncated)
-            put(next_, "done", is_done(next_.get("terminated"), truncated))
+            terminated = next_.get("terminated")  # mutate: equivalent - done below means one of the two is set there
+            put(next_, "done", is_done(terminated, truncated))
         return (count,)
 
 
