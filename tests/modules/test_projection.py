@@ -101,6 +101,7 @@ def test_it_looks_like_the_policy_that_it_holds():
     roots = whole(TensorDict({"pixels": 9 * torch.randn(64, 3)}, [64]))
     assert ROW.expand(64, 2).contains(roots["agents", "action"])
     torch.testing.assert_close(roots["lp"], whole.build(roots).log_prob(roots["agents", "action"]))
+    assert Projected(echo(in_keys=["state"]), ROW).in_keys == ["state"]
     assert not hasattr(Projected(echo(), ROW), "build") and not hasattr(Projected(echo(), ROW), "log_prob_key")
 
 

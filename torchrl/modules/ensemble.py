@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -92,7 +91,7 @@ class Ensemble(nn.Module):
 
 def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     weight, bias = layer.weight, layer.bias
-    rows = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+    rows = x.reshape(len(x), -1, x.shape[-1])
     weight = weight.transpose(1, 2)
     y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
     return y.reshape(*x.shape[:-1], y.shape[-1])

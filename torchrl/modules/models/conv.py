@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,14 +73,13 @@ class ConvNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self._require_images(images)
-        batch_shape, image_shape = images.shape[:-3], images.shape[-3:]
-        x = images.reshape(math.prod(batch_shape), *image_shape)  # not -1: a batch may have no row
+        x = images.reshape(-1, *images.shape[-3:])
         if x.dtype == torch.uint8:
             x = x.to(self.layers[0].weight.dtype) / 255
         x = self.layers(x)
         if self.flatten:
             x = x.flatten(1)
-        return x.reshape(*batch_shape, *x.shape[1:])
+        return x.reshape(*images.shape[:-3], *x.shape[1:])
 
     def num_features(self, height: int, width: int) -> int:
         """Return F, the number of features that an image of this size becomes.
