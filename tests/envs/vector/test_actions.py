@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from torchrl.collectors import Collector
@@ -47,7 +49,7 @@ class Echo(Simulator):
 
     def __init__(self, space):
         self.action_space = space
-        self.observation_space = space if space in OBSERVED.values() else spaces.Discrete(1)
+        self.observation_space = space if any(space is other for other in OBSERVED.values()) else spaces.Discrete(1)
         self.taken, self.num_steps = [], 0
 
     def reset(self, *, seed=None, options=None):
@@ -85,6 +87,35 @@ def test_every_simulator_takes_what_decode_writes_for_its_row(name, num_envs):
         assert len(simulator.taken) == 20
         for taken, action in zip(simulator.taken, actions.unbind(0), strict=True):
             assert_equal(decode(space, action), taken)
+
+
+sizes = st.integers(1, 3)
+leaf_spaces = st.one_of(
+    st.builds(spaces.Discrete, sizes),
+    st.builds(spaces.MultiDiscrete, st.lists(sizes, min_size=1, max_size=3)),
+    st.builds(spaces.MultiBinary, sizes),
+    st.builds(lambda shape: spaces.Box(-1, 1, shape), st.lists(sizes, max_size=2).map(tuple)),
+)
+nested_spaces = st.recursive(
+    leaf_spaces,
+    lambda inner: st.one_of(
+        st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3).map(spaces.Dict),
+        st.lists(inner, min_size=1, max_size=3).map(spaces.Tuple),
+        st.lists(inner, min_size=1, max_size=3).map(spaces.OneOf),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(space=nested_spaces, num_envs=st.sampled_from([None, 1, 3]))
+def test_any_nest_of_spaces_arrives_whole(space, num_envs):
+    env = SerialEnv(lambda: Echo(space), num_envs)
+    action = env.action_spec.rand(generator=torch.Generator().manual_seed(0))
+    env.step(env.reset().set("action", action))
+    rows = [action] if num_envs is None else action.unbind(0)
+    for simulator, row in zip(env.simulators, rows, strict=True):
+        assert_equal(decode(space, row), simulator.taken[0])
 
 
 @every_space

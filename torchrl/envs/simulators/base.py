@@ -19,8 +19,8 @@ State = dict[str, Any]
 class Simulator(ABC):
     """One world: reset it, step it, and save where it stands if it can.
 
-    Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` without
-    automatic reset included (it then cannot save its state). After an ending, :meth:`reset` comes next.
+    Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` included
+    (it then cannot save its state). After an ending, :meth:`reset` comes next.
 
     Attributes:
         observation_space: what :meth:`reset` and :meth:`step` return: a ``Box``, ``Discrete``, ``MultiDiscrete`` or
