@@ -8,7 +8,16 @@ from tensordict import TensorDict
 
 from torchrl.collectors import WarmUp
 from torchrl.collectors.warmup import uniform_log_prob
-from torchrl.data.specs import Bounded, Categorical, Unbounded
+from torchrl.data.specs import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
 from torchrl.errors import ConfigError, SpecError
 
 
@@ -48,6 +57,12 @@ def test_how_far_it_is_survives_a_checkpoint():
 
 def test_density_of_uniform_actions():
     assert uniform_log_prob(Categorical(4, shape=(2,))) == pytest.approx(-math.log(4))
+    assert uniform_log_prob(OneHot(4, shape=(2, 4))) == pytest.approx(-math.log(4))
+    assert uniform_log_prob(MultiOneHot([2, 3], shape=(7, 5))) == pytest.approx(-math.log(6))
+    assert uniform_log_prob(MultiCategorical([2, 3, 4], shape=(7, 3))) == pytest.approx(-math.log(24))
+    assert uniform_log_prob(Binary((7, 3))) == pytest.approx(-math.log(8))
+    nested = Composite({"a": Categorical(4, (2,)), "b": Bounded(-1.0, 1.0, (2, 3))}, shape=(2,))
+    assert uniform_log_prob(nested) == pytest.approx(-math.log(4) - 3 * math.log(2))
     box = Bounded(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 3.0]), shape=(2,))
     assert uniform_log_prob(box) == pytest.approx(-math.log(6))
 

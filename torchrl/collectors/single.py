@@ -11,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.loop import allocate, collect, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
-from torchrl.data.specs import Categorical
+from torchrl.data.specs import Categorical, MultiCategorical
 from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
@@ -78,7 +78,7 @@ class Collector:
         self._root: TensorDict | None = None
         self._batch: TensorDict | None = None
         self._rows: list[Row] = []
-        self._traj_ids = torch.full(env.batch_size, -1, dtype=torch.int64)
+        self._traj_ids = torch.full(env.batch_size, -1, dtype=torch.int64, device=env.device)
         self._num_trajectories = 0
         if seed is not None:
             env.set_seed(seed)
@@ -151,7 +151,7 @@ class Collector:
         """Restore :meth:`state_dict`; where the environment was not captured, new episodes start, with a warning."""
         self.frames = state["frames"]
         self.policy_version = state["policy_version"]
-        self._traj_ids = state["traj_ids"].clone()
+        self._traj_ids = state["traj_ids"].to(self.env.device, copy=True)
         self._num_trajectories = state["num_trajectories"]
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
@@ -245,13 +245,21 @@ def require_choices(action: torch.Tensor | None, env: Env) -> None:
         SpecError: an index below 0 or not below the number of choices.
     """
     spec = env.action_spec
-    if not isinstance(spec, Categorical) or action is None or action.dtype is not spec.dtype:
+    if action is None or not isinstance(spec, (Categorical, MultiCategorical)) or action.dtype is not spec.dtype:
         return
-    least, most = action.aminmax()
-    if least < 0 or most >= spec.n:
-        hint = "Give the actor's network as many outputs as there are choices."
-        got = f"indices from {int(least)} to {int(most)}"
-        raise SpecError(explain("action", expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
+    hint = "Give the actor's network as many outputs as there are choices."
+    if isinstance(spec, Categorical):
+        least, most = action.aminmax()
+        if least < 0 or most >= spec.n:
+            got = f"indices from {int(least)} to {int(most)}"
+            raise SpecError(explain("action", expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
+        return
+    dims = len(env.batch_size)
+    nvec = spec.nvec[(0,) * dims]
+    rows = action.reshape(-1, *spec.shape[dims:])
+    if bool(((rows < 0) | (rows >= nvec)).any()):
+        got = f"indices up to {rows.amax(0).tolist()}, from {rows.amin(0).tolist()}"
+        raise SpecError(explain("action", expected=f"indices below {nvec.tolist()}", got=got, hint=hint))
 
 
 def _spelled(key: str | tuple) -> str:
@@ -260,4 +268,4 @@ def _spelled(key: str | tuple) -> str:
 
 def _random_policy(env: Env, seed: int | None) -> RandomPolicy:
     generator = None if seed is None else torch.Generator().manual_seed(named_seeds(seed, "actions")["actions"])
-    return RandomPolicy(env.action_spec, generator=generator)
+    return RandomPolicy(env.action_spec, mask_key=env.action_mask_key, generator=generator)

@@ -9,7 +9,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from torchrl.data.specs import Bounded, Categorical, TensorSpec
+from torchrl.data.specs import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    TensorSpec,
+)
 from torchrl.errors import ConfigError, SpecError, explain
 
 
@@ -20,7 +28,7 @@ class WarmUp(nn.Module):
 
     Args:
         policy: maps a root to a root with ``action``.
-        action_spec: the environment's, ``[*B]`` discrete or ``[*B, A]`` bounded.
+        action_spec: the environment's, of choices or finitely bounded; a mask of legal actions is not looked at.
         frames: how many frames to act at random, rounded up to whole vector steps.
         generator: source of the random actions; None uses torch's global one.
 
@@ -63,18 +71,34 @@ class WarmUp(nn.Module):
 
 
 def uniform_log_prob(action_spec: TensorSpec) -> float:
-    """Log-density of one action drawn uniformly from a discrete or finitely bounded spec."""
+    """Log-probability, or log-density, of one action drawn uniformly from a spec of choices or of finite bounds.
+
+    Raises:
+        SpecError: actions cannot be drawn uniformly from this spec.
+    """
+    if isinstance(action_spec, Composite):
+        return sum(uniform_log_prob(spec) for _, spec in action_spec.items())
     if isinstance(action_spec, Categorical):
         return -math.log(action_spec.n)
+    if isinstance(action_spec, MultiOneHot):
+        return -sum(math.log(n) for n in action_spec.nvec)
+    if isinstance(action_spec, MultiCategorical):
+        return -float(_first_row(action_spec.nvec).double().log().sum())
+    if isinstance(action_spec, Binary):
+        return -math.log(2) * action_spec.shape[-1]
     if isinstance(action_spec, Bounded):
-        width = (action_spec.high - action_spec.low).expand(action_spec.shape)
+        width = action_spec.high - action_spec.low
         if bool(width.isfinite().all()):
-            return -float(width.reshape(-1, width.shape[-1])[0].log().sum())
+            return -float(_first_row(width).log().sum())
     raise SpecError(
         explain(
             "WarmUp",
-            expected="a Categorical or a finitely bounded action spec",
+            expected="an action spec of choices, or finitely bounded",
             got=repr(action_spec),
             hint="Act at random on the environment's own action_spec.",
         )
     )
+
+
+def _first_row(value: torch.Tensor) -> torch.Tensor:
+    return value.reshape(-1, value.shape[-1])[0]

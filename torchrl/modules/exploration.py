@@ -64,8 +64,13 @@ class RandomPolicy(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         masks = read(tensordict, self._in_keys, "RandomPolicy")
-        masking = {"mask": masks[0]} if masks else {}  # only specs of choices know masks
-        return tensordict.set(self.action_key, self.action_spec.rand(generator=self.generator, **masking))
+        spec, home = self.action_spec, self.action_spec.device
+        if self.generator is None or home in (None, self.generator.device):
+            action = spec.rand(generator=self.generator, mask=masks[0] if masks else None)
+        else:  # drawn where the generator lives and then moved: one stream, whatever the device
+            there = self.generator.device
+            action = spec.to(there).rand(generator=self.generator, mask=masks[0].to(there) if masks else None).to(home)
+        return tensordict.set(self.action_key, action)
 
 
 class AnnealedExploration(PolicyWrapper):

@@ -304,7 +304,7 @@ class LeafSpec(TensorSpec):
         if value.shape != self.shape:
             got = f"shape {list(value.shape)}"
             raise SpecError(explain(who, expected=f"shape {list(self.shape)}", got=got, hint=self._shape_hint(value)))
-        if not torch.can_cast(value.dtype, self.dtype):
+        if value.dtype != self.dtype and not torch.can_cast(value.dtype, self.dtype):  # can_cast breaks a graph
             hint = "A value of another kind is a mistake that projecting would hide."
             raise SpecError(
                 explain(who, expected=f"dtype {dtype_name(self.dtype)}", got=dtype_name(value.dtype), hint=hint)

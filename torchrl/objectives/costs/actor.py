@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import DISTANCES, sampled_entropy
 from torchrl.modules import CompositeDistribution, Distribution, Sequence
+from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
 
 
@@ -109,9 +110,10 @@ def entropy_from_samples(
 
 
 def head_of(actor: nn.Module) -> nn.Module:
-    """Return the operator that chooses the action: the last of a :class:`Sequence`, or the actor itself."""
-    while isinstance(actor, Sequence):
-        actor = actor[-1]
+    """Return the operator that chooses the action: the last of a :class:`Sequence`, what is inside a wrapper, or the
+    actor itself."""
+    while isinstance(actor, (Sequence, PolicyWrapper)):
+        actor = actor[-1] if isinstance(actor, Sequence) else actor.module
     return actor
 
 
