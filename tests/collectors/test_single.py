@@ -6,7 +6,7 @@ from torch import nn
 
 from fakes import CountingSimulator
 from torchrl.collectors import Collector
-from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs import GymEnv, SerialEnv, ToyEnv
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 
@@ -313,3 +313,11 @@ def test_an_action_that_the_environment_does_not_have_is_refused():
 
     with pytest.raises(SpecError, match="an index from 0 to 1, got indices from 8 to 8"):
         Collector(counting(9), policy, frames_per_batch=2).collect()
+
+
+def test_so_is_one_among_several_choices():
+    def policy(root):
+        return root.set("action", torch.tensor([[0, 0, 0], [2, 3, 2]]))
+
+    with pytest.raises(SpecError, match=r"indices below \[3, 4, 2\], got indices up to \[2, 3, 2\]"):
+        Collector(ToyEnv("Matching", num_envs=2), policy, frames_per_batch=2).collect()
