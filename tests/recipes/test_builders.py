@@ -101,6 +101,14 @@ def test_flags_of_the_simulator():
     assert env.rollout(7)["next", "truncated"].squeeze().tolist() == [False] * 6 + [True]
 
 
+def test_first_episodes_end_apart_on_request_while_training():
+    args = parse(PENDULUM, "--init_with_lag=50")
+    env = make_env(args, num_envs=8, training=True)
+    first = [row.nonzero()[0, 0].item() for row in env.rollout(50)["next", "truncated"].squeeze(-1)]
+    assert len(set(first)) > 4
+    assert not make_env(args, num_envs=8, training=False).rollout(50)["next", "truncated"].any()
+
+
 def test_a_task_belongs_to_dm_control():
     with pytest.raises(ConfigError, match="--env_task"):
         make_env(parse("--env_task=run"), num_envs=1, training=True)

@@ -18,6 +18,8 @@ from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.envs.vector.serial import SerialEnv
 from torchrl.errors import ConfigError, EnvError, explain, nearest
 
+Wrap = Callable[[Simulator], Simulator]
+
 
 class GymEnv(SerialEnv):
     """Gymnasium environments as one batch.
@@ -36,6 +38,8 @@ class GymEnv(SerialEnv):
             made with ``render_mode="rgb_array"``.
         pixels_only: whether pictures replace the other observations.
         pixels_key: the pictures' name.
+        wrappers: put around each world last, the innermost first, for example
+            ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:
         ConfigError: arguments that do not go together.
@@ -57,21 +61,24 @@ class GymEnv(SerialEnv):
         from_pixels: bool = False,
         pixels_only: bool = True,
         pixels_key: str = "pixels",
+        wrappers: Sequence[Wrap] = (),
     ) -> None:
         if not isinstance(name_or_env, str):
             _require_one("GymEnv", name_or_env, num_envs)
         elif from_pixels:
             env_kwargs = _with_pictures(env_kwargs)
-        wrappers = _driving(frame_skip, max_noops)
+        around = _driving(frame_skip, max_noops)
         if from_pixels:
-            wrappers.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+            around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
         if info_keys:
-            wrappers.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
+            around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
         elif info_defaults:
             raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
         if max_episode_steps is not None:
-            wrappers.append(partial(TimeLimit, max_steps=max_episode_steps))
-        super().__init__(partial(_wrapped, partial(GymSimulator, name_or_env, env_kwargs), wrappers), num_envs)
+            around.append(partial(TimeLimit, max_steps=max_episode_steps))
+        super().__init__(
+            partial(_wrapped, partial(GymSimulator, name_or_env, env_kwargs), [*around, *wrappers]), num_envs
+        )
 
 
 class DMControlEnv(SerialEnv):
@@ -92,6 +99,8 @@ class DMControlEnv(SerialEnv):
         pixels_only: whether pictures replace the other observations.
         pixels_key: the pictures' name.
         render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
+        wrappers: put around each world last, the innermost first, for example
+            ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:
         ConfigError: arguments that do not go together.
@@ -112,16 +121,17 @@ class DMControlEnv(SerialEnv):
         pixels_only: bool = True,
         pixels_key: str = "pixels",
         render_kwargs: dict | None = None,
+        wrappers: Sequence[Wrap] = (),
     ) -> None:
         if not isinstance(domain_or_env, str):
             _require_one("DMControlEnv", domain_or_env, num_envs)
         make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
-        wrappers = _driving(frame_skip, 0)
+        around = _driving(frame_skip, 0)
         if from_pixels:
-            wrappers.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+            around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
         if max_episode_steps is not None:
-            wrappers.append(partial(TimeLimit, max_steps=max_episode_steps))
-        super().__init__(partial(_wrapped, make, wrappers), num_envs)
+            around.append(partial(TimeLimit, max_steps=max_episode_steps))
+        super().__init__(partial(_wrapped, make, [*around, *wrappers]), num_envs)
 
 
 class ToyEnv(SerialEnv):
@@ -130,21 +140,33 @@ class ToyEnv(SerialEnv):
     Args:
         name: of a toy world, such as ``"Matching"``.
         num_envs: batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+        frame_skip: simulator steps per agent step; rewards are summed.
+        max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
         toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+        wrappers: put around each world last, the innermost first.
 
     Raises:
         EnvError: no such world.
     """
 
-    def __init__(self, name: str, *, num_envs: int | None = None, toy_kwargs: dict | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_envs: int | None = None,
+        frame_skip: int = 1,
+        max_episode_steps: int | None = None,
+        toy_kwargs: dict | None = None,
+        wrappers: Sequence[Wrap] = (),
+    ) -> None:
         if name not in TOYS:
             near = nearest(str(name), TOYS)
             hint = f'Did you mean "{near}"?' if near else ""
             raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
-        super().__init__(partial(TOYS[name], **(toy_kwargs or {})), num_envs)
-
-
-Wrap = Callable[[Simulator], Simulator]
+        around = _driving(frame_skip, 0)
+        if max_episode_steps is not None:
+            around.append(partial(TimeLimit, max_steps=max_episode_steps))
+        super().__init__(partial(_wrapped, partial(TOYS[name], **(toy_kwargs or {})), [*around, *wrappers]), num_envs)
 
 
 def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 
 from torchrl.data.specs import Bounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Compose, DMControlEnv, Env, GymEnv, ToyEnv, TransformedEnv
+from torchrl.envs.simulators import RandomTruncation
 from torchrl.envs.transforms import ActionClip, CatTensors, GSDENoise, RewardNorm, RewardScaling, Transform
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
@@ -42,6 +44,11 @@ def add_env_arguments(parser: ConfigParser) -> None:
         help="begin episodes with up to this many no-op actions (gym only)",
     )
     group.add_argument(
+        "--init_with_lag",
+        type=positive_int,
+        help="cut the first episode of each slot at random within so many frames, so that slots do not end together",
+    )
+    group.add_argument(
         "--reward_scaling", type=positive_float, help="multiply rewards for the learner; reported returns stay raw"
     )
     group.add_switch(
@@ -62,7 +69,7 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
     Returns:
         An environment ``[num_envs]``; several observations become one vector under ``observation``.
     """
-    env = _simulated(args, num_envs)
+    env = _simulated(args, num_envs, training)
     transforms: list[Transform] = []
     if [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
         transforms.append(CatTensors())
@@ -89,17 +96,20 @@ def _noise(args: Namespace, env: Env) -> GSDENoise:
     return GSDENoise(args.num_cells[-1], env.action_spec.shape[-1], resample_every=args.gsde_every)
 
 
-def _simulated(args: Namespace, num_envs: int) -> Env:
+def _simulated(args: Namespace, num_envs: int, training: bool) -> Env:
     common = {"num_envs": num_envs, "frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
+    if training and args.init_with_lag is not None:
+        common["wrappers"] = [partial(RandomTruncation, max_steps=args.init_with_lag)]
+    if args.env_library != "dm_control" and args.env_task:
+        hint = "Did you mean --env_library=dm_control?"
+        expected = f"none for {args.env_library}"
+        raise ConfigError(explain("--env_task", expected=expected, got=repr(args.env_task), hint=hint))
     if args.env_library == "gym":
-        if args.env_task:
-            hint = "Did you mean --env_library=dm_control?"
-            raise ConfigError(explain("--env_task", expected="none for gym", got=repr(args.env_task), hint=hint))
         return GymEnv(args.env_name, max_noops=args.max_noops, **common)
+    if args.max_noops:
+        raise ConfigError(explain("--max_noops", expected=f"0 for {args.env_library}", got=args.max_noops))
     if args.env_library == "toy":
-        return ToyEnv(args.env_name, num_envs=num_envs)
+        return ToyEnv(args.env_name, **common)
     if not args.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
-    if args.max_noops:
-        raise ConfigError(explain("--max_noops", expected="0 for dm_control", got=args.max_noops))
     return DMControlEnv(args.env_name, args.env_task, **common)
