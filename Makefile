@@ -14,7 +14,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --const
 EXTRAS := dev,box2d,dm-control,mujoco,plots
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint learn mutate bench clean
+.PHONY: help venv train test lint laws learn mutate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ test: $(VENV)/.stamp ## run the quick test suite
 
 lint: $(VENV)/.stamp ## check the style
 	$(RUN) -m ruff check .
+
+laws: $(VENV)/.stamp ## run the law suites and write what was held against them to docs/laws.md
+	$(RUN) tests/law_table.py
 
 learn: $(VENV)/.stamp ## run the learning checks (slow: trains to known scores)
 	$(RUN) -m pytest -q tests/learning -m learn --timeout=7200

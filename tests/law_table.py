@@ -27,8 +27,8 @@ SUITES = {
 }
 HEAD = """# What was held against which law
 
-Written by `python tests/law_table.py` from a run of the law suites; `make laws` writes it again. A number says how many cases
-passed: configurations, batch sizes, nested keys. The laws themselves are the test functions of the files named here.
+Written by `python tests/law_table.py` from a run of the law suites; `make laws` writes it again. A number says how many
+cases passed: configurations, batch sizes, nested keys. The laws are the test functions of the files named here.
 """
 
 
@@ -57,7 +57,8 @@ class Results:
 
 def subject_of(case: str) -> str:
     """Name what a case is about: the part of its id that begins with a capital letter, up to a space or a comma."""
-    parts = [part for part in case.split("-") if part[:1].isupper() and part not in ("None", "True", "False")]
+    values = ("None", "True", "False")
+    parts = [part for part in case.split("-") if part[:1].isupper() and part not in values]
     return parts[0].replace(",", " ").split()[0] if parts else ""
 
 

@@ -1,0 +1,52 @@
+"""Write `docs/reference.md`: every public name of the package with the first sentence of its docstring.
+
+python docs/reference.py
+"""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+PAGE = Path(__file__).with_suffix(".md")
+PACKAGES = [
+    "torchrl.data.specs",
+    "torchrl.envs",
+    "torchrl.envs.simulators",
+    "torchrl.envs.transforms",
+    "torchrl.modules",
+    "torchrl.modules.distributions",
+    "torchrl.collectors",
+    "torchrl.functional",
+    "torchrl.objectives",
+    "torchrl.agents",
+    "torchrl.record",
+]
+HEAD = """# Reference
+
+Every public name and what it is for; shapes, units, errors and sources stand in its docstring (`help(name)`). Written by
+`python docs/reference.py`.
+"""
+
+
+def summary(member: object) -> str:
+    """Return the first sentence of a docstring, on one line."""
+    paragraph = (inspect.getdoc(member) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split()).replace("|", "\\|")
+
+
+def section(name: str) -> str:
+    """Write the table of one package; constants have no docstring of their own and are left out."""
+    package = import_module(name)
+    members = {key: getattr(package, key) for key in sorted(package.__all__, key=str.lower)}
+    members = {key: item for key, item in members.items() if inspect.isclass(item) or inspect.isfunction(item)}
+    rows = [f"| `{key}` | {summary(member)} |" for key, member in members.items()]
+    return "\n".join([f"## {name}", "", summary(package), "", "| name | what it is |", "|---|---|", *rows, ""])
+
+
+def page() -> str:
+    """Write the whole page."""
+    return "\n".join([HEAD, *map(section, PACKAGES)])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
