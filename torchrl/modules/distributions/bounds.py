@@ -36,7 +36,7 @@ class Bounds(NamedTuple):
         """Compute everything from two bounds, which are not checked."""
         if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
             like = low if isinstance(low, torch.Tensor) else high
-            low, high = (torch.as_tensor(bound).to(like) for bound in (low, high))
+            low, high = torch.broadcast_tensors(*(torch.as_tensor(bound).to(like) for bound in (low, high)))
             half_width, largest = (high - low) / 2, torch.maximum(low.abs(), high.abs())
             return cls(low, high, (low + high) / 2, half_width, half_width.log(), largest / half_width)
         half_width, largest = (high - low) / 2, max(abs(low), abs(high))
