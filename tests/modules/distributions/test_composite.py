@@ -8,6 +8,10 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from torchrl.collectors import Collector
+from torchrl.data.specs import Binary, Bounded, Composite, Unbounded
+from torchrl.data.specs import Categorical as SpecCategorical
+from torchrl.envs import TorchEnv
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
     Bernoulli,
@@ -182,3 +186,47 @@ def test_a_generator_is_the_only_source_of_chance_in_copies_too():
     before = torch.get_rng_state()
     first, second = actor(batch.clone())["action"], twin(batch.clone())["action"]
     assert (first == second).all() and torch.equal(torch.get_rng_state(), before)
+
+
+class Crossing(TorchEnv):
+    """A place on a line; at the left end the left turn is illegal, and a step to the left is the first choice."""
+
+    action_mask_key = "legal"
+
+    def __init__(self, num_envs):
+        action = Composite(
+            {"turn": SpecCategorical(2, (num_envs,)), "speed": Bounded(0.0, 1.0, (num_envs, 1))}, [num_envs]
+        )
+        legal = Composite({"turn": Binary((num_envs, 2), torch.bool)}, [num_envs])
+        super().__init__(
+            batch_size=[num_envs],
+            observation_spec=Composite({"place": Unbounded((num_envs, 1)), "legal": legal}, [num_envs]),
+            action_spec=action,
+        )
+
+    def state(self, place):
+        legal = torch.cat([place > 0, torch.ones_like(place, dtype=torch.bool)], -1)
+        return TensorDict({"place": place, "legal": {"turn": legal}}, self.batch_size)
+
+    def start(self, generator):
+        return self.state(torch.zeros(*self.batch_size, 1))
+
+    def dynamics(self, state, action):
+        step = torch.where(action["turn"][:, None] == 0, -1.0, 1.0) * action["speed"].round()
+        place = state["place"] + step
+        return self.state(place), step, torch.zeros_like(place, dtype=torch.bool)
+
+
+def test_a_collected_batch_holds_nested_legal_actions_with_their_log_probs():
+    torch.manual_seed(0)
+    family = CompositeDistribution.of(turn=MaskedCategorical, speed=TanhNormal.within(0.0, 1.0))
+    heads = ParallelHeads(nn.Linear(1, 2), nn.Sequential(nn.Linear(1, 1), NormalHead(1)))
+    actor = ProbabilisticActor(heads, family, in_keys=["place"], mask_key="legal")
+    nn.init.zeros_(heads.heads[0].weight)  # else the walk leaves the left end for good
+    batch = Collector(Crossing(6), actor, frames_per_batch=240, seed=0).collect()
+    assert batch["action", "turn"].shape == (6, 40) and batch["speed", "loc"].shape == (6, 40, 1)
+    at_the_end = ~batch["legal", "turn"][..., 0]
+    assert at_the_end.sum() > 20 and (batch["action", "turn"][at_the_end] == 1).all() and (batch["place"] >= 0).all()
+    distribution = actor.build(batch)
+    torch.testing.assert_close(distribution.log_prob(batch["action"]), batch["action_log_prob"])
+    torch.testing.assert_close(distribution.parts["speed"].loc, batch["speed", "loc"])
