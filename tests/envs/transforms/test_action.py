@@ -53,6 +53,15 @@ def test_a_nan_is_not_clipped_into_a_number():
     assert bool(transition["next", "observation"].isnan().all())
 
 
+@pytest.mark.parametrize("make", [ActionScaling, ActionClip])
+def test_an_action_of_another_form_is_refused_and_not_broadcast(make):
+    transform = attached(make(), -torch.ones(3, 2), torch.ones(3, 2))
+    with pytest.raises(SpecError, match=r"action: expected shape \[3, 2\], got shape \[3, 1\]"):
+        transform(torch.zeros(3, 1))
+    with pytest.raises(SpecError, match="action: expected dtype float32, got dtype float64"):
+        transform(torch.zeros(3, 2, dtype=torch.float64))
+
+
 def test_specs():
     assert TransformedEnv(echo(num_envs=2), ActionScaling()).action_spec == Bounded(-1.0, 1.0, (2, 1))
     assert TransformedEnv(echo(num_envs=2), ActionClip()).action_spec == Unbounded((2, 1))

@@ -50,6 +50,13 @@ class _BoundedActionTransform(ActionTransform):
             raise SpecError(explain(type(self).__name__, expected="bounded, continuous actions below", got=spec))
         # The environment's numbers, not ours: no buffers, and nothing to save.
         self._low, self._high = spec.low, spec.high
+        self._shape, self._dtype = spec.shape, spec.dtype
+        self._above = self.transform_spec(spec)
+
+    def _require_form(self, action: torch.Tensor) -> None:
+        """Refuse what the bounds would broadcast to another shape."""
+        if action.shape != self._shape or action.dtype is not self._dtype:
+            self._above.assert_form(action, "action")
 
 
 class ActionScaling(_BoundedActionTransform):
@@ -58,7 +65,8 @@ class ActionScaling(_BoundedActionTransform):
     Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
 
     Raises:
-        SpecError: at attachment: the environment's actions are not bounded on both sides.
+        SpecError: at attachment: the environment's actions are not bounded on both sides; at a step: the
+            policy's action has another shape or dtype.
     """
 
     def attach(self, env: Env | EnvSpecs) -> None:
@@ -70,6 +78,7 @@ class ActionScaling(_BoundedActionTransform):
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return ``low + (action + 1) / 2 · (high - low)``, ``[*B, A]``."""
+        self._require_form(action)
         # lerp meets both ends exactly: the result never leaves the bounds by a rounding error.
         return torch.lerp(self._low, self._high, torch.add(self._half, action, alpha=0.5))
 
@@ -82,11 +91,13 @@ class ActionClip(_BoundedActionTransform):
     """Clip the action to the bounds, for the simulator only: the policy's action and its log-prob stay unclipped.
 
     Raises:
-        SpecError: at attachment: the environment's actions are not bounded.
+        SpecError: at attachment: the environment's actions are not bounded; at a step: the
+            policy's action has another shape or dtype.
     """
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return the action inside the bounds, ``[*B, A]``."""
+        self._require_form(action)
         return torch.clamp(action, self._low, self._high)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
