@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from tensordict import TensorDict
@@ -52,6 +53,7 @@ class ActionMask(Transform):
             expected = f"the mask that the environment names, {named!r}"
             raise ConfigError(explain("ActionMask", expected=expected, got=repr(self.mask_key)))
         self._batch_size = env.batch_size
+        self._action = env.action_spec
         self._choices = _choices_of(env.action_spec, len(env.batch_size))
         leaf = env.observation_spec[self.mask_key]
         if leaf.dtype is not torch.bool or leaf.shape != self._choices.mask_shape:
@@ -80,6 +82,7 @@ class ActionMask(Transform):
         return self.mask_key
 
     def _illegal(self, action: torch.Tensor, legal: torch.Tensor) -> SpecError:
+        self._action.assert_form(action, "action")
         num_legal = legal.reshape(*self._batch_size, -1).sum(-1)
         row = first_true(num_legal != self._choices.num // num_legal.numel())
         where = f" in row {list(row)}" if row else ""
@@ -200,5 +203,11 @@ def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
         )
     if isinstance(spec, MultiOneHot):
         num = spec.shape[:-1].numel() * len(spec.nvec)
-        return _Choices(spec.shape, list(spec.nvec), num, lambda action: action.bool())
+        return _Choices(spec.shape, list(spec.nvec), num, partial(_chosen_in_one_hot, spec.nvec))
     raise SpecError(explain("ActionMask", expected="actions below that are choices", got=spec))
+
+
+def _chosen_in_one_hot(nvec: Sequence[int], action: torch.Tensor) -> torch.Tensor:
+    """Say which entries are chosen: a group with two 1s chooses none, or it would make up for one without any."""
+    parts = action.bool().split(nvec, -1)
+    return torch.cat([part & (part.sum(-1, keepdim=True) == 1) for part in parts], -1)
