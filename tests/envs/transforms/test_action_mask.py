@@ -114,6 +114,20 @@ def test_one_world_has_no_row_to_name():
         env.step(env.reset().set("action", torch.tensor(2)))
 
 
+def test_a_one_hot_row_with_two_choices_does_not_make_up_for_one_with_none():
+    spec, mask = OneHot(3, (2, 3)), [[1, 1, 0], [1, 1, 1]]
+    assert asked(spec, mask, [[0, 1, 0], [0, 0, 1]], 2) is None
+    assert "a legal action in row [0], got [1, 1, 0]" in asked(spec, mask, [[1, 1, 0], [0, 0, 0]], 2)
+    groups = MultiOneHot([2, 2], (1, 4))
+    assert asked(groups, [[1, 1, 1, 1]], [[1, 0, 0, 1]], 1) is None
+    assert "got [1, 1, 0, 0]" in asked(groups, [[1, 1, 1, 1]], [[1, 1, 0, 0]], 1)
+
+
+def test_an_action_of_another_form_is_not_called_illegal():
+    spec, mask = Categorical(3, (2,)), [[1, 1, 0], [1, 1, 1]]
+    assert "action: expected shape [2], got shape [2, 1]" in asked(spec, mask, [[0], [0]], 2)
+
+
 def test_a_row_of_several_batch_dimensions_is_named():
     mask = [[[1, 1], [1, 0]], [[1, 1], [0, 1]]]
     spec = Categorical(2, (2, 2))
@@ -231,7 +245,7 @@ def test_a_mask_that_goes_is_named_no_more_but_holds():
 
 
 def test_the_mask_keeps_its_shape():
-    with pytest.raises(SpecError, match="Flatten: expected the mask of legal actions to keep its shape, got menu"):
+    with pytest.raises(SpecError, match="Flatten: expected the mask of legal actions to stay as it is, got menu"):
         menus(ActionMask("menu"), Flatten(in_keys=["menu"]))
 
 

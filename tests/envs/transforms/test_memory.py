@@ -5,7 +5,7 @@ import torch
 
 from cases.transform_worlds import camera, walker
 from fakes import CountingSimulator
-from torchrl.data.specs import Bounded, Composite, OneHot
+from torchrl.data.specs import Bounded, Categorical, Composite, OneHot
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import Compose, FrameStack, ObservationNorm, TimeMax, TransformedEnv
 from torchrl.envs.transforms.base import EnvSpecs
@@ -134,6 +134,14 @@ def test_refusals(make):
     )
     with pytest.raises(SpecError, match=f"{make.__name__}: expected numbers or indices in 'observation', got OneHot"):
         make(2).attach(one_hot)
+
+
+@pytest.mark.parametrize("make", [FrameStack, TimeMax])
+def test_the_mask_of_legal_actions_is_refused(make):
+    leaves = Composite({"mask": Categorical(2, (2, 3), torch.bool)}, (2,))
+    named = EnvSpecs(torch.Size([2]), torch.device("cpu"), leaves, Categorical(3, (2,)), None, action_mask_key="mask")
+    with pytest.raises(SpecError, match=f"{make.__name__}: expected the mask of legal actions to stay as it is"):
+        make(2, ["mask"]).attach(named)
 
 
 def test_a_dimension_that_is_not_there_is_refused():

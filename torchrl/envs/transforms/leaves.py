@@ -136,6 +136,22 @@ def require_numbers(who: str, key: Key, leaf: TensorSpec) -> None:
         raise SpecError(explain(who, expected=f"numbers in {key!r}", got=leaf))
 
 
+def refuse_mask(who: str, key: Key, mask_key: Key | None) -> None:
+    """Refuse the mask of legal actions: whatever acts at random honours it as it is.
+
+    Args:
+        who: the transform.
+        key: of the observation that it changes.
+        mask_key: the environment's ``action_mask_key``.
+
+    Raises:
+        SpecError: they are the same.
+    """
+    if mask_key is not None and as_path(key) == as_path(mask_key):
+        hint = f"Leave {key!r} out of in_keys."
+        raise SpecError(explain(who, expected="the mask of legal actions to stay as it is", got=key, hint=hint))
+
+
 def mapped_spec(leaf: TensorSpec, apply: Callable[[torch.Tensor], torch.Tensor]) -> TensorSpec:
     """Describe ``apply(value)`` for every value of a numeric leaf.
 

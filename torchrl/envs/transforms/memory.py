@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, Categorical, TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, set_leaf
+from torchrl.envs.transforms.leaves import Key, refuse_mask, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.shapes import expand_right
@@ -45,6 +45,7 @@ class _FrameMemory(ObservationTransform):
         self._names = [f"frames_{index}" for index in range(len(self.in_keys))]
         for name, key in zip(self._names, self.in_keys, strict=True):
             leaf = env.observation_spec[key]
+            refuse_mask(type(self).__name__, key, env.action_mask_key)
             self._require_fit(key, leaf)
             zeros = torch.zeros((self.num_frames, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
             self.register_buffer(name, zeros)
@@ -88,8 +89,8 @@ class FrameStack(_FrameMemory):
 
     Raises:
         ConfigError: ``num_frames`` is not positive, or ``dim`` not negative.
-        SpecError: at attachment: an observation has no such dimension, or its values do not stay themselves when they
-            are joined, as one-hot ones.
+        SpecError: at attachment: an observation has no such dimension, or is the mask of legal actions, or its values
+            do not stay themselves when they are joined, as one-hot ones.
     """
 
     def __init__(self, num_frames: int, in_keys: Sequence[Key] = ("observation",), dim: int = -1) -> None:
@@ -132,7 +133,8 @@ class TimeMax(_FrameMemory):
 
     Raises:
         ConfigError: ``num_frames`` is not positive.
-        SpecError: at attachment: a maximum of an observation is none of its values, as of one-hot ones.
+        SpecError: at attachment: a maximum of an observation is none of its values, as of one-hot ones, or it is the
+            mask of legal actions.
     """
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key
+from torchrl.envs.transforms.leaves import Key, refuse_mask
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import SpecError, explain
 
@@ -31,11 +31,7 @@ class _ShapeTransform(ObservationTransform):
         self._batch_dims = len(env.batch_size)
         who = type(self).__name__
         for key in self.in_keys:
-            if key == env.action_mask_key:
-                hint = f"Leave {key!r} out of in_keys."
-                raise SpecError(
-                    explain(who, expected="the mask of legal actions to keep its shape", got=key, hint=hint)
-                )
+            refuse_mask(who, key, env.action_mask_key)
             shape = env.observation_spec[key].shape[self._batch_dims :]
             if not self._fits(shape):
                 raise SpecError(explain(who, expected=self._expected(), got=f"{key!r} of shape {[*shape]}"))
