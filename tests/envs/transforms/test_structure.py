@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tensordict import TensorDict
 
-from torchrl.data.specs import Bounded, Composite, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import CatTensors, DoubleToFloat, TransformedEnv
@@ -127,6 +128,21 @@ def test_double_to_float_converts_what_is_double_and_nothing_else():
     assert convert.in_keys == ("x",)
     due = Composite({**leaves, "x": Unbounded((2, 1))}, (2,))
     assert convert.observation_spec(Composite(leaves, (2,))) == due
+
+
+def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double():
+    parts = {"push": Bounded(-1.0, 1.0, (2, 1), torch.float64), "deep": {"gear": Categorical(3, (2,))}}
+    below = Composite(parts, (2,))
+    size, rewards = torch.Size([2]), Unbounded((2, 1))
+    convert = DoubleToFloat()
+    convert.attach(EnvSpecs(size, torch.device("cpu"), Composite(shape=(2,)), below, rewards))
+    above = convert.action_spec(below)
+    assert above == Composite({**parts, "push": Bounded(-1.0, 1.0, (2, 1))}, (2,))
+    action = above.rand()
+    sent = TensorDict({"action": action}, size)
+    convert.inverse(inputs := sent.copy())
+    below.assert_contains(inputs["action"])
+    above.assert_contains(sent["action"])
 
 
 def test_double_to_float_refuses_a_named_key_that_is_not_double():

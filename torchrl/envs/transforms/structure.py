@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
@@ -124,7 +124,8 @@ class DoubleToFloat(ObservationTransform):
             if not _is_double(leaves[key]):
                 raise SpecError(explain("DoubleToFloat", expected=f"float64 in {key!r}", got=leaves[key].dtype))
         self._has_double_reward = _is_double(env.reward_spec)
-        self._has_double_action = _is_double(env.action_spec)
+        self._action_below = env.action_spec
+        self._has_double_action = self.action_spec(env.action_spec) != env.action_spec
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the value in float32."""
@@ -143,7 +144,7 @@ class DoubleToFloat(ObservationTransform):
     def inverse(self, inputs: TensorDict) -> None:
         """Give the environment its float64 action."""
         if self._has_double_action:
-            put(inputs, "action", action_of(inputs).double())
+            put(inputs, "action", _doubled(action_of(inputs), self._action_below))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the reward's spec in float32."""
@@ -151,6 +152,8 @@ class DoubleToFloat(ObservationTransform):
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the action's spec in float32; bounds between two float32 numbers are rounded inwards."""
+        if isinstance(spec, Composite):
+            return Composite({key: self.action_spec(part) for key, part in spec.items()}, spec.shape)
         if not _is_double(spec):
             return spec
         if not isinstance(spec, Bounded):
@@ -173,6 +176,18 @@ def _rounded(bound: torch.Tensor, towards: float) -> torch.Tensor:
     near = bound.float()
     is_beyond = near.double() < bound if towards > 0 else near.double() > bound
     return torch.where(is_beyond, torch.nextafter(near, torch.full_like(near, towards)), near)
+
+
+def _doubled(action: torch.Tensor | TensorDictBase, spec: TensorSpec) -> torch.Tensor | TensorDictBase:
+    """Convert what is float64 below, at any level; in a container of ours."""
+    if not isinstance(spec, Composite):
+        return action.double() if _is_double(spec) else action
+    action = action.copy()
+    for key, part in spec.items():
+        value = action.get(key, None)
+        if value is not None:  # a missing one is the environment's to refuse
+            put(action, key, _doubled(value, part))
+    return action
 
 
 def _is_double(leaf: TensorSpec) -> bool:
