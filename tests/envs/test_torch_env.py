@@ -10,7 +10,8 @@ from tensordict import TensorDict
 
 from cases.torch_worlds import Counter
 from torchrl.collectors import Collector
-from torchrl.envs import check_env
+from torchrl.data.specs import Categorical, Composite, Unbounded
+from torchrl.envs import TorchEnv, check_env
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "environments.md"
@@ -133,6 +134,16 @@ def test_a_mistake_is_named(mistake, error, message):
         env.step(act(env.reset(), 0, 0, 0))
 
 
+def test_observations_under_names_of_the_environment_are_refused():
+    class Named(Counter):
+        def __init__(self):
+            spec = Composite({"is_init": Unbounded((3, 1))}, (3,))
+            TorchEnv.__init__(self, batch_size=(3,), observation_spec=spec, action_spec=Categorical(2, (3,)))
+
+    with pytest.raises(EnvError, match=r"Named: expected observations under names .*, got \['is_init'\]"):
+        Named()
+
+
 def test_calls_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="max_episode_steps of at least 1"):
         Counter(max_episode_steps=0)
@@ -144,6 +155,10 @@ def test_calls_that_make_no_sense_are_refused():
         env.step(root)
     with pytest.raises(SpecError, match=r"an action of shape \[3\], got \[3, 1\]"):
         env.step(root.set("action", torch.zeros(3, 1, dtype=torch.int64)))
+    with pytest.raises(SpecError, match=r"an action of dtype torch.int64, got torch.float32"):
+        env.step(root.set("action", torch.zeros(3)))
+    with pytest.raises(ConfigError, match=r"a seed of the first row.*got \[None, 1, 2\]"):
+        env.reset(seed=[None, 1, 2])
     with pytest.raises(EnvError, match="before any reset"):
         Counter().load_state_dict(Counter().state_dict())
 

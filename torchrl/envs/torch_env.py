@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env, action_of
+from torchrl.envs.vector.base import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.seeding import named_seeds
 from torchrl.shapes import expand_right
@@ -33,6 +34,7 @@ class TorchEnv(Env):
 
     Raises:
         ConfigError: ``max_episode_steps`` is not positive.
+        EnvError: an observation has a name that the environment uses itself.
     """
 
     def __init__(
@@ -52,8 +54,12 @@ class TorchEnv(Env):
             reward_spec=reward_spec,
             device=device,
         )
+        who = type(self).__name__
+        taken = [key for key in observation_spec.keys() if key in RESERVED]
+        if taken:
+            expected = "observations under names that the environment does not use itself"
+            raise EnvError(explain(who, expected=expected, got=taken, hint="Rename them in the observation_spec."))
         if max_episode_steps is not None and max_episode_steps < 1:
-            who = type(self).__name__
             raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
         self.max_episode_steps = max_episode_steps
         self._state_keys = list(observation_spec.keys())
@@ -81,6 +87,9 @@ class TorchEnv(Env):
 
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
         if seeds is not None:
+            if seeds[0] is None:
+                expected = "a seed of the first row, from which the starts of all rows are drawn"
+                raise ConfigError(explain(f"{type(self).__name__}.reset", expected=expected, got=seeds))
             self._random.manual_seed(named_seeds(seeds[0], "starts")["starts"])
         if self._root is None and mask is not None and not bool(mask.all()):
             expected = "a first reset of all rows"
@@ -102,6 +111,9 @@ class TorchEnv(Env):
         if isinstance(action, torch.Tensor) and action.shape != self.action_spec.shape:
             expected = f"an action of shape {list(self.action_spec.shape)}"
             raise SpecError(explain(f"{who}.step", expected=expected, got=list(action.shape)))
+        if isinstance(action, torch.Tensor) and action.dtype is not self.action_spec.dtype:
+            expected = f"an action of dtype {self.action_spec.dtype}"
+            raise SpecError(explain(f"{who}.step", expected=expected, got=action.dtype))
         state, reward, terminated = self.dynamics(self._root.select(*self._state_keys), action)
         self._require_form(state, reward, terminated)
         outcome = state.select(*self._state_keys)
