@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from fakes import CountingSimulator
@@ -321,3 +322,15 @@ def test_so_is_one_among_several_choices():
 
     with pytest.raises(SpecError, match=r"indices below \[3, 4, 2\], got indices up to \[2, 3, 2\]"):
         Collector(ToyEnv("Matching", num_envs=2), policy, frames_per_batch=2).collect()
+
+
+def test_so_is_one_that_is_a_part_of_an_action():
+    parts = spaces.Dict(push=spaces.Box(-1.0, 1.0, (1,)), gear=spaces.Discrete(3))
+    env = SerialEnv(lambda: CountingSimulator(9, action_space=parts), 2)
+
+    def policy(root):
+        action = env.action_spec.zero()
+        return root.set("action", action.set("gear", torch.tensor([0, 3])))
+
+    with pytest.raises(SpecError, match="action 'gear': expected an index from 0 to 2, got indices from 0 to 3"):
+        Collector(env, policy, frames_per_batch=2).collect()

@@ -11,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.loop import allocate, collect, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
-from torchrl.data.specs import Categorical, MultiCategorical
+from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
 from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import ExplorationType, RandomPolicy, exploration_type, set_exploration_type
@@ -107,7 +107,7 @@ class Collector:
             root = collect(self.env, self._act, root, self._rows[num_checked:])
         batch = self._batch.clone()
         require_finite(batch, self.env)
-        require_choices(batch.get("action"), self.env)
+        require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
         self._root = root
         self.frames += self.frames_per_batch
         batch.set("collector", self._facts(batch))
@@ -178,7 +178,7 @@ class Collector:
             hint = "A policy writes into the TensorDict it was given and returns it."
             raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
         self.env.action_spec.assert_form(action_of(acted), "action")
-        require_choices(acted.get("action"), self.env)
+        require_choices(acted.get("action"), self.env.action_spec, len(self.env.batch_size))
         transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             self._start(transition)
@@ -238,13 +238,25 @@ def require_finite(batch: TensorDict, env: Env) -> None:
         )
 
 
-def require_choices(action: torch.Tensor | None, env: Env) -> None:
+def require_choices(action: torch.Tensor | TensorDictBase | None, spec: TensorSpec, batch_dims: int) -> None:
     """Refuse discrete actions that the environment does not have; a missing action is the environment's to refuse.
+
+    Args:
+        action: ``[*B, ...]`` or ``[*B, T, ...]``.
+        spec: the environment's ``action_spec``, ``[*B, ...]``.
+        batch_dims: number of the dimensions ``*B``.
 
     Raises:
         SpecError: an index below 0 or not below the number of choices.
     """
-    spec = env.action_spec
+    if isinstance(spec, Composite):
+        for key, leaf in spec.leaves() if isinstance(action, TensorDictBase) else ():
+            _require_choices_of_leaf(f"action {_spelled(key)!r}", action.get(key, None), leaf, batch_dims)
+    else:
+        _require_choices_of_leaf("action", action, spec, batch_dims)
+
+
+def _require_choices_of_leaf(name: str, action: torch.Tensor | None, spec: TensorSpec, batch_dims: int) -> None:
     if action is None or not isinstance(spec, (Categorical, MultiCategorical)) or action.dtype is not spec.dtype:
         return
     hint = "Give the actor's network as many outputs as there are choices."
@@ -252,14 +264,13 @@ def require_choices(action: torch.Tensor | None, env: Env) -> None:
         least, most = action.aminmax()
         if least < 0 or most >= spec.n:
             got = f"indices from {int(least)} to {int(most)}"
-            raise SpecError(explain("action", expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
+            raise SpecError(explain(name, expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
         return
-    dims = len(env.batch_size)
-    nvec = spec.nvec[(0,) * dims]
-    rows = action.reshape(-1, *spec.shape[dims:])
+    nvec = spec.nvec[(0,) * batch_dims]
+    rows = action.reshape(-1, *spec.shape[batch_dims:])
     if bool(((rows < 0) | (rows >= nvec)).any()):
         got = f"indices up to {rows.amax(0).tolist()}, from {rows.amin(0).tolist()}"
-        raise SpecError(explain("action", expected=f"indices below {nvec.tolist()}", got=got, hint=hint))
+        raise SpecError(explain(name, expected=f"indices below {nvec.tolist()}", got=got, hint=hint))
 
 
 def _spelled(key: str | tuple) -> str:
