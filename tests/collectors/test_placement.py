@@ -95,3 +95,14 @@ def test_a_warm_up_ends_in_the_copy_too():
         placed_policy(env.reset())
         placed_policy.refresh()
     assert placed_policy.copy.frames_acted == 4
+
+
+def test_a_checkpoint_of_the_policy_holds_the_warm_up_of_its_copy():
+    env = GymEnv("CartPole-v1", num_envs=2)
+    policy, resumed = (WarmUp(make_policy(), env.action_spec, 4) for _ in range(2))
+    acting = PlacedPolicy(policy, torch.device("cpu"))
+    for _ in range(2):
+        acting(env.reset())
+    goes_on = PlacedPolicy(resumed, torch.device("cpu"))
+    resumed.load_state_dict(policy.state_dict())
+    assert policy.frames_acted == goes_on.copy.frames_acted == 4

@@ -56,15 +56,27 @@ def test_how_far_it_is_survives_a_checkpoint():
 
 
 def test_density_of_uniform_actions():
-    assert uniform_log_prob(Categorical(4, shape=(2,))) == pytest.approx(-math.log(4))
-    assert uniform_log_prob(OneHot(4, shape=(2, 4))) == pytest.approx(-math.log(4))
-    assert uniform_log_prob(MultiOneHot([2, 3], shape=(7, 5))) == pytest.approx(-math.log(6))
-    assert uniform_log_prob(MultiCategorical([2, 3, 4], shape=(7, 3))) == pytest.approx(-math.log(24))
-    assert uniform_log_prob(Binary((7, 3))) == pytest.approx(-math.log(8))
-    nested = Composite({"a": Categorical(4, (2,)), "b": Bounded(-1.0, 1.0, (2, 3))}, shape=(2,))
-    assert uniform_log_prob(nested) == pytest.approx(-math.log(4) - 3 * math.log(2))
+    assert uniform_log_prob(Categorical(4, shape=(2,)), 1) == pytest.approx(-math.log(4))
+    assert uniform_log_prob(OneHot(4, shape=(2, 4)), 1) == pytest.approx(-math.log(4))
+    assert uniform_log_prob(MultiOneHot([2, 3], shape=(7, 5)), 1) == pytest.approx(-math.log(6))
+    assert uniform_log_prob(MultiCategorical([2, 3, 4], shape=(7, 3)), 1) == pytest.approx(-math.log(24))
+    assert uniform_log_prob(Binary((7, 3)), 1) == pytest.approx(-math.log(8))
+    nested = Composite({"a": Categorical(4, (2,)), "b": {"c": Bounded(-1.0, 1.0, (2, 3))}}, shape=(2,))
+    assert uniform_log_prob(nested, 1) == pytest.approx(-math.log(4) - 3 * math.log(2))
     box = Bounded(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 3.0]), shape=(2,))
     assert uniform_log_prob(box) == pytest.approx(-math.log(6))
+    assert uniform_log_prob(Bounded(0, 4, (2, 2), torch.int64), 1) == pytest.approx(-2 * math.log(5))
+
+
+def test_the_density_is_that_of_one_row_whatever_the_dimensions_of_an_action():
+    for shape, num in (((), 1), ((3,), 3), ((2, 3), 6)):
+        for batch_size in ((), (8,), (4, 2)):
+            full, dims = (*batch_size, *shape), len(batch_size)
+            assert uniform_log_prob(Bounded(0.0, 2.0, full), dims) == pytest.approx(-num * math.log(2))
+            assert uniform_log_prob(Binary(full), dims) == pytest.approx(-num * math.log(2))
+            assert uniform_log_prob(MultiCategorical(5, full), dims) == pytest.approx(-num * math.log(5))
+    warm = WarmUp(policy, Bounded(0.0, 2.0, (4,)), frames=4)  # an action without dimensions of its own
+    assert torch.allclose(warm(root())["action_log_prob"], torch.full((4,), -math.log(2)))
 
 
 def test_what_cannot_be_drawn_uniformly_is_refused():

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from torchrl.collectors.warmup import Progress
 from torchrl.devices import checked_device
 from torchrl.errors import ConfigError, explain
 
@@ -16,7 +17,8 @@ from torchrl.errors import ConfigError, explain
 class PlacedPolicy:
     """Act with a copy of a policy that lives on ``device``, on roots that may live elsewhere.
 
-    The copy draws from the policy's own generators, so that a checkpoint of the policy holds them.
+    The copy draws from the policy's own generators and counts in its own warm-up, so that a checkpoint of the policy
+    holds both.
 
     Args:
         policy: the policy being trained; its copy here changes only through :meth:`refresh`.
@@ -26,7 +28,7 @@ class PlacedPolicy:
     def __init__(self, policy: nn.Module, device: torch.device) -> None:
         self.source = policy
         self.device = device
-        shared = {id(generator): generator for generator in _generators(policy)}
+        shared = {id(part): part for part in _shared_parts(policy)}
         self.copy = copy.deepcopy(policy, shared).to(device)
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
@@ -45,9 +47,9 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _generators(module: nn.Module) -> list[torch.Generator]:
+def _shared_parts(module: nn.Module) -> list[torch.Generator | Progress]:
     values = [value for part in module.modules() for value in vars(part).values()]
-    return [value for value in values if isinstance(value, torch.Generator)]
+    return [value for value in values if isinstance(value, (torch.Generator, Progress))]
 
 
 def placed(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
@@ -19,6 +20,13 @@ from torchrl.data.specs import (
     TensorSpec,
 )
 from torchrl.errors import ConfigError, SpecError, explain
+
+
+@dataclass
+class Progress:
+    """How far a warm-up is. A copy of the policy on another device counts in the original's, which is what is saved."""
+
+    frames: int = 0
 
 
 class WarmUp(nn.Module):
@@ -46,50 +54,61 @@ class WarmUp(nn.Module):
         self.action_spec = action_spec
         self.frames = frames
         self.generator = generator
-        self.frames_acted = 0
-        self._log_prob = uniform_log_prob(action_spec)
+        self.progress = Progress()
+        uniform_log_prob(action_spec)  # refuses here what cannot be drawn
+
+    @property
+    def frames_acted(self) -> int:
+        """How many frames were acted at random, by this policy and its copies on other devices."""
+        return self.progress.frames
 
     def forward(self, root: TensorDictBase) -> TensorDictBase:
         """Act on a root, ``[*B]``."""
         root = self.policy(root)
-        if self.frames_acted < self.frames:
-            self.frames_acted += root.batch_size.numel()
+        if self.progress.frames < self.frames:
+            self.progress.frames += root.batch_size.numel()
             action = root.get("action")
             root.set("action", self.action_spec.rand(generator=self.generator).to(action.device))
             log_prob = root.get("action_log_prob", None)
             if log_prob is not None:
-                root.set("action_log_prob", torch.full_like(log_prob, self._log_prob))
+                uniform = uniform_log_prob(self.action_spec, root.batch_dims)
+                root.set("action_log_prob", torch.full_like(log_prob, uniform))
         return root
 
     def get_extra_state(self) -> torch.Tensor:
         """Save how far the warm-up is."""
-        return torch.tensor(self.frames_acted)
+        return torch.tensor(self.progress.frames)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Restore how far the warm-up is."""
-        self.frames_acted = int(state)
+        self.progress.frames = int(state)
 
 
-def uniform_log_prob(action_spec: TensorSpec) -> float:
-    """Log-probability, or log-density, of one action drawn uniformly from a spec of choices or of finite bounds.
+def uniform_log_prob(action_spec: TensorSpec, batch_dims: int = 0) -> float:
+    """Log-probability, or log-density, of one row's action drawn uniformly from choices or between finite bounds.
+
+    Args:
+        action_spec: ``[*B, ...]``.
+        batch_dims: number of the dimensions ``*B``; the others are one row's action.
 
     Raises:
         SpecError: actions cannot be drawn uniformly from this spec.
     """
-    if isinstance(action_spec, Composite):
-        return sum(uniform_log_prob(spec) for _, spec in action_spec.items())
-    if isinstance(action_spec, Categorical):
-        return -math.log(action_spec.n)
-    if isinstance(action_spec, MultiOneHot):
-        return -sum(math.log(n) for n in action_spec.nvec)
-    if isinstance(action_spec, MultiCategorical):
-        return -float(_first_row(action_spec.nvec).double().log().sum())
-    if isinstance(action_spec, Binary):
-        return -math.log(2) * action_spec.shape[-1]
-    if isinstance(action_spec, Bounded):
-        width = action_spec.high - action_spec.low
+    row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
+    if isinstance(row, Composite):
+        return sum(uniform_log_prob(leaf) for _, leaf in row.leaves())
+    if isinstance(row, Categorical):
+        return -math.log(row.n) * row.shape.numel()
+    if isinstance(row, MultiOneHot):
+        return -sum(math.log(n) for n in row.nvec) * row.shape[:-1].numel()
+    if isinstance(row, MultiCategorical):
+        return -float(row.nvec.double().log().sum())
+    if isinstance(row, Binary):
+        return -math.log(2) * row.shape.numel()
+    if isinstance(row, Bounded):
+        width = row.high.double() - row.low.double()
         if bool(width.isfinite().all()):
-            return -float(_first_row(width).log().sum())
+            return -float((width if row.dtype.is_floating_point else width + 1).log().sum())
     raise SpecError(
         explain(
             "WarmUp",
@@ -98,7 +117,3 @@ def uniform_log_prob(action_spec: TensorSpec) -> float:
             hint="Act at random on the environment's own action_spec.",
         )
     )
-
-
-def _first_row(value: torch.Tensor) -> torch.Tensor:
-    return value.reshape(-1, value.shape[-1])[0]
