@@ -72,10 +72,10 @@ def stacked(results):
 @pytest.mark.parametrize("own_inputs", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_gradients_and_buffers_are_those_of_separate_networks(name, own_inputs, device):
-    ensemble = Ensemble(lambda: spread(NETWORKS[name]), 3).to(device)
+    ensemble = Ensemble(lambda: spread(NETWORKS[name]), 3).to(device, torch.float64)
     members = [ensemble.member(index) for index in range(3)]
     shape = (3, 6, 4) if own_inputs else (6, 4)
-    x = torch.randn(shape, device=device, requires_grad=True)
+    x = torch.randn(shape, device=device, dtype=torch.float64, requires_grad=True)
     ours = ensemble.each(x) if own_inputs else ensemble(x)
     theirs = stacked([member(x[index] if own_inputs else x) for index, member in enumerate(members)])
     torch.testing.assert_close(ours, theirs)
@@ -85,10 +85,10 @@ def test_values_gradients_and_buffers_are_those_of_separate_networks(name, own_i
     ours_to = torch.autograd.grad(summed(ours), (x, *(own[name] for name in trained)))
     flat = [member[name] for name in trained for member in apart]
     theirs_to = torch.autograd.grad(summed(theirs), (x, *flat))
-    torch.testing.assert_close(ours_to[0], theirs_to[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours_to[0], theirs_to[0], rtol=1e-8, atol=1e-8)
     for index, gradient in enumerate(ours_to[1:]):
         expected = torch.stack(theirs_to[1 + 3 * index : 4 + 3 * index])
-        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-8)
     buffers = [dict(member.named_buffers()) for member in members]
     for name, buffer in ensemble.module.named_buffers():
         torch.testing.assert_close(buffer, torch.stack([member[name] for member in buffers]))

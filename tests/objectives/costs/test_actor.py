@@ -3,7 +3,20 @@ import torch
 from torch import nn
 
 from cases.losses import KINDS
-from torchrl.modules import Actor, Categorical, Operator, ProbabilisticActor, Sequence
+from torchrl.data import specs
+from torchrl.errors import ConfigError
+from torchrl.modules import (
+    Actor,
+    Categorical,
+    Delta,
+    Operator,
+    ProbabilisticActor,
+    Projected,
+    Sequence,
+    TanhDelta,
+    ValueOperator,
+)
+from torchrl.objectives import A2CLoss, BehaviourCloningLoss
 from torchrl.objectives.costs.actor import entropy_from_samples, head_of
 
 
@@ -32,3 +45,12 @@ def test_the_head_is_what_chooses_the_action():
     assert head_of(Sequence(trunk, Sequence(trunk, head))) is head
     assert head_of(head) is head
     assert isinstance(head_of(Sequence(trunk, Actor(nn.Linear(5, 2), in_keys=["hidden"]))), Actor)
+    assert head_of(Projected(Sequence(trunk, head), specs.Categorical(3))) is head
+
+
+@pytest.mark.parametrize("make_loss", [A2CLoss, lambda actor, critic: BehaviourCloningLoss(actor)])
+@pytest.mark.parametrize("family", [Delta, TanhDelta.within(-1.0, 1.0)])
+def test_a_family_without_chance_is_refused_with_what_to_do(family, make_loss):
+    actor = ProbabilisticActor(nn.Linear(4, 2), family)
+    with pytest.raises(ConfigError, match="leaves something to chance, got (Tanh)?Delta.*as an Actor"):
+        make_loss(actor, ValueOperator(nn.Linear(4, 1)))

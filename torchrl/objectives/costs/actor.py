@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import DISTANCES, sampled_entropy
-from torchrl.modules import CompositeDistribution, Distribution, Sequence
+from torchrl.modules import CompositeDistribution, Delta, Distribution, Sequence
 from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
 
@@ -123,6 +123,18 @@ def require_distribution(who: str, actor: nn.Module) -> None:
     if not hasattr(head, "build"):
         hint = "Wrap the network in ProbabilisticActor."
         raise ConfigError(explain(who, expected="an actor with a distribution", got=type(head).__name__, hint=hint))
+    family = family_of(head)
+    if isinstance(family, type) and issubclass(family, Delta):
+        hint = "Its log-prob is infinite or nothing: clone it as an Actor, or choose another family."
+        raise ConfigError(
+            explain(who, expected="an actor that leaves something to chance", got=family.__name__, hint=hint)
+        )
+
+
+def family_of(head: nn.Module) -> object:
+    """Return the class of an actor's distribution, without what ``functools.partial`` filled in."""
+    distribution = getattr(head, "distribution", None)
+    return getattr(distribution, "func", distribution)
 
 
 def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str, num_samples: int | None) -> None:
@@ -139,8 +151,7 @@ def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str,
         if num_samples < 1:
             raise ConfigError(explain(f"{who}({name}=...)", expected="at least 1, or None", got=num_samples))
         return
-    distribution = getattr(head_of(actor), "distribution", None)
-    family = getattr(distribution, "func", distribution)
+    family = family_of(head_of(actor))
     if getattr(family, what, None) is getattr(Distribution, what):
         hint = f"Estimate it: {name}=16."
         raise ConfigError(

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import distance_loss
-from torchrl.objectives.costs.actor import ActorLoss, head_of, require_distance, require_formula_or_samples
+from torchrl.objectives.costs.actor import (
+    ActorLoss,
+    head_of,
+    require_distance,
+    require_distribution,
+    require_formula_or_samples,
+)
 
 
 class BehaviourCloningLoss(ActorLoss):
@@ -50,6 +56,7 @@ class BehaviourCloningLoss(ActorLoss):
         require_distance(who, "distance", distance)
         is_probabilistic = hasattr(head_of(actor), "build")
         if is_probabilistic:
+            require_distribution(who, actor)
             require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         elif entropy_coef or num_entropy_samples is not None:
             got = type(head_of(actor)).__name__
