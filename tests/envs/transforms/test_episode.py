@@ -20,7 +20,7 @@ from torchrl.envs.transforms import (
     TargetReturn,
     TransformedEnv,
 )
-from torchrl.errors import ConfigError, KeyMissing, SpecError
+from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError
 
 
 def counting(num_envs=None, length=3, **options):
@@ -251,3 +251,18 @@ def test_specs_by_hand():
     )
     assert env.observation_spec == expected
     assert env.reset()["info", "steps"].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("around", [lambda env: env, lambda env: TransformedEnv(env, RewardSum())])
+def test_rows_that_a_time_limit_ended_must_be_reset_before_the_next_step(around):
+    env = around(TransformedEnv(counting(2, 9), StepCounter(max_steps=2)))
+    _, root = env.step_and_reset(act(env.reset()))
+    root = env.reset(torch.tensor([True, False]))
+    assert env.step(act(root))["next", "truncated"].tolist() == [[False], [True]]
+    with pytest.raises(EnvError, match=r"every row inside an episode, got rows \[\[1\]\] that have ended"):
+        env.step(act(root))
+    env.reset(torch.tensor([True, False]))
+    with pytest.raises(EnvError, match="Call reset"):
+        env.step(act(root))
+    root = env.reset(torch.tensor([False, True]))
+    assert env.step(act(root))["next", "step_count"].tolist() == [[1], [1]]

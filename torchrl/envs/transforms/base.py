@@ -275,6 +275,7 @@ class TransformedEnv(Env):
         self._pending_seed = waiting
         self._initial_state = _checked_state(_joined(env._initial_state, transform.initial_state()), seen)
         self._may_end = transform.ends_episodes
+        self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
         self._is_elsewhere = seen.device != env.device
         self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
 
@@ -292,12 +293,16 @@ class TransformedEnv(Env):
         return self.env.simulators
 
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        if self._waiting is not None:
+            raise self._not_restarted()
         inputs = shallow(tensordict)  # the policy's action stays in its own container
         self.transform.inverse(inputs)
         next_, root, ended = self.env._advance(inputs)
         self.transform.step(next_, root)
         if self._may_end:
-            ended = bool(next_.get("done").any())
+            done = next_.get("done")
+            ended = bool(done.any())
+            self._waiting = done.clone() if ended else None
         return next_, root, ended
 
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
@@ -306,7 +311,17 @@ class TransformedEnv(Env):
         below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
         root = self.env._reset(below, seeds=seeds, options=options)
         self.transform.reset(root, mask)
+        if self._waiting is not None:
+            waiting = None if mask is None else self._waiting & ~mask.unsqueeze(-1)
+            self._waiting = None if waiting is None or not bool(waiting.any()) else waiting
         return root
+
+    def _not_restarted(self) -> EnvError:
+        """Say what an environment below would say, had it ended these rows itself."""
+        rows = self._waiting.squeeze(-1).nonzero().tolist()
+        hint = "Call reset(mask) for them first, or use step_and_reset."
+        expected = "every row inside an episode"
+        return EnvError(explain("step", expected=expected, got=f"rows {rows} that have ended", hint=hint))
 
     def state_dict(self) -> dict:
         """Capture the environment and the transform, with what the transform remembers of each row.
@@ -324,6 +339,7 @@ class TransformedEnv(Env):
         root = self.env.load_state_dict(state["env"])
         self.transform.load_state_dict(state["transform"])
         self._pending_seed = None
+        self._waiting = None
         self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))
         return root
 
