@@ -8,7 +8,7 @@ from torch import nn
 from fakes import CountingSimulator
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv, SerialEnv, ToyEnv
-from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError
+from torchrl.errors import ConfigError, EnvError, KeyMissing, NonFiniteError, SpecError
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 
 
@@ -334,3 +334,13 @@ def test_so_is_one_that_is_a_part_of_an_action():
 
     with pytest.raises(SpecError, match="action 'gear': expected an index from 0 to 2, got indices from 0 to 3"):
         Collector(env, policy, frames_per_batch=2).collect()
+
+
+def test_arguments_that_make_no_sense_are_refused_by_name():
+    with pytest.raises(EnvError, match="Collector: expected an Env, got 'CartPole-v1'"):
+        Collector("CartPole-v1", frames_per_batch=2)
+    with pytest.raises(ConfigError, match="expected a policy that can be called"):
+        Collector(counting(9), 3, frames_per_batch=2)
+    for total_frames in (10.5, -2):
+        with pytest.raises(ConfigError, match=f"total_frames: expected a number of frames.*got {total_frames}"):
+            Collector(counting(9), frames_per_batch=2, total_frames=total_frames)

@@ -39,7 +39,9 @@ class Collector:
         postproc: applied to every batch before it is handed out.
 
     Raises:
-        ConfigError: ``frames_per_batch`` is not a positive multiple of the number of environments.
+        EnvError: ``env`` is no environment.
+        ConfigError: ``frames_per_batch`` is not a positive multiple of the number of environments, ``total_frames`` no
+            number of frames, or ``policy`` cannot be called.
     """
 
     def __init__(
@@ -54,6 +56,15 @@ class Collector:
         seed: int | None = None,
         postproc: Callable[[TensorDict], TensorDict] | None = None,
     ) -> None:
+        if not isinstance(env, Env):
+            hint = "A simulator becomes one by SerialEnv(make_simulator, num_envs), a task's name by GymEnv(name)."
+            raise EnvError(explain("Collector", expected="an Env", got=repr(env), hint=hint))
+        if policy is not None and not callable(policy):
+            expected = "a policy that can be called with a root, or None"
+            raise ConfigError(explain("Collector", expected=expected, got=repr(policy)))
+        if not isinstance(total_frames, Integral) or total_frames < -1:
+            expected = "a number of frames, or -1, which never stops"
+            raise ConfigError(explain("total_frames", expected=expected, got=total_frames))
         num_envs = env.batch_size.numel()
         if not isinstance(frames_per_batch, Integral) or frames_per_batch < 1 or frames_per_batch % num_envs:
             raise ConfigError(
