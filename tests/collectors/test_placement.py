@@ -34,6 +34,24 @@ def test_the_copy_acts_on_its_device_and_writes_into_the_root_it_was_given(devic
         torch.testing.assert_close(acted[key], expected[key])
 
 
+class Elsewhere(torch.nn.Module):
+    """Writes numbers of the CPU wherever it lives, and deep state; a device that holds no numbers shows what moves."""
+
+    def forward(self, root):
+        root = root.copy().clear_device_()
+        state = {"next": {"deep": {"state": torch.ones(3, 1)}}}
+        return root.set("action", torch.arange(3)).update(state)
+
+
+def test_only_what_the_policy_wrote_comes_back():
+    acting = PlacedPolicy(Elsewhere(), torch.device("meta"))
+    root = GymEnv("CartPole-v1", num_envs=3).reset(seed=0)
+    observation, copy = root["observation"], root["observation"].clone()
+    acted = acting(root)
+    assert acted is root and root["observation"] is observation and torch.equal(observation, copy)
+    assert root["action"].tolist() == [0, 1, 2] and root["next", "deep", "state"].tolist() == [[1.0]] * 3
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_copy_changes_only_by_refresh(device):
     policy = make_policy()

@@ -32,9 +32,16 @@ class PlacedPolicy:
         self.copy = copy.deepcopy(policy, shared).to(device)
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
-        """Act on a root, ``[*B]``; what the policy wrote comes back to the root's device, in the container given."""
-        acted = self.copy(root.to(self.device))
-        return root.update(acted.to(_device_of(root)))
+        """Act on a root, ``[*B]``; what the policy wrote comes back to the root's device, in the container given.
+
+        What it only read does not travel twice: those entries stay the root's own.
+        """
+        home, sent = _device_of(root), root.to(self.device)
+        read = dict(sent.items(include_nested=True, leaves_only=True))
+        for key, value in self.copy(sent).items(include_nested=True, leaves_only=True):
+            if read.get(key) is not value:
+                root.set(key, value.to(home))
+        return root
 
     @torch.no_grad()
     def refresh(self) -> None:
