@@ -196,3 +196,8 @@ def test_a_transformed_env_knows_the_mask_and_where_it_went():
     env.set_seed(0)
     batch = env.rollout(50)
     assert bool(batch["legal"].gather(-1, batch["action"].unsqueeze(-1)).all())
+
+
+def test_what_is_no_seed_is_refused_by_name():
+    with pytest.raises(ConfigError, match="reset, seed: expected an integer, or a list of 2 of them, got"):
+        SerialEnv(Seeded, 2).reset(seed=3.0)

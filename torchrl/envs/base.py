@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 import torch
@@ -220,6 +220,9 @@ class Env(ABC):
         if seed is None:
             return None
         rows = self.batch_size.numel()
+        if not isinstance(seed, (Integral, Iterable)):
+            expected = f"an integer, or a list of {rows} of them"
+            raise ConfigError(explain("reset, seed", expected=expected, got=repr(seed)))
         seeds = child_seeds(seed, rows) if isinstance(seed, Integral) else list(seed)
         if len(seeds) != rows:
             raise SpecError(explain("reset", expected=f"one seed per row, {rows} of them", got=f"{len(seeds)} seeds"))
