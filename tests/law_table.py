@@ -29,6 +29,7 @@ HEAD = """# What was held against which law
 
 Written by `python tests/law_table.py` from a run of the law suites; `make laws` writes it again. A number says how many
 cases passed: configurations, batch sizes, nested keys. The laws are the test functions of the files named here.
+`PinMemory` is missing: it needs an accelerator, and this page was written without one.
 """
 
 

@@ -35,10 +35,11 @@ def test_the_table_of_laws_names_every_public_part():
             assert is_base or f"| `{subject}` |" in page, f"run make laws: {subject} is not in docs/laws.md"
 
 
+# Bases, containers, what is no estimator, and what needs an accelerator.
 BASES = {
     "TensorSpec", "Transform", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
     "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
-    "ReturnEstimator", "Reward2Go",
+    "ReturnEstimator", "Reward2Go", "PinMemory",
 }  # fmt: skip
 
 

@@ -150,37 +150,37 @@ def actor_alone(loss: Callable[..., Loss], **options) -> Callable[..., Loss]:
 
 
 LOSSES = {
-    "reinforce": actor_alone(ReinforceLoss),
-    "reinforce, baseline": partial(ReinforceLoss, entropy_coef=0.01, normalize_advantage=True),
-    "a2c": A2CLoss,
-    "a2c, all options": partial(
+    "ReinforceLoss": actor_alone(ReinforceLoss),
+    "ReinforceLoss, baseline": partial(ReinforceLoss, entropy_coef=0.01, normalize_advantage=True),
+    "A2CLoss": A2CLoss,
+    "A2CLoss, all options": partial(
         A2CLoss, entropy_coef=0.1, normalize_advantage=True, critic_distance="smooth_l1", num_entropy_samples=3
     ),
-    "ppo": PPOLoss,
-    "ppo, sum": partial(PPOLoss, entropy_coef=0.01, reduction="sum"),
-    "clip_ppo": ClipPPOLoss,
-    "clip_ppo, all options": partial(
+    "PPOLoss": PPOLoss,
+    "PPOLoss, sum": partial(PPOLoss, entropy_coef=0.01, reduction="sum"),
+    "ClipPPOLoss": ClipPPOLoss,
+    "ClipPPOLoss, all options": partial(
         ClipPPOLoss, clip_epsilon=0.1, entropy_coef=0.01, value_clip=0.2, critic_distance="smooth_l1"
     ),
-    "clip_ppo, raw advantage": partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1"),
-    "kl_ppo": KLPenaltyPPOLoss,
-    "kl_ppo, sampled": partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0),
-    "cloning": actor_alone(BehaviourCloningLoss),
-    "cloning, entropy": actor_alone(BehaviourCloningLoss, entropy_coef=0.1),
+    "ClipPPOLoss, raw advantage": partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1"),
+    "KLPenaltyPPOLoss": KLPenaltyPPOLoss,
+    "KLPenaltyPPOLoss, sampled": partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0),
+    "BehaviourCloningLoss": actor_alone(BehaviourCloningLoss),
+    "BehaviourCloningLoss, entropy": actor_alone(BehaviourCloningLoss, entropy_coef=0.1),
 }
 DETERMINISTIC_LOSSES = {
-    "cloning, l2": actor_alone(BehaviourCloningLoss),
-    "cloning, smooth_l1": actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"),
+    "BehaviourCloningLoss, l2": actor_alone(BehaviourCloningLoss),
+    "BehaviourCloningLoss, smooth_l1": actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"),
 }
 # One of each, with options: enough to be tried with every kind of action.
 KIND_LOSSES = (
-    "reinforce, baseline",
-    "a2c, all options",
-    "ppo",
-    "clip_ppo, all options",
-    "kl_ppo",
-    "kl_ppo, sampled",
-    "cloning, entropy",
+    "ReinforceLoss, baseline",
+    "A2CLoss, all options",
+    "PPOLoss",
+    "ClipPPOLoss, all options",
+    "KLPenaltyPPOLoss",
+    "KLPenaltyPPOLoss, sampled",
+    "BehaviourCloningLoss, entropy",
 )
 
 

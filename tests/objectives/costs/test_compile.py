@@ -47,12 +47,12 @@ def test_every_loss_compiles_to_one_graph(name):
 
 @pytest.mark.parametrize("kind", [name for name in KINDS if name != "discrete"])
 def test_ppo_compiles_to_one_graph_for_every_kind_of_action(kind):
-    compiles(LOSSES["clip_ppo, all options"], KINDS[kind])
+    compiles(LOSSES["ClipPPOLoss, all options"], KINDS[kind])
 
 
 def test_a2c_compiles_to_one_graph_for_nested_actions():
-    compiles(LOSSES["a2c"], KINDS["composite"])
+    compiles(LOSSES["A2CLoss"], KINDS["composite"])
 
 
 def test_deterministic_actors_compile_to_one_graph():
-    compiles(DETERMINISTIC_LOSSES["cloning, l2"], DETERMINISTIC)
+    compiles(DETERMINISTIC_LOSSES["BehaviourCloningLoss, l2"], DETERMINISTIC)
