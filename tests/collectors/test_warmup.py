@@ -39,6 +39,32 @@ def test_actions_are_random_for_the_first_frames_and_the_policys_after():
     assert acted["action"].tolist() == [7] * 4 and acted["action_log_prob"].tolist() == [0] * 4
 
 
+@pytest.mark.parametrize(
+    ("spec", "mask", "num_legal"),
+    [
+        (Categorical(3, (4,)), [[1, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 1]], [2, 1, 3, 1]),
+        (OneHot(3, (4, 3)), [[1, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 1]], [2, 1, 3, 1]),
+        (MultiCategorical([2, 2], (4, 2)), [[1, 0, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1]], [1, 2, 4, 2]),
+    ],
+)
+def test_only_legal_actions_are_drawn_and_their_log_prob_is_that_of_the_legal_ones(spec, mask, num_legal):
+    mask = torch.tensor(mask, dtype=torch.bool)
+    warm = WarmUp(policy, spec, frames=400, mask_key="legal")
+    for _ in range(100):
+        acted = warm(root().set("legal", mask))
+        action = acted["action"]
+        choices = action.unsqueeze(-1) if isinstance(spec, Categorical) else action
+        if isinstance(spec, OneHot):
+            assert (action.bool() & ~mask).sum() == 0
+        elif isinstance(spec, MultiCategorical):
+            assert mask.gather(-1, choices + torch.tensor([0, 2])).all()
+        else:
+            assert mask.gather(-1, choices).all()
+        torch.testing.assert_close(acted["action_log_prob"], -torch.tensor(num_legal).log())
+    with pytest.raises(SpecError, match="choices with a mask"):
+        WarmUp(policy, Bounded(-1.0, 1.0, (4, 1)), frames=1, mask_key="legal")
+
+
 def test_a_generator_repeats_the_actions():
     def actions():
         warm = WarmUp(policy, Categorical(100, shape=(4,)), frames=4, generator=torch.Generator().manual_seed(1))

@@ -36,8 +36,9 @@ class WarmUp(nn.Module):
 
     Args:
         policy: maps a root to a root with ``action``.
-        action_spec: the environment's, of choices or finitely bounded; a mask of legal actions is not looked at.
+        action_spec: the environment's, of choices or finitely bounded.
         frames: how many frames to act at random, rounded up to whole vector steps.
+        mask_key: the observation that says which choices are legal, ``env.action_mask_key``; None allows all.
         generator: source of the random actions; None uses torch's global one.
 
     Raises:
@@ -45,7 +46,13 @@ class WarmUp(nn.Module):
     """
 
     def __init__(
-        self, policy: Callable, action_spec: TensorSpec, frames: int, *, generator: torch.Generator | None = None
+        self,
+        policy: Callable,
+        action_spec: TensorSpec,
+        frames: int,
+        *,
+        mask_key: str | tuple[str, ...] | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if frames < 0:
@@ -53,9 +60,12 @@ class WarmUp(nn.Module):
         self.policy = policy
         self.action_spec = action_spec
         self.frames = frames
+        self.mask_key = mask_key
         self.generator = generator
         self.progress = Progress()
         uniform_log_prob(action_spec)  # refuses here what cannot be drawn
+        if mask_key is not None and not isinstance(action_spec, (Categorical, MultiCategorical, MultiOneHot)):
+            raise SpecError(explain("WarmUp", expected="an action spec of choices with a mask", got=repr(action_spec)))
 
     @property
     def frames_acted(self) -> int:
@@ -67,12 +77,14 @@ class WarmUp(nn.Module):
         root = self.policy(root)
         if self.progress.frames < self.frames:
             self.progress.frames += root.batch_size.numel()
-            action = root.get("action")
-            root.set("action", self.action_spec.rand(generator=self.generator).to(action.device))
-            log_prob = root.get("action_log_prob", None)
-            if log_prob is not None:
+            action, log_prob = root.get("action"), root.get("action_log_prob", None)
+            mask = None if self.mask_key is None else root.get(self.mask_key).to(self.action_spec.device)
+            root.set("action", self.action_spec.rand(generator=self.generator, mask=mask).to(action.device))
+            if log_prob is not None and mask is None:
                 uniform = uniform_log_prob(self.action_spec, root.batch_dims)
                 root.set("action_log_prob", torch.full_like(log_prob, uniform))
+            elif log_prob is not None:
+                root.set("action_log_prob", legal_log_prob(self.action_spec, mask, root.batch_dims).to(log_prob))
         return root
 
     def get_extra_state(self) -> torch.Tensor:
@@ -82,6 +94,22 @@ class WarmUp(nn.Module):
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Restore how far the warm-up is."""
         self.progress.frames = int(state)
+
+
+def legal_log_prob(action_spec: TensorSpec, mask: torch.Tensor, batch_dims: int) -> torch.Tensor:
+    """Log-probability of a row's action drawn uniformly from its legal choices, ``[*B]``.
+
+    Args:
+        action_spec: ``[*B, ...]``, of choices.
+        mask: true where a choice is legal, ``[*B, n]``, or with the masks of several choices side by side.
+        batch_dims: number of the dimensions ``*B``.
+    """
+    row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
+    if isinstance(row, Categorical):
+        sizes = [row.n]
+    else:
+        sizes = list(row.nvec) if isinstance(row, MultiOneHot) else row.nvec.flatten().tolist()
+    return -sum(choice.sum(-1).log() for choice in mask.split(sizes, -1))
 
 
 def uniform_log_prob(action_spec: TensorSpec, batch_dims: int = 0) -> float:
