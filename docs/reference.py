@@ -23,8 +23,8 @@ PACKAGES = [
 ]
 HEAD = """# Reference
 
-Every public name and what it is for; shapes, units, errors and sources stand in its docstring (`help(name)`). Written by
-`python docs/reference.py`.
+Every public name and what it is for; shapes, units, errors and sources stand in its docstring (`help(name)`).
+Written by `python docs/reference.py`.
 """
 
 
