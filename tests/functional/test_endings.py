@@ -57,22 +57,6 @@ def test_arguments_are_left_alone():
         assert torch.equal(kept, flags(*expected))
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda row, column: is_done(row, column),
-        lambda row, column: trace_goes_on(row, column),
-        lambda row, column: next_row_follows(row, column),
-        lambda row, column: next_row_follows(column, column, is_init=row),
-        lambda row, column: next_row_follows(column, column, mask=row),
-    ],
-)
-def test_nothing_is_broadcast(call):
-    row = torch.zeros(4, dtype=torch.bool)
-    with pytest.raises(SpecError, match=r"\[4\].*\[4, 1\]|\[4, 1\].*\[4\]"):
-        call(row, row.unsqueeze(-1))
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_numbers_are_refused(dtype):
     """``~`` of the byte 1 is 254, which counts as true."""

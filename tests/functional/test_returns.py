@@ -259,7 +259,3 @@ class TestReachesEnding:
         ended[0, 997] = True
         got = reaches_ending(ended, torch.zeros_like(ended))
         assert got[0, :998].all() and not got[0, 998:].any() and not got[1].any()
-
-    def test_nothing_is_broadcast(self):
-        with pytest.raises(SpecError, match=r"\[3, 1\]"):
-            reaches_ending(flags(0, 0, 1), flags(0, 0, 1).squeeze(-1))

@@ -1,13 +1,24 @@
 """What holds for every function that computes returns."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases.return_functions import FACTS, FUNCTIONS, VALUES, call, random_batch
+from torchrl import functional
 from torchrl.errors import SpecError
-from torchrl.functional import discounted_return, gae, n_step_return, td_lambda, vtrace
+from torchrl.functional import (
+    discounted_return,
+    gae,
+    n_step_return,
+    next_row_follows,
+    reaches_ending,
+    td_lambda,
+    vtrace,
+)
 
 each_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 each_on_policy_function = pytest.mark.parametrize("function", FUNCTIONS[:-1], ids=lambda function: function.__name__)
@@ -17,6 +28,12 @@ each_coefficient = pytest.mark.parametrize(
     + [(function, "lambda_") for function in (td_lambda, gae, vtrace)],
 )
 TARGET = -1  # of what `call` returns
+
+
+def test_every_public_function_with_a_mask_is_among_the_cases():
+    public = [getattr(functional, name) for name in functional.__all__]
+    masked = {function for function in public if "mask" in inspect.signature(function).parameters}
+    assert masked == {*FUNCTIONS, next_row_follows, reaches_ending}  # flags alone: test_endings.py, test_returns.py
 
 
 def assert_close(got, expected, tolerance=1e-11):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.shapes import require_same_shape
 
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
@@ -72,6 +72,7 @@ def penalized_policy_objective(
         the loss of each row, ``[N]``.
     """
     require_same_shape("penalized_policy_objective", log_prob=log_prob, kl=kl)
+    _require_one_number("penalized_policy_objective", "kl_coef", kl_coef)
     return weighted_policy_objective(log_prob, old_log_prob, advantage) + kl_coef * kl
 
 
@@ -102,6 +103,7 @@ def adapted_kl_coef(
         the next β, ``[]``.
     """
     require_same_shape("adapted_kl_coef", kl_coef=kl_coef, kl=kl)
+    _require_one_number("adapted_kl_coef", "kl_coef", kl_coef)
     raised = torch.where(kl > target * tolerance, kl_coef * increment, kl_coef)
     return torch.where(kl < target / tolerance, kl_coef * decrement, raised)
 
@@ -125,6 +127,7 @@ def clipped_policy_objective(
         the loss of each row, ``[N]``.
     """
     require_same_shape("clipped_policy_objective", log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
+    _require_one_number("clipped_policy_objective", "clip_epsilon", clip_epsilon)
     # As max(ρ · -A, -A - ε |A|): every sign is moved to the side without a gradient, where it costs no backward node.
     cost = -advantage
     return ((log_prob - old_log_prob).exp() * cost).clamp(min=cost - clip_epsilon * cost.abs())
@@ -204,6 +207,7 @@ def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
     Returns:
         ``[]``, between 0 and 1.
     """
+    _require_one_number("clip_fraction", "clip_epsilon", clip_epsilon)
     return (log_ratio.expm1().abs() > clip_epsilon).mean(dtype=log_ratio.dtype)
 
 
@@ -269,8 +273,8 @@ def value_loss(
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """Measure how much of the target the value predicts: ``1 - Var[target - V] / Var[target]``.
 
-    1 is perfect, 0 as good as a constant, negative worse than that. Where the target does not vary there is nothing to
-    explain: 0.
+    1 is perfect, 0 as good as a constant, negative worse than that. Where the target does not vary, but for the
+    rounding of its mean, there is nothing to explain: 0.
 
     Args:
         value: V(s), ``[N, 1]``.
@@ -283,7 +287,8 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     residual, target = (target - value).flatten(), target.flatten()
     residual, spread = residual - residual.mean(), target - target.mean()
     total = torch.dot(spread, spread)
-    return torch.where(total > 0, 1 - torch.dot(residual, residual) / total, 0)
+    rounding = (8 * torch.finfo(target.dtype).eps) ** 2 * torch.dot(target, target)
+    return torch.where(total > rounding, 1 - torch.dot(residual, residual) / total, 0)
 
 
 def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
@@ -300,6 +305,13 @@ def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
         same shape.
     """
     return F.layer_norm(x, x.shape, eps=eps**2)
+
+
+def _require_one_number(who: str, name: str, x: float | Tensor) -> None:
+    """Refuse a coefficient per row, which would turn ``[N]`` into ``[N, N]`` if it is a column."""
+    if isinstance(x, Tensor) and x.ndim:
+        hint = "Nothing is broadcast: weigh the rows yourself."
+        raise SpecError(explain(who, expected=f"{name} as a number or of shape []", got=list(x.shape), hint=hint))
 
 
 def _measure(who: str, distance: str) -> Callable[..., Tensor]:

@@ -320,15 +320,15 @@ def reaches_ending(
     Returns:
         bool ``[*B, T, 1]``, false on masked rows.
     """
-    ends = is_done(terminated, truncated)
-    if mask is not None:
-        ends = ends & mask
     follows = next_row_follows(
         terminated,  # mutate: equivalent - what lies behind an ending cannot undo that it was reached
         truncated,
         is_init=is_init,
         mask=mask,
     )
+    ends = is_done(terminated, truncated)
+    if mask is not None:
+        ends = ends & mask
     return reverse_scan(ends.float(), follows.float()) > 0
 
 

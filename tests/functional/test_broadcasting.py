@@ -1,0 +1,61 @@
+"""No public function broadcasts: a law of every argument that may be a tensor, which its annotation tells."""
+
+import inspect
+
+import pytest
+import torch
+
+from torchrl import functional
+from torchrl.errors import SpecError
+
+FLAGS = ("terminated", "truncated", "is_init", "mask")
+NUMBERS = {"gamma": 0.9, "lambda_": 0.7, "n": 2, "clip": 0.2, "clip_epsilon": 0.2, "kl_coef": 1.0, "target": 0.01}
+OF_ONE_NUMBER = ("adapted_kl_coef",)  # its tensors are [], those of all others have rows
+
+
+def tensors_of(name):
+    """Return the arguments of a function that may be tensors, and those of them that may be numbers instead."""
+    parameters = inspect.signature(getattr(functional, name)).parameters
+    tensors = [key for key, parameter in parameters.items() if "Tensor" in parameter.annotation]
+    return tensors, [key for key in tensors if "float" in parameters[key].annotation]
+
+
+def arguments(name):
+    """Return columns, ``[3, 4, 1]``, and numbers for all arguments of a function."""
+    tensors, coefficients = tensors_of(name)
+    parameters = inspect.signature(getattr(functional, name)).parameters
+    given = {key: x for key, x in NUMBERS.items() if key in parameters}
+    for key in set(tensors) - set(coefficients):
+        x = torch.rand(()) if name in OF_ONE_NUMBER else torch.rand(3, 4, 1)
+        given[key] = x > 0.3 if key in FLAGS else x
+    return given
+
+
+def cases():
+    """Yield every argument that must have the shape of another."""
+    for name in functional.__all__:
+        tensors, coefficients = tensors_of(name)
+        for key in tensors:
+            if key in coefficients or len(tensors) - len(coefficients) > 1:
+                yield name, key
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_columns_are_taken(name):
+    getattr(functional, name)(**arguments(name))
+
+
+@pytest.mark.parametrize(("name", "key"), list(cases()))
+def test_rows_against_columns_are_refused(name, key):
+    given = arguments(name)
+    row = torch.rand(1) if name in OF_ONE_NUMBER else torch.rand(3, 4)
+    given[key] = row > 0.3 if key in FLAGS else row
+    with pytest.raises(SpecError, match=r"\[1\]" if name in OF_ONE_NUMBER else r"\[3, 4\]"):
+        getattr(functional, name)(**given)
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, key in cases() if key in tensors_of(name)[1]])
+def test_coefficients_in_a_column_against_rows_are_refused(name, key):
+    given = {k: x.squeeze(-1) if isinstance(x, torch.Tensor) and x.ndim else x for k, x in arguments(name).items()}
+    with pytest.raises(SpecError):
+        getattr(functional, name)(**given | {key: torch.rand(3, 4, 1)})
