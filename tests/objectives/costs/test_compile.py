@@ -50,6 +50,11 @@ def test_ppo_compiles_to_one_graph_for_every_kind_of_action(kind):
     compiles(LOSSES["ClipPPOLoss, all options"], KINDS[kind])
 
 
+@pytest.mark.parametrize("kind", ["tanh", "truncated", "composite"])
+def test_the_penalty_compiles_to_one_graph_where_actions_have_bounds(kind):
+    compiles(LOSSES["KLPenaltyPPOLoss"], KINDS[kind])
+
+
 def test_a2c_compiles_to_one_graph_for_nested_actions():
     compiles(LOSSES["A2CLoss"], KINDS["composite"])
 

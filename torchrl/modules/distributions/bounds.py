@@ -73,13 +73,15 @@ class Bounds(NamedTuple):
         return Bounds.of(low.to(x), self.high.to(x))
 
     def require_same(self, who: str, other: Bounds) -> None:
-        """Refuse bounds that are other numbers.
+        """Refuse bounds that are other numbers; those of one family are the same object, and not compared.
 
         Raises:
             ConfigError: naming ``who`` and both bounds.
         """
+        if other is self:
+            return
         pairs = ((self.low, other.low), (self.high, other.high))
-        if not all(torch.equal(*(torch.as_tensor(bound, dtype=torch.float64) for bound in pair)) for pair in pairs):
+        if not all(_is_same(*pair) for pair in pairs):
             raise ConfigError(explain(who, expected="the same bounds", got=f"{self} and {other}"))
 
     def squash(self, u: torch.Tensor) -> torch.Tensor:
@@ -102,6 +104,12 @@ class Bounds(NamedTuple):
 
 def _is_number(value: Bound, number: float) -> bool:
     return not isinstance(value, torch.Tensor) and value == number
+
+
+def _is_same(one: Bound, other: Bound) -> bool:
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return torch.equal(*(torch.as_tensor(bound, dtype=torch.float64) for bound in (one, other)))
+    return one == other
 
 
 def _as_number(bound: Bound) -> Bound:
