@@ -100,7 +100,13 @@ class AdaptPenalty(Hook):
         self.loss = loss
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Measure the divergence on the whole batch and change the coefficient; log it as ``loss/kl_update``."""
+        """Measure the divergence on the whole batch and change the coefficient; log it as ``loss/kl_update``.
+
+        A batch without a valid row, on which nothing was trained, changes nothing.
+        """
+        mask = batch.get(MASK, None)
+        if mask is not None and not bool(mask.any()):
+            return
         kl = self.loss.divergence(batch)
         self.loss.adapt_(kl)
         metrics["loss/kl_update"] = kl.item()

@@ -1,0 +1,130 @@
+"""The law of padding for what agents do with a batch: rows that the mask rules out reach no number and no parameter."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl import agents
+from torchrl.agents import (
+    AdaptPenalty,
+    Anneal,
+    Hook,
+    MinibatchEpochs,
+    ProgressBar,
+    UpdateNormalizer,
+    episode_statistics,
+)
+from torchrl.agents.agent import num_valid_frames, value_statistics
+from torchrl.agents.optimise import valid_rows
+from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
+from torchrl.objectives import KLPenaltyPPOLoss
+
+MASK = ("collector", "mask")
+
+
+def make_loss():
+    torch.manual_seed(0)
+    actor = ProbabilisticActor(MLP(3, 2, num_cells=(8,)), Categorical)
+    return KLPenaltyPPOLoss(actor, ValueOperator(MLP(3, 1, num_cells=(8,))), entropy_coef=0.01)
+
+
+def take_steps(batch):
+    """Take the gradient steps of two epochs; return what is logged, and the parameters."""
+    loss = make_loss()
+    optimizer = torch.optim.Adam(loss.trainable_parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(1)
+    step = MinibatchEpochs(loss, optimizer, num_epochs=2, minibatch_size=4, max_grad_norm=0.5, generator=generator)
+    return step(batch), loss.state_dict()
+
+
+def adapt_penalty(batch):
+    loss, metrics = make_loss(), {}
+    AdaptPenalty(loss).on_optimised(None, batch, metrics)
+    return metrics, loss.state_dict()
+
+
+def update_normalizer(batch):
+    normalizer, metrics = ObservationNormalizer(3), {}
+    UpdateNormalizer(normalizer).on_optimised(None, batch, metrics)
+    return metrics, normalizer.state_dict()
+
+
+def read_rows(batch):
+    return valid_rows(batch, ["observation", ("next", "reward")]).to_dict()
+
+
+# What is called with a batch, and what it leaves behind: numbers to log, and state.
+CASES = {
+    episode_statistics: episode_statistics,
+    value_statistics: value_statistics,
+    num_valid_frames: num_valid_frames,
+    valid_rows: read_rows,
+    MinibatchEpochs: take_steps,
+    AdaptPenalty: adapt_penalty,
+    UpdateNormalizer: update_normalizer,
+}
+NEVER_LOOK = {Hook, Anneal, ProgressBar}  # they are told of a batch and ask only the agent
+
+
+def is_told_of_a_batch(x):
+    methods = [x] if inspect.isfunction(x) else [m for m in vars(x).values() if inspect.isfunction(m)]
+    public = [method for method in methods if not method.__name__.startswith("_") or method.__name__ == "__call__"]
+    return any("batch" in inspect.signature(method).parameters for method in public)
+
+
+def make_batch():
+    """Three lanes of six rows, as a policy and an estimator left them; a third of the rows is valid no more."""
+    generator = torch.Generator().manual_seed(2)
+    normal = lambda *tail: torch.randn(3, 6, *tail, generator=generator)  # noqa: E731
+    batch = TensorDict({"observation": normal(3), "logits": normal(2)}, batch_size=[3, 6])
+    batch["action"] = torch.randint(2, (3, 6), generator=generator)
+    batch["action_log_prob"] = Categorical(batch["logits"]).log_prob(batch["action"])
+    for key in ("advantage", "state_value", "value_target", ("next", "reward"), ("next", "episode_return")):
+        batch[key] = normal(1)
+    batch["next", "episode_length"] = torch.randint(1, 9, (3, 6, 1), generator=generator)
+    batch["next", "done"] = torch.rand(3, 6, 1, generator=generator) < 0.5
+    return batch
+
+
+def poisoned(batch, mask):
+    """Fill the rows that a mask rules out with what must not be seen, and add the mask."""
+    batch = batch.clone()
+    for value in batch.values(True, True):
+        value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
+    return batch.set(MASK, mask)
+
+
+def test_whatever_is_told_of_a_batch_is_among_the_cases():
+    modules = [importlib.import_module(f"torchrl.agents.{info.name}") for info in pkgutil.iter_modules(agents.__path__)]
+    own = {x for m in modules for n, x in vars(m).items() if getattr(x, "__module__", "") == m.__name__ and n[0] != "_"}
+    told = {x for x in own if (inspect.isfunction(x) or inspect.isclass(x)) and is_told_of_a_batch(x)}
+    assert told == CASES.keys() | NEVER_LOOK
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=[x.__name__ for x in CASES])
+class TestPadding:
+    def test_masked_rows_reach_nothing(self, case):
+        batch, mask = make_batch(), torch.arange(18).reshape(3, 6) % 3 != 1
+        assert (batch["next", "done"].squeeze(-1) & mask).any()
+        torch.testing.assert_close(case(poisoned(batch, mask)), case(batch[mask]), rtol=0, atol=0)
+
+    def test_a_mask_that_is_true_everywhere_changes_nothing(self, case):
+        batch = make_batch()
+        expected = case(batch.clone())
+        torch.testing.assert_close(case(batch.set(MASK, torch.ones(3, 6, dtype=torch.bool))), expected, rtol=0, atol=0)
+
+    def test_a_batch_without_a_valid_row_leaves_no_number_and_no_trace(self, case):
+        nothing = case(poisoned(make_batch(), torch.zeros(3, 6, dtype=torch.bool)))
+        if case in (take_steps, adapt_penalty, update_normalizer):
+            metrics, state = nothing
+            fresh = (make_loss() if case is not update_normalizer else ObservationNormalizer(3)).state_dict()
+            assert metrics == {}
+            torch.testing.assert_close(state, fresh, rtol=0, atol=0)
+        elif case is read_rows:
+            assert nothing["observation"].shape == (0, 3)
+        else:
+            assert nothing in ({}, {"explained_variance": 0.0}, 0)
