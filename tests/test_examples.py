@@ -106,6 +106,22 @@ def test_a_saved_run_goes_on_where_it_stood(tmp_path):
     assert all((whole[key] == rest[key]).all() for key in whole)
 
 
+def test_a_resumed_run_has_the_weights_of_its_flags_and_the_optimizer_it_began_with(
+    example, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    example.main(["--name=half", *TINY])
+    (half,) = (tmp_path / "ppo_logging").iterdir()
+    more = [f"--resume={half}", "--name=rest", "--total_frames=512"]
+    with pytest.raises(SystemExit):
+        example.main([*more, "--optimizer=adamw"])
+    assert "--optimizer: expected adam, as the run began, got adamw" in capsys.readouterr().err
+    example.main([*more, "--entropy_coef=0.25", "--clip_epsilon=0.125"])
+    (rest,) = (tmp_path / "ppo_logging").glob("rest*")
+    loss = load_checkpoint(rest / "last.pt")["networks"]["loss"]
+    assert (loss["_entropy_coef"], loss["_clip_epsilon"], loss["_critic_coef"]) == (0.25, 0.125, 0.5)
+
+
 def test_a_finished_run_is_not_resumed_without_more_frames(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example.main([f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY])

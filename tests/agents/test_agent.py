@@ -171,6 +171,19 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(make_agen
     assert_same_state(before, large.state_dict())
 
 
+def test_the_state_of_an_optimizer_of_another_kind_is_refused_and_changes_nothing(make_agent, tmp_path):
+    trained, other = make_agent(total_frames=128), make_agent(seed=1)
+    trained.train()
+    trained.save(tmp_path / "a.pt")
+    other.optimise.optimizer = torch.optim.RMSprop(other.loss.trainable_parameters())
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(
+        CheckpointError, match="optimizer: expected the state of a RMSprop, with alpha.*got one with.*beta"
+    ):
+        other.load(tmp_path / "a.pt")
+    assert_same_state(before, other.state_dict())
+
+
 def test_only_the_networks_may_be_loaded(make_agent, tmp_path):
     trained, fresh = make_agent(total_frames=128), make_agent(seed=1)
     trained.train()

@@ -219,6 +219,7 @@ class Agent:
         generators = self._generators()
         require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
         self._require_networks_fit(state["networks"])
+        _require_same_kind(self.optimizer, state["optimizer"])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -350,6 +351,20 @@ def num_valid_frames(batch: TensorDictBase) -> int:
     """Count the rows of a batch ``[*B, T]`` that are no padding."""
     mask = batch.get(MASK, None)
     return batch.numel() if mask is None else int(mask.sum())
+
+
+def _require_same_kind(optimizer: torch.optim.Optimizer, came: dict) -> None:
+    """Refuse the state of an optimizer of another kind, which torch takes and stumbles over at the next step.
+
+    Each kind has options that the other lacks; versions of one kind only ever add some.
+    """
+    for have, saved in zip(optimizer.state_dict()["param_groups"], came["param_groups"], strict=False):
+        ours, theirs = have.keys() - saved.keys(), saved.keys() - have.keys()
+        if ours and theirs:
+            expected = f"the state of a {type(optimizer).__name__}, with {', '.join(sorted(ours))}"
+            raise CheckpointError(
+                explain("checkpoint, optimizer", expected=expected, got=f"one with {', '.join(sorted(theirs))}")
+            )
 
 
 def _on_device_of(module: nn.Module, batch: TensorDict) -> TensorDict:

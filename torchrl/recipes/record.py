@@ -21,6 +21,7 @@ from torchrl.agents import (
     write_summary,
 )
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
+from torchrl.objectives.costs import Coefficient
 from torchrl.recipes.config import (
     ConfigParser,
     default_of,
@@ -88,17 +89,25 @@ def make_run_folder(algorithm: str, args: Namespace) -> Path:
 
 
 def resume(args: Namespace, agent: Agent) -> None:
-    """Let an agent go on from the run that ``--resume`` names, with the learning rate and decay of the flags.
+    """Let an agent go on from the run that ``--resume`` names, with the learning rate and the weights of the flags.
+
+    The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it.
 
     Raises:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
-        ConfigError: the run has all its frames.
+        ConfigError: the run has all its frames, or had another optimizer.
     """
     agent.load(Path(args.resume) / LAST)
     if agent.frames >= args.total_frames:
         got = f"{args.total_frames:,}, which the run has"
         raise ConfigError(explain("--total_frames", expected=f"more than {agent.frames:,}", got=got))
+    began_with = agent.configuration.get("optimizer", args.optimizer)
+    if args.optimizer != began_with:
+        raise ConfigError(explain("--optimizer", expected=f"{began_with}, as the run began", got=args.optimizer))
     agent.configuration = vars(args)
+    for name, value in vars(args).items():
+        if isinstance(getattr(type(agent.loss), name, None), Coefficient):
+            setattr(agent.loss, name, value)
     for group in agent.optimizer.param_groups:
         group |= {"lr": args.lr, "weight_decay": args.weight_decay}
 
