@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchrl.data.specs import Bounded, Unbounded
+from torchrl.data import specs
+from torchrl.data.specs import Binary, Bounded, Unbounded
 from torchrl.envs.transforms import (
     ActionClip,
     CatTensors,
@@ -144,6 +145,23 @@ def test_networks_act_and_value(flags, distribution, shared):
         assert isinstance(env.action_spec, Bounded) and env.action_spec.contains(transition["action"])
     trunk = {id(p) for p in built.actor.parameters()} & {id(p) for p in built.critic.parameters()}
     assert bool(trunk) == (shared == "--shared_mapping")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_binary_actions_have_the_dtype_of_their_spec(dtype):
+    env = make_env(parse(*MATCHING), num_envs=2, training=True)
+    env.action_spec = Binary((2, 3), dtype)
+    root = env.reset()
+    action = make_actor_critic(parse(), env, seed=0).actor(root)["action"]
+    assert env.action_spec.contains(action)
+
+
+@pytest.mark.parametrize("spec", [specs.Categorical(4, (2, 3)), specs.OneHot(4, (2, 3, 4))])
+def test_choices_of_one_kind_in_several_places_are_composed_in_python(spec):
+    env = make_env(parse(*MATCHING), num_envs=2, training=True)
+    env.action_spec = spec
+    with pytest.raises(ConfigError, match="composed in Python"):
+        make_actor_critic(parse(), env, seed=0)
 
 
 def test_one_normaliser_stands_in_both_networks():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from tensordict.nn import TensorDictModuleBase
@@ -199,16 +200,17 @@ class _ActorEnding:
 def _actor_ending(args: Namespace, env: Env) -> _ActorEnding:
     """Choose by the environment's actions."""
     spec, mask_key = env.action_spec, env.action_mask_key
-    if isinstance(spec, specs.Categorical):
+    num_dims = len(spec.shape) - len(env.batch_size)
+    if isinstance(spec, specs.Categorical) and num_dims == 0:
         return _ActorEnding(spec.n, None, Categorical if mask_key is None else MaskedCategorical, mask_key)
-    if isinstance(spec, specs.OneHot):
+    if isinstance(spec, specs.OneHot) and num_dims == 1:
         return _ActorEnding(spec.n, None, OneHotCategorical if mask_key is None else MaskedOneHotCategorical, mask_key)
-    if isinstance(spec, specs.MultiCategorical) and len(spec.shape) == len(env.batch_size) + 1:
+    if isinstance(spec, specs.MultiCategorical) and num_dims == 1:
         nvec = spec[(0,) * len(env.batch_size)].nvec.tolist()
         return _ActorEnding(sum(nvec), None, MultiCategorical.of(nvec), mask_key)
-    if isinstance(spec, specs.Binary) and len(spec.shape) == len(env.batch_size) + 1:
-        return _ActorEnding(spec.shape[-1], None, Bernoulli)
-    if not isinstance(spec, LeafSpec) or not spec.dtype.is_floating_point or len(spec.shape) != len(env.batch_size) + 1:
+    if isinstance(spec, specs.Binary) and num_dims == 1:
+        return _ActorEnding(spec.shape[-1], None, partial(Bernoulli, dtype=spec.dtype))
+    if not isinstance(spec, LeafSpec) or not spec.dtype.is_floating_point or num_dims != 1:
         hint = "Networks for other actions are composed in Python."
         raise ConfigError(explain("networks", expected="discrete actions or a vector of floats", got=spec, hint=hint))
     num_actions = spec.shape[-1]
