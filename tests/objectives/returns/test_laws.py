@@ -1,13 +1,16 @@
 """What holds for every estimator of returns, on the policy and off it, with a critic and without."""
 
+import inspect
+
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
 
+from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.functional import reaches_ending
-from torchrl.objectives import GAE, TD0, DiscountedReturn, NStepReturn, TDLambda, VTrace
+from torchrl.objectives import GAE, TD0, DiscountedReturn, NStepReturn, ReturnEstimator, TDLambda, VTrace
 
 MASK = ("collector", "mask")
 ON_POLICY = {
@@ -33,6 +36,14 @@ WITHOUT_CRITIC = {
     ),
 }
 ESTIMATORS = ON_POLICY | OFF_POLICY | WITHOUT_CRITIC
+
+
+def test_every_public_estimator_is_among_the_cases(make_actor, make_critic):
+    public = [getattr(objectives, name) for name in objectives.__all__]
+    estimators = {
+        x for x in public if inspect.isclass(x) and issubclass(x, ReturnEstimator) and not inspect.isabstract(x)
+    }
+    assert estimators == {type(make(make_actor(), make_critic())) for make in ESTIMATORS.values()}
 
 
 class Estimators:

@@ -106,7 +106,7 @@ class ClipPPOLoss(PPOLoss):
     Args:
         actor: as for :class:`PPOLoss`.
         critic: as for :class:`PPOLoss`.
-        clip_epsilon: ε, how far the ratio may move; 0.2 by table 3 of the paper. May be scheduled.
+        clip_epsilon: ε, how far the ratio may move; 0.2 did best in table 1 of the paper. May be scheduled.
         entropy_coef: as for :class:`PPOLoss`, like all that follow.
         critic_coef: weight of the value loss.
         normalize_advantage: shift and scale the advantage.
