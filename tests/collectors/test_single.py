@@ -344,3 +344,31 @@ def test_arguments_that_make_no_sense_are_refused_by_name():
     for total_frames in (10.5, -2):
         with pytest.raises(ConfigError, match=f"total_frames: expected a number of frames.*got {total_frames}"):
             Collector(counting(9), frames_per_batch=2, total_frames=total_frames)
+
+
+def test_a_policy_that_replaces_what_it_is_shown_is_refused():
+    """The recorded root would no longer be what was acted on."""
+
+    def policy(root):
+        root.set("observation", root["observation"] * 0)
+        return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+    with pytest.raises(SpecError, match=r"another value under 'observation'.*\(\"next\", key\)"):
+        Collector(counting(9), policy, frames_per_batch=2).collect()
+
+
+def test_so_is_one_that_replaces_the_state_it_carries():
+    def policy(root):
+        state = root.get("state", torch.zeros(*root.batch_size, 1)) + 1
+        root.set("state", state)
+        root.set(("next", "state"), state)
+        return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+    with pytest.raises(SpecError, match="another value under 'state'"):
+        Collector(counting(9), policy, frames_per_batch=4).collect()
+
+
+def test_a_postproc_that_returns_nothing_is_refused():
+    collector = Collector(counting(9), frames_per_batch=4, postproc=lambda batch: None)
+    with pytest.raises(SpecError, match="postproc: expected a TensorDict, got NoneType"):
+        collector.collect()

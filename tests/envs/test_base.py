@@ -11,7 +11,7 @@ from fakes import CountingSimulator
 from torchrl.data.specs import Categorical, Composite, Unbounded
 from torchrl.envs import Compose, Env, SerialEnv, TransformedEnv, check_env
 from torchrl.envs.transforms import Transform
-from torchrl.errors import ConfigError, EnvError
+from torchrl.errors import ConfigError, EnvError, SpecError
 
 
 class Seeded(CountingSimulator):
@@ -201,3 +201,38 @@ def test_a_transformed_env_knows_the_mask_and_where_it_went():
 def test_what_is_no_seed_is_refused_by_name():
     with pytest.raises(ConfigError, match="reset, seed: expected an integer, or a list of 2 of them, got"):
         SerialEnv(Seeded, 2).reset(seed=3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"observation_spec": Unbounded((2, 1))},
+            "a Composite as observation_spec, got Unbounded. Name the observation",
+        ),
+        ({"observation_spec": Composite({"x": Unbounded((2, 1))})}, r"of shape \[2\], the batch_size, got \[\]"),
+        ({"action_spec": 4}, "a spec as action_spec, got int"),
+        (
+            {"action_spec": Categorical(4)},
+            r"action_spec: expected a shape that starts with \[2\], the batch_size, got \[\]",
+        ),
+        ({"reward_spec": Unbounded((1,))}, r"reward_spec: expected a shape that starts with \[2\]"),
+    ],
+)
+def test_specs_that_do_not_fit_are_refused_at_construction(change, message):
+    specs = {
+        "observation_spec": Composite({"x": Unbounded((2, 1))}, shape=[2]),
+        "action_spec": Categorical(4, (2,)),
+        "reward_spec": None,
+    }
+
+    class Plain(Env):
+        def _reset(self, mask, *, seeds, options):
+            raise NotImplementedError
+
+        def _advance(self, tensordict):
+            raise NotImplementedError
+
+    Plain(batch_size=[2], **specs)
+    with pytest.raises(SpecError, match=message):
+        Plain(batch_size=[2], **specs | change)

@@ -155,6 +155,28 @@ def test_where_all_episodes_start_alike_a_replaced_last_observation_is_a_warning
         check_env(Walk("terminal observation replaced by the reset one", same_starts=True))
 
 
+def test_a_last_observation_replaced_at_one_kind_of_ending_alone_is_found():
+    class Both(Walk):
+        """Ends as terminated or truncated in turn; right for the truncated ones."""
+
+        def _advance(self, tensordict):
+            next_, root, ended = super()._advance(tensordict)
+            if ended:
+                self.turns = getattr(self, "turns", 0) + 1
+                if self.turns % 2:
+                    replace_last(next_, self)
+                else:
+                    next_["truncated"], next_["terminated"] = next_["terminated"], next_["truncated"]
+            return next_, root, ended
+
+        def set_seed(self, seed):
+            super().set_seed(seed)
+            self.turns = 0
+
+    with pytest.raises(EnvError, match="true last observation"):
+        check_env(Both())
+
+
 class Writes(Transform):
     """A transform that writes a key which its spec does not have."""
 

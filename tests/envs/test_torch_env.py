@@ -114,6 +114,10 @@ class Wrong(Counter):
             over = over.float()
         elif self.mistake == "lost key":
             del following["count"]
+        elif self.mistake == "new key":
+            following["goal"] = following["count"]
+        elif self.mistake == "two values":
+            return following, reward
         return following, reward, over
 
 
@@ -125,6 +129,8 @@ class Wrong(Counter):
         ("flat reward", EnvError, r"reward of shape \[3, 1\], got shape \[3\]\. One column is missing: \.unsqueeze"),
         ("list reward", EnvError, r"reward of shape \[3, 1\], got list"),
         ("number flag", EnvError, r"terminated of dtype torch.bool, got torch.float32"),
+        ("new key", EnvError, r"got \['goal'\] too\. State that is to be kept goes into the observation_spec"),
+        ("two values", EnvError, r"dynamics: expected \(state, reward, terminated\), got 2 values"),
         ("lost key", KeyMissing, r"dynamics: expected the keys \['count', 'inner'\], got none under \['count'\]"),
     ],
 )

@@ -281,6 +281,10 @@ def test_noise_that_depends_on_the_state_is_for_continuous_actions():
         make_env(parse("--gsde"), num_envs=1, training=True)
     with pytest.raises(ConfigError, match="--gsde: expected --distribution=normal"):
         networks(PENDULUM, "--gsde", "--distribution=tanh_normal")
+    with pytest.raises(ConfigError, match="--gsde_every: expected --gsde with it"):
+        networks(PENDULUM, "--gsde_every=4")
+    with pytest.raises(ConfigError, match="--distribution=tanh_normal: expected continuous actions"):
+        networks("--distribution=tanh_normal")
 
 
 def test_the_collector_takes_its_flags():

@@ -124,7 +124,13 @@ class Collector:
         batch.set("collector", self._facts(batch))
         if self.storage_device is not None:
             batch = batch.to(self.storage_device)
-        return batch if self.postproc is None else self.postproc(batch)
+        if self.postproc is None:
+            return batch
+        processed = self.postproc(batch)
+        if not isinstance(processed, TensorDictBase):
+            hint = "A postproc returns the batch, also where it edits it in place."
+            raise SpecError(explain("postproc", expected="a TensorDict", got=type(processed).__name__, hint=hint))
+        return processed
 
     def reset(self) -> None:
         """Restart every environment before the next batch; new trajectories begin."""
@@ -184,10 +190,17 @@ class Collector:
 
     def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
         """Fill one row with a transition that was held against the rows' layout; return the next root."""
+        shown = dict(root.items(include_nested=True, leaves_only=True))
         acted = self._act(root)
         if not isinstance(acted, TensorDictBase):
             hint = "A policy writes into the TensorDict it was given and returns it."
             raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
+        replaced = [key for key, value in shown.items() if acted.get(key, None) is not value]
+        if replaced:
+            hint = 'Write the state to go on with under ("next", key), and other results under keys of their own.'
+            expected = "a policy that leaves what it is shown as it is"
+            got = f"another value under {_spelled(replaced[0])!r}"
+            raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
         self.env.action_spec.assert_form(action_of(acted), "action")
         require_choices(acted.get("action"), self.env.action_spec, len(self.env.batch_size))
         transition, root = self.env.step_and_reset(acted)

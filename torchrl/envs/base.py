@@ -56,6 +56,7 @@ class Env(ABC):
     ) -> None:
         self.batch_size = torch.Size(batch_size)
         self.device = torch.device(device)
+        _require_specs(type(self).__name__, self.batch_size, observation_spec, action_spec, reward_spec)
         self.observation_spec = observation_spec
         self.action_spec = action_spec
         self.reward_spec = Unbounded((*self.batch_size, 1)) if reward_spec is None else reward_spec
@@ -254,6 +255,27 @@ class Env(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={list(self.batch_size)}, action_spec={self.action_spec})"
+
+
+def _require_specs(
+    who: str, batch_size: torch.Size, observation: Composite, action: TensorSpec, reward: TensorSpec | None
+) -> None:
+    """Refuse specs of another kind or batch size where they are given, not where they are first used."""
+    if not isinstance(observation, Composite):
+        hint = 'Name the observation: Composite({"observation": spec}, shape=batch_size).'
+        expected = "a Composite as observation_spec"
+        raise SpecError(explain(who, expected=expected, got=type(observation).__name__, hint=hint))
+    if observation.shape != batch_size:
+        expected = f"an observation_spec of shape {list(batch_size)}, the batch_size"
+        raise SpecError(explain(who, expected=expected, got=list(observation.shape)))
+    for name, spec in (("action_spec", action), ("reward_spec", reward)):
+        if spec is None and name == "reward_spec":
+            continue
+        if not isinstance(spec, TensorSpec):
+            raise SpecError(explain(who, expected=f"a spec as {name}", got=type(spec).__name__))
+        if spec.shape[: len(batch_size)] != batch_size:
+            expected = f"a shape that starts with {list(batch_size)}, the batch_size"
+            raise SpecError(explain(f"{who}, {name}", expected=expected, got=list(spec.shape), hint="Expand it."))
 
 
 def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:

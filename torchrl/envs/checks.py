@@ -127,7 +127,11 @@ def _check_last_observations(env: Env, steps: TensorDict, starts: TensorDict) ->
     Where the two are equal at every ending, and starts differ, it cannot be chance. Where all starts are alike, a world
     may well end where it starts: that is a warning.
     """
-    ended = steps["next", "done"].squeeze(-1)
+    for flag in ("terminated", "truncated"):  # apart, since an environment may treat them apart
+        _check_last_of(env, steps, starts, steps["next", flag].squeeze(-1))
+
+
+def _check_last_of(env: Env, steps: TensorDict, starts: TensorDict, ended: torch.Tensor) -> None:
     if int(ended.sum()) < 2:
         return
     keys = list(env.observation_spec.keys())
@@ -142,7 +146,7 @@ def _check_last_observations(env: Env, steps: TensorDict, starts: TensorDict) ->
     )
     if not _equal(first, first[:1].expand(first.batch_size)):
         raise EnvError(message)
-    warnings.warn(f"{message} (All episodes start alike: if they also end there, all is well.)", stacklevel=3)
+    warnings.warn(f"{message} (All episodes start alike: if they also end there, all is well.)", stacklevel=4)
 
 
 def _check_transition(env: Env, transition: TensorDict) -> None:

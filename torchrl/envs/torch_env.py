@@ -114,7 +114,11 @@ class TorchEnv(Env):
         if isinstance(action, torch.Tensor) and action.dtype is not self.action_spec.dtype:
             expected = f"an action of dtype {self.action_spec.dtype}"
             raise SpecError(explain(f"{who}.step", expected=expected, got=action.dtype))
-        state, reward, terminated = self.dynamics(self._root.select(*self._state_keys), action)
+        result = self.dynamics(self._root.select(*self._state_keys), action)
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+            raise EnvError(explain(f"{who}.dynamics", expected="(state, reward, terminated)", got=got))
+        state, reward, terminated = result
         self._require_form(state, reward, terminated)
         outcome = state.select(*self._state_keys)
         outcome.set("reward", reward)
@@ -161,6 +165,12 @@ class TorchEnv(Env):
             hint = "Every entry of the observation_spec is state and has to come back."
             got = f"none under {missing}"
             raise KeyMissing(explain(who, expected=f"the keys {self._state_keys}", got=got, hint=hint))
+        surplus = [key for key in state.keys() if key not in self._state_keys]
+        if surplus:
+            hint = (
+                "State that is to be kept goes into the observation_spec; the transform Exclude hides it from policies."
+            )
+            raise EnvError(explain(who, expected=f"the keys {self._state_keys}", got=f"{surplus} too", hint=hint))
 
     def state_dict(self) -> dict:
         """Capture the state of every row and the random streams."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchrl.errors import KeyMissing, explain
 
 MASK = ("collector", "mask")
+TRAJ_IDS = ("collector", "traj_ids")
 
 _WRITTEN_BY = {
     "advantage": "An estimator writes it: run GAE on the batch first.",

@@ -39,7 +39,7 @@ def add_ppo_arguments(parser: ConfigParser) -> None:
         help="how far the probability ratio may move from 1 before it gains nothing (objective clip)",
     )
     group.add_argument(
-        "--clip_schedule", choices=("constant", "linear"), default="constant", help="linear goes to 0 over the run"
+        "--clip_schedule", choices=("constant", "linear"), default="constant", help="linear takes clip_epsilon to 0"
     )
     group.add_argument(
         "--kl_target",

@@ -81,6 +81,8 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
         transforms.append(RewardNorm(gamma=args.gamma))
     if args.gsde:
         transforms.append(_noise(args, env))
+    elif args.gsde_every is not None:
+        raise ConfigError(explain("--gsde_every", expected="--gsde with it", got="it alone"))
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 
 

@@ -201,6 +201,12 @@ def _actor_ending(args: Namespace, env: Env) -> _ActorEnding:
     """Choose by the environment's actions."""
     spec, mask_key = env.action_spec, env.action_mask_key
     num_dims = len(spec.shape) - len(env.batch_size)
+    is_real = isinstance(spec, LeafSpec) and spec.dtype.is_floating_point
+    if not is_real and args.distribution != "normal":
+        hint = "Discrete actions have a distribution of their own."
+        raise ConfigError(
+            explain(f"--distribution={args.distribution}", expected="continuous actions", got=spec, hint=hint)
+        )
     if isinstance(spec, specs.Categorical) and num_dims == 0:
         return _ActorEnding(spec.n, None, Categorical if mask_key is None else MaskedCategorical, mask_key)
     if isinstance(spec, specs.OneHot) and num_dims == 1:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from torchrl.errors import KeyMissing, SpecError
-from torchrl.objectives import next_values
+from torchrl.objectives import GAE, next_values
 
 
 def double_evaluation(critic, batch):
@@ -87,3 +87,17 @@ class TestNextValues:
         batch, critic = make_series(2, 6), make_critic(torch.nn.Linear(4, 2))
         expected = double_evaluation(critic, batch)
         torch.testing.assert_close(next_values(critic, batch, num_rewards=2), expected)
+
+
+@pytest.mark.parametrize(
+    "reorder", [lambda b: b.reshape(-1), lambda b: b.transpose(0, 1), lambda b: b[:, [2, 0, 1, 3]]]
+)
+def test_a_batch_that_is_out_of_order_is_refused(reorder, make_critic, make_series):
+    batch = make_series(3, 4, ending=0.0)
+    batch["is_init"].fill_(False)
+    batch["collector", "traj_ids"] = torch.tensor([[0] * 4, [1, 1, 2, 2], [3] * 4])
+    batch["next", "terminated"][1, 1] = True
+    estimator = GAE(make_critic())
+    estimator(batch.clone())
+    with pytest.raises(SpecError, match="rows follow each other in time.*before any reshape"):
+        estimator(reorder(batch.clone()))

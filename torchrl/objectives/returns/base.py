@@ -15,7 +15,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
 from torchrl.functional.steps import coefficient
-from torchrl.objectives.keys import MASK, read
+from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
 
@@ -274,7 +274,21 @@ def _standardized(advantage: Tensor, valid: Index | None) -> Tensor:
 def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tensor, Tensor]:
     """Return where the task was over, and at which rows row t+1 is the successor, bool ``[*B, T, 1]`` each."""
     terminated, truncated = read_flags(batch, who=who)
-    return terminated, next_row_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
+    follows = next_row_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
+    _require_time_last(batch, follows, who)
+    return terminated, follows
+
+
+def _require_time_last(batch: TensorDictBase, follows: Tensor, who: str) -> None:
+    """Refuse rows that should follow each other and belong to different trajectories: the batch was flattened,
+    shuffled or transposed, and what an estimator made of it would be wrong without a sign."""
+    ids = batch.get(TRAJ_IDS, None)
+    if ids is None:
+        return
+    if bool(((ids[..., 1:] != ids[..., :-1]) & follows[..., :-1, 0]).any()):
+        expected = "a batch [*B, T] whose rows follow each other in time"
+        hint = "Estimate on the batch as it was collected, before any reshape, shuffle or transpose."
+        raise SpecError(explain(who, expected=expected, got="a row of another trajectory after one", hint=hint))
 
 
 def _valid(batch: TensorDictBase) -> tuple[Tensor | None, Index | None]:
