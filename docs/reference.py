@@ -34,12 +34,24 @@ def summary(member: object) -> str:
     return " ".join(paragraph.split()).replace("|", "\\|")
 
 
+def call(name: str, member: object) -> str:
+    """Write a name with its parameters, without their types and defaults."""
+    parts, is_keyword = [], False
+    for parameter in inspect.signature(member).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_keyword:
+            parts.append("*")
+        is_keyword = is_keyword or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        parts.append(stars.get(parameter.kind, "") + parameter.name)
+    return f"{name}({', '.join(parts)})"
+
+
 def section(name: str) -> str:
     """Write the table of one package; constants have no docstring of their own and are left out."""
     package = import_module(name)
     members = {key: getattr(package, key) for key in sorted(package.__all__, key=str.lower)}
     members = {key: item for key, item in members.items() if inspect.isclass(item) or inspect.isfunction(item)}
-    rows = [f"| `{key}` | {summary(member)} |" for key, member in members.items()]
+    rows = [f"| `{call(key, item)}` | {summary(item)} |" for key, item in members.items()]
     return "\n".join([f"## {name}", "", summary(package), "", "| name | what it is |", "|---|---|", *rows, ""])
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from law_table import SUITES
 
@@ -30,7 +31,7 @@ def test_the_table_of_laws_names_every_public_part():
     reference = load(DOCS / "reference.py")
     for name in ("data.specs", "envs.transforms", "modules.distributions", "objectives"):
         table = reference.section(f"torchrl.{name}")
-        for subject in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE):
+        for subject in re.findall(r"^\| `(\w+)\(", table, re.MULTILINE):
             is_base = subject in BASES or subject[0].islower()
             assert is_base or f"| `{subject}` |" in page, f"run make laws: {subject} is not in docs/laws.md"
 
@@ -41,6 +42,15 @@ BASES = {
     "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
     "ReturnEstimator", "Reward2Go", "PinMemory",
 }  # fmt: skip
+
+
+POLICIES = re.findall(r"```python\n(.*?)```", (DOCS / "concepts" / "policies.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", POLICIES, ids=["nested", "masked", "recurrent", "imitation"])
+def test_the_blocks_on_policies_run(block):
+    torch.manual_seed(0)
+    exec(compile(block, "policies.md", "exec"), {"__name__": "policies"})
 
 
 @pytest.mark.parametrize("suite", SUITES.values())
