@@ -39,6 +39,7 @@ FORBIDDEN = {"torchrl.collectors": "torchrl.data.replay"}
 # A third-party library enters through one folder. These are the ones every part may use.
 EVERYWHERE = {"torch", "tensordict", "numpy"}
 ADAPTERS = {
+    "cloudpickle": "torchrl",  # of the roots that send messages: channels, remote
     "gymnasium": "torchrl.envs",
     "dm_control": "torchrl.envs",
     "dm_env": "torchrl.envs",
@@ -52,10 +53,15 @@ ADAPTERS = {
 ON_FIRST_USE = {"dm_control", "dm_env", "mujoco", "tensorboard", "matplotlib", "imageio"}
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"
-WITHOUT_TORCH = ("torchrl.errors", "torchrl.extras", "torchrl.files", "torchrl.seeding", "torchrl.envs.simulators")
+WITHOUT_TORCH = (
+    *("torchrl.errors", "torchrl.extras", "torchrl.files", "torchrl.seeding"),
+    *("torchrl.channels", "torchrl.processes", "torchrl.remote", "torchrl.shared_memory"),
+    *("torchrl.envs.simulators", "torchrl.envs.vector.worker", "torchrl.envs.vector.serving"),
+)
 
-# The rendering back end that a user already chose is the one thing to be read from the environment.
-READS_ENVIRONMENT = {"torchrl.envs.simulators.dm_control"}
+# The rendering back end that a user already chose is the one thing to be read from the environment. The other two hand
+# all of it on to child processes and look at none of it.
+READS_ENVIRONMENT = {"torchrl.envs.simulators.dm_control", "torchrl.processes", "torchrl.remote"}
 # Overrides of torch's and Python's own methods, documented there.
 KNOWN_METHODS = {"forward", "extra_repr", "train", "to", "state_dict", "load_state_dict"}
 

@@ -37,6 +37,14 @@ class CheckpointError(TorchRLError, RuntimeError):
     """A checkpoint cannot be written, is cut short, or does not fit the object it is loaded into."""
 
 
+class ProcessError(TorchRLError, RuntimeError):
+    """A worker process died, could not be started, or cannot be reached."""
+
+
+class DeadlineError(ProcessError, TimeoutError):
+    """A worker process did not answer in time."""
+
+
 class NonFiniteError(TorchRLError, ArithmeticError):
     """A NaN or an infinity where a number was due."""
 

@@ -1,0 +1,55 @@
+"""Fixtures for tests with processes: nothing may outlive them."""
+
+import gc
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from torchrl import processes
+
+
+def descendants(pid):
+    """List the processes below one, the fork servers, which are kept for the next worker, aside."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    servers = {server._process.pid for server in processes._servers.values()}
+    found, pending = set(), [pid]
+    while pending:
+        above = pending.pop()
+        below = [child for child, parent in parents.items() if parent == above]
+        found.update(below)
+        pending += below
+    return found - servers
+
+
+def shared_files():
+    return set(os.listdir("/dev/shm"))
+
+
+def num_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def leaves_nothing():
+    """Fail if a child, a shared-memory file or a descriptor outlives the test; those of fork servers are kept."""
+    gc.collect()
+    before, files, descriptors = descendants(os.getpid()), shared_files(), num_descriptors()
+    yield
+    deadline = time.monotonic() + 3
+    while descendants(os.getpid()) - before and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    gc.collect()
+    assert not descendants(os.getpid()) - before, "a child process outlives the test"
+    assert not shared_files() - files, "a shared-memory file outlives the test"
+    servers = len(processes._servers)
+    assert num_descriptors() <= descriptors + 2 * servers, "open descriptors outlive the test"

@@ -1,0 +1,269 @@
+"""Objects in processes of their own: calls, exceptions, deadlines, deaths, and what is left behind (nothing)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from torchrl.errors import ConfigError, DeadlineError, ProcessError
+from torchrl.processes import START_METHODS, start_child
+from torchrl.remote import RemoteObject, answers, close_all, ready
+
+SERVE = "torchrl.remote:serve_object"
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(30)]
+every_method = pytest.mark.parametrize("method", START_METHODS)
+
+
+class Awkward(Exception):
+    """Its constructor does not take its own ``args``."""
+
+    def __init__(self, code, *, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+
+
+class Thing:
+    COMMANDS = frozenset({"add", "environment", "fail", "fail_with", "fork", "imported", "sleep", "stop"})
+
+    def __init__(self, base=0, *, closes_slowly=False):
+        if base is None:
+            raise Awkward(1, reason="planted in __init__")
+        self.base, self.closes_slowly = base, closes_slowly
+
+    def add(self, number):
+        return self.base + number
+
+    def environment(self, name):
+        return os.environ.get(name), os.environ["OMP_NUM_THREADS"], os.getcwd()
+
+    def imported(self):
+        return "torch" in sys.modules
+
+    def fail(self):
+        raise Awkward(7, reason="planted")
+
+    def fail_with(self, error):
+        raise error
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+    def stop(self):
+        os._exit(3)
+
+    def hidden(self):
+        return "secret"
+
+    def close(self):
+        if self.closes_slowly:
+            time.sleep(60)
+
+
+@pytest.fixture
+def start():
+    """Start things that are closed at the end."""
+    started = []
+
+    def start(*arguments, method="forkserver", build=Thing):
+        started.append(RemoteObject(f"worker {len(started)}", SERVE, build, *arguments, start_method=method))
+        started[-1].answer(10)
+        return started[-1]
+
+    yield start
+    close_all(started)
+
+
+@every_method
+def test_calls_are_answered_in_their_order(start, method):
+    thing = start(10, method=method)
+    for number in range(3):
+        thing.post("add", number)
+    assert [thing.answer(5) for _ in range(3)] == [10, 11, 12]
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_child_has_no_torch_until_it_asks_for_it(start, method):
+    assert start(method=method).call("imported", timeout_s=5) is False
+
+
+@every_method
+def test_an_exception_keeps_its_type_and_attributes_and_says_where(start, method):
+    thing = start(method=method)
+    with pytest.raises(Awkward, match="7: planted") as caught:
+        thing.call("fail", timeout_s=5)
+    assert caught.value.code == 7
+    (note,) = caught.value.__notes__
+    assert f"worker 0, process {thing.pid}" in note and "in fail" in note
+    assert thing.call("add", 1, timeout_s=5) == 1  # it lives on
+
+
+def test_a_class_of_a_function_is_the_same_class_again(start):
+    class Local(Exception):
+        pass
+
+    with pytest.raises(Local):
+        start().call("fail_with", Local("x"), timeout_s=5)
+
+
+def test_an_exception_that_cannot_be_sent_is_told(start):
+    class Thread(Thing):
+        def fail(self):
+            error = RuntimeError("holds a lock")
+            error.lock = __import__("threading").Lock()
+            raise error
+
+    with pytest.raises(ProcessError, match="RuntimeError, which cannot be pickled") as caught:
+        start(build=Thread).call("fail", timeout_s=5)
+    assert "holds a lock" in caught.value.__notes__[0]
+
+
+def test_an_exception_while_building_is_raised_by_the_first_answer():
+    thing = RemoteObject("worker 3", SERVE, Thing, None)
+    with pytest.raises(Awkward, match="planted in __init__"):
+        thing.answer(5)
+    thing.close()
+
+
+def test_only_listed_methods_can_be_called(start):
+    with pytest.raises(ProcessError, match=r"expected one of add, .*got 'hidden'"):
+        start().call("hidden", timeout_s=5)
+
+
+@every_method
+def test_a_child_that_dies_is_named_at_once(start, method):
+    thing = start(method=method)
+    begin = time.monotonic()
+    with pytest.raises(ProcessError, match=rf"worker 0, process {thing.pid}.*exited with status 3"):
+        thing.call("stop", timeout_s=20)
+    assert time.monotonic() - begin < 2
+    with pytest.raises(ProcessError, match="was closed"):
+        thing.call("add", 1, timeout_s=5)
+
+
+def test_a_killed_child_is_named_while_another_is_still_busy(start):
+    busy, victim = start(), start()
+    busy.post("sleep", 20)
+    victim.post("sleep", 20)
+    os.kill(victim.pid, signal.SIGKILL)
+    begin = time.monotonic()
+    with pytest.raises(ProcessError, match=r"worker 1.*killed by SIGKILL"):
+        answers([busy, victim], 20)
+    assert time.monotonic() - begin < 2
+
+
+def test_a_call_to_a_dead_child_names_it(start):
+    thing = start()
+    os.kill(thing.pid, signal.SIGKILL)
+    time.sleep(0.1)
+    with pytest.raises(ProcessError, match="killed by SIGKILL"):
+        thing.call("add", 1, timeout_s=5)
+
+
+def test_no_answer_in_time_is_an_error_that_ends_the_child(start):
+    thing = start()
+    with pytest.raises(DeadlineError, match=r"worker 0.*an answer within 0.2 s.*Raise timeout_s"):
+        thing.call("sleep", 60, timeout_s=0.2)
+    assert thing.has_died()
+
+
+def test_all_answers_are_read_before_the_first_exception_is_raised(start):
+    one, two = start(), start(5)
+    one.post("fail")
+    two.post("add", 1)
+    with pytest.raises(Awkward):
+        answers([one, two], 5)
+    assert [one.call("add", 1, timeout_s=5), two.call("add", 1, timeout_s=5)] == [1, 6]
+
+
+def test_ready_tells_who_has_answered(start):
+    one, two = start(), start()
+    assert ready([one, two], 0) == []
+    two.post("add", 1)
+    assert ready([one, two], 5) == [two]
+    two.answer(5)
+
+
+def test_closing_is_bounded_and_may_be_repeated(start):
+    things = [start(build=lambda: Thing(closes_slowly=True)) for _ in range(3)]
+    begin = time.monotonic()
+    close_all(things, timeout_s=0.3)
+    close_all(things)
+    assert time.monotonic() - begin < 2 and all(thing.has_died() for thing in things)
+
+
+def test_one_that_nobody_closes_ends_with_its_last_reference(start):
+    RemoteObject("worker 0", SERVE, Thing).answer(5)  # the fixture finds it if it stays
+
+
+@every_method
+def test_the_surroundings_are_those_of_the_parent_now(start, method, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHRL_TEST", method)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    value, threads, folder = start(method=method).call("environment", "TORCHRL_TEST", timeout_s=5)
+    assert value == method and folder == str(tmp_path)
+    assert threads == "1" or method == "fork"  # workers share the cores
+
+
+def test_a_large_message_goes_both_ways(start):
+    thing = start(bytes(1))
+    assert thing.call("add", bytes(5_000_000), timeout_s=10) == bytes(5_000_001)
+
+
+def test_no_such_start_method_is_refused():
+    with pytest.raises(ConfigError, match="forkserver, spawn, fork, got 'thread'"):
+        start_child(SERVE, start_method="thread")
+
+
+PARENT = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from test_remote import Thing, SERVE
+from torchrl.remote import RemoteObject
+things = [RemoteObject("worker", SERVE, Thing, start_method={method!r}) for _ in range(2)]
+for thing in things:
+    thing.answer(10)
+    thing.post("sleep", 60)
+print(*[thing.pid for thing in things], flush=True)
+time.sleep(60)
+"""
+
+
+@every_method
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_children_end_when_their_parent_does_however_it_ends(method, number):
+    code = PARENT.format(folder=os.path.dirname(__file__), method=method)
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    parent = subprocess.Popen([sys.executable, "-c", code], text=True, **quiet)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.send_signal(number)
+    parent.wait(10)
+    parent.stdout.close()
+    deadline = time.monotonic() + 5
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_runs(pid) for pid in pids)
+
+
+def _runs(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # whoever adopted it has not looked yet
+
+
+@every_method
+def test_fifty_rounds_leave_no_child_and_no_descriptor(method):
+    RemoteObject("first", SERVE, Thing, start_method=method).close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50 if method == "forkserver" else 8):
+        thing = RemoteObject("worker", SERVE, Thing, start_method=method)
+        assert thing.answer(10) is None
+        thing.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,304 @@
+"""Child processes, started in one of three ways and ended without fail. What they do is not known here.
+
+Imports no torch, so that a child that needs none starts in a blink. Three ways to start a child:
+
+- ``"forkserver"``: a small server process imports what the children need, once, and forks each in milliseconds. It has
+  one thread and no library state, so forking it is safe. The default.
+- ``"spawn"``: a fresh interpreter for each child: as safe, and slower by the imports.
+- ``"fork"``: a copy of this process: as fast, but it inherits locks and CUDA in whatever state they are. Only for a
+  process without other threads.
+
+In all three the child gets its work by message, never by importing ``__main__``: a script needs no
+``if __name__ == "__main__"``. A child ignores Ctrl-C, which reaches the whole terminal: the parent closes it. It ends
+by itself within about a second when its parent is gone, however that went.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+
+from torchrl.channels import PeerGone
+from torchrl.errors import ConfigError, ProcessError, explain
+
+START_METHODS = ("forkserver", "spawn", "fork")
+WATCH_S = 0.5  # how often a child looks whether its parent is there
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+Serve = Callable[[socket.socket], None]
+
+_children: weakref.WeakSet[Child] = weakref.WeakSet()
+_servers: dict[str, ForkServer] = {}
+_starting = threading.RLock()
+
+
+class Child:
+    """A process of ours.
+
+    Args:
+        pid: its number.
+        poll: returns its exit status once it has ended (minus the signal that killed it), else None.
+    """
+
+    def __init__(self, pid: int, poll: Callable[[], int | None]) -> None:
+        self.pid = pid
+        self._poll = poll
+        self._status: int | None = None
+        self._owner = os.getpid()
+        _children.add(self)
+
+    def status(self) -> int | None:
+        """Return the exit status, minus the signal if one killed it; None while it runs."""
+        if self._status is None:
+            self._status = self._poll()
+        return self._status
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; answer whether it has come."""
+        deadline, pause_s = time.monotonic() + timeout_s, 0.0005
+        while self.status() is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
+        return True
+
+    def kill(self) -> None:
+        """End it at once; may be called twice."""
+        if os.getpid() == self._owner and self.status() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.join(5.0)
+
+    def describe(self) -> str:
+        """Say how it ended."""
+        status = self.status()
+        if status is None:
+            return "still running"
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def start_child(serve: str, *, start_method: str = "forkserver") -> tuple[Child, socket.socket]:
+    """Start a process that calls a function with its end of a socket, and return it with the other end.
+
+    Args:
+        serve: ``"module:function"``, called with the socket; the child ends when it returns.
+        start_method: one of ``START_METHODS``.
+
+    Raises:
+        ConfigError: no such start method.
+        ProcessError: the process could not be started.
+    """
+    if start_method not in START_METHODS:
+        expected = f"one of {', '.join(START_METHODS)}"
+        raise ConfigError(explain("start_method", expected=expected, got=repr(start_method)))
+    ours, theirs = socket.socketpair()
+    with _starting, theirs:
+        try:
+            _close_all_at_exit()
+            start = {"forkserver": _by_server, "spawn": _by_interpreter, "fork": _by_fork}[start_method]
+            return start(serve, theirs), ours
+        except BaseException:
+            ours.close()
+            raise
+
+
+def _by_interpreter(serve: str, theirs: socket.socket) -> Child:
+    process = _interpreter(serve, "run_child", theirs)
+    return Child(process.pid, process.poll)
+
+
+def _by_fork(serve: str, theirs: socket.socket) -> Child:
+    parent, descriptor = os.getpid(), theirs.fileno()
+    sys.stdout.flush()  # or the copy would print what waits here once more
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _run_forked(lambda: run_child(serve, os.dup(descriptor), parent))
+    return Child(pid, lambda: _reaped(pid))
+
+
+def _by_server(serve: str, theirs: socket.socket) -> Child:
+    server = _servers.get(serve)
+    if server is None or not server.is_usable():
+        server = _servers[serve] = ForkServer(serve)
+    return server.fork(theirs)
+
+
+def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess.Popen:
+    """Start an interpreter that imports ``serve`` and goes on in one of our functions, with the same path as ours."""
+    module = serve.partition(":")[0]
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"import {module}, torchrl.processes as processes\n"
+        f"processes.{function}({serve!r}, {theirs.fileno()}, {os.getpid()})"
+    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **dict.fromkeys(THREADS, "1")},
+        )
+    except OSError as error:
+        raise ProcessError(explain("start of a process", expected="a new interpreter", got=error)) from error
+
+
+class ForkServer:
+    """A process that has imported what the children serve, and forks them.
+
+    Args:
+        serve: see :func:`start_child`.
+    """
+
+    def __init__(self, serve: str) -> None:
+        self._owner = os.getpid()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = _interpreter(serve, "run_server", theirs)
+        self._socket = ours
+        self._socket.settimeout(60.0)
+        self._lock = threading.RLock()
+        self._ended: dict[int, int] = {}
+
+    def is_usable(self) -> bool:
+        """Answer whether it runs and is this process's own, not that of the one that forked this."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def fork(self, theirs: socket.socket) -> Child:
+        """Fork a child that serves the given socket.
+
+        Raises:
+            ProcessError: the server has failed; what it said is on the standard error.
+        """
+        with self._lock:
+            try:
+                socket.send_fds(self._socket, [b"fork"], [theirs.fileno()])
+                answer = self._socket.recv(64)
+            except OSError as error:
+                answer, reason = b"", error
+            else:
+                reason = self._process.wait(5.0) if not answer else None
+        if not answer:
+            self._process.kill()
+            self._process.wait()
+            hint = "Its messages are on the standard error."
+            got = f"none ({reason})"
+            raise ProcessError(explain("fork server", expected="a child process", got=got, hint=hint))
+        pid = int(answer)
+        return Child(pid, lambda: self._status_of(pid))
+
+    def _status_of(self, pid: int) -> int | None:
+        if os.getpid() != self._owner:
+            return None
+        with self._lock:
+            try:
+                self._socket.send(b"wait %d" % pid)
+                answer = self._socket.recv(64)
+            except OSError:
+                answer = b""
+        if not answer:  # children do not outlive their server
+            return -signal.SIGKILL
+        return None if answer == b"runs" else int(answer)
+
+    def close(self) -> None:
+        """End the server; its children follow within a second."""
+        self._socket.close()
+        if self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+
+
+def run_server(serve: str, descriptor: int, parent: int) -> None:
+    """Be the fork server, until the parent is gone: fork children and tell how they ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
+    with socket.socket(fileno=descriptor) as requests:
+        requests.settimeout(WATCH_S)
+        while os.getppid() == parent:
+            try:
+                request, descriptors, _, _ = socket.recv_fds(requests, 64, 1)
+            except TimeoutError:
+                continue
+            if not request:
+                return
+            if request == b"fork":
+                (theirs,) = descriptors
+                pid = os.fork()
+                if pid == 0:
+                    requests.detach()
+                    os.close(descriptor)
+                    _run_forked(lambda theirs=theirs: run_child(serve, theirs, own))
+                os.close(theirs)
+                requests.send(b"%d" % pid)
+            else:
+                status = _reaped(int(request.removeprefix(b"wait ")))
+                requests.send(b"runs" if status is None else b"%d" % status)
+
+
+def run_child(serve: str, descriptor: int, parent: int) -> None:
+    """Be a child: watch the parent, serve the socket, and end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    module, _, name = serve.partition(":")
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(PeerGone):
+        getattr(sys.modules[module], name)(connection)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(1)
+
+
+def _run_forked(run: Callable[[], None]) -> None:
+    """Run as the child of a fork, and end without the handlers and buffers of the process it was copied from."""
+    status = 1
+    try:
+        np.random.seed()  # or the global streams would be those of its siblings
+        random.seed()
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        run()
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _reaped(pid: int) -> int | None:
+    """Return the exit status of a child that has ended, minus the signal if one killed it; None while it runs."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # somebody else in this process has waited for it
+        return 0
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _close_all_at_exit() -> None:
+    atexit.unregister(_kill_children)
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in list(_children):
+        child.kill()
+    for server in _servers.values():
+        server.close()
+    _servers.clear()

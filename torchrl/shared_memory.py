@@ -1,0 +1,87 @@
+"""Memory that several processes see, without a name and without a file: nothing can be left behind.
+
+A region belongs to whoever has its file descriptor (Linux ``memfd_create``); when the last process that has it ends,
+in whatever way, it is gone. Knows nothing of what is in it. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from torchrl.errors import ProcessError, explain
+
+ALIGNMENT = 64  # a cache line
+MakeArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+
+class SharedMemory:
+    """A region of zeroed memory from which arrays are cut, one after the other.
+
+    Processes that cut the same arrays in the same order see the same numbers in them.
+
+    Args:
+        size: in bytes; see :func:`size_of`.
+        descriptor: of a region that another process made; None makes one.
+
+    Raises:
+        ProcessError: there is no memory of that size.
+    """
+
+    def __init__(self, size: int, descriptor: int | None = None) -> None:
+        self.size = max(1, size)
+        self._descriptor = os.memfd_create("torchrl", os.MFD_CLOEXEC) if descriptor is None else descriptor
+        try:
+            if descriptor is None:
+                os.ftruncate(self._descriptor, self.size)
+            self._region = mmap.mmap(self._descriptor, self.size)
+        except OSError as error:
+            self.close()
+            expected = f"{self.size:,} bytes of shared memory"
+            raise ProcessError(explain("SharedMemory", expected=expected, got=error)) from error
+        self._used = 0
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that another process gets to see the same memory."""
+        return self._descriptor
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Cut the next array; it keeps the region alive."""
+        dtype = np.dtype(dtype)
+        start, self._used = self._used, self._used + _padded(shape, dtype)
+        if prod(shape) == 0:
+            return np.zeros(shape, dtype)
+        flat = np.frombuffer(self._region, dtype, count=prod(shape), offset=start)
+        return flat.reshape(shape)
+
+    def close(self) -> None:
+        """Close the descriptor; arrays stay. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
+
+def size_of(cut: Callable[[MakeArray], object]) -> int:
+    """Return how many bytes a function needs that cuts its arrays with the ``make(shape, dtype)`` it is given."""
+    total = 0
+
+    def count(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        nonlocal total
+        total += _padded(shape, np.dtype(dtype))
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    cut(count)
+    return total
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return -(-prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
