@@ -1,0 +1,359 @@
+"""Batches of trajectories of different lengths: split, pad, pack, cut, join. Nothing here collects or trains.
+
+A *padded* batch is ``[N, T]`` with ``("collector", "mask")``, bool ``[N, T]``: row n is one trajectory, whose *length*
+is the number of leading true entries; without a mask every step counts. A *packed* batch is flat, ``[sum of lengths]``,
+one trajectory behind the other. What these functions pad is zero, and what lies in padding never reaches a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from torchrl.errors import KeyMissing, SpecError, explain
+
+MASK = ("collector", "mask")
+TRAJ_IDS = ("collector", "traj_ids")
+STARTS, ENDS = "is_init", ("next", "done")
+
+
+def lengths_of(batch: TensorDictBase) -> Tensor:
+    """Count the valid steps of each row of a padded batch.
+
+    Args:
+        batch: ``[N, T]``.
+
+    Returns:
+        int64 ``[N]``.
+
+    Raises:
+        SpecError: the batch is not ``[N, T]``, or a mask is true again after it was false.
+    """
+    return _mask_of("lengths_of", batch).sum(-1)
+
+
+def length_mask(lengths: Tensor, num_steps: int) -> Tensor:
+    """Make the mask of a padded batch: true on the first ``lengths[n]`` of ``num_steps`` steps.
+
+    Args:
+        lengths: int64 ``[N]``.
+        num_steps: T.
+
+    Returns:
+        bool ``[N, T]``.
+    """
+    _require_lengths("length_mask", lengths, at_most=num_steps)
+    return torch.arange(num_steps, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def shorten(batch: TensorDictBase) -> TensorDictBase:
+    """Cut the time of a padded batch ``[N, T]`` to its longest row; a view."""
+    lengths = lengths_of(batch)
+    return batch[:, : _longest(lengths)]
+
+
+def at_step(batch: TensorDictBase, index: Tensor) -> TensorDictBase:
+    """Take one step of each row; ``("collector", "mask")`` tells which of them are valid.
+
+    Args:
+        batch: ``[N, T]``.
+        index: which step of each row, int64 ``[N]``.
+
+    Returns:
+        ``[N]``, a copy.
+
+    Raises:
+        SpecError: not one index per row, or one that is not from 0 to T - 1.
+    """
+    _require_two_dims("at_step", batch)
+    num_rows, num_steps = batch.batch_size
+    if index.shape != (num_rows,) or index.dtype is not torch.int64:
+        got = f"{index.dtype} {list(index.shape)}"
+        raise SpecError(explain("at_step", expected=f"an int64 index of shape [{num_rows}]", got=got))
+    if num_rows and bool(((index < 0) | (index >= num_steps)).any()):
+        expected = f"steps from 0 to {num_steps - 1}"
+        raise SpecError(explain("at_step", expected=expected, got=f"{int(index.min())} to {int(index.max())}"))
+    return batch[torch.arange(num_rows, device=index.device), index]
+
+
+def last_step(batch: TensorDictBase) -> TensorDictBase:
+    """Take the last valid step of each row of a padded batch ``[N, T]``.
+
+    Returns:
+        ``[N]``, a copy.
+
+    Raises:
+        SpecError: a row has no valid step.
+    """
+    lengths = lengths_of(batch)
+    empty = (lengths == 0).nonzero().flatten().tolist()
+    if empty:
+        expected = "rows with at least one valid step"
+        raise SpecError(explain("last_step", expected=expected, got=f"none in the rows {empty}"))
+    return at_step(batch, lengths - 1)
+
+
+def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
+    """Take one step of those rows of a padded batch that are as long.
+
+    Args:
+        batch: ``[N, T]``.
+        step: from 0 to T - 1.
+
+    Returns:
+        The step of the K rows that have it, ``[K]``, and which rows of the batch they are, int64 ``[K]``.
+    """
+    lengths = lengths_of(batch)
+    if not 0 <= step < batch.batch_size[1]:
+        raise SpecError(explain("alive_at", expected=f"a step from 0 to {batch.batch_size[1] - 1}", got=step))
+    rows = (lengths > step).nonzero().flatten()
+    return batch[rows, step], rows
+
+
+def time_slice(batch: TensorDictBase, start: int, stop: int) -> TensorDictBase:
+    """Cut the steps from ``start`` to before ``stop`` out of a padded batch ``[N, T]``; a view.
+
+    A row of length L has ``clamp(L - start, 0, stop - start)`` steps left, so it may have none.
+
+    Raises:
+        SpecError: not ``0 <= start <= stop``.
+    """
+    _mask_of("time_slice", batch)
+    if not 0 <= start <= stop:
+        raise SpecError(explain("time_slice", expected="0 <= start <= stop", got=f"start {start} and stop {stop}"))
+    return batch[:, start:stop]
+
+
+def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
+    """Lay the valid steps of a padded batch one behind the other, row by row.
+
+    Args:
+        batch: ``[N, T]``.
+
+    Returns:
+        The steps without a mask, ``[sum of lengths]``, and the lengths, int64 ``[N]``.
+    """
+    mask = _mask_of("pack", batch)
+    return _without_mask(batch)[mask], mask.sum(-1)
+
+
+def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
+    """Pad what lies one behind the other; the inverse of :func:`pack`.
+
+    Args:
+        flat: ``[sum of lengths]``.
+        lengths: int64 ``[N]``, on the same device.
+
+    Returns:
+        ``[N, longest]`` with ``("collector", "mask")``.
+
+    Raises:
+        SpecError: the lengths do not sum up to the steps there are.
+    """
+    _require_lengths("unpack", lengths)
+    if flat.batch_dims != 1 or int(lengths.sum()) != flat.batch_size[0]:
+        expected = f"{int(lengths.sum())} steps, [sum of lengths]"
+        raise SpecError(explain("unpack", expected=expected, got=list(flat.batch_size)))
+    mask = length_mask(lengths, _longest(lengths))
+
+    def padded(leaf: Tensor) -> Tensor:
+        rows = leaf.new_zeros((*mask.shape, *leaf.shape[1:]))
+        rows[mask] = leaf
+        return rows
+
+    batch = flat.apply(padded, batch_size=mask.shape)
+    return batch.set(MASK, mask)
+
+
+def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
+    """Put trajectories of different lengths into one padded batch.
+
+    Args:
+        trajectories: N of them, ``[T_n]`` each, with the same keys.
+
+    Returns:
+        ``[N, longest]`` with ``("collector", "mask")``.
+
+    Raises:
+        SpecError: there are none; or one has other keys, dtypes, shapes or another device than the first, more than a
+            time dimension, or steps that are masked out.
+    """
+    for trajectory in trajectories:
+        mask = trajectory.get(MASK, None)
+        if trajectory.batch_dims != 1 or not (mask is None or bool(mask.all())):
+            got = f"{list(trajectory.batch_size)}{'' if mask is None else ' with a mask'}"
+            raise SpecError(explain("pad", expected="trajectories [T] of valid steps", got=got, hint="See unpad."))
+    flat = _joined("pad", [_without_mask(trajectory) for trajectory in trajectories])
+    lengths = [len(trajectory) for trajectory in trajectories]
+    return unpack(flat, torch.tensor(lengths, device=_device_of(flat)))
+
+
+def unpad(batch: TensorDictBase) -> list[TensorDict]:
+    """Take a padded batch ``[N, T]`` apart into its trajectories, ``[T_n]`` each, without a mask."""
+    flat, lengths = pack(batch)
+    return list(flat.split(lengths.tolist()))
+
+
+def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
+    """Put the rows of several padded batches below one another.
+
+    Args:
+        batches: ``[N_i, T_i]`` each, with the same keys, apart from the mask.
+
+    Returns:
+        ``[sum of N_i, longest]`` with ``("collector", "mask")``.
+
+    Raises:
+        SpecError: there are none, or one has other keys, dtypes, shapes or another device than the first.
+    """
+    packed = [pack(batch) for batch in batches]
+    flat = _joined("concatenate", [steps for steps, _ in packed])
+    return unpack(flat, torch.cat([lengths for _, lengths in packed]))
+
+
+def split_trajectories(batch: TensorDictBase) -> TensorDict:
+    """Cut a collected batch into its trajectories, one per row of the result.
+
+    Steps belong together that follow each other in one slot with the same ``("collector", "traj_ids")``; an ending
+    (``("next", "done")``), a beginning (``is_init``) and a step that is masked out cut, too. Steps that are masked out
+    are left out.
+
+    Args:
+        batch: ``[*B, T]``, time last; a packed batch is one of those, ``[T]``. Of the three keys one is enough.
+
+    Returns:
+        ``[N, longest]`` with ``("collector", "mask")``: by slot, then by time.
+
+    Raises:
+        KeyMissing: none of the three keys is there.
+    """
+    slots = batch.reshape(-1, batch.batch_size[-1])
+    mask = slots.get(MASK, None)
+    if mask is None:
+        mask = torch.ones(slots.batch_size, dtype=torch.bool, device=_device_of(slots))
+    begins = mask & ~_follows("split_trajectories", slots, mask)
+    number = begins.flatten().cumsum(0) - 1  # of the trajectory that each step belongs to
+    lengths = number[mask.flatten()].bincount(minlength=int(begins.sum()))
+    return unpack(_without_mask(slots)[mask], lengths)
+
+
+def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
+    """Join consecutive fragments of the same slots and cut them into trajectories.
+
+    Args:
+        fragments: ``[*B, T_i]`` each, in the order they were collected, with the keys of :func:`split_trajectories`,
+            ``is_init`` and ``("next", "done")``.
+
+    Returns:
+        The trajectories as :func:`split_trajectories` gives them, ``[N, longest]``, and ``is_complete``, bool ``[N]``:
+        true where both the beginning and the end lie in the fragments.
+
+    Raises:
+        SpecError: there are none, or one has other slots, keys, dtypes, shapes or another device than the first.
+    """
+    if any(fragment.get(MASK, None) is not None for fragment in fragments):
+        fragments = [_with_mask(fragment) for fragment in fragments]
+    batch = split_trajectories(_joined("stitch", fragments, dim=-1))
+    begun = batch.get(STARTS)[:, :1].flatten()
+    return batch, begun & last_step(batch).get(ENDS).flatten()
+
+
+def _follows(who: str, slots: TensorDictBase, mask: Tensor) -> Tensor:
+    """Tell which steps continue the step before them, bool ``[M, T]``."""
+    ids, starts, ends = slots.get(TRAJ_IDS, None), slots.get(STARTS, None), slots.get(ENDS, None)
+    if ids is None and starts is None and ends is None:
+        expected = f"one of the keys {TRAJ_IDS}, {STARTS!r} and {ENDS}"
+        raise KeyMissing(explain(who, expected=expected, got=sorted(map(str, slots.keys(True, True)))))
+    follows = mask.clone()
+    follows[:, :1] = False
+    follows[:, 1:] &= mask[:, :-1]
+    if ids is not None:
+        follows[:, 1:] &= ids[:, 1:] == ids[:, :-1]
+    if starts is not None:
+        follows &= ~starts.squeeze(-1)
+    if ends is not None:
+        follows[:, 1:] &= ~ends.squeeze(-1)[:, :-1]
+    return follows
+
+
+def _mask_of(who: str, batch: TensorDictBase) -> Tensor:
+    """Return the mask of a padded batch, all true where it has none, bool ``[N, T]``."""
+    _require_two_dims(who, batch)
+    mask = batch.get(MASK, None)
+    if mask is None:
+        return torch.ones(batch.batch_size, dtype=torch.bool, device=_device_of(batch))
+    holes = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
+    if holes:
+        hint = "split_trajectories(batch) leaves such steps out."
+        expected = "a mask that is true on the first steps of each row and nowhere else"
+        got = f"valid steps behind others in the rows {holes}"
+        raise SpecError(explain(who, expected=expected, got=got, hint=hint))
+    return mask
+
+
+def _require_two_dims(who: str, batch: TensorDictBase) -> None:
+    if batch.batch_dims != 2:
+        hint = "split_trajectories(batch) makes one of [*B, T]."
+        raise SpecError(explain(who, expected="a batch [N, T]", got=list(batch.batch_size), hint=hint))
+
+
+def _require_lengths(who: str, lengths: Tensor, *, at_most: int | None = None) -> None:
+    if lengths.ndim != 1 or lengths.dtype is not torch.int64:
+        got = f"{lengths.dtype} {list(lengths.shape)}"
+        raise SpecError(explain(who, expected="int64 lengths of shape [N]", got=got))
+    if len(lengths) and (int(lengths.min()) < 0 or (at_most is not None and int(lengths.max()) > at_most)):
+        expected = "lengths of at least 0" if at_most is None else f"lengths from 0 to {at_most}"
+        raise SpecError(explain(who, expected=expected, got=f"{int(lengths.min())} to {int(lengths.max())}"))
+
+
+def _joined(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDict:
+    """Concatenate pieces of one layout along a batch dimension; refuse others."""
+    if not pieces:
+        raise SpecError(explain(who, expected="at least one piece", got="none"))
+    first, *others = [_layout(piece) for piece in pieces]
+    for index, other in enumerate(others, start=1):
+        differing = [key for key in first.keys() | other.keys() if first.get(key) != other.get(key)]
+        if differing:
+            key = min(differing, key=str)
+            expected = f"pieces of one layout, {key!r} as in the first: {first.get(key, 'missing')}"
+            got = f"{other.get(key, 'missing')} in piece {index}"
+            raise SpecError(explain(who, expected=expected, got=got))
+    dim %= pieces[0].batch_dims
+    sizes = {(*piece.batch_size[:dim], *piece.batch_size[dim + 1 :]) for piece in pieces}
+    if len(sizes) > 1:
+        got = ", ".join(str(list(piece.batch_size)) for piece in pieces)
+        raise SpecError(explain(who, expected="pieces of the same slots", got=got))
+    return torch.cat(list(pieces), dim)
+
+
+def _layout(batch: TensorDictBase) -> dict:
+    """Number of batch dimensions, and by key of each leaf the features, dtype and device."""
+    leaves = batch.items(include_nested=True, leaves_only=True)
+    dims = batch.batch_dims
+    layout = {key: (list(leaf.shape[dims:]), leaf.dtype, leaf.device) for key, leaf in leaves if torch.is_tensor(leaf)}
+    return layout | {"the number of batch dimensions": dims}
+
+
+def _with_mask(batch: TensorDictBase) -> TensorDictBase:
+    if batch.get(MASK, None) is not None:
+        return batch
+    return batch.copy().set(MASK, torch.ones(batch.batch_size, dtype=torch.bool, device=_device_of(batch)))
+
+
+def _without_mask(batch: TensorDictBase) -> TensorDictBase:
+    """Return the batch without its mask, and without the folder it lies in if nothing else is there."""
+    rest = batch.exclude(MASK)
+    folder = rest.get(MASK[0], None)
+    return rest.exclude(MASK[0]) if folder is not None and folder.is_empty() else rest
+
+
+def _longest(lengths: Tensor) -> int:
+    return int(lengths.max()) if len(lengths) else 0
+
+
+def _device_of(batch: TensorDictBase) -> torch.device:
+    leaves = batch.values(include_nested=True, leaves_only=True)
+    return next((leaf.device for leaf in leaves if torch.is_tensor(leaf)), torch.device("cpu"))
