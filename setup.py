@@ -14,6 +14,7 @@ REQUIRED = [
     "tensordict>=0.15.3,<0.16",
     "numpy>=2.0",
     "gymnasium>=1.4,<2",
+    "cloudpickle>=3.0",
     "configargparse>=1.9",
     "tensorboard>=2.19",
     "tqdm>=4.66",
@@ -27,6 +28,7 @@ EXTRAS = {
     "box2d": ["Box2D>=2.3.10", PYGAME],
     "classic-control": [PYGAME],
     "dm-control": ["dm_control>=1.0.50", MUJOCO],
+    "envpool": ["envpool>=1.1.1"],  # from 1.2 on it pulls 270 MB of assets; constraints.txt holds it before
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.17"],

@@ -5,6 +5,8 @@ Imports no torch, so worker processes may use them.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +74,31 @@ class CountingSimulator(Simulator):
         return np.full(self.observation_space.shape, self.num_steps, np.float32)
 
 
+class SlowSimulator(CountingSimulator):
+    """A counting simulator whose steps take time; its episodes are long.
+
+    Args:
+        seconds: of every step.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1000)
+        self.seconds = seconds
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        time.sleep(self.seconds)
+        return super().step(action)
+
+
+class DeadlySimulator(CountingSimulator):
+    """A counting simulator whose process ends, with status 9, in the third step of an episode."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        if self.num_steps == 2:
+            os._exit(9)
+        return super().step(action)
+
+
 class CountingEnv(CountingSimulator, gymnasium.Env):
     """A counting simulator as a gymnasium environment, with several forms of observation.
 
@@ -137,6 +164,26 @@ class ActionEchoSimulator(Simulator):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.num_steps += 1
         return np.array(action), float(np.sum(action)), False, self.num_steps == self.length, {}
+
+
+class EchoEnv(gymnasium.Env):
+    """Observes its last action, which has parts of every kind; refuses one that is not in its action space."""
+
+    action_space = spaces.Dict(
+        {
+            "turn": spaces.Discrete(3),
+            "pedals": spaces.Tuple([spaces.Box(0, 1, (2,), np.float64), spaces.MultiBinary(2)]),
+            "one": spaces.MultiDiscrete([2, 5]),
+        }
+    )
+    observation_space = action_space
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        assert self.action_space.contains(action), action
+        return action, 0.0, False, False, {}
 
 
 class PlantedError(Exception):

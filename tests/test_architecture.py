@@ -44,13 +44,14 @@ ADAPTERS = {
     "dm_control": "torchrl.envs",
     "dm_env": "torchrl.envs",
     "mujoco": "torchrl.envs",
+    "envpool": "torchrl.envs",
     "configargparse": "torchrl.recipes",
     "tensorboard": "torchrl.record",
     "matplotlib": "torchrl.record",
     "tqdm": "torchrl.agents",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
-ON_FIRST_USE = {"dm_control", "dm_env", "mujoco", "tensorboard", "matplotlib", "imageio"}
+ON_FIRST_USE = {"dm_control", "dm_env", "envpool", "mujoco", "tensorboard", "matplotlib", "imageio"}
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"
 WITHOUT_TORCH = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +27,11 @@ def named_seeds(seed: int, *names: str) -> dict[str, int]:
     """Derive one seed per name; a name's seed does not depend on which other names are asked for."""
     root = _checked(seed)
     return {name: _seed_of(np.random.SeedSequence([root, zlib.crc32(name.encode())])) for name in names}
+
+
+def joined_seed(seeds: Sequence[int | None]) -> int:
+    """Derive one seed from several, of which some may be None."""
+    return _seed_of(np.random.SeedSequence([0 if seed is None else seed + 1 for seed in seeds]))
 
 
 def _seed_of(sequence: np.random.SeedSequence) -> int:

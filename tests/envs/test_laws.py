@@ -9,8 +9,21 @@ import torch
 from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
-from torchrl.envs import DMControlEnv, GymEnv, GymVectorEnv, SerialEnv, ToyEnv, TransformedEnv, check_env
+from torchrl.envs import (
+    CartPole,
+    DMControlEnv,
+    EnvPoolEnv,
+    GymEnv,
+    GymVectorEnv,
+    ParallelEnv,
+    Pendulum,
+    SerialEnv,
+    ToyEnv,
+    TransformedEnv,
+    check_env,
+)
 from torchrl.envs.base import Env
+from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import StepCounter
 from torchrl.errors import EnvError
 
@@ -30,6 +43,11 @@ def vector_env(mode, num_envs):
     return GymVectorEnv(gymnasium.vector.SyncVectorEnv(make, autoreset_mode=mode))
 
 
+def envpool_env(name, num_envs):
+    pytest.importorskip("envpool")
+    return EnvPoolEnv(name, num_envs or 1, env_kwargs={"max_episode_steps": 15}, num_threads=1)
+
+
 def torch_env(num_envs):
     return Counter(() if num_envs is None else (num_envs,), max_episode_steps=7)
 
@@ -45,9 +63,16 @@ CASES = {
     "GymVectorEnv next step": partial(vector_env, MODES.NEXT_STEP),
     "GymVectorEnv same step": partial(vector_env, MODES.SAME_STEP),
     "GymVectorEnv disabled": partial(vector_env, MODES.DISABLED),
+    "EnvPoolEnv CartPole": partial(envpool_env, "CartPole-v1"),
+    "EnvPoolEnv Pendulum": partial(envpool_env, "Pendulum-v1"),
+    "EnvPoolEnv Taxi": partial(envpool_env, "Taxi-v3"),
+    "CartPole": partial(CartPole, max_episode_steps=15),
+    "Pendulum": partial(Pendulum, max_episode_steps=15),
     "DMControlEnv cheetah": partial(dm_control_env, "cheetah", "run"),
     "DMControlEnv cartpole": partial(dm_control_env, "cartpole", "swingup"),
     "ToyEnv": lambda num_envs: ToyEnv("Matching", num_envs=num_envs),
+    "ParallelEnv counting": partial(ParallelEnv, partial(CountingSimulator, 4)),
+    "ParallelEnv CartPole": partial(ParallelEnv, partial(gym_simulator, "CartPole-v1", max_episode_steps=15)),
     "SerialEnv counting": partial(SerialEnv, lambda: CountingSimulator(4)),
     "SerialEnv echo": partial(SerialEnv, lambda: ActionEchoSimulator(length=4)),
     "TorchEnv": torch_env,

@@ -188,3 +188,36 @@ def test_the_pendulum_of_the_docs_is_gymnasiums():
         torch.testing.assert_close(torch.tensor([angle]).cos()[0], expected[0], atol=2e-4, rtol=0)
         torch.testing.assert_close(torch.tensor(speed), expected[2], atol=2e-3, rtol=0)
         torch.testing.assert_close(transition["next", "reward"].item(), float(reward), atol=2e-3, rtol=0)
+
+
+def test_frozen_rows_wait_until_they_are_reset():
+    env = Counter(max_episode_steps=2)
+    root = env.reset(seed=0)
+    _, root = env.step_and_reset(act(root, 0, 0, 0))
+    env.freeze_(torch.tensor([False, True, True]))
+    for _ in range(2):
+        transition, root = env.step_and_reset(act(root, 0, 1, 0))
+        outcome = transition["next"]
+        assert outcome["count"].tolist()[1:] == [[1.0], [1.0]] == root["count"].tolist()[1:]
+        assert outcome["reward"].tolist()[1:] == [[0.0], [0.0]] and not outcome["done"][1:].any()
+        assert outcome["episode_return"].tolist()[1:] == [[10.0], [10.0]]
+        assert outcome["episode_length"].tolist()[1:] == [[1], [1]]
+    assert root["count"].tolist()[0] == [1.0]  # it was truncated, restarted and stepped
+    root = env.reset(torch.tensor([False, True, False]))
+    transition, _ = env.step_and_reset(act(root, 0, 0, 0))
+    assert transition["next", "count"].tolist() == [[2.0], [1.0], [1.0]]
+    assert transition["next", "truncated"].tolist() == [[True], [False], [False]]
+
+
+def test_a_frozen_row_that_had_ended_waits_for_no_reset_and_a_state_keeps_it():
+    env = Counter()
+    with pytest.raises(EnvError, match="a first reset"):
+        env.freeze_(torch.tensor([True, False, False]))
+    transition = env.step(act(env.reset(), 1, 0, 0))
+    env.freeze_(transition["next", "terminated"])
+    other = Counter()
+    root = other.load_state_dict(env.state_dict())
+    outcome = other.step(act(root, 1, 0, 0))["next"]
+    assert outcome["count"].tolist() == [[1.0], [2.0], [2.0]] and not outcome["done"].any()
+    assert other.reset()["count"].tolist() == [[0.0]] * 3
+    assert other.step(act(other.reset(), 1, 0, 0))["next", "terminated"].tolist() == [[True], [False], [False]]

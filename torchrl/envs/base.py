@@ -6,17 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
+from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.slot_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, with_unwritten
+from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
-from torchrl.seeding import child_seeds
+from torchrl.seeding import child_seeds, joined_seed
 from torchrl.unchecked import put
 
 Seed = int | Sequence[int] | None
+ResetOptions = dict | list[dict] | None  # for all rows alike, or one dict for each row of the batch
 
 
 class Env(ABC):
@@ -43,7 +48,13 @@ class Env(ABC):
     """
 
     action_mask_key: Key | None = None
-    _initial_state: TensorDict | None = None  # what a policy's state starts from, [*B]; see Transform.initial_state
+    # What a fresh episode starts from beside the observations, [*B]: what transforms name (Transform.initial_state),
+    # and what was set for each row.
+    _initial_state: TensorDict | None = None
+    _primed: TensorDict | None = None
+    _agent_info: TensorDict | None = None
+    _env_info: TensorDict | None = None
+    _row_options: list[dict] | None = None  # env_info, row by row
 
     def __init__(
         self,
@@ -64,8 +75,11 @@ class Env(ABC):
         self._pending_seed: Seed = None
 
     @abstractmethod
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
-        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container."""
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container.
+
+        ``options`` is a list, of one dict per row, only where :meth:`_require_options` takes them.
+        """
 
     @abstractmethod
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
@@ -92,7 +106,7 @@ class Env(ABC):
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row restarts; None restarts all.
             seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None goes on
                 with each row's stream.
-            options: passed to the simulators' ``reset``.
+            options: passed to the simulators' ``reset``; they win over entries of ``env_info``, see :meth:`set_info_`.
             root: the root there was to act on, ``[*B]``. What only it holds is kept on rows that go on; on rows that
                 restart it becomes its initial value, or zero.
 
@@ -104,7 +118,7 @@ class Env(ABC):
         """
         initial = self._initial_state
         if mask is not None:
-            mask = self._checked_mask(mask)
+            mask = self._checked_mask("reset", mask)
             if root is None and initial is not None:
                 hint = "Write reset(mask, root=root) with the root there was to act on."
                 expected = "the root that holds the state of the rows that go on"
@@ -115,6 +129,9 @@ class Env(ABC):
         if mask is None:  # a seed that was set waits for a reset of all rows; one given here replaces it
             pending, self._pending_seed = self._pending_seed, None
             seed = pending if seed is None else seed
+        rows = self._row_options
+        if rows is not None:
+            options = [{**row, **options} for row in rows] if options else rows
         fresh = self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
         if root is not None:
             restarted = torch.ones(self.batch_size, dtype=torch.bool, device=self.device) if mask is None else mask
@@ -142,7 +159,7 @@ class Env(ABC):
         if not ended:
             return transition, root
         outcome = transition.get("next")
-        fresh = self._reset(outcome.get("done").squeeze(-1), seeds=None, options=None)
+        fresh = self._reset(outcome.get("done").squeeze(-1), seeds=None, options=self._row_options)
         keep_missing(fresh, root)
         return transition, fresh
 
@@ -183,11 +200,101 @@ class Env(ABC):
                 break
         return torch.stack(steps, dim=len(self.batch_size))
 
-    def set_seed(self, seed: int) -> None:
-        """Seed every row's stream from one integer; takes effect at the next :meth:`reset` of all rows."""
-        child_seeds(seed, 1)  # refuses a bad seed here, not at the reset
-        self._pending_seed = int(seed)
-        self._generator.manual_seed(int(seed) % 2**64)  # it takes no larger ones
+    def set_seed(self, seed: int | Sequence[int | None]) -> None:
+        """Seed every row's stream; takes effect at the next :meth:`reset` of all rows.
+
+        Args:
+            seed: one integer, from which each row's seed is derived, or a sequence with one seed (or None) per row.
+        """
+        if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
+            seed = self._row_seeds(seed)  # refuses a bad seed here, not at the reset
+            single = joined_seed(seed)
+        else:
+            child_seeds(seed, 1)
+            seed = single = int(seed)
+        self._generator.manual_seed(single % 2**64)  # it takes no larger ones
+        self._pending_seed = seed
+
+    def freeze_(self, mask: torch.Tensor) -> None:
+        """Let rows wait where they are until ``reset(mask)`` restarts them; their worlds are not stepped.
+
+        In further steps such a row repeats its last observation with reward 0 and no flags, and its statistics stay;
+        one that had ended waits for no reset any more. What a policy and transforms make of it goes on. Rows after
+        that are no data: whoever records them marks them in ``("collector", "mask")``.
+
+        Args:
+            mask: bool ``[*B]`` or ``[*B, 1]``, true where a row shall wait; others stay as they are.
+
+        Raises:
+            EnvError: the worlds cannot wait one by one.
+            SpecError: the mask does not fit.
+        """
+        self._freeze(self._checked_mask("freeze_", mask))
+
+    def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
+        """Set parameters of each row, for the policy and for the world; None leaves what was set before.
+
+        Both are recorded with the data and carried like a policy's state (see :meth:`Transform.initial_state`): they
+        are no observations, and no transform sees them. New values appear on a row when it restarts;
+        :meth:`apply_info_` writes those of the policy into a root at once.
+
+        Args:
+            agent_info: ``[*B]``; its entries reach the policy as keys of the root, under the names that they have here.
+            env_info: ``[*B]``; row k reaches the world of row k at each reset as entries of its ``options``: a leaf
+                ``[*B]`` as a Python number, others as numpy arrays. Recorded under ``("env_info", key)``.
+
+        Raises:
+            SpecError: no TensorDict, another batch size, or another form than before.
+            ConfigError: a name that is taken: by an observation, a policy's state, or the environment itself.
+            EnvError: ``env_info`` for worlds whose resets take no options, or not one by one.
+        """
+        infos = {}
+        for name, info in (("agent_info", agent_info), ("env_info", env_info)):
+            before = getattr(self, f"_{name}")
+            infos[name] = before
+            if info is not None:
+                infos[name] = checked_info(name, info, before, batch_size=self.batch_size, device=self.device)
+        agent, world = infos["agent_info"], infos["env_info"]
+        self._require_free("agent_info", () if agent is None else agent.keys(), RESERVED)
+        self._require_free("env_info", () if world is None else ("env_info",), ())
+        options = None if world is None else options_of(world, self.batch_size)
+        if env_info is not None:
+            self._require_options(options)
+        self._agent_info, self._env_info, self._row_options = agent, world, options
+        state = {} if self._primed is None else dict(self._primed.items())
+        state.update({} if agent is None else dict(agent.items()), **({} if world is None else {"env_info": world}))
+        self._initial_state = TensorDict(state, batch_size=self.batch_size) if state else None
+
+    def apply_info_(self, root: TensorDictBase) -> None:
+        """Write the present ``agent_info`` into a root there is to act on, on all rows: it changes in mid-episode.
+
+        Args:
+            root: ``[*B]``.
+
+        Raises:
+            SpecError: the root has another batch size.
+        """
+        if not isinstance(root, TensorDictBase) or root.batch_size != self.batch_size:
+            got = list(root.batch_size) if isinstance(root, TensorDictBase) else type(root).__name__
+            expected = f"a root of batch size {list(self.batch_size)}"
+            raise SpecError(explain("apply_info_", expected=expected, got=got))
+        if self._agent_info is not None:
+            put_info_(root, self._agent_info)
+
+    def as_simulator(self) -> EnvSimulator:
+        """Present this environment, of batch size ``[]``, as a simulator: one world in numpy.
+
+        So a factory of one can be put into :class:`SerialEnv` and its like. The simulator takes it over.
+
+        Raises:
+            EnvError: it is a batch, or seen through transforms.
+        """
+        if self.batch_size:
+            expected = "an environment of batch size [], one world"
+            hint = "It is a batch already, and can be used as it is."
+            who = f"{type(self).__name__}.as_simulator"
+            raise EnvError(explain(who, expected=expected, got=f"one of {list(self.batch_size)}", hint=hint))
+        return EnvSimulator(self)
 
     def render(self) -> torch.Tensor:
         """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
@@ -207,6 +314,25 @@ class Env(ABC):
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Release what the environment holds; may be called twice."""
+
+    def _freeze(self, mask: torch.Tensor) -> None:
+        """Let the rows of ``mask``, bool ``[*B]``, wait until :meth:`_reset` restarts them; see :meth:`freeze_`."""
+        got = "one that steps all rows together"
+        raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
+
+    def _require_options(self, options: list[dict]) -> None:
+        """Refuse options of the resets, one dict for each row; those that can be given are taken by :meth:`_reset`."""
+        expected = "worlds whose resets take options"
+        raise EnvError(explain("set_info_, env_info", expected=expected, got=type(self).__name__))
+
+    def _require_free(self, what: str, names: Iterable[str], reserved: Sequence[str]) -> None:
+        """Refuse names of parameters that something else has."""
+        primed = () if self._primed is None else self._primed.keys()
+        taken = [name for name in names if name in self.observation_spec or name in primed or name in reserved]
+        if taken:
+            hint = "Give it another key, or a level of its own."
+            expected = "names beside those of observations, of a policy's state and of the environment itself"
+            raise ConfigError(explain(f"set_info_, {what}", expected=expected, got=taken, hint=hint))
 
     def _act_at_random(self, root: TensorDict) -> TensorDict:
         spec = self.action_spec.to("cpu")  # one stream, whatever the device
@@ -232,11 +358,11 @@ class Env(ABC):
                 raise ConfigError(explain(f"the seed of row {row}", expected="a non-negative integer", got=repr(one)))
         return [None if one is None else int(one) for one in seeds]
 
-    def _checked_mask(self, mask: torch.Tensor) -> torch.Tensor:
+    def _checked_mask(self, who: str, mask: torch.Tensor) -> torch.Tensor:
         if mask.dtype is not torch.bool or mask.shape not in (self.batch_size, (*self.batch_size, 1)):
             raise SpecError(
                 explain(
-                    "reset",
+                    who,
                     expected=f"a bool mask of shape {list(self.batch_size)} or {[*self.batch_size, 1]}",
                     got=f"{mask.dtype} of shape {list(mask.shape)}",
                 )

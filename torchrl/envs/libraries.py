@@ -1,24 +1,20 @@
-"""Environments by library: a name becomes simulators, their wrappers, and one batched Env."""
+"""Environments by library: the simulators of :mod:`torchrl.envs.simulators.named`, as one batched Env."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from gymnasium import Space
 from gymnasium.vector import VectorEnv
 
-from torchrl.envs.simulators.base import Simulator
-from torchrl.envs.simulators.dm_control import DMControlSimulator
-from torchrl.envs.simulators.gym import GymSimulator
-from torchrl.envs.simulators.observing import InfoKeys, Pixels
-from torchrl.envs.simulators.toys import TOYS
-from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
+from torchrl.envs.simulators.named import Wrap, dm_control_simulator, gym_simulator, toy_simulator
 from torchrl.envs.vector.serial import SerialEnv
-from torchrl.errors import ConfigError, EnvError, explain, nearest
+from torchrl.errors import ConfigError, explain
 
-Wrap = Callable[[Simulator], Simulator]
+# Where the defaults are written: of the simulators, whose arguments the batches share.
+_GYM, _DM_CONTROL, _TOY = (one.__kwdefaults__ for one in (gym_simulator, dm_control_simulator, toy_simulator))
 
 
 class GymEnv(SerialEnv):
@@ -52,33 +48,34 @@ class GymEnv(SerialEnv):
         name_or_env: object,
         *,
         num_envs: int | None = None,
-        frame_skip: int = 1,
-        max_episode_steps: int | None = None,
-        max_noops: int = 0,
-        env_kwargs: dict | None = None,
-        info_keys: Mapping[str, Space] | None = None,
-        info_defaults: Mapping[str, Any] | None = None,
-        from_pixels: bool = False,
-        pixels_only: bool = True,
-        pixels_key: str = "pixels",
-        wrappers: Sequence[Wrap] = (),
+        frame_skip: int = _GYM["frame_skip"],
+        max_episode_steps: int | None = _GYM["max_episode_steps"],
+        max_noops: int = _GYM["max_noops"],
+        env_kwargs: dict | None = _GYM["env_kwargs"],
+        info_keys: Mapping[str, Space] | None = _GYM["info_keys"],
+        info_defaults: Mapping[str, Any] | None = _GYM["info_defaults"],
+        from_pixels: bool = _GYM["from_pixels"],
+        pixels_only: bool = _GYM["pixels_only"],
+        pixels_key: str = _GYM["pixels_key"],
+        wrappers: Sequence[Wrap] = _GYM["wrappers"],
     ) -> None:
         if not isinstance(name_or_env, str):
             _require_one("GymEnv", name_or_env, num_envs)
-        elif from_pixels:
-            env_kwargs = _with_pictures(env_kwargs)
-        around = _driving(frame_skip, max_noops)
-        if from_pixels:
-            around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
-        if info_keys:
-            around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
-        elif info_defaults:
-            raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
-        if max_episode_steps is not None:
-            around.append(partial(TimeLimit, max_steps=max_episode_steps))
-        super().__init__(
-            partial(_wrapped, partial(GymSimulator, name_or_env, env_kwargs), [*around, *wrappers]), num_envs
+        make_simulator = partial(
+            gym_simulator,
+            name_or_env,
+            frame_skip=frame_skip,
+            max_episode_steps=max_episode_steps,
+            max_noops=max_noops,
+            env_kwargs=env_kwargs,
+            info_keys=info_keys,
+            info_defaults=info_defaults,
+            from_pixels=from_pixels,
+            pixels_only=pixels_only,
+            pixels_key=pixels_key,
+            wrappers=wrappers,
         )
+        super().__init__(make_simulator, num_envs)
 
 
 class DMControlEnv(SerialEnv):
@@ -114,24 +111,31 @@ class DMControlEnv(SerialEnv):
         task: str | None = None,
         *,
         num_envs: int | None = None,
-        frame_skip: int = 1,
-        max_episode_steps: int | None = None,
-        task_kwargs: dict | None = None,
-        from_pixels: bool = False,
-        pixels_only: bool = True,
-        pixels_key: str = "pixels",
-        render_kwargs: dict | None = None,
-        wrappers: Sequence[Wrap] = (),
+        frame_skip: int = _DM_CONTROL["frame_skip"],
+        max_episode_steps: int | None = _DM_CONTROL["max_episode_steps"],
+        task_kwargs: dict | None = _DM_CONTROL["task_kwargs"],
+        from_pixels: bool = _DM_CONTROL["from_pixels"],
+        pixels_only: bool = _DM_CONTROL["pixels_only"],
+        pixels_key: str = _DM_CONTROL["pixels_key"],
+        render_kwargs: dict | None = _DM_CONTROL["render_kwargs"],
+        wrappers: Sequence[Wrap] = _DM_CONTROL["wrappers"],
     ) -> None:
         if not isinstance(domain_or_env, str):
             _require_one("DMControlEnv", domain_or_env, num_envs)
-        make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
-        around = _driving(frame_skip, 0)
-        if from_pixels:
-            around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
-        if max_episode_steps is not None:
-            around.append(partial(TimeLimit, max_steps=max_episode_steps))
-        super().__init__(partial(_wrapped, make, [*around, *wrappers]), num_envs)
+        make_simulator = partial(
+            dm_control_simulator,
+            domain_or_env,
+            task,
+            frame_skip=frame_skip,
+            max_episode_steps=max_episode_steps,
+            task_kwargs=task_kwargs,
+            from_pixels=from_pixels,
+            pixels_only=pixels_only,
+            pixels_key=pixels_key,
+            render_kwargs=render_kwargs,
+            wrappers=wrappers,
+        )
+        super().__init__(make_simulator, num_envs)
 
 
 class ToyEnv(SerialEnv):
@@ -154,48 +158,20 @@ class ToyEnv(SerialEnv):
         name: str,
         *,
         num_envs: int | None = None,
-        frame_skip: int = 1,
-        max_episode_steps: int | None = None,
-        toy_kwargs: dict | None = None,
-        wrappers: Sequence[Wrap] = (),
+        frame_skip: int = _TOY["frame_skip"],
+        max_episode_steps: int | None = _TOY["max_episode_steps"],
+        toy_kwargs: dict | None = _TOY["toy_kwargs"],
+        wrappers: Sequence[Wrap] = _TOY["wrappers"],
     ) -> None:
-        if name not in TOYS:
-            near = nearest(str(name), TOYS)
-            hint = f'Did you mean "{near}"?' if near else ""
-            raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
-        around = _driving(frame_skip, 0)
-        if max_episode_steps is not None:
-            around.append(partial(TimeLimit, max_steps=max_episode_steps))
-        super().__init__(partial(_wrapped, partial(TOYS[name], **(toy_kwargs or {})), [*around, *wrappers]), num_envs)
-
-
-def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:
-    wrappers: list[Wrap] = []
-    if frame_skip != 1:
-        wrappers.append(partial(FrameSkip, num_frames=frame_skip))
-    if max_noops:
-        wrappers.append(partial(NoopReset, max_noops=max_noops))
-    return wrappers
-
-
-def _wrapped(make: Callable[[], Simulator], wrappers: Sequence[Wrap]) -> Simulator:
-    """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
-    simulator = make()
-    try:
-        for wrap in wrappers:
-            simulator = wrap(simulator)
-    except BaseException:
-        simulator.close()
-        raise
-    return simulator
-
-
-def _with_pictures(env_kwargs: dict | None) -> dict:
-    mode = (env_kwargs or {}).get("render_mode", "rgb_array")
-    if mode != "rgb_array":
-        expected = 'render_mode "rgb_array" with from_pixels=True'
-        raise ConfigError(explain("GymEnv", expected=expected, got=repr(mode), hint="Leave it out of env_kwargs."))
-    return {**(env_kwargs or {}), "render_mode": mode}
+        make_simulator = partial(
+            toy_simulator,
+            name,
+            frame_skip=frame_skip,
+            max_episode_steps=max_episode_steps,
+            toy_kwargs=toy_kwargs,
+            wrappers=wrappers,
+        )
+        super().__init__(make_simulator, num_envs)
 
 
 def _require_one(who: str, env: object, num_envs: int | None) -> None:

@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.envs.base import Env, action_of
-from torchrl.envs.vector.base import RESERVED
+from torchrl.envs.base import Env, ResetOptions, action_of
+from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.seeding import named_seeds
 from torchrl.shapes import expand_right
@@ -65,6 +65,7 @@ class TorchEnv(Env):
         self._state_keys = list(observation_spec.keys())
         self._random = torch.Generator(self.device).manual_seed(0)  # of the starts; random actions have their own
         self._root: TensorDict | None = None
+        self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait for a reset
         self._has_ended = torch.ones((*self.batch_size, 1), dtype=torch.bool, device=self.device)
 
     @abstractmethod
@@ -85,7 +86,7 @@ class TorchEnv(Env):
             action: of ``action_spec``.
         """
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         if seeds is not None:
             if seeds[0] is None:
                 expected = "a seed of the first row, from which the starts of all rows are drawn"
@@ -99,6 +100,7 @@ class TorchEnv(Env):
         fresh = self._fresh_root()
         self._root = fresh if self._root is None else _where(rows, fresh, self._root)
         self._has_ended = self._has_ended & ~rows
+        self._set_frozen(None if self._frozen is None else self._frozen & ~rows)
         return _new_containers(self._root)
 
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
@@ -120,18 +122,34 @@ class TorchEnv(Env):
             raise EnvError(explain(f"{who}.dynamics", expected="(state, reward, terminated)", got=got))
         state, reward, terminated = result
         self._require_form(state, reward, terminated)
+        goes_on: int | torch.Tensor = 1
+        if self._frozen is not None:
+            goes_on = ~self._frozen
+            state = _where(self._frozen, self._root.select(*self._state_keys), state.select(*self._state_keys))
+            reward, terminated = reward.masked_fill(self._frozen, 0), terminated & goes_on
         outcome = state.select(*self._state_keys)
         outcome.set("reward", reward)
         outcome.set("terminated", terminated)
         outcome.set("episode_return", self._root["episode_return"] + reward.detach().float())
-        outcome.set("episode_length", length := self._root["episode_length"] + 1)
+        outcome.set("episode_length", length := self._root["episode_length"] + goes_on)
         limit = self.max_episode_steps
-        outcome.set("truncated", torch.zeros_like(terminated) if limit is None else length >= limit)
+        truncated = torch.zeros_like(terminated) if limit is None else length >= limit
+        outcome.set("truncated", truncated if self._frozen is None else truncated & goes_on)
         outcome.set("done", outcome["terminated"] | outcome["truncated"])
         self._has_ended = outcome["done"]
         self._root = outcome.exclude("reward", "terminated", "truncated", "done")
         self._root.set("is_init", torch.zeros_like(terminated))
         return outcome, _new_containers(self._root), bool(self._has_ended.any())
+
+    def _freeze(self, mask: torch.Tensor) -> None:
+        if self._root is None:
+            raise EnvError(explain(f"{type(self).__name__}.freeze_", expected="a first reset", got="none"))
+        rows = mask.unsqueeze(-1)
+        self._set_frozen(rows.clone() if self._frozen is None else self._frozen | rows)
+        self._has_ended = self._has_ended & ~rows
+
+    def _set_frozen(self, rows: torch.Tensor | None) -> None:
+        self._frozen = None if rows is None or not bool(rows.any()) else rows
 
     def _fresh_root(self) -> TensorDict:
         state = self.start(self._random)
@@ -177,6 +195,7 @@ class TorchEnv(Env):
         return {
             "root": None if self._root is None else self._root.clone().to_dict(),
             "has_ended": self._has_ended.clone(),
+            "frozen": None if self._frozen is None else self._frozen.clone(),
             "random": self._random.get_state(),
             "generator": self._generator.get_state(),
         }
@@ -191,6 +210,7 @@ class TorchEnv(Env):
             raise EnvError(explain(type(self).__name__, expected="a state with a root", got="one before any reset"))
         self._root = TensorDict(state["root"], batch_size=self.batch_size, device=self.device).clone()
         self._has_ended = state["has_ended"].clone()
+        self._frozen = None if state["frozen"] is None else state["frozen"].clone()
         self._random.set_state(state["random"])
         self._generator.set_state(state["generator"])
         self._pending_seed = None

@@ -16,6 +16,7 @@ from torchrl.envs.transforms import (
     ObservationTransform,
     RewardNorm,
     RewardScaling,
+    StepCounter,
     Transform,
     TransformedEnv,
 )
@@ -296,3 +297,31 @@ def test_what_a_policy_carries_starts_over_where_a_transform_ends_an_episode():
         memory = root.get("memory", torch.zeros(2)) + 1
         _, root = env.step_and_reset(act(root).set(("next", "memory"), memory))
         assert root["memory"].tolist() == due
+
+
+def test_a_frozen_row_is_not_ended_again_by_a_transform():
+    env = TransformedEnv(SerialEnv(lambda: CountingSimulator(9), 2), StepCounter(max_steps=2))
+    root = env.reset()
+    for _ in range(2):
+        transition = env.step(root.set("action", torch.zeros(2, dtype=torch.int64)))
+    assert transition["next", "truncated"].all()
+    with pytest.raises(EnvError, match="rows"):
+        env.step(root)
+    env.freeze_(torch.tensor([False, True]))
+    with pytest.raises(EnvError, match=r"\[\[0\]\]"):
+        env.step(root)
+    root = env.reset(torch.tensor([True, False]))
+    other = TransformedEnv(SerialEnv(lambda: CountingSimulator(9), 2), StepCounter(max_steps=2))
+    copied = other.load_state_dict(env.state_dict())
+    for one, there in ((env, root), (other, copied)):
+        ended = []
+        for _ in range(3):
+            transition, there = one.step_and_reset(there.set("action", torch.zeros(2, dtype=torch.int64)))
+            ended.append(transition["next", "done"].squeeze(-1).tolist())
+            assert torch.equal(transition["next", "done"], transition["next", "truncated"])
+            assert transition["next", "observation"][1].tolist() == [2]
+        assert ended == [[False, False], [True, False], [False, False]]
+        there = one.reset()
+        for _ in range(2):
+            transition = one.step(there.set("action", torch.zeros(2, dtype=torch.int64)))
+        assert transition["next", "truncated"].all()

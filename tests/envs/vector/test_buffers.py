@@ -86,6 +86,12 @@ def test_values_go_where_they_belong():
     assert leaves[0].write_rows(rows, (np.array([[2.0, 3.0], [0.0, 0.0]]), None)) is True
     assert leaves[0].write_rows(rows, (np.array([[5.0, 5.0], [1.0, 1.0]]), None)) is False
     assert tree["0"].tolist() == [[2, 3], [1, 1]]
+    leaves[0].write_part(np.array([1]), (np.array([[6.0, 7.0]]), None))
+    assert tree["0"].tolist() == [[2, 3], [6, 7]]
+    leaves[0].write_part(np.array([1, 0]), (np.array([[1.0, 2.0], [3.0, 4.0]]), None))
+    assert tree["0"].tolist() == [[3, 4], [1, 2]]
+    with pytest.raises(SpecError, match=r"'0': expected shape \[2, 2\]"):
+        leaves[0].write_part(np.array([1, 0]), (np.array([[1.0, 2.0]]), None))
 
 
 @pytest.mark.parametrize(

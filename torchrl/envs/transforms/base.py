@@ -11,8 +11,9 @@ from torch import nn
 
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.data.specs.composite import Key
-from torchrl.envs.base import Env, Seed
-from torchrl.envs.vector.base import RESERVED
+from torchrl.envs.base import Env, ResetOptions, Seed
+from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import child_seeds, named_seeds
 from torchrl.unchecked import shallow
@@ -273,9 +274,13 @@ class TransformedEnv(Env):
         # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
         self._generator = env._generator
         self._pending_seed = waiting
-        self._initial_state = _checked_state(_joined(env._initial_state, transform.initial_state()), seen)
+        self._primed = _checked_state(_joined(env._primed, transform.initial_state()), seen)
+        self._initial_state = self._primed
+        if env._agent_info is not None or env._env_info is not None:  # from now on it is set, and used, out here
+            self.set_info_(agent_info=env._agent_info, env_info=env._env_info)
         self._may_end = transform.ends_episodes
         self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
+        self._frozen: torch.Tensor | None = None  # [*B, 1], where rows wait that a transform would end again
         self._is_elsewhere = seen.device != env.device
         self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
 
@@ -300,12 +305,14 @@ class TransformedEnv(Env):
         next_, root, ended = self.env._advance(inputs)
         self.transform.step(next_, root)
         if self._may_end:
+            if self._frozen is not None:
+                _clear_flags(next_, self._frozen)
             done = next_.get("done")
             ended = bool(done.any())
             self._waiting = done.clone() if ended else None
         return next_, root, ended
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         if seeds is not None and seeds[0] is not None and mask is None:
             self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
         below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
@@ -314,7 +321,37 @@ class TransformedEnv(Env):
         if self._waiting is not None:
             waiting = None if mask is None else self._waiting & ~mask.unsqueeze(-1)
             self._waiting = None if waiting is None or not bool(waiting.any()) else waiting
+        if self._frozen is not None:
+            frozen = None if mask is None else self._frozen & ~mask.unsqueeze(-1)
+            self._frozen = None if frozen is None or not bool(frozen.any()) else frozen
         return root
+
+    def _freeze(self, mask: torch.Tensor) -> None:
+        self.env._freeze(mask.to(self.env.device))
+        rows = mask.unsqueeze(-1)
+        if self._waiting is not None:
+            waiting = self._waiting & ~rows
+            self._waiting = waiting if bool(waiting.any()) else None
+        if self._may_end and bool(rows.any()):
+            self._frozen = rows.clone() if self._frozen is None else self._frozen | rows
+
+    def _require_options(self, options: list[dict]) -> None:
+        self.env._require_options(options)
+
+    def as_simulator(self) -> EnvSimulator:
+        """Refuse: transforms wrap the batch, never the worlds in it.
+
+        Raises:
+            EnvError: always.
+        """
+        raise EnvError(
+            explain(
+                "as_simulator",
+                expected="a factory of simulators (one world in numpy)",
+                got="one that returns TransformedEnv",
+                hint="Transforms wrap the batch: TransformedEnv(SerialEnv(make_simulator, num_envs), transform).",
+            )
+        )
 
     def _not_restarted(self) -> EnvError:
         """Say what an environment below would say, had it ended these rows itself."""
@@ -332,7 +369,8 @@ class TransformedEnv(Env):
             EnvError: a simulator's state cannot be captured.
         """
         transform = {name: value.clone() for name, value in self.transform.state_dict().items()}
-        return {"env": self.env.state_dict(), "transform": transform}
+        frozen = None if self._frozen is None else self._frozen.clone()
+        return {"env": self.env.state_dict(), "transform": transform, "frozen": frozen}
 
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
@@ -340,6 +378,7 @@ class TransformedEnv(Env):
         self.transform.load_state_dict(state["transform"])
         self._pending_seed = None
         self._waiting = None
+        self._frozen = None if state["frozen"] is None else state["frozen"].clone()
         self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))
         return root
 
@@ -388,6 +427,12 @@ def _checked_state(state: TensorDict | None, seen: EnvSpecs) -> TensorDict | Non
         hint = "Give it another key, or a level of its own."
         raise ConfigError(explain("TransformedEnv", expected=expected, got=f"{taken}", hint=hint))
     return state.to(seen.device)
+
+
+def _clear_flags(next_: TensorDict, rows: torch.Tensor) -> None:
+    """Take the flags of an ending from some rows, bool ``[*B, 1]``."""
+    for key in ("terminated", "truncated", "done"):
+        next_.set(key, next_.get(key) & ~rows)
 
 
 def _depth(env: Env) -> int:

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
-from torchrl.envs.vector.base import RESERVED
+from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.unchecked import put
 

@@ -10,19 +10,15 @@ from gymnasium import Space
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite
-from torchrl.envs.base import Env, action_of
+from torchrl.envs.base import Env, ResetOptions, action_of
 from torchrl.envs.conversions import spec_from_space
 from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.slot_info import own_copy
 from torchrl.envs.vector.actions import action_reader
-from torchrl.envs.vector.buffers import StepBuffers, allocate, observation_leaves
+from torchrl.envs.vector.buffers import StepBuffers, allocate
 from torchrl.envs.vector.worker import Worker
 from torchrl.errors import EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict, put, shallow
-
-RESERVED = (
-    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done")
-    + ("episode_return", "episode_length")
-)  # fmt: skip
 
 
 class WorkerEnv(Env):
@@ -33,6 +29,8 @@ class WorkerEnv(Env):
         observation_space: of one world.
         action_space: of one world.
         batch_size: ``[num_envs]``, or ``[]`` for one slot.
+        buffers: the memory to write to, where it is there already; see
+            :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Raises:
         EnvError: an observation has a name that the environment uses itself.
@@ -46,6 +44,7 @@ class WorkerEnv(Env):
         observation_space: Space,
         action_space: Space,
         batch_size: Sequence[int],
+        buffers: StepBuffers | None = None,
     ) -> None:
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
             if counted_from_zero(space)[1] is not None:
@@ -57,7 +56,7 @@ class WorkerEnv(Env):
             observation = Composite({"observation": observation}, shape=batch_size)
         action = spec_from_space(action_space, batch_size)
         super().__init__(batch_size=batch_size, observation_spec=observation, action_spec=action)
-        buffers = allocate(observation_space, self.batch_size.numel())
+        buffers = allocate(observation_space, self.batch_size.numel()) if buffers is None else buffers
         self._worker = make_worker(buffers)
         self._read = action_reader(action_space, action)
         self._next = self._view(buffers.next)
@@ -81,10 +80,33 @@ class WorkerEnv(Env):
         ended = self._worker.advance(self._read(action_of(tensordict)))
         return _fresh(self._next, self._folders), self._root(), ended
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: dict | None) -> TensorDict:
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
+        if isinstance(options, list):
+            options = [own_copy(options[row]) for row in rows]
         self._worker.restart(rows, None if seeds is None else [seeds[row] for row in rows], options)
         return self._root()
+
+    def _freeze(self, mask: torch.Tensor) -> None:
+        self._worker.freeze(np.flatnonzero(mask.numpy()).tolist())
+
+    def _require_options(self, options: list[dict]) -> None:
+        """Take any: each world is restarted alone."""
+
+    def state_dict(self) -> dict:
+        """Capture every simulator, the current root and which rows are frozen.
+
+        Raises:
+            EnvError: a simulator's state cannot be captured.
+        """
+        return {"worker": self._worker.get_state(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict) -> TensorDict:
+        """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
+        self._worker.set_state(state["worker"])
+        self._generator.set_state(state["generator"])
+        self._pending_seed = None
+        return self._root().clone()
 
     def render(self) -> torch.Tensor:
         """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
@@ -104,24 +126,6 @@ class WorkerEnv(Env):
     def close(self) -> None:
         """Close the worlds."""
         self._worker.close()
-
-
-def require_free_names(who: str, observation_space: Space) -> None:
-    """Refuse observations under names that the environment uses itself.
-
-    Raises:
-        EnvError: naming the first.
-    """
-    taken = [leaf.path[0] for leaf in observation_leaves(observation_space) if leaf.path[0] in RESERVED]
-    if taken:
-        raise EnvError(
-            explain(
-                who,
-                expected="observations under names that the environment does not use itself",
-                got=f"{taken[0]!r}",
-                hint="Rename the key in the simulator.",
-            )
-        )
 
 
 def _fresh(views: TensorDict, folders: Sequence[str]) -> TensorDict:

@@ -161,7 +161,11 @@ class Leaf:
         self.array[rows] = values[rows]
         return np.array_equal(self.array, values.astype(self.array.dtype, copy=False))
 
-    def _batch_in(self, observations: Any) -> np.ndarray:
+    def write_part(self, indices: np.ndarray, observations: Any) -> None:
+        """Write the values of some slots, ``indices`` ``[n]``, from a batch of theirs, ``[n, ...]``."""
+        self.array[indices] = self._batch_in(observations, len(indices))
+
+    def _batch_in(self, observations: Any, num_rows: int | None = None) -> np.ndarray:
         """Go down to this key of a batch, and refuse what an assignment would broadcast or truncate."""
         try:
             for key in self._keys:
@@ -171,11 +175,12 @@ class Leaf:
             expected = f"an array at the key {'/'.join(self.path)!r}"
             got = f"{type(error).__name__}: {error}"
             raise SpecError(explain("a batch of observations", expected=expected, got=got)) from error
-        if came[0] != self.array.shape or not np.can_cast(came[1], self.array.dtype, SAME):
+        shape = self.array.shape if num_rows is None else (num_rows, *self.array.shape[1:])
+        if came[0] != shape or not np.can_cast(came[1], self.array.dtype, SAME):
             raise SpecError(
                 explain(
                     f"a batch of observations, {'/'.join(self.path)!r}",
-                    expected=f"shape {list(self.array.shape)} and dtype {self.array.dtype} (single_observation_space)",
+                    expected=f"shape {list(shape)} and dtype {self.array.dtype} (single_observation_space)",
                     got=f"shape {list(came[0])} and dtype {came[1]}",
                 )
             )
@@ -234,3 +239,43 @@ def copy_into(target: Tree, source: Tree) -> None:
             copy_into(value, source[key])
         else:
             np.copyto(value, source[key])
+
+
+# ---- actions, and the rows of some slots -----------------------------------------------------------------------------
+
+
+def action_dtype(space: Space) -> np.dtype:
+    """Return the dtype in which a leaf of an action space reaches the worlds: ours, where the space takes it."""
+    dtype = border_dtype(space)
+    return dtype if np.can_cast(dtype, space.dtype) else space.dtype
+
+
+def allocate_actions(space: Space, num_envs: int, make: Callable = np.zeros) -> Any:
+    """Make the memory of a batch of actions: an array ``[num_envs, ...]`` at each leaf of what workers take."""
+    if isinstance(space, spaces.Dict):
+        return {key: allocate_actions(part, num_envs, make) for key, part in space.spaces.items()}
+    if isinstance(space, (spaces.Tuple, spaces.OneOf)):
+        parts = tuple([allocate_actions(part, num_envs, make) for part in space.spaces])
+        return parts if isinstance(space, spaces.Tuple) else (make((num_envs,), np.int64), parts)
+    return make((num_envs, *space.shape), action_dtype(space))
+
+
+def copy_actions(target: Any, source: Any) -> None:
+    """Write a batch of actions into memory of the same form."""
+    if isinstance(target, dict):
+        for key, value in target.items():
+            copy_actions(value, source[key])
+    elif isinstance(target, tuple):
+        for mine, value in zip(target, source, strict=True):
+            copy_actions(mine, value)
+    else:
+        np.copyto(target, source, casting="safe")
+
+
+def rows_of(form: Any, rows: slice) -> Any:
+    """Return views of some slots of a tree of buffers, or of a batch of actions."""
+    if isinstance(form, dict):
+        return {key: rows_of(value, rows) for key, value in form.items()}
+    if isinstance(form, tuple):
+        return tuple([rows_of(value, rows) for value in form])
+    return form[rows]

@@ -12,10 +12,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.simulators.offsets import counted_from_zero
-from torchrl.envs.vector.base import WorkerEnv, require_free_names
+from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
-from torchrl.envs.vector.worker import Actions, Worker
+from torchrl.envs.vector.building import require_free_names
+from torchrl.envs.vector.worker import Actions, Options, Worker, not_restarted, shared_options
 from torchrl.errors import EnvError, explain
+from torchrl.seeding import joined_seed
 
 ROWS_HINT = (
     'Build it with autoreset_mode SAME_STEP, or from single environments: gymnasium.make_vec(id, n, "sync"), or '
@@ -64,6 +66,10 @@ class GymVectorEnv(WorkerEnv):
         )
         self.vector_env = vector_env
 
+    def _require_options(self, options: list[dict]) -> None:
+        """Refuse options that differ from row to row: the worlds are restarted together."""
+        shared_options("GymVectorEnv", options)
+
     def state_dict(self) -> dict:
         """Refuse: what happens inside a vector environment cannot be captured.
 
@@ -99,7 +105,7 @@ class VectorWorker(Worker):
     def advance(self, actions: Actions) -> bool:
         """Step the vector environment; see :meth:`Worker.advance`."""
         if not self._may_step:
-            raise self._not_restarted()
+            raise not_restarted(self.ended())
         actions = actions if self._inward is None else self._inward(actions)
         observations, rewards, terminated, truncated, info = self.vector_env.step(actions)
         observations = self._presented(observations)
@@ -115,9 +121,14 @@ class VectorWorker(Worker):
         return ended
 
     def restart(
-        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Begin the next episode of the given slots; see :meth:`Worker.restart`."""
+        """Begin the next episode of the given slots; see :meth:`Worker.restart`.
+
+        Raises:
+            EnvError: options that differ from slot to slot.
+        """
+        options = shared_options("GymVectorEnv", options)
         rows = np.zeros(self._num_envs, dtype=bool)
         rows[list(indices)] = True
         seeds = {} if seeds is None else dict(zip(indices, seeds, strict=True))
@@ -172,8 +183,7 @@ class VectorWorker(Worker):
     def _reset(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
         seed = [seeds.get(index) for index in range(self._num_envs)] if seeds else None
         if seed is not None and not _is_of_gymnasium(self.vector_env):
-            words = [0 if one is None else one + 1 for one in seed]
-            seed = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+            seed = joined_seed(seed)
         if rows.all():
             observations, _ = self.vector_env.reset(seed=seed, options=options)
         elif not self._restarts_rows:

@@ -7,16 +7,18 @@ loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
-from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.base import FRESH, Observation, Simulator
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, Tree, at, copy_into, copy_tree, observation_leaves
 from torchrl.errors import EnvError, explain
 
+Options = Mapping | Sequence[Mapping | None] | None  # for all slots alike, or one entry for each
 Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 FIVE = "(observation, reward, terminated, truncated, info)"
 
@@ -36,6 +38,7 @@ class Worker(ABC):
         self._first_index = first_index
         self._has_ended = np.ones(len(buffers.next["reward"]), dtype=bool)  # to be restarted before their next step
         self._may_step = False
+        self._counts = np.ones((len(self._has_ended), 1), dtype=np.int64)  # added to the lengths; 0 where a slot waits
         leaves = observation_leaves(observation_space)
         self._next_leaves = [Leaf(buffers.next, leaf, self.slot) for leaf in leaves]
         self._root_leaves = [[Leaf(root, leaf, self.slot) for leaf in leaves] for root in buffers.roots]
@@ -62,15 +65,46 @@ class Worker(ABC):
 
     @abstractmethod
     def restart(
-        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
         """Restart the given slots and write their first observation into the current root.
 
         Args:
             indices: which slots, counted inside this worker.
             seeds: one seed (or None) per entry of ``indices``; None continues every slot's own stream.
-            options: passed to each world's ``reset``.
+            options: passed to each world's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
         """
+
+    def freeze(self, indices: Sequence[int]) -> None:
+        """Let the given slots wait where they are, until :meth:`restart`.
+
+        In further steps their worlds are not stepped: they repeat the last observation with reward 0 and no flags, and
+        their statistics stay. One that had ended waits for no restart any more.
+
+        Args:
+            indices: which slots, counted inside this worker; those that wait already stay as they are.
+
+        Raises:
+            EnvError: this worker cannot.
+        """
+        expected = "worlds that can wait one by one"
+        raise EnvError(explain(type(self).__name__, expected=expected, got="some that are stepped together"))
+
+    def get_state(self) -> dict:
+        """Capture the worlds and the current root.
+
+        Raises:
+            EnvError: this worker cannot.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a state to save", got="worlds without one", hint=FRESH))
+
+    def set_state(self, state: dict) -> None:
+        """Restore what :meth:`get_state` captured.
+
+        Raises:
+            EnvError: this worker cannot.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a state to load", got="worlds without one", hint=FRESH))
 
     @abstractmethod
     def render(self) -> list:
@@ -106,7 +140,7 @@ class Worker(ABC):
         outcome, root = self.buffers.next, self.root
         np.logical_or(self._terminated, self._truncated, out=self._done)
         np.add(root["episode_return"], outcome["reward"], out=outcome["episode_return"])
-        np.add(root["episode_length"], 1, out=outcome["episode_length"])
+        np.add(root["episode_length"], self._counts, out=outcome["episode_length"])
         self.turn ^= 1
         for target, source in self._carried[self.turn]:
             np.copyto(target, source)
@@ -124,17 +158,6 @@ class Worker(ABC):
         root["episode_return"][index] = 0
         root["episode_length"][index] = 0
         self._has_ended[index] = False
-
-    def _not_restarted(self) -> EnvError:
-        waiting = [self._first_index + index for index in self.ended()]
-        return EnvError(
-            explain(
-                "step",
-                expected="every slot inside an episode",
-                got=f"slots {waiting} that have ended or never started",
-                hint="Call reset(mask) for them first, or use step_and_reset.",
-            )
-        )
 
     def _malformed(self, results: dict[str, Sequence]) -> EnvError:
         for name, values in results.items():
@@ -157,13 +180,15 @@ class SimulatorWorker(Worker):
     def __init__(self, simulators: Sequence[Simulator], buffers: StepBuffers, first_index: int = 0) -> None:
         super().__init__(simulators[0].observation_space, buffers, first_index)
         self.simulators = list(simulators)
+        self._space = self.simulators[0].observation_space
         self._steps = [simulator.step for simulator in self.simulators]
+        self._frozen: set[int] = set()
         self._each = splitter(self.simulators[0].action_space)
 
     def advance(self, actions: Actions) -> bool:
         """Step every simulator; see :meth:`Worker.advance`."""
         if not self._may_step:
-            raise self._not_restarted()
+            raise not_restarted([self._first_index + index for index in self.ended()])
         results: list = []
         try:
             for step, action in zip(self._steps, self._each(actions), strict=True):
@@ -185,13 +210,15 @@ class SimulatorWorker(Worker):
         return ended
 
     def restart(
-        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: dict | None = None
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
         """Reset the simulators of the given slots; see :meth:`Worker.restart`."""
+        shared = options is None or isinstance(options, Mapping)
         for position, index in enumerate(indices):
             seed = None if seeds is None else seeds[position]
+            own = options if shared else options[position]
             try:
-                result = self.simulators[index].reset(seed=seed, options=options)
+                result = self.simulators[index].reset(seed=seed, options=own)
             except Exception as error:
                 error.add_note(f"Raised by the simulator of {self.slot(index)} in reset().")
                 raise
@@ -200,8 +227,25 @@ class SimulatorWorker(Worker):
                 raise EnvError(explain(f"reset of {self.slot(index)}", expected="(observation, info)", got=got))
             for leaf in self._root_leaves[self.turn]:
                 leaf.write_one(index, result[0])
+            if index in self._frozen:
+                self._unfreeze(index)
             self._begin(index)
         self._may_step = not self._has_ended.any()
+
+    def freeze(self, indices: Sequence[int]) -> None:
+        """Take the simulators of the given slots out of the steps; see :meth:`Worker.freeze`."""
+        seen = self.root if isinstance(self._space, (spaces.Dict, spaces.Tuple)) else self.root["observation"]
+        for index in indices:
+            self._steps[index] = partial(_repeat, _observation_in(self._space, seen, index))
+            self._counts[index] = 0
+            self._frozen.add(index)
+            self._has_ended[index] = False
+        self._may_step = not self._has_ended.any()
+
+    def _unfreeze(self, index: int) -> None:
+        self._steps[index] = self.simulators[index].step
+        self._counts[index] = 1
+        self._frozen.remove(index)
 
     def get_state(self) -> dict:
         """Capture the simulators and the current root; see :meth:`Simulator.get_state`."""
@@ -209,6 +253,7 @@ class SimulatorWorker(Worker):
             "simulators": [own_method("get_state", simulator)() for simulator in self.simulators],
             "root": copy_tree(self.root),
             "has_ended": self._has_ended.copy(),
+            "is_frozen": self._counts[:, 0] == 0,
         }
 
     def set_state(self, state: dict) -> None:
@@ -216,8 +261,10 @@ class SimulatorWorker(Worker):
         for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
             own_method("set_state", simulator)(simulator_state)
         copy_into(self.root, state["root"])
+        for index in list(self._frozen):
+            self._unfreeze(index)
         np.copyto(self._has_ended, state["has_ended"])
-        self._may_step = not self._has_ended.any()
+        self.freeze(np.flatnonzero(state["is_frozen"]).tolist())
 
     def render(self) -> list:
         """Return one frame per slot; see :meth:`Simulator.render`."""
@@ -234,6 +281,47 @@ class SimulatorWorker(Worker):
                 got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
                 return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got))
         return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
+
+
+def not_restarted(slots: Sequence[int]) -> EnvError:
+    """Say that slots must be reset before the next step."""
+    got = f"slots {list(slots)} that have ended or never started"
+    hint = "Call reset(mask) for them first, or use step_and_reset."
+    return EnvError(explain("step", expected="every slot inside an episode", got=got, hint=hint))
+
+
+def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
+    """Be the step of a slot that waits."""
+    return observation, 0.0, False, False, {}
+
+
+def _observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observation:
+    """Read back from the buffers what the world of one slot observed, in the form of its space."""
+    if isinstance(space, spaces.Dict):
+        return {key: _observation_in(part, tree[str(key)], index) for key, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple([_observation_in(part, tree[str(position)], index) for position, part in enumerate(space)])
+    return tree[index].copy()
+
+
+def shared_options(who: str, options: Options) -> Mapping | None:
+    """Return the options of all slots where worlds are restarted together.
+
+    Raises:
+        EnvError: they differ from slot to slot.
+    """
+    if options is None or isinstance(options, Mapping):
+        return options
+    if not all(_is_same(one, options[0]) for one in options[1:]):
+        hint = "Use GymEnv or SerialEnv, which restart the worlds one by one."
+        raise EnvError(explain(who, expected="the same options in every slot", got=repr(options), hint=hint))
+    return options[0] if options else None
+
+
+def _is_same(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
+    return np.array_equal(one, other)
 
 
 def splitter(space: Space) -> Callable[[Actions], Iterable]:

@@ -1,0 +1,145 @@
+"""An environment of one world as a simulator: how a world written in torch gets into the back ends. Not the reverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Composite, MultiOneHot, OneHot, TensorSpec
+from torchrl.envs.conversions import space_from_spec
+from torchrl.envs.simulators.base import FRESH, Action, Observation, Simulator, State
+from torchrl.errors import EnvError, explain
+
+if TYPE_CHECKING:
+    from torchrl.envs.base import Env
+
+_TENSOR = {"tensor", "device"}  # keys of what a tensor becomes in a state
+
+
+class EnvSimulator(Simulator):
+    """One world in numpy over an ``Env`` of batch size ``[]``, which it takes over; see :meth:`Env.as_simulator`.
+
+    The spaces are those of the environment's specs: a one-hot vector becomes the number of the choice. What is no
+    observation (policy state, parameters of the slot) stays behind.
+
+    Args:
+        env: of batch size ``[]``.
+    """
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.observation_space = space_from_spec(env.observation_spec)
+        self.action_space = space_from_spec(env.action_spec)
+        self._root: TensorDict | None = None
+
+    @torch.no_grad()
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode; see :meth:`Simulator.reset`."""
+        self._root = self.env.reset(seed=None if seed is None else [seed], options=options)
+        return self._observed(self._root), {}
+
+    @torch.no_grad()
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; see :meth:`Simulator.step`.
+
+        Raises:
+            EnvError: there was no reset yet.
+        """
+        if self._root is None:
+            raise EnvError(explain("EnvSimulator.step", expected="a world that was reset", got="none"))
+        acted = self._root.copy().set("action", _to_tensor(self.env.action_spec, self.action_space, action))
+        transition, self._root, _ = self.env._transition(acted)
+        outcome = transition.get("next")
+        reward, terminated, truncated = [outcome.get(key).item() for key in ("reward", "terminated", "truncated")]
+        return self._observed(outcome), reward, terminated, truncated, {}
+
+    def render(self) -> np.ndarray:
+        """Draw the world as it stands; see :meth:`Simulator.render`."""
+        return self.env.render().cpu().numpy()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_state(self) -> State:
+        """Return the environment's state with tensors as numpy arrays; see :meth:`Simulator.get_state`."""
+        state = self.env.state_dict()
+        if not state:
+            raise self._without_state("a state to save")
+        return {"env": _plain(state)}
+
+    def set_state(self, state: State) -> None:
+        """Continue from what :meth:`get_state` returned; see :meth:`Simulator.set_state`."""
+        try:
+            self._root = self.env.load_state_dict(_revived(state["env"]))
+        except NotImplementedError as error:
+            raise self._without_state("a state to load") from error
+
+    def _observed(self, tensordict: TensorDictBase) -> Observation:
+        return _to_numpy(self.env.observation_spec, self.observation_space, tensordict)
+
+    def _without_state(self, expected: str) -> EnvError:
+        return EnvError(explain(type(self.env).__name__, expected=expected, got="a world without one", hint=FRESH))
+
+
+def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBase) -> Observation:
+    """Turn the tensors of one world into the values of its space; the caller's own."""
+    if isinstance(spec, Composite):
+        parts = dict(zip(spec.keys(), _parts(space), strict=True))
+        values = {key: _to_numpy(spec[key], part, value.get(key)) for key, part in parts.items()}
+        return values if isinstance(space, spaces.Dict) else tuple(values.values())
+    if isinstance(spec, OneHot):
+        return np.int64(value.long().argmax(-1).item())
+    if isinstance(spec, MultiOneHot):
+        return np.array([group.long().argmax(-1).item() for group in value.split(_groups(space))])
+    return value.detach().cpu().numpy().copy()
+
+
+def _to_tensor(spec: TensorSpec, space: Space, value: Action) -> torch.Tensor | TensorDictBase:
+    """Turn a value of a space into the tensors of one world."""
+    if isinstance(space, spaces.OneOf):
+        chosen, part = value
+        key = str(int(chosen))
+        index = torch.as_tensor(int(chosen), dtype=spec["index"].dtype)
+        return spec.zero().set("index", index).set(key, _to_tensor(spec[key], space[int(chosen)], part))
+    if isinstance(spec, Composite):
+        values = value.values() if isinstance(space, spaces.Dict) else value
+        parts = zip(spec.keys(), _parts(space), values, strict=True)
+        return TensorDict({key: _to_tensor(spec[key], part, one) for key, part, one in parts}, batch_size=[])
+    tensor = torch.from_numpy(np.array(value))
+    if isinstance(spec, MultiOneHot):
+        groups = [spec.shape[-1]] if isinstance(spec, OneHot) else _groups(space)
+        pairs = zip(tensor.flatten(), groups, strict=True)
+        tensor = torch.cat([torch.nn.functional.one_hot(index, num) for index, num in pairs])
+    return tensor.to(spec.device, spec.dtype)
+
+
+def _parts(space: spaces.Dict | spaces.Tuple) -> list[Space]:
+    return list(space.values()) if isinstance(space, spaces.Dict) else list(space.spaces)
+
+
+def _groups(space: spaces.MultiDiscrete) -> list[int]:
+    return space.nvec.ravel().tolist()
+
+
+def _plain(state: Any) -> Any:
+    """Put numpy arrays, and where they were, in the place of tensors."""
+    if isinstance(state, torch.Tensor):
+        return {"tensor": state.detach().cpu().numpy().copy(), "device": str(state.device)}
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_plain(value) for value in state]
+    return state
+
+
+def _revived(state: Any) -> Any:
+    if isinstance(state, dict):
+        if state.keys() == _TENSOR:
+            return torch.from_numpy(state["tensor"].copy()).to(state["device"])
+        return {key: _revived(value) for key, value in state.items()}
+    return [_revived(value) for value in state] if isinstance(state, list) else state

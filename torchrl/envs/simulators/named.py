@@ -1,0 +1,172 @@
+"""Simulators by library: a name becomes one world with its wrappers around it. Imports no torch.
+
+``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end. Batches that speak TensorDict,
+with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod:`torchrl.envs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from gymnasium import Space
+
+from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.dm_control import DMControlSimulator
+from torchrl.envs.simulators.gym import GymSimulator
+from torchrl.envs.simulators.observing import InfoKeys, Pixels
+from torchrl.envs.simulators.toys import TOYS
+from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
+from torchrl.errors import ConfigError, EnvError, explain, nearest
+
+Wrap = Callable[[Simulator], Simulator]
+
+
+def gym_simulator(
+    name_or_env: object,
+    *,
+    frame_skip: int = 1,
+    max_episode_steps: int | None = None,
+    max_noops: int = 0,
+    env_kwargs: dict | None = None,
+    info_keys: Mapping[str, Space] | None = None,
+    info_defaults: Mapping[str, Any] | None = None,
+    from_pixels: bool = False,
+    pixels_only: bool = True,
+    pixels_key: str = "pixels",
+    wrappers: Sequence[Wrap] = (),
+) -> Simulator:
+    """Build one gymnasium environment.
+
+    Args:
+        name_or_env: a registered id, or a ``gymnasium.Env``.
+        frame_skip: simulator steps per agent step; rewards are summed.
+        max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
+        max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
+        env_kwargs: keyword arguments for ``gymnasium.make``.
+        info_keys: entries of ``info`` to be observed, each with its space, for example
+            ``{"x_position": Box(-inf, inf, ())}``.
+        info_defaults: what is observed where such an entry is missing; without, a missing entry is an error.
+        from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``; an environment that is given must have been
+            made with ``render_mode="rgb_array"``.
+        pixels_only: whether pictures replace the other observations.
+        pixels_key: the pictures' name.
+        wrappers: put around it last, the innermost first, for example ``[partial(RandomTruncation, max_steps=500)]``.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+        EnvError: no such id, or the environment cannot be presented.
+        MissingExtraError: a package that the environment needs is not installed.
+    """
+    if from_pixels and isinstance(name_or_env, str):
+        env_kwargs = _with_pictures(env_kwargs)
+    if info_defaults and not info_keys:
+        raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
+    around = _driving(frame_skip, max_noops)
+    if from_pixels:
+        around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+    if info_keys:
+        around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
+    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), [*around, *_limiting(max_episode_steps), *wrappers])
+
+
+def dm_control_simulator(
+    domain_or_env: object,
+    task: str | None = None,
+    *,
+    frame_skip: int = 1,
+    max_episode_steps: int | None = None,
+    task_kwargs: dict | None = None,
+    from_pixels: bool = False,
+    pixels_only: bool = True,
+    pixels_key: str = "pixels",
+    render_kwargs: dict | None = None,
+    wrappers: Sequence[Wrap] = (),
+) -> Simulator:
+    """Build one task of the DeepMind control suite.
+
+    Args:
+        domain_or_env: a domain of the suite, or a ``dm_env.Environment`` (then ``task`` must be None).
+        task: a task of the domain.
+        frame_skip: simulator steps per agent step; rewards are summed.
+        max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
+        task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
+        from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``. Drawing takes OpenGL: on a machine without a
+            display set the environment variable ``MUJOCO_GL=egl`` before Python starts.
+        pixels_only: whether pictures replace the other observations.
+        pixels_key: the pictures' name.
+        render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
+        wrappers: put around it last, the innermost first.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+        EnvError: no such domain or task, or nothing to draw with.
+        MissingExtraError: dm_control is not installed.
+    """
+    make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
+    around = _driving(frame_skip, 0)
+    if from_pixels:
+        around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
+    return _wrapped(make, [*around, *_limiting(max_episode_steps), *wrappers])
+
+
+def toy_simulator(
+    name: str,
+    *,
+    frame_skip: int = 1,
+    max_episode_steps: int | None = None,
+    toy_kwargs: dict | None = None,
+    wrappers: Sequence[Wrap] = (),
+) -> Simulator:
+    """Build one of this package's toy worlds: see :mod:`torchrl.envs.simulators.toys`.
+
+    Args:
+        name: of a toy world, such as ``"Matching"``.
+        frame_skip: simulator steps per agent step; rewards are summed.
+        max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
+        toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+        wrappers: put around it last, the innermost first.
+
+    Raises:
+        EnvError: no such world.
+    """
+    if name not in TOYS:
+        near = nearest(str(name), TOYS)
+        hint = f'Did you mean "{near}"?' if near else ""
+        raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
+    around = [*_driving(frame_skip, 0), *_limiting(max_episode_steps)]
+    return _wrapped(partial(TOYS[name], **(toy_kwargs or {})), [*around, *wrappers])
+
+
+def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:
+    wrappers: list[Wrap] = []
+    if frame_skip != 1:
+        wrappers.append(partial(FrameSkip, num_frames=frame_skip))
+    if max_noops:
+        wrappers.append(partial(NoopReset, max_noops=max_noops))
+    return wrappers
+
+
+def _limiting(max_episode_steps: int | None) -> list[Wrap]:
+    return [] if max_episode_steps is None else [partial(TimeLimit, max_steps=max_episode_steps)]
+
+
+def _wrapped(make: Callable[[], Simulator], wrappers: Sequence[Wrap]) -> Simulator:
+    """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
+    simulator = make()
+    try:
+        for wrap in wrappers:
+            simulator = wrap(simulator)
+    except BaseException:
+        simulator.close()
+        raise
+    return simulator
+
+
+def _with_pictures(env_kwargs: dict | None) -> dict:
+    mode = (env_kwargs or {}).get("render_mode", "rgb_array")
+    if mode != "rgb_array":
+        expected = 'render_mode "rgb_array" with from_pixels=True'
+        raise ConfigError(explain("GymEnv", expected=expected, got=repr(mode), hint="Leave it out of env_kwargs."))
+    return {**(env_kwargs or {}), "render_mode": mode}

@@ -1,0 +1,116 @@
+"""From factories to simulators that go together, and what is refused on the way. Imports no torch: workers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from numbers import Integral
+from typing import Any
+
+from gymnasium import Space
+
+from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.vector.buffers import observation_leaves
+from torchrl.envs.vector.worker import own_method
+from torchrl.errors import ConfigError, EnvError, explain
+
+RESERVED = (
+    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done")
+    + ("episode_return", "episode_length", "env_info")
+)  # fmt: skip
+
+Factory = Callable[[], Simulator]
+
+
+def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:
+    """Return one factory per slot.
+
+    Raises:
+        ConfigError: counts that do not go together.
+    """
+    if callable(make_simulator):
+        if num_envs is not None and (not isinstance(num_envs, Integral) or num_envs < 1):
+            raise ConfigError(explain(who, expected="a whole num_envs of at least 1", got=num_envs))
+        return [make_simulator] * (num_envs or 1)
+    factories = list(make_simulator)
+    if not factories or num_envs not in (None, len(factories)):
+        raise ConfigError(explain(who, expected=f"{num_envs or 'some'} factories", got=f"{len(factories)} of them"))
+    return factories
+
+
+def shares_of(num: int, num_workers: int) -> list[range]:
+    """Split ``num`` slots into ``num_workers`` runs as equal as can be, the larger ones first."""
+    bounds = [-(-num * index // num_workers) for index in range(num_workers + 1)]
+    return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def build_simulators(who: str, factories: Sequence[Factory], first_index: int = 0) -> list[Simulator]:
+    """Call the factories; what was built is closed if one fails.
+
+    Args:
+        who: complains, ``"SerialEnv"``.
+        factories: one per slot.
+        first_index: index of the first slot in the whole environment, for messages.
+
+    Raises:
+        EnvError: a factory does not return a simulator of its own, or their spaces differ. Or what a factory raised,
+            with a note that names the slot.
+    """
+    with ExitStack() as built:
+        simulators: list[Simulator] = []
+        for index, factory in enumerate(factories, first_index):
+            simulators.append(_built(who, factory, index))
+            built.callback(own_method("close", simulators[-1]))
+        _require_alike(who, simulators, first_index)
+        built.pop_all()
+    return simulators
+
+
+def require_free_names(who: str, observation_space: Space) -> None:
+    """Refuse observations under names that the environment uses itself.
+
+    Raises:
+        EnvError: naming the first.
+    """
+    taken = [leaf.path[0] for leaf in observation_leaves(observation_space) if leaf.path[0] in RESERVED]
+    if taken:
+        expected = "observations under names that the environment does not use itself"
+        hint = "Rename the key in the simulator."
+        raise EnvError(explain(who, expected=expected, got=f"{taken[0]!r}", hint=hint))
+
+
+def _built(who: str, factory: Factory, index: int) -> Simulator:
+    try:
+        simulator = factory()
+        if hasattr(simulator, "as_simulator"):  # an Env of one world, written in torch
+            simulator = _presented(simulator)
+    except Exception as error:
+        error.add_note(f"Raised while the simulator of slot {index} was built.")
+        raise
+    lacking = [name for name in ("observation_space", "action_space", "reset", "step") if not hasattr(simulator, name)]
+    if lacking:
+        got = f"{type(simulator).__name__} without {', '.join(lacking)}"
+        raise EnvError(explain(who, expected="a simulator", got=got))
+    return simulator
+
+
+def _presented(env: Any) -> Simulator:
+    try:
+        return env.as_simulator()
+    except Exception:
+        env.close()
+        raise
+
+
+def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
+    """Refuse one simulator in two slots, and slots whose spaces differ."""
+    first, seen = simulators[0], {}
+    for index, other in enumerate(simulators, first_index):
+        if seen.setdefault(id(other), index) != index:
+            hint = "The factory builds a new one at each call."
+            got = f"the same one in the slots {seen[id(other)]} and {index}"
+            raise EnvError(explain(who, expected="a simulator of its own for every slot", got=got, hint=hint))
+        for name in ("observation_space", "action_space"):
+            if getattr(other, name) != getattr(first, name):
+                expected = f"the same {name} in every slot: {getattr(first, name)}"
+                raise EnvError(explain(who, expected=expected, got=f"{getattr(other, name)} in slot {index}"))
