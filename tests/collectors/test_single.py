@@ -3,6 +3,7 @@
 import pytest
 import torch
 from gymnasium import spaces
+from tensordict import TensorDict
 from torch import nn
 
 from fakes import CountingSimulator
@@ -372,3 +373,53 @@ def test_a_postproc_that_returns_nothing_is_refused():
     collector = Collector(counting(9), frames_per_batch=4, postproc=lambda batch: None)
     with pytest.raises(SpecError, match="postproc: expected a TensorDict, got NoneType"):
         collector.collect()
+
+
+class Levelled(CountingSimulator):
+    """Pays the level that its reset was told."""
+
+    def reset(self, *, seed=None, options=None):
+        self.level = options["level"]
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float(self.level), *rest
+
+
+def slots(**columns):
+    return TensorDict({key: torch.tensor(value) for key, value in columns.items()}, [2])
+
+
+def test_parameters_of_the_policy_change_between_batches_and_those_of_the_world_at_restarts():
+    env = SerialEnv([lambda: Levelled(length=3), lambda: Levelled(length=9)])
+    seen = []
+
+    def policy(root):
+        seen.append(root["skill"].tolist())
+        return root.set("action", torch.zeros(2, dtype=torch.int64))
+
+    collector = Collector(env, policy, frames_per_batch=4)
+    collector.set_info(agent_info=slots(skill=[1, 2]), env_info=slots(level=[10.0, 20.0]))
+    first = collector.collect()
+    collector.set_info(agent_info=slots(skill=[3, 4]), env_info=slots(level=[11.0, 21.0]))
+    second = collector.collect()
+    assert seen == [[1, 2], [1, 2], [3, 4], [3, 4]]
+    assert first["skill"].tolist() == [[1, 1], [2, 2]] == first["next", "skill"].tolist()
+    assert second["skill"].tolist() == [[3, 3], [4, 4]] == second["next", "skill"].tolist()
+    assert second["observation"].squeeze(-1).tolist() == [[2, 0], [2, 3]]  # in mid-episode
+    assert first["next", "reward"].squeeze(-1).tolist() == [[10, 10], [20, 20]]
+    assert second["next", "reward"].squeeze(-1).tolist() == [[10, 11], [20, 20]]
+    for batch in (first, second):
+        levels = batch["next", "reward"].squeeze(-1)
+        assert torch.equal(batch["env_info", "level"], levels)
+        assert torch.equal(batch["next", "env_info", "level"], levels)
+
+
+def test_parameters_that_the_first_batch_did_not_hold_are_refused():
+    collector = Collector(counting(9, 9), frames_per_batch=4)
+    collector.collect()
+    for info in ({"agent_info": slots(skill=[1, 2])}, {"env_info": slots(level=[1, 2])}):
+        with pytest.raises(ConfigError, match="Collector.set_info: .*from the first on.*before the first batch"):
+            collector.set_info(**info)
+    assert "skill" not in collector.collect().keys()

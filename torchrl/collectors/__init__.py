@@ -1,8 +1,25 @@
 """Collectors: they step an environment with a policy and yield batches. They store nothing and train nothing."""
 
+from torchrl.collectors.episodes import EpisodeCollector
+from torchrl.collectors.fragments import Fragment, FragmentSource
 from torchrl.collectors.loop import collect
+from torchrl.collectors.multi import MultiAsyncCollector, MultiSyncCollector
 from torchrl.collectors.placement import PlacedPolicy
+from torchrl.collectors.rollout import FragmentPool, fragments, rollout
 from torchrl.collectors.single import Collector
 from torchrl.collectors.warmup import WarmUp
 
-__all__ = ["Collector", "PlacedPolicy", "WarmUp", "collect"]
+__all__ = [
+    "Collector",
+    "EpisodeCollector",
+    "Fragment",
+    "FragmentPool",
+    "FragmentSource",
+    "MultiAsyncCollector",
+    "MultiSyncCollector",
+    "PlacedPolicy",
+    "WarmUp",
+    "collect",
+    "fragments",
+    "rollout",
+]

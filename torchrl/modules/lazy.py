@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from torchrl.errors import ConfigError, explain
@@ -41,7 +42,7 @@ def initialise_lazy_(module: ModuleT, root: TensorDictBase) -> ModuleT:
     if not isinstance(root, TensorDictBase):
         hint = "Pass what an environment's reset() returns, or its observation_spec.zero()."
         raise ConfigError(explain(who, expected="a TensorDict of observations", got=type(root).__name__, hint=hint))
-    if not _lazy_tensors(module):
+    if not lazy_tensors(module):
         return module
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -51,13 +52,13 @@ def initialise_lazy_(module: ModuleT, root: TensorDictBase) -> ModuleT:
     finally:
         for part, flag in flags:
             part.training = flag
-    left = _lazy_tensors(module)
+    left = lazy_tensors(module)
     if left:
         hint = "Call the parts that hold them as well."
         raise ConfigError(explain(who, expected="a call that reaches every layer", got=f"lazy {left}", hint=hint))
     return module
 
 
-def _lazy_tensors(module: TensorDictModuleBase) -> list[str]:
+def lazy_tensors(module: nn.Module) -> list[str]:
     """Return the names of the parameters and buffers that have no size yet."""
     return [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]

@@ -1,0 +1,182 @@
+"""What every collector refuses: arguments, policies, transitions and batches that break the contract. Steps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
+from torchrl.envs.base import Env, action_of
+from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
+from torchrl.modules import RandomPolicy
+from torchrl.seeding import named_seeds
+
+
+def require_arguments(who: str, env: Env, policy: Callable | None, total_frames: int = -1) -> None:
+    """Refuse what is no environment, no policy, or no number of frames.
+
+    Raises:
+        EnvError: ``env`` is no environment.
+        ConfigError: ``policy`` cannot be called, or ``total_frames`` is neither a number of frames nor -1.
+    """
+    if not isinstance(env, Env):
+        hint = "A simulator becomes one by SerialEnv(make_simulator, num_envs), a task's name by GymEnv(name)."
+        raise EnvError(explain(who, expected="an Env", got=repr(env), hint=hint))
+    require_policy(who, policy, total_frames)
+
+
+def require_policy(who: str, policy: Callable | None, total_frames: int = -1) -> None:
+    """Refuse what is no policy, or no number of frames.
+
+    Raises:
+        ConfigError: ``policy`` cannot be called, or ``total_frames`` is neither a number of frames nor -1.
+    """
+    if policy is not None and not callable(policy):
+        expected = "a policy that can be called with a root, or None"
+        raise ConfigError(explain(who, expected=expected, got=repr(policy)))
+    if not isinstance(total_frames, Integral) or total_frames < -1:
+        expected = "a number of frames, or -1, which never stops"
+        raise ConfigError(explain("total_frames", expected=expected, got=total_frames))
+
+
+def steps_of(frames_per_batch: int, num_envs: int, *, of: str = "environments") -> int:
+    """Return the steps of a batch of so many frames.
+
+    Raises:
+        ConfigError: it is not a positive multiple of the number of environments.
+    """
+    if not isinstance(frames_per_batch, Integral) or frames_per_batch < 1 or frames_per_batch % num_envs:
+        hint = ""
+        if isinstance(frames_per_batch, (Integral, float)):
+            hint = f"Use {max(1, round(frames_per_batch / num_envs)) * num_envs}."
+        expected = f"a positive multiple of the {num_envs} {of}"
+        raise ConfigError(explain("frames_per_batch", expected=expected, got=frames_per_batch, hint=hint))
+    return frames_per_batch // num_envs
+
+
+def random_policy(env: Env, seed: int | None) -> RandomPolicy:
+    """Make the policy that acts at random, from a stream of its own where there is a seed."""
+    generator = None if seed is None else torch.Generator().manual_seed(named_seeds(seed, "actions")["actions"])
+    return RandomPolicy(env.action_spec, mask_key=env.action_mask_key, generator=generator)
+
+
+def act_checked(act: Callable, root: TensorDict, env: Env) -> TensorDictBase:
+    """Let a policy act on a root, ``[*B]``, and hold what it did against the contract.
+
+    Raises:
+        SpecError: it returned no TensorDict, replaced what it was shown, or the action does not fit the action spec.
+        KeyMissing: it wrote no action.
+    """
+    shown = dict(root.items(include_nested=True, leaves_only=True))
+    acted = act(root)
+    if not isinstance(acted, TensorDictBase):
+        hint = "A policy writes into the TensorDict it was given and returns it."
+        raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))
+    replaced = [key for key, value in shown.items() if acted.get(key, None) is not value]
+    if replaced:
+        hint = 'Write the state to go on with under ("next", key), and other results under keys of their own.'
+        expected = "a policy that leaves what it is shown as it is"
+        got = f"another value under {_spelled(replaced[0])!r}"
+        raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
+    env.action_spec.assert_form(action_of(acted), "action")
+    require_choices(acted.get("action"), env.action_spec, len(env.batch_size))
+    return acted
+
+
+def require_specs(who: str, transition: TensorDict, env: Env) -> None:
+    """Hold a transition, ``[*B]``, against the specs of the environment.
+
+    Raises:
+        SpecError: an observation is missing, or an observation or the reward does not fit its spec.
+    """
+    for name, source in (("observation", transition), ("next observation", transition.get("next"))):
+        for key, spec in env.observation_spec.items():
+            if source.get(key, None) is None:
+                got = f"the keys {sorted(map(str, source.keys()))}"
+                raise SpecError(explain(who, expected=f"{name} with the key {key!r}", got=got))
+            spec.assert_contains(source.get(key), f"{name} {key!r}")
+    env.reward_spec.assert_contains(transition.get(("next", "reward")), "reward")
+
+
+def postprocessed(postproc: Callable[[TensorDict], TensorDict] | None, batch: TensorDict) -> TensorDict:
+    """Return what ``postproc`` makes of a batch; the batch itself where there is none.
+
+    Raises:
+        SpecError: it returns no TensorDict.
+    """
+    if postproc is None:
+        return batch
+    processed = postproc(batch)
+    if not isinstance(processed, TensorDictBase):
+        hint = "A postproc returns the batch, also where it edits it in place."
+        raise SpecError(explain("postproc", expected="a TensorDict", got=type(processed).__name__, hint=hint))
+    return processed
+
+
+def require_finite(batch: TensorDict, env: Env) -> None:
+    """Refuse a batch ``[*B, T]`` with a NaN or infinite reward or observation, after a reset or a step.
+
+    Raises:
+        NonFiniteError: naming the key and the first environment and step where it happened.
+    """
+    time_dim = len(env.batch_size)
+    outcome = batch.get("next").items(include_nested=True, leaves_only=True)
+    values = [(("next", key), value) for key, value in outcome]
+    values += [(key, batch.get(key)) for key, _ in env.observation_spec.leaves()]
+    for key, value in values:
+        if not value.is_floating_point() or torch.isfinite(value.sum()):
+            continue
+        bad = ~torch.isfinite(value)
+        if not bool(bad.any()):  # the sum of finite numbers overflowed
+            continue
+        place = bad.nonzero()[0].tolist()
+        raise NonFiniteError(
+            explain(
+                f"Collector, key {_spelled(key)!r}",
+                expected="finite numbers",
+                got=f"{value[tuple(place)].item()} in environment {place[:time_dim]} at step {place[time_dim]}",
+                hint="The batch was not handed out; look at the simulator, or at the action it was given.",
+            )
+        )
+
+
+def require_choices(action: torch.Tensor | TensorDictBase | None, spec: TensorSpec, batch_dims: int) -> None:
+    """Refuse discrete actions that the environment does not have; a missing action is the environment's to refuse.
+
+    Args:
+        action: ``[*B, ...]`` or ``[*B, T, ...]``.
+        spec: the environment's ``action_spec``, ``[*B, ...]``.
+        batch_dims: number of the dimensions ``*B``.
+
+    Raises:
+        SpecError: an index below 0 or not below the number of choices.
+    """
+    if isinstance(spec, Composite):
+        for key, leaf in spec.leaves() if isinstance(action, TensorDictBase) else ():
+            _require_choices_of_leaf(f"action {_spelled(key)!r}", action.get(key, None), leaf, batch_dims)
+    else:
+        _require_choices_of_leaf("action", action, spec, batch_dims)
+
+
+def _require_choices_of_leaf(name: str, action: torch.Tensor | None, spec: TensorSpec, batch_dims: int) -> None:
+    if action is None or not isinstance(spec, (Categorical, MultiCategorical)) or action.dtype is not spec.dtype:
+        return
+    hint = "Give the actor's network as many outputs as there are choices."
+    if isinstance(spec, Categorical):
+        least, most = action.aminmax()
+        if least < 0 or most >= spec.n:
+            got = f"indices from {int(least)} to {int(most)}"
+            raise SpecError(explain(name, expected=f"an index from 0 to {spec.n - 1}", got=got, hint=hint))
+        return
+    nvec = spec.nvec[(0,) * batch_dims]
+    rows = action.reshape(-1, *spec.shape[batch_dims:])
+    if bool(((rows < 0) | (rows >= nvec)).any()):
+        got = f"indices up to {rows.amax(0).tolist()}, from {rows.amin(0).tolist()}"
+        raise SpecError(explain(name, expected=f"indices below {nvec.tolist()}", got=got, hint=hint))
+
+
+def _spelled(key: str | tuple) -> str:
+    return key if isinstance(key, str) else "/".join(_spelled(part) for part in key)

@@ -1,0 +1,221 @@
+"""What a worker process of a collector holds: an environment, a copy of the policy, and what collects.
+
+Batches go to shared memory, weights come from there; messages say what to do. Knows no parent.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+
+from torchrl.collectors.checks import require_arguments
+from torchrl.collectors.fragments import FragmentSource
+from torchrl.collectors.single import Collector
+from torchrl.collectors.transport import Layout, cut_batch, layout_of, require_one_layout
+from torchrl.collectors.warmup import WarmUp
+from torchrl.collectors.weights import WeightReader
+from torchrl.envs.base import Env
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import ExplorationType, set_exploration_type
+from torchrl.modules.randomness import generators_of
+from torchrl.remote import serve_object
+from torchrl.seeding import child_seeds
+from torchrl.shared_memory import SharedMemory
+
+Source = Collector | FragmentSource
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a worker collects.
+
+    Attributes:
+        make_source: makes what collects: called with the environment, the policy, ``device`` and ``seed``.
+        device: where its copy of the policy acts.
+        row_seeds: one per environment of this worker; None leaves them as they are.
+        policy_seed: begins the random streams of its copy of the policy; None lets them be others in every run.
+        index: of this worker.
+        num_workers: how many there are; trajectory ids are made unique by the two.
+        first_trajectory: how many trajectories this worker had begun before it was started again.
+        warm_up_frames: its share of the frames of a warm-up.
+    """
+
+    make_source: Callable[..., Source]
+    device: str = "cpu"
+    row_seeds: Sequence[int] | None = None
+    policy_seed: int | None = None
+    index: int = 0
+    num_workers: int = 1
+    first_trajectory: int = 0
+    warm_up_frames: int = 0
+
+
+@dataclass
+class Report:
+    """What a worker says of a batch.
+
+    Attributes:
+        layout: of the batch, where there is no shared memory for it yet.
+        num_trajectories: how many trajectories the worker has begun.
+        warm_up_frames: how many frames it has acted at random in a warm-up.
+    """
+
+    layout: Layout | None
+    num_trajectories: int
+    warm_up_frames: int = field(default=0)
+
+
+class CollectorHost:
+    """An environment and a copy of the policy in a process of their own.
+
+    Args:
+        make_env: builds the environment, ``[*B]``.
+        policy: a copy of the policy; None acts at random.
+        num_threads: of torch.
+    """
+
+    COMMANDS = frozenset(
+        ("batch_size", "share_weights", "prepare", "collect", "attach", "reset", "set_info")
+        + ("state_dict", "load_state_dict")
+    )
+
+    def __init__(self, make_env: Callable[[], Env], policy: Callable | None, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        env = make_env()
+        require_arguments("make_env", env, policy)
+        self.env = env
+        self.policy = policy
+        self._reader: WeightReader | None = None
+        self._source: Source | None = None
+        self._plan: Plan | None = None
+        self._views: TensorDict | None = None
+        self._held: TensorDict | None = None  # the first batch, until there is memory for it
+
+    def batch_size(self) -> torch.Size:
+        """Return the batch size of the environment."""
+        return self.env.batch_size
+
+    def share_weights(self, descriptor: int, size: int) -> None:
+        """Take the weights from shared memory at the start of every batch from now on."""
+        self._reader = WeightReader(self.policy, descriptor, size)
+        self._reader.refresh()
+
+    def prepare(self, plan: Plan) -> None:
+        """Make the collector and its random streams."""
+        self._plan = plan
+        if plan.row_seeds is not None:
+            self.env.set_seed(list(plan.row_seeds))
+        _begin_streams(self.policy, plan)
+        if isinstance(self.policy, WarmUp):
+            self.policy.frames = plan.warm_up_frames
+            self.policy.progress.frames = 0
+        device = None if self.policy is None else plan.device
+        seed = plan.policy_seed if self.policy is None else None
+        self._source = plan.make_source(self.env, self.policy, device=device, seed=seed)
+        if self.policy is None and plan.row_seeds is not None:  # the seed was for the actions alone
+            self.env.set_seed(list(plan.row_seeds))
+        self._source.num_trajectories = plan.first_trajectory
+
+    def collect(self, version: int, exploration: ExplorationType | None) -> Report:
+        """Collect a batch into shared memory, or keep it until :meth:`attach`."""
+        source = self._source
+        if self._reader is None:
+            source.policy_version = version
+        elif self._reader.refresh():
+            source.update_policy_weights_()
+            source.policy_version = self._reader.version
+        with set_exploration_type(exploration):
+            batch = source.collect()
+        _number_over_all(batch, self._plan)
+        if not self.env.batch_size:
+            batch = batch.unsqueeze(0)
+        acted = self.policy.frames_acted if isinstance(self.policy, WarmUp) else 0
+        layout = None
+        if self._views is None:
+            layout, self._held = layout_of(batch), batch
+        else:
+            _write(self._views, batch)
+        return Report(layout, source.num_trajectories, acted)
+
+    def attach(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
+        """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows, a held one at once."""
+        memory = SharedMemory(size, descriptor)
+        own = slice(start, start + max(1, self.env.batch_size.numel()))
+        self._views = cut_batch(layout, num_rows, memory.array)[own]
+        memory.close()
+        if self._held is not None:
+            held, self._held = self._held, None
+            _write(self._views, held)
+
+    def reset(self) -> None:
+        """Restart every environment before the next batch."""
+        self._source.reset()
+
+    def set_info(self, agent_info: TensorDictBase | None, env_info: TensorDictBase | None) -> None:
+        """See :meth:`Collector.set_info`."""
+        self._source.set_info(agent_info=agent_info, env_info=env_info)
+
+    def state_dict(self) -> dict:
+        """Capture the collector and the random streams of the copy of the policy."""
+        return {
+            "collector": self._source.state_dict(),
+            "generators": {path: one.get_state() for path, one in generators_of(self._source.policy).items()},
+            "torch_rng": torch.get_rng_state(),
+            "warm_up_frames": self.policy.frames_acted if isinstance(self.policy, WarmUp) else 0,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`."""
+        if self._reader is not None:
+            self._reader.refresh()
+        self._source.load_state_dict(state["collector"])
+        for path, generator in generators_of(self._source.policy).items():
+            generator.set_state(state["generators"][path])
+        torch.set_rng_state(state["torch_rng"])
+        if isinstance(self.policy, WarmUp):
+            self.policy.progress.frames = state["warm_up_frames"]
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+
+def _begin_streams(policy: Callable | None, plan: Plan) -> None:
+    """Give this copy of a policy random streams that no other copy has."""
+    generators = list(generators_of(policy).values()) if isinstance(policy, nn.Module) else []
+    if plan.policy_seed is None:
+        torch.seed()
+        for generator in generators:
+            generator.manual_seed(child_seeds(generator.initial_seed(), plan.index + 1)[-1])
+        return
+    seeds = child_seeds(plan.policy_seed, len(generators) + 1)
+    torch.manual_seed(seeds[-1])
+    for generator, seed in zip(generators, seeds, strict=False):
+        generator.manual_seed(seed)
+
+
+def _number_over_all(batch: TensorDictBase, plan: Plan) -> None:
+    """Make the trajectory ids of a worker's batch unique over all workers."""
+    facts = batch.get("collector", None)
+    facts = batch.get(("batch", "collector")) if facts is None else facts
+    facts.get("traj_ids").mul_(plan.num_workers).add_(plan.index)
+
+
+def _write(views: TensorDict, batch: TensorDictBase) -> None:
+    layout = layout_of(batch)
+    if layout != layout_of(views):
+        require_one_layout([layout_of(views), layout], ["its first batch", "a batch"])
+    if batch.batch_size != views.batch_size:
+        expected = f"a batch of size {list(views.batch_size)}"
+        raise ConfigError(explain("Collector", expected=expected, got=list(batch.batch_size)))
+    views.update_(batch)
+
+
+def serve(connection: socket.socket) -> None:
+    """Be a worker process; see :func:`~torchrl.remote.serve_object`."""
+    serve_object(connection)

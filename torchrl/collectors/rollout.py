@@ -1,0 +1,167 @@
+"""The plain-PyTorch entrance: an endless stream of fragments, from this process, one worker, or a pool of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from numbers import Integral
+
+import torch
+from tensordict import TensorDict
+
+from torchrl.collectors.fragments import Fragment, FragmentSource, batch_of
+from torchrl.collectors.multi import MultiAsyncCollector
+from torchrl.collectors.workers import Worker
+from torchrl.envs.base import Env
+from torchrl.envs.vector.building import shares_of
+from torchrl.errors import ConfigError, explain
+
+
+def rollout(
+    envs: Env | Callable | Sequence,
+    policy: Callable | None = None,
+    *,
+    n_steps: int,
+    sticky: bool = False,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    num_workers: int = 0,
+    fragments_per_batch: int = 1,
+    on_worker_failure: str = "raise",
+) -> Iterator[Fragment]:
+    """Step environments with a policy, for ever, and yield a fragment after every ``n_steps`` steps.
+
+    >>> envs = [gymnasium.make("CartPole-v1") for _ in range(8)]
+    >>> for batch, last in rollout(envs, policy, n_steps=20):
+    ...     train(batch, last["state_value"])  # the next fragment acts with what was learned
+
+    With workers, ``envs`` are callables that build the environments, and each worker steps a share of them with a copy
+    of the policy, which gets the present weights and buffers before each fragment. While the learner trains on one
+    fragment the worker collects the next: with one worker (double buffering) a fragment's weights are one fragment old,
+    with more of them several; ``("collector", "policy_version")`` counts fragments handed out. Environments that are
+    built here or in workers are closed with the generator. A fragment is the receiver's own.
+
+    Args:
+        envs: see :class:`FragmentSource`; with workers a list of callables.
+        policy: see :class:`FragmentSource`.
+        n_steps: steps per fragment, T.
+        sticky: see :class:`FragmentSource`.
+        seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are.
+        device: where a copy of the policy acts, and, in this process, where fragments are handed out.
+        num_workers: 0 steps in this process; 1 or more in so many others.
+        fragments_per_batch: how many workers' fragments are joined, along ``B``, as they come. Needs as many workers,
+            all with equally many environments.
+        on_worker_failure: ``"raise"`` or ``"restart"``, see :class:`MultiAsyncCollector`.
+
+    Raises:
+        ConfigError: arguments that do not go together. Otherwise what :class:`FragmentSource` and
+            :class:`MultiAsyncCollector` raise.
+    """
+    if num_workers == 0:
+        if fragments_per_batch != 1:
+            expected = "fragments_per_batch=1 in this process"
+            raise ConfigError(explain("rollout", expected=expected, got=fragments_per_batch))
+        return fragments(FragmentSource(envs, policy, n_steps=n_steps, sticky=sticky, seed=seed, device=device))
+    return fragments(
+        FragmentPool(
+            _shared_out(envs, num_workers, fragments_per_batch),
+            policy,
+            n_steps=n_steps,
+            sticky=sticky,
+            seed=seed,
+            device="cpu" if device is None else device,
+            fragments_per_batch=fragments_per_batch,
+            on_worker_failure=on_worker_failure,
+        )
+    )
+
+
+def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
+    """Yield fragments of a source for ever; close the source with the generator."""
+    try:
+        while True:
+            both = source.collect()
+            yield Fragment(both.get("batch"), both.get("last"))
+    finally:
+        source.close()
+
+
+class FragmentPool(MultiAsyncCollector):
+    """Fragments of several workers, some of them joined, first come, first served.
+
+    Args:
+        make_envs: one callable per worker, which builds its environment ``[B]``.
+        policy: see :class:`FragmentSource`; every worker acts with a copy.
+        n_steps: steps per fragment, T.
+        sticky: see :class:`FragmentSource`.
+        seed: see :class:`MultiAsyncCollector`.
+        device: where the copies act.
+        fragments_per_batch: how many fragments are joined along ``B``.
+        on_worker_failure: see :class:`MultiAsyncCollector`.
+    """
+
+    def __init__(
+        self,
+        make_envs: Sequence[Callable[[], Env]],
+        policy: Callable | None = None,
+        *,
+        n_steps: int,
+        sticky: bool = False,
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+        fragments_per_batch: int = 1,
+        on_worker_failure: str = "raise",
+    ) -> None:
+        self._n_steps = n_steps
+        self._sticky = sticky
+        self._num_joined = fragments_per_batch
+        super().__init__(
+            make_envs,
+            policy,
+            frames_per_batch=n_steps,
+            devices=device,
+            seed=seed,
+            update_every_batch=True,
+            on_worker_failure=on_worker_failure,
+        )
+
+    def collect(self) -> TensorDict:
+        """Return the next fragments, ``[B]`` with the entries ``"batch"`` and ``"last"``."""
+        joined = [super(FragmentPool, self).collect() for _ in range(self._num_joined)]
+        return joined[0] if len(joined) == 1 else torch.cat(joined, 0)
+
+    def close(self) -> None:
+        """End the workers; may be called twice."""
+        self.shutdown()
+
+    def _source_of(self, worker: Worker) -> Callable:
+        return partial(FragmentSource, n_steps=self._n_steps, sticky=self._sticky)
+
+    def _frames_of(self, worker: Worker) -> int:
+        return self._n_steps * worker.num_rows
+
+    def _require_frames(self) -> None:
+        """Any number of environments will do."""
+
+    def _num_frames(self, batch: TensorDict) -> int:
+        return batch.get("batch").numel()
+
+
+def _shared_out(envs: object, num_workers: int, fragments_per_batch: int) -> list[Callable[[], Env]]:
+    """Return for each worker what builds its share of the environments."""
+    makers = [envs] if callable(envs) and not isinstance(envs, Env) else envs
+    if isinstance(makers, (str, Env)) or not isinstance(makers, Sequence) or not all(map(callable, makers)):
+        hint = 'An environment is built in its worker: [partial(gymnasium.make, "CartPole-v1")] * 8.'
+        raise ConfigError(explain("rollout, with workers", expected="a list of callables", got=repr(envs), hint=hint))
+    if not isinstance(num_workers, Integral) or not 1 <= num_workers <= len(makers):
+        expected = f"num_workers from 0 to the {len(makers)} environments"
+        raise ConfigError(explain("rollout", expected=expected, got=num_workers))
+    sizes = {len(share) for share in shares_of(len(makers), num_workers)}
+    if not 1 <= fragments_per_batch <= num_workers or (fragments_per_batch > 1 and len(sizes) > 1):
+        expected = f"fragments_per_batch from 1 to the {num_workers} workers, of equally many environments each"
+        raise ConfigError(explain("rollout", expected=expected, got=fragments_per_batch))
+    return [partial(_batch, [makers[slot] for slot in share]) for share in shares_of(len(makers), num_workers)]
+
+
+def _batch(makers: Sequence[Callable]) -> Env:
+    return batch_of(makers, [])

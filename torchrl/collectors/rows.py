@@ -1,0 +1,50 @@
+"""Rows to record into when nobody knows how many there will be. Beside it, ``loop.allocate`` for a fixed number."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+
+from torchrl.collectors.loop import allocate, require_same_layout
+from torchrl.unchecked import Row
+
+
+class GrowingRows:
+    """Record transitions ``[*B]`` one after another; blocks of rows are added as needed and used again.
+
+    Building the views of a row costs far more than copying into it, so blocks are kept from one recording to the next.
+
+    Args:
+        transition: ``[*B]``, whose layout all others have.
+        block_size: how many rows are added at a time.
+    """
+
+    def __init__(self, transition: TensorDict, block_size: int = 64) -> None:
+        self._example = transition.clone()
+        self._block_size = block_size
+        self._blocks: list[TensorDict] = []
+        self._rows: list[Row] = []
+
+    def __getitem__(self, index: int) -> Row:
+        """Return the row of a step, counted from 0 in each recording."""
+        while index >= len(self._rows):
+            block, rows = allocate(self._example, self._block_size)
+            self._blocks.append(block)
+            self._rows += rows
+        return self._rows[index]
+
+    def require_fit(self, transition: TensorDict) -> None:
+        """Refuse a transition that has not the layout of the rows.
+
+        Raises:
+            SpecError: naming each difference.
+        """
+        require_same_layout(transition, self[0].views)
+
+    def recorded(self, num_steps: int) -> TensorDict:
+        """Return the first ``num_steps`` rows, ``[*B, T]``, a copy."""
+        time = self._example.batch_dims
+        num_blocks = -(-num_steps // self._block_size)
+        parts = self._blocks[:num_blocks]
+        rest = num_steps - (num_blocks - 1) * self._block_size
+        return torch.cat([*parts[:-1], parts[-1][(slice(None),) * time + (slice(rest),)]], time)

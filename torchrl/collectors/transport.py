@@ -1,0 +1,64 @@
+"""Batches of one layout in shared memory: how they are described, laid out, and written. Waits for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.collectors.weights import cut_tensor
+from torchrl.errors import SpecError, explain
+from torchrl.shared_memory import MakeArray
+
+Layout = dict[str, Any]
+
+
+def layout_of(batch: TensorDictBase) -> Layout:
+    """Describe a batch, ``[B, ...]``, but for its number of rows: per entry its dtype and shape, in order of names."""
+    entries = {}
+    for key in sorted(batch.keys()):
+        value = batch.get(key)
+        if isinstance(value, TensorDictBase):
+            entries[key] = layout_of(value)
+        else:
+            entries[key] = (value.dtype, tuple(value.shape[1:]))
+    return {"batch_size": tuple(batch.batch_size[1:]), "entries": entries}
+
+
+def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
+    """Lay out a batch with so many rows in memory that ``make`` cuts."""
+    entries = {}
+    for key, entry in layout["entries"].items():
+        if isinstance(entry, dict):
+            entries[key] = cut_batch(entry, num_rows, make)
+        else:
+            dtype, shape = entry
+            entries[key] = cut_tensor((num_rows, *shape), dtype, make)
+    return TensorDict._new_unsafe(entries, batch_size=torch.Size((num_rows, *layout["batch_size"])))
+
+
+def require_one_layout(layouts: Sequence[Layout], names: Sequence[str]) -> None:
+    """Refuse workers whose batches have other keys, shapes or dtypes than those of the first.
+
+    Raises:
+        SpecError: naming the worker and the entries.
+    """
+    for layout, name in zip(layouts, names, strict=True):
+        if layout != layouts[0]:
+            ours, theirs = _leaves(layouts[0]), _leaves(layout)
+            keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+            got = "; ".join(f"{key!r}: {theirs.get(key, 'none')} instead of {ours.get(key, 'none')}" for key in keys)
+            expected = f"batches of one layout from all workers, as from {names[0]}"
+            raise SpecError(explain(name, expected=expected, got=got))
+
+
+def _leaves(layout: Layout, path: str = "") -> dict[str, tuple]:
+    leaves = {}
+    for key, entry in layout["entries"].items():
+        if isinstance(entry, dict):
+            leaves |= _leaves(entry, f"{path}{key}/")
+        else:
+            leaves[f"{path}{key}"] = entry
+    return leaves

@@ -1,0 +1,491 @@
+"""What the collectors over several processes share: workers that are started, given weights, asked, and replaced."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+
+from torchrl.channels import too_late
+from torchrl.collectors.checks import require_policy
+from torchrl.collectors.hosting import CollectorHost, Plan, Report
+from torchrl.collectors.single import Collector
+from torchrl.collectors.transport import Layout
+from torchrl.collectors.warmup import WarmUp
+from torchrl.collectors.weights import SharedWeights, tensors_of
+from torchrl.devices import checked_device
+from torchrl.envs.base import Env
+from torchrl.errors import ConfigError, ProcessError, explain
+from torchrl.modules import ExplorationType, exploration_type
+from torchrl.remote import RemoteObject, answers, close_all, ready
+from torchrl.seeding import child_seeds, named_seeds
+from torchrl.shared_memory import SharedMemory
+
+SERVE = "torchrl.collectors.hosting:serve"
+MAX_RESTARTS = 3  # of one worker, without a batch in between
+
+
+class MultiCollector:
+    """Collect batches by worker processes, each with its own environments and a copy of the policy.
+
+    Batches have the keys of a :class:`Collector`'s; ``("collector", "policy_version")`` says with which weights each
+    row was collected, and ``("collector", "traj_ids")`` are unique over all workers.
+
+    Args:
+        make_env: builds a worker's environment, ``[*B]``, there; or a sequence with one such callable per worker.
+        policy: maps a root to the same root with ``action``; every worker acts with a copy of it. None acts at random.
+        num_workers: how many processes; None takes one per entry of ``make_env``.
+        frames_per_batch: rows per batch.
+        total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
+        devices: where the copies act: one for all, or one per worker.
+        storage_device: where batches are handed out; None is the CPU.
+        seed: seeds all environments, as a :class:`Collector` over all of them would, and each copy's random streams.
+        postproc: applied to every batch before it is handed out, here.
+        update_every_batch: give the workers the present weights before every batch, besides
+            :meth:`update_policy_weights_`.
+        on_worker_failure: ``"raise"`` closes all workers and raises when one dies or does not answer in time.
+            ``"restart"`` starts another in its place, with new episodes: the batch it was at is dropped and counted,
+            and the collection goes on. An exception in an environment or the policy is raised in either case.
+        start_method: see :mod:`torchrl.processes`.
+        num_threads: of torch in each worker.
+        timeout_s: the longest wait for one batch, in seconds.
+
+    Attributes:
+        frames: rows that were handed out.
+        policy_version: how often the weights were updated.
+        num_restarts: how many workers were started in place of others.
+        dropped_frames: rows of the batches that these were at, collected or not.
+
+    Raises:
+        ConfigError: counts that do not go together, a policy that cannot be copied, or no such option.
+        ProcessError: a worker cannot be started.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], Env] | Sequence[Callable[[], Env]],
+        policy: Callable | None = None,
+        *,
+        frames_per_batch: int,
+        num_workers: int | None = None,
+        total_frames: int = -1,
+        devices: str | torch.device | Sequence[str | torch.device] = "cpu",
+        storage_device: torch.device | str | None = None,
+        seed: int | None = None,
+        postproc: Callable[[TensorDict], TensorDict] | None = None,
+        update_every_batch: bool = False,
+        on_worker_failure: str = "raise",
+        start_method: str = "forkserver",
+        num_threads: int = 1,
+        timeout_s: float = 300.0,
+    ) -> None:
+        self._who = type(self).__name__
+        factories = _factories(self._who, make_env, num_workers)
+        _require_arguments(self._who, policy, total_frames, on_worker_failure, timeout_s)
+        self.policy = policy
+        self.frames_per_batch = frames_per_batch
+        self.total_frames = total_frames
+        self.storage_device = None if storage_device is None else checked_device(storage_device)
+        self.postproc = postproc
+        self.update_every_batch = update_every_batch
+        self.frames = 0
+        self.policy_version = 0
+        self.num_restarts = 0
+        self.dropped_frames = 0
+        self._seed = seed
+        self._restarts = on_worker_failure == "restart"
+        self._timeout_s = timeout_s
+        self._weights = SharedWeights(policy) if _has_weights(policy) else None
+        copied = _sendable(policy)
+        placed = _devices(self._who, devices, len(factories))
+        self._workers = [
+            Worker(
+                index,
+                partial(_start, self._who, index, factory, copied, num_threads, start_method),
+                device=str(device),
+            )
+            for index, (factory, device) in enumerate(zip(factories, placed, strict=True))
+        ]
+        self._layout: Layout | None = None
+        self._info: tuple[TensorDictBase | None, TensorDictBase | None] = (None, None)
+        self._is_shut_down = False
+        with self._shut_down_if_lost():
+            try:
+                self._open()
+            except BaseException:
+                self.shutdown()
+                raise
+
+    # ---- what a subclass says --------------------------------------------------------------------------------------
+
+    def _frames_of(self, worker: Worker) -> int:
+        """How many frames a worker collects for one batch of its own."""
+        raise NotImplementedError
+
+    def _source_of(self, worker: Worker) -> Callable:
+        """What makes that which collects in a worker, see :class:`~torchrl.collectors.hosting.Plan`."""
+        return partial(Collector, frames_per_batch=self._frames_of(worker))
+
+    def _require_frames(self) -> None:
+        """Refuse sizes of a batch that do not go with the numbers of environments, which are known by now."""
+        raise NotImplementedError
+
+    def _attach(self, worker: Worker) -> None:
+        """Post to a worker where to write its batches."""
+        raise NotImplementedError
+
+    def _come_to_rest(self, doing: str) -> None:
+        """Let no worker collect any more, or refuse."""
+        raise NotImplementedError
+
+    def collect(self) -> TensorDict:
+        """Collect and return the next batch."""
+        raise NotImplementedError
+
+    # ---- iteration -------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        """Yield batches until ``total_frames`` were collected."""
+        while self.total_frames < 0 or self.frames < self.total_frames:
+            yield self.collect()
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments there are in all workers."""
+        return sum(worker.num_rows for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker."""
+        return [worker.remote.pid for worker in self._workers]
+
+    def update_policy_weights_(self) -> None:
+        """Let every batch that begins from now on act with the present weights and buffers, and count one more version.
+
+        A batch that is being collected keeps the weights it began with.
+
+        Raises:
+            ConfigError: the policy is a callable without weights of which this could know.
+        """
+        if self._weights is None and self.policy is not None and not isinstance(self.policy, nn.Module):
+            expected = "a torch module, whose weights can be sent to the workers"
+            raise ConfigError(explain(f"{self._who}, policy", expected=expected, got=type(self.policy).__name__))
+        self.policy_version += 1
+        if self._weights is not None:
+            self._weights.publish(self.policy_version)
+
+    def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
+        """Give every slot parameters of its own, for the policy and for its environment's resets.
+
+        See :meth:`Env.set_info_`. They hold from the next batch on, and from each slot's next reset on.
+
+        Args:
+            agent_info: ``[num_envs]``, over all workers in order.
+            env_info: ``[num_envs]``.
+
+        Raises:
+            ConfigError: a batch is being collected: take it first.
+        """
+        rows = (self.num_envs,)
+        for name, info in (("agent_info", agent_info), ("env_info", env_info)):
+            if info is not None and (not isinstance(info, TensorDictBase) or info.batch_size != rows):
+                got = list(info.batch_size) if isinstance(info, TensorDictBase) else type(info).__name__
+                raise ConfigError(explain(name, expected=f"a TensorDict of batch size {list(rows)}", got=got))
+        pairs = zip((agent_info, env_info), self._info, strict=True)
+        self._info = tuple([old if new is None else new for new, old in pairs])
+        with self._quiet("set_info"):
+            for worker in self._workers:
+                worker.remote.post("set_info", *_rows_of((agent_info, env_info), worker))
+            self._answers(self._workers)
+
+    def reset(self) -> None:
+        """Restart every environment before the next batch; new trajectories begin.
+
+        Raises:
+            ConfigError: a batch is being collected: take it first.
+        """
+        with self._quiet("reset"):
+            for worker in self._workers:
+                worker.remote.post("reset")
+            self._answers(self._workers)
+
+    def state_dict(self) -> dict:
+        """Capture counters, and of each worker the environments (where they can be captured) and random streams.
+
+        Raises:
+            ConfigError: a batch is being collected: take it first.
+        """
+        with self._quiet("state_dict"):
+            for worker in self._workers:
+                worker.remote.post("state_dict")
+            workers = self._answers(self._workers)
+        return {
+            "frames": self.frames,
+            "policy_version": self.policy_version,
+            "num_restarts": self.num_restarts,
+            "dropped_frames": self.dropped_frames,
+            "workers": {str(index): state for index, state in enumerate(workers)},
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`; the policy's weights are taken as they are now.
+
+        Raises:
+            ConfigError: it is of another number of workers, or a batch is being collected.
+        """
+        if len(state["workers"]) != len(self._workers):
+            got = f"one of {len(state['workers'])}"
+            raise ConfigError(explain(self._who, expected=f"a state of {len(self._workers)} workers", got=got))
+        with self._quiet("load_state_dict"):
+            self.policy_version = state["policy_version"]
+            if self._weights is not None:
+                self._weights.publish(self.policy_version)
+            for index, worker in enumerate(self._workers):
+                own = state["workers"][str(index)]
+                worker.remote.post("load_state_dict", own)
+                worker.num_trajectories = own["collector"]["num_trajectories"]
+            self._answers(self._workers)
+        self.frames = state["frames"]
+        self.num_restarts, self.dropped_frames = state["num_restarts"], state["dropped_frames"]
+
+    def shutdown(self) -> None:
+        """End all workers, for good; may be called twice."""
+        self._is_shut_down = True
+        close_all([worker.remote for worker in self._workers if worker.remote is not None])
+
+    # ---- workers ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        for worker in self._workers:
+            worker.remote = worker.start()
+        self._answers(self._workers)
+        start = 0
+        for worker, batch_size in zip(self._workers, self._call("batch_size"), strict=True):
+            worker.first_row, worker.num_rows = start, batch_size.numel()
+            start += worker.num_rows
+        self._require_frames()
+        for worker in self._workers:
+            self._post_preparations(worker)
+        for worker in self._workers:
+            self._take_preparations(worker)
+
+    def _post_preparations(self, worker: Worker) -> None:
+        if self._weights is not None:
+            memory = self._weights.memory
+            worker.remote.post("share_weights", memory.size, descriptors=[memory.descriptor])
+        worker.remote.post("prepare", self._plan(worker))
+        if any(info is not None for info in self._info):
+            worker.remote.post("set_info", *_rows_of(self._info, worker))
+
+    def _take_preparations(self, worker: Worker) -> None:
+        while worker.remote.num_pending:
+            worker.remote.answer(self._timeout_s)
+
+    def _plan(self, worker: Worker) -> Plan:
+        row_seeds = policy_seed = None
+        if self._seed is not None:
+            streams = named_seeds(self._seed, "policies", f"restart {self.num_restarts}")
+            environments = self._seed if not worker.num_restarts else streams[f"restart {self.num_restarts}"]
+            policies = streams["policies"] if not worker.num_restarts else environments
+            row_seeds = child_seeds(environments, self.num_envs)[worker.first_row :][: worker.num_rows]
+            policy_seed = child_seeds(policies, worker.index + 1)[-1]
+        warm_up = self.policy.frames if isinstance(self.policy, WarmUp) else 0
+        return Plan(
+            make_source=self._source_of(worker),
+            device=worker.device,
+            row_seeds=row_seeds,
+            policy_seed=policy_seed,
+            index=worker.index,
+            num_workers=len(self._workers),
+            first_trajectory=worker.num_trajectories,
+            warm_up_frames=max(0, -(-warm_up // len(self._workers)) - worker.warm_up_frames),
+        )
+
+    def _launch(self, worker: Worker) -> None:
+        """Ask a worker for a batch."""
+        kind = exploration_type()
+        worker.deadline = time.monotonic() + self._timeout_s
+        worker.is_pending = True
+        kind = ExplorationType.RANDOM if kind is None else kind
+        try:
+            worker.remote.post("collect", self.policy_version, kind)
+        except ProcessError as error:
+            self._replace(worker, error)
+
+    def _refreshed(self) -> None:
+        if self.update_every_batch:
+            self.update_policy_weights_()
+
+    def _arrivals(self, timeout_s: float) -> list[tuple[Worker, Report | Exception]]:
+        """Wait at most so long, and return the workers whose batch is there; replace those that were lost."""
+        pending = {id(worker.remote): worker for worker in self._workers if worker.is_pending}
+        arrived = []
+        for remote in ready([worker.remote for worker in pending.values()], timeout_s):
+            worker = pending[id(remote)]
+            try:
+                report = remote.answer(self._timeout_s)
+            except ProcessError as error:
+                self._replace(worker, error)
+                continue
+            except Exception as error:
+                report = error
+            else:
+                self._note(worker, report)
+            worker.is_pending = False
+            arrived.append((worker, report))
+        for worker in pending.values():
+            if worker.is_pending and time.monotonic() > worker.deadline:
+                worker.remote.kill()
+                self._replace(worker, too_late(worker.remote.where, "a batch", self._timeout_s))
+        return arrived
+
+    def _note(self, worker: Worker, report: Report) -> None:
+        worker.num_failures = 0
+        worker.num_trajectories = report.num_trajectories
+        worker.warm_up_frames = worker.earlier_warm_up_frames + report.warm_up_frames
+        if isinstance(self.policy, WarmUp):
+            self.policy.progress.frames = sum(one.warm_up_frames for one in self._workers)
+
+    def _replace(self, worker: Worker, error: ProcessError) -> None:
+        """Start another worker in the place of one that was lost, and ask it for a batch; or raise."""
+        if not self._restarts or worker.num_failures >= MAX_RESTARTS:
+            if self._restarts:
+                error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
+            raise error
+        worker.remote.kill()
+        worker.num_failures += 1
+        worker.num_restarts += 1
+        self.num_restarts += 1
+        self.dropped_frames += self._frames_of(worker)
+        worker.earlier_warm_up_frames = worker.warm_up_frames
+        worker.remote = worker.start()
+        worker.remote.answer(self._timeout_s)
+        self._post_preparations(worker)
+        self._take_preparations(worker)
+        if self._layout is not None:
+            self._attach(worker)
+            worker.remote.answer(self._timeout_s)
+        self._launch(worker)
+
+    def _call(self, command: str) -> list:
+        for worker in self._workers:
+            worker.remote.post(command)
+        return self._answers(self._workers)
+
+    def _answers(self, workers: Sequence[Worker]) -> list:
+        return answers([worker.remote for worker in workers], self._timeout_s)
+
+    def _copied(self, shared: TensorDict) -> TensorDict:
+        """Copy a batch out of shared memory."""
+        device = self.storage_device
+        return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
+
+    @contextmanager
+    def _quiet(self, doing: str) -> Iterator[None]:
+        """Do something while no worker collects."""
+        self._require_open()
+        with self._shut_down_if_lost():
+            self._come_to_rest(doing)
+            yield
+
+    def _require_open(self) -> None:
+        if self._is_shut_down:
+            hint = "Make another collector."
+            got = "ones that were shut down"
+            raise ProcessError(explain(self._who, expected="running workers", got=got, hint=hint))
+
+    @contextmanager
+    def _shut_down_if_lost(self) -> Iterator[None]:
+        """End all workers where one is lost or the wait was broken off (Ctrl-C): their answers would be mixed up."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, ProcessError) or not isinstance(error, Exception):
+                self.shutdown()
+            raise
+
+
+class Worker:
+    """What the parent knows of one worker process, and what survives its replacement."""
+
+    def __init__(self, index: int, start: Callable[[], RemoteObject], *, device: str) -> None:
+        self.index = index
+        self.start = start
+        self.device = device
+        self.remote: RemoteObject | None = None
+        self.first_row = 0
+        self.num_rows = 0
+        self.is_pending = False
+        self.deadline = 0.0
+        self.num_trajectories = 0
+        self.num_restarts = 0
+        self.num_failures = 0  # since its last batch
+        self.warm_up_frames = 0
+        self.earlier_warm_up_frames = 0
+        self.memory: SharedMemory | None = None
+        self.shared: TensorDict | None = None
+
+
+def _start(
+    who: str, index: int, factory: Callable[[], Env], policy: Callable | None, num_threads: int, start_method: str
+) -> RemoteObject:
+    arguments = (CollectorHost, factory, policy, num_threads)
+    return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, start_method=start_method)
+
+
+def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: int | None) -> list[Callable]:
+    if isinstance(make_env, Env):
+        hint = "Write a function that builds it: it is called in each worker."
+        raise ConfigError(explain(who, expected="a callable that makes an Env", got=repr(make_env), hint=hint))
+    if callable(make_env):
+        if not isinstance(num_workers, Integral) or num_workers < 1:
+            raise ConfigError(explain(who, expected="a num_workers of at least 1", got=num_workers))
+        return [make_env] * num_workers
+    factories = list(make_env)
+    if not factories or num_workers not in (None, len(factories)) or not all(map(callable, factories)):
+        expected = f"{num_workers or 'some'} callables that make an Env"
+        raise ConfigError(explain(who, expected=expected, got=factories))
+    return factories
+
+
+def _require_arguments(
+    who: str, policy: object, total_frames: int, on_worker_failure: str, timeout_s: float
+) -> None:
+    require_policy(who, policy, total_frames)
+    if on_worker_failure not in ("raise", "restart"):
+        raise ConfigError(explain("on_worker_failure", expected='"raise" or "restart"', got=repr(on_worker_failure)))
+    if not timeout_s > 0:
+        raise ConfigError(explain("timeout_s", expected="a positive number of seconds", got=timeout_s))
+
+
+def _devices(who: str, devices: str | torch.device | Sequence, num_workers: int) -> list[torch.device]:
+    each = [devices] * num_workers if isinstance(devices, (str, torch.device)) else list(devices)
+    if len(each) != num_workers:
+        expected = f"one device, or one for each of the {num_workers} workers"
+        raise ConfigError(explain(f"{who}, devices", expected=expected, got=each))
+    return [checked_device(device) for device in each]
+
+
+def _has_weights(policy: object) -> bool:
+    return isinstance(policy, nn.Module) and bool(tensors_of(policy))
+
+
+def _sendable(policy: Callable | None) -> Callable | None:
+    """Return the policy on the CPU: itself where it is there."""
+    if not _has_weights(policy) or all(tensor.device.type == "cpu" for tensor in tensors_of(policy)):
+        return policy
+    return copy.deepcopy(policy).cpu()
+
+
+def _rows_of(
+    info: Sequence[TensorDictBase | None], worker: Worker
+) -> tuple[TensorDictBase | None, TensorDictBase | None]:
+    rows = slice(worker.first_row, worker.first_row + worker.num_rows)
+    return tuple(None if one is None else one[rows].clone() for one in info)
