@@ -3,8 +3,11 @@
 import csv
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,66 @@ def test_a_finished_run_is_not_resumed_without_more_frames(example, tmp_path, mo
     assert len(list((tmp_path / "ppo_logging").iterdir())) == 1
 
 
+PROCESSES = ["--num_workers=2", "--evaluate_beside", "--collection_devices", "cpu", "cpu"]
+
+
+@pytest.mark.timeout(100)
+def test_a_run_over_several_processes_goes_on_and_is_evaluated_without_them(
+    example, tmp_path, monkeypatch, capsys, leaves_nothing
+):
+    monkeypatch.chdir(tmp_path)
+    config = [f"--config={ROOT}/configs/ppo/cartpole.txt", "--lr_schedule=constant", "--clip_schedule=constant"]
+    example.main([*config, *TINY, *PROCESSES, "--name=half", "--num_epochs=1"])
+    (half,) = (tmp_path / "ppo_logging").iterdir()
+    example.main([f"--resume={half}", "--name=rest", "--total_frames=512"])
+    example.main([*config, *TINY, *PROCESSES, "--name=whole", "--num_epochs=1", "--total_frames=512"])
+    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
+    whole, rest = (load_checkpoint(runs[name] / "last.pt")["networks"]["loss"] for name in ("whole", "rest"))
+    assert all((whole[key] == rest[key]).all() for key in whole)
+    rows = list(csv.DictReader((runs["whole"] / "progress.csv").open()))
+    measured = [(row["frames"], float(row["eval/policy_version"])) for row in rows if row["eval/return_mean"]]
+    assert measured == [("128", 1), ("256", 2), ("384", 3), ("512", 4)]
+    summary = json.loads((runs["whole"] / "summary.json").read_text())
+
+    def refused(*arguments, **options):
+        raise AssertionError("a run that is only evaluated started a process")
+
+    monkeypatch.setattr("torchrl.collectors.multi.RemoteObject", refused)
+    monkeypatch.setattr("torchrl.agents.evaluate_beside.RemoteObject", refused)
+    capsys.readouterr()
+    example.main([f"--evaluate={runs['whole']}"])
+    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(100)
+def test_ctrl_c_ends_a_run_over_several_processes_with_its_report_and_leaves_none(tmp_path):
+    command = [sys.executable, str(EXAMPLE), *TINY, *PROCESSES, "--total_frames=100_000_000", "--num_epochs=1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        try:
+            while not any(tmp_path.glob("ppo_logging/*/best.pt")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert "Stopping after this batch" in err and "Traceback" not in err and "evaluation return" in out
+    deadline = time.monotonic() + 3
+    while _is_group(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_group(process.pid)
+
+
+def _is_group(number):
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 MISTAKES = {
     "unknown flag": (["--gama=0.5"], "--gamma"),
     "abbreviation": (["--gam=0.5"], "--gamma"),
@@ -141,6 +204,7 @@ MISTAKES = {
     "no task": (["--env_library=dm_control", "--env_name=humanoid"], "task"),
     "absent device": (["--collection_devices=cuda:63"], "cpu"),
     "two devices": (["--collection_devices", "cpu", "cpu"], "one device"),
+    "indivisible workers": (["--num_workers=3"], "divides the 8 of --num_envs"),
     "indivisible batch": (["--frames_per_batch=100", "--num_envs=8"], "multiple of the 8 environments"),
     "two clippings": (["--max_grad_value=1"], "max_grad_norm or max_grad_value"),
     "no run to evaluate": (["--evaluate=nowhere"], "nowhere"),

@@ -1,10 +1,12 @@
 """A small PPO agent on CartPole, every random stream of its own."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from torchrl.agents import Agent, Evaluator, MinibatchEpochs, UpdateNormalizer
+from torchrl.agents import Agent, EvaluationProcess, Evaluator, MinibatchEpochs, UpdateNormalizer
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv
 from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
@@ -18,7 +20,16 @@ def make_agent():
     agents = []
 
     def make(
-        *, seed=0, total_frames=512, evaluate_every=None, hooks=(), minibatch_size=32, width=16, num_envs=4, **options
+        *,
+        seed=0,
+        total_frames=512,
+        evaluate_every=None,
+        beside=False,
+        hooks=(),
+        minibatch_size=32,
+        width=16,
+        num_envs=4,
+        **options,
     ):
         seeds = named_seeds(seed, "weights", "policy", "minibatches", "env", "eval")
         torch.manual_seed(seeds["weights"])
@@ -46,8 +57,9 @@ def make_agent():
             generator=torch.Generator().manual_seed(seeds["minibatches"]),
         )
         if evaluate_every is not None:
-            env = GymEnv("CartPole-v1", num_envs=2)
-            options["evaluator"] = Evaluator(env, num_episodes=3, seed=seeds["eval"], every_frames=evaluate_every)
+            make_env = partial(GymEnv, "CartPole-v1", num_envs=2)
+            make, env = (EvaluationProcess, make_env) if beside else (Evaluator, make_env())
+            options["evaluator"] = make(env, num_episodes=3, seed=seeds["eval"], every_frames=evaluate_every)
         agent = Agent(
             collector, optimise, advantage=GAE(critic), hooks=[UpdateNormalizer(normalizer), *hooks], **options
         )
@@ -56,6 +68,4 @@ def make_agent():
 
     yield make
     for agent in agents:
-        agent.collector.shutdown()
-        if agent.evaluator is not None:
-            agent.evaluator.env.close()
+        agent.close()

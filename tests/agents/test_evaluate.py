@@ -8,11 +8,11 @@ from torch import nn
 
 from fakes import CountingSimulator
 from torchrl.agents import Evaluation, Evaluator
-from torchrl.agents.evaluate import generators_of
 from torchrl.envs import GymEnv, SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.errors import ConfigError, EnvError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, exploration_type
+from torchrl.modules.randomness import generators_of
 from torchrl.seeding import child_seeds
 
 

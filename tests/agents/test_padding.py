@@ -18,8 +18,8 @@ from torchrl.agents import (
     UpdateNormalizer,
     episode_statistics,
 )
-from torchrl.agents.agent import num_valid_frames, value_statistics
 from torchrl.agents.optimise import valid_rows
+from torchrl.agents.statistics import num_valid_frames, value_statistics
 from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
 from torchrl.objectives import KLPenaltyPPOLoss
 

@@ -1,13 +1,15 @@
 """Agents: collect → store → optimise → record, with hooks, evaluation and checkpoints. They read no command line."""
 
 from torchrl.agents.adam import FusedAdam
-from torchrl.agents.agent import BEST, LAST, Agent, episode_statistics
+from torchrl.agents.agent import BEST, LAST, Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
+from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.hooks import AdaptPenalty, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
+from torchrl.agents.statistics import episode_statistics
 from torchrl.agents.summary import summarise, write_summary
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "AdaptPenalty",
     "Agent",
     "Anneal",
+    "BesideResult",
     "Constant",
     "Evaluation",
+    "EvaluationProcess",
     "Evaluator",
     "FusedAdam",
     "Hook",

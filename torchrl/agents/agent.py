@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -14,14 +15,17 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.agents.checkpoint import load_checkpoint, require_fit, save_checkpoint
-from torchrl.agents.evaluate import Evaluation, Evaluator, generators_of
+from torchrl.agents.evaluate import Evaluation, Evaluator
+from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.hooks import Hook, check_hooks
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
+from torchrl.agents.periodic import PeriodicEvaluation
+from torchrl.agents.statistics import episode_statistics, num_valid_frames, value_statistics
 from torchrl.collectors import Collector, WarmUp
+from torchrl.collectors.multi import MultiCollector
 from torchrl.errors import CheckpointError, ConfigError, explain
-from torchrl.functional import explained_variance
-from torchrl.objectives.keys import MASK
+from torchrl.modules.randomness import generators_of
 from torchrl.record import Logger
 
 LAST, BEST = "last.pt", "best.pt"
@@ -34,13 +38,19 @@ class Agent:
     With a ``folder``, ``last.pt`` is written after every periodic evaluation and when training ends (a second Ctrl-C
     aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far.
 
+    An :class:`EvaluationProcess` measures while training goes on. Where the next evaluation is due before the last one
+    is finished, the agent waits for it, so that which weights are measured does not depend on the machine's speed; that
+    time counts under ``evaluate``. A result is logged over the frames of its launch and ``best.pt`` is the agent as it
+    was then. The last evaluation is waited for when training ends; Ctrl-C, an error and a loaded checkpoint drop one
+    that is not finished, and a checkpoint knows nothing of it.
+
     Args:
         collector: yields batches ``[*B, T]``; its policy is the one that is trained.
         optimise: takes the gradient steps, for example :class:`MinibatchEpochs`; has ``loss`` and ``optimizer``.
         advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
         store: called with each batch as it was collected, for example a replay buffer's ``extend``; on-policy
             algorithms keep nothing.
-        evaluator: measures the policy, periodically if it says so.
+        evaluator: measures the policy, periodically if it says so; here or in a process of its own.
         logger: where metrics go, over frames.
         hooks: what else happens, see :class:`Hook`.
         folder: where checkpoints go; None writes none.
@@ -54,12 +64,12 @@ class Agent:
 
     def __init__(
         self,
-        collector: Collector,
+        collector: Collector | MultiCollector,
         optimise: MinibatchEpochs,
         *,
         advantage: Callable[[TensorDictBase], TensorDictBase] | None = None,
         store: Callable[[TensorDictBase], object] | None = None,
-        evaluator: Evaluator | None = None,
+        evaluator: Evaluator | EvaluationProcess | None = None,
         logger: Logger | None = None,
         hooks: Sequence[Hook] = (),
         folder: str | os.PathLike | None = None,
@@ -79,6 +89,7 @@ class Agent:
         self._seconds_logged = dict(self.seconds)
         self._interrupt = InterruptGuard()
         self._is_stopping = False
+        self._periodic = PeriodicEvaluation(None)
 
     @property
     def loss(self) -> nn.Module:
@@ -107,6 +118,7 @@ class Agent:
         An error leaves ``last.pt`` with what was trained before it, and says so.
         """
         self._is_stopping = False
+        self._periodic = PeriodicEvaluation(self.evaluator)
         with InterruptGuard() as self._interrupt:
             try:
                 self._tell("on_train_start")
@@ -120,13 +132,14 @@ class Agent:
                 self._rescue(error)
                 raise
             finally:
+                self._periodic.discard()
                 self._tell("on_train_end")
 
     def stop(self) -> None:
         """Let the training end after the present batch."""
         self._is_stopping = True
 
-    def evaluate(self, evaluator: Evaluator | None = None) -> Evaluation:
+    def evaluate(self, evaluator: Evaluator | EvaluationProcess | None = None) -> Evaluation:
         """Measure the policy as it stands; training is not touched.
 
         Args:
@@ -139,6 +152,12 @@ class Agent:
             )
         with self._measured("evaluate"):
             return evaluator(self.policy)
+
+    def close(self) -> None:
+        """Close the environments, here and in other processes, and end these; may be called twice."""
+        self.collector.shutdown()
+        if self.evaluator is not None:
+            self.evaluator.close()
 
     def _collect(self) -> Iterator[TensorDict]:
         batches = iter(self.collector)
@@ -170,33 +189,64 @@ class Agent:
 
     def _record(self, metrics: dict[str, float], num_frames: int) -> None:
         """Evaluate if it is time to, log, and write checkpoints."""
-        result = self._evaluate_if_due(num_frames)
-        if result is not None:
-            metrics |= {"eval/return_mean": result.mean, "eval/return_std": result.std}
+        results = self._evaluate_if_due(num_frames)
+        for result in results:
+            if result.frames == self.frames:
+                metrics |= result.metrics()
+            else:
+                self._log(result.metrics(), result.frames)
         spent = {phase: self.seconds[phase] - self._seconds_logged[phase] for phase in PHASES}
         metrics |= {f"time/{phase}_s": seconds for phase, seconds in spent.items()}
         metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
         self._seconds_logged = dict(self.seconds)
-        if self.logger is not None:
-            self.logger.log_scalars(metrics, self.frames)
-        if result is not None:
-            is_best = result.mean > self.best_return
-            self.best_return = max(result.mean, self.best_return)
-            self._save_as(LAST)
-            if is_best:
-                self._save_as(BEST)
+        self._log(metrics, self.frames)
+        if results:
+            self._keep(max(results, key=lambda result: result.evaluation.mean))
 
-    def _evaluate_if_due(self, num_frames: int) -> Evaluation | None:
-        """Evaluate where a multiple of ``every_frames`` was passed, and after the last batch; not after Ctrl-C."""
-        every = None if self.evaluator is None else self.evaluator.every_frames
-        if every is None or self._interrupt.is_requested:
-            return None
-        is_last = self._is_stopping or 0 <= self.collector.total_frames <= self.collector.frames
-        if not is_last and self.frames // every == (self.frames - num_frames) // every:
-            return None
-        result = self.evaluate()
-        self._tell("on_evaluated", result)
-        return result
+    def _evaluate_if_due(self, num_frames: int) -> list[BesideResult]:
+        """Evaluate where a multiple of ``every_frames`` was passed, and after the last batch; not after Ctrl-C.
+
+        Returns the evaluations that were finished meanwhile.
+        """
+        results = self._finished(wait=False)
+        is_due = self._periodic.is_due(self.frames - num_frames, self.frames) or self._is_last_batch
+        if not self._periodic.is_wanted or not is_due or self._interrupt.is_requested:
+            return results
+        results += self._finished(wait=True)
+        with self._measured("evaluate"):
+            has_to_keep = self._periodic.is_beside and self.folder is not None
+            state = copy.deepcopy(self.state_dict()) if has_to_keep else None
+            version = self.collector.policy_version
+            self._periodic.launch(self.policy, version=version, frames=self.frames, keep=state)
+        return results + self._finished(wait=self._is_last_batch)
+
+    @property
+    def _is_last_batch(self) -> bool:
+        return self._is_stopping or 0 <= self.collector.total_frames <= self.collector.frames
+
+    def _finished(self, *, wait: bool) -> list[BesideResult]:
+        """Take the evaluation under way if it is finished, or wait for it, and tell the hooks."""
+        with self._measured("evaluate"):
+            result = self._periodic.finished(wait=wait)
+        if result is None:
+            return []
+        self._tell("on_evaluated", result.evaluation)
+        return [result]
+
+    def _keep(self, result: BesideResult) -> None:
+        """Write checkpoints after an evaluation; the best one is the agent as it was at the launch."""
+        is_best = result.evaluation.mean > self.best_return
+        self.best_return = max(result.evaluation.mean, self.best_return)
+        self._save_as(LAST)
+        if is_best and result.keep is None:
+            self._save_as(BEST)
+        elif is_best:
+            result.keep["counters"]["best_return"] = self.best_return
+            save_checkpoint(self.folder / BEST, result.keep)
+
+    def _log(self, metrics: dict[str, float], frames: int) -> None:
+        if self.logger is not None:
+            self.logger.log_scalars(metrics, frames)
 
     def state_dict(self) -> dict:
         """Capture what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
@@ -216,6 +266,7 @@ class Agent:
         Raises:
             CheckpointError: naming the parameters or parts that do not fit.
         """
+        self._periodic.discard()  # what is under way is an evaluation of other weights
         generators = self._generators()
         require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
         self._require_networks_fit(state["networks"])
@@ -230,7 +281,7 @@ class Agent:
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             expected = "the environments it was saved with, as many of them"
             raise CheckpointError(
-                explain("checkpoint, collector", expected=expected, got=f"others: {error}")
+                explain("checkpoint, collector", expected=expected, got=f"others: {str(error).rstrip('.')}")
             ) from error
         for name, generator in generators.items():
             generator.set_state(state["generators"][name])
@@ -320,37 +371,6 @@ class Agent:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - start
-
-
-def episode_statistics(batch: TensorDictBase) -> dict[str, float]:
-    """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did."""
-    done = batch.get(("next", "done"))
-    mask = batch.get(MASK, None)
-    if mask is not None:
-        done = done & mask.unsqueeze(-1)
-    if not bool(done.any()):
-        return {}
-    return {
-        "train/episode_return": batch.get(("next", "episode_return"))[done].double().mean().item(),
-        "train/episode_length": batch.get(("next", "episode_length"))[done].double().mean().item(),
-    }
-
-
-def value_statistics(batch: TensorDictBase) -> dict[str, float]:
-    """Explained variance of the collected values in a batch ``[*B, T]``; empty without ``value_target``."""
-    value, target = batch.get("state_value", None), batch.get("value_target", None)
-    if value is None or target is None:
-        return {}
-    mask = batch.get(MASK, None)
-    if mask is not None:
-        value, target = value[mask], target[mask]
-    return {"explained_variance": explained_variance(value, target).item()}
-
-
-def num_valid_frames(batch: TensorDictBase) -> int:
-    """Count the rows of a batch ``[*B, T]`` that are no padding."""
-    mask = batch.get(MASK, None)
-    return batch.numel() if mask is None else int(mask.sum())
 
 
 def _require_same_kind(optimizer: torch.optim.Optimizer, came: dict) -> None:

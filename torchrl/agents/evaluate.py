@@ -13,6 +13,7 @@ from torch import nn
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
+from torchrl.modules.randomness import kept_randomness
 from torchrl.seeding import child_seeds
 
 
@@ -102,6 +103,10 @@ class Evaluator:
         ):
             return self._episodes(_placed(policy, self.env.device))
 
+    def close(self) -> None:
+        """Close the environment; may be called twice."""
+        self.env.close()
+
     def _episodes(self, act: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
         env, rows = self.env, self.env.batch_size.numel()
         returns = torch.zeros(self.num_episodes)
@@ -163,29 +168,11 @@ def eval_mode(policy: object) -> Iterator[None]:
 @contextmanager
 def own_randomness(policy: object, seed: int) -> Iterator[None]:
     """Let a policy draw from streams begun at ``seed``; on exit put back its generators and torch's global streams."""
-    generators = list(generators_of(policy).values())
-    states = [generator.get_state() for generator in generators]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
+    with kept_randomness(policy) as generators:
         torch.manual_seed(seed)
         for index, generator in enumerate(generators):
             generator.manual_seed(seed + index)
-        try:
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-
-
-def generators_of(policy: object) -> dict[str, torch.Generator]:
-    """Find the torch generators that the modules of a policy hold as attributes, by path, each once."""
-    found: dict[str, torch.Generator] = {}
-    modules = policy.named_modules() if isinstance(policy, nn.Module) else [("", policy)]
-    for path, module in modules:
-        for name, value in getattr(module, "__dict__", {}).items():
-            if isinstance(value, torch.Generator) and not any(value is known for known in found.values()):
-                found[f"{path}.{name}" if path else name] = value
-    return found
+        yield
 
 
 def _placed(policy: Callable, device: torch.device) -> Callable:

@@ -48,7 +48,11 @@ class Hook:
         """Called after the gradient steps; what it adds to ``metrics`` is logged. ``agent.frames`` counts the batch."""
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Called after each periodic evaluation, before it decides on the best checkpoint."""
+        """Called after each periodic evaluation, before it decides on the best checkpoint.
+
+        Where an :class:`EvaluationProcess` measures, that is when its result is taken: after some more batches, and
+        perhaps twice after one.
+        """
 
     def on_train_end(self, agent: Agent) -> None:
         """Called once after the last batch, also where Ctrl-C or an error ended the training."""

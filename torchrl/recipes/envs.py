@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 
 from torchrl.data.specs import Bounded
 from torchrl.data.specs.base import LeafSpec
-from torchrl.envs import Compose, DMControlEnv, Env, GymEnv, ToyEnv, TransformedEnv
-from torchrl.envs.simulators import RandomTruncation
+from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv
+from torchrl.envs.simulators import (
+    RandomTruncation,
+    Simulator,
+    dm_control_simulator,
+    gym_simulator,
+    toy_simulator,
+)
 from torchrl.envs.transforms import ActionClip, CatTensors, GSDENoise, RewardNorm, RewardScaling, Transform
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
@@ -24,23 +31,29 @@ def add_env_arguments(parser: ConfigParser) -> None:
         "--env_name", default="CartPole-v1", help="registered id (gym), domain (dm_control) or name (toy)"
     )
     group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
-    group.add_argument("--num_envs", type=positive_int, default=8, help="environments stepped together")
+    group.add_argument("--num_envs", type=positive_int, default=8, help="environments, over all processes")
+    group.add_argument(
+        "--env_workers",
+        type=non_negative_int,
+        default=0,
+        help="processes that step the environments for one policy, for slow ones; 0 steps them in this process",
+    )
     group.add_argument(
         "--frame_skip",
         type=positive_int,
-        default=default_of(GymEnv, "frame_skip"),
+        default=default_of(gym_simulator, "frame_skip"),
         help="simulator steps per frame; all counts of frames are counts of agent steps",
     )
     group.add_argument(
         "--max_episode_steps",
         type=positive_int,
-        default=default_of(GymEnv, "max_episode_steps"),
+        default=default_of(gym_simulator, "max_episode_steps"),
         help="frames after which an episode is truncated; none leaves the task its own limit",
     )
     group.add_argument(
         "--max_noops",
         type=non_negative_int,
-        default=default_of(GymEnv, "max_noops"),
+        default=default_of(gym_simulator, "max_noops"),
         help="begin episodes with up to this many no-op actions (gym only)",
     )
     group.add_argument(
@@ -64,7 +77,8 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
     Args:
         args: the parsed flags, those of the networks and the loss included.
         num_envs: how many slots.
-        training: whether rewards are transformed for the learner; reported returns are raw in any case.
+        training: whether rewards are transformed for the learner, and worker processes used where flags ask for them;
+            reported returns are raw in any case.
 
     Returns:
         An environment ``[num_envs]``; several observations become one vector under ``observation``.
@@ -99,7 +113,17 @@ def _noise(args: Namespace, env: Env) -> GSDENoise:
 
 
 def _simulated(args: Namespace, num_envs: int, training: bool) -> Env:
-    common = {"num_envs": num_envs, "frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
+    make = _simulator(args, training)
+    if training and args.env_workers:
+        if args.env_workers > num_envs:
+            expected = f"at most the {num_envs} of --num_envs"
+            raise ConfigError(explain("--env_workers", expected=expected, got=args.env_workers))
+        return ParallelEnv(make, num_envs, num_workers=args.env_workers)
+    return SerialEnv(make, num_envs)
+
+
+def _simulator(args: Namespace, training: bool) -> Callable[[], Simulator]:
+    common = {"frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
     if training and args.init_with_lag is not None:
         common["wrappers"] = [partial(RandomTruncation, max_steps=args.init_with_lag)]
     if args.env_library != "dm_control" and args.env_task:
@@ -107,11 +131,11 @@ def _simulated(args: Namespace, num_envs: int, training: bool) -> Env:
         expected = f"none for {args.env_library}"
         raise ConfigError(explain("--env_task", expected=expected, got=repr(args.env_task), hint=hint))
     if args.env_library == "gym":
-        return GymEnv(args.env_name, max_noops=args.max_noops, **common)
+        return partial(gym_simulator, args.env_name, max_noops=args.max_noops, **common)
     if args.max_noops:
         raise ConfigError(explain("--max_noops", expected=f"0 for {args.env_library}", got=args.max_noops))
     if args.env_library == "toy":
-        return ToyEnv(args.env_name, **common)
+        return partial(toy_simulator, args.env_name, **common)
     if not args.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
-    return DMControlEnv(args.env_name, args.env_task, **common)
+    return partial(dm_control_simulator, args.env_name, args.env_task, **common)

@@ -6,6 +6,7 @@ import shutil
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torchrl.agents import (
@@ -13,6 +14,7 @@ from torchrl.agents import (
     LAST,
     Agent,
     Evaluation,
+    EvaluationProcess,
     Evaluator,
     Hook,
     ProgressBar,
@@ -50,6 +52,11 @@ def add_record_arguments(parser: ConfigParser) -> None:
         type=positive_int,
         default=default_of(Evaluator, "num_episodes"),
         help="episodes of these evaluations, which choose the best checkpoint",
+    )
+    group.add_switch(
+        "--evaluate_beside",
+        default=False,
+        help="run these evaluations in a process of their own while training goes on",
     )
     group.add_argument(
         "--eval_episodes", type=positive_int, default=20, help="episodes of the last report, from other starts"
@@ -117,9 +124,14 @@ def make_logger(folder: Path) -> Logger:
     return FanOut(TensorBoardLogger(folder), CSVLogger(folder))
 
 
-def make_evaluator(args: Namespace) -> Evaluator:
+def make_evaluator(args: Namespace) -> Evaluator | EvaluationProcess:
     """Build the periodic evaluation, which chooses the best checkpoint."""
-    return _evaluator(args, "evaluation", args.record_episodes, every_frames=args.record_interval)
+    stream, num_episodes, every_frames = "evaluation", args.record_episodes, args.record_interval
+    if not args.evaluate_beside:
+        return _evaluator(args, stream, num_episodes, every_frames)
+    seed = named_seeds(args.seed, stream)[stream]
+    make = _evaluation_env(args, num_episodes)
+    return EvaluationProcess(make, num_episodes=num_episodes, seed=seed, every_frames=every_frames)
 
 
 def make_reporter(args: Namespace) -> Evaluator:
@@ -128,9 +140,13 @@ def make_reporter(args: Namespace) -> Evaluator:
 
 
 def _evaluator(args: Namespace, stream: str, num_episodes: int, every_frames: int | None = None) -> Evaluator:
-    env = make_env(args, num_envs=min(MAX_EVALUATION_ENVS, num_episodes), training=False)
+    env = _evaluation_env(args, num_episodes)()
     seed = named_seeds(args.seed, stream)[stream]
     return Evaluator(env, num_episodes=num_episodes, seed=seed, every_frames=every_frames)
+
+
+def _evaluation_env(args: Namespace, num_episodes: int) -> partial:
+    return partial(make_env, args, num_envs=min(MAX_EVALUATION_ENVS, num_episodes), training=False)
 
 
 def make_record_hooks(args: Namespace) -> list[Hook]:
@@ -192,6 +208,7 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
         f"{summary['frames']:,} frames{_simulator_steps(args, summary['frames'])} in {summary['seconds']:.1f} s "
         f"(collecting {summary['collect_seconds']:.1f}, optimising {summary['optimise_seconds']:.1f}, "
         f"evaluating {summary['evaluate_seconds']:.1f}): {summary['fps']:,.0f} frames per second\n"
+        f"{_restarts(agent.collector)}"
         f"logs:        {folder}  (tensorboard --logdir {folder.parent})\n"
         f"checkpoints: {', '.join(str(folder / name) for name in (LAST, BEST) if (folder / name).is_file())}"
     )
@@ -215,6 +232,11 @@ def announce(args: Namespace, folder: Path) -> None:
 
 def _simulator_steps(args: Namespace, frames: int) -> str:
     return f" ({frames * args.frame_skip:,} simulator steps)" if args.frame_skip != 1 else ""
+
+
+def _restarts(collector: object) -> str:
+    num = getattr(collector, "num_restarts", 0)
+    return f"workers:     {num} restarted, {collector.dropped_frames:,} frames dropped\n" if num else ""
 
 
 def _returns(result: Evaluation) -> str:

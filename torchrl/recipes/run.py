@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -41,16 +42,23 @@ def run(
         args = with_saved_config(parser, sys.argv[1:] if flags is None else flags)
         torch.set_num_threads(args.num_threads)
         reporter = make_reporter(args)
-        agent = make_agent(args)
-        agent.configuration = vars(args)
         if args.evaluate:
-            report_saved(agent, reporter, Path(args.evaluate))
+            with closing(make_agent(_in_one_process(args))) as agent:
+                report_saved(agent, reporter, Path(args.evaluate))
             return
-        if args.resume:
-            resume(args, agent)
-        agent.folder = make_run_folder(algorithm, args)
-        agent.logger = make_logger(agent.folder)
-        announce(args, agent.folder)
-        with agent.logger:
-            agent.train()
-        report(args, agent, reporter)
+        with closing(make_agent(args)) as agent:
+            agent.configuration = vars(args)
+            if args.resume:
+                resume(args, agent)
+            agent.folder = make_run_folder(algorithm, args)
+            agent.logger = make_logger(agent.folder)
+            announce(args, agent.folder)
+            with agent.logger:
+                agent.train()
+            report(args, agent, reporter)
+
+
+def _in_one_process(args: Namespace) -> Namespace:
+    """Leave out the processes of a run that is only to be evaluated."""
+    alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
+    return Namespace(**{**vars(args), **alone, "collection_devices": args.collection_devices[:1]})
