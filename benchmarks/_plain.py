@@ -21,12 +21,22 @@ class PlainCollector:
     Records observation, next observation (the true one, also at an ending), action, log-prob, reward, terminated,
     truncated.
     ``normalize`` keeps a running mean and variance of the observations, updated at every step as vector-env wrappers
-    do.
+    do. ``asynchronous`` puts each environment into a process, by ``AsyncVectorEnv``.
     """
 
-    def __init__(self, name: str, num_envs: int, num_steps: int, *, normalize: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        num_steps: int,
+        *,
+        normalize: bool = False,
+        seed: int = 0,
+        asynchronous: bool = False,
+    ) -> None:
         make = [lambda: gymnasium.make(name) for _ in range(num_envs)]
-        self.envs = gymnasium.vector.SyncVectorEnv(make, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+        kind = gymnasium.vector.AsyncVectorEnv if asynchronous else gymnasium.vector.SyncVectorEnv
+        self.envs = kind(make, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
         self.num_envs, self.num_steps = num_envs, num_steps
         space = self.envs.single_action_space
         size = self.envs.single_observation_space.shape[0]
@@ -63,6 +73,9 @@ class PlainCollector:
         var = (var * count + batch_var * n + delta.square() * count * n / total) / total
         self.statistics = (mean, var, total)
         return ((observation - mean) / torch.sqrt(var + 1e-8)).clamp(-10, 10)
+
+    def shutdown(self) -> None:
+        self.envs.close()
 
     @torch.no_grad()
     def collect(self) -> None:
