@@ -423,3 +423,13 @@ def test_parameters_that_the_first_batch_did_not_hold_are_refused():
         with pytest.raises(ConfigError, match="Collector.set_info: .*from the first on.*before the first batch"):
             collector.set_info(**info)
     assert "skill" not in collector.collect().keys()
+
+
+@pytest.mark.parametrize("num_envs", [None, 1, 3])
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_a_batch_is_contiguous_and_shares_no_memory_with_the_next(num_envs, num_steps):
+    env = SerialEnv(lambda: CountingSimulator(length=5), num_envs)
+    collector = Collector(env, frames_per_batch=num_steps * (num_envs or 1))
+    first, second = collector.collect(), collector.collect()
+    pairs = zip(first.values(True, True), second.values(True, True), strict=True)
+    assert all(one.is_contiguous() and one.data_ptr() != other.data_ptr() for one, other in pairs)

@@ -21,7 +21,7 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
-from torchrl.collectors.loop import allocate, collect, require_same_layout
+from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.slots import let_wait, trajectory_ids
 from torchrl.devices import checked_device
@@ -119,7 +119,7 @@ class FragmentSource:
         kind = exploration_type()
         with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
             root, mask = self._collect_sticky(root) if self.sticky else (self._collect(root), None)
-            batch = self._batch.clone()
+            batch = contiguous_copy(self._batch)
             require_finite(batch, self.env)
             require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
             last = self._ask(root)

@@ -30,14 +30,23 @@ def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -
 
 
 def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, list[Row]]:
-    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and its rows."""
+    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and its rows.
+
+    In memory time comes first, so that each row is one block and cheap to write; :func:`contiguous_copy` hands the
+    batch out in the usual order.
+    """
     batch_size = transition.batch_size
     dims = len(batch_size)
     batch = transition.apply(
-        lambda leaf: leaf.new_zeros((*batch_size, num_steps, *leaf.shape[dims:])),
+        lambda leaf: leaf.new_zeros((num_steps, *batch_size, *leaf.shape[dims:])).movedim(0, dims),
         batch_size=(*batch_size, num_steps),
     )
     return batch, [Row(views) for views in batch.unbind(dims)]
+
+
+def contiguous_copy(batch: TensorDict) -> TensorDict:
+    """Copy a batch whose memory is written again, contiguous whatever the order of the original."""
+    return batch.apply(lambda leaf: leaf.clone(memory_format=torch.contiguous_format))
 
 
 def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None:

@@ -18,7 +18,7 @@ from torchrl.collectors.checks import (
     require_specs,
     steps_of,
 )
-from torchrl.collectors.loop import allocate, collect, require_same_layout
+from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.slots import trajectory_ids
 from torchrl.envs.base import Env
@@ -107,7 +107,7 @@ class Collector:
             for index in range(num_checked):
                 root = self._checked_step(root, index)
             root = collect(self.env, self._act, root, self._rows[num_checked:])
-        batch = self._batch.clone()
+        batch = contiguous_copy(self._batch)
         require_finite(batch, self.env)
         require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
         self._root = root
