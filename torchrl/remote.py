@@ -104,7 +104,7 @@ class RemoteObject:
         try:
             self._channel.send_frame(frame)
         except PeerGone:
-            raise self._death() from None
+            raise self.death() from None
         except TimeoutError:
             self.kill()
             raise too_late(self.name, "to take a message", 60.0) from None
@@ -114,11 +114,12 @@ class RemoteObject:
         try:
             answer = self._channel.receive(timeout_s)
         except PeerGone:
-            raise self._death() from None
+            raise self.death() from None
         self.num_pending -= 1
         return answer
 
-    def _death(self) -> ProcessError:
+    def death(self) -> ProcessError:
+        """Say how the process ended, and close what is left of it here."""
         self._child.join(CLOSE_S)
         how = self._child.describe()
         self.kill()
@@ -177,7 +178,7 @@ def _awaited(
                 raise too_late(remote.where, "an answer", timeout_s) from None
             for other in others:
                 if other.has_died():
-                    raise other._death() from None
+                    raise other.death() from None
 
 
 def ready(remotes: Sequence[RemoteObject], timeout_s: float) -> list[RemoteObject]:

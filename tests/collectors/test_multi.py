@@ -1,5 +1,6 @@
 """Collectors over several processes: the batches of one process, whatever happens to the others."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -438,6 +439,30 @@ def test_a_worker_that_died_is_replaced_and_its_batch_dropped_and_counted(make, 
     ids = rows["collector", "traj_ids"][rows["process"] == after[1]].unique()
     old = rows["collector", "traj_ids"][rows["process"] != after[1]].unique()
     assert not set(ids.tolist()) & set(old.tolist())  # new episodes
+
+
+@both
+def test_a_worker_that_died_between_two_batches_is_replaced_where_it_is_needed(make, kind):
+    collector = make(kind, partial(counting, 1), num_workers=2, frames_per_batch=4, on_worker_failure="restart")
+    collector.collect()
+    for needed in (collector.state_dict, collector.reset, collector.collect):
+        os.kill(collector.pids[0], signal.SIGKILL)
+        time.sleep(0.05)
+        before = collector.num_restarts
+        needed()
+        assert collector.num_restarts == before + 1
+
+
+def test_fifty_rounds_leave_nothing(make):
+    before = None
+    for _ in range(50):
+        collector = MultiSyncCollector(partial(counting, 1), Stepwise(), num_workers=1, frames_per_batch=2)
+        collector.collect()
+        collector.shutdown()
+        del collector
+        gc.collect()
+        before = before or len(os.listdir("/proc/self/fd"))
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_worker_that_always_dies_is_not_started_for_ever(make):

@@ -198,12 +198,12 @@ class MultiCollector:
             if info is not None and (not isinstance(info, TensorDictBase) or info.batch_size != rows):
                 got = list(info.batch_size) if isinstance(info, TensorDictBase) else type(info).__name__
                 raise ConfigError(explain(name, expected=f"a TensorDict of batch size {list(rows)}", got=got))
-        pairs = zip((agent_info, env_info), self._info, strict=True)
-        self._info = tuple([old if new is None else new for new, old in pairs])
         with self._quiet("set_info"):
             for worker in self._workers:
                 worker.remote.post("set_info", *_rows_of((agent_info, env_info), worker))
             self._answers(self._workers)
+        pairs = zip((agent_info, env_info), self._info, strict=True)
+        self._info = tuple([old if new is None else new for new, old in pairs])  # for workers that are replaced
 
     def reset(self) -> None:
         """Restart every environment before the next batch; new trajectories begin.
@@ -354,7 +354,13 @@ class MultiCollector:
             self.policy.progress.frames = sum(one.warm_up_frames for one in self._workers)
 
     def _replace(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost, and ask it for a batch; or raise."""
+        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise."""
+        self._revive(worker, error)
+        self.dropped_frames += self._frames_of(worker)
+        self._launch(worker)
+
+    def _revive(self, worker: Worker, error: ProcessError) -> None:
+        """Start another worker in the place of one that was lost; or raise."""
         if not self._restarts or worker.num_failures >= MAX_RESTARTS:
             if self._restarts:
                 error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
@@ -363,7 +369,6 @@ class MultiCollector:
         worker.num_failures += 1
         worker.num_restarts += 1
         self.num_restarts += 1
-        self.dropped_frames += self._frames_of(worker)
         worker.earlier_warm_up_frames = worker.warm_up_frames
         worker.remote = worker.start()
         worker.remote.answer(self._timeout_s)
@@ -372,7 +377,6 @@ class MultiCollector:
         if self._layout is not None:
             self._attach(worker)
             worker.remote.answer(self._timeout_s)
-        self._launch(worker)
 
     def _call(self, command: str) -> list:
         for worker in self._workers:
@@ -393,6 +397,9 @@ class MultiCollector:
         self._require_open()
         with self._shut_down_if_lost():
             self._come_to_rest(doing)
+            for worker in self._workers:
+                if worker.remote.has_died():
+                    self._revive(worker, worker.remote.death())
             yield
 
     def _require_open(self) -> None:
