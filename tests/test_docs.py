@@ -53,6 +53,17 @@ def test_the_blocks_on_policies_run(block):
     exec(compile(block, "policies.md", "exec"), {"__name__": "policies"})
 
 
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("page", ["collectors", "data_layout"])  # of environments: in tests/envs/test_torch_env.py
+def test_the_blocks_of_a_page_run_one_after_another(page):
+    torch.manual_seed(0)
+    namespace = {"__name__": page}
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "concepts" / f"{page}.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, f"{page}.md", "exec"), namespace)
+
+
 @pytest.mark.parametrize("suite", SUITES.values())
 def test_a_law_suite_exists(suite):
     assert (ROOT / suite).is_file()
