@@ -1,14 +1,18 @@
 """Objects in processes of their own: calls, exceptions, deadlines, deaths, and what is left behind (nothing)."""
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from torchrl import processes
 from torchrl.errors import ConfigError, DeadlineError, ProcessError
 from torchrl.processes import START_METHODS, start_child
 from torchrl.remote import RemoteObject, answers, close_all, ready
@@ -27,7 +31,9 @@ class Awkward(Exception):
 
 
 class Thing:
-    COMMANDS = frozenset({"add", "environment", "fail", "fail_with", "fork", "imported", "sleep", "stop"})
+    COMMANDS = frozenset(
+        {"add", "environment", "fail", "fail_with", "fail_with_lock", "give", "imported", "sleep", "stop"}
+    )
 
     def __init__(self, base=0, *, closes_slowly=False):
         if base is None:
@@ -48,6 +54,12 @@ class Thing:
 
     def fail_with(self, error):
         raise error
+
+    def fail_with_lock(self):
+        return threading.Lock()
+
+    def give(self, name):
+        return {"Sealed": Sealed}[name]()
 
     def sleep(self, seconds):
         time.sleep(seconds)
@@ -126,6 +138,76 @@ def test_an_exception_while_building_is_raised_by_the_first_answer():
     with pytest.raises(Awkward, match="planted in __init__"):
         thing.answer(5)
     thing.close()
+
+
+class Sealed:
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return (_refuse, ())
+
+
+def _refuse():
+    raise ValueError("sealed")
+
+
+def test_what_cannot_be_pickled_or_unpickled_is_raised_here_and_leaves_the_others_in_step(start):
+    one, two = start(), start(5)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        one.call("fail_with_lock", timeout_s=5)
+    with pytest.raises(ValueError, match="sealed"):
+        one.call("add", Sealed(), timeout_s=5)
+    one.post("give", "Sealed")
+    two.post("add", 1)
+    with pytest.raises(ValueError, match="sealed"):
+        answers([one, two], 5)
+    assert [one.call("add", 2, timeout_s=5), two.call("add", 2, timeout_s=5)] == [2, 7]
+
+
+def test_a_message_that_comes_in_parts_is_waited_for_within_the_deadline(start):
+    thing = start(bytes(1))
+    thing.post("add", bytes(30_000_000))  # more than the socket holds
+    os.kill(thing.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    with pytest.raises(DeadlineError):
+        thing.answer(0.5)
+    assert time.monotonic() - begin < 2
+
+
+def test_an_answer_that_nobody_reads_for_long_stays(start):
+    thing = start(bytes(1))
+    thing.post("add", bytes(5_000_000))
+    time.sleep(0.3)  # it does not fit into the socket
+    assert len(thing.answer(5)) == 5_000_001
+
+
+def test_garbage_that_is_collected_while_the_server_is_asked_does_not_mix_up_its_answers(start, monkeypatch):
+    send = processes.socket.send_fds
+
+    def collecting(*arguments):
+        sent = send(*arguments)
+        gc.collect()
+        return sent
+
+    monkeypatch.setattr(processes.socket, "send_fds", collecting)
+    for _ in range(10):
+        lost = start_child(SERVE)[0]
+        ring = [lost]
+        ring.append(ring)
+        RemoteObject("lost", SERVE, Thing).me = ring
+        assert start().call("add", 1, timeout_s=5) == 1
+        lost.kill()
+
+
+def test_a_copy_made_by_fork_leaves_the_childs_of_its_parent_alone(start):
+    thing = start()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            thing.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert thing.call("add", 1, timeout_s=5) == 1
 
 
 def test_only_listed_methods_can_be_called(start):

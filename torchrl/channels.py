@@ -19,7 +19,7 @@ import cloudpickle
 from torchrl.errors import DeadlineError, ProcessError, explain
 
 HEADER = struct.Struct("<Q")
-STALL_S = 60.0  # the longest pause inside a message
+STALL_S = 60.0  # the longest pause while a message is sent
 SLICE_S = 0.2  # a wait looks up so often whether what it waits for can still come
 
 
@@ -32,16 +32,19 @@ class Channel:
 
     Args:
         connection: the socket; this one closes it.
+        stall_s: the longest pause while a message is being sent; None waits for ever.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, stall_s: float | None = STALL_S) -> None:
         self._socket = connection
-        self._socket.settimeout(STALL_S)
+        self._socket.settimeout(stall_s)
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
+        self._size: int | None = None  # of the message that is coming, once its header is there
+        self._come = bytearray()  # what is there of it: a wait that ends early is taken up again
 
     def fileno(self) -> int:
-        """Return the file descriptor, to wait for several channels at once."""
+        """Return the file descriptor, to wait for several channels at once; -1 once closed."""
         return self._socket.fileno()
 
     def send(self, message: object) -> None:
@@ -49,6 +52,7 @@ class Channel:
 
         Raises:
             PeerGone: nobody is there to read it.
+            TimeoutError: nobody reads it.
         """
         self.send_frame(framed(message))
 
@@ -59,24 +63,55 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PeerGone from error
 
+    def try_send(self, message: object) -> bool:
+        """Send a short message if that takes no waiting; answer whether it was sent."""
+        frame = framed(message)
+        try:
+            return self._socket.send(frame, socket.MSG_DONTWAIT) == len(frame)
+        except OSError:
+            return False
+
     def receive(self, timeout_s: float | None = None) -> object:
-        """Wait for one message and return it.
+        """Wait for one message and return it; see :meth:`receive_bytes`."""
+        return pickle.loads(self.receive_bytes(timeout_s))
+
+    def receive_bytes(self, timeout_s: float | None = None) -> bytes | bytearray:
+        """Wait for one message and return it as it was pickled.
 
         Args:
-            timeout_s: seconds to wait for its first byte; None waits for ever.
+            timeout_s: seconds to wait for the whole of it; None waits for ever. What has come stays for the next call.
 
         Raises:
             PeerGone: the other end was closed.
-            TimeoutError: nothing came in time, or the message broke off.
+            TimeoutError: it did not come in time.
         """
-        if not self._poll.poll(None if timeout_s is None else timeout_s * 1000):
-            raise TimeoutError
-        (size,) = HEADER.unpack(self._read(HEADER.size))
-        return pickle.loads(self._read(size))
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            missing = (HEADER.size if self._size is None else self._size) - len(self._come)
+            if missing == 0 and self._size is None:
+                (self._size,) = HEADER.unpack(self._come)
+                self._come = bytearray()
+                continue
+            if missing == 0:
+                message, self._size, self._come = self._come, None, bytearray()
+                return message
+            wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            if not self._poll.poll(wait_ms):
+                raise TimeoutError
+            try:
+                part = self._socket.recv(min(missing, 1 << 20))
+            except ConnectionResetError as error:
+                raise PeerGone from error
+            if not part:
+                raise PeerGone
+            self._come += part
 
     def send_descriptors(self, descriptors: Sequence[int]) -> None:
         """Hand open files over; the other end calls :meth:`receive_descriptors` for them as its next step."""
-        socket.send_fds(self._socket, [b"+"], list(descriptors))
+        try:
+            socket.send_fds(self._socket, [b"+"], list(descriptors))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise PeerGone from error
 
     def receive_descriptors(self, num: int) -> list[int]:
         """Receive open files, which are this process's own from then on."""
@@ -89,34 +124,45 @@ class Channel:
         """Close this end; may be called twice."""
         self._socket.close()
 
-    def _read(self, size: int) -> bytes | bytearray:
-        try:
-            first = self._socket.recv(size)
-            if len(first) == size:
-                return first
-            data = bytearray(first)
-            while first and len(data) < size:
-                first = self._socket.recv(min(size - len(data), 1 << 20))
-                data += first
-        except ConnectionResetError as error:
-            raise PeerGone from error
-        if len(data) < size:
-            raise PeerGone
-        return data
-
 
 def framed(message: object) -> bytes:
     """Return a message as the bytes that go over a channel."""
-    try:
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # whatever plain pickle stumbles over, cloudpickle either can do or explains
-        data = cloudpickle.dumps(message)
+    data = pickled(message)
     return HEADER.pack(len(data)) + data
 
 
-def until(deadline: float) -> float:
-    """Return for how long to wait before looking up, at most until ``deadline`` on the monotonic clock."""
-    return max(0.0, min(SLICE_S, deadline - time.monotonic()))
+def pickled(message: object) -> bytes:
+    """Pickle a message so that another process can read it, also where it is of ``__main__``."""
+    try:
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # whatever plain pickle stumbles over, cloudpickle either can do or explains
+        return cloudpickle.dumps(message)
+    # Plain pickle names what is of __main__, and the other process has another __main__.
+    return cloudpickle.dumps(message) if b"__main__" in data else data
+
+
+class Patience:
+    """A wait that is looked up in slices. A stop of the whole process (Ctrl-Z) counts as one of them.
+
+    Args:
+        timeout_s: how long in all.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._left_s = timeout_s
+        self._since: float | None = None
+
+    def slice_s(self) -> float:
+        """Begin the next slice; return how long it is."""
+        self._since = time.monotonic()
+        return max(0.0, min(SLICE_S, self._left_s))
+
+    def is_over(self) -> bool:
+        """Count the slice that was begun; answer whether there is no time left."""
+        if self._since is not None:
+            self._left_s -= min(time.monotonic() - self._since, 2 * SLICE_S)
+            self._since = None
+        return self._left_s <= 0
 
 
 # ---- exceptions ------------------------------------------------------------------------------------------------------

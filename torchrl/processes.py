@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -26,7 +27,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -34,6 +36,7 @@ from torchrl.channels import PeerGone
 from torchrl.errors import ConfigError, ProcessError, explain
 
 START_METHODS = ("forkserver", "spawn", "fork")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 WATCH_S = 0.5  # how often a child looks whether its parent is there
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Serve = Callable[[socket.socket], None]
@@ -56,6 +59,8 @@ class Child:
         self._poll = poll
         self._status: int | None = None
         self._owner = os.getpid()
+        if pid <= 0:  # a signal to it would go to a whole group
+            raise ProcessError(explain("Child", expected="the number of a process", got=pid))
         _children.add(self)
 
     def status(self) -> int | None:
@@ -140,6 +145,7 @@ def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess
     """Start an interpreter that imports ``serve`` and goes on in one of our functions, with the same path as ours."""
     module = serve.partition(":")[0]
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # before the imports, which take long
         f"import sys; sys.path[:] = {sys.path!r}\n"
         f"import {module}, torchrl.processes as processes\n"
         f"processes.{function}({serve!r}, {theirs.fileno()}, {os.getpid()})"
@@ -170,7 +176,8 @@ class ForkServer:
         self._socket = ours
         self._socket.settimeout(60.0)
         self._lock = threading.RLock()
-        self._ended: dict[int, int] = {}
+        self._numbers = count()
+        self._answers: dict[int, bytes] = {}  # to other questions than the one that is waited for
 
     def is_usable(self) -> bool:
         """Answer whether it runs and is this process's own, not that of the one that forked this."""
@@ -180,37 +187,45 @@ class ForkServer:
         """Fork a child that serves the given socket.
 
         Raises:
-            ProcessError: the server has failed; what it said is on the standard error.
+            ProcessError: the server has failed; what it said is on the standard error. Or it cannot fork.
         """
-        with self._lock:
-            try:
-                socket.send_fds(self._socket, [b"fork"], [theirs.fileno()])
-                answer = self._socket.recv(64)
-            except OSError as error:
-                answer, reason = b"", error
-            else:
-                reason = self._process.wait(5.0) if not answer else None
-        if not answer:
+        try:
+            answer = self._ask(b"fork", [theirs.fileno()])
+        except OSError as error:
             self._process.kill()
             self._process.wait()
             hint = "Its messages are on the standard error."
-            got = f"none ({reason})"
-            raise ProcessError(explain("fork server", expected="a child process", got=got, hint=hint))
+            got = f"none ({error})"
+            raise ProcessError(explain("fork server", expected="a child process", got=got, hint=hint)) from error
+        if not answer.isdigit():
+            raise ProcessError(explain("fork server", expected="a child process", got=answer.decode()))
         pid = int(answer)
         return Child(pid, lambda: self._status_of(pid))
 
     def _status_of(self, pid: int) -> int | None:
         if os.getpid() != self._owner:
             return None
-        with self._lock:
-            try:
-                self._socket.send(b"wait %d" % pid)
-                answer = self._socket.recv(64)
-            except OSError:
-                answer = b""
-        if not answer:  # children do not outlive their server
+        try:
+            answer = self._ask(b"wait %d" % pid)
+        except OSError:  # children do not outlive their server
             return -signal.SIGKILL
         return None if answer == b"runs" else int(answer)
+
+    def _ask(self, request: bytes, descriptors: Sequence[int] = ()) -> bytes:
+        """Send a request and return the answer to it.
+
+        Garbage collection may ask in the middle of this, and Ctrl-C leave an answer unread: answers have numbers.
+        """
+        with self._lock:
+            number = next(self._numbers)
+            socket.send_fds(self._socket, [b"%d %b" % (number, request)], list(descriptors))
+            while number not in self._answers:
+                answer = self._socket.recv(256)
+                if not answer:
+                    raise ConnectionResetError("the fork server has ended")
+                its_number, _, text = answer.partition(b" ")
+                self._answers[int(its_number)] = text
+            return self._answers.pop(number)
 
     def close(self) -> None:
         """End the server; its children follow within a second."""
@@ -222,8 +237,7 @@ class ForkServer:
 
 def run_server(serve: str, descriptor: int, parent: int) -> None:
     """Be the fork server, until the parent is gone: fork children and tell how they ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = os.getpid()
+    own, libc = os.getpid(), ctypes.CDLL(None)
     with socket.socket(fileno=descriptor) as requests:
         requests.settimeout(WATCH_S)
         while os.getppid() == parent:
@@ -233,18 +247,34 @@ def run_server(serve: str, descriptor: int, parent: int) -> None:
                 continue
             if not request:
                 return
+            number, _, request = request.partition(b" ")
             if request == b"fork":
-                (theirs,) = descriptors
-                pid = os.fork()
-                if pid == 0:
-                    requests.detach()
-                    os.close(descriptor)
-                    _run_forked(lambda theirs=theirs: run_child(serve, theirs, own))
-                os.close(theirs)
-                requests.send(b"%d" % pid)
+                answer = _forked(serve, requests, descriptors[0], own, libc)
             else:
                 status = _reaped(int(request.removeprefix(b"wait ")))
-                requests.send(b"runs" if status is None else b"%d" % status)
+                answer = b"runs" if status is None else b"%d" % status
+            while os.getppid() == parent:
+                try:
+                    requests.send(b"%b %b" % (number, answer))
+                except TimeoutError:
+                    continue
+                break
+
+
+def _forked(serve: str, requests: socket.socket, theirs: int, own: int, libc: ctypes.CDLL) -> bytes:
+    """Fork a child of the server; return its number as text, or why there is none."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return str(error).encode()
+    else:
+        if pid == 0:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also where code that never returns holds the interpreter
+            os.close(requests.detach())
+            _run_forked(lambda: run_child(serve, theirs, own))
+        return b"%d" % pid
+    finally:
+        os.close(theirs)
 
 
 def run_child(serve: str, descriptor: int, parent: int) -> None:

@@ -7,6 +7,7 @@ of its methods may be called from outside. Imports no torch.
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import socket
 import sys
@@ -17,7 +18,17 @@ from typing import Any
 
 import cloudpickle
 
-from torchrl.channels import Channel, PeerGone, framed, packed_error, too_late, unpacked_error, until
+from torchrl.channels import (
+    STALL_S,
+    Channel,
+    Patience,
+    PeerGone,
+    framed,
+    packed_error,
+    pickled,
+    too_late,
+    unpacked_error,
+)
 from torchrl.errors import ProcessError, explain
 from torchrl.processes import THREADS, Child, start_child
 
@@ -49,6 +60,7 @@ class RemoteObject:
         self._child, connection = start_child(serve, start_method=start_method)
         self._channel = Channel(connection)
         self._is_closed = False
+        self._owner = os.getpid()
         weakref.finalize(self, _end, self._child, self._channel)  # where nobody closes it
         surroundings = {"path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ)}
         self._post_frame(framed((surroundings, work)))
@@ -60,9 +72,12 @@ class RemoteObject:
 
     def post(self, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> None:
         """Send a call; open files in ``descriptors`` come before the arguments, as numbers that are valid there."""
-        self._post_frame(framed((command, arguments, len(descriptors))))
+        self._post_frame(_call(command, arguments, len(descriptors)))
         if descriptors:
-            self._channel.send_descriptors(descriptors)
+            try:
+                self._channel.send_descriptors(descriptors)
+            except PeerGone:
+                raise self.death() from None
 
     def post_frame(self, frame: bytes) -> None:
         """Send a call that :func:`call_frame` prepared."""
@@ -99,24 +114,34 @@ class RemoteObject:
         return self._channel.fileno()
 
     def _post_frame(self, frame: bytes) -> None:
-        if self._is_closed:
-            raise ProcessError(explain(self.name, expected="a running process", got="one that was closed"))
+        self._require_open()
         try:
             self._channel.send_frame(frame)
         except PeerGone:
             raise self.death() from None
         except TimeoutError:
             self.kill()
-            raise too_late(self.name, "to take a message", 60.0) from None
+            raise too_late(self.where, "a reader of messages", STALL_S) from None
         self.num_pending += 1
 
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ProcessError(explain(self.name, expected="a running process", got="one that was closed"))
+        if os.getpid() != self._owner:
+            got = "a copy of the process that started it, made by os.fork()"
+            raise ProcessError(explain(self.name, expected="the process that started it", got=got))
+
     def _receive(self, timeout_s: float) -> tuple[bool, Any]:
+        self._require_open()
         try:
-            answer = self._channel.receive(timeout_s)
+            answer = self._channel.receive_bytes(timeout_s)
         except PeerGone:
             raise self.death() from None
         self.num_pending -= 1
-        return answer
+        try:
+            return pickle.loads(answer)
+        except Exception as error:  # it is answered all the same
+            return False, packed_error(error)
 
     def death(self) -> ProcessError:
         """Say how the process ended, and close what is left of it here."""
@@ -142,7 +167,12 @@ def _end(child: Child, channel: Channel) -> None:
 
 def call_frame(command: str) -> bytes:
     """Prepare a call without arguments that is sent often."""
-    return framed((command, (), 0))
+    return _call(command, (), 0)
+
+
+def _call(command: str, arguments: tuple, num_descriptors: int) -> bytes:
+    """Frame a call. Its arguments are pickled apart: who cannot unpickle them can still tell what was called."""
+    return framed((command, pickled(arguments) if arguments else b"", num_descriptors))
 
 
 def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
@@ -152,10 +182,10 @@ def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
         ProcessError: one has died; it is named at once, whoever else is still busy. The other answers stay to be read.
         DeadlineError: one did not answer in time, and was killed.
     """
-    deadline = time.monotonic() + timeout_s
+    patience = Patience(timeout_s)
     results, failure = [], None
     for index, remote in enumerate(remotes):
-        succeeded, result = _awaited(remote, remotes[index + 1 :], deadline, timeout_s)
+        succeeded, result = _awaited(remote, remotes[index + 1 :], patience, timeout_s)
         if not succeeded and failure is None:
             failure = unpacked_error(result, remote.where)
         results.append(result)
@@ -165,15 +195,15 @@ def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
 
 
 def _awaited(
-    remote: RemoteObject, others: Sequence[RemoteObject], deadline: float, timeout_s: float
+    remote: RemoteObject, others: Sequence[RemoteObject], patience: Patience, timeout_s: float
 ) -> tuple[bool, object]:
     while True:
         try:
-            return remote._receive(until(deadline))
+            return remote._receive(patience.slice_s())
         except TimeoutError as error:
             if isinstance(error, ProcessError):
                 raise
-            if time.monotonic() >= deadline:
+            if patience.is_over():
                 remote.kill()
                 raise too_late(remote.where, "an answer", timeout_s) from None
             for other in others:
@@ -185,24 +215,28 @@ def ready(remotes: Sequence[RemoteObject], timeout_s: float) -> list[RemoteObjec
     """Return those whose earliest call is answered, or that have died; wait at most so long for the first one."""
     poll = select.poll()
     for remote in remotes:
-        poll.register(remote.fileno(), select.POLLIN)
-    found = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
-    return [remote for remote in remotes if remote.fileno() in found]
+        if remote.fileno() >= 0:
+            poll.register(remote.fileno(), select.POLLIN)
+    closed = [remote for remote in remotes if remote.fileno() < 0]
+    found = {descriptor for descriptor, _ in poll.poll(0 if closed else timeout_s * 1000)}
+    return [remote for remote in remotes if remote.fileno() < 0 or remote.fileno() in found]
 
 
 def close_all(remotes: Sequence[RemoteObject], timeout_s: float = CLOSE_S) -> None:
     """Close several at the same time; see :meth:`RemoteObject.close`."""
     deadline = time.monotonic() + timeout_s
-    opened = [remote for remote in remotes if not remote._is_closed]
-    for remote in opened:
-        remote._is_closed = True
-        try:
-            remote._channel.send(END)
-        except (PeerGone, TimeoutError):
-            continue
-    for remote in opened:
-        remote._child.join(max(0.0, deadline - time.monotonic()))
-        remote.kill()
+    mine = [remote for remote in remotes if os.getpid() == remote._owner]
+    asked = []
+    try:
+        for remote in mine:
+            if not remote._is_closed and remote._channel.try_send(END):
+                asked.append(remote)
+            remote._is_closed = True
+        for remote in asked:
+            remote._child.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        for remote in mine:
+            remote.kill()
 
 
 # ---- in the child ----------------------------------------------------------------------------------------------------
@@ -210,7 +244,7 @@ def close_all(remotes: Sequence[RemoteObject], timeout_s: float = CLOSE_S) -> No
 
 def serve_object(connection: socket.socket) -> None:
     """Build the object that the first message asks for, answer calls until told to end, and close it."""
-    channel = Channel(connection)
+    channel = Channel(connection, stall_s=None)  # whoever is to read may train for long
     surroundings, work = channel.receive()
     sys.path[:] = surroundings["path"]
     os.chdir(surroundings["folder"])
@@ -222,7 +256,7 @@ def serve_object(connection: socket.socket) -> None:
             message = channel.receive()
             if message is END:
                 return
-            _answer(channel, target, *message)
+            channel.send_frame(_answered(channel, target, *message))
     finally:
         close = getattr(target, "close", None)
         if close is not None:
@@ -247,13 +281,14 @@ def _built(channel: Channel, work: bytes) -> object:
     return target
 
 
-def _answer(channel: Channel, target: object, command: str, arguments: tuple, num_descriptors: int) -> None:
+def _answered(channel: Channel, target: object, command: str, arguments: bytes, num_descriptors: int) -> bytes:
+    """Do what a call says, and frame the answer: a result, or an exception of any of the steps."""
+    descriptors = channel.receive_descriptors(num_descriptors) if num_descriptors else ()
     try:
         if command not in target.COMMANDS:
             expected = f"one of {', '.join(sorted(target.COMMANDS))}"
             raise ProcessError(explain(type(target).__name__, expected=expected, got=repr(command)))
-        descriptors = channel.receive_descriptors(num_descriptors) if num_descriptors else ()
-        answer = (True, getattr(target, command)(*descriptors, *arguments))
+        result = getattr(target, command)(*descriptors, *(pickle.loads(arguments) if arguments else ()))
+        return framed((True, result))
     except Exception as error:
-        answer = (False, packed_error(error))
-    channel.send(answer)
+        return framed((False, packed_error(error)))

@@ -209,6 +209,62 @@ def test_an_asynchronous_batch_says_with_which_weights_it_was_collected(make):
     assert came > 5
 
 
+def test_a_batch_under_way_keeps_the_weights_it_was_launched_with(make):
+    policy = Marked()
+    collector = make(MultiSyncCollector, partial(counting, 1), policy, num_workers=2, frames_per_batch=4)
+    for version in range(20):
+        collector.launch()
+        with torch.no_grad():
+            policy.weight += 1
+        collector.update_policy_weights_()  # at once: the workers may not have begun
+        batch = collector.take()
+        assert batch["weight"].unique().tolist() == [version]
+        assert batch["collector", "policy_version"].unique().tolist() == [version]
+
+
+@both
+def test_weights_that_are_replaced_and_not_written_to_reach_the_workers(make, kind):
+    policy = Marked()
+    collector = make(kind, partial(counting, 1), policy, num_workers=1, frames_per_batch=2, update_every_batch=True)
+    for _ in range(3):
+        policy.count = policy.count + 10
+        batch = collector.collect()
+    assert batch["count"].unique().item() in (20, 30)
+    policy.count = torch.zeros(3)
+    with pytest.raises(ConfigError, match="of the same shapes and dtypes"):
+        collector.update_policy_weights_()
+
+
+@both
+def test_a_loaded_collector_acts_with_the_weights_of_now_and_says_so(make, kind):
+    policy = Marked()
+    options = {"num_workers": 1, "frames_per_batch": 2}
+    first = make(kind, partial(counting, 1), policy, **options)
+    for _ in range(2):
+        first.collect()
+        first.update_policy_weights_()
+    state = first.state_dict()
+    with torch.no_grad():
+        policy.weight += 7
+    for collector in (first, make(kind, partial(counting, 1), policy, **options)):
+        collector.load_state_dict(state)
+        for _ in range(3):  # an asynchronous one has a batch of before in its state
+            batch = collector.collect()
+        assert batch["weight"].unique().tolist() == [7]
+        assert batch["collector", "policy_version"].unique().tolist() == [2]
+
+
+def test_asking_does_not_let_the_workers_run_ahead(make):
+    policy = Marked()
+    collector = make(MultiAsyncCollector, partial(counting, 1), policy, num_workers=3, frames_per_batch=2)
+    for version in range(40):
+        collector.is_ready()
+        batch = collector.take()
+        assert version - batch["collector", "policy_version"].unique().item() <= 2 * 3
+        collector.update_policy_weights_()
+        assert len(collector._arrived) <= 3
+
+
 def test_no_batch_has_weights_of_two_versions(make):
     policy = Wide()
     collector = make(MultiAsyncCollector, partial(counting, 1), policy, num_workers=2, frames_per_batch=1)
@@ -425,6 +481,8 @@ def test_a_worker_that_died_is_replaced_and_its_batch_dropped_and_counted(make, 
     collector = make(
         kind, partial(slow, 0.005), policy, num_workers=2, frames_per_batch=40, seed=0, on_worker_failure="restart"
     )
+    for _ in range(3):
+        collector.update_policy_weights_()
     collector.collect()
     before = collector.pids
     threading.Timer(0.1, partial(os.kill, before[1], signal.SIGKILL)).start()
@@ -432,6 +490,8 @@ def test_a_worker_that_died_is_replaced_and_its_batch_dropped_and_counted(make, 
     after = collector.pids
     assert after[0] == before[0] and after[1] != before[1]
     assert collector.num_restarts == 1
+    versions = torch.cat([batch["collector", "policy_version"].reshape(-1) for batch in batches])
+    assert versions.unique().tolist() == [3]
     assert collector.dropped_frames == (20 if kind is MultiSyncCollector else 40)
     assert all(batch["weight"].unique().item() == 5 for batch in batches)
     rows = torch.cat([batch.reshape(-1) for batch in batches])
@@ -445,7 +505,7 @@ def test_a_worker_that_died_is_replaced_and_its_batch_dropped_and_counted(make, 
 def test_a_worker_that_died_between_two_batches_is_replaced_where_it_is_needed(make, kind):
     collector = make(kind, partial(counting, 1), num_workers=2, frames_per_batch=4, on_worker_failure="restart")
     collector.collect()
-    for needed in (collector.state_dict, collector.reset, collector.collect):
+    for needed in (collector.state_dict, collector.reset, lambda: [collector.collect() for _ in range(4)]):
         os.kill(collector.pids[0], signal.SIGKILL)
         time.sleep(0.05)
         before = collector.num_restarts
@@ -473,6 +533,39 @@ def test_a_worker_that_always_dies_is_not_started_for_ever(make):
     with pytest.raises(ProcessError, match="exited with status 9") as caught:
         collector.collect()
     assert "3 times in a row" in "\n".join(caught.value.__notes__) and collector.num_restarts == 3
+
+
+class Fragile:
+    """Makes an environment the first time, and raises the second."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self):
+        mark = Path(self.folder) / "built"
+        if mark.exists():
+            raise PlantedError("planted in the second call")
+        mark.touch()
+        return slow(0.01)
+
+
+@both
+def test_an_exception_of_a_factory_while_a_worker_is_replaced_is_raised(make, kind, tmp_path):
+    makers = [partial(slow, 0.01), Fragile(str(tmp_path))]
+    collector = make(kind, makers, frames_per_batch=20, on_worker_failure="restart")
+    collector.launch()
+    os.kill(collector.pids[1], signal.SIGKILL)
+    with pytest.raises(PlantedError, match="second call"):
+        for _ in range(4):
+            collector.take()
+
+
+def test_a_warm_up_that_is_over_does_not_begin_again_in_the_workers(make):
+    policy = WarmUp(Stepwise(), counting(2).action_spec, 40)
+    policy.progress.frames = 40
+    collector = make(MultiSyncCollector, partial(counting, 2), policy, num_workers=2, frames_per_batch=16)
+    batch = collector.collect()
+    assert torch.equal(batch["action"], batch["episode_length"].squeeze(-1) % 2) and policy.frames_acted == 40
 
 
 def test_workers_with_other_keys_are_refused(make):

@@ -197,10 +197,11 @@ class FragmentSource:
             return self._act(root.clone()).exclude("next").clone()
 
     def _facts(self, batch: TensorDict, mask: torch.Tensor | None) -> TensorDict:
-        """Trajectory ids and, if sticky, mask of a batch, ``[*B, T]`` each."""
+        """Trajectory ids, policy version and, if sticky, mask of a batch, ``[*B, T]`` each."""
         starts = batch.get("is_init").squeeze(-1)
         facts = {} if mask is None else {"mask": mask}
         starts = starts if mask is None else starts & mask
+        facts["policy_version"] = torch.full(batch.batch_size, self.policy_version, device=starts.device)
         facts["traj_ids"] = trajectory_ids(starts, self._traj_ids, self.num_trajectories)
         self._traj_ids = facts["traj_ids"][..., -1].clone()
         self.num_trajectories += int(starts.sum())

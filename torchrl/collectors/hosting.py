@@ -124,11 +124,9 @@ class CollectorHost:
     def collect(self, version: int, exploration: ExplorationType | None) -> Report:
         """Collect a batch into shared memory, or keep it until :meth:`attach`."""
         source = self._source
-        if self._reader is None:
-            source.policy_version = version
-        elif self._reader.refresh():
+        if self._reader is not None and self._reader.refresh():
             source.update_policy_weights_()
-            source.policy_version = self._reader.version
+        source.policy_version = version if self._reader is None else self._reader.version
         with set_exploration_type(exploration):
             batch = source.collect()
         _number_over_all(batch, self._plan)
@@ -158,6 +156,8 @@ class CollectorHost:
 
     def set_info(self, agent_info: TensorDictBase | None, env_info: TensorDictBase | None) -> None:
         """See :meth:`Collector.set_info`."""
+        if not self.env.batch_size:  # one world is a row of the batch
+            agent_info, env_info = [None if info is None else info[0] for info in (agent_info, env_info)]
         self._source.set_info(agent_info=agent_info, env_info=env_info)
 
     def state_dict(self) -> dict:

@@ -6,9 +6,9 @@ Neither stores nor trains. How workers are started, given weights and replaced i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 
+import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.channels import SLICE_S
@@ -16,7 +16,7 @@ from torchrl.collectors.checks import postprocessed, steps_of
 from torchrl.collectors.hosting import Report
 from torchrl.collectors.transport import Layout, cut_batch, require_one_layout
 from torchrl.collectors.workers import MultiCollector, Worker
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.shared_memory import SharedMemory, size_of
 
 
@@ -37,17 +37,20 @@ class MultiSyncCollector(MultiCollector):
         steps_of(self.frames_per_batch, self.num_envs)
 
     def launch(self) -> None:
-        """Start collecting a batch and return at once.
+        """Start collecting a batch, with the weights of the last update, and return at once.
 
         Raises:
             ConfigError: one is being collected already.
         """
         self._require_open()
-        if any(worker.is_pending for worker in self._workers) or self._reports:
-            hint = "Call take() first."
-            raise ConfigError(explain("launch", expected="no batch under way", got="one", hint=hint))
+        if self._is_under_way():
+            raise ConfigError(explain("launch", expected="no batch under way", got="one", hint="Call take() first."))
         with self._shut_down_if_lost():
             self._refreshed()
+            if self._staged is not None:
+                self._weights.publish(self.policy_version, self._staged)
+                self._staged = None
+            self._version = self.policy_version
             for worker in self._workers:
                 self._launch(worker)
 
@@ -67,66 +70,102 @@ class MultiSyncCollector(MultiCollector):
         """
         self._require_launched("take")
         with self._shut_down_if_lost():
-            while len(self._reports) < len(self._workers):
+            while not self._is_complete():
                 self._gather(SLICE_S)
-            reports, self._reports = self._reports, {}
-            for worker in self._workers:
-                if isinstance(reports[worker.index], Exception):
-                    raise reports[worker.index]
-            if self._layout is None:
-                self._lay_out([reports[worker.index].layout for worker in self._workers])
+            failures, self._reports = self._failures(), {}
+            if failures:
+                raise failures[0]
             batch = self._copied(self._shared)
         self.frames += batch.numel()
         return postprocessed(self.postproc, batch)
 
+    def update_policy_weights_(self) -> None:
+        """Let every batch that is launched from now on act with the present weights, and count one more version.
+
+        A batch that is under way keeps those it was launched with, in all workers. See
+        :meth:`MultiCollector.update_policy_weights_`.
+        """
+        if self._weights is None or not self._is_under_way():
+            super().update_policy_weights_()
+            return
+        self._staged = self._weights.snapshot()
+        self.policy_version += 1
+
     def collect(self) -> TensorDict:
         """Collect and return the next batch, or the one that was launched, ``[B, T]``."""
-        if not (self._reports or any(worker.is_pending for worker in self._workers)):
+        if not self._is_under_way():
             self.launch()
         return self.take()
 
     def _open(self) -> None:
         self._reports: dict[int, Report | Exception] = {}
+        self._staged: list[torch.Tensor] | None = None  # weights of an update while a batch is under way
+        self._version = 0
         super()._open()
 
-    def _gather(self, timeout_s: float) -> None:
-        for worker, report in self._arrivals(timeout_s):
-            self._reports[worker.index] = report
+    def _launched_version(self) -> int:
+        return self._version
 
-    def _lay_out(self, layouts: Sequence[Layout]) -> None:
-        require_one_layout(layouts, [worker.remote.name for worker in self._workers])
-        self._layout = layouts[0]
-        cut = partial(cut_batch, self._layout, self.num_envs)
-        self._memory = SharedMemory(size_of(cut))
-        self._shared = cut(self._memory.array)
+    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+        self._reports[worker.index] = report
+
+    def _failures(self) -> list[Exception]:
+        return [one for _, one in sorted(self._reports.items()) if isinstance(one, Exception)]
+
+    def _is_complete(self) -> bool:
+        """Answer whether all rows are in shared memory, or never will be; give first batches their memory."""
+        if len(self._reports) < len(self._workers):
+            return False
+        if not self._failures():
+            self._lay_out()
+        return len(self._reports) == len(self._workers)
+
+    def _lay_out(self) -> None:
+        """Give workers' first batches memory; a worker whose batch is lost on the way collects another."""
+        if self._layout is None:
+            layouts = [self._reports[worker.index].layout for worker in self._workers]
+            require_one_layout(layouts, [worker.remote.name for worker in self._workers])
+            self._layout = layouts[0]
+            cut = partial(cut_batch, self._layout, self.num_envs)
+            self._memory = SharedMemory(size_of(cut))
+            self._shared = cut(self._memory.array)
         for worker in self._workers:
-            self._attach(worker)
-        self._answers(self._workers)
+            report = self._reports[worker.index]
+            if report.layout is None:
+                continue
+            try:
+                self._attach(worker)
+                worker.remote.answer(self._timeout_s)
+                report.layout = None
+            except ProcessError as error:
+                del self._reports[worker.index]
+                self._replace(worker, error)
 
     def _attach(self, worker: Worker) -> None:
         arguments = (self._memory.size, self._layout, self.num_envs, worker.first_row)
         worker.remote.post("attach", *arguments, descriptors=[self._memory.descriptor])
 
+    def _is_under_way(self) -> bool:
+        return bool(self._reports) or any(worker.is_pending for worker in self._workers)
+
     def _require_launched(self, doing: str) -> None:
         self._require_open()
-        if not (self._reports or any(worker.is_pending for worker in self._workers)):
+        if not self._is_under_way():
             hint = "Call launch() first."
             raise ConfigError(explain(doing, expected="a batch that was launched", got="none", hint=hint))
 
     def _come_to_rest(self, doing: str) -> None:
-        if self._reports or any(worker.is_pending for worker in self._workers):
-            hint = "Call take() first."
-            raise ConfigError(explain(doing, expected="no batch under way", got="one", hint=hint))
+        if self._is_under_way():
+            raise ConfigError(explain(doing, expected="no batch under way", got="one", hint="Call take() first."))
 
 
 class MultiAsyncCollector(MultiCollector):
     """Hand out whole batches ``[B, T]`` of single workers, first come, first served, while the others go on.
 
     ``B`` is the number of environments of the worker, and ``frames_per_batch`` a multiple of it. A worker begins its
-    next batch when the last one is taken, before it is trained on, with the weights of that moment: what is handed out
-    is older than the present weights by as many versions as there were updates since;
-    ``("collector", "policy_version")`` says which. With one worker this is double buffering: one batch is collected
-    while the learner trains on another.
+    next batch when the one before is taken, before that is trained on, with the newest weights there are at its
+    beginning; ``("collector", "policy_version")`` says which. So no worker is ahead by more than one batch that waits.
+    With one worker this is double buffering: one batch is collected while the learner trains on another.
 
     ``is_ready()`` tells whether a batch is there; ``take()`` is ``collect()``.
     """
@@ -139,11 +178,12 @@ class MultiAsyncCollector(MultiCollector):
             steps_of(self.frames_per_batch, worker.num_rows, of=f"environments of {worker.remote.name}")
 
     def launch(self) -> None:
-        """Start collecting in all workers that wait, and return at once."""
+        """Start collecting in all workers that have nothing to do, and return at once."""
         self._require_open()
         with self._shut_down_if_lost():
+            waiting = {worker.index for worker, _ in self._arrived}
             for worker in self._workers:
-                if not worker.is_pending:
+                if not worker.is_pending and worker.index not in waiting:
                     self._launch(worker)
 
     def is_ready(self) -> bool:
@@ -165,8 +205,8 @@ class MultiAsyncCollector(MultiCollector):
         with self._shut_down_if_lost():
             while not self._arrived:
                 self._gather(SLICE_S)
-            result = self._arrived.popleft()
-            self.launch()
+            _, result = self._arrived.popleft()
+        self.launch()
         if isinstance(result, Exception):
             raise result
         self.frames += self._num_frames(result)
@@ -178,18 +218,21 @@ class MultiAsyncCollector(MultiCollector):
         return batch.numel()
 
     def _open(self) -> None:
-        self._arrived: deque[TensorDict | Exception] = deque()
+        self._arrived: deque[tuple[Worker, TensorDict | Exception]] = deque()
         super()._open()
 
-    def _gather(self, timeout_s: float) -> None:
-        """Copy the batches that have come; their workers wait until they are launched again."""
-        for worker, report in self._arrivals(timeout_s):
-            if isinstance(report, Exception):
-                self._arrived.append(report)
-                continue
-            if worker.shared is None:
+    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+        """Copy a batch that has come; its worker waits until it is taken."""
+        if isinstance(report, Exception):
+            self._arrived.append((worker, report))
+            return
+        if report.layout is not None:
+            try:
                 self._lay_out(worker, report.layout)
-            self._arrived.append(self._copied(worker.shared))
+            except ProcessError as error:
+                self._replace(worker, error)
+                return
+        self._arrived.append((worker, self._copied(worker.shared)))
 
     def _lay_out(self, worker: Worker, layout: Layout) -> None:
         if self._layout is None:
@@ -215,13 +258,16 @@ class MultiAsyncCollector(MultiCollector):
     def state_dict(self) -> dict:
         """Capture what :meth:`MultiCollector.state_dict` does, and the batches that wait to be taken."""
         state = super().state_dict()
-        waiting = [batch for batch in self._arrived if isinstance(batch, TensorDictBase)]
-        entries = [{"data": batch.to_dict(), "batch_size": list(batch.batch_size)} for batch in waiting]
+        waiting = [(worker.index, batch) for worker, batch in self._arrived if isinstance(batch, TensorDictBase)]
+        entries = [
+            {"worker": index, "data": batch.to_dict(), "batch_size": list(batch.batch_size)} for index, batch in waiting
+        ]
         return state | {"waiting": {str(index): entry for index, entry in enumerate(entries)}}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`; see there."""
         super().load_state_dict(state)
         self._arrived = deque(
-            TensorDict(entry["data"], batch_size=entry["batch_size"]) for entry in state["waiting"].values()
+            (self._workers[entry["worker"]], TensorDict(entry["data"], batch_size=entry["batch_size"]))
+            for entry in state["waiting"].values()
         )

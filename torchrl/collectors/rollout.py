@@ -38,8 +38,9 @@ def rollout(
     With workers, ``envs`` are callables that build the environments, and each worker steps a share of them with a copy
     of the policy, which gets the present weights and buffers before each fragment. While the learner trains on one
     fragment the worker collects the next: with one worker (double buffering) a fragment's weights are one fragment old,
-    with more of them several; ``("collector", "policy_version")`` counts fragments handed out. Environments that are
-    built here or in workers are closed with the generator. A fragment is the receiver's own.
+    with more of them several. ``("collector", "policy_version")`` counts the fragments that had been trained on when
+    the weights were taken. Environments that are built here or in workers are closed with the generator. A fragment is
+    the receiver's own.
 
     Args:
         envs: see :class:`FragmentSource`; with workers a list of callables.
@@ -77,11 +78,12 @@ def rollout(
 
 
 def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
-    """Yield fragments of a source for ever; close the source with the generator."""
+    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator."""
     try:
         while True:
             both = source.collect()
             yield Fragment(both.get("batch"), both.get("last"))
+            source.update_policy_weights_()
     finally:
         source.close()
 
@@ -121,7 +123,6 @@ class FragmentPool(MultiAsyncCollector):
             frames_per_batch=n_steps,
             devices=device,
             seed=seed,
-            update_every_batch=True,
             on_worker_failure=on_worker_failure,
         )
 
@@ -129,6 +130,15 @@ class FragmentPool(MultiAsyncCollector):
         """Return the next fragments, ``[B]`` with the entries ``"batch"`` and ``"last"``."""
         joined = [super(FragmentPool, self).collect() for _ in range(self._num_joined)]
         return joined[0] if len(joined) == 1 else torch.cat(joined, 0)
+
+    def state_dict(self) -> dict:
+        """Refuse: fragments are for loops that keep no state.
+
+        Raises:
+            ConfigError: always.
+        """
+        hint = "Use MultiAsyncCollector."
+        raise ConfigError(explain("FragmentPool", expected="a source with a state", got="fragments", hint=hint))
 
     def close(self) -> None:
         """End the workers; may be called twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.channels import too_late
+from torchrl.channels import Patience, too_late
 from torchrl.collectors.checks import require_policy
 from torchrl.collectors.hosting import CollectorHost, Plan, Report
 from torchrl.collectors.single import Collector
@@ -89,6 +89,8 @@ class MultiCollector:
         self._who = type(self).__name__
         factories = _factories(self._who, make_env, num_workers)
         _require_arguments(self._who, policy, total_frames, on_worker_failure, timeout_s)
+        if update_every_batch:
+            self._require_weights(policy)
         self.policy = policy
         self.frames_per_batch = frames_per_batch
         self.total_frames = total_frames
@@ -100,6 +102,7 @@ class MultiCollector:
         self.num_restarts = 0
         self.dropped_frames = 0
         self._seed = seed
+        self._entropy = secrets.randbits(31)  # seeds the environments where nothing else does, each differently
         self._restarts = on_worker_failure == "restart"
         self._timeout_s = timeout_s
         self._weights = SharedWeights(policy) if _has_weights(policy) else None
@@ -113,15 +116,15 @@ class MultiCollector:
             )
             for index, (factory, device) in enumerate(zip(factories, placed, strict=True))
         ]
+        self._acted_before = policy.frames_acted if isinstance(policy, WarmUp) else 0
         self._layout: Layout | None = None
         self._info: tuple[TensorDictBase | None, TensorDictBase | None] = (None, None)
         self._is_shut_down = False
-        with self._shut_down_if_lost():
-            try:
-                self._open()
-            except BaseException:
-                self.shutdown()
-                raise
+        try:
+            self._open()
+        except BaseException:
+            self.shutdown()
+            raise
 
     # ---- what a subclass says --------------------------------------------------------------------------------------
 
@@ -139,6 +142,10 @@ class MultiCollector:
 
     def _attach(self, worker: Worker) -> None:
         """Post to a worker where to write its batches."""
+        raise NotImplementedError
+
+    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+        """Take over the batch that a worker has written, or note what it raised."""
         raise NotImplementedError
 
     def _come_to_rest(self, doing: str) -> None:
@@ -174,12 +181,10 @@ class MultiCollector:
         Raises:
             ConfigError: the policy is a callable without weights of which this could know.
         """
-        if self._weights is None and self.policy is not None and not isinstance(self.policy, nn.Module):
-            expected = "a torch module, whose weights can be sent to the workers"
-            raise ConfigError(explain(f"{self._who}, policy", expected=expected, got=type(self.policy).__name__))
-        self.policy_version += 1
+        self._require_weights(self.policy)
         if self._weights is not None:
-            self._weights.publish(self.policy_version)
+            self._weights.publish(self.policy_version + 1)
+        self.policy_version += 1
 
     def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Give every slot parameters of its own, for the policy and for its environment's resets.
@@ -231,6 +236,7 @@ class MultiCollector:
             "policy_version": self.policy_version,
             "num_restarts": self.num_restarts,
             "dropped_frames": self.dropped_frames,
+            "warm_up_frames": [worker.warm_up_frames for worker in self._workers],
             "workers": {str(index): state for index, state in enumerate(workers)},
         }
 
@@ -251,6 +257,8 @@ class MultiCollector:
                 own = state["workers"][str(index)]
                 worker.remote.post("load_state_dict", own)
                 worker.num_trajectories = own["collector"]["num_trajectories"]
+                worker.warm_up_frames = state["warm_up_frames"][index]
+                worker.earlier_warm_up_frames = worker.warm_up_frames - own["warm_up_frames"]
             self._answers(self._workers)
         self.frames = state["frames"]
         self.num_restarts, self.dropped_frames = state["num_restarts"], state["dropped_frames"]
@@ -289,14 +297,15 @@ class MultiCollector:
             worker.remote.answer(self._timeout_s)
 
     def _plan(self, worker: Worker) -> Plan:
-        row_seeds = policy_seed = None
-        if self._seed is not None:
-            streams = named_seeds(self._seed, "policies", f"restart {self.num_restarts}")
-            environments = self._seed if not worker.num_restarts else streams[f"restart {self.num_restarts}"]
-            policies = streams["policies"] if not worker.num_restarts else environments
-            row_seeds = child_seeds(environments, self.num_envs)[worker.first_row :][: worker.num_rows]
-            policy_seed = child_seeds(policies, worker.index + 1)[-1]
-        warm_up = self.policy.frames if isinstance(self.policy, WarmUp) else 0
+        seed = self._entropy if self._seed is None else self._seed
+        stream = f"restart {self.num_restarts}"
+        seeds = named_seeds(seed, "policies", stream, f"policies, {stream}")
+        is_first = not worker.num_restarts
+        environments = seed if is_first else seeds[stream]
+        policies = seeds["policies"] if is_first else seeds[f"policies, {stream}"]
+        row_seeds = child_seeds(environments, self.num_envs)[worker.first_row :][: worker.num_rows]
+        policy_seed = None if self._seed is None else child_seeds(policies, worker.index + 1)[-1]
+        warm_up = self.policy.frames - self._acted_before if isinstance(self.policy, WarmUp) else 0
         return Plan(
             make_source=self._source_of(worker),
             device=worker.device,
@@ -311,72 +320,92 @@ class MultiCollector:
     def _launch(self, worker: Worker) -> None:
         """Ask a worker for a batch."""
         kind = exploration_type()
-        worker.deadline = time.monotonic() + self._timeout_s
-        worker.is_pending = True
         kind = ExplorationType.RANDOM if kind is None else kind
+        worker.patience = Patience(self._timeout_s)
         try:
-            worker.remote.post("collect", self.policy_version, kind)
+            worker.remote.post("collect", self._launched_version(), kind)
         except ProcessError as error:
             self._replace(worker, error)
+        else:
+            worker.is_pending = True
+
+    def _launched_version(self) -> int:
+        """The version that a batch of a policy without weights in shared memory has."""
+        return self.policy_version
 
     def _refreshed(self) -> None:
         if self.update_every_batch:
             self.update_policy_weights_()
 
-    def _arrivals(self, timeout_s: float) -> list[tuple[Worker, Report | Exception]]:
-        """Wait at most so long, and return the workers whose batch is there; replace those that were lost."""
+    def _gather(self, timeout_s: float) -> None:
+        """Wait at most so long, take the batches that are there, and replace the workers that were lost."""
         pending = {id(worker.remote): worker for worker in self._workers if worker.is_pending}
-        arrived = []
+        for worker in pending.values():
+            worker.patience.slice_s()
         for remote in ready([worker.remote for worker in pending.values()], timeout_s):
-            worker = pending[id(remote)]
+            worker = pending.pop(id(remote))
+            worker.is_pending = False
             try:
                 report = remote.answer(self._timeout_s)
             except ProcessError as error:
                 self._replace(worker, error)
-                continue
             except Exception as error:
-                report = error
+                self._arrive(worker, error)
             else:
                 self._note(worker, report)
-            worker.is_pending = False
-            arrived.append((worker, report))
+                self._arrive(worker, report)
         for worker in pending.values():
-            if worker.is_pending and time.monotonic() > worker.deadline:
+            if worker.patience.is_over():
                 worker.remote.kill()
                 self._replace(worker, too_late(worker.remote.where, "a batch", self._timeout_s))
-        return arrived
 
     def _note(self, worker: Worker, report: Report) -> None:
         worker.num_failures = 0
         worker.num_trajectories = report.num_trajectories
         worker.warm_up_frames = worker.earlier_warm_up_frames + report.warm_up_frames
         if isinstance(self.policy, WarmUp):
-            self.policy.progress.frames = sum(one.warm_up_frames for one in self._workers)
+            self.policy.progress.frames = self._acted_before + sum(one.warm_up_frames for one in self._workers)
 
     def _replace(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise."""
-        self._revive(worker, error)
+        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise.
+
+        What its environment or policy raises on the way is its report.
+        """
+        worker.is_pending = False
+        try:
+            self._revive(worker, error)
+        except ProcessError:
+            raise
+        except Exception as other:
+            self._arrive(worker, other)
+        else:
+            self._launch(worker)
         self.dropped_frames += self._frames_of(worker)
-        self._launch(worker)
 
     def _revive(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost; or raise."""
-        if not self._restarts or worker.num_failures >= MAX_RESTARTS:
-            if self._restarts:
-                error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
-            raise error
-        worker.remote.kill()
-        worker.num_failures += 1
-        worker.num_restarts += 1
-        self.num_restarts += 1
-        worker.earlier_warm_up_frames = worker.warm_up_frames
-        worker.remote = worker.start()
-        worker.remote.answer(self._timeout_s)
-        self._post_preparations(worker)
-        self._take_preparations(worker)
-        if self._layout is not None:
-            self._attach(worker)
-            worker.remote.answer(self._timeout_s)
+        """Start another worker in the place of one that was lost, again if need be; or raise."""
+        while True:
+            if not self._restarts or worker.num_failures >= MAX_RESTARTS:
+                if self._restarts:
+                    error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
+                raise error
+            worker.remote.kill()
+            worker.num_failures += 1
+            worker.num_restarts += 1
+            self.num_restarts += 1
+            worker.earlier_warm_up_frames = worker.warm_up_frames
+            try:
+                worker.remote = worker.start()
+                worker.remote.answer(self._timeout_s)
+                self._post_preparations(worker)
+                self._take_preparations(worker)
+                if self._layout is not None:
+                    self._attach(worker)
+                    worker.remote.answer(self._timeout_s)
+            except ProcessError as another:
+                error = another
+            else:
+                return
 
     def _call(self, command: str) -> list:
         for worker in self._workers:
@@ -401,6 +430,11 @@ class MultiCollector:
                 if worker.remote.has_died():
                     self._revive(worker, worker.remote.death())
             yield
+
+    def _require_weights(self, policy: Callable | None) -> None:
+        if policy is not None and not isinstance(policy, nn.Module):
+            expected = "a torch module, whose weights can be sent to the workers"
+            raise ConfigError(explain(f"{self._who}, policy", expected=expected, got=type(policy).__name__))
 
     def _require_open(self) -> None:
         if self._is_shut_down:
@@ -430,7 +464,7 @@ class Worker:
         self.first_row = 0
         self.num_rows = 0
         self.is_pending = False
-        self.deadline = 0.0
+        self.patience = Patience(0.0)
         self.num_trajectories = 0
         self.num_restarts = 0
         self.num_failures = 0  # since its last batch

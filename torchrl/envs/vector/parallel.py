@@ -245,6 +245,9 @@ class ProcessPool:
 
     def get_state(self) -> dict:
         """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
+        if self._is_astray:
+            expected, got = "slots that were stepped alike", "some that a failed step left in between"
+            raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
         return _joined(self._call_all("get_state"))
 
     def set_state(self, state: dict) -> None:
