@@ -241,7 +241,7 @@ class EvaluationProcess:
         try:
             structure = None if self._there is order.structure else order.structure.pickled
             self._remote.post("evaluate", structure, order.state)
-            self._there = order.structure
+            self._there = None  # until it has answered: a policy that cannot be built there is not there
         except ProcessError as error:
             self._repeat(error)
 
@@ -264,7 +264,7 @@ class EvaluationProcess:
         except ProcessError as error:
             self._repeat(error)
         else:
-            self._order = None
+            self._order, self._there = None, order.structure
             self._done = BesideResult(evaluation, order.version, order.frames, order.keep)
 
     def _repeat(self, error: ProcessError) -> None:

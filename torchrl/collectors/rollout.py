@@ -8,6 +8,7 @@ from numbers import Integral
 
 import torch
 from tensordict import TensorDict
+from torch import nn
 
 from torchrl.collectors.fragments import Fragment, FragmentSource, batch_of
 from torchrl.collectors.multi import MultiAsyncCollector
@@ -44,7 +45,7 @@ def rollout(
 
     Args:
         envs: see :class:`FragmentSource`; with workers a list of callables.
-        policy: see :class:`FragmentSource`.
+        policy: see :class:`FragmentSource`; with workers a module, whose weights can be sent, or None.
         n_steps: steps per fragment, T.
         sticky: see :class:`FragmentSource`.
         seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are.
@@ -78,8 +79,15 @@ def rollout(
 
 
 def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
-    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator."""
+    """Yield fragments of a source for ever, each with the weights of its moment; close the source with the generator."""
+    stream = _fragments(source)
+    next(stream)  # a generator that was never begun would not close what it holds
+    return stream
+
+
+def _fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment | None]:
     try:
+        yield None
         while True:
             both = source.collect()
             yield Fragment(both.get("batch"), both.get("last"))
@@ -114,6 +122,13 @@ class FragmentPool(MultiAsyncCollector):
         fragments_per_batch: int = 1,
         on_worker_failure: str = "raise",
     ) -> None:
+        if not isinstance(n_steps, Integral) or n_steps < 1:
+            raise ConfigError(explain("n_steps", expected="a whole number of at least 1", got=n_steps))
+        if callable(policy) and not isinstance(policy, nn.Module):
+            hint = "Write it as a torch.nn.Module; one without parameters will do."
+            expected = "a torch module, whose weights can be sent to the workers"
+            raise ConfigError(explain("rollout, policy", expected=expected, got=type(policy).__name__, hint=hint))
+        self._has_news = False  # weights that no worker was given yet
         self._n_steps = n_steps
         self._sticky = sticky
         self._num_joined = fragments_per_batch
@@ -140,9 +155,23 @@ class FragmentPool(MultiAsyncCollector):
         hint = "Use MultiAsyncCollector."
         raise ConfigError(explain("FragmentPool", expected="a source with a state", got="fragments", hint=hint))
 
+    def update_policy_weights_(self) -> None:
+        """Let every fragment that is begun from now on act with the present weights, and count one more version.
+
+        They are published when the next fragment is begun: a worker that has not got round to taking the weights of the
+        one under way would find newer ones by chance.
+        """
+        self._has_news = True
+
     def close(self) -> None:
         """End the workers; may be called twice."""
         self.shutdown()
+
+    def _launch(self, worker: Worker) -> None:
+        if self._has_news:
+            self._has_news = False
+            super().update_policy_weights_()
+        super()._launch(worker)
 
     def _source_of(self, worker: Worker) -> Callable:
         return partial(FragmentSource, n_steps=self._n_steps, sticky=self._sticky)
