@@ -140,6 +140,38 @@ class CountingEnv(CountingSimulator, gymnasium.Env):
         return (index, episode) if self.form == "tuple" else index
 
 
+class FallingSimulator(Simulator):
+    """A stone whose gravity is told at each reset: the speed changes by -gravity, then the height by the speed.
+
+    Observation: height and speed. Reward: height. Options of a reset: ``gravity``, and ``push``, whose sum is the speed
+    at the start; 0 each if not told.
+
+    Args:
+        length: episodes are truncated after this many steps.
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length: int = 3) -> None:
+        self.length = length
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        options = options or {}
+        self.gravity, self.speed = options.get("gravity", 0.0), float(np.sum(options.get("push", 0.0)))
+        self.height, self.num_steps = 0.0, 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.speed -= self.gravity
+        self.height += self.speed
+        self.num_steps += 1
+        return self._observation(), self.height, False, self.num_steps == self.length, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self.height, self.speed], np.float32)
+
+
 class ActionEchoSimulator(Simulator):
     """Observation: the last action, zeros at the start. Reward: its sum.
 

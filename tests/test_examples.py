@@ -16,7 +16,7 @@ from torchrl.agents import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "ppo" / "ppo.py"
-ALGORITHMS = sorted(path.name for path in (ROOT / "examples").iterdir())
+ALGORITHMS = sorted(path.parent.name for path in (ROOT / "examples").glob("*/configs"))
 CONFIGS = sorted((ROOT / "examples").glob("*/configs/*.txt"))
 TINY = [
     "--total_frames=256",

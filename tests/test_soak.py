@@ -1,6 +1,5 @@
 """200,000 steps in every way that processes collect: memory, descriptors and children stay as they are."""
 
-import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from torchrl.envs import ParallelEnv
 from torchrl.envs.simulators import gym_simulator
 
 pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(90)]
-STEPS, WARM_UP = 200_000, 50_000
+STEPS, WARM_UP = 200_000, 50_000  # the allocators have grown to their size within the first batches
 MAX_SLOPE = 1.0  # MB per 10,000 steps
 
 
@@ -30,18 +29,18 @@ class Trained(Stepwise):
 def in_parallel_env():
     env = ParallelEnv(partial(gym_simulator, "CartPole-v1"), 64, num_workers=2)
     collector = Collector(env, Trained(), frames_per_batch=6400, seed=0)
-    return collector.collect, collector.shutdown, lambda batch: batch.numel()
+    return collector.collect, collector.shutdown
 
 
 def by_workers(kind):
     collector = kind(partial(cartpole, 32), Trained(), num_workers=2, frames_per_batch=6400, update_every_batch=True)
-    return collector.collect, collector.shutdown, lambda batch: batch.numel()
+    return collector.collect, collector.shutdown
 
 
 def by_rollout():
     makers = [partial(gymnasium.make, "CartPole-v1")] * 64
-    generator = rollout(makers, Trained(), n_steps=100, num_workers=2)
-    return lambda: next(generator), generator.close, lambda fragment: fragment.batch.numel()
+    stream = rollout(makers, Trained(), n_steps=100, num_workers=2)
+    return lambda: next(stream).batch, stream.close
 
 
 WAYS = {
@@ -57,8 +56,12 @@ def resident_mb(pid):
     return int(line.split()[1]) / 1024
 
 
+def num_descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def below(pid):
-    """List this process and its workers, the fork servers' children."""
+    """List a process and all below it: fork servers and the workers, which are their children."""
     pids = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in (thread / "children").read_text().split():
@@ -66,19 +69,31 @@ def below(pid):
     return pids
 
 
+def slopes(steps, sizes):
+    """Fit a line to each column of sizes, MB ``[n, processes]``; return MB per 10,000 steps by least squares."""
+    x = torch.tensor(steps, dtype=torch.float64) / 10_000
+    x, y = x - x.mean(), torch.tensor(sizes, dtype=torch.float64)
+    return x @ (y - y.mean(0)) / x.square().sum()
+
+
+def test_a_slope_is_that_of_the_line():
+    steps = [0, 10_000, 30_000]
+    assert slopes(steps, [[5, 1], [7, 1], [11, 1]]).tolist() == [2, 0]
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_memory_does_not_grow(way):
-    collect, close, frames_in = way()
-    steps, samples, counts = 0, [], set()
-    while steps < STEPS:
-        steps += frames_in(collect())
-        if steps > WARM_UP:
-            gc.collect()
+    collect, close = way()
+    num_steps, steps, sizes, seen = 0, [], [], set()
+    while num_steps < STEPS:
+        num_steps += collect().numel()
+        if num_steps > WARM_UP:
             pids = below(os.getpid())
-            samples.append([steps / 10_000, sum(map(resident_mb, pids))])
-            counts.add((len(pids), len(os.listdir("/proc/self/fd"))))
+            steps.append(num_steps)
+            sizes.append([*map(resident_mb, pids), sum(map(resident_mb, pids))])
+            seen.add(tuple((pid, num_descriptors(pid)) for pid in pids))
     close()
-    x, y = torch.tensor(samples, dtype=torch.float64).unbind(1)
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-    assert len(samples) > 20 and slope < MAX_SLOPE, f"{slope:.2f} MB per 10,000 steps"
-    assert len(counts) == 1, "children or descriptors come and go"
+    assert len(steps) > 20 and len(pids) >= 4  # this one, a fork server and two workers
+    assert len(seen) == 1, f"processes or descriptors come and go: {seen}"
+    grown = slopes(steps, sizes)
+    assert grown.max() < MAX_SLOPE, f"MB per 10,000 steps of {pids} and in all: {grown.tolist()}"

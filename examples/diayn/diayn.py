@@ -5,12 +5,13 @@
 What it shows: every slot of a batch plays a skill of its own. ``collector.set_info(agent_info=...)`` hands the skills
 to the slots, the policy reads them as a key, and the batch brings them back. A discriminator learns to tell the skill
 from the state that was reached, and the policy is rewarded for making that easy:
-r = log q(skill | next state) - log p(skill), by REINFORCE.
+r = log q(skill | next state) - log p(skill), by advantage actor-critic.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 
 import gymnasium
@@ -22,11 +23,11 @@ from torch.nn import functional as F
 
 from torchrl.collectors import MultiSyncCollector
 from torchrl.envs import SerialEnv
-from torchrl.functional import discounted_return
-from torchrl.modules import MLP, Normal, NormalHead, ProbabilisticActor
+from torchrl.modules import MLP, Normal, NormalHead, ProbabilisticActor, ValueOperator
+from torchrl.objectives import GAE, A2CLoss, total_loss
 from torchrl.recipes import exit_on_mistake
 
-NUM_SKILLS, NUM_STEPS = 5, 20
+NUM_SKILLS, NUM_SLOTS, NUM_STEPS = 5, 20, 20
 
 
 class Plane(gymnasium.Env):
@@ -51,47 +52,51 @@ class SkillNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(MLP(2 + NUM_SKILLS, 2), NormalHead(2))
+        self.mlp, self.head = MLP(2 + NUM_SKILLS, 2), NormalHead(2)
 
     def forward(self, observation: torch.Tensor, skill: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.layers(torch.cat([observation, skill], -1))
+        return self.head(self.mlp(observation, skill))
 
 
 def train(seed: int, num_batches: int, num_workers: int) -> tuple[float, list[float]]:
     """Train policy and discriminator; return the discriminator's accuracy on fresh episodes, in all and by skill."""
     torch.manual_seed(seed)
-    policy = ProbabilisticActor(SkillNetwork(), Normal, in_keys=("observation", "skill"))
+    inputs = ("observation", "skill")
+    actor = ProbabilisticActor(SkillNetwork(), Normal, in_keys=inputs)
+    critic = ValueOperator(MLP(2 + NUM_SKILLS, 1), in_keys=inputs)
     discriminator = MLP(2, NUM_SKILLS)
-    optimizer = torch.optim.Adam([*policy.parameters(), *discriminator.parameters()], lr=3e-3)
-    slots = 20 // num_workers
+    loss, advantage = A2CLoss(actor, critic, entropy_coef=1e-3, normalize_advantage=True), GAE(critic, gamma=0.95)
+    optimizer = torch.optim.Adam([*loss.trainable_parameters(), *discriminator.parameters()], lr=3e-3)
     collector = MultiSyncCollector(
-        partial(SerialEnv, Plane, slots), policy, num_workers=num_workers, frames_per_batch=20 * NUM_STEPS, seed=seed
+        partial(SerialEnv, Plane, NUM_SLOTS // num_workers),
+        actor,
+        num_workers=num_workers,
+        frames_per_batch=NUM_SLOTS * NUM_STEPS,
+        seed=seed,
     )
-    skill = torch.arange(20) % NUM_SKILLS  # four slots of each skill in one batch
-    collector.set_info(agent_info=TensorDict({"skill": F.one_hot(skill, NUM_SKILLS).float()}, [20]))
+
+    def play() -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
+        """Collect an episode of every slot, ``[20, 20]``, with the skills dealt anew; return it, skills and log q."""
+        skill = torch.randperm(NUM_SLOTS) % NUM_SKILLS  # equally many slots of each
+        collector.set_info(agent_info=TensorDict({"skill": F.one_hot(skill, NUM_SKILLS).float()}, [NUM_SLOTS]))
+        batch = collector.collect()
+        return batch, batch["skill"].argmax(-1), discriminator(batch["next", "observation"]).log_softmax(-1)
 
     for _ in range(num_batches):
-        batch = collector.collect()  # [20, 20]: one episode of every slot
-        wanted = batch["skill"].argmax(-1)
-        log_q = discriminator(batch["next", "observation"]).log_softmax(-1)
-        log_q = log_q.gather(-1, wanted.unsqueeze(-1))
-        reward = log_q.detach() + np.log(NUM_SKILLS)
-        flags = batch["next", "terminated"], batch["next", "truncated"]
-        value = discounted_return(reward, *flags, gamma=0.95)
-        advantage = (value - value.mean(0)) / (value.std() + 1e-6)
-        distribution = policy.build(batch)
-        log_prob = distribution.log_prob(batch["action"]).unsqueeze(-1)
-        loss = -(log_prob * advantage).mean() - log_q.mean() - 1e-3 * distribution.entropy().mean()
+        batch, skill, log_q = play()
+        log_q = log_q.gather(-1, skill.unsqueeze(-1))
+        batch["next", "reward"] = log_q.detach() + math.log(NUM_SKILLS)
+        total = total_loss(loss(advantage(batch))) - log_q.mean()
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         optimizer.step()
         collector.update_policy_weights_()
 
-    batch = collector.collect()
+    _, skill, log_q = play()
     collector.shutdown()
-    right = discriminator(batch["next", "observation"]).argmax(-1) == batch["skill"].argmax(-1)
-    right = right[:, NUM_STEPS // 2 :].float()  # all episodes begin at one place, where no skill can be told
-    return right.mean().item(), [right[skill == one].mean().item() for one in range(NUM_SKILLS)]
+    is_right = (log_q.argmax(-1) == skill)[:, NUM_STEPS // 2 :]  # all begin at one place, where no skill can be told
+    by_skill = [is_right[skill[:, 0] == one].float().mean().item() for one in range(NUM_SKILLS)]
+    return is_right.float().mean().item(), by_skill
 
 
 def main() -> None:
@@ -99,8 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="all random streams derive from it")
     parser.add_argument("--num_batches", type=int, default=400, help="batches of 20 episodes")
-    parser.add_argument("--num_workers", type=int, default=2, help="worker processes: 1, 2, 4, 5 or 10")
+    parser.add_argument("--num_workers", type=int, default=2, choices=(1, 2, 4, 5, 10), help="worker processes")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # the networks are small
     with exit_on_mistake():
         accuracy, by_skill = train(args.seed, args.num_batches, args.num_workers)
         print(f"accuracy {accuracy:.3f} (chance {1 / NUM_SKILLS}), by skill {[round(one, 2) for one in by_skill]}")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torchrl.agents import Agent, EvaluationProcess, Evaluator, MinibatchEpochs, UpdateNormalizer
-from torchrl.collectors import Collector
+from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import GymEnv
 from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
 from torchrl.objectives import GAE, ClipPPOLoss
@@ -16,7 +16,7 @@ from torchrl.seeding import named_seeds
 
 @pytest.fixture
 def make_agent():
-    """Build an agent; ``options`` go to the Agent."""
+    """Build an agent; it collects in ``num_workers`` processes, or here if 0; ``options`` go to the Agent."""
     agents = []
 
     def make(
@@ -29,6 +29,7 @@ def make_agent():
         minibatch_size=32,
         width=16,
         num_envs=4,
+        num_workers=0,
         **options,
     ):
         seeds = named_seeds(seed, "weights", "policy", "minibatches", "env", "eval")
@@ -41,13 +42,12 @@ def make_agent():
         )
         critic = ValueOperator(nn.Sequential(normalizer, MLP(4, 1, num_cells=(width,))))
         loss = ClipPPOLoss(actor, critic, entropy_coef=0.01)
-        collector = Collector(
-            GymEnv("CartPole-v1", num_envs=num_envs),
-            actor,
-            frames_per_batch=128,
-            total_frames=total_frames,
-            seed=seeds["env"],
-        )
+        collect = {"frames_per_batch": 128, "total_frames": total_frames, "seed": seeds["env"]}
+        if num_workers:
+            make_env = partial(GymEnv, "CartPole-v1", num_envs=num_envs // num_workers)
+            collector = MultiSyncCollector(make_env, actor, num_workers=num_workers, **collect)
+        else:
+            collector = Collector(GymEnv("CartPole-v1", num_envs=num_envs), actor, **collect)
         optimise = MinibatchEpochs(
             loss,
             torch.optim.Adam(loss.trainable_parameters(), lr=1e-3),
@@ -67,5 +67,5 @@ def make_agent():
         return agent
 
     yield make
-    for agent in agents:
-        agent.close()
+    while agents:
+        agents.pop().close()

@@ -93,16 +93,18 @@ def _equal(one, other):
 
 
 @pytest.mark.usefixtures("leaves_nothing")
-def test_training_is_bit_identical_without_evaluation_with_it_here_and_beside(make_agent, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_is_bit_identical_without_evaluation_with_it_here_and_beside(make_agent, tmp_path, num_workers):
     runs = {}
     for kind in ("without", "here", "beside"):
         options = {} if kind == "without" else {"evaluate_every": 128, "beside": kind == "beside"}
         logger, hook = Rows(), Weights()
-        agent = make_agent(**options, hooks=[hook], logger=logger, folder=tmp_path / kind)
+        agent = make_agent(**options, num_workers=num_workers, hooks=[hook], logger=logger, folder=tmp_path / kind)
         agent.train()
         if agent.evaluator is not None and kind == "beside":
             agent.evaluator.close()
         state = agent.state_dict()
+        agent.collector.shutdown()
         runs[kind] = (state, logger.rows, hook, agent.best_return)
     for kind in ("here", "beside"):
         for part in ("networks", "optimizer", "generators", "collector", "torch_rng"):

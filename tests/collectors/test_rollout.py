@@ -18,6 +18,7 @@ from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActo
 from torchrl.modules.randomness import generators_of
 
 MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
+VERSION = ("collector", "policy_version")
 
 
 def act(root):
@@ -94,8 +95,9 @@ def test_the_question_takes_nothing_from_the_random_streams(has_generator):
     env, policy = make()
     collector = Collector(env, policy, frames_per_batch=15, seed=4)
     batches = [collector.collect() for _ in range(6)]
-    for (batch, _), expected in zip(fragments, batches, strict=True):
-        assert (batch == expected.exclude(("collector", "policy_version"))).all()
+    for number, ((batch, _), expected) in enumerate(zip(fragments, batches, strict=True)):
+        assert batch["collector", "policy_version"].unique().tolist() == [number]  # every fragment updates it
+        assert (batch.exclude(VERSION) == expected.exclude(VERSION)).all()
     for (_, last), (batch, _) in zip(fragments, fragments[1:], strict=False):
         for key in ("observation", "action", "logits"):
             assert torch.equal(last[key], batch[key][:, 0])
@@ -195,6 +197,13 @@ def test_what_callables_built_is_closed_with_the_generator():
     assert [env.is_closed for env in built] == [True, True] and not given.is_closed
 
 
+def test_a_generator_that_was_never_begun_closes_what_it_built():
+    built = []
+    stream = rollout(lambda: built.append(CountingEnv(3)) or built[0], act, n_steps=2)
+    stream.close()
+    assert built[0].is_closed
+
+
 def test_simulators_are_taken_as_they_are():
     given, built = CountingSimulator(3), []
     source = FragmentSource([given, lambda: built.append(CountingSimulator(4)) or built[0]], act, n_steps=4)
@@ -281,6 +290,16 @@ def test_the_parameters_of_the_slots_change_between_fragments_and_are_recorded()
         both = source.collect()
     assert both["batch", "skill"].tolist() == [[2, 2], [3, 3]] and both["last", "skill"].tolist() == [2, 3]
     assert both["batch", "env_info", "skill"].tolist() == [[0, 0], [1, 3]]
+
+
+def test_parameters_that_fragments_did_not_hold_from_the_first_on_are_refused_and_change_nothing():
+    source = FragmentSource(counting(9), act, n_steps=2)
+    source.collect()
+    info = TensorDict({"skill": torch.tensor([1])}, [1])
+    for refused in ({"agent_info": info}, {"env_info": info}):
+        with pytest.raises(ConfigError, match="parameters that fragments hold from the first on"):
+            source.set_info(**refused)
+    assert numbers(source.collect()["batch", "observation"]) == [[2, 3]]
 
 
 # ---- the loop of the README ------------------------------------------------------------------------------------------

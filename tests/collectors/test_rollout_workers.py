@@ -2,21 +2,28 @@
 
 import os
 import signal
+import threading
+import time
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import gymnasium
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import nn
 
-from cases.workers import Marked, Stepwise
-from fakes import CountingSimulator, SlowSimulator
-from torchrl.collectors import rollout
+from cases.workers import Marked, Stepwise, counting
+from fakes import CountingSimulator, DeadlySimulator, FaultySimulator, PlantedError, SlowSimulator
+from torchrl.collectors import FragmentPool, fragments, rollout
+from torchrl.data import lengths_of
 from torchrl.errors import ConfigError, ProcessError
+from torchrl.modules import MLP, Categorical, ProbabilisticActor
 
 pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(60)]
 CARTPOLE = partial(gymnasium.make, "CartPole-v1")
+VERSION, TRAJ_IDS = ("collector", "policy_version"), ("collector", "traj_ids")
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def start():
 
 
 class Remembers(nn.Module):
-    """Counts the steps of an episode in a state of its own."""
+    """Counts the steps of an episode in a state of its own, and values it."""
 
     def forward(self, root):
         if "state" not in root.keys():
@@ -45,20 +52,32 @@ class Remembers(nn.Module):
         return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
 
 
-def leaves(tensordict):
-    return dict(tensordict.items(include_nested=True, leaves_only=True))
+class Coin(nn.Module):
+    """Acts by the global random stream."""
+
+    def forward(self, root):
+        return root.set("action", torch.randint(2, root.batch_size))
 
 
-def assert_same(one, other):
-    one, other = leaves(one), leaves(other)
+def assert_same(one, other, without=(VERSION,)):
+    one, other = (dict(each.items(include_nested=True, leaves_only=True)) for each in (one, other))
     assert one.keys() == other.keys()
     for key, value in one.items():
-        if "policy_version" not in key:
-            assert torch.equal(value, other[key]), key
+        if key not in without:
+            assert value.dtype is other[key].dtype and torch.equal(value, other[key]), key
 
 
-def test_fragments_of_one_worker_are_those_of_this_process(start):
-    options = {"n_steps": 25, "seed": 3}
+def only(tensor):
+    """Return the one value that stands everywhere."""
+    return tensor.unique().item()
+
+
+# ---- the same fragments ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+def test_fragments_of_one_worker_are_those_of_this_process(start, sticky):
+    options = {"n_steps": 25, "seed": 3, "sticky": sticky}
     ours = islice(start([CARTPOLE] * 4, Stepwise(), num_workers=1, **options), 8)
     theirs = islice(start([CARTPOLE] * 4, Stepwise(), **options), 8)
     num_endings = 0
@@ -69,71 +88,235 @@ def test_fragments_of_one_worker_are_those_of_this_process(start):
     assert num_endings > 10
 
 
+def test_each_worker_of_a_pool_steps_its_share_of_the_environments_of_this_process(start):
+    options = {"n_steps": 10, "seed": 3}
+    theirs = torch.cat([batch for batch, _ in islice(start([CARTPOLE] * 4, Stepwise(), **options), 12)], 1)
+    shares = [[], []]
+    for batch, last in islice(start([CARTPOLE] * 4, Stepwise(), num_workers=2, **options), 12):
+        shares[only(batch[TRAJ_IDS] % 2)].append(batch)  # worker k numbers its trajectories k, k + 2, ...
+        assert batch.batch_size == (2, 10) and last.batch_size == (2,)
+    for index, share in enumerate(shares):
+        ours = torch.cat(share, 1)
+        rows = theirs[2 * index : 2 * index + 2, : ours.shape[1]]
+        assert_same(ours, rows, without=(VERSION, TRAJ_IDS))
+
+
 def test_fragments_of_a_pool_are_joined(start):
-    fragments = start([CARTPOLE] * 6, Stepwise(), n_steps=5, num_workers=3, fragments_per_batch=2)
-    batch, last = next(fragments)
-    assert batch.batch_size == (4, 5) and last.batch_size == (4,)
-    assert len(torch.unique(batch["observation"][:, 0], dim=0)) == 4
+    stream = start([partial(CountingSimulator, 9)] * 6, Marked(), n_steps=3, num_workers=3, fragments_per_batch=2)
+    for batch, last in islice(stream, 6):
+        assert batch.batch_size == (4, 3) and last.batch_size == (4,)
+        assert torch.equal(last["observation"] % 9, batch["next", "observation"][:, -1] % 9)
+        assert torch.equal(batch["process"][::2], batch["process"][1::2])  # whole fragments, one after the other
 
 
-def test_weights_lag_by_one_fragment_with_one_worker(start):
-    policy = Marked()
-    fragments = start([partial(CountingSimulator, 9)], policy, n_steps=2, num_workers=1)
-    for number in range(6):
-        batch, _ = next(fragments)
-        weight = batch["weight"].unique().item()
-        assert max(0, number - 1) <= weight <= number
-        assert batch["collector", "policy_version"].unique().item() == weight
-        assert batch["count"].unique().item() == 10 * weight
-        with torch.no_grad():
-            policy.weight += 1
-            policy.count += 10
+def test_fragments_are_the_receivers_own(start):
+    stream = start([CARTPOLE] * 2, Stepwise(), n_steps=5, num_workers=1)
+    kept = [next(stream) for _ in range(3)]
+    copies = [(batch.clone(), last.clone()) for batch, last in kept]
+    next(stream)
+    for fragment, (batch, last) in zip(kept, copies, strict=True):
+        assert_same(fragment.batch, batch, without=())
+        assert_same(fragment.last, last, without=())
 
 
-def test_state_and_the_value_behind_the_last_step_come_along(start):
-    fragments = start([partial(CountingSimulator, 3)], Remembers(), n_steps=4, num_workers=1)
-    (one, last), (two, _) = islice(fragments, 2)
+def test_state_goes_in_and_out_and_is_not_advanced_by_the_question(start):
+    stream = start([partial(CountingSimulator, 3)], Remembers(), n_steps=4, num_workers=1)
+    (one, last), (two, _) = islice(stream, 2)
     assert one["next", "state"].flatten().tolist() == [1, 2, 3, 1]
     assert last["state_value"].tolist() == [[10]] and last["state"].tolist() == [[1]]
     assert two["state_value"].flatten().tolist() == [10, 20, 0, 10]
 
 
-def test_sticky_fragments_wait_in_the_worker(start):
-    fragments = start([partial(CountingSimulator, 3)], Stepwise(), n_steps=5, num_workers=1, sticky=True)
-    for batch, _ in islice(fragments, 2):
-        assert batch["collector", "mask"].tolist() == [[True, True, True, False, False]]
-        assert batch["is_init"][0, 0].item()
+def test_sticky_fragments_wait_in_the_workers(start):
+    envs = [partial(CountingSimulator, length) for length in (2, 9)]
+    stream = start(envs, Remembers(), n_steps=4, num_workers=2, sticky=True)
+    seen = {True: [], False: []}
+    for batch, last in islice(stream, 8):
+        is_short = batch["next", "done"][0, 1].item()
+        seen[is_short].append((lengths_of(batch).item(), last["state"].item()))
+    assert seen[True] == [(2, 0)] * len(seen[True])
+    assert seen[False] == [(4, 4), (4, 8), (1, 0), (4, 4), (4, 8), (1, 0), (4, 4), (4, 8)][: len(seen[False])]
+    assert len(seen[True]) > 1 < len(seen[False])
 
 
-def test_closing_ends_the_workers_and_a_killed_one_is_named(start):
-    fragments = start([partial(SlowSimulator, 0.01)] * 2, Marked(), n_steps=30, num_workers=2)
-    pids = {next(fragments).batch["process"].unique().item() for _ in range(4)}
+# ---- weights and seeds -----------------------------------------------------------------------------------------------
+
+
+def test_with_one_worker_weights_and_buffers_lack_exactly_one_fragment(start):
+    policy, seen = Marked(), []
+    for batch, last in islice(start([partial(CountingSimulator, 9)], policy, n_steps=2, num_workers=1), 20):
+        seen.append(only(batch["weight"]))
+        assert only(batch[VERSION]) == only(last["weight"]) == seen[-1] and only(batch["count"]) == 10 * seen[-1]
+        with torch.no_grad():
+            policy.weight += 1
+            policy.count += 10
+    assert seen == [0, *range(19)]
+
+
+def test_a_worker_that_is_slow_to_begin_gets_no_newer_weights_by_chance(start):
+    policy, seen = Marked(), []
+    stream = start([partial(CountingSimulator, 9)], policy, n_steps=2, num_workers=1)
+    pid = only(next(stream).batch["process"])
+    for _ in range(3):
+        time.sleep(0.05)  # by now the next fragment is there
+        os.kill(pid, signal.SIGSTOP)
+        seen.append(only(next(stream).batch["weight"]))
+        with torch.no_grad():
+            policy.weight += 1
+        threading.Timer(0.1, partial(os.kill, pid, signal.SIGCONT)).start()
+        seen.append(only(next(stream).batch["weight"]))
+    assert seen == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_present_weights_act_in_this_process(start):
+    policy = Marked()
+    for number, (batch, last) in enumerate(islice(start([partial(CountingSimulator, 9)], policy, n_steps=2), 4)):
+        assert only(batch["weight"]) == only(last["weight"]) == only(batch[VERSION]) == number
+        with torch.no_grad():
+            policy.weight += 1
+
+
+def test_with_several_workers_a_fragment_says_how_old_its_weights_are(start):
+    policy = Marked()
+    options = {"n_steps": 2, "num_workers": 2, "fragments_per_batch": 2}
+    for number, (batch, _) in enumerate(islice(start([partial(CountingSimulator, 9)] * 2, policy, **options), 20)):
+        assert torch.equal(batch["weight"].long(), batch[VERSION])
+        assert ((batch[VERSION] <= number) & (batch[VERSION] >= number - 4)).all()
+        with torch.no_grad():
+            policy.weight += 1
+
+
+def actor():
+    actor = ProbabilisticActor(MLP(4, 2), Categorical)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.fill_(0.01)
+    return actor
+
+
+def test_a_seed_repeats_environments_and_actions(start):
+    def run(seed):
+        stream = start([CARTPOLE] * 2, actor(), n_steps=30, num_workers=1, seed=seed)
+        return torch.cat([batch for batch, _ in islice(stream, 3)], 1)
+
+    first = run(5)
+    assert_same(first, run(5), without=())
+    other = run(6)
+    assert not torch.equal(first["action"], other["action"])
+    assert not torch.equal(first["observation"], other["observation"])
+    assert len(torch.unique(first["observation"][:, 0], dim=0)) == 2
+
+
+def test_copies_of_the_policy_draw_their_own_actions_and_without_one_actions_are_random(start):
+    for policy in (Coin(), None):
+        options = {"n_steps": 60, "num_workers": 2, "fragments_per_batch": 2, "seed": 1}
+        batch, _ = next(start([partial(CountingSimulator, 9)] * 2, policy, **options))
+        assert batch["action"].unique().tolist() == [0, 1] and not torch.equal(*batch["action"])
+
+
+def test_parameters_of_the_slots_reach_the_workers():
+    pool = FragmentPool([partial(counting, 1)] * 2, Stepwise(), n_steps=2, fragments_per_batch=2)
+    try:
+        pool.set_info(agent_info=TensorDict({"skill": torch.tensor([3, 4])}, [2]))
+        both = pool.collect()
+        assert sorted(both["batch", "skill"].tolist()) == [[3, 3], [4, 4]]
+        assert sorted(both["last", "skill"].tolist()) == [3, 4]
+    finally:
+        pool.close()
+
+
+# ---- endings and faults ----------------------------------------------------------------------------------------------
+
+
+def are_gone(pids):
+    deadline = time.monotonic() + 2
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_closing_the_generator_ends_the_workers(is_begun):
+    pool = FragmentPool([partial(counting, 1)] * 2, Stepwise(), n_steps=2)
+    stream, pids = fragments(pool), pool.pids
+    if is_begun:
+        next(stream)
+    stream.close()
+    assert are_gone(pids)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_an_exception_in_the_loop_ends_the_workers(start):
+    def loop():
+        for batch, _ in rollout([partial(CountingSimulator, 9)], Marked(), n_steps=2, num_workers=1):
+            pids.append(only(batch["process"]))
+            raise PlantedError("in the loop")
+
+    pids = []
+    with pytest.raises(PlantedError):
+        loop()
+    assert are_gone(pids)
+
+
+def test_a_killed_worker_is_named_and_the_others_are_ended(start):
+    stream = start([partial(SlowSimulator, 0.01)] * 2, Marked(), n_steps=30, num_workers=2)
+    pids = {only(next(stream).batch["process"]) for _ in range(4)}
     os.kill(max(pids), signal.SIGKILL)
-    with pytest.raises(ProcessError, match="killed by SIGKILL"):
+    begin = time.monotonic()
+    with pytest.raises(ProcessError, match=rf"FragmentPool, worker \d, process {max(pids)}.*killed by SIGKILL"):
         for _ in range(4):
-            next(fragments)
-    assert next(fragments, None) is None
+            next(stream)
+    assert time.monotonic() - begin < 2 and len(pids) == 2
+    assert next(stream, None) is None and are_gone(pids)
 
 
-def test_a_lost_worker_is_replaced(start):
+def test_a_lost_worker_is_replaced_with_the_present_weights_and_new_episodes(start):
+    policy = Marked()
     options = {"n_steps": 10, "num_workers": 1, "on_worker_failure": "restart"}
-    fragments = start([partial(SlowSimulator, 0.001)], Marked(), **options)
-    first = next(fragments).batch["process"].unique().item()
+    stream = start([partial(SlowSimulator, 0.001)], policy, **options)
+    first = only(next(stream).batch["process"])
+    with torch.no_grad():
+        policy.weight += 7
     os.kill(first, signal.SIGKILL)
-    pids = [next(fragments).batch["process"].unique().item() for _ in range(3)]
-    assert pids[-1] != first
+    seen = [next(stream).batch for _ in range(3)]
+    assert first not in [only(batch["process"]) for batch in seen[1:]]
+    assert [only(batch["weight"]) for batch in seen[1:]] == [7, 7]
+    assert any(batch["is_init"][0, 0] for batch in seen)  # it begins anew
+
+
+def test_a_worker_that_always_dies_is_not_started_for_ever(start):
+    stream = start([partial(DeadlySimulator, 3)], Stepwise(), n_steps=8, num_workers=1, on_worker_failure="restart")
+    with pytest.raises(ProcessError, match="exited with status 9"):
+        next(stream)
+
+
+def test_what_an_environment_raises_is_raised_here(start):
+    stream = start([partial(FaultySimulator, "raises_in_step", from_step=4)], Stepwise(), n_steps=3, num_workers=1)
+    with pytest.raises(PlantedError, match="planted in step") as caught:
+        for _ in range(3):
+            next(stream)
+    assert "worker 0" in "\n".join(caught.value.__notes__) and "slot 0" in "\n".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize(
     ("envs", "options", "message"),
     [
         ([CARTPOLE] * 2, {"num_workers": 3}, "num_workers from 0 to the 2 environments"),
+        ([CARTPOLE] * 2, {"num_workers": -1}, "num_workers from 0 to the 2 environments"),
+        ([CARTPOLE] * 2, {"num_workers": 1.5}, "num_workers from 0 to the 2 environments"),
         ("CartPole-v1", {"num_workers": 1}, "a list of callables"),
+        ([gymnasium.make("CartPole-v1")], {"num_workers": 1}, "a list of callables"),
+        (counting(2), {"num_workers": 1}, "a list of callables"),
         ([CARTPOLE] * 2, {"num_workers": 2, "fragments_per_batch": 3}, "fragments_per_batch from 1 to the 2 workers"),
         ([CARTPOLE] * 3, {"num_workers": 2, "fragments_per_batch": 2}, "of equally many environments each"),
         ([CARTPOLE] * 2, {"fragments_per_batch": 2}, "fragments_per_batch=1 in this process"),
+        ([CARTPOLE] * 2, {"num_workers": 1, "n_steps": 0}, "n_steps: expected a whole number of at least 1"),
+        ([CARTPOLE] * 2, {"num_workers": 1, "policy": len}, "a torch module, whose weights can be sent"),
+        ([CARTPOLE] * 2, {"num_workers": 1, "policy": 3}, "a policy that can be called"),
+        ([CARTPOLE] * 2, {"num_workers": 1, "on_worker_failure": "ignore"}, '"raise" or "restart"'),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(envs, options, message):
     with pytest.raises(ConfigError, match=message):
-        rollout(envs, Stepwise(), n_steps=2, **options)
+        rollout(envs, **{"policy": Stepwise(), "n_steps": 2, **options})

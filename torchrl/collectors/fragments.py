@@ -136,7 +136,19 @@ class FragmentSource:
         """Change the parameters of the slots, ``[*B]``, see :meth:`Env.set_info_`.
 
         ``agent_info`` holds from the next fragment on; ``env_info`` from a slot's next restart.
+
+        Raises:
+            ConfigError: something that fragments did not hold from the first on.
+            SpecError: another batch size, or another form than before.
         """
+        if self._batch is not None:
+            names = list(agent_info.keys()) if isinstance(agent_info, TensorDictBase) else []
+            names += [] if env_info is None else ["env_info"]
+            new = [name for name in names if name not in self._batch.keys()]
+            if new:
+                hint = "Set it before the first fragment; other values may follow."
+                expected = "parameters that fragments hold from the first on"
+                raise ConfigError(explain("FragmentSource.set_info", expected=expected, got=f"{new}", hint=hint))
         self.env.set_info_(agent_info=agent_info, env_info=env_info)
         if self._root is not None:
             self.env.apply_info_(self._root)

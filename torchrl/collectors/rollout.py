@@ -79,7 +79,7 @@ def rollout(
 
 
 def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
-    """Yield fragments of a source for ever, each with the weights of its moment; close the source with the generator."""
+    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator."""
     stream = _fragments(source)
     next(stream)  # a generator that was never begun would not close what it holds
     return stream

@@ -1,0 +1,136 @@
+"""Parameters of each slot, all the way: from the caller to worlds and policies in other processes, and back."""
+
+from functools import partial
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from fakes import FallingSimulator
+from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector
+from torchrl.envs import ParallelEnv, SerialEnv
+from torchrl.errors import ConfigError
+
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(60)]
+
+
+class Skilled(nn.Module):
+    """Acts by the skill of the slot, as a policy that was trained for several."""
+
+    def forward(self, root):
+        return root.set("action", root["skill"] % 2)
+
+
+def act(root):
+    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+def worlds(num_envs, length=3):
+    return SerialEnv(partial(FallingSimulator, length), num_envs)
+
+
+def in_this_process(num_envs, length, **options):
+    return Collector(worlds(num_envs, length), act, **options)
+
+
+def in_parallel_worlds(num_envs, length, **options):
+    return Collector(ParallelEnv(partial(FallingSimulator, length), num_envs, num_workers=2), act, **options)
+
+
+def in_two_workers(num_envs, length, **options):
+    return MultiSyncCollector(partial(worlds, num_envs // 2, length), act, num_workers=2, **options)
+
+
+WAYS = pytest.mark.parametrize("make", [in_this_process, in_parallel_worlds, in_two_workers])
+
+
+def rows(**columns):
+    columns = {key: torch.as_tensor(value) for key, value in columns.items()}
+    return TensorDict(columns, batch_size=next(iter(columns.values())).shape[:1])
+
+
+def heights(batch):
+    return batch["next", "observation"][..., 0].tolist()
+
+
+@WAYS
+def test_every_slot_has_its_own_physics_which_change_at_the_next_resets_and_are_recorded(make):
+    collector = make(4, 3, frames_per_batch=16, seed=0)  # episodes of 3 in batches of 4 steps
+    try:
+        collector.set_info(env_info=rows(gravity=[0.0, 1.0, 2.0, 10.0]))
+        batch = collector.collect()
+        assert heights(batch) == [[0, 0, 0, 0], [-1, -3, -6, -1], [-2, -6, -12, -2], [-10, -30, -60, -10]]
+        assert batch["env_info", "gravity"].tolist() == [[0] * 4, [1] * 4, [2] * 4, [10] * 4]
+        collector.set_info(env_info=rows(gravity=[3.0, 4.0, 5.0, 6.0]))  # one step into the second episodes
+        batch = collector.collect()
+        assert heights(batch) == [[0, 0, -3, -9], [-3, -6, -4, -12], [-6, -12, -5, -15], [-30, -60, -6, -18]]
+        expected = [[0, 0, 3, 3], [1, 1, 4, 4], [2, 2, 5, 5], [10, 10, 6, 6]]
+        assert batch["env_info", "gravity"].tolist() == expected
+        assert batch["next", "env_info", "gravity"].tolist() == expected  # the last one too: no reset in between
+        assert torch.equal(batch["next", "reward"].squeeze(-1), batch["next", "observation"][..., 0])
+    finally:
+        collector.shutdown()
+
+
+@WAYS
+def test_arrays_are_parameters_too(make):
+    collector = make(2, 3, frames_per_batch=2, seed=0)
+    try:
+        collector.set_info(env_info=rows(gravity=[0.0, 0.0], push=[[1.0, 2.0], [10.0, 20.0]]))
+        batch = collector.collect()
+        assert heights(batch) == [[3], [30]]
+        assert batch["env_info", "push"].tolist() == [[[1, 2]], [[10, 20]]]
+    finally:
+        collector.shutdown()
+
+
+@pytest.mark.parametrize("make", [in_this_process, in_two_workers])
+def test_what_batches_did_not_hold_from_the_first_on_is_refused(make):
+    collector = make(2, 3, frames_per_batch=2, seed=0)
+    try:
+        collector.collect()
+        with pytest.raises(ConfigError, match="parameters that batches hold from the first on"):
+            collector.set_info(env_info=rows(gravity=[0.0, 1.0]))
+        assert heights(collector.collect()) == [[0], [0]]
+    finally:
+        collector.shutdown()
+
+
+def test_skills_change_between_batches_and_the_policies_of_all_workers_act_by_them():
+    collector = MultiSyncCollector(partial(worlds, 2), Skilled(), num_workers=2, frames_per_batch=8)
+    try:
+        for skills in ([0, 1, 2, 3], [3, 2, 1, 0]):
+            collector.set_info(agent_info=rows(skill=skills), env_info=rows(gravity=[1.0, 2.0, 3.0, 4.0]))
+            batch = collector.collect()
+            assert batch["skill"].tolist() == [[skill] * 2 for skill in skills] == batch["next", "skill"].tolist()
+            assert batch["action"].tolist() == [[skill % 2] * 2 for skill in skills]
+    finally:
+        collector.shutdown()
+
+
+def test_a_worker_in_the_place_of_another_has_the_parameters_of_its_slots():
+    options = {"num_workers": 2, "frames_per_batch": 8, "on_worker_failure": "restart"}
+    collector = MultiSyncCollector(partial(worlds, 2), act, **options)
+    try:
+        collector.set_info(env_info=rows(gravity=[1.0, 2.0, 3.0, 4.0]))
+        collector.collect()
+        collector.set_info(env_info=rows(gravity=[5.0, 6.0, 7.0, 8.0]))
+        collector._workers[1].remote.kill()
+        batch = collector.collect()
+        assert collector.num_restarts == 1
+        assert batch["env_info", "gravity"].tolist() == [[1, 5], [2, 6], [7, 7], [8, 8]]
+        assert heights(batch) == [[-6, -5], [-12, -6], [-7, -21], [-8, -24]]
+    finally:
+        collector.shutdown()
+
+
+def test_an_asynchronous_worker_gets_the_parameters_of_its_own_slots():
+    collector = MultiAsyncCollector(partial(worlds, 1), act, num_workers=2, frames_per_batch=3)
+    try:
+        collector.set_info(env_info=rows(gravity=[1.0, 2.0]))
+        batches = [collector.collect() for _ in range(4)]
+        seen = {tuple(batch["env_info", "gravity"].flatten().tolist()) for batch in batches}
+        assert seen == {(1, 1, 1), (2, 2, 2)}
+    finally:
+        collector.shutdown()
