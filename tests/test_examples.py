@@ -159,7 +159,7 @@ def test_a_run_over_several_processes_goes_on_and_is_evaluated_without_them(
     def refused(*arguments, **options):
         raise AssertionError("a run that is only evaluated started a process")
 
-    monkeypatch.setattr("torchrl.collectors.multi.RemoteObject", refused)
+    monkeypatch.setattr("torchrl.collectors.workers.RemoteObject", refused)
     monkeypatch.setattr("torchrl.agents.evaluate_beside.RemoteObject", refused)
     capsys.readouterr()
     example.main([f"--evaluate={runs['whole']}"])

@@ -186,11 +186,12 @@ def test_garbage_that_is_collected_while_the_server_is_asked_does_not_mix_up_its
 
     def collecting(*arguments):
         sent = send(*arguments)
-        gc.collect()
+        if arguments[1][0].endswith(b"fork"):
+            gc.collect()
         return sent
 
     monkeypatch.setattr(processes.socket, "send_fds", collecting)
-    for _ in range(10):
+    for _ in range(3):
         lost = start_child(SERVE)[0]
         ring = [lost]
         ring.append(ring)
