@@ -186,39 +186,6 @@ def test_continuous_actions_reach_their_slot(make_env):
     assert torch.equal(transition["next", "observation"], action)
 
 
-class Closing(CountingSimulator):
-    """Counts how many are open."""
-
-    num_open = 0
-
-    def __init__(self, length=3, observation_shape=(1,)):
-        super().__init__(length, observation_shape=observation_shape)
-        Closing.num_open += 1
-
-    def close(self):
-        Closing.num_open -= 1
-
-
-def raises():
-    raise RuntimeError("planted")
-
-
-class Unreadable(Closing):
-    """Observes what no spec describes."""
-
-    def __init__(self):
-        super().__init__()
-        self.observation_space = spaces.Text(3)
-
-
-class Taken(Closing):
-    """Observes under a name of the environment."""
-
-    def __init__(self):
-        super().__init__()
-        self.observation_space = spaces.Dict({"reward": self.observation_space})
-
-
 def test_seeds_need_one_per_row(make_env):
     with pytest.raises(SpecError, match="one seed per row, 2"):
         counting(make_env, 2).reset(seed=[1])
