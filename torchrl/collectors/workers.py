@@ -496,9 +496,7 @@ def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: i
     return factories
 
 
-def _require_arguments(
-    who: str, policy: object, total_frames: int, on_worker_failure: str, timeout_s: float
-) -> None:
+def _require_arguments(who: str, policy: object, total_frames: int, on_worker_failure: str, timeout_s: float) -> None:
     require_policy(who, policy, total_frames)
     if on_worker_failure not in ("raise", "restart"):
         raise ConfigError(explain("on_worker_failure", expected='"raise" or "restart"', got=repr(on_worker_failure)))

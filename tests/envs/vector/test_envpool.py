@@ -1,5 +1,6 @@
 """An EnvPool as an environment: restarts without junk steps, seeds, spaces, what is refused."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,19 +38,95 @@ def sway(root):
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered")
 def test_the_library_does_what_the_worker_relies_on():
-    """A reset of some rows gives their first observations in the order asked for, and restarts their step count."""
-    pool = envpool.make_gymnasium("CartPole-v1", num_envs=3, seed=[1, 2, 3], max_episode_steps=4, num_threads=1)
-    first, _ = pool.reset()
-    for _ in range(2):
-        pool.step(np.zeros(3, np.int64))
-    again, info = pool.reset(np.array([2, 0], np.int32))
-    assert info["env_id"].tolist() == [2, 0] and info["elapsed_step"].tolist() == [0, 0]
+    """Some worlds can be stepped or reset, answers come in the order asked for, and one that is over begins again."""
+    pool = envpool.make_gymnasium("CartPole-v1", num_envs=4, seed=[1, 2, 3, 4], max_episode_steps=4, num_threads=1)
+    names = list(pool._state_keys)
+
+    def answer():
+        values = dict(zip(names, pool._recv(), strict=True))
+        return [values[name].tolist() for name in ("info:env_id", "elapsed_step", "done", "trunc")] + [values["obs"]]
+
+    def send(worlds):
+        worlds = np.array(worlds, np.int32)
+        pool._send([worlds, worlds, np.zeros(len(worlds), np.int32)])
+        return answer()
+
+    pool._reset(np.arange(4, dtype=np.int32))
+    first = answer()[-1]
+    assert send([3, 0])[:2] == [[3, 0], [1, 1]]
+    pool._reset(np.array([2, 0], np.int32))
+    *facts, again = answer()
+    assert facts[:2] == [[2, 0], [0, 0]]
     assert np.abs(again).max() <= 0.05 and not np.array_equal(again, first[[2, 0]])
-    observation, reward, terminated, truncated, info = pool.step(np.zeros(3, np.int64))
-    assert info["elapsed_step"].tolist() == [1, 3, 1] and reward.tolist() == [1, 1, 1]
-    assert not np.array_equal(observation[[2, 0]], again)  # a step, no second reset
-    *_, truncated, _ = pool.step(np.zeros(3, np.int64))
-    assert truncated.tolist() == [False, True, False] and not terminated.any()
+    send([3, 0]), send([3, 0])
+    assert send([3, 0])[:4] == [[3, 0], [4, 3], [True, False], [True, False]]
+    worlds, steps, done, truncated, observations = send([0, 3, 2])
+    assert (worlds, steps, done, truncated) == ([0, 3, 2], [4, 0, 1], [True, False, False], [True, False, False])
+    assert np.abs(observations[1]).max() <= 0.05
+
+
+def test_a_row_does_not_depend_on_the_others():
+    one, other = make(num_envs=3), make(num_envs=2)
+    roots = one.reset(seed=[7, 8, 9]), other.reset(seed=[9, 7])
+    num_ended = 0
+    for step in range(60):
+        acts = [root.set("action", (root["observation"][:, 0] > 0).long()) for root in roots]
+        (seen, root), (alike, twin) = one.step_and_reset(acts[0]), other.step_and_reset(acts[1])
+        assert torch.equal(seen["next", "observation"][[2, 0]], alike["next", "observation"])
+        assert torch.equal(root["observation"][[2, 0]], twin["observation"])
+        num_ended += int(seen["next", "done"].sum())
+        if step == 30:  # the worlds that wait are not touched by a restart in mid-episode
+            root, twin = one.reset(torch.tensor([True, False, True])), other.reset()
+            assert torch.equal(root["observation"][[2, 0]], twin["observation"])
+        roots = root, twin
+    assert num_ended > 3
+
+
+def test_a_row_that_just_began_can_begin_again():
+    env = make(max_episode_steps=3)
+    root = env.reset(seed=0)
+    for _ in range(3):
+        transition = env.step(sway(root))
+        root = transition["next"].select("observation", "episode_length")
+    every = torch.ones(3, dtype=torch.bool)
+    first, second = env.reset(every), env.reset(every)
+    assert not torch.equal(first["observation"], second["observation"])
+    root = second.clone()
+    for step in range(1, 7):
+        transition, root = env.step_and_reset(sway(root))
+        assert (transition["next", "episode_length"] == (step - 1) % 3 + 1).all()
+        assert (transition["next", "truncated"] == (step % 3 == 0)).all()
+
+
+def test_a_world_that_does_not_begin_again_is_an_error():
+    env = make(num_envs=2, max_episode_steps=3)
+    root = env.reset(seed=0)
+    for _ in range(3):
+        _, root = env.step_and_reset(sway(root))
+    worker = env._worker
+    assert worker._to_reset.tolist() == [0, 1]
+    worker._pool.reset(worker._standby)  # so that the next message steps them
+    with pytest.raises(EnvError, match=r"worlds that begin again after an ending, got step \[1, 1\]"):
+        env.step_and_reset(sway(root))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_single_thread_stays_where_its_caller_is(num_threads):
+    env = EnvPoolEnv("CartPole-v1", 4, num_threads=num_threads)
+    cores = os.sched_getaffinity(0)
+    root = env.reset(seed=0)
+    threads = env._worker._threads._threads
+    assert os.sched_getaffinity(0) == cores
+    if num_threads > 1 or len(cores) < 2:
+        assert threads == []
+        return
+    try:
+        for core in cores:
+            os.sched_setaffinity(0, {core})
+            env.step(sway(root.clone()))
+            assert threads and all(os.sched_getaffinity(thread) == {core} for thread in threads)
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_a_row_restarts_in_mid_episode_and_the_others_go_on():

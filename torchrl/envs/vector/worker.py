@@ -151,8 +151,8 @@ class Worker(ABC):
         np.copyto(self._has_ended, self._done)
         self._may_step = False
 
-    def _begin(self, index: int) -> None:
-        """Count a slot, whose first observation is written, as one that begins an episode."""
+    def _begin(self, index: int | np.ndarray) -> None:
+        """Count a slot, or several, whose first observation is written, as one that begins an episode."""
         root = self.root
         root["is_init"][index] = True
         root["episode_return"][index] = 0
