@@ -449,5 +449,14 @@ def test_where_slots_leave_they_change_with_the_next_batch():
         assert firsts(batch, "skill") == firsts(batch, ("env_info", "task")) == [*skills, skills[0]]
 
 
+def test_parameters_that_the_first_batch_did_not_hold_are_refused():
+    collector = EpisodeCollector(counting(2, 3), num_episodes=2)
+    collector.collect()
+    for info in ({"agent_info": slots(skill=[1, 2])}, {"env_info": slots(task=[1, 2])}):
+        with pytest.raises(ConfigError, match="EpisodeCollector.set_info: .*from the first on.*before the first batch"):
+            collector.set_info(**info)
+    assert "skill" not in collector.collect().keys()
+
+
 def slots(**columns):
     return TensorDict({key: torch.tensor(column) for key, column in columns.items()}, [2])

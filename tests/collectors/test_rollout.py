@@ -297,7 +297,7 @@ def test_parameters_that_fragments_did_not_hold_from_the_first_on_are_refused_an
     source.collect()
     info = TensorDict({"skill": torch.tensor([1])}, [1])
     for refused in ({"agent_info": info}, {"env_info": info}):
-        with pytest.raises(ConfigError, match="parameters that fragments hold from the first on"):
+        with pytest.raises(ConfigError, match="parameters that batches hold from the first on"):
             source.set_info(**refused)
     assert numbers(source.collect()["batch", "observation"]) == [[2, 3]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 
@@ -19,14 +18,14 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
+from torchrl.collectors.continuation import captured, goes_on
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.rows import GrowingRows
-from torchrl.collectors.slots import let_wait
+from torchrl.collectors.slots import let_wait, set_info
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
-from torchrl.seeding import named_seeds
 
 IDLE = -1  # the number of the episode of a slot that plays none
 
@@ -168,15 +167,10 @@ class EpisodeCollector:
             "frames": self.frames,
             "policy_version": self.policy_version,
             "num_begun": self._num_begun,
-            "env": None,
             "root": None,
-            "env_error": "",
+            **captured(self.env),
         }
-        try:
-            state["env"] = self.env.state_dict()
-        except EnvError as error:
-            return state | {"env_error": str(error)}
-        if self._root is not None:
+        if state["env"] is not None and self._root is not None:
             state["root"] = self._root.clone().to_dict()
             state["numbers"], state["begun_at"] = list(self._numbers), list(self._begun_at)
             state["ended"] = list(self._ended)
@@ -191,16 +185,7 @@ class EpisodeCollector:
         self._root = None
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
-        if state["env"] is None:
-            warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=2)
-            if self._seed is not None:  # not the episodes the run began with
-                stream = f"resumed at {self.frames}"
-                self.env.set_seed(named_seeds(self._seed, stream)[stream])
-            return
-        if state["root"] is None and not self.frames:  # nothing had begun: the seed still waits for the first reset
-            return
-        self.env.load_state_dict(state["env"])
-        if state["root"] is not None:
+        if goes_on(self.env, state, self._seed):
             self._root = TensorDict(state["root"], batch_size=self.env.batch_size)
             self._numbers, self._begun_at = list(state["numbers"]), list(state["begun_at"])
             self._ended, self._num_open = list(state["ended"]), self._finished.num_to_begin(self.num_episodes)
@@ -216,10 +201,13 @@ class EpisodeCollector:
 
         ``agent_info`` holds from the next batch on, also for unfinished episodes; ``env_info`` from a slot's next
         restart.
+
+        Raises:
+            ConfigError: something that batches did not hold from the first on.
+            SpecError: another batch size, or another form than before.
         """
-        self.env.set_info_(agent_info=agent_info, env_info=env_info)
-        if self._root is not None:
-            self.env.apply_info_(self._root)
+        held = None if self._rows is None else self._rows.keys()
+        set_info("EpisodeCollector", self.env, self._root, held, agent_info=agent_info, env_info=env_info)
 
     def _begin(self) -> TensorDict:
         """Restart all slots and number their episodes; return the root to act on."""

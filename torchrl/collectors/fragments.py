@@ -23,7 +23,7 @@ from torchrl.collectors.checks import (
 )
 from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
-from torchrl.collectors.slots import let_wait, trajectory_ids
+from torchrl.collectors.slots import let_wait, set_info, trajectory_ids
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
@@ -141,17 +141,8 @@ class FragmentSource:
             ConfigError: something that fragments did not hold from the first on.
             SpecError: another batch size, or another form than before.
         """
-        if self._batch is not None:
-            names = list(agent_info.keys()) if isinstance(agent_info, TensorDictBase) else []
-            names += [] if env_info is None else ["env_info"]
-            new = [name for name in names if name not in self._batch.keys()]
-            if new:
-                hint = "Set it before the first fragment; other values may follow."
-                expected = "parameters that fragments hold from the first on"
-                raise ConfigError(explain("FragmentSource.set_info", expected=expected, got=f"{new}", hint=hint))
-        self.env.set_info_(agent_info=agent_info, env_info=env_info)
-        if self._root is not None:
-            self.env.apply_info_(self._root)
+        held = None if self._batch is None else self._batch.keys()
+        set_info("rollout", self.env, self._root, held, agent_info=agent_info, env_info=env_info)
 
     def update_policy_weights_(self) -> None:
         """Count one more version; every fragment acts with the policy's present weights in any case."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from tensordict import TensorDict
 
@@ -32,6 +34,10 @@ class GrowingRows:
             self._blocks.append(block)
             self._rows += rows
         return self._rows[index]
+
+    def keys(self) -> Collection[str]:
+        """Return the names that every row holds."""
+        return self._example.keys()
 
     def require_fit(self, transition: TensorDict) -> None:
         """Refuse a transition that has not the layout of the rows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -18,13 +17,12 @@ from torchrl.collectors.checks import (
     require_specs,
     steps_of,
 )
+from torchrl.collectors.continuation import captured, goes_on
 from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
 from torchrl.collectors.placement import PlacedPolicy, placed
-from torchrl.collectors.slots import trajectory_ids
+from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.envs.base import Env
-from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
-from torchrl.seeding import named_seeds
 from torchrl.unchecked import Row
 
 
@@ -131,17 +129,8 @@ class Collector:
             ConfigError: something that batches did not hold from the first on.
             SpecError: another batch size, or another form than before.
         """
-        if self._batch is not None:
-            names = list(agent_info.keys()) if isinstance(agent_info, TensorDictBase) else []
-            names += [] if env_info is None else ["env_info"]
-            new = [name for name in names if name not in self._batch.keys()]
-            if new:
-                hint = "Set it before the first batch; other values may follow."
-                expected = "parameters that batches hold from the first on"
-                raise ConfigError(explain("Collector.set_info", expected=expected, got=f"{new}", hint=hint))
-        self.env.set_info_(agent_info=agent_info, env_info=env_info)
-        if self._root is not None:
-            self.env.apply_info_(self._root)
+        held = None if self._batch is None else self._batch.keys()
+        set_info("Collector", self.env, self._root, held, agent_info=agent_info, env_info=env_info)
 
     def update_policy_weights_(self) -> None:
         """Let the next batch act with the policy's present weights, and count one more version."""
@@ -159,16 +148,11 @@ class Collector:
             "policy_version": self.policy_version,
             "traj_ids": self._traj_ids.clone(),
             "num_trajectories": self.num_trajectories,
-            "env": None,
             "root": None,
-            "env_error": "",
+            **captured(self.env),
         }
-        try:
-            state["env"] = self.env.state_dict()
-        except EnvError as error:
-            state["env_error"] = str(error)
-        else:
-            state["root"] = None if self._root is None else self._root.clone().to_dict()
+        if state["env"] is not None and self._root is not None:
+            state["root"] = self._root.clone().to_dict()
         return state
 
     def load_state_dict(self, state: dict) -> None:
@@ -179,17 +163,8 @@ class Collector:
         self.num_trajectories = state["num_trajectories"]
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
-        if state["env"] is None:
-            warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=2)
-            if self._seed is not None:  # not the episodes the run began with
-                stream = f"resumed at {self.frames}"
-                self.env.set_seed(named_seeds(self._seed, stream)[stream])
-            self._root = None
-            return
-        if state["root"] is None and not self.frames:  # nothing had begun: the seed still waits for the first reset
-            return
-        self.env.load_state_dict(state["env"])
-        self._root = None if state["root"] is None else TensorDict(state["root"], batch_size=self.env.batch_size)
+        continues = goes_on(self.env, state, self._seed)
+        self._root = TensorDict(state["root"], batch_size=self.env.batch_size) if continues else None
 
     def shutdown(self) -> None:
         """Close the environment; may be called twice."""

@@ -1,12 +1,15 @@
-"""What collectors say about slots: which trajectory each step belongs to, and that some wait. Not the stepping."""
+"""What collectors say about slots: their trajectories, their parameters, that some wait. Not the stepping."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from torchrl.envs.base import Env
-from torchrl.errors import EnvError
+from torchrl.errors import ConfigError, EnvError, explain
 
 
 def trajectory_ids(starts: Tensor, current: Tensor, num_begun: int) -> Tensor:
@@ -40,3 +43,39 @@ def let_wait(env: Env, rows: Tensor) -> bool:
     except EnvError:
         return False
     return True
+
+
+def set_info(
+    who: str,
+    env: Env,
+    root: TensorDict | None,
+    held: Collection[str] | None,
+    *,
+    agent_info: TensorDictBase | None,
+    env_info: TensorDictBase | None,
+) -> None:
+    """Set parameters of the slots, see :meth:`Env.set_info_`, between two batches of the same layout.
+
+    Args:
+        who: names the collector in messages.
+        env: ``[*B]``.
+        root: there is to act on, which the policy's parameters are written into; None where all slots restart.
+        held: the names in batches so far; None before the first.
+        agent_info: ``[*B]``, or None.
+        env_info: ``[*B]``, or None.
+
+    Raises:
+        ConfigError: something that batches did not hold from the first on.
+        SpecError: another batch size, or another form than before.
+    """
+    if held is not None:
+        names = list(agent_info.keys()) if isinstance(agent_info, TensorDictBase) else []
+        names += [] if env_info is None else ["env_info"]
+        new = [name for name in names if name not in held]
+        if new:
+            hint = "Set it before the first batch; other values may follow."
+            expected = "parameters that batches hold from the first on"
+            raise ConfigError(explain(f"{who}.set_info", expected=expected, got=f"{new}", hint=hint))
+    env.set_info_(agent_info=agent_info, env_info=env_info)
+    if root is not None:
+        env.apply_info_(root)

@@ -1,0 +1,39 @@
+"""What collectors save of their environment, and how they go on from it."""
+
+from __future__ import annotations
+
+import warnings
+
+from torchrl.envs.base import Env
+from torchrl.errors import EnvError
+from torchrl.seeding import named_seeds
+
+
+def captured(env: Env) -> dict:
+    """Capture an environment: its state under ``env``, or None there and the reason under ``env_error``."""
+    try:
+        return {"env": env.state_dict(), "env_error": ""}
+    except EnvError as error:
+        return {"env": None, "env_error": str(error)}
+
+
+def goes_on(env: Env, state: dict, seed: int | None) -> bool:
+    """Restore an environment from a collector's state, and return whether there is a root to go on from.
+
+    Where the environment was not captured, new episodes are to start, with a warning, and not those that the run began
+    with. Where nothing had begun, the environment's seed still waits for the first reset.
+
+    Args:
+        env: the environment that was captured.
+        state: with :func:`captured`, ``frames`` and ``root``, a dict of tensors or None.
+        seed: of the collector.
+    """
+    if state["env"] is None:
+        warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=3)
+        if seed is not None:
+            stream = f"resumed at {state['frames']}"
+            env.set_seed(named_seeds(seed, stream)[stream])
+        return False
+    if state["root"] is not None or state["frames"]:
+        env.load_state_dict(state["env"])
+    return state["root"] is not None
