@@ -214,9 +214,10 @@ class RewardNorm(RewardTransform):
         moments = self._buffers["moments"].numpy()
         returns *= self.gamma
         returns += reward_rows
+        count, mean, squares = moments.tolist()
         if self.training:
-            moments[:] = _merged(*moments.tolist(), returns.reshape(-1))
-        scaled = reward_rows * (1.0 / _deviation(*moments.tolist()))
+            moments[:] = count, mean, squares = _merged(count, mean, squares, returns.reshape(-1))
+        scaled = reward_rows * (1.0 / _deviation(count, mean, squares))
         return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
