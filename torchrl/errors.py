@@ -37,6 +37,10 @@ class CheckpointError(TorchRLError, RuntimeError):
     """A checkpoint cannot be written, is cut short, or does not fit the object it is loaded into."""
 
 
+class StorageError(TorchRLError, RuntimeError):
+    """Memory or files for data are not to be had, or are not what they should be."""
+
+
 class ProcessError(TorchRLError, RuntimeError):
     """A worker process died, could not be started, or cannot be reached."""
 

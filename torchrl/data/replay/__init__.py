@@ -1,0 +1,28 @@
+"""Replay buffers: a storage, a writer and a sampler, each with one job."""
+
+from torchrl.data.replay.buffer import ReplayBuffer
+from torchrl.data.replay.prioritized import PrioritizedSampler
+from torchrl.data.replay.samplers import Sampler, SamplerWithoutReplacement, UniformSampler
+from torchrl.data.replay.slices import PrioritizedSliceSampler, SliceSampler
+from torchrl.data.replay.storages import ListStorage, MemmapStorage, Storage, TensorStorage
+from torchrl.data.replay.sum_tree import SumTree
+from torchrl.data.replay.writers import KeepBest, KeepHighestPriority, RingWriter, Writer
+
+__all__ = [
+    "KeepBest",
+    "KeepHighestPriority",
+    "ListStorage",
+    "MemmapStorage",
+    "PrioritizedSampler",
+    "PrioritizedSliceSampler",
+    "ReplayBuffer",
+    "RingWriter",
+    "Sampler",
+    "SamplerWithoutReplacement",
+    "SliceSampler",
+    "Storage",
+    "SumTree",
+    "TensorStorage",
+    "UniformSampler",
+    "Writer",
+]

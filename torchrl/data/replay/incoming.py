@@ -1,0 +1,81 @@
+"""A batch on its way into a buffer: which steps count, in which order they are laid out, what came before what."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl.data.replay.lanes import Lanes, Links
+from torchrl.data.replay.records import values_of
+from torchrl.errors import SpecError, explain
+
+FACTS = "replay"
+MASK = ("collector", "mask")
+
+
+class Incoming:
+    """The steps of a batch.
+
+    Where a batch says which steps begin an episode (``is_init``) its last dimension is time; else ``[N]`` are N rows of
+    one step each. Without a mask all rows of one time are laid out side by side, so that a step's predecessor lies B
+    places before it, however short the batches are; with one, each row is laid out behind the other.
+
+    Args:
+        batch: ``[N]`` or ``[*B, T]``.
+
+    Raises:
+        SpecError: something else.
+    """
+
+    def __init__(self, batch: TensorDictBase) -> None:
+        if not isinstance(batch, TensorDictBase) or not batch.batch_dims:
+            is_one = isinstance(batch, TensorDictBase)
+            got = f"one of batch size {list(batch.batch_size)}" if is_one else type(batch).__name__
+            raise SpecError(explain("extend", expected="a TensorDict of batch size [N] or [*B, T]", got=got))
+        if batch.batch_dims == 1:
+            batch = batch.unsqueeze(0 if "is_init" in batch.keys() else 1)
+        elif batch.batch_dims > 2:
+            batch = batch.reshape(-1, batch.batch_size[-1])
+        self.shape = batch.batch_size
+        self.values = {key: value for key, value in values_of(batch).items() if key[0] != FACTS}
+        mask = self.values.pop(MASK, None)
+        self._mask = None if mask is None or bool(mask.all()) else mask.cpu()
+        self.num = self.shape.numel() if self._mask is None else int(self._mask.sum())
+
+    def laid_out(self) -> dict[tuple[str, ...], Tensor]:
+        """Return the entries of the steps that count in their order, ``[n, ...]``, or ``[T, B, ...]``."""
+        if self._mask is None:
+            return {key: value.transpose(0, 1) for key, value in self.values.items()}
+        return {key: value[self._mask.to(value.device)] for key, value in self.values.items()}
+
+    def flat(self) -> dict[tuple[str, ...], Tensor]:
+        """Return the entries of the steps that count in their order, ``[n, ...]``."""
+        dims = 2 if self._mask is None else 1
+        return {key: value.reshape(self.num, *value.shape[dims:]) for key, value in self.laid_out().items()}
+
+    def links(self, lanes: Lanes, first: int) -> Links:
+        """Return what came before each of the steps that count, which are numbered from ``first`` on in their order."""
+        num_rows, num_steps = self.shape
+        starts = self.values.get(("is_init",))
+        if starts is None:
+            none = np.zeros(self.num, np.int32)
+            return Links(gap=none, run=none + 1, straight=none)
+        if self._mask is None:
+            ids = np.arange(first, first + self.num).reshape(num_steps, num_rows).T
+        else:
+            counts = self._mask.numpy()
+            ids = np.where(counts, first - 1 + counts.reshape(-1).cumsum().reshape(counts.shape), -1)
+        done, trajectories = self.values.get(("next", "done")), self.values.get(("collector", "traj_ids"))
+        links = lanes.link(
+            ids,
+            is_init=self._flags(starts),
+            done=np.zeros(self.shape, bool) if done is None else self._flags(done),
+            trajectories=None if trajectories is None else trajectories.cpu().numpy(),
+        )
+        return Links(*[column.T.reshape(-1) if self._mask is None else column[counts] for column in links])
+
+    def _flags(self, value: Tensor) -> np.ndarray:
+        """Return flags ``[B, T, 1]`` as ``[B, T]``."""
+        return value.reshape(self.shape).to(torch.bool).cpu().numpy()

@@ -1,0 +1,119 @@
+"""Which step came before which, where batches ``[B, T]`` become items one behind the other. Numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_SOURCES = 256
+
+
+class Links(NamedTuple):
+    """Columns of the ledger for new items; int32 of one shape. See :class:`~torchrl.data.replay.ledger.Ledger`."""
+
+    gap: np.ndarray
+    run: np.ndarray
+    straight: np.ndarray
+
+
+@dataclass
+class _Rows:
+    """The last item of each row of a batch, ``[B]``; ``ids`` is -1 where there was none."""
+
+    ids: np.ndarray
+    links: Links
+    is_over: np.ndarray
+    trajectories: np.ndarray | None
+
+
+class Lanes:
+    """Follows each row from one batch to the next.
+
+    A row goes on where the last batch of its source left off. Sources are told apart by the trajectories of their rows
+    where batches say so (``traj_ids``), so batches of several collectors may come in any order; otherwise by their
+    number of rows. A step that begins an episode follows the last one of its row in time, not in the episode.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[_Rows] = []
+
+    def clear(self) -> None:
+        """Let no later step follow one that was seen."""
+        self._sources = []
+
+    def state(self) -> list[dict[str, np.ndarray | None]]:
+        """Return where every source left off."""
+        return [
+            {"ids": rows.ids, **rows.links._asdict(), "is_over": rows.is_over, "trajectories": rows.trajectories}
+            for rows in self._sources
+        ]
+
+    def load(self, state: list[dict[str, np.ndarray | None]]) -> None:
+        """Restore :meth:`state`."""
+        self._sources = [
+            _Rows(rows["ids"], Links(rows["gap"], rows["run"], rows["straight"]), rows["is_over"], rows["trajectories"])
+            for rows in state
+        ]
+
+    def link(
+        self,
+        ids: np.ndarray,
+        *,
+        is_init: np.ndarray,
+        done: np.ndarray,
+        trajectories: np.ndarray | None = None,
+    ) -> Links:
+        """Return the links of new items.
+
+        Args:
+            ids: their numbers, int64 ``[B, T]``; -1 for steps that are left out.
+            is_init: where an episode begins, bool ``[B, T]``.
+            done: where one ends, bool ``[B, T]``.
+            trajectories: which trajectory each step belongs to, int64 ``[B, T]``; None where that is not known.
+
+        Returns:
+            ``[B, T]`` each; without meaning for steps that are left out.
+        """
+        before = self._source_of(is_init, trajectories, ids[:, 0] >= 0)
+        num_rows, num_steps = ids.shape
+        earlier = np.concatenate((before.ids[:, None], ids[:, :-1]), 1)
+        was_over = np.concatenate((before.is_over[:, None], done[:, :-1]), 1)
+        follows = (earlier >= 0) & (ids >= 0) & (is_init == was_over)
+        gap = np.where(follows, ids - earlier, 0)
+        steps = np.arange(num_steps)
+        # The run goes on from the last break; before any, from what the row had.
+        breaks = is_init | ~follows
+        since = np.maximum.accumulate(np.where(breaks, steps, -1), 1)
+        run = np.where(since >= 0, steps - since + 1, steps + 1 + before.links.run[:, None])
+        earlier_gap = np.concatenate((before.links.gap[:, None], gap[:, :-1]), 1)
+        changes = gap != earlier_gap
+        since = np.maximum.accumulate(np.where(changes, steps, -1), 1)
+        straight = np.where(since >= 0, steps - since + 1, steps + 1 + before.links.straight[:, None])
+        straight *= gap > 0
+        links = Links(*[column.astype(np.int32) for column in (gap, run, straight)])
+        last = Links(*[column[:, -1].copy() for column in links])
+        # A row whose last step was left out is not gone on from: nobody knows what lies between.
+        after = _Rows(
+            ids[:, -1].copy(), last, done[:, -1].copy(), None if trajectories is None else trajectories[:, -1].copy()
+        )
+        self._sources.append(after)
+        del self._sources[:-MAX_SOURCES]
+        return links
+
+    def _source_of(self, is_init: np.ndarray, trajectories: np.ndarray | None, is_there: np.ndarray) -> _Rows:
+        """Take out the rows that a batch goes on from; rows without items if there are none."""
+        num_rows = len(is_init)
+        goes_on = ~is_init[:, 0] & is_there
+        for at in range(len(self._sources) - 1, -1, -1):
+            rows = self._sources[at]
+            if len(rows.ids) != num_rows or (rows.trajectories is None) != (trajectories is None):
+                continue
+            if trajectories is None:
+                return self._sources.pop(at)
+            same = np.array_equal(rows.trajectories[goes_on], trajectories[goes_on, 0])
+            if same and (goes_on.any() or rows.is_over.all()):
+                return self._sources.pop(at)
+        none = np.zeros(num_rows, np.int32)
+        return _Rows(np.full(num_rows, -1), Links(none, none, none), np.zeros(num_rows, bool), None)

@@ -1,0 +1,141 @@
+"""Proportional prioritised replay: Schaul et al., "Prioritized Experience Replay" (2016)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from torchrl.data.replay.ledger import Ledger
+from torchrl.data.replay.samplers import Draw, Sampler
+from torchrl.data.replay.sum_tree import SumTree
+from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
+
+NORMALIZERS = ("batch", "buffer")
+
+
+class PrioritizedSampler(Sampler):
+    """Draws item i with probability P(i) = (p_i + ε)^α / Σ_k (p_k + ε)^α (equation 1), with replacement.
+
+    A new item has the highest priority there was, so that it is soon seen. The weights that undo the bias are
+    (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
+
+    Args:
+        alpha: how much priorities matter; 0 draws uniformly.
+        beta: how much of the bias the weights undo, from 0 to 1.
+        beta_steps: over how many samples ``beta`` rises to 1 in a straight line; None leaves it where it is.
+        eps: added to every priority.
+        normalize: ``"batch"`` or ``"buffer"``: whose largest weight becomes 1.
+
+    Raises:
+        ConfigError: a number out of its range, or an unknown ``normalize``.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+        beta_steps: int | None = None,
+        eps: float = 1e-8,
+        normalize: str = "batch",
+    ) -> None:
+        for name, value, fits in (("alpha", alpha, alpha >= 0), ("beta", beta, 0 <= beta <= 1), ("eps", eps, eps >= 0)):
+            if not fits:
+                expected = f"{name} from 0 {'to 1' if name == 'beta' else 'on'}"
+                raise ConfigError(explain("PrioritizedSampler", expected=expected, got=value))
+        if beta_steps is not None and beta_steps < 1:
+            raise ConfigError(explain("PrioritizedSampler", expected="beta_steps of at least 1", got=beta_steps))
+        if normalize not in NORMALIZERS:
+            expected = f"normalize to be one of {NORMALIZERS}"
+            raise ConfigError(explain("PrioritizedSampler", expected=expected, got=repr(normalize)))
+        self.alpha = alpha
+        self.initial_beta = beta
+        self.beta_steps = beta_steps
+        self.eps = eps
+        self.normalize = normalize
+        self.num_draws = 0
+        self._highest = 1.0
+        self._tree: SumTree | None = None
+
+    @property
+    def beta(self) -> float:
+        """The present exponent of the weights."""
+        share = 0.0 if self.beta_steps is None else min(self.num_draws / self.beta_steps, 1.0)
+        return self.initial_beta + share * (1.0 - self.initial_beta)
+
+    def bind(self, capacity: int) -> None:
+        """Make the tree."""
+        self._tree = SumTree(capacity)
+
+    def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
+        """Draw in proportion to the priorities; hand out ``weight``, float32."""
+        slots = self._find(num, generator)
+        weight = self._weights(slots, len(ledger))
+        self.num_draws += 1
+        return Draw(slots, facts={"weight": weight})
+
+    def _find(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        if not self._tree.total > 0:
+            hint = "With eps=0 an item of priority 0 is never drawn."
+            raise ConfigError(explain("sample", expected="items with a priority above 0", got="none", hint=hint))
+        return self._tree.find(generator.random(num))
+
+    def _weights(self, slots: np.ndarray, num_items: int) -> np.ndarray:
+        tree, beta = self._tree, self.beta
+        weights = (num_items / tree.total * tree[slots]) ** -beta
+        largest = weights.max() if self.normalize == "batch" else (num_items / tree.total * tree.smallest()) ** -beta
+        return (weights / largest).astype(np.float32)
+
+    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+        """Give new items the highest priority there was."""
+        self._tree[slots] = (self._highest + self.eps) ** self.alpha
+
+    def dropped(self, slots: np.ndarray) -> None:
+        """Never draw from these places."""
+        self._tree[slots] = 0.0
+
+    def update_priority(self, slots: np.ndarray, priority: np.ndarray) -> None:
+        """Set priorities, finite and not negative."""
+        if not len(slots):
+            return
+        self._highest = max(self._highest, float(priority.max()))
+        self._tree[slots] = (priority + self.eps) ** self.alpha
+
+    def clear(self) -> None:
+        """Forget every item; the schedule of β goes on."""
+        self._highest = 1.0
+        self._tree = SumTree(self._tree.capacity)
+
+    def state_dict(self) -> dict:
+        """Capture priorities, the highest there was and where β stands."""
+        tree = self._tree[np.arange(self._tree.capacity)]
+        return {"tree": torch.from_numpy(tree), "highest": self._highest, "num_draws": self.num_draws}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`."""
+        self._highest, self.num_draws = state["highest"], state["num_draws"]
+        self._tree[np.arange(self._tree.capacity)] = state["tree"].numpy()
+
+
+def checked_priority(priority: object, num: int) -> np.ndarray:
+    """Return priorities as float64 ``[num]``.
+
+    Raises:
+        SpecError: not one for each item, or a negative one.
+        NonFiniteError: NaN or infinity.
+    """
+    values = torch.as_tensor(priority).detach().cpu().double().numpy().reshape(-1)
+    if len(values) != num:
+        expected = f"one priority for each of the {num} items"
+        raise SpecError(
+            explain("update_priority", expected=expected, got=f"shape {list(torch.as_tensor(priority).shape)}")
+        )
+    if not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)]
+        raise NonFiniteError(explain("update_priority", expected="finite priorities", got=bad[:8].tolist()))
+    if len(values) and values.min() < 0:
+        hint = "Take the absolute TD error."
+        raise SpecError(
+            explain("update_priority", expected="priorities of 0 or more", got=float(values.min()), hint=hint)
+        )
+    return values

@@ -1,0 +1,213 @@
+"""Items side by side in memory: the small entries of an item lie in one record, so that one read fetches them all.
+
+Knows tensors, not their meaning: no ids, no order, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from torchrl.errors import SpecError, explain
+from torchrl.unchecked import new_tensordict
+
+LARGE = 1024  # bytes; entries from here on have memory of their own
+WORD = 8  # bytes; records are read in words
+Make = Callable[[str, tuple, torch.dtype], Tensor]
+
+
+class Entry(NamedTuple):
+    """One entry of an item.
+
+    Attributes:
+        key: where it lies in a TensorDict.
+        shape: of one item.
+        dtype: of its numbers.
+    """
+
+    key: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def num(self) -> int:
+        """How many numbers it has."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def num_bytes(self) -> int:
+        """How many bytes it takes."""
+        return self.num * self.dtype.itemsize
+
+
+def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
+    """Return the tensors of a batch by their paths."""
+    leaves = items.items(include_nested=True, leaves_only=True)
+    return {(key,) if isinstance(key, str) else key: value for key, value in leaves}
+
+
+def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[Entry]:
+    """List the entries of the items of a batch, sorted by key.
+
+    Args:
+        values: see :func:`values_of`.
+        batch_dims: how many of their dimensions are the batch's.
+
+    Raises:
+        SpecError: an entry is no tensor.
+    """
+    for path, value in values.items():
+        if not isinstance(value, Tensor):
+            who = f"replay, key {'/'.join(path)!r}"
+            raise SpecError(explain(who, expected="tensors", got=type(value).__name__, hint="Leave it out."))
+    entries = [Entry(path, tuple(value.shape[batch_dims:]), value.dtype) for path, value in values.items()]
+    return sorted(entries, key=lambda entry: entry.key)
+
+
+class Records:
+    """Memory for so many items with given entries.
+
+    Args:
+        capacity: number of items.
+        entries: see :func:`entries_of`.
+        make: ``make(name, shape, dtype)`` returns zeroed memory, or what is there already.
+    """
+
+    def __init__(self, capacity: int, entries: Sequence[Entry], make: Make) -> None:
+        self.entries = list(entries)
+        # Wide numbers first: then every group of a dtype begins at a multiple of its size.
+        small = [entry for entry in entries if entry.num_bytes < LARGE]
+        small.sort(key=lambda entry: (-entry.dtype.itemsize, str(entry.dtype)))
+        self._large = [entry for entry in entries if entry.num_bytes >= LARGE]
+        self.num_words = -(-sum(entry.num_bytes for entry in small) // WORD)
+        self.memory: dict[str, Tensor] = {}
+        if self.num_words:
+            self.memory["records"] = make("records", (capacity, self.num_words), torch.int64)
+        for index, entry in enumerate(self._large):
+            self.memory[f"large-{index}"] = make(f"large-{index}", (capacity, *entry.shape), entry.dtype)
+        self._groups = _groups(small)
+        self._names = {entry.key: f"large-{index}" for index, entry in enumerate(self._large)}
+        self.views = self._by_key(self.memory)
+        self.device = next(iter(self.memory.values())).device if self.memory else torch.device("cpu")
+
+    @property
+    def bytes_per_item(self) -> int:
+        """How many bytes an item takes."""
+        return self.num_words * WORD + sum(entry.num_bytes for entry in self._large)
+
+    def read(self, slots: Tensor) -> TensorDict:
+        """Copy items out, in contiguous tensors.
+
+        Args:
+            slots: int64, of any shape, on the device of the memory.
+
+        Returns:
+            ``[*slots.shape]``.
+        """
+        shape, flat = slots.shape, slots.reshape(-1)
+        values: dict[tuple[str, ...], Tensor] = {}
+        if self.num_words:
+            records = self.memory["records"].index_select(0, flat)
+            for group in self._groups:
+                part = records.view(group.dtype)[:, group.start : group.stop]
+                for entry, value in zip(group.entries, torch.split_with_sizes_copy(part, group.sizes, 1), strict=True):
+                    values[entry.key] = value.view((*shape, *entry.shape))
+        for key, name in self._names.items():
+            value = self.memory[name].index_select(0, flat)
+            values[key] = value if len(shape) == 1 else value.view((*shape, *value.shape[1:]))
+        return nested(values, shape)
+
+    def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
+        """Copy items in.
+
+        Args:
+            slots: int64 ``[n]``.
+            values: at each key ``[n, ...]``, or ``[T, B, ...]`` with T · B = n.
+        """
+        first, num = int(slots[0]), len(slots)
+        if (slots == np.arange(first, first + num)).all():
+            example = self.entries[0]
+            lead = values[example.key].shape[: values[example.key].ndim - len(example.shape)]
+            places = {name: memory.narrow(0, first, num).unflatten(0, lead) for name, memory in self.memory.items()}
+            targets = self._by_key(places)
+            torch._foreach_copy_(list(targets.values()), [values[key] for key in targets])
+            return
+        at = torch.from_numpy(slots).to(self.device)
+        for entry in self.entries:
+            self.views[entry.key][at] = values[entry.key].reshape(num, *entry.shape).to(self.device)
+
+    def _by_key(self, memory: dict[str, Tensor]) -> dict[tuple[str, ...], Tensor]:
+        """Return views of memory ``[*n, ...]`` by the keys of the entries that lie there."""
+        views = {key: memory[name] for key, name in self._names.items()}
+        for group in self._groups:
+            part = memory["records"].view(group.dtype)[..., group.start : group.stop]
+            for entry, value in zip(group.entries, part.split(group.sizes, -1), strict=True):
+                is_flat = len(entry.shape) == 1
+                views[entry.key] = (
+                    value if is_flat else value.unflatten(-1, entry.shape) if entry.shape else value[..., 0]
+                )
+        return views
+
+
+class _Group(NamedTuple):
+    """Entries of one dtype, which lie side by side in a record; ``start`` and ``stop`` count its numbers."""
+
+    dtype: torch.dtype
+    entries: list[Entry]
+    sizes: list[int]
+    start: int
+    stop: int
+
+
+def _groups(entries: Sequence[Entry]) -> list[_Group]:
+    groups, offset = [], 0
+    for dtype in dict.fromkeys(entry.dtype for entry in entries):
+        members = [entry for entry in entries if entry.dtype is dtype]
+        sizes = [entry.num for entry in members]
+        start = offset // dtype.itemsize
+        groups.append(_Group(dtype, members, sizes, start, start + sum(sizes)))
+        offset += sum(sizes) * dtype.itemsize
+    return groups
+
+
+def nested(values: dict[tuple[str, ...], Tensor], batch_size: torch.Size) -> TensorDict:
+    """Put values into a TensorDict by their paths."""
+    tree: dict = {}
+    for (*folders, name), value in values.items():
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = value
+    return _wrapped(tree, batch_size)
+
+
+def _wrapped(tree: dict, batch_size: torch.Size) -> TensorDict:
+    entries = {key: _wrapped(value, batch_size) if isinstance(value, dict) else value for key, value in tree.items()}
+    return new_tensordict(entries, batch_size)
+
+
+def require_same_entries(who: str, entries: Sequence[Entry], expected: Sequence[Entry]) -> None:
+    """Refuse items with other keys, shapes or dtypes than the first.
+
+    Raises:
+        SpecError: naming each difference.
+    """
+    if list(entries) == list(expected):
+        return
+    came, due = {entry.key: entry for entry in entries}, {entry.key: entry for entry in expected}
+    differences = [f"{'/'.join(key)!r} is new" for key in came.keys() - due.keys()]
+    differences += [f"{'/'.join(key)!r} is missing" for key in due.keys() - came.keys()]
+    for key in came.keys() & due.keys():
+        if came[key] != due[key]:
+            one, other = came[key], due[key]
+            differences.append(
+                f"{'/'.join(key)!r} is {list(one.shape)} {one.dtype}, not {list(other.shape)} {other.dtype}"
+            )
+    expected_text = "items with the keys, shapes and dtypes of the first"
+    hint = "Use select() or exclude() on what you add, or another buffer."
+    raise SpecError(explain(who, expected=expected_text, got="; ".join(sorted(differences)), hint=hint))

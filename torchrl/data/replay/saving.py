@@ -1,0 +1,52 @@
+"""A buffer's state in a folder, whole or absent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from torchrl.errors import CheckpointError, explain
+from torchrl.files import written_whole
+
+FILE = "replay.pt"
+
+
+def save_to(folder: str | os.PathLike, state: dict) -> None:
+    """Write a state to a folder, beside the last one, which it then replaces.
+
+    Raises:
+        CheckpointError: the system refuses; the last save is as it was.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for cut_short in folder.glob(f".partial-*-{FILE}"):
+            cut_short.unlink()
+        with written_whole(folder / FILE) as path:
+            torch.save(state, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        expected = f"a folder with room for the save, {folder}"
+        hint = "The last save there is as it was."
+        got = f"{type(error).__name__}: {error}"
+        raise CheckpointError(explain("ReplayBuffer.save", expected=expected, got=got, hint=hint)) from error
+
+
+def load_from(folder: str | os.PathLike) -> dict:
+    """Read the last whole state.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        cut_short = any(Path(folder).glob(f".partial-*-{FILE}"))
+        got = "one that was cut short" if cut_short else "none"
+        raise CheckpointError(explain("ReplayBuffer.load", expected=f"a save in {folder}", got=got))
+    try:
+        return torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise CheckpointError(explain("ReplayBuffer.load", expected=f"a whole file {path}", got=got)) from error

@@ -1,0 +1,309 @@
+"""Samples that are stretches of time: consecutive steps of one trajectory, ``[N, T]``."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from torchrl.data.replay.ledger import Ledger
+from torchrl.data.replay.prioritized import PrioritizedSampler
+from torchrl.data.replay.samplers import Draw, Sampler
+from torchrl.errors import ConfigError, explain
+
+NUM_TRIES = 20
+
+
+class SlotSet:
+    """Places that can be added, taken out and drawn from, all in a time that does not depend on how many there are.
+
+    Args:
+        capacity: places are below it.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._members = np.zeros(capacity, np.int64)
+        self._position = np.full(capacity, -1, np.int64)
+        self._num = 0
+
+    def __len__(self) -> int:
+        return self._num
+
+    @property
+    def members(self) -> np.ndarray:
+        """All members, in no order; a view."""
+        return self._members[: self._num]
+
+    def add(self, slots: np.ndarray) -> None:
+        """Take in places, all different; those that are members already stay as they are."""
+        new = slots[self._position[slots] < 0]
+        end = self._num + len(new)
+        self._members[self._num : end] = new
+        self._position[new] = np.arange(self._num, end)
+        self._num = end
+
+    def discard(self, slots: np.ndarray) -> None:
+        """Take out places, all different; others are not looked at. The last members move into the holes."""
+        gone = slots[self._position[slots] >= 0]
+        holes = self._position[gone]
+        self._position[gone] = -1
+        num_left = self._num - len(gone)
+        tail = self._members[num_left : self._num]
+        movers = tail[self._position[tail] >= 0]
+        holes = holes[holes < num_left]
+        self._members[holes] = movers
+        self._position[movers] = holes
+        self._num = num_left
+
+    def draw(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        """Draw members with the same probability, with replacement."""
+        return self._members[generator.integers(0, self._num, num)]
+
+
+class _Slices:
+    """Chains of steps: which of them are long enough, and the places of their steps."""
+
+    def __init__(self, slice_len: int, min_len: int | None, across: bool) -> None:
+        if not isinstance(slice_len, Integral) or slice_len < 1:
+            raise ConfigError(explain("slices", expected="a slice_len of at least 1", got=repr(slice_len)))
+        if min_len is not None and (not isinstance(min_len, Integral) or not 1 <= min_len <= slice_len):
+            expected = f"a min_len from 1 to the slice_len of {slice_len}"
+            raise ConfigError(explain("slices", expected=expected, got=repr(min_len)))
+        self.slice_len = int(slice_len)
+        self.min_len = self.slice_len if min_len is None else int(min_len)
+        self.across = across
+
+    def num_of(self, num: int) -> int:
+        """Return how many slices make a sample of ``num`` steps.
+
+        Raises:
+            ConfigError: none do.
+        """
+        if num % self.slice_len:
+            hint = f"Use {max(1, round(num / self.slice_len)) * self.slice_len}."
+            expected = f"a batch_size that is a multiple of the slice_len of {self.slice_len}"
+            raise ConfigError(explain("sample", expected=expected, got=num, hint=hint))
+        return num // self.slice_len
+
+    def may_end(self, slots: np.ndarray, ledger: Ledger) -> np.ndarray:
+        """Return which of the places have enough steps before them, as far as their own entries tell."""
+        return ledger.run[slots] >= self.min_len if not self.across else np.ones(len(slots), bool)
+
+    def back_from(self, ends: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
+        """Follow chains back.
+
+        Args:
+            ends: places, ``[N]``.
+            ledger: of the storage.
+
+        Returns:
+            The places of up to ``slice_len`` steps that end there, ``[N, T]``, and the number of those that are live
+            and belong together, ``[N]``; the valid ones of a row are its last ones.
+        """
+        ids, gap, straight = ledger.ids_at(ends), ledger.gap[ends].astype(np.int64), ledger.straight[ends]
+        wanted = np.full(len(ends), self.slice_len) if self.across else np.minimum(ledger.run[ends], self.slice_len)
+        steps = np.arange(self.slice_len - 1, -1, -1)
+        numbers = ids[:, None] - gap[:, None] * steps
+        found = np.minimum(straight.astype(np.int64) + 1, wanted)
+        # Most chains are straight: one subtraction found them. The others are followed from bend to bend.
+        rows = np.flatnonzero(found < wanted)
+        while len(rows):
+            at = ledger.slot_of(numbers[rows, self.slice_len - found[rows]])
+            is_there = ledger.ids_at(at) == numbers[rows, self.slice_len - found[rows]]
+            bend = ledger.gap[at].astype(np.int64)
+            is_there &= bend > 0
+            rows, at, bend = rows[is_there], at[is_there], bend[is_there]
+            if not len(rows):
+                break
+            reach = np.minimum(np.maximum(ledger.straight[at], 1), wanted[rows] - found[rows])
+            for step in range(1, int(reach.max()) + 1):
+                some = reach >= step
+                column = self.slice_len - found[rows[some]] - step
+                numbers[rows[some], column] = numbers[rows[some], column + 1] - bend[some]
+            found[rows] += reach
+            rows = rows[found[rows] < wanted[rows]]
+        is_live = (numbers >= ledger.oldest) & (steps < found[:, None])
+        return ledger.slot_of(numbers), is_live.sum(1)
+
+    def drawn(self, slots: np.ndarray, found: np.ndarray) -> Draw:
+        """Make a draw of slices whose valid steps are their last ones: from now on they are their first."""
+        if self.min_len == self.slice_len and not self.across:
+            return Draw(slots)
+        steps = np.arange(self.slice_len)
+        at = np.minimum(self.slice_len - found[:, None] + steps, self.slice_len - 1)
+        return Draw(np.take_along_axis(slots, at, 1), mask=steps < found[:, None])
+
+
+class SliceSampler(Sampler):
+    """Draws stretches of consecutive steps, ``[batch_size / slice_len, slice_len]``, every possible one alike.
+
+    A slice is drawn by its last step, uniformly among the steps with enough of their episode before them. All steps are
+    live and follow each other in the trajectory; this takes a :class:`~torchrl.data.replay.RingWriter`, and batches
+    with ``is_init`` and time as the last dimension.
+
+    Args:
+        slice_len: T, steps of a slice.
+        min_len: the least number of steps; where it is below ``slice_len``, slices near the beginning of an episode are
+            shorter, and ``("collector", "mask")`` is false on the rest, which repeats the last step. None takes only
+            slices of full length.
+        across: let slices go over the ends of episodes (``is_init`` tells where); then they are at least ``min_len``
+            steps of one lane.
+
+    Raises:
+        ConfigError: lengths that cannot be.
+    """
+
+    needs_order = True
+
+    def __init__(self, slice_len: int, *, min_len: int | None = None, across: bool = False) -> None:
+        self._slices = _Slices(slice_len, min_len, across)
+        self._ends: SlotSet | None = None
+
+    def bind(self, capacity: int) -> None:
+        """Make the set of last steps."""
+        self._ends = SlotSet(capacity)
+
+    def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
+        """Draw slices of ``num`` steps in all."""
+        slices, num_slices = self._slices, self._slices.num_of(num)
+        ends = self._draw_ends(num_slices, generator)
+        slots, found = slices.back_from(ends, ledger)
+        for _ in range(NUM_TRIES):
+            short = np.flatnonzero(found < slices.min_len)
+            if not len(short):
+                return self._finished(slots, found, ends, ledger)
+            ends[short] = self._draw_ends(len(short), generator)
+            slots[short], found[short] = slices.back_from(ends[short], ledger)
+        return self._drawn_from_all(num_slices, ledger, generator)
+
+    def _finished(self, slots: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
+        return self._slices.drawn(slots, found)
+
+    def _draw_ends(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        if not len(self._ends):
+            raise self._too_short()
+        return self._ends.draw(num, generator)
+
+    def _too_short(self) -> ConfigError:
+        hint = "Add batches with is_init whose last dimension is time, and more of them; or take a smaller slice_len."
+        expected = f"trajectories with {self._slices.min_len} steps in a row"
+        return ConfigError(explain(type(self).__name__, expected=expected, got="none", hint=hint))
+
+    def _drawn_from_all(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
+        """Look at every last step: few of them have their steps still."""
+        ends = self._candidates()
+        slots, found = self._slices.back_from(ends, ledger)
+        whole = np.flatnonzero(found >= self._slices.min_len)
+        if not len(whole):
+            raise self._too_short()
+        rows = whole[self._choose(ends[whole], num, generator)]
+        return self._finished(slots[rows], found[rows], ends[rows], ledger)
+
+    def _candidates(self) -> np.ndarray:
+        return self._ends.members
+
+    def _choose(self, ends: np.ndarray, num: int, generator: np.random.Generator) -> np.ndarray:
+        return generator.integers(0, len(ends), num)
+
+    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+        """Find out which steps may end a slice."""
+        self._ends.discard(slots)
+        self._ends.add(slots[self._slices.may_end(slots, ledger)])
+
+    def dropped(self, slots: np.ndarray) -> None:
+        """Never end a slice there."""
+        self._ends.discard(slots)
+
+    def clear(self) -> None:
+        """Forget every step."""
+        self._ends = SlotSet(self._ends.capacity)
+
+    def state_dict(self) -> dict:
+        """Capture the set of last steps, in its order."""
+        return {"ends": torch.from_numpy(self._ends.members.copy())}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`."""
+        self._ends = SlotSet(self._ends.capacity)
+        self._ends.add(state["ends"].numpy())
+
+
+class PrioritizedSliceSampler(SliceSampler):
+    """Draws slices by the priority of their last step; see :class:`PrioritizedSampler` and :class:`SliceSampler`.
+
+    ``update_priority`` takes one priority for each slice. (For recurrent agents 0.9 · the largest + 0.1 · the mean of
+    the absolute TD errors: Kapturowski et al., "Recurrent Experience Replay in Distributed RL", 2019, section 2.3.)
+
+    Args:
+        slice_len: T, steps of a slice.
+        min_len: as in :class:`SliceSampler`.
+        across: as in :class:`SliceSampler`.
+        priorities: how priorities count; None takes the defaults.
+
+    Raises:
+        ConfigError: lengths that cannot be.
+    """
+
+    def __init__(
+        self,
+        slice_len: int,
+        *,
+        min_len: int | None = None,
+        across: bool = False,
+        priorities: PrioritizedSampler | None = None,
+    ) -> None:
+        super().__init__(slice_len, min_len=min_len, across=across)
+        self.priorities = PrioritizedSampler() if priorities is None else priorities
+
+    def bind(self, capacity: int) -> None:
+        """Make the set of last steps and the tree."""
+        super().bind(capacity)
+        self.priorities.bind(capacity)
+
+    def _draw_ends(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        if not len(self._ends):
+            raise self._too_short()
+        return self.priorities._find(num, generator)
+
+    def _choose(self, ends: np.ndarray, num: int, generator: np.random.Generator) -> np.ndarray:
+        share = self.priorities._tree[ends]
+        return generator.choice(len(ends), num, p=share / share.sum())
+
+    def _finished(self, slots: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
+        draw = self._slices.drawn(slots, found)
+        draw.facts["weight"] = self.priorities._weights(ends, len(self._ends))
+        draw.facts["last"] = ends
+        self.priorities.num_draws += 1
+        return draw
+
+    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+        """Find out which steps may end a slice, and give those the highest priority."""
+        super().wrote(slots, ledger)
+        may_end = self._slices.may_end(slots, ledger)
+        self.priorities.wrote(slots[may_end], ledger)
+        self.priorities.dropped(slots[~may_end])
+
+    def dropped(self, slots: np.ndarray) -> None:
+        """Never end a slice there."""
+        super().dropped(slots)
+        self.priorities.dropped(slots)
+
+    def update_priority(self, slots: np.ndarray, priority: np.ndarray) -> None:
+        """Set the priority of the slices that end in these places."""
+        self.priorities.update_priority(slots, priority)
+
+    def clear(self) -> None:
+        """Forget every step."""
+        super().clear()
+        self.priorities.clear()
+
+    def state_dict(self) -> dict:
+        """Capture the set of last steps and the priorities."""
+        return super().state_dict() | {"priorities": self.priorities.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self.priorities.load_state_dict(state["priorities"])
