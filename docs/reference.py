@@ -10,6 +10,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_suffix(".md")
 PACKAGES = [
     "torchrl.data",
+    "torchrl.data.replay",
     "torchrl.data.specs",
     "torchrl.envs",
     "torchrl.envs.simulators",

@@ -72,3 +72,19 @@ def test_the_state_goes_on():
     assert columns(lanes.link(numbers(6, 2, 2), **batch)) == columns(twin.link(numbers(6, 2, 2), **batch))
     lanes.clear()
     assert lanes.link(numbers(10, 2, 2), is_init=flags("..", ".."), done=flags("..", "..")).run[:, 0].tolist() == [1, 1]
+
+
+def test_steps_that_are_not_there_cut_the_chain():
+    """The counts of the episodes tell: rows of a batch that were left out, a batch that was not stored."""
+    lanes = Lanes()
+    playing = {"is_init": flags("...."), "done": flags("....")}
+    first = lanes.link(numbers(0, 1, 4), **playing, num_steps=(np.array([[3, 4, 6, 7]]), np.array([[4, 5, 7, 8]])))
+    assert first.gap.tolist() == [[0, 1, 0, 1]] and first.run.tolist() == [[1, 2, 1, 2]]
+    second = lanes.link(
+        numbers(4, 1, 4), **playing, num_steps=(np.array([[8, 9, 10, 11]]), np.array([[9, 10, 11, 12]]))
+    )
+    assert second.gap.tolist() == [[1, 1, 1, 1]] and second.run.tolist() == [[3, 4, 5, 6]]
+    third = lanes.link(
+        numbers(8, 1, 4), **playing, num_steps=(np.array([[13, 14, 15, 16]]), np.array([[14, 15, 16, 17]]))
+    )
+    assert third.gap.tolist() == [[0, 1, 1, 1]] and third.run.tolist() == [[1, 2, 3, 4]]

@@ -1,6 +1,8 @@
 """Replay buffers: a storage, a writer and a sampler, each with one job."""
 
 from torchrl.data.replay.buffer import ReplayBuffer
+from torchrl.data.replay.frames import StackedFrames
+from torchrl.data.replay.mixture import MixedReplay
 from torchrl.data.replay.prioritized import PrioritizedSampler
 from torchrl.data.replay.samplers import Sampler, SamplerWithoutReplacement, UniformSampler
 from torchrl.data.replay.slices import PrioritizedSliceSampler, SliceSampler
@@ -13,6 +15,7 @@ __all__ = [
     "KeepHighestPriority",
     "ListStorage",
     "MemmapStorage",
+    "MixedReplay",
     "PrioritizedSampler",
     "PrioritizedSliceSampler",
     "ReplayBuffer",
@@ -20,6 +23,7 @@ __all__ = [
     "Sampler",
     "SamplerWithoutReplacement",
     "SliceSampler",
+    "StackedFrames",
     "Storage",
     "SumTree",
     "TensorStorage",

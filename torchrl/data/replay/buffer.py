@@ -91,6 +91,8 @@ class ReplayBuffer:
         Raises:
             SpecError: other keys, shapes or dtypes than the first item; nothing is added.
         """
+        if not isinstance(item, TensorDictBase):
+            raise SpecError(explain("add", expected="a TensorDict of batch size []", got=type(item).__name__))
         if item.batch_dims:
             hint = "extend(batch) adds them all."
             raise SpecError(explain("add", expected="one item, of batch size []", got=list(item.batch_size), hint=hint))
@@ -111,6 +113,7 @@ class ReplayBuffer:
             expected = f"at most {self.storage.capacity} items, the capacity"
             raise SpecError(explain("extend", expected=expected, got=incoming.num, hint="Add them in several parts."))
         self.storage.prepare(incoming.values, batch_dims=2)
+        self.storage.check(incoming)
         if not incoming.num:
             return torch.empty(0, dtype=torch.int64)
         with self.storage.locked():
@@ -120,9 +123,12 @@ class ReplayBuffer:
     def _write_in_turn(self, incoming: Incoming) -> np.ndarray:
         ledger = self.storage.ledger
         slots = self.writer.place({}, incoming.num, ledger)
+        self.storage.make_way(slots)
         first = ledger.claim(slots)
         self.storage.write(slots, incoming.laid_out())
-        ledger.commit(slots, incoming.links(self._lanes, first))
+        links = incoming.links(self._lanes, first)
+        self.storage.wrote(slots, incoming, links, first)
+        ledger.commit(slots, links)
         self._catch_up(slots)
         return slots
 
@@ -154,12 +160,13 @@ class ReplayBuffer:
         if not self.prefetch:
             with self.storage.locked():
                 return self._finished(*self._drawn(num))
-        if self._pending and self._pending[0].num != num:
-            self._forget_pending()
-        while len(self._pending) < self.prefetch + 1:
+        with self.storage.locked():
+            if self._pending and self._pending[0].num != num:
+                self._forget_pending()
+            while len(self._pending) < self.prefetch + 1:
+                self._submit(num)
+            ahead = self._pending.popleft()
             self._submit(num)
-        ahead = self._pending.popleft()
-        self._submit(num)
         return ahead.sample.result()
 
     def _drawn(self, num: int) -> tuple[Draw, np.ndarray]:
@@ -293,7 +300,7 @@ class ReplayBuffer:
         """Throw away every item; the memory stays."""
         with self.storage.locked():
             self._forget_pending()
-            self.storage.ledger.clear()
+            self.storage.clear()
             self.sampler.clear()
             self.writer.clear()
             self._lanes.clear()
@@ -428,8 +435,8 @@ def _require_parts(storage: object, sampler: object, writer: object) -> None:
             raise ConfigError(explain("ReplayBuffer", expected=f"a {kind.__name__}", got=repr(part), hint=hint))
     if writer.keeps_order:
         return
-    for part, reason in ((sampler, sampler.needs_order), (storage, isinstance(storage, MemmapStorage))):
-        if reason:
+    for part in (sampler, storage):
+        if part.needs_order:
             expected = f"a RingWriter with a {type(part).__name__}"
             raise ConfigError(explain("ReplayBuffer", expected=expected, got=type(writer).__name__))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
-import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
@@ -44,16 +45,22 @@ class Incoming:
         self._mask = None if mask is None or bool(mask.all()) else mask.cpu()
         self.num = self.shape.numel() if self._mask is None else int(self._mask.sum())
 
-    def laid_out(self) -> dict[tuple[str, ...], Tensor]:
-        """Return the entries of the steps that count in their order, ``[n, ...]``, or ``[T, B, ...]``."""
-        if self._mask is None:
-            return {key: value.transpose(0, 1) for key, value in self.values.items()}
-        return {key: value[self._mask.to(value.device)] for key, value in self.values.items()}
+    @property
+    def is_masked(self) -> bool:
+        """Whether some steps do not count."""
+        return self._mask is not None
 
-    def flat(self) -> dict[tuple[str, ...], Tensor]:
-        """Return the entries of the steps that count in their order, ``[n, ...]``."""
+    def laid_out(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
+        """Return entries of the steps that count in their order, ``[n, ...]``, or ``[T, B, ...]``; all by default."""
+        values = self.values if keys is None else {key: self.values[key] for key in keys}
+        if self._mask is None:
+            return {key: value.transpose(0, 1) for key, value in values.items()}
+        return {key: value[self._mask.to(value.device)] for key, value in values.items()}
+
+    def flat(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
+        """Return entries of the steps that count in their order, ``[n, ...]``; all by default."""
         dims = 2 if self._mask is None else 1
-        return {key: value.reshape(self.num, *value.shape[dims:]) for key, value in self.laid_out().items()}
+        return {key: value.reshape(self.num, *value.shape[dims:]) for key, value in self.laid_out(keys).items()}
 
     def links(self, lanes: Lanes, first: int) -> Links:
         """Return what came before each of the steps that count, which are numbered from ``first`` on in their order."""
@@ -68,14 +75,18 @@ class Incoming:
             counts = self._mask.numpy()
             ids = np.where(counts, first - 1 + counts.reshape(-1).cumsum().reshape(counts.shape), -1)
         done, trajectories = self.values.get(("next", "done")), self.values.get(("collector", "traj_ids"))
+        counted = [self.values.get(key) for key in (("episode_length",), ("next", "episode_length"))]
         links = lanes.link(
             ids,
-            is_init=self._flags(starts),
-            done=np.zeros(self.shape, bool) if done is None else self._flags(done),
+            is_init=self._column(starts),
+            done=np.zeros(self.shape, bool) if done is None else self._column(done),
             trajectories=None if trajectories is None else trajectories.cpu().numpy(),
+            num_steps=None
+            if any(value is None for value in counted)
+            else tuple(self._column(value) for value in counted),
         )
         return Links(*[column.T.reshape(-1) if self._mask is None else column[counts] for column in links])
 
-    def _flags(self, value: Tensor) -> np.ndarray:
-        """Return flags ``[B, T, 1]`` as ``[B, T]``."""
-        return value.reshape(self.shape).to(torch.bool).cpu().numpy()
+    def _column(self, value: Tensor) -> np.ndarray:
+        """Return ``[B, T, 1]`` as ``[B, T]``."""
+        return value.reshape(self.shape).cpu().numpy()

@@ -26,6 +26,7 @@ class _Rows:
     links: Links
     is_over: np.ndarray
     trajectories: np.ndarray | None
+    num_steps: np.ndarray | None
 
 
 class Lanes:
@@ -33,7 +34,9 @@ class Lanes:
 
     A row goes on where the last batch of its source left off. Sources are told apart by the trajectories of their rows
     where batches say so (``traj_ids``), so batches of several collectors may come in any order; otherwise by their
-    number of rows. A step that begins an episode follows the last one of its row in time, not in the episode.
+    number of rows. Where batches count the steps of episodes (``episode_length``), a step follows only one that was
+    counted just before it, so nothing is joined over steps that are not there. A step that begins an episode follows
+    the last one of its row in time, not in the episode.
     """
 
     def __init__(self) -> None:
@@ -46,14 +49,26 @@ class Lanes:
     def state(self) -> list[dict[str, np.ndarray | None]]:
         """Return where every source left off."""
         return [
-            {"ids": rows.ids, **rows.links._asdict(), "is_over": rows.is_over, "trajectories": rows.trajectories}
+            {
+                "ids": rows.ids,
+                **rows.links._asdict(),
+                "is_over": rows.is_over,
+                "trajectories": rows.trajectories,
+                "num_steps": rows.num_steps,
+            }
             for rows in self._sources
         ]
 
     def load(self, state: list[dict[str, np.ndarray | None]]) -> None:
         """Restore :meth:`state`."""
         self._sources = [
-            _Rows(rows["ids"], Links(rows["gap"], rows["run"], rows["straight"]), rows["is_over"], rows["trajectories"])
+            _Rows(
+                rows["ids"],
+                Links(rows["gap"], rows["run"], rows["straight"]),
+                rows["is_over"],
+                rows["trajectories"],
+                rows["num_steps"],
+            )
             for rows in state
         ]
 
@@ -64,6 +79,7 @@ class Lanes:
         is_init: np.ndarray,
         done: np.ndarray,
         trajectories: np.ndarray | None = None,
+        num_steps: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Links:
         """Return the links of new items.
 
@@ -72,17 +88,22 @@ class Lanes:
             is_init: where an episode begins, bool ``[B, T]``.
             done: where one ends, bool ``[B, T]``.
             trajectories: which trajectory each step belongs to, int64 ``[B, T]``; None where that is not known.
+            num_steps: how many steps its episode had before each step, and after it, int64 ``[B, T]`` each; None where
+                that is not known.
 
         Returns:
             ``[B, T]`` each; without meaning for steps that are left out.
         """
         before = self._source_of(is_init, trajectories, ids[:, 0] >= 0)
-        num_rows, num_steps = ids.shape
         earlier = np.concatenate((before.ids[:, None], ids[:, :-1]), 1)
         was_over = np.concatenate((before.is_over[:, None], done[:, :-1]), 1)
         follows = (earlier >= 0) & (ids >= 0) & (is_init == was_over)
+        if num_steps is not None:
+            counted = num_steps[0][:, 0] if before.num_steps is None else before.num_steps
+            counted = np.concatenate((counted[:, None], num_steps[1][:, :-1]), 1)
+            follows &= is_init | (num_steps[0] == counted)
         gap = np.where(follows, ids - earlier, 0)
-        steps = np.arange(num_steps)
+        steps = np.arange(ids.shape[1])
         # The run goes on from the last break; before any, from what the row had.
         breaks = is_init | ~follows
         since = np.maximum.accumulate(np.where(breaks, steps, -1), 1)
@@ -95,9 +116,9 @@ class Lanes:
         links = Links(*[column.astype(np.int32) for column in (gap, run, straight)])
         last = Links(*[column[:, -1].copy() for column in links])
         # A row whose last step was left out is not gone on from: nobody knows what lies between.
-        after = _Rows(
-            ids[:, -1].copy(), last, done[:, -1].copy(), None if trajectories is None else trajectories[:, -1].copy()
-        )
+        counted = None if num_steps is None else num_steps[1][:, -1].copy()
+        playing = None if trajectories is None else trajectories[:, -1].copy()
+        after = _Rows(ids[:, -1].copy(), last, done[:, -1].copy(), playing, counted)
         self._sources.append(after)
         del self._sources[:-MAX_SOURCES]
         return links
@@ -116,4 +137,4 @@ class Lanes:
             if same and (goes_on.any() or rows.is_over.all()):
                 return self._sources.pop(at)
         none = np.zeros(num_rows, np.int32)
-        return _Rows(np.full(num_rows, -1), Links(none, none, none), np.zeros(num_rows, bool), None)
+        return _Rows(np.full(num_rows, -1), Links(none, none, none), np.zeros(num_rows, bool), None, None)

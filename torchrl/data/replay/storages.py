@@ -20,6 +20,9 @@ import torch
 from tensordict import MemoryMappedTensor, TensorDict
 from torch import Tensor
 
+from torchrl.data.replay.frames import StackedFrames
+from torchrl.data.replay.incoming import Incoming
+from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.records import Entry, Records, entries_of, nested, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
@@ -39,6 +42,8 @@ class Storage(ABC):
     Raises:
         ConfigError: it is not a positive integer.
     """
+
+    needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
 
     def __init__(self, capacity: int) -> None:
         if isinstance(capacity, bool) or not isinstance(capacity, Integral) or capacity < 1:
@@ -85,6 +90,19 @@ class Storage(ABC):
     def _allocate(self, entries: list[Entry]) -> None:
         """Make memory for items with these entries."""
 
+    def check(self, incoming: Incoming) -> None:  # noqa: B027 - most storages take what has the right form
+        """Refuse steps that would not come out as they go in.
+
+        Raises:
+            SpecError: saying why.
+        """
+
+    def make_way(self, slots: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
+        """Keep what other items need of those that are about to be overwritten."""
+
+    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:  # noqa: B027
+        """Take note of how new items, numbered from ``first`` on, follow others."""
+
     @abstractmethod
     def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items into places; see :meth:`Records.write`."""
@@ -92,6 +110,10 @@ class Storage(ABC):
     @abstractmethod
     def read(self, slots: np.ndarray) -> TensorDict:
         """Copy items out, ``[*slots.shape]``."""
+
+    def clear(self) -> None:
+        """Forget every item; the memory stays."""
+        self.ledger.clear()
 
     @abstractmethod
     def state(self, num_slots: int) -> dict:
@@ -155,16 +177,23 @@ class TensorStorage(Storage):
     Args:
         capacity: number of items.
         device: where the memory lies.
+        frames: observations of which each frame is stored once.
 
     Raises:
         ConfigError: a capacity that is none.
         StorageError: from the first items: they would not fit into the memory that is free.
     """
 
-    def __init__(self, capacity: int, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, capacity: int, *, device: torch.device | str = "cpu", frames: Sequence[StackedFrames] = ()
+    ) -> None:
         super().__init__(capacity)
         self.device = torch.device(device)
+        self.frames = [frames] if isinstance(frames, StackedFrames) else list(frames)
+        self.needs_order = bool(self.frames)
         self._records: Records | None = None
+        for one in self.frames:
+            one.bind(self.capacity)
 
     def _allocate(self, entries: list[Entry]) -> None:
         num_bytes = _announce(self, entries)
@@ -180,21 +209,59 @@ class TensorStorage(Storage):
 
     def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items into places; see :meth:`Records.write`."""
+        for one in self.frames:
+            values = one.reduced(values)
         self._records.write(slots, values)
 
     def read(self, slots: np.ndarray) -> TensorDict:
         """Copy items out, ``[*slots.shape]``, on the storage's device."""
-        return self._records.read(torch.from_numpy(slots).to(self.device))
+        items = self._records.read(torch.from_numpy(slots).to(self.device))
+        for one in self.frames:
+            stacks = one.read(slots.reshape(-1), self.ledger, self._records.views[one.key])
+            for key, value in stacks.items():
+                items.set(key, value.unflatten(0, slots.shape) if slots.ndim != 1 else value)
+        return items
+
+    def prepare(self, values: dict[tuple[str, ...], Tensor], batch_dims: int) -> None:
+        """Make the memory at the first items; see :meth:`Storage.prepare`."""
+        for one in self.frames:
+            one.require_form(values, batch_dims)
+            values = one.reduced(values)
+        super().prepare(values, batch_dims)
+
+    def check(self, incoming: Incoming) -> None:
+        """Refuse observations that are no stacks of frames; see :class:`StackedFrames`."""
+        for one in self.frames:
+            one.check(incoming)
+
+    def make_way(self, slots: np.ndarray) -> None:
+        """Keep the frames of old steps that later ones need."""
+        for one in self.frames:
+            one.make_way(slots, self.ledger, self._records.views[one.key])
+
+    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
+        """Take in the frames that no other step has."""
+        for one in self.frames:
+            one.wrote(slots, incoming, links, first, self.ledger)
+
+    def clear(self) -> None:
+        """Forget every item."""
+        super().clear()
+        for one in self.frames:
+            one.bind(self.capacity)
 
     def state(self, num_slots: int) -> dict:
         """Return the memory of the first slots."""
         memory = {} if self._records is None else self._records.memory
-        return {name: value[:num_slots].clone() for name, value in memory.items()}
+        items = {name: value[:num_slots].clone() for name, value in memory.items()}
+        return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:
         """Restore the memory."""
-        for name, value in state.items():
+        for name, value in state["memory"].items():
             self._records.memory[name][: len(value)] = value
+        for one, frames in zip(self.frames, state["frames"], strict=True):
+            one.load(frames)
 
 
 class MemmapStorage(TensorStorage):
@@ -215,6 +282,7 @@ class MemmapStorage(TensorStorage):
 
     def __init__(self, capacity: int, folder: str | os.PathLike) -> None:
         super().__init__(capacity)
+        self.needs_order = True  # or nobody could tell what a killed writer left whole
         self.folder = Path(folder)
         self._depth = 0
         if (self.folder / LAYOUT).exists():
@@ -239,6 +307,7 @@ class MemmapStorage(TensorStorage):
             raise StorageError(explain("MemmapStorage.open", expected=f"format {FORMAT}", got=layout["format"]))
         storage = cls.__new__(cls)
         TensorStorage.__init__(storage, layout["capacity"])
+        storage.needs_order = True
         storage.folder = Path(folder)
         storage._depth = 0
         with _explained(storage.folder):

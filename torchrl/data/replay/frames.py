@@ -1,0 +1,282 @@
+"""Frames stored once: stacks of frames, and what comes next, are put together when they are read.
+
+A step keeps its newest frame only. The older ones are those of the steps before it, the next one is that of the step
+after it. Where there is no such step, at an episode's last step, at the write head and at the oldest steps of the ring,
+the frames that are missing lie in a pool beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchrl.data.replay.incoming import Incoming
+from torchrl.data.replay.lanes import Links
+from torchrl.data.replay.ledger import Ledger
+from torchrl.errors import ConfigError, SpecError, explain
+
+NONE = -1
+Values = dict[tuple[str, ...], Tensor]
+
+
+class StackedFrames:
+    """An observation that is a stack of frames, oldest first, as :class:`~torchrl.envs.transforms.FrameStack` makes it.
+
+    Its first frame stands for those before an episode. With ``num_frames=1`` it is any observation, of which only the
+    next one is not stored twice. Batches must come with ``is_init`` and time as their last dimension; that they are
+    such stacks is checked on the first batch as a whole, later on one step of each row.
+
+    Args:
+        key: of the observation; ``("next", key)`` is rebuilt as well.
+        num_frames: how many frames a stack has.
+        dim: along which they are joined, negative, of one observation.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+
+    def __init__(self, key: str | tuple[str, ...] = "pixels", *, num_frames: int = 4, dim: int = -3) -> None:
+        if num_frames < 1 or dim >= 0:
+            expected, got = "num_frames of at least 1 and a negative dim", f"num_frames={num_frames}, dim={dim}"
+            raise ConfigError(explain("StackedFrames", expected=expected, got=got))
+        self.key = (key,) if isinstance(key, str) else tuple(key)
+        self.next_key = ("next", *self.key)
+        self.num_frames = num_frames
+        self.dim = dim
+        self._is_checked = False
+
+    def bind(self, capacity: int) -> None:
+        """Make the columns over the places of a storage."""
+        self._pool = _Pool()
+        self._is_start = np.zeros(capacity, bool)
+        self._after = np.full(capacity, NONE, np.int64)  # the place of the next step of the episode
+        self._next_at = np.full(capacity, NONE, np.int64)  # in the pool: the newest frame of what comes next
+        self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # in the pool, oldest first
+
+    def reduced(self, values: Values) -> Values:
+        """Return the entries of items with one frame instead of two stacks; views."""
+        if self.next_key not in values:  # that is done already
+            return values
+        rest = {key: value for key, value in values.items() if key not in (self.key, self.next_key)}
+        return {**rest, self.key: self._newest(values[self.key])}
+
+    def require_form(self, values: Values, batch_dims: int) -> None:
+        """Refuse items without the two stacks.
+
+        Raises:
+            SpecError: the entries are not there, or cannot be taken apart.
+        """
+        if batch_dims == 1 and self.next_key not in values:  # a state, whose stacks were taken apart before
+            return
+        stack, after = values.get(self.key), values.get(self.next_key)
+        name = "/".join(self.key)
+        if stack is None or after is None or ("is_init",) not in values:
+            hint = "Collect with the environment's FrameStack, or leave StackedFrames out."
+            expected, got = f"the keys {name!r}, 'next/{name}' and 'is_init'", sorted("/".join(key) for key in values)
+            raise SpecError(explain("StackedFrames", expected=expected, got=got, hint=hint))
+        shape = stack.shape[batch_dims:]
+        if len(shape) < -self.dim or shape[self.dim] % self.num_frames or after.shape != stack.shape:
+            expected = f"{name!r} as {self.num_frames} frames joined along {self.dim}"
+            raise SpecError(explain("StackedFrames", expected=expected, got=f"shape {list(shape)}"))
+
+    def _newest(self, stack: Tensor) -> Tensor:
+        size = stack.shape[self.dim] // self.num_frames
+        return stack.narrow(self.dim, -size + stack.shape[self.dim], size)
+
+    def check(self, incoming: Incoming) -> None:
+        """Refuse what would not be rebuilt as it came; a batch with masked steps is not looked at.
+
+        Raises:
+            SpecError: the steps of an episode are no stacks of the same frames.
+        """
+        if incoming.is_masked:
+            return
+        stack, after = incoming.values[self.key], incoming.values[self.next_key]
+        starts = incoming.values["is_init",].reshape(stack.shape[:2])
+        if self._is_checked:
+            stack, after, starts = stack[:, -2:], after[:, -2:], starts[:, -2:]
+        self._is_checked = True
+        size = stack.shape[self.dim] // self.num_frames
+        rest = size * (self.num_frames - 1)
+        same = torch.equal(after.narrow(self.dim, 0, rest), stack.narrow(self.dim, size, rest))
+        goes_on = ~starts[:, 1:]
+        same = same and torch.equal(after[:, :-1][goes_on], stack[:, 1:][goes_on])
+        first = stack[starts]
+        frames = first.unflatten(self.dim, (self.num_frames, size)) if self.num_frames > 1 else None
+        if frames is not None:
+            at = self.dim - 1
+            same = same and torch.equal(frames, frames.narrow(at, 0, 1).expand_as(frames))
+        if not same:
+            hint = (
+                "Frames are oldest first, the first frame of an episode stands for those before it, and is_init says "
+            )
+            hint += "where one begins."
+            expected = "every stack to be the one before it, moved on by one frame"
+            raise SpecError(explain("StackedFrames", expected=expected, got="another one", hint=hint))
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def make_way(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
+        """Keep what steps that stay need of those that are about to be overwritten."""
+        old = slots[ledger.ids_at(slots) >= 0]
+        if not len(old):
+            return
+        heirs = self._after[old]
+        heirs = heirs[heirs >= 0]
+        heirs = heirs[~np.isin(heirs, old)]
+        if len(heirs) and self.num_frames > 1:
+            heirs = heirs[self._older_at[heirs, 0] == NONE]
+            places = self._places(heirs, ledger)[:, :-1]
+            self._older_at[heirs] = self._pool.put(self._read(places, memory)).reshape(places.shape)
+        for column in (self._next_at, self._older_at):
+            taken = column[old]
+            self._pool.take_back(taken[taken >= 0])
+            column[old] = NONE
+        self._after[old] = NONE
+
+    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
+        """Take in the frames that no other step has.
+
+        Args:
+            slots: the places of new items, ``[n]``.
+            incoming: their entries.
+            links: what came before each of them, ``[n]``.
+            first: the number of the first of them.
+            ledger: of the storage, in which they are claimed.
+        """
+        values = incoming.flat([self.key, self.next_key, ("is_init",)])
+        is_init = values["is_init",].reshape(-1).cpu().numpy()
+        before = np.arange(first, first + len(slots)) - links.gap
+        follows = (links.gap > 0) & ~is_init & (before >= ledger.oldest)
+        earlier = ledger.slot_of(before[follows])
+        self._after[slots] = NONE
+        self._after[earlier] = slots[follows]
+        taken = self._next_at[earlier]
+        self._pool.take_back(taken[taken >= 0])
+        self._next_at[earlier] = NONE
+        self._is_start[slots] = is_init
+        last = np.flatnonzero(self._after[slots] == NONE)
+        self._next_at[slots[last]] = self._pool.put(self._newest(values[self.next_key][torch.from_numpy(last)]))
+        heads = np.flatnonzero(~follows & ~is_init)
+        if len(heads) and self.num_frames > 1:
+            stack = values[self.key][torch.from_numpy(heads)]
+            size = stack.shape[self.dim] // self.num_frames
+            older = stack.narrow(self.dim, 0, stack.shape[self.dim] - size)
+            frames = older.unflatten(self.dim, (self.num_frames - 1, size)).movedim(self.dim - 1, 1)
+            self._older_at[slots[heads]] = self._pool.put(frames.flatten(0, 1)).reshape(len(heads), -1)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> Values:
+        """Put stacks together.
+
+        Args:
+            slots: places, int64 ``[n]``.
+            ledger: of the storage.
+            memory: the newest frame of every place, ``[C, ...]``.
+
+        Returns:
+            The stack and the next one, ``[n, ...]``: views of the same frames.
+        """
+        next_at, after = self._next_at[slots], self._after[slots]
+        following = np.where(next_at >= 0, -next_at - 1, after)
+        places = np.concatenate((self._places(slots, ledger), following[:, None]), 1)
+        frames = self._read(places, memory).unflatten(0, places.shape)
+        at = frames.ndim + self.dim
+        joined = frames.movedim(1, at - 1).flatten(at - 1, at)
+        size = frames.shape[at]
+        width = size * self.num_frames
+        return {self.key: joined.narrow(at - 1, 0, width), self.next_key: joined.narrow(at - 1, size, width)}
+
+    def _places(self, slots: np.ndarray, ledger: Ledger) -> np.ndarray:
+        """Return where the frames of stacks lie, oldest first, ``[n, num_frames]``: -1 - p stands for p in the pool."""
+        places = np.empty((len(slots), self.num_frames), np.int64)
+        at = slots.copy()
+        places[:, -1] = at
+        num_taken = np.zeros(len(slots), np.int64)
+        for column in range(self.num_frames - 2, -1, -1):
+            has_older = self._older_at[at, 0] >= 0
+            moves = ~has_older & ~self._is_start[at]
+            at[moves] = ledger.slot_of(ledger.ids_at(at[moves]) - ledger.gap[at[moves]])
+            num_taken += has_older
+            older = self._older_at[at, -num_taken]  # 0 where none is taken, which is not looked at
+            places[:, column] = np.where(has_older, -1 - older, at)
+        return places
+
+    def _read(self, places: np.ndarray, memory: Tensor) -> Tensor:
+        """Copy frames out, ``[places.size, ...]``."""
+        flat = places.reshape(-1)
+        frames = memory.index_select(0, torch.from_numpy(np.maximum(flat, 0)).to(memory.device))
+        pooled = np.flatnonzero(flat < 0)
+        if len(pooled):
+            frames[torch.from_numpy(pooled).to(memory.device)] = self._pool.read(-1 - flat[pooled])
+        return frames
+
+    @property
+    def num_extra(self) -> int:
+        """How many frames lie beside the steps."""
+        return self._pool.num_used
+
+    def state(self) -> dict:
+        """Return copies of everything, as tensors."""
+        columns = {name: torch.from_numpy(column.copy()) for name, column in self._columns().items()}
+        return {**columns, **self._pool.state()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore :meth:`state`."""
+        for name, column in self._columns().items():
+            column[:] = state[name].numpy()
+        self._pool.load(state)
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        names = ("_is_start", "_after", "_next_at", "_older_at")
+        return {name.lstrip("_"): getattr(self, name) for name in names}
+
+
+class _Pool:
+    """Frames that are put in and taken out again, in memory that grows by a half when it is full."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+        self._free = np.empty(0, np.int64)
+
+    @property
+    def num_used(self) -> int:
+        """How many frames are in it."""
+        return 0 if self._memory is None else len(self._memory) - len(self._free)
+
+    def put(self, frames: Tensor) -> np.ndarray:
+        """Copy frames ``[n, ...]`` in; return where they lie."""
+        num = len(frames)
+        if num > len(self._free):
+            size = 0 if self._memory is None else len(self._memory)
+            more = max(num - len(self._free), size // 2, 64)
+            memory = frames.new_zeros((size + more, *frames.shape[1:]))
+            if size:
+                memory[:size] = self._memory
+            self._memory = memory
+            self._free = np.concatenate((np.arange(size, size + more)[::-1], self._free))
+        places, self._free = self._free[len(self._free) - num :], self._free[: len(self._free) - num]
+        self._memory[torch.from_numpy(places.copy()).to(frames.device)] = frames
+        return places.copy()
+
+    def read(self, places: np.ndarray) -> Tensor:
+        """Copy frames out."""
+        return self._memory[torch.from_numpy(places).to(self._memory.device)]
+
+    def take_back(self, places: np.ndarray) -> None:
+        """Let places be used again."""
+        self._free = np.concatenate((self._free, places))
+
+    def state(self) -> dict:
+        """Return copies of everything."""
+        memory = torch.empty(0) if self._memory is None else self._memory.clone()
+        return {"pool": memory, "free": torch.from_numpy(self._free.copy())}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore :meth:`state`."""
+        self._memory = state["pool"].clone() if state["pool"].numel() else None
+        self._free = state["free"].numpy().copy()

@@ -1,0 +1,238 @@
+"""Samples from several buffers at once, for example three quarters of the present and a quarter of demonstrations.
+
+Holds no items: each buffer is filled, saved and closed by whoever made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl.data.replay.buffer import ReplayBuffer
+from torchrl.data.replay.incoming import FACTS, MASK
+from torchrl.data.replay.records import nested, values_of
+from torchrl.data.replay.samplers import Sampler
+from torchrl.data.replay.slices import SliceSampler
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+
+ORIGIN = (FACTS, "buffer")
+# What an entry that a sampler adds means where another sampler does not add it: every step counts, with a bias of none.
+_NEUTRAL = {MASK: True, (FACTS, "weight"): 1.0, (FACTS, "last"): -1}
+
+
+class MixedReplay:
+    """Draws every sample from several buffers, always in the same proportions.
+
+    A sample is what the buffers hand out, one behind the other in their order: ``[n]``, or ``[N, T]`` for slices of one
+    length. ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer.
+    Where only some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have
+    weight 1 and count.
+
+    The numbers are fixed, not drawn: the batch size times the proportion, rounded down, and what then is left goes to
+    the largest remainders, of equal ones to the first. So there is no seed; each buffer has its own.
+
+    Args:
+        buffers: at least one.
+        proportions: one positive number for each buffer; only their ratios count.
+        batch_size: number of items of a sample; None leaves it to each call.
+
+    Raises:
+        ConfigError: buffers, proportions or a batch size that are none, or slices of different lengths.
+    """
+
+    def __init__(
+        self, buffers: Sequence[ReplayBuffer], proportions: Sequence[float], *, batch_size: int | None = None
+    ) -> None:
+        self.buffers = list(buffers)
+        self.proportions = list(proportions)
+        self.batch_size = batch_size
+        _require_buffers(self.buffers)
+        _require_proportions(self.proportions, len(self.buffers))
+        lengths = [_slice_len_of(buffer) for buffer in self.buffers]
+        if len(set(lengths)) > 1:
+            expected = "samplers whose slices have one length"
+            raise ConfigError(explain("MixedReplay", expected=expected, got=f"slice_len {lengths} (0: single steps)"))
+        self._steps_per_row = max(lengths[0], 1)
+        if batch_size is not None:
+            self.split(batch_size)
+
+    def split(self, batch_size: int) -> list[int]:
+        """Return how many items of a sample come from each buffer.
+
+        Raises:
+            ConfigError: not a positive number, no multiple of the slice length, or too few to take some of each.
+        """
+        who, steps = "MixedReplay", self._steps_per_row
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1 or batch_size % steps:
+            multiple = f" that is a multiple of the slice_len of {steps}" if steps > 1 else ""
+            expected = f"a batch_size of at least 1{multiple}"
+            raise ConfigError(explain(who, expected=expected, got=repr(batch_size)))
+        shares = _largest_remainders(int(batch_size) // steps, self.proportions)
+        if not all(shares):
+            hint = "Take a larger batch_size, or leave the buffer out."
+            got = f"{[share * steps for share in shares]} of {batch_size} for the proportions {self.proportions}"
+            raise ConfigError(explain(who, expected="a sample with items of each buffer", got=got, hint=hint))
+        return [share * steps for share in shares]
+
+    def sample(self, batch_size: int | None = None) -> TensorDictBase:
+        """Return a sample of ``batch_size`` items, the caller's own: ``[batch_size]``, or ``[N, T]`` for slices.
+
+        Raises:
+            ConfigError: no batch size, or a buffer with nothing to draw.
+            SpecError: entries that only some buffers have, or whose shapes, dtypes or devices differ.
+        """
+        num = self.batch_size if batch_size is None else batch_size
+        if num is None:
+            hint = "Give it to sample() or to MixedReplay()."
+            raise ConfigError(explain("MixedReplay", expected="a batch_size", got="none", hint=hint))
+        shares = self.split(num)
+        parts = []
+        for number, (buffer, share) in enumerate(zip(self.buffers, shares, strict=True)):
+            try:
+                parts.append(buffer.sample(share))
+            except ConfigError as error:
+                error.add_note(f"This was buffer {number} of a MixedReplay.")
+                raise
+        return _joined(parts)
+
+    def update_priority(self, sample: TensorDictBase, priority: Tensor | float | None = None) -> None:
+        """Set the priorities of a sample's items, each in the buffer it is from.
+
+        Nothing is set if one of these buffers has no priorities: select the items of the others before, by
+        ``sample[sample["replay", "buffer"] == 0]``.
+
+        Args:
+            sample: what :meth:`sample` returned, or some rows of it.
+            priority: ``[n]`` or ``[n, 1]``, or one number for all; for slices one for each, ``[N]``. None takes the
+                sample's entry ``"priority"``.
+
+        Raises:
+            SpecError: not one for each row. KeyMissing: no sample of several buffers, or no priority.
+            ConfigError: a buffer whose sampler has no priorities, or which is not here.
+        """
+        rows = self._rows_of(sample)
+        priority = sample.get("priority", None) if priority is None else priority
+        if priority is None:
+            expected = 'priorities, as an argument or under the key "priority"'
+            raise KeyMissing(explain("update_priority", expected=expected, got="none"))
+        values = torch.as_tensor(priority)
+        values = values.expand(len(rows)) if values.ndim == 0 else values
+        if values.shape not in ((len(rows),), (len(rows), 1)):
+            expected = f"one priority for each of the {len(rows)} rows"
+            raise SpecError(explain("update_priority", expected=expected, got=f"shape {list(values.shape)}"))
+        for number in rows.unique().tolist():
+            is_own = rows == number
+            part = sample.select(FACTS)[is_own.to(sample.device or "cpu")]
+            last = part.get((FACTS, "last"), None)
+            if last is not None and bool((last < 0).any()):
+                part = part.exclude((FACTS, "last"))
+            self.buffers[number].update_priority(part, values[is_own.to(values.device)])
+
+    def _rows_of(self, sample: TensorDictBase) -> Tensor:
+        """Return the buffer of each row, int64 ``[n]``, after a look at whether they have priorities."""
+        origin = sample.get(ORIGIN, None) if isinstance(sample, TensorDictBase) else None
+        if origin is None:
+            expected = 'a sample of MixedReplay, with the key ("replay", "buffer")'
+            raise KeyMissing(explain("update_priority", expected=expected, got="none"))
+        rows = origin.cpu().reshape(origin.shape[0], -1)[:, 0]
+        for number in rows.unique().tolist():
+            if not 0 <= number < len(self.buffers):
+                expected = f"buffers from 0 to {len(self.buffers) - 1}"
+                raise ConfigError(explain("update_priority", expected=expected, got=number))
+            sampler = self.buffers[number].sampler
+            if type(sampler).update_priority is Sampler.update_priority:
+                hint = 'Select the items of the others: sample[sample["replay", "buffer"] == 0].'
+                got = f"{type(sampler).__name__} in buffer {number}"
+                raise ConfigError(explain("update_priority", expected="samplers with priorities", got=got, hint=hint))
+        return rows
+
+    def __len__(self) -> int:
+        """Return how many items there are in all buffers."""
+        return sum(len(buffer) for buffer in self.buffers)
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        """Yield samples for ever; samplers without replacement begin their next round."""
+        while True:
+            yield self.sample()
+
+    def __repr__(self) -> str:
+        return f"MixedReplay({self.buffers!r}, proportions={self.proportions})"
+
+
+def _largest_remainders(num: int, proportions: Sequence[float]) -> list[int]:
+    total = math.fsum(proportions)
+    quotas = [num * proportion / total for proportion in proportions]
+    # Rounding may leave a quota of 3 just below it.
+    shares = [math.floor(quota + 1e-9) for quota in quotas]
+    by_remainder = sorted(range(len(quotas)), key=lambda index: (round(shares[index] - quotas[index], 9), index))
+    for index in by_remainder[: num - sum(shares)]:
+        shares[index] += 1
+    return shares
+
+
+def _joined(parts: Sequence[TensorDictBase]) -> TensorDictBase:
+    tails = [list(part.batch_size[1:]) for part in parts]
+    if any(tail != tails[0] for tail in tails):
+        got = "; ".join(f"{list(part.batch_size)} from buffer {number}" for number, part in enumerate(parts))
+        raise SpecError(explain("MixedReplay", expected="samples of one length in time", got=got))
+    columns = [values_of(part) for part in parts]
+    for number, (part, column) in enumerate(zip(parts, columns, strict=True)):
+        column[ORIGIN] = torch.full(part.batch_size, number, device=part.device)
+    for key, value in _NEUTRAL.items():
+        example = next((column[key] for column in columns if key in column), None)
+        for column in columns if example is not None else ():
+            if key not in column:
+                column[key] = example.new_full(column[ORIGIN].shape, value)
+    _require_same_entries(columns)
+    values = {key: torch.cat([column[key] for column in columns]) for key in columns[0]}
+    joined = nested(values, values[ORIGIN].shape)
+    return joined if parts[0].device is None else joined.to(parts[0].device)
+
+
+def _require_same_entries(columns: Sequence[dict[tuple[str, ...], Tensor]]) -> None:
+    problems = []
+    for key in sorted(set().union(*columns)):
+        owners = [number for number, column in enumerate(columns) if key in column]
+        forms = {number: (list(columns[number][key].shape[1:]), columns[number][key].dtype) for number in owners}
+        devices = {columns[number][key].device for number in owners}
+        if len(owners) < len(columns):
+            problems.append(f"{'/'.join(key)!r} in buffers {owners} only")
+        elif any(form != forms[0] for form in forms.values()) or len(devices) > 1:
+            described = [
+                f"{shape} {dtype} on {columns[number][key].device} in buffer {number}"
+                for number, (shape, dtype) in forms.items()
+            ]
+            problems.append(f"{'/'.join(key)!r} is {', '.join(described)}")
+    if problems:
+        hint = "ReplayBuffer(..., transform=lambda sample: sample.exclude(key)) leaves an entry out."
+        expected = "buffers with the same entries"
+        raise SpecError(explain("MixedReplay", expected=expected, got="; ".join(problems), hint=hint))
+
+
+def _slice_len_of(buffer: ReplayBuffer) -> int:
+    return buffer.sampler._slices.slice_len if isinstance(buffer.sampler, SliceSampler) else 0
+
+
+def _require_buffers(buffers: Sequence[object]) -> None:
+    if not buffers:
+        raise ConfigError(explain("MixedReplay", expected="at least one buffer", got="none"))
+    for number, buffer in enumerate(buffers):
+        if not isinstance(buffer, ReplayBuffer):
+            expected = f"a ReplayBuffer as buffer {number}"
+            raise ConfigError(explain("MixedReplay", expected=expected, got=type(buffer).__name__))
+
+
+def _require_proportions(proportions: Sequence[object], num: int) -> None:
+    if len(proportions) != num:
+        expected = f"{num} proportions, one for each buffer"
+        raise ConfigError(explain("MixedReplay", expected=expected, got=len(proportions)))
+    for proportion in proportions:
+        if isinstance(proportion, bool) or not isinstance(proportion, Real) or not 0 < proportion < math.inf:
+            hint = "Leave out a buffer from which nothing shall come."
+            expected = "positive, finite proportions"
+            raise ConfigError(explain("MixedReplay", expected=expected, got=repr(proportion), hint=hint))
