@@ -11,7 +11,7 @@ TORCH_INDEX ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-EXTRAS := dev,box2d,dm-control,envpool,mujoco,plots
+EXTRAS := dev,box2d,dm-control,envpool,minari,mujoco,plots
 
 .DEFAULT_GOAL := help
 .PHONY: help venv train test lint laws learn mutate bench clean

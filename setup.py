@@ -29,6 +29,7 @@ EXTRAS = {
     "classic-control": [PYGAME],
     "dm-control": ["dm_control>=1.0.50", MUJOCO],
     "envpool": ["envpool>=1.1.1"],  # from 1.2 on it pulls 270 MB of assets; constraints.txt holds it before
+    "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.17"],

@@ -49,9 +49,11 @@ ADAPTERS = {
     "tensorboard": "torchrl.record",
     "matplotlib": "torchrl.record",
     "tqdm": "torchrl.agents",
+    "h5py": "torchrl.data.offline",
+    "minari": "torchrl.data.offline",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
-ON_FIRST_USE = {"dm_control", "dm_env", "envpool", "mujoco", "tensorboard", "matplotlib", "imageio"}
+ON_FIRST_USE = {"dm_control", "dm_env", "envpool", "mujoco", "tensorboard", "matplotlib", "imageio", "h5py", "minari"}
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"
 WITHOUT_TORCH = (

@@ -3,6 +3,10 @@
 Specs and replay are imported from their subpackages.
 """
 
+from torchrl.data.hindsight import HindsightRelabel
+from torchrl.data.multistep import MultiStep
+from torchrl.data.offline import OfflineDataset, read_dataset, read_minari, write_dataset
+from torchrl.data.reward_to_go import RewardToGo
 from torchrl.data.trajectories import (
     alive_at,
     at_step,
@@ -21,6 +25,10 @@ from torchrl.data.trajectories import (
 )
 
 __all__ = [
+    "HindsightRelabel",
+    "MultiStep",
+    "OfflineDataset",
+    "RewardToGo",
     "alive_at",
     "at_step",
     "concatenate",
@@ -29,10 +37,13 @@ __all__ = [
     "lengths_of",
     "pack",
     "pad",
+    "read_dataset",
+    "read_minari",
     "shorten",
     "split_trajectories",
     "stitch",
     "time_slice",
     "unpack",
     "unpad",
+    "write_dataset",
 ]

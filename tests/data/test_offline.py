@@ -1,0 +1,354 @@
+"""Datasets in folders and files of Minari: values by hand, writes that are cut short, damage."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.data import read_dataset, read_minari, write_dataset
+from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
+from torchrl.errors import ConfigError, KeyMissing, SpecError, StorageError
+
+
+def steps(counts, *, starts=(), ends=(), **more):
+    """Steps that count; ``counts`` is ``[T]`` or ``[B, T]``, and those listed begin or end an episode."""
+    counts = torch.as_tensor(counts)
+    is_init, done = (torch.isin(counts, torch.tensor(list(some), dtype=torch.int64)) for some in (starts, ends))
+    entries = {"observation": counts.float(), "is_init": is_init[..., None], "next": {"done": done[..., None]}}
+    return TensorDict({**entries, **more}, batch_size=counts.shape)
+
+
+def episodes_of(folder):
+    return [episode["observation"].int().tolist() for episode in read_dataset(folder)]
+
+
+# ---- datasets --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_read(tmp_path):
+    source = steps([0, 1, 2, 3, 4], starts=[0, 3], ends=[2, 4])
+    source["half"] = torch.arange(5).bfloat16()
+    source["image"] = torch.arange(5 * 6).view(5, 2, 3).to(torch.uint8)
+    source["nothing"] = torch.zeros(5, 0)
+    source["replay"] = {"index": torch.arange(5)}
+    write_dataset(tmp_path / "data", source, metadata={"env": "Counting", "seed": 3})
+    dataset = read_dataset(tmp_path / "data")
+    assert len(dataset) == 5 and dataset.num_episodes == 2
+    assert dataset.metadata == {"env": "Counting", "seed": 3}
+    expected = source.exclude("replay")
+    assert set(dataset.steps.keys(True, True)) == set(expected.keys(True, True))
+    for key in expected.keys(True, True):
+        assert dataset.steps[key].dtype is expected[key].dtype and torch.equal(dataset.steps[key], expected[key]), key
+    assert dataset.episode(0)["observation"].tolist() == [0, 1, 2]
+    assert dataset.episode(-1)["observation"].tolist() == [3, 4]
+    for index in (2, -3):
+        with pytest.raises(IndexError, match="from -2 to 1"):
+            dataset.episode(index)
+
+
+def test_episodes_are_put_together_over_batches(tmp_path):
+    batches = [
+        steps([[0, 1], [10, 11]], starts=[0, 10], ends=[11]),
+        steps([[2, 3], [20, 21]], starts=[20], ends=[2]),  # 3 begins no episode by its flag: its beginning is missing
+        steps([[4, 5], [22, 23]], ends=[5]),
+    ]
+    write_dataset(tmp_path, iter(batches))
+    assert episodes_of(tmp_path) == [[10, 11], [0, 1, 2], [3, 4, 5], [20, 21, 22, 23]]
+    assert read_dataset(tmp_path).steps["is_init"][:, 0].nonzero()[:, 0].tolist() == [0, 2, 5, 8]
+    assert not batches[1]["is_init"][0, 1]  # what was given stays as it is
+
+
+def test_a_batch_that_is_written_over_loses_nothing(tmp_path):
+    def collect():
+        reused = steps([[0, 1], [10, 11]], starts=[0, 10])
+        yield reused
+        reused.copy_(steps([[2, 3], [12, 13]], ends=[3, 13]))
+        yield reused
+
+    write_dataset(tmp_path, collect())
+    assert episodes_of(tmp_path) == [[0, 1, 2, 3], [10, 11, 12, 13]]
+
+
+def test_one_row_goes_on_from_batch_to_batch(tmp_path):
+    batches = [steps([0, 1], starts=[0]), steps([2, 3], ends=[3]), steps([4], starts=[4]), steps([5])]
+    write_dataset(tmp_path, batches)
+    assert episodes_of(tmp_path) == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_masked_steps_are_left_out_and_nothing_goes_on_over_them(tmp_path):
+    batch = steps([[0, 1, 2, 3], [10, 11, 12, 13]], starts=[0, 10])
+    batch["collector"] = {"mask": torch.tensor([[1, 0, 1, 1], [1, 1, 0, 0]]).bool()}
+    write_dataset(tmp_path, [batch, steps([[4, 5], [14, 15]])])
+    assert sorted(episodes_of(tmp_path)) == [[0], [2, 3, 4, 5], [10, 11], [14, 15]]
+    assert ("collector", "mask") not in read_dataset(tmp_path).steps.keys(True)
+
+
+def test_other_trajectories_and_other_rows_are_no_continuation(tmp_path):
+    traj_ids = [{"collector": {"traj_ids": torch.tensor(ids)}} for ids in ([7, 7], [8, 8])]
+    write_dataset(tmp_path, [steps([0, 1], starts=[0], **traj_ids[0]), steps([2, 3], **traj_ids[1])])
+    assert episodes_of(tmp_path) == [[0, 1], [2, 3]]
+    write_dataset(tmp_path, [steps([[0, 1], [10, 11]], starts=[0, 10]), steps([[2, 3]])])
+    assert episodes_of(tmp_path) == [[0, 1], [10, 11], [2, 3]]
+
+
+def test_writing_to_what_was_read_changes_no_file(tmp_path):
+    write_dataset(tmp_path, steps([0, 1, 2], starts=[0]))
+    read_dataset(tmp_path).steps["observation"].fill_(9)
+    assert episodes_of(tmp_path) == [[0, 1, 2]]
+
+
+def test_filling_a_replay_buffer(tmp_path):
+    write_dataset(tmp_path, steps(list(range(10)), starts=[0, 4], ends=[3, 9]))
+    dataset = read_dataset(tmp_path)
+    buffer = ReplayBuffer(TensorStorage(10), sampler=SliceSampler(4), seed=0)
+    dataset.fill(buffer, chunk_len=3)
+    assert buffer[:]["observation"].tolist() == list(range(10))
+    firsts = {row[0] for row in buffer.sample(400)["observation"].int().tolist()}
+    assert firsts == {0, 4, 5, 6}  # slices stay in their episode, over the seams of the chunks
+    with pytest.raises(ConfigError, match="chunk_len"):
+        dataset.fill(buffer, chunk_len=0)
+
+
+def test_a_dataset_is_replaced_and_nothing_else_is_touched(tmp_path):
+    (tmp_path / "steps-notes").mkdir()
+    write_dataset(tmp_path, steps([0, 1], starts=[0]))
+    write_dataset(tmp_path, steps([5, 6, 7], starts=[5]))
+    assert episodes_of(tmp_path) == [[5, 6, 7]]
+    assert len(list(tmp_path.iterdir())) == 3  # the index, the steps, the notes
+
+
+def test_a_write_that_fails_leaves_the_last_dataset(tmp_path):
+    def failing():
+        yield steps([5, 6], starts=[5])
+        raise RuntimeError("the simulator broke")
+
+    with pytest.raises(RuntimeError, match="the simulator broke"):
+        write_dataset(tmp_path / "none", failing())
+    with pytest.raises(StorageError, match="got none"):
+        read_dataset(tmp_path / "none")
+    write_dataset(tmp_path / "data", steps([0, 1], starts=[0]))
+    with pytest.raises(RuntimeError, match="the simulator broke"):
+        write_dataset(tmp_path / "data", failing())
+    assert episodes_of(tmp_path / "data") == [[0, 1]]
+    assert len(list((tmp_path / "data").iterdir())) == 2
+
+
+def test_a_write_that_was_killed_is_detected(tmp_path):
+    write_dataset(tmp_path / "data", steps([0, 1], starts=[0]))
+    (killed,) = (tmp_path / "data").glob("steps-*")
+    shutil.copytree(killed, tmp_path / "half" / "steps-0123456789abcdef")
+    with pytest.raises(StorageError, match="cut short"):
+        read_dataset(tmp_path / "half")
+    shutil.copytree(killed, tmp_path / "data" / "steps-0123456789abcdef")
+    assert episodes_of(tmp_path / "data") == [[0, 1]]
+    write_dataset(tmp_path / "data", steps([2], starts=[2]))
+    assert len(list((tmp_path / "data").iterdir())) == 2
+
+
+def test_damage_is_named(tmp_path):
+    def change(**entries):
+        index.write_text(json.dumps(sound | entries))
+
+    with pytest.raises(StorageError, match="got none"):
+        read_dataset(tmp_path / "nowhere")
+    write_dataset(tmp_path, steps([0, 1], starts=[0]))
+    index = tmp_path / "dataset.json"
+    sound = json.loads(index.read_text())
+    change(version=2)
+    with pytest.raises(StorageError, match="got version 2"):
+        read_dataset(tmp_path)
+    wrong = [{"starts": [1]}, {"starts": [0, 5]}, {"starts": []}, {"num_steps": 0}, {"data": "../elsewhere"}]
+    for entries in [*wrong, {"entries": [{}]}, {"num_steps": "2"}]:
+        change(**entries)
+        with pytest.raises(StorageError, match=r"dataset\.json.*damaged"):
+            read_dataset(tmp_path)
+    change(num_steps=3)
+    with pytest.raises(StorageError, match=r"\.bin, got 2 bytes, not 3"):
+        read_dataset(tmp_path)
+    for text in ("{", "[]", "{}"):
+        index.write_text(text)
+        with pytest.raises(StorageError, match=r"dataset\.json.*damaged"):
+            read_dataset(tmp_path)
+    change()
+    assert episodes_of(tmp_path) == [[0, 1]]
+    (tmp_path / sound["data"] / "0.bin").unlink()
+    with pytest.raises(StorageError, match=r"0\.bin, got FileNotFoundError"):
+        read_dataset(tmp_path)
+
+
+def test_bad_batches_are_refused_and_nothing_is_left(tmp_path):
+    good = steps([0, 1], starts=[0])
+    for batches, error, message in [
+        ([], SpecError, "with steps, got none"),
+        ([good[:0]], SpecError, "with steps, got none"),
+        ([good[0]], SpecError, r"batches of size \[T\]"),
+        ([{"observation": 1}], SpecError, "got <class 'dict'>"),
+        ([good.exclude("is_init")], KeyMissing, '"is_init"'),
+        ([good.clone().set("is_init", torch.ones(2).bool())], SpecError, r"'is_init'.*\[2, 1\]"),
+        ([good, good.clone().set("extra", torch.ones(2))], SpecError, "'extra' is .*float32, not absent"),
+        ([good, good.clone().set("observation", torch.ones(2, 3))], SpecError, r"'observation' is \[3\] .*not \[\]"),
+    ]:
+        with pytest.raises(error, match=message):
+            write_dataset(tmp_path, batches)
+    for metadata in ({"a": (1, 2)}, {1: 2}, {"a": float("nan")}, {"a": torch.ones(1)}, [1]):
+        with pytest.raises(ConfigError, match="metadata"):
+            write_dataset(tmp_path, good, metadata=metadata)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="NotADirectoryError"):
+        write_dataset(tmp_path / "file" / "data", steps([0], starts=[0]))
+
+
+# ---- Minari ----------------------------------------------------------------------------------------------------------
+
+
+def write_episode(file, number, *, observations, actions, rewards, terminations, truncations):
+    group = file.create_group(f"episode_{number}")
+    for name, value in (("observations", observations), ("actions", actions)):
+        for path, array in value.items() if isinstance(value, dict) else [("", value)]:
+            group.create_dataset(f"{name}/{path}".rstrip("/"), data=array)
+    group["rewards"], group["terminations"], group["truncations"] = rewards, terminations, truncations
+
+
+def two_steps(**changes):
+    episode = {
+        "observations": np.array([[0.5], [1.5], [2.5]]),
+        "actions": np.array([1, 0]),
+        "rewards": np.array([1.0, 2.0]),
+        "terminations": np.array([False, False]),
+        "truncations": np.array([False, True]),
+    }
+    return episode | changes
+
+
+@pytest.fixture
+def make_file(tmp_path):
+    h5py = pytest.importorskip("h5py")
+
+    def make(*episodes, numbers=None):
+        with h5py.File(tmp_path / "main_data.hdf5", "w") as file:
+            for number, episode in zip(numbers or range(len(episodes)), episodes, strict=True):
+                write_episode(file, number, **episode)
+        return tmp_path / "main_data.hdf5"
+
+    return make
+
+
+def test_minari_episodes_become_transitions(make_file):
+    one_step = two_steps(
+        observations=np.array([[7.0], [8.0]]), actions=np.array([1]), rewards=np.array([-1.0]),
+        terminations=np.array([True]), truncations=np.array([False]),
+    )  # fmt: skip
+    first, second = read_minari(make_file(two_steps(), one_step, numbers=[2, 10]))
+    assert first.batch_size == (2,) and second.batch_size == (1,)
+    assert first["observation"].tolist() == [[0.5], [1.5]] and first["next", "observation"].tolist() == [[1.5], [2.5]]
+    assert first["observation"].dtype is torch.float32 and first["action"].dtype is torch.int64
+    assert first["action"].tolist() == [1, 0] and first["is_init"].tolist() == [[True], [False]]
+    assert first["next", "reward"].tolist() == [[1.0], [2.0]] and first["next", "reward"].dtype is torch.float32
+    assert first["next", "terminated"].tolist() == [[False], [False]]
+    assert first["next", "truncated"].tolist() == first["next", "done"].tolist() == [[False], [True]]
+    assert second["next", "terminated"].tolist() == second["next", "done"].tolist() == [[True]]
+    assert first["collector", "traj_ids"].tolist() == [2, 2] and second["collector", "traj_ids"].tolist() == [10]
+
+
+def test_minari_nested_observations_and_actions(make_file):
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    observations = {"pixels": pixels, "arm/angle": np.array([0.0, 1.0, 2.0]), "pair/_index_1": np.array([4, 5, 6])}
+    actions = {"_index_0": np.array([1, 0]), "_index_1": np.array([[0.5], [1.5]])}
+    (episode,) = read_minari(make_file(two_steps(observations=observations, actions=actions)))
+    assert episode["pixels"].dtype is torch.uint8 and torch.equal(episode["pixels"], torch.from_numpy(pixels[:2]))
+    assert episode["arm", "angle"].tolist() == [0.0, 1.0] and episode["next", "arm", "angle"].tolist() == [1.0, 2.0]
+    assert episode["pair", "1"].tolist() == [4, 5] and episode["next", "pair", "1"].tolist() == [5, 6]
+    assert episode["action", "0"].tolist() == [1, 0] and episode["action", "1"].tolist() == [[0.5], [1.5]]
+
+
+def test_minari_to_a_dataset_and_a_buffer(make_file, tmp_path):
+    path = make_file(two_steps(), two_steps(), two_steps())
+    write_dataset(tmp_path / "data", read_minari(path))
+    dataset = read_dataset(tmp_path / "data")
+    assert len(dataset) == 6 and dataset.num_episodes == 3
+    assert dataset.steps["collector", "traj_ids"].tolist() == [0, 0, 1, 1, 2, 2]
+    buffer = ReplayBuffer(TensorStorage(6))
+    dataset.fill(buffer)
+    assert buffer[:]["observation"].flatten().tolist() == [0.5, 1.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observations": np.zeros((2, 1))}, "episode 0: expected observations with 3 rows"),
+        ({"actions": {"a": np.zeros(3)}}, "actions with 2 rows"),
+        ({"rewards": np.zeros((2, 2))}, "rewards with one number for each step"),
+        ({"rewards": np.zeros(0)}, "at least one"),
+        ({"terminations": np.array([True, False])}, "an ending on the last step alone, got one on step 0"),
+        ({"observations": np.array([b"a", b"b", b"c"])}, "observations: expected an array of numbers"),
+        ({"observations": {"reward": np.zeros(3)}}, r"names of their own, got \['reward'\]"),
+        ({"observations": np.frombuffer(b"\xff\xd8\xff\xe0" * 3, np.uint8).reshape(3, 4)}, "JPEG"),
+    ],
+)
+def test_minari_episodes_that_do_not_fit_are_named(make_file, changes, message):
+    with pytest.raises(SpecError, match=message):
+        list(read_minari(make_file(two_steps(**changes))))
+
+
+def test_minari_files_that_are_none_are_refused_at_once(make_file, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with pytest.raises(StorageError, match="got nothing"):
+        read_minari(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match="a folder without one"):
+        read_minari(str(tmp_path))
+    path = make_file()
+    with pytest.raises(StorageError, match='groups "episode_0"'):
+        read_minari(path)
+    with h5py.File(path, "w") as file:
+        file.create_group("episode_0")["rewards"] = [1.0]
+    with pytest.raises(StorageError, match="got no observations, actions, terminations, truncations"):
+        next(read_minari(path))
+    path.write_bytes(make_file(two_steps()).read_bytes()[:100])
+    with pytest.raises(StorageError, match="a whole HDF5 file"):
+        read_minari(path)
+
+
+def test_a_dataset_that_minari_made(tmp_path, monkeypatch):
+    minari, gymnasium = pytest.importorskip("minari"), pytest.importorskip("gymnasium")
+    pytest.importorskip("h5py")
+    from minari.data_collector import EpisodeBuffer  # its DataCollector wants jax; what it writes is the same
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = gymnasium.make("CartPole-v1", max_episode_steps=12)
+    env.action_space.seed(0)
+    played = []
+    for seed in range(3):
+        rows = {"observations": [env.reset(seed=seed)[0]], "actions": [], "rewards": []}
+        rows |= {"terminations": [], "truncations": []}
+        while not (rows["actions"] and (rows["terminations"][-1] or rows["truncations"][-1])):
+            rows["actions"].append(env.action_space.sample())
+            observation, reward, terminated, truncated, _ = env.step(rows["actions"][-1])
+            rows["observations"].append(observation)
+            rows["rewards"].append(reward)
+            rows["terminations"].append(terminated)
+            rows["truncations"].append(truncated)
+        played.append(rows)
+    env.close()
+    buffers = [EpisodeBuffer(id=number, **rows) for number, rows in enumerate(played)]
+    about = {"algorithm_name": "random", "author": "us", "author_email": "us@example.org", "code_permalink": "none"}
+    about |= {"description": "three episodes", "eval_env": "CartPole-v1", "data_format": "hdf5"}
+    minari.create_dataset_from_buffers(dataset_id="cartpole/random-v0", buffer=buffers, env=env, **about)
+
+    for source in (tmp_path / "cartpole" / "random-v0", "cartpole/random-v0"):
+        episodes = list(read_minari(source))
+        assert [len(episode) for episode in episodes] == [len(rows["actions"]) for rows in played]
+        for episode, rows in zip(episodes, played, strict=True):
+            assert episode["observation"].tolist() == np.stack(rows["observations"][:-1]).tolist()
+            assert episode["next", "observation"].tolist() == np.stack(rows["observations"][1:]).tolist()
+            assert episode["action"].tolist() == [int(action) for action in rows["actions"]]
+            assert episode["next", "terminated"].flatten().tolist() == rows["terminations"]
+            assert episode["next", "truncated"].flatten().tolist() == rows["truncations"]
+    with pytest.raises(StorageError, match="minari.download_dataset"):
+        read_minari("cartpole/nothing-v0")

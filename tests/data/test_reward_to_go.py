@@ -1,0 +1,90 @@
+"""Returns-to-go before storage: values by hand, what has no end, masks."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.data import MultiStep, RewardToGo
+from torchrl.data.replay import ReplayBuffer, TensorStorage
+from torchrl.errors import ConfigError, KeyMissing, SpecError
+
+MASK = ("collector", "mask")
+
+
+def make_batch(*shape, terminated=(), truncated=(), done=(), is_init=(), masked=()):
+    """Step t earns 2^t in every lane; flags are given as the steps where they are true; masked steps hold NaN."""
+
+    def flags(*steps):
+        return torch.zeros(*shape, 1, dtype=torch.bool).index_fill(-2, torch.tensor(steps, dtype=torch.int64), True)
+
+    reward = (2.0 ** torch.arange(shape[-1])).expand(shape).unsqueeze(-1).clone()
+    following = {"reward": reward, "terminated": flags(*terminated), "truncated": flags(*truncated)}
+    following["done"] = flags(*terminated, *truncated, *done)
+    batch = TensorDict({"is_init": flags(*is_init), "next": following}, batch_size=shape)
+    if masked:
+        reward[..., list(masked), :] = float("nan")
+        batch.set(MASK, ~flags(*masked).squeeze(-1))
+    return batch
+
+
+@pytest.mark.parametrize("ending", ["terminated", "truncated", "done"])
+def test_sums_run_to_the_end_and_the_rest_is_masked(ending):
+    result = RewardToGo(0.5)(make_batch(2, 5, **{ending: [2]}))
+    assert result["reward_to_go"].squeeze(-1).tolist() == [[3, 4, 4, 0, 0]] * 2
+    assert result[MASK].tolist() == [[True, True, True, False, False]] * 2
+
+
+def test_endings_count_without_done():
+    for ending in ("terminated", "truncated"):
+        batch = make_batch(3, **{ending: [1]}).exclude(("next", "done"))
+        assert RewardToGo(1)(batch)["reward_to_go"].flatten().tolist() == [3, 2, 0]
+
+
+@pytest.mark.parametrize(("gamma", "sums"), [(0, [1, 2, 4, 8]), (1, [15, 14, 12, 8])])
+def test_the_extremes_of_gamma(gamma, sums):
+    assert RewardToGo(gamma)(make_batch(4, truncated=[3]))["reward_to_go"].flatten().tolist() == sums
+
+
+def test_a_reset_in_mid_episode_has_no_end():
+    result = RewardToGo(1)(make_batch(4, is_init=[2], terminated=[3]))
+    assert result["reward_to_go"].flatten().tolist() == [0, 0, 12, 8]
+    assert result[MASK].tolist() == [False, False, True, True]
+    batch = make_batch(4, terminated=[3]).set(("collector", "traj_ids"), torch.tensor([0, 0, 1, 1]))
+    assert RewardToGo(1)(batch)[MASK].tolist() == [False, False, True, True]
+
+
+def test_a_masked_row_hides_the_end_and_reaches_nothing():
+    result = RewardToGo(1)(make_batch(6, terminated=[5], masked=[2]))
+    assert result["reward_to_go"].flatten().tolist() == [0, 0, 0, 56, 48, 32]
+    assert result[MASK].tolist() == [False, False, False, True, True, True]
+
+
+def test_shapes_and_keys():
+    batch = make_batch(2, 3, 4, truncated=[3])
+    batch["next", "reward"] = batch["next", "reward"].repeat_interleave(2, -1)
+    result = RewardToGo(1, out_key=("extra", "sum"))(batch)
+    assert result["extra", "sum"].shape == (2, 3, 4, 2) and "reward_to_go" not in result.keys()
+
+
+def test_the_batch_is_not_written_to():
+    batch = make_batch(2, 6, terminated=[1], masked=[4])
+    before = batch.clone()
+    RewardToGo(0.5)(batch.lock_())
+    assert set(batch.keys(True, True)) == set(before.keys(True, True))
+    assert batch[MASK].all(0).tolist() == [True] * 4 + [False, True]
+
+
+def test_a_buffer_stores_the_rows_that_have_a_sum():
+    buffer = ReplayBuffer(TensorStorage(20), batch_size=8, seed=0)
+    buffer.extend(RewardToGo(1)(make_batch(2, 4, terminated=[2])))
+    assert len(buffer) == 6
+    assert set(buffer.sample()["reward_to_go"].flatten().tolist()) <= {7, 6, 4}
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(ConfigError, match="RewardToGo: expected gamma, a number between 0 and 1, got 2"):
+        RewardToGo(2)
+    with pytest.raises(KeyMissing, match="RewardToGo: expected the key .*truncated"):
+        RewardToGo(1)(make_batch(3).exclude(("next", "truncated")))
+    with pytest.raises(SpecError, match="RewardToGo: expected one-step rows"):
+        RewardToGo(1)(MultiStep(2, 0.5)(make_batch(3)))

@@ -1,0 +1,257 @@
+"""n-step rewards and successors, written into a batch before or after replay. It knows no values and no networks.
+
+Also here: the facts about a time series that its neighbours in this folder need as well, :func:`read_facts`.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from torchrl.data.trajectories import MASK, STARTS, TRAJ_IDS
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.functional.endings import is_done, next_row_follows
+from torchrl.functional.returns import n_step_return
+from torchrl.functional.steps import require_steps
+
+REWARD, ONE_STEP_REWARD = ("next", "reward"), ("next", "original_reward")
+NUM_STEPS, FACTOR = ("next", "steps_to_next_obs"), ("next", "gamma")
+_SAMPLED = "replay"  # where a buffer notes what it drew
+
+
+class MultiStep:
+    """Sum up to n rewards into each row, and put what came after the last of them under ``"next"``.
+
+    >>> Collector(env, policy, frames_per_batch=256, postproc=MultiStep(3, 0.99))  # what is stored is n-step
+    >>> ReplayBuffer(storage, sampler=SliceSampler(4), transform=MultiStep(3, 0.99))  # what is stored is not
+
+    Row t of the result, with m the number of rewards in it:
+
+    - ``("next", "reward")`` is ``r_{t+1} + γ r_{t+2} + … + γ^{m-1} r_{t+m}``, ``[*B, T, R]``; the one-step reward stays
+      as ``("next", "original_reward")``, for statistics;
+    - all else under ``"next"`` is that of row t+m-1: observations, flags, recurrent states;
+    - ``("next", "steps_to_next_obs")`` is m, int64 ``[*B, T, 1]``;
+    - ``("next", "gamma")`` is γ^m, float32 ``[*B, T, 1]``: a target is ``reward + gamma · V(next)``, without the value
+      where ``("next", "terminated")`` is true, as for one step.
+
+    A sum ends after ``n_steps``, or before: at an ending, at the edge of the batch, next to a masked row, and where the
+    next row begins another episode (``is_init``) or trajectory (``traj_ids``). Masked rows stay as they are, with
+    m = 0, and nothing of them reaches another row.
+
+    The result is a new container; what it does not change it shares with the batch, which is not written to. Its rows
+    are transitions of their own: row t+1 is no longer the successor of row t, so neither estimators that look at a time
+    series (GAE and the like) nor slices have a meaning on them. A buffer that is filled with them is drawn from row by
+    row.
+
+    Args:
+        n_steps: the largest number of rewards in a sum; 1 changes nothing and adds the three keys.
+        gamma: discount γ.
+        keep_partial: keep rows with fewer than ``n_steps`` rewards though no ending is among them: the batch shows no
+            more. Otherwise their ``("collector", "mask")`` becomes false, so each collected batch loses the last
+            ``n_steps - 1`` rows of what goes on.
+
+    Raises:
+        ConfigError: ``n_steps`` is not a positive integer, or γ is not between 0 and 1.
+    """
+
+    def __init__(self, n_steps: int, gamma: float, *, keep_partial: bool = True) -> None:
+        if isinstance(n_steps, bool) or not isinstance(n_steps, Integral) or n_steps < 1:
+            raise ConfigError(explain("MultiStep", expected="n_steps, an integer of at least 1", got=repr(n_steps)))
+        require_discount("MultiStep", gamma)
+        self.n_steps = int(n_steps)
+        self.gamma = float(gamma)
+        self.keep_partial = keep_partial
+
+    @torch.no_grad()
+    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
+        """Return the batch ``[*B, T]`` with n-step rewards and successors.
+
+        Raises:
+            KeyMissing: the reward or a flag is not there.
+            SpecError: no time series, an entry has another shape than it should, or the rows are n-step ones already.
+        """
+        facts = read_facts(batch, who="MultiStep")
+        require_single_steps(batch, who="MultiStep")
+        reward = read_reward(batch, who="MultiStep")
+        finite = reward if facts.mask is None else torch.where(facts.mask, reward, 0)
+        sums, num_steps, last = sum_steps(finite, ~facts.follows, n_steps=self.n_steps, gamma=self.gamma)
+        after = _taken(batch.get("next"), batch.batch_size, last)
+        result = batch.copy()
+        result.set("next", after)
+        if facts.mask is not None:
+            sums = torch.where(facts.mask, sums, reward)
+            num_steps = torch.where(facts.mask, num_steps, 0)
+        result.set(REWARD, sums)
+        result.set(ONE_STEP_REWARD, reward)
+        result.set(NUM_STEPS, num_steps)
+        result.set(FACTOR, torch.pow(self.gamma, num_steps.double()).float())
+        if not self.keep_partial:
+            ends = _at_rows(facts.ended, last)
+            whole = (num_steps == self.n_steps) | ends
+            if facts.mask is not None:
+                whole &= facts.mask
+            result.set(MASK, whole.squeeze(-1))
+        return result
+
+
+def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum ``r_{t+1} + γ r_{t+2} + … + γ^{m-1} r_{t+m}`` with m = ``n_steps``, or fewer where a cut comes before.
+
+    Args:
+        reward: received on entering t+1, finite, ``[*B, T, R]``; put 0 into rows that do not count.
+        cut: row t+1 does not continue row t, bool ``[*B, T, 1]``; the last row always is a cut.
+        n_steps: the largest m, at least 1.
+        gamma: discount γ.
+
+    Returns:
+        the sums, ``[*B, T, R]``; m, int64 ``[*B, T, 1]``; the row t+m-1 of the last reward in it, int64 ``[*B, T]``.
+    """
+    require_steps("sum_steps", {"reward": reward}, {"cut": cut})
+    _, end = piece_bounds(~cut)
+    rows = torch.arange(cut.shape[-2], device=cut.device).expand_as(end)
+    last = torch.minimum(rows + n_steps - 1, end)
+    sums = n_step_return(reward, torch.zeros_like(reward), cut, cut, gamma=gamma, n=n_steps)
+    return sums, (last - rows + 1).unsqueeze(-1), last
+
+
+def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the first and the last row of the piece that each row lies in, where pieces end at rows without a follower.
+
+    Args:
+        follows: row t+1 continues row t, bool ``[*B, T, 1]``; what the last row says is not looked at.
+
+    Returns:
+        first and last, int64 ``[*B, T]`` each.
+    """
+    follows = follows.squeeze(-1).clone()
+    length = follows.shape[-1]
+    rows = torch.arange(length, device=follows.device).expand_as(follows)
+    follows[..., -1:] = False
+    last = torch.where(follows, length, rows).flip(-1).cummin(-1).values.flip(-1)
+    begins = torch.ones_like(follows)
+    begins[..., 1:] = ~follows[..., :-1]
+    first = torch.where(begins, rows, 0).cummax(-1).values
+    return first, last
+
+
+class Facts(NamedTuple):
+    """What a batch ``[*B, T]`` says about its rows, bool ``[*B, T, 1]`` each.
+
+    Attributes:
+        ended: the episode ended on entering t+1, for whichever reason.
+        follows: row t+1 of the batch is the successor of row t.
+        starts: row t begins an episode or a trajectory; None where the batch does not say.
+        mask: row t is valid; None where all are.
+    """
+
+    ended: Tensor
+    follows: Tensor
+    starts: Tensor | None
+    mask: Tensor | None
+
+
+def read_facts(batch: TensorDictBase, *, who: str) -> Facts:
+    """Read endings, beginnings and mask of a batch ``[*B, T]``.
+
+    Raises:
+        KeyMissing: ``terminated`` or ``truncated`` is not there.
+        SpecError: no time series, or a flag has another shape or dtype than it should.
+    """
+    if not batch.batch_dims:
+        raise SpecError(explain(who, expected="a batch [*B, T], time last", got="batch size []"))
+    if batch.batch_dims == 1 and batch.get(_SAMPLED, None) is not None:
+        hint = "Rows that were drawn one by one have no order: give the buffer a SliceSampler."
+        raise SpecError(explain(who, expected="slices [N, T] of a buffer", got=list(batch.batch_size), hint=hint))
+    ended = is_done(*(_flag(batch, ("next", name), who=who) for name in ("terminated", "truncated")))
+    if batch.get(("next", "done"), None) is not None:
+        ended = ended | _flag(batch, ("next", "done"), who=who)
+    starts = None if batch.get(STARTS, None) is None else _flag(batch, STARTS, who=who)
+    ids = batch.get(TRAJ_IDS, None)
+    if ids is not None:
+        changes = torch.zeros_like(ended)
+        changes[..., 1:, 0] = ids[..., 1:] != ids[..., :-1]
+        starts = changes if starts is None else starts | changes
+    mask = batch.get(MASK, None)
+    if mask is not None:
+        if mask.shape != batch.batch_size or mask.dtype is not torch.bool:
+            got = f"{mask.dtype} {list(mask.shape)}"
+            raise SpecError(explain(who, expected=f"a bool mask of shape {list(batch.batch_size)}", got=got))
+        mask = mask.unsqueeze(-1)
+    return Facts(ended, next_row_follows(ended, ended, is_init=starts, mask=mask), starts, mask)
+
+
+def read_reward(batch: TensorDictBase, *, who: str) -> Tensor:
+    """Return the reward of a batch ``[*B, T]``, a float ``[*B, T, R]``.
+
+    Raises:
+        KeyMissing: it is not there.
+        SpecError: it has another shape or no floating dtype.
+    """
+    reward = read_entry(batch, REWARD, who=who)
+    if reward.shape[:-1] != batch.batch_size or not reward.is_floating_point():
+        expected = f"a float reward [*B, T, R] in a batch [*B, T] = {list(batch.batch_size)}"
+        raise SpecError(explain(who, expected=expected, got=f"{reward.dtype} {list(reward.shape)}"))
+    return reward
+
+
+def read_entry(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+    """Return an entry of a batch.
+
+    Raises:
+        KeyMissing: naming the key, the reader and the keys that are there.
+    """
+    value = batch.get(key, None)
+    if value is None:
+        there = sorted(map(str, batch.keys(include_nested=True, leaves_only=True)))
+        raise KeyMissing(explain(who, expected=f"the key {key!r} in the batch", got=", ".join(there)))
+    return value
+
+
+def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
+    """Refuse a batch that went through :class:`MultiStep`.
+
+    Raises:
+        SpecError: it did.
+    """
+    if batch.get(NUM_STEPS, None) is not None:
+        hint = "MultiStep comes once, and last: either before the buffer or behind it."
+        raise SpecError(explain(who, expected="one-step rows", got=f"rows with {NUM_STEPS}", hint=hint))
+
+
+def require_discount(who: str, gamma: float) -> None:
+    """Refuse a discount that is not a number between 0 and 1.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if isinstance(gamma, bool) or not isinstance(gamma, Real) or not 0 <= gamma <= 1:
+        raise ConfigError(explain(who, expected="gamma, a number between 0 and 1", got=repr(gamma)))
+
+
+def _flag(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+    flag = read_entry(batch, key, who=who)
+    due = (*batch.batch_size, 1)
+    if flag.shape != due or flag.dtype is not torch.bool:
+        got = f"{flag.dtype} {list(flag.shape)}"
+        raise SpecError(explain(who, expected=f"{key!r} as torch.bool {list(due)}", got=got))
+    return flag
+
+
+def _taken(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBase:
+    """Take from every lane ``[*B]`` the rows ``[*B, T]`` of each entry ``[*B, T, *F]``; a copy."""
+    lanes = torch.arange(size[:-1].numel(), device=rows.device).unsqueeze(-1) * size[-1]
+    index = (rows.reshape(lanes.shape[0], size[-1]) + lanes).flatten()
+
+    def taken(leaf: Tensor) -> Tensor:
+        return leaf.reshape(size.numel(), *leaf.shape[len(size) :])[index.to(leaf.device)].reshape(leaf.shape)
+
+    return after.apply(taken)
+
+
+def _at_rows(flags: Tensor, rows: Tensor) -> Tensor:
+    """Take from every lane ``[*B]`` of flags ``[*B, T, 1]`` the rows ``[*B, T]``."""
+    return flags.gather(-2, rows.unsqueeze(-1))

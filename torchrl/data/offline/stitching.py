@@ -1,0 +1,134 @@
+"""Batches as they were collected, put in order: the steps of each episode one behind the other. Knows no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl.errors import KeyMissing, SpecError, explain
+
+Key = tuple[str, ...]
+Values = dict[Key, Tensor]
+STARTS, DONE = ("is_init",), ("next", "done")
+MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
+FACTS = "replay"
+
+
+class Piece(NamedTuple):
+    """Steps that follow each other.
+
+    Attributes:
+        values: ``[T, ...]`` at each key.
+        begins: whether they begin an episode; otherwise they go on with that of the last piece.
+    """
+
+    values: Values
+    begins: bool
+
+
+@dataclass
+class _Lane:
+    """What is known of one row: steps that wait for the end of their episode, and whether that goes on."""
+
+    held: list[Values] = field(default_factory=list)
+    begins: bool = True
+    goes_on: bool = False
+    trajectory: int = -1
+
+    def flush(self) -> Iterator[Piece]:
+        if self.held:
+            yield Piece({key: torch.cat([part[key] for part in self.held]) for key in self.held[0]}, self.begins)
+        self.held = []
+
+
+class Stitcher:
+    """Follows each row from one batch to the next.
+
+    Of a batch with several rows, steps are held back until their episode is over; those of one row pass at once. A row
+    goes on where it left off; it does not where ``is_init`` is true, the last step was done, ``("collector", "mask")``
+    left it out, ``("collector", "traj_ids")`` differ, or the last batch had another number of rows.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: list[_Lane] = []
+
+    def take(self, batch: TensorDictBase) -> Iterator[Piece]:
+        """Yield what is complete; the pieces are views of the batch or new.
+
+        Args:
+            batch: ``[T]`` or ``[*B, T]``, with ``is_init``.
+
+        Raises:
+            SpecError: another form. KeyMissing: no ``is_init``.
+        """
+        values, (num_rows, num_steps) = _rows_of(batch)
+        mask = values.pop(MASK, torch.ones(num_rows, num_steps, dtype=torch.bool))
+        done = values[DONE][..., 0] if DONE in values else torch.zeros_like(mask)
+        trajectories = values.get(TRAJ_IDS, torch.full_like(mask, -1, dtype=torch.int64))
+        if num_rows != len(self._lanes):
+            yield from self.rest()
+            self._lanes = [_Lane() for _ in range(num_rows)]
+        breaks = values[STARTS][..., 0].clone()
+        if num_steps:
+            breaks[:, 0] |= ~torch.tensor([lane.goes_on for lane in self._lanes])
+            breaks[:, 0] |= torch.tensor([lane.trajectory for lane in self._lanes]) != trajectories[:, 0]
+            breaks[:, 1:] |= done[:, :-1] | ~mask[:, :-1] | (trajectories[:, 1:] != trajectories[:, :-1])
+        for row, lane in enumerate(self._lanes if num_steps else ()):
+            for first, stop in _stretches(mask[row], breaks[row]):
+                if breaks[row, first]:
+                    yield from lane.flush()
+                if not lane.held:
+                    lane.begins = bool(breaks[row, first])
+                part = {key: value[row, first:stop] for key, value in values.items()}
+                # The batch is the caller's: it may be written over before the episode ends.
+                lane.held.append(part if num_rows == 1 else {key: value.clone() for key, value in part.items()})
+                if num_rows == 1 or done[row, stop - 1]:
+                    yield from lane.flush()
+            lane.goes_on = bool(mask[row, -1] & ~done[row, -1])
+            lane.trajectory = int(trajectories[row, -1])
+
+    def rest(self) -> Iterator[Piece]:
+        """Yield the episodes that have no end."""
+        for lane in self._lanes:
+            yield from lane.flush()
+
+
+def _stretches(mask: Tensor, breaks: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield first and last + 1 of each run of valid steps without a break; both bool ``[T]``."""
+    firsts, lasts = mask.clone(), mask.clone()
+    firsts[1:] &= breaks[1:] | ~mask[:-1]
+    lasts[:-1] &= breaks[1:] | ~mask[1:]
+    yield from zip(firsts.nonzero()[:, 0].tolist(), (lasts.nonzero()[:, 0] + 1).tolist(), strict=True)
+
+
+def _rows_of(batch: TensorDictBase) -> tuple[Values, torch.Size]:
+    """Return the entries of a batch as ``[B, T, ...]``, on the CPU, and ``[B, T]``."""
+    if not isinstance(batch, TensorDictBase) or not batch.batch_dims:
+        got = f"one of batch size {list(batch.batch_size)}" if isinstance(batch, TensorDictBase) else type(batch)
+        raise SpecError(explain("write_dataset", expected="batches of size [T] or [*B, T]", got=got))
+    shape = batch.batch_size
+    values: Values = {}
+    for key, value in batch.items(include_nested=True, leaves_only=True):
+        key = (key,) if isinstance(key, str) else key
+        if not isinstance(value, Tensor):
+            who = f"write_dataset, key {'/'.join(key)!r}"
+            raise SpecError(explain(who, expected="tensors", got=type(value).__name__, hint="Leave it out."))
+        if key[0] != FACTS:
+            values[key] = value.detach().cpu()
+    if STARTS not in values:
+        hint = "It is true on the first step of each episode."
+        raise KeyMissing(explain("write_dataset", expected='the key "is_init"', got=list(batch.keys()), hint=hint))
+    for key, last in ((STARTS, (1,)), (DONE, (1,)), (MASK, ()), (TRAJ_IDS, ())):
+        value = values.get(key)
+        dtype = torch.int64 if key == TRAJ_IDS else torch.bool
+        if value is not None and (value.shape != (*shape, *last) or value.dtype is not dtype):
+            got = f"{value.dtype} {list(value.shape)}"
+            who = f"write_dataset, key {'/'.join(key)!r}"
+            raise SpecError(explain(who, expected=f"{dtype} {[*shape, *last]}", got=got))
+    rows = torch.Size((shape[:-1].numel(), shape[-1]))
+    return {key: value.reshape(*rows, *value.shape[len(shape) :]) for key, value in values.items()}, rows

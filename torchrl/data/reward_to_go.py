@@ -1,0 +1,54 @@
+"""The return of the rest of each episode, written before a batch is stored. The sum itself is in ``functional``."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+
+from torchrl.data.multistep import read_facts, read_reward, require_discount, require_single_steps
+from torchrl.data.trajectories import MASK
+from torchrl.functional.returns import discounted_return, reaches_ending
+
+
+class RewardToGo:
+    """Write the discounted sum of the rewards from each row to the end of its episode.
+
+    >>> buffer.extend(RewardToGo(0.99)(batch))  # or as a collector's postproc
+
+    A row whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
+    becomes false, so a buffer leaves it out. Feed whole episodes to keep every row. A time limit counts as an end,
+    since nothing here values what it cut off. Nothing of a masked row reaches another.
+
+    The result is a new container that shares its other entries with the batch, which is not written to.
+
+    Args:
+        gamma: discount γ; 1 sums the rewards as they are.
+        out_key: where the sum goes, ``[*B, T, R]`` like the reward.
+
+    Raises:
+        ConfigError: γ is not between 0 and 1.
+    """
+
+    def __init__(self, gamma: float, *, out_key: NestedKey = "reward_to_go") -> None:
+        require_discount("RewardToGo", gamma)
+        self.gamma = float(gamma)
+        self.out_key = out_key
+
+    @torch.no_grad()
+    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
+        """Return the batch ``[*B, T]`` with the sums and the mask.
+
+        Raises:
+            KeyMissing: the reward or a flag is not there.
+            SpecError: no time series, an entry has another shape than it should, or the rows are n-step ones.
+        """
+        ended, _, starts, mask = read_facts(batch, who="RewardToGo")
+        require_single_steps(batch, who="RewardToGo")
+        reward = read_reward(batch, who="RewardToGo")
+        valid = reaches_ending(ended, ended, is_init=starts, mask=mask)
+        # Beginnings are not asked again: none lies between a valid row and the end that it reaches.
+        sums = discounted_return(reward, ended, ended, gamma=self.gamma, mask=valid)
+        result = batch.copy()
+        result.set(self.out_key, sums)
+        result.set(MASK, valid.squeeze(-1))
+        return result
