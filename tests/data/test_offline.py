@@ -205,6 +205,34 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         write_dataset(tmp_path / "file" / "data", steps([0], starts=[0]))
 
 
+def test_a_full_disk(small_disk):
+    write_dataset(small_disk, steps([0, 1], starts=[0]))
+    large = steps(list(range(300_000)), starts=[0])
+    with pytest.raises(StorageError, match="No space left on device.*A dataset that was there before is as it was"):
+        write_dataset(small_disk, large)
+    assert episodes_of(small_disk) == [[0, 1]]
+    assert len(list(small_disk.iterdir())) == 2
+    write_dataset(small_disk, steps([7], starts=[7]))
+    assert episodes_of(small_disk) == [[7]]
+
+
+def test_a_read_only_folder(read_only):
+    folder, lock = read_only
+    write_dataset(folder / "data", steps([0, 1], starts=[0]))
+    lock()
+    for name in ("data", "other"):
+        with pytest.raises(StorageError, match="PermissionError"):
+            write_dataset(folder / name, steps([7], starts=[7]))
+    assert episodes_of(folder / "data") == [[0, 1]]
+
+
+def test_text_is_refused(tmp_path):
+    batch = steps([0, 1], starts=[0])
+    batch.set_non_tensor("name", "a")
+    with pytest.raises(SpecError, match="key 'name': expected tensors, got NonTensor"):
+        write_dataset(tmp_path, batch)
+
+
 # ---- Minari ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """The buffer over all storages: what goes in comes out; writers, continuation, threads that work ahead."""
 
-import io
 import logging
 import pickle
 import threading
@@ -21,10 +20,11 @@ from torchrl.data.replay import (
     ReplayBuffer,
     SamplerWithoutReplacement,
     SliceSampler,
+    StackedFrames,
     TensorStorage,
     UniformSampler,
 )
-from torchrl.errors import ConfigError, SpecError, StorageError
+from torchrl.errors import CheckpointError, ConfigError, SpecError, StorageError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 KINDS = ["list", "tensor", "memmap"]
@@ -348,12 +348,30 @@ def test_parts_that_do_not_go_together_are_refused():
     assert "ReplayBuffer(TensorStorage(4), UniformSampler, RingWriter, len=2)" in repr(buffer)
 
 
-def test_states_of_other_buffers_are_refused(tmp_path):
-    from torchrl.errors import CheckpointError
-
+def test_states_of_other_buffers_are_refused():
     buffer = ReplayBuffer(TensorStorage(4), seed=0)
     buffer.extend(plain(3))
-    for other in (ReplayBuffer(TensorStorage(5)), ReplayBuffer(TensorStorage(4), sampler=PrioritizedSampler())):
+    framed = TensorStorage(4, frames=StackedFrames("x", num_frames=1, dim=-1))
+    others = [
+        ReplayBuffer(TensorStorage(5)),
+        ReplayBuffer(ListStorage(4)),
+        ReplayBuffer(framed),
+        ReplayBuffer(TensorStorage(4), sampler=PrioritizedSampler()),
+        ReplayBuffer(TensorStorage(4), writer=KeepBest("x")),
+    ]
+    for other in others:
         with pytest.raises(CheckpointError, match="expected a save of .*got one of"):
             other.load_state_dict(buffer.state_dict())
-    torch.save(buffer.state_dict(), io.BytesIO())
+        assert len(other) == 0
+
+
+def test_a_save_holds_what_there_is_and_no_more(make_storage, tmp_path):
+    buffer = ReplayBuffer(make_storage(100_000), seed=0)
+    buffer.extend(plain(10))
+    buffer.save(tmp_path / "few")
+    assert (tmp_path / "few" / "replay.pt").stat().st_size < 20_000
+    state = buffer.state_dict()
+    buffer.extend(plain(10, start=50))
+    other = ReplayBuffer(make_storage(100_000))
+    other.load_state_dict(state)
+    assert len(other) == 10 and other[:]["x"].tolist() == list(range(10)), "a state is a copy"

@@ -117,15 +117,19 @@ def test_places_stay_below_the_length_after_the_ring_has_wrapped():
             assert torch.equal(sample["x"], sample["replay", "id"].float())
 
 
-def test_a_round_shows_every_item_once():
-    buffer = made(SamplerWithoutReplacement(), 10, batch_size=4)
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_round_shows_every_item_once(prefetch):
+    buffer = made(SamplerWithoutReplacement(), 10, batch_size=4, prefetch=prefetch)
     rounds = [torch.cat([sample["x"] for sample in buffer]) for _ in range(3)]
     for order in rounds:
         assert sorted(order.tolist()) == list(range(10))
     assert not torch.equal(rounds[0], rounds[1])
+    buffer.sample()  # a round that is broken off
     assert [len(sample) for sample in buffer] == [4, 4, 2]
-    buffer = made(SamplerWithoutReplacement(drop_last=True), 10, batch_size=4)
-    assert [len(sample) for sample in buffer] == [4, 4]
+    buffer.close()
+    buffer = made(SamplerWithoutReplacement(drop_last=True), 10, batch_size=4, prefetch=prefetch)
+    assert [len(sample) for sample in buffer] == [len(sample) for sample in buffer] == [4, 4]
+    buffer.close()
 
 
 def test_a_round_leaves_out_what_was_overwritten():
@@ -135,6 +139,18 @@ def test_a_round_leaves_out_what_was_overwritten():
     rest = buffer.sample(6)["x"].tolist()
     assert sorted(rest) == sorted({3.0, 4.0, 5.0} - set(first))
     assert sorted(buffer.sample(6)["x"].tolist()) == [3, 4, 5, 100, 101, 102]
+
+
+def test_a_round_goes_on_over_what_was_overwritten():
+    """Whatever is gone, wherever it stood in the order, the rest comes once, and no batch is smaller than need be."""
+    for seed in range(20):
+        buffer = made(SamplerWithoutReplacement(), 40, batch_size=7)
+        first = buffer.sample()["x"].tolist()
+        buffer.extend(plain(25, start=1000))
+        rest = [buffer.sample() for _ in range(100) if buffer.sampler.has_more(7, buffer.storage.ledger)]
+        expected = sorted({float(x) for x in range(25, 40)} - set(first))
+        assert sorted(torch.cat([sample["x"] for sample in rest]).tolist()) == expected
+        assert all(len(sample) == 7 for sample in rest[:-1]), seed
 
 
 def test_the_same_seed_draws_the_same():

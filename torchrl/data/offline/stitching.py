@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl.data.replay.records import values_of
 from torchrl.errors import KeyMissing, SpecError, explain
 
 Key = tuple[str, ...]
@@ -113,8 +114,7 @@ def _rows_of(batch: TensorDictBase) -> tuple[Values, torch.Size]:
         raise SpecError(explain("write_dataset", expected="batches of size [T] or [*B, T]", got=got))
     shape = batch.batch_size
     values: Values = {}
-    for key, value in batch.items(include_nested=True, leaves_only=True):
-        key = (key,) if isinstance(key, str) else key
+    for key, value in values_of(batch).items():
         if not isinstance(value, Tensor):
             who = f"write_dataset, key {'/'.join(key)!r}"
             raise SpecError(explain(who, expected="tensors", got=type(value).__name__, hint="Leave it out."))

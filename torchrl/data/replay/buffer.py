@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torchrl.data.replay.lanes import Lanes, Links
 from torchrl.data.replay.prioritized import checked_priority
 from torchrl.data.replay.samplers import Draw, Sampler, SamplerWithoutReplacement, UniformSampler
 from torchrl.data.replay.saving import load_from, save_to
-from torchrl.data.replay.storages import ListStorage, MemmapStorage, Storage
+from torchrl.data.replay.storages import MemmapStorage, Storage
 from torchrl.data.replay.writers import REFUSED, RingWriter, Writer
 from torchrl.errors import CheckpointError, ConfigError, KeyMissing, SpecError, explain
 
@@ -231,15 +232,21 @@ class ReplayBuffer:
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         """Yield samples: one whole round of a :class:`SamplerWithoutReplacement`, for ever otherwise."""
-        if isinstance(self.sampler, SamplerWithoutReplacement):
-            self.sampler.clear()
+        sampler = self.sampler if isinstance(self.sampler, SamplerWithoutReplacement) else None
+        if sampler is not None:
+            with self.storage.locked():
+                self._forget_pending()
+                sampler.clear()
+                this_round = sampler.num_rounds + 1
         yield self.sample()
-        while not isinstance(self.sampler, SamplerWithoutReplacement) or self._is_in_round():
+        while sampler is None or self._has_more(this_round):
             yield self.sample()
 
-    def _is_in_round(self) -> bool:
+    def _has_more(self, this_round: int) -> bool:
         with self.storage.locked():
-            return self.sampler.num_left(self.storage.ledger, self.batch_size) > 0
+            if self._pending:
+                return self._pending[0].draw.round == this_round
+            return self.sampler.has_more(self.batch_size, self.storage.ledger)
 
     # ---- everything else ---------------------------------------------------------------------------------------------
 
@@ -257,9 +264,10 @@ class ReplayBuffer:
         """
         with self.storage.locked():
             self.storage.refresh()
-            places = np.arange(len(self.storage.ledger))[index.numpy() if isinstance(index, Tensor) else index]
-            if not len(self.storage.ledger):
+            num = len(self.storage.ledger)
+            if not num:
                 raise IndexError("the buffer is empty")
+            places = np.arange(num)[index.cpu().numpy() if isinstance(index, Tensor) else index]
             return self.storage.read(np.asarray(places))
 
     def update_priority(self, which: TensorDictBase | Tensor, priority: Tensor | float | None = None) -> None:
@@ -312,24 +320,28 @@ class ReplayBuffer:
         (With ``prefetch``, unless one that was made ahead is overwritten before it is read, and drawn anew.)
         """
         with self.storage.locked():
-            self._catch_up()
-            entries = self.storage.entries
-            ledger = self.storage.ledger
-            num_slots = min(ledger.claimed, self.storage.capacity)
-            return {
-                "capacity": self.storage.capacity,
-                **self._kinds(),
-                "entries": None
-                if entries is None
-                else [[list(e.key), list(e.shape), str(e.dtype).removeprefix("torch.")] for e in entries],
-                "items": {} if entries is None else self.storage.state(num_slots),
-                "ledger": {name: torch.from_numpy(column) for name, column in ledger.state().items()},
-                "sampler": self.sampler.state_dict(),
-                "writer": self.writer.state_dict(),
-                "lanes": [_tensors(rows, torch.from_numpy) for rows in self._lanes.state()],
-                "ahead": [ahead.state() for ahead in self._pending],
-                "generator": self._generator.bit_generator.state,
-            }
+            return deepcopy(self._state())
+
+    def _state(self) -> dict:
+        """Return what :meth:`state_dict` does, with the storage's own memory. The caller holds the lock."""
+        self.storage.refresh()
+        self._catch_up()
+        entries = self.storage.entries
+        ledger = self.storage.ledger
+        return {
+            "capacity": self.storage.capacity,
+            **self._kinds(),
+            "entries": None
+            if entries is None
+            else [[list(e.key), list(e.shape), str(e.dtype).removeprefix("torch.")] for e in entries],
+            "items": {} if entries is None else self.storage.state(ledger.num_used),
+            "ledger": {name: torch.from_numpy(column) for name, column in ledger.state().items()},
+            "sampler": self.sampler.state_dict(),
+            "writer": self.writer.state_dict(),
+            "lanes": [_tensors(rows, torch.from_numpy) for rows in self._lanes.state()],
+            "ahead": [ahead.state() for ahead in self._pending],
+            "generator": self._generator.bit_generator.state,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`.
@@ -364,9 +376,8 @@ class ReplayBuffer:
 
     def _kinds(self) -> dict[str, str]:
         """Say what the state depends on: how items are laid out, and which parts have states of their own."""
-        layout = "items" if isinstance(self.storage, ListStorage) else "records"
         return {
-            "layout": layout,
+            "layout": self.storage.layout,
             "sampler_class": type(self.sampler).__name__,
             "writer_class": type(self.writer).__name__,
         }
@@ -374,10 +385,14 @@ class ReplayBuffer:
     def save(self, folder: str) -> None:
         """Write everything to a folder; what was saved there before stays until the new save is whole.
 
+        Nobody can add or sample meanwhile. Nothing is copied in memory before, but for a :class:`ListStorage` and what
+        lies on other devices.
+
         Raises:
             CheckpointError: the folder cannot be written to, or the disk is full; the last save is as it was.
         """
-        save_to(folder, self.state_dict())
+        with self.storage.locked():
+            save_to(folder, self._state())
 
     def load(self, folder: str) -> None:
         """Restore what :meth:`save` wrote.

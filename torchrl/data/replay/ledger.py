@@ -31,6 +31,8 @@ class Ledger:
         straight: over how many steps back every predecessor is the same gap away, int32 ``[C]``.
     """
 
+    BYTES_PER_ITEM = 20
+
     def __init__(self, capacity: int, make: Callable[[str, tuple, type], np.ndarray]) -> None:
         self.capacity = capacity
         self._counters = make("counters", (3,), np.int64)
@@ -96,16 +98,21 @@ class Ledger:
         self._ids.fill(0)
         self._counters[:] = self.claimed
 
+    @property
+    def num_used(self) -> int:
+        """How many places have been used so far: the first ones."""
+        return min(self.claimed, self.capacity)
+
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of everything."""
-        columns = {"gap": self.gap, "run": self.run, "straight": self.straight}
-        return {"counters": self._counters.copy(), "ids": self._ids.copy()} | {
-            name: column.copy() for name, column in columns.items()
-        }
+        """Return copies of everything, of the places that have been used."""
+        used = slice(self.num_used)
+        columns = {"ids": self._ids, "gap": self.gap, "run": self.run, "straight": self.straight}
+        return {"counters": self._counters.copy()} | {name: column[used].copy() for name, column in columns.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Restore :meth:`state`."""
+        num_used = len(state["ids"])
         for name in ("gap", "run", "straight"):
-            getattr(self, name)[:] = state[name]
-        self._ids[:] = state["ids"]
+            getattr(self, name)[:num_used] = state[name]
+        self._ids[:num_used], self._ids[num_used:] = state["ids"], 0
         self._counters[:] = state["counters"]

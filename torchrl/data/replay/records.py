@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase, is_non_tensor
 from torch import Tensor
 
 from torchrl.errors import SpecError, explain
@@ -46,9 +46,18 @@ class Entry(NamedTuple):
 
 
 def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
-    """Return the tensors of a batch by their paths."""
-    leaves = items.items(include_nested=True, leaves_only=True)
-    return {(key,) if isinstance(key, str) else key: value for key, value in leaves}
+    """Return the entries of a batch by their paths: tensors, as :func:`entries_of` makes sure."""
+    values: dict[tuple[str, ...], Tensor] = {}
+    _walk(items, (), values)
+    return values
+
+
+def _walk(items: TensorDictBase, path: tuple[str, ...], values: dict) -> None:
+    for key, value in items.items():
+        if isinstance(value, TensorDictBase) and not is_non_tensor(value):
+            _walk(value, (*path, key), values)
+        else:
+            values[(*path, key)] = value
 
 
 def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[Entry]:

@@ -22,23 +22,26 @@ class Draw:
         slots: places, int64 ``[n]``, or ``[N, T]`` for slices.
         mask: false where a slice is shorter, bool like ``slots``; None where every place counts.
         facts: more to hand out with the sample, arrays whose shape begins with that of ``slots``, or ``[N]``.
+        round: which one it belongs to, where a sampler goes through the items in rounds.
     """
 
     slots: np.ndarray
     mask: np.ndarray | None = None
     facts: dict[str, np.ndarray] = field(default_factory=dict)
+    round: int = 0
 
     def state(self) -> dict:
         """Return it as tensors."""
         mask = None if self.mask is None else torch.from_numpy(self.mask)
         facts = {name: torch.from_numpy(fact) for name, fact in self.facts.items()}
-        return {"slots": torch.from_numpy(self.slots), "mask": mask, "facts": facts}
+        return {"slots": torch.from_numpy(self.slots), "mask": mask, "facts": facts, "round": self.round}
 
     @classmethod
     def of(cls, state: dict) -> Draw:
         """Return what :meth:`state` returned as it was."""
         mask = None if state["mask"] is None else state["mask"].numpy()
-        return cls(state["slots"].numpy(), mask, {name: fact.numpy() for name, fact in state["facts"].items()})
+        facts = {name: fact.numpy() for name, fact in state["facts"].items()}
+        return cls(state["slots"].numpy(), mask, facts, state["round"])
 
 
 class Sampler(ABC):
@@ -104,6 +107,7 @@ class SamplerWithoutReplacement(Sampler):
 
     def __init__(self, *, drop_last: bool = False) -> None:
         self.drop_last = drop_last
+        self.num_rounds = 0  # how many have begun
         self._left = _NOTHING  # places that this round has still to show, and the items that lay there when it began
         self._left_ids = _NOTHING
 
@@ -112,26 +116,34 @@ class SamplerWithoutReplacement(Sampler):
         if num > len(ledger):
             expected = f"at most the {len(ledger)} items there are"
             raise ConfigError(explain("sample without replacement", expected=expected, got=num))
-        if not self.num_left(ledger, num):
+        if not self.has_more(num, ledger):
             self._left = generator.permutation(ledger.live_slots)
             self._left_ids = ledger.ids_at(self._left)
+            self.num_rounds += 1
         drawn, self._left, self._left_ids = self._left[:num], self._left[num:], self._left_ids[num:]
-        return Draw(drawn)
+        return Draw(drawn, round=self.num_rounds)
 
-    def num_left(self, ledger: Ledger, num: int) -> int:
-        """Return how many items the round has still to show, 0 if they are too few for a batch of ``num``."""
-        is_there = ledger.ids_at(self._left) == self._left_ids
-        self._left, self._left_ids = self._left[is_there], self._left_ids[is_there]
-        return 0 if self.drop_last and len(self._left) < num else len(self._left)
+    def has_more(self, num: int, ledger: Ledger) -> bool:
+        """Tell whether the round has another batch of ``num``; forget what was overwritten of it."""
+        while True:
+            slots, ids = self._left[:num], self._left_ids[:num]
+            is_there = ledger.ids_at(slots) == ids
+            num_gone = len(slots) - int(is_there.sum())
+            if not num_gone:
+                return len(slots) == num or (len(slots) > 0 and not self.drop_last)
+            slots[num_gone:], ids[num_gone:] = slots[is_there], ids[is_there]
+            self._left, self._left_ids = self._left[num_gone:], self._left_ids[num_gone:]
 
     def clear(self) -> None:
-        """Begin a new round."""
+        """Let the next draw begin a new round."""
         self._left = self._left_ids = _NOTHING
 
     def state_dict(self) -> dict:
         """Capture the round."""
-        return {"left": self._left.tolist(), "left_ids": self._left_ids.tolist()}
+        left, ids = (torch.from_numpy(column.copy()) for column in (self._left, self._left_ids))
+        return {"left": left, "left_ids": ids, "num_rounds": self.num_rounds}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore the round."""
-        self._left, self._left_ids = np.array(state["left"], np.int64), np.array(state["left_ids"], np.int64)
+        self._left, self._left_ids = (state[name].numpy().copy() for name in ("left", "left_ids"))
+        self.num_rounds = state["num_rounds"]

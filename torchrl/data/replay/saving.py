@@ -46,7 +46,7 @@ def load_from(folder: str | os.PathLike) -> dict:
         got = "one that was cut short" if cut_short else "none"
         raise CheckpointError(explain("ReplayBuffer.load", expected=f"a save in {folder}", got=got))
     try:
-        return torch.load(path, weights_only=True)
+        return torch.load(path, weights_only=True, mmap=True)  # so that there are no two copies in memory
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
         got = f"{type(error).__name__}: {error}"
         raise CheckpointError(explain("ReplayBuffer.load", expected=f"a whole file {path}", got=got)) from error

@@ -41,6 +41,7 @@ class Storage(ABC):
 
     Raises:
         ConfigError: it is not a positive integer.
+        StorageError: not even the notes on so many places would fit into memory, 20 bytes each.
     """
 
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
@@ -50,6 +51,7 @@ class Storage(ABC):
             raise ConfigError(explain(type(self).__name__, expected="a capacity of at least 1", got=repr(capacity)))
         self.capacity = int(capacity)
         self.entries: list[Entry] | None = None
+        _require_memory(type(self).__name__, Ledger.BYTES_PER_ITEM * self.capacity, self.capacity)
         self.ledger = Ledger(self.capacity, lambda name, shape, dtype: np.zeros(shape, dtype))
         self._lock = threading.RLock()
 
@@ -115,9 +117,14 @@ class Storage(ABC):
         """Forget every item; the memory stays."""
         self.ledger.clear()
 
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """In words how items lie here; what was captured goes into storages of the same layout."""
+
     @abstractmethod
     def state(self, num_slots: int) -> dict:
-        """Return copies of what lies in the first slots, as tensors."""
+        """Return what lies in the first slots, as tensors: the memory itself where that is on the CPU."""
 
     @abstractmethod
     def load(self, state: dict) -> None:
@@ -152,6 +159,11 @@ class ListStorage(Storage):
         shape = torch.Size(slots.shape)
         stacked = {entry.key: torch.stack([item[entry.key] for item in items]) for entry in self.entries}
         return nested({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
+
+    @property
+    def layout(self) -> str:
+        """One by one."""
+        return "items"
 
     def state(self, num_slots: int) -> dict:
         """Return the items, stacked."""
@@ -197,11 +209,8 @@ class TensorStorage(Storage):
 
     def _allocate(self, entries: list[Entry]) -> None:
         num_bytes = _announce(self, entries)
-        if self.device.type == "cpu" and num_bytes > (free := _free_memory()):
-            hint = "Take a smaller capacity, or a MemmapStorage."
-            expected = f"at most {free / 1e9:.1f} GB, the memory that is free"
-            got = f"{num_bytes / 1e9:.1f} GB for {self.capacity:,} items"
-            raise StorageError(explain("TensorStorage", expected=expected, got=got, hint=hint))
+        if self.device.type == "cpu":
+            _require_memory("TensorStorage", num_bytes, self.capacity)
         self._records = Records(self.capacity, entries, self._make)
 
     def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
@@ -250,10 +259,15 @@ class TensorStorage(Storage):
         for one in self.frames:
             one.bind(self.capacity)
 
+    @property
+    def layout(self) -> str:
+        """Records, and what is rebuilt from frames."""
+        return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
+
     def state(self, num_slots: int) -> dict:
         """Return the memory of the first slots."""
         memory = {} if self._records is None else self._records.memory
-        items = {name: value[:num_slots].clone() for name, value in memory.items()}
+        items = {name: _first(value, num_slots) for name, value in memory.items()}
         return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:
@@ -299,12 +313,7 @@ class MemmapStorage(TensorStorage):
         Raises:
             StorageError: there is no storage, or none of this version.
         """
-        layout_file = Path(folder) / LAYOUT
-        if not layout_file.exists():
-            raise StorageError(explain("MemmapStorage.open", expected=f"a file {layout_file}", got="none"))
-        layout = json.loads(layout_file.read_text())
-        if layout["format"] != FORMAT:
-            raise StorageError(explain("MemmapStorage.open", expected=f"format {FORMAT}", got=layout["format"]))
+        layout = _read_layout(Path(folder) / LAYOUT)
         storage = cls.__new__(cls)
         TensorStorage.__init__(storage, layout["capacity"])
         storage.needs_order = True
@@ -345,7 +354,7 @@ class MemmapStorage(TensorStorage):
         """Attach to the memory if another process has made it meanwhile."""
         layout_file = self.folder / LAYOUT
         if self.entries is None and layout_file.exists():
-            self._attach(json.loads(layout_file.read_text()))
+            self._attach(_read_layout(layout_file))
 
     def _prepare_first(self, entries: list[Entry]) -> None:
         with self.locked():
@@ -386,7 +395,11 @@ class MemmapStorage(TensorStorage):
         self.ledger = Ledger(self.capacity, self._column)
 
     def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
-        mapped = MemoryMappedTensor.from_filename(self.folder / f"{name}.memmap", dtype=dtype, shape=torch.Size(shape))
+        path, shape = self.folder / f"{name}.memmap", torch.Size(shape)
+        num_bytes, size = shape.numel() * dtype.itemsize, path.stat().st_size
+        if size != num_bytes:
+            raise StorageError(explain("MemmapStorage", expected=f"{num_bytes} bytes in {path}", got=f"{size} bytes"))
+        mapped = MemoryMappedTensor.from_filename(path, dtype=dtype, shape=shape)
         return mapped.as_subclass(Tensor)  # the same memory, without a subclass's overhead
 
     def _column(self, name: str, shape: tuple, dtype: type) -> np.ndarray:
@@ -396,6 +409,27 @@ class MemmapStorage(TensorStorage):
         """Let go of the files, which stay; may be called twice."""
         self._records = None
         self._lock_file.close()
+
+
+def _read_layout(path: Path) -> dict:
+    who = "MemmapStorage.open"
+    if not path.exists():
+        raise StorageError(explain(who, expected=f"a file {path}", got="none"))
+    try:
+        layout = json.loads(path.read_text())
+        if layout["format"] != FORMAT:
+            raise StorageError(explain(who, expected=f"format {FORMAT} in {path}", got=layout["format"]))
+    except (ValueError, KeyError, TypeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise StorageError(explain(who, expected=f"a whole file {path}", got=got)) from error
+    return layout
+
+
+def _first(memory: Tensor, num: int) -> Tensor:
+    """Return the first rows as a tensor of their own extent, since torch saves a view with all that it is a view of."""
+    if memory.device.type != "cpu":
+        return memory[:num].cpu()
+    return torch.from_numpy(memory.view(torch.uint8).numpy()[:num]).view(memory.dtype)
 
 
 def _reserve_column(sizes: dict[str, int], name: str, shape: tuple, dtype: type) -> np.ndarray:
@@ -434,6 +468,14 @@ def _announce(storage: Storage, entries: Sequence[Entry]) -> int:
         "%s: %.2f GB for %s items of %s bytes", type(storage).__name__, num_bytes / 1e9, storage.capacity, per_item
     )
     return num_bytes
+
+
+def _require_memory(who: str, num_bytes: int, num_items: int) -> None:
+    if num_bytes > (free := _free_memory()):
+        hint = "Take a smaller capacity, or a MemmapStorage."
+        expected = f"at most {free / 1e9:.1f} GB, the memory that is free"
+        got = f"{num_bytes / 1e9:,.1f} GB for {num_items:,} items"
+        raise StorageError(explain(who, expected=expected, got=got, hint=hint))
 
 
 def _free_memory() -> int:
