@@ -112,6 +112,8 @@ def compare(num: int) -> None:
             line("uniform sample, memmap", seconds, seconds / uniform, "≤ 1.1 × in memory")
             buffer.close()
     buffer = filled(TensorStorage(num), batch, sampler=SliceSampler(SLICE))
+    seconds = seconds_per_call(lambda: buffer.extend(batch))
+    line("extend, with what came before what", seconds, write / seconds)
     seconds = seconds_per_call(buffer.sample)
     line(f"slices, {BATCH // SLICE} of {SLICE}", seconds, seconds / uniform, "≤ 2 × uniform")
     del buffer

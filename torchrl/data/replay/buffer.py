@@ -22,6 +22,7 @@ from torchrl.data.replay.saving import load_from, save_to
 from torchrl.data.replay.storages import MemmapStorage, Storage
 from torchrl.data.replay.writers import REFUSED, RingWriter, Writer
 from torchrl.errors import CheckpointError, ConfigError, KeyMissing, SpecError, explain
+from torchrl.unchecked import new_tensordict, put
 
 Transform = Callable[[TensorDict], TensorDictBase]
 
@@ -76,6 +77,8 @@ class ReplayBuffer:
             raise ConfigError(explain("ReplayBuffer", expected="a prefetch of 0 or more samples", got=repr(prefetch)))
         self._seed = seed
         self._generator = np.random.default_rng(seed)
+        # Whether anybody here, or whoever opens the files, asks what came before what.
+        self._keeps_chains = self.sampler.needs_order or self.storage.needs_order
         self._lanes = Lanes()
         self._seen_written = self._seen_claimed = 0  # what the sampler knows of
         self._pending: deque[_Ahead] = deque()
@@ -126,8 +129,8 @@ class ReplayBuffer:
         slots = self.writer.place({}, incoming.num, ledger)
         self.storage.make_way(slots)
         first = ledger.claim(slots)
-        self.storage.write(slots, incoming.laid_out())
-        links = incoming.links(self._lanes, first)
+        self.storage.write(slots, incoming.steps())
+        links = incoming.links(self._lanes, first) if self._keeps_chains else Links.none(incoming.num)
         self.storage.wrote(slots, incoming, links, first)
         ledger.commit(slots, links)
         self._catch_up(slots)
@@ -141,8 +144,7 @@ class ReplayBuffer:
         if len(slots):
             ledger.claim(slots)
             self.storage.write(slots, {key: value[admitted] for key, value in values.items()})
-            none = np.zeros(len(slots), np.int32)
-            ledger.commit(slots, Links(gap=none, run=none, straight=none))
+            ledger.commit(slots, Links.none(len(slots)))
             self._catch_up(slots)
         return places
 
@@ -184,18 +186,20 @@ class ReplayBuffer:
     def _finished(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
         """Read what was drawn."""
         sample = self.storage.read(draw.slots)
-        facts: dict[str, Tensor] = {"index": torch.from_numpy(draw.slots), "id": torch.from_numpy(ids)}
+        shape = sample.batch_size
+        facts = {"index": self._sent(draw.slots), "id": self._sent(ids)}
         for name, fact in draw.facts.items():
-            fact = torch.from_numpy(fact)
-            facts[name] = fact if fact.shape == draw.slots.shape else fact.unsqueeze(-1).expand(draw.slots.shape)
-        sample._set_str(
-            FACTS, TensorDict(facts, batch_size=draw.slots.shape), validated=True, inplace=False, non_blocking=False
-        )
+            value = self._sent(fact)
+            facts[name] = value if value.shape == shape else value.unsqueeze(-1).expand(shape)
+        put(sample, FACTS, new_tensordict(facts, shape))
         if draw.mask is not None:
-            sample.set(MASK, torch.from_numpy(draw.mask))
-        if sample.device is not None:
-            sample = sample.to(sample.device)
+            sample.set(MASK, self._sent(draw.mask))
         return sample if self.transform is None else self.transform(sample)
+
+    def _sent(self, column: np.ndarray) -> Tensor:
+        """Return a column as a tensor, where the items lie."""
+        value = torch.from_numpy(column)
+        return value if self.storage.device.type == "cpu" else value.to(self.storage.device)
 
     def _submit(self, num: int) -> None:
         with self.storage.locked():

@@ -50,25 +50,24 @@ class Incoming:
         """Whether some steps do not count."""
         return self._mask is not None
 
-    def laid_out(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return entries of the steps that count in their order, ``[n, ...]``, or ``[T, B, ...]``; all by default."""
+    def steps(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
+        """Return entries of the steps that count, ``[B, T, ...]``, or ``[n, ...]`` with a mask; all by default."""
         values = self.values if keys is None else {key: self.values[key] for key in keys}
         if self._mask is None:
-            return {key: value.transpose(0, 1) for key, value in values.items()}
+            return values
         return {key: value[self._mask.to(value.device)] for key, value in values.items()}
 
     def flat(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return entries of the steps that count in their order, ``[n, ...]``; all by default."""
-        dims = 2 if self._mask is None else 1
-        return {key: value.reshape(self.num, *value.shape[dims:]) for key, value in self.laid_out(keys).items()}
+        """Return entries of the steps that count in the order in which they are laid out, ``[n, ...]``."""
+        steps = self.steps(keys)
+        return steps if self.is_masked else {key: value.transpose(0, 1).flatten(0, 1) for key, value in steps.items()}
 
     def links(self, lanes: Lanes, first: int) -> Links:
         """Return what came before each of the steps that count, which are numbered from ``first`` on in their order."""
         num_rows, num_steps = self.shape
         starts = self.values.get(("is_init",))
         if starts is None:
-            none = np.zeros(self.num, np.int32)
-            return Links(gap=none, run=none + 1, straight=none)
+            return Links.none(self.num)
         if self._mask is None:
             ids = np.arange(first, first + self.num).reshape(num_steps, num_rows).T
         else:

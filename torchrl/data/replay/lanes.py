@@ -17,6 +17,12 @@ class Links(NamedTuple):
     run: np.ndarray
     straight: np.ndarray
 
+    @classmethod
+    def none(cls, num: int) -> Links:
+        """Return those of items of which nothing is known but themselves."""
+        zeros = np.zeros(num, np.int32)
+        return cls(gap=zeros, run=zeros + 1, straight=zeros)
+
 
 @dataclass
 class _Rows:

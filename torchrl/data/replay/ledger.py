@@ -54,8 +54,8 @@ class Ledger:
     @property
     def oldest(self) -> int:
         """The number of the oldest live item, where places are used in turn."""
-        counters = self._counters
-        return min(max(int(counters[BASE]), self.claimed - self.capacity), self.written)
+        claimed, written, base = self._counters.tolist()
+        return min(max(base, claimed - self.capacity), written)
 
     def __len__(self) -> int:
         """Return how many items are live."""
@@ -64,6 +64,13 @@ class Ledger:
     def slot_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the places of items, where places are used in turn."""
         return (ids - int(self._counters[BASE])) % self.capacity
+
+    def next_slots(self, num: int) -> np.ndarray:
+        """Return the places of the next items, where places are used in turn."""
+        first = (self.written - int(self._counters[BASE])) % self.capacity
+        slots = np.arange(first, first + num)
+        slots[self.capacity - first :] -= self.capacity
+        return slots
 
     @property
     def live_slots(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from torchrl.unchecked import new_tensordict
 
 LARGE = 1024  # bytes; entries from here on have memory of their own
 WORD = 8  # bytes; records are read in words
+RECORDS = "records"
 Make = Callable[[str, tuple, torch.dtype], Tensor]
 
 
@@ -96,11 +97,12 @@ class Records:
         self.num_words = -(-sum(entry.num_bytes for entry in small) // WORD)
         self.memory: dict[str, Tensor] = {}
         if self.num_words:
-            self.memory["records"] = make("records", (capacity, self.num_words), torch.int64)
+            self.memory[RECORDS] = make(RECORDS, (capacity, self.num_words), torch.int64)
         for index, entry in enumerate(self._large):
             self.memory[f"large-{index}"] = make(f"large-{index}", (capacity, *entry.shape), entry.dtype)
         self._groups = _groups(small)
         self._names = {entry.key: f"large-{index}" for index, entry in enumerate(self._large)}
+        self._key_of = {name: key for key, name in self._names.items()}
         self.views = self._by_key(self.memory)
         self.device = next(iter(self.memory.values())).device if self.memory else torch.device("cpu")
 
@@ -121,40 +123,61 @@ class Records:
         shape, flat = slots.shape, slots.reshape(-1)
         values: dict[tuple[str, ...], Tensor] = {}
         if self.num_words:
-            records = self.memory["records"].index_select(0, flat)
+            records = self.memory[RECORDS].index_select(0, flat)
             for group in self._groups:
                 part = records.view(group.dtype)[:, group.start : group.stop]
-                for entry, value in zip(group.entries, torch.split_with_sizes_copy(part, group.sizes, 1), strict=True):
-                    values[entry.key] = value.view((*shape, *entry.shape))
+                columns = torch.split_with_sizes_copy(part, group.sizes, 1)
+                for (key, entry_shape, _), column in zip(group.entries, columns, strict=True):
+                    is_flat = len(shape) == len(entry_shape) == 1
+                    values[key] = column if is_flat else column.view((*shape, *entry_shape))
         for key, name in self._names.items():
             value = self.memory[name].index_select(0, flat)
             values[key] = value if len(shape) == 1 else value.view((*shape, *value.shape[1:]))
         return nested(values, shape)
 
+    @torch.no_grad()
     def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items in.
 
         Args:
             slots: int64 ``[n]``.
-            values: at each key ``[n, ...]``, or ``[T, B, ...]`` with T · B = n.
+            values: at each key ``[n, ...]``, or ``[B, T, ...]`` with T · B = n, whose step t of row b goes to
+                ``slots[t * B + b]``.
         """
         first, num = int(slots[0]), len(slots)
-        if (slots == np.arange(first, first + num)).all():
-            example = self.entries[0]
-            lead = values[example.key].shape[: values[example.key].ndim - len(example.shape)]
-            places = {name: memory.narrow(0, first, num).unflatten(0, lead) for name, memory in self.memory.items()}
-            targets = self._by_key(places)
-            torch._foreach_copy_(list(targets.values()), [values[key] for key in targets])
-            return
-        at = torch.from_numpy(slots).to(self.device)
-        for entry in self.entries:
-            self.views[entry.key][at] = values[entry.key].reshape(num, *entry.shape).to(self.device)
+        example = self.entries[0]
+        lead = values[example.key].shape[: values[example.key].ndim - len(example.shape)]
+        is_one_stretch = bool((slots[1:] - slots[:-1] == 1).all())
+        at = None if is_one_stretch else torch.from_numpy(slots).to(self.device)
+        for name, memory in self.memory.items():
+            place = memory.narrow(0, first, num) if is_one_stretch else memory.new_zeros(num, *memory.shape[1:])
+            by_row = place if len(lead) == 1 else place.unflatten(0, (lead[1], lead[0])).transpose(0, 1)
+            if name == RECORDS:
+                self._pack(by_row, values)
+            else:
+                by_row.copy_(values[self._key_of[name]])
+            if not is_one_stretch:
+                memory.index_copy_(0, at, place)
+
+    def _pack(self, records: Tensor, values: dict[tuple[str, ...], Tensor]) -> None:
+        """Copy small entries ``[*n, ...]`` into records ``[*n, num_words]``."""
+        lead = records.shape[:-1]
+        for group in self._groups:
+            part = records.view(group.dtype)[..., group.start : group.stop]
+            columns = [
+                values[entry.key] if len(entry.shape) == 1 else values[entry.key].reshape(*lead, entry.num)
+                for entry in group.entries
+            ]
+            if len(columns) > 1 and columns[0].device == records.device:
+                torch.cat(columns, -1, out=part)
+            else:
+                part.copy_(columns[0] if len(columns) == 1 else torch.cat(columns, -1))
 
     def _by_key(self, memory: dict[str, Tensor]) -> dict[tuple[str, ...], Tensor]:
         """Return views of memory ``[*n, ...]`` by the keys of the entries that lie there."""
         views = {key: memory[name] for key, name in self._names.items()}
         for group in self._groups:
-            part = memory["records"].view(group.dtype)[..., group.start : group.stop]
+            part = memory[RECORDS].view(group.dtype)[..., group.start : group.stop]
             for entry, value in zip(group.entries, part.split(group.sizes, -1), strict=True):
                 is_flat = len(entry.shape) == 1
                 views[entry.key] = (

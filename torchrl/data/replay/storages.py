@@ -44,6 +44,7 @@ class Storage(ABC):
         StorageError: not even the notes on so many places would fit into memory, 20 bytes each.
     """
 
+    device = torch.device("cpu")  # where the items lie
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
 
     def __init__(self, capacity: int) -> None:
@@ -146,8 +147,10 @@ class ListStorage(Storage):
 
     def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Keep a copy of each item."""
-        num = len(slots)
-        flat = {entry.key: values[entry.key].reshape(num, *entry.shape) for entry in self.entries}
+        flat = {}
+        for entry in self.entries:
+            value = values[entry.key]
+            flat[entry.key] = value.transpose(0, 1).flatten(0, 1) if value.ndim > len(entry.shape) + 1 else value
         missing = int(slots.max()) + 1 - len(self._items)
         self._items += [None] * max(missing, 0)
         for row, slot in enumerate(slots.tolist()):
@@ -352,9 +355,8 @@ class MemmapStorage(TensorStorage):
 
     def refresh(self) -> None:
         """Attach to the memory if another process has made it meanwhile."""
-        layout_file = self.folder / LAYOUT
-        if self.entries is None and layout_file.exists():
-            self._attach(_read_layout(layout_file))
+        if self.entries is None and (self.folder / LAYOUT).exists():
+            self._attach(_read_layout(self.folder / LAYOUT))
 
     def _prepare_first(self, entries: list[Entry]) -> None:
         with self.locked():

@@ -37,7 +37,7 @@ class SumTree:
         self._values[indices] = values
         nodes = np.asarray(indices).reshape(-1) // WIDTH
         for level, above in zip(self._levels, [*self._levels[1:], None], strict=True):
-            sums = level[nodes].sum(1)
+            sums = np.einsum("ij->i", level.take(nodes, 0))  # half the time of sum(1)
             (self._top if above is None else above.reshape(-1))[nodes] = sums
             nodes = nodes // WIDTH
 
@@ -62,13 +62,14 @@ class SumTree:
         left = np.minimum(fractions * running[-1], np.nextafter(running[-1], 0))
         nodes = running.searchsorted(left, side="right")
         left = left - (running[nodes] - self._top[nodes])
-        lane = np.arange(len(nodes))
+        lane = np.arange(len(nodes)) * WIDTH
         for level in reversed(self._levels):
-            children = level[nodes]
+            children = level.take(nodes, 0)
             running = children.cumsum(1)
             left = np.minimum(left, np.nextafter(running[:, -1], 0))
-            child = (running <= left[:, None]).sum(1)
-            left = left - (running[lane, child] - children[lane, child])
+            child = (running <= left[:, None]).argmin(1)
+            at = lane + child
+            left -= running.reshape(-1).take(at) - children.reshape(-1).take(at)
             nodes = nodes * WIDTH + child
         return nodes
 
