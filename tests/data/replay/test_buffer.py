@@ -16,13 +16,10 @@ from torchrl.data.replay import (
     ListStorage,
     MemmapStorage,
     PrioritizedSampler,
-    PrioritizedSliceSampler,
     ReplayBuffer,
-    SamplerWithoutReplacement,
     SliceSampler,
     StackedFrames,
     TensorStorage,
-    UniformSampler,
 )
 from torchrl.errors import CheckpointError, ConfigError, SpecError, StorageError
 
@@ -89,16 +86,6 @@ def test_what_goes_in_comes_out(make_storage):
     assert buffer[2:8:3]["deep", "long"].tolist() == [2, 5]
     with pytest.raises(IndexError):
         buffer[10]
-
-
-def test_a_sample_is_the_callers_own(make_storage):
-    buffer = ReplayBuffer(make_storage(4), seed=0)
-    batch = plain(4)
-    buffer.extend(batch)
-    batch["x"].zero_()
-    buffer.sample(4)["x"].fill_(9.0)
-    buffer[:]["x"].fill_(9.0)
-    assert buffer[:]["x"].tolist() == [0, 1, 2, 3]
 
 
 def test_batches_of_time_become_steps(make_storage):
@@ -180,51 +167,6 @@ def test_the_lowest_priority_makes_way():
     assert buffer[:]["x"].tolist() == [11, 1, 10, 3]
     buffer.update_priority(torch.tensor([0, 1]), torch.tensor([9.0, 0.0]))
     assert buffer.extend(plain(1, 20)).tolist() == [1]
-
-
-SAMPLERS = {
-    "uniform": UniformSampler,
-    "prioritized": lambda: PrioritizedSampler(beta_steps=10),
-    "rounds": SamplerWithoutReplacement,
-    "slices": lambda: SliceSampler(3),
-    "prioritized slices": lambda: PrioritizedSliceSampler(3, min_len=2),
-}
-
-
-@pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_state_goes_on_as_if_nothing_had_been(make_storage, sampler, prefetch, tmp_path):
-    """Also through a file: samples, priorities, rounds, and which step follows which."""
-
-    def made():
-        return ReplayBuffer(make_storage(70), sampler=SAMPLERS[sampler](), batch_size=12, prefetch=prefetch, seed=1)
-
-    def go_on(buffer):
-        samples = []
-        for _ in range(4):
-            samples.append(buffer.sample())
-            if sampler.startswith("prioritized"):
-                size = len(samples[-1])
-                buffer.update_priority(samples[-1], torch.arange(1.0, size + 1))
-        return samples
-
-    player, buffer = Player([5, 8]), made()
-    for _ in range(5):
-        buffer.extend(player.play(9))
-    go_on(buffer)
-    buffer.save(tmp_path / "save")
-    other = made()
-    other.load(tmp_path / "save")
-    assert len(other) == len(buffer) == 70
-    later = player.play(9)
-    for one in (buffer, other):
-        for ahead in one._pending:
-            ahead.sample.result()  # what is overwritten before it is read would be drawn anew
-        one.extend(later)
-    for ours, theirs in zip(go_on(buffer), go_on(other), strict=True):
-        assert equal(ours, theirs)
-        assert torch.equal(ours["replay", "index"], theirs["replay", "index"])
-    buffer.close(), other.close()
 
 
 def test_a_memmap_is_opened_again_and_shared(tmp_path):

@@ -153,13 +153,6 @@ def test_a_round_goes_on_over_what_was_overwritten():
         assert all(len(sample) == 7 for sample in rest[:-1]), seed
 
 
-def test_the_same_seed_draws_the_same():
-    for sampler in (UniformSampler, PrioritizedSampler, SamplerWithoutReplacement):
-        one, other = made(sampler(), 50), made(sampler(), 50)
-        for _ in range(5):
-            assert torch.equal(one.sample(7)["replay", "index"], other.sample(7)["replay", "index"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
