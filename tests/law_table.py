@@ -20,6 +20,7 @@ PAGE = ROOT / "docs" / "laws.md"
 SUITES = {
     "Specs": "tests/data/specs/test_laws.py",
     "Environments": "tests/envs/test_laws.py",
+    "Replay": "tests/data/replay/test_laws.py",
     "Transforms": "tests/envs/transforms/test_laws.py",
     "Distributions": "tests/modules/distributions/test_laws.py",
     "Estimators": "tests/objectives/returns/test_laws.py",
