@@ -20,7 +20,7 @@ from torchrl.data.replay import MemmapStorage, PrioritizedSampler, ReplayBuffer,
 
 BATCH, ROWS, STEPS, SLICE = 256, 8, 128, 32
 SIZES = (10_000, 1_000_000, 10_000_000)
-LARGEST_MEMMAP = 1_000_000
+LARGEST_MEMMAP = 10_000_000
 
 
 def batch_of(num_rows: int, num_steps: int) -> TensorDict:

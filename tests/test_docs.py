@@ -54,7 +54,7 @@ def test_the_blocks_on_policies_run(block):
 
 
 @pytest.mark.usefixtures("leaves_nothing")
-@pytest.mark.parametrize("page", ["collectors", "data_layout", "replay"])  # of environments: in tests/envs/test_torch_env.py
+@pytest.mark.parametrize("page", ["collectors", "data_layout", "replay"])  # environments: tests/envs/test_torch_env.py
 def test_the_blocks_of_a_page_run_one_after_another(page):
     torch.manual_seed(0)
     namespace = {"__name__": page}

@@ -202,6 +202,14 @@ def test_a_buffer_that_was_shared_before_the_first_item_sees_what_others_add(tmp
     buffer.close(), other.close()
 
 
+def test_the_first_item_of_a_second_buffer_goes_behind_those_of_the_first(tmp_path):
+    first, second = (ReplayBuffer(MemmapStorage(10, tmp_path / "replay"), seed=0) for _ in range(2))
+    first.extend(plain(4))
+    second.extend(plain(3, 4))
+    assert len(first) == len(second) == 7
+    assert first[:]["x"].tolist() == second[:]["x"].tolist() == list(range(7))
+
+
 def test_prefetch_makes_samples_while_the_caller_works():
     threads = []
 

@@ -135,7 +135,6 @@ class StackedFrames:
             taken = column[old]
             self._pool.take_back(taken[taken >= 0])
             column[old] = NONE
-        self._after[old] = NONE
 
     def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
         """Take in the frames that no other step has.
