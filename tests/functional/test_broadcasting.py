@@ -9,7 +9,13 @@ from torchrl import functional
 from torchrl.errors import SpecError
 
 FLAGS = ("terminated", "truncated", "is_init", "mask")
-NUMBERS = {"gamma": 0.9, "lambda_": 0.7, "n": 2, "clip": 0.2, "clip_epsilon": 0.2, "kl_coef": 1.0, "target": 0.01}
+NUMBERS = {"gamma": 0.9, "lambda_": 0.7, "n": 2, "clip": 0.2, "clip_epsilon": 0.2, "kl_coef": 1.0}
+OTHER_NUMBERS = {
+    "adapted_kl_coef": {"target": 0.01},
+    "categorical_target": {"low": -1.0, "high": 1.0},
+    "temperature_loss": {"log_temperature": 0.1, "target_entropy": -1.0},
+}
+ATOMS = {"categorical_target": ("next_probabilities",)}  # arguments that need more than one number per row
 OF_ONE_NUMBER = ("adapted_kl_coef",)  # its tensors are [], those of all others have rows
 
 
@@ -25,8 +31,10 @@ def arguments(name):
     tensors, coefficients = tensors_of(name)
     parameters = inspect.signature(getattr(functional, name)).parameters
     given = {key: x for key, x in NUMBERS.items() if key in parameters}
+    given |= OTHER_NUMBERS.get(name, {})
     for key in set(tensors) - set(coefficients):
-        x = torch.rand(()) if name in OF_ONE_NUMBER else torch.rand(3, 4, 1)
+        num = 5 if key in ATOMS.get(name, ()) else 1
+        x = torch.rand(()) if name in OF_ONE_NUMBER else torch.rand(3, 4, num)
         given[key] = x > 0.3 if key in FLAGS else x
     return given
 

@@ -18,6 +18,7 @@ from torchrl.functional.costs import (
 )
 from torchrl.functional.endings import bootstraps, is_done, next_row_follows, trace_goes_on
 from torchrl.functional.off_policy_returns import vtrace
+from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss, temperature_loss
 from torchrl.functional.returns import (
     discounted_return,
     gae,
@@ -33,8 +34,10 @@ __all__ = [
     "adapted_kl_coef",
     "approx_kl",
     "bootstraps",
+    "categorical_target",
     "clip_fraction",
     "clipped_policy_objective",
+    "cross_entropy",
     "discounted_return",
     "distance_loss",
     "effective_sample_size",
@@ -46,6 +49,7 @@ __all__ = [
     "next_row_follows",
     "penalized_policy_objective",
     "policy_gradient_loss",
+    "quantile_huber_loss",
     "reaches_ending",
     "reverse_scan",
     "sampled_entropy",
@@ -53,6 +57,7 @@ __all__ = [
     "standardize",
     "td0_target",
     "td_lambda",
+    "temperature_loss",
     "trace_goes_on",
     "value_loss",
     "vtrace",
