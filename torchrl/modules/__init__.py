@@ -26,12 +26,16 @@ from torchrl.modules.exploration import (
     exploration_type,
     set_exploration_type,
 )
+from torchrl.modules.explorers import AdditiveGaussian, EGreedy, OrnsteinUhlenbeck
 from torchrl.modules.gsde import GSDEHead, GSDENormal
 from torchrl.modules.lazy import initialise_lazy_
 from torchrl.modules.models import (
     MLP,
     BatchRenorm,
     ConvNet,
+    DuelingHead,
+    DuelingMLP,
+    NoisyLinear,
     NormalHead,
     ParallelHeads,
     StateDependentNormalHead,
@@ -40,14 +44,15 @@ from torchrl.modules.models import (
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
 from torchrl.modules.projection import Projected
+from torchrl.modules.q_values import DistributionalQValueActor, QuantileQValueActor, QValueActor, ValueEnsemble
 from torchrl.modules.sequence import Sequence
 
 __all__ = [
-    "MLP",
     "Actor",
     "ActorCriticOperator",
     "ActorCriticWrapper",
     "ActorValueOperator",
+    "AdditiveGaussian",
     "AnnealedExploration",
     "BatchRenorm",
     "Bernoulli",
@@ -56,27 +61,37 @@ __all__ = [
     "ConvNet",
     "Delta",
     "Distribution",
+    "DistributionalQValueActor",
+    "DuelingHead",
+    "DuelingMLP",
+    "EGreedy",
     "Ensemble",
     "ExplorationType",
     "GSDEHead",
     "GSDENormal",
+    "MLP",
     "MaskedCategorical",
     "MaskedOneHotCategorical",
     "MultiCategorical",
+    "NoisyLinear",
     "Normal",
     "NormalHead",
     "ObservationNormalizer",
     "OneHotCategorical",
     "Operator",
+    "OrnsteinUhlenbeck",
     "ParallelHeads",
     "ProbabilisticActor",
     "Projected",
+    "QValueActor",
+    "QuantileQValueActor",
     "RandomPolicy",
     "Sequence",
     "StateDependentNormalHead",
     "TanhDelta",
     "TanhNormal",
     "TruncatedNormal",
+    "ValueEnsemble",
     "ValueOperator",
     "exploration_type",
     "initialise_lazy_",

@@ -2,14 +2,19 @@
 
 from torchrl.modules.models.batch_renorm import BatchRenorm
 from torchrl.modules.models.conv import ConvNet
+from torchrl.modules.models.dueling import DuelingHead, DuelingMLP
 from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead
 from torchrl.modules.models.mlp import MLP, orthogonal_init_
+from torchrl.modules.models.noisy import NoisyLinear
 from torchrl.modules.models.parallel import ParallelHeads
 
 __all__ = [
     "MLP",
     "BatchRenorm",
     "ConvNet",
+    "DuelingHead",
+    "DuelingMLP",
+    "NoisyLinear",
     "NormalHead",
     "ParallelHeads",
     "StateDependentNormalHead",

@@ -37,9 +37,12 @@ class MLP(nn.Module):
         activation: builds the module between the layers.
         norm: builds from a size the module between a hidden layer and its activation, which normalises the last
             dimension: :class:`~torch.nn.LayerNorm` or :class:`BatchRenorm`; None leaves it out.
+        linear: builds a linear layer from its two sizes, for example :class:`NoisyLinear`; another than
+            :class:`~torch.nn.Linear` needs ``in_features``.
 
     Raises:
-        ConfigError: a size is not a positive integer, or a module stands where a class is due.
+        ConfigError: a size is not a positive integer, a module stands where a class is due, or another ``linear`` comes
+            without ``in_features``.
     """
 
     def __init__(
@@ -50,17 +53,21 @@ class MLP(nn.Module):
         num_cells: Sequence[int] = (64, 64),
         activation: Callable[[], nn.Module] = nn.Tanh,
         norm: Callable[[int], nn.Module] | None = None,
+        linear: Callable[[int, int], nn.Module] = nn.Linear,
     ) -> None:
         super().__init__()
         hidden = sizes("MLP(num_cells=...)", num_cells)
         factory("MLP(activation=...)", activation)
         makers = [] if norm is None else [factory("MLP(norm=...)", norm)]
+        factory("MLP(linear=...)", linear)
         size = None if in_features is None else positive("MLP(in_features=...)", in_features)
+        if size is None and linear is not nn.Linear:
+            raise ConfigError(explain("MLP(linear=...)", expected="in_features with it", got=None))
         layers: list[nn.Module] = []
         for num in hidden:
-            layers += [_linear(size, num), *(make(num) for make in makers), activation()]
+            layers += [_linear(size, num, linear), *(make(num) for make in makers), activation()]
             size = num
-        self.layers = nn.Sequential(*layers, _linear(size, positive("MLP(out_features=...)", out_features)))
+        self.layers = nn.Sequential(*layers, _linear(size, positive("MLP(out_features=...)", out_features), linear))
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
@@ -79,8 +86,8 @@ class MLP(nn.Module):
         return x
 
 
-def _linear(in_features: int | None, out_features: int) -> nn.Linear:
-    return nn.LazyLinear(out_features) if in_features is None else nn.Linear(in_features, out_features)
+def _linear(in_features: int | None, out_features: int, make: Callable[[int, int], nn.Module]) -> nn.Module:
+    return nn.LazyLinear(out_features) if in_features is None else make(in_features, out_features)
 
 
 def tanh(x: torch.Tensor) -> torch.Tensor:

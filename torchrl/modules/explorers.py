@@ -1,0 +1,235 @@
+"""Wrappers that make a policy without chance explore: ε-greedy choices, and noise on continuous actions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+
+from torchrl.data.specs import Bounded, Unbounded
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.modules.distributions.base import draw
+from torchrl.modules.exploration import AnnealedExploration
+from torchrl.modules.operator import Key, read, write
+from torchrl.shapes import expand_right
+
+if TYPE_CHECKING:
+    from torchrl.data.specs import TensorSpec
+
+
+class EGreedy(AnnealedExploration):
+    """With probability ε, which fades, take an action drawn uniformly from the legal ones; else what the policy says.
+
+    Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; faded as in Mnih et al., "Human-level control
+    through deep reinforcement learning" (2015). Each row decides on its own. ``strength`` is ε.
+
+    Args:
+        module: the policy, such as a :class:`QValueActor`.
+        action_spec: of the action of one row, without batch dimensions: ``env.action_spec[0]`` where the environment is
+            ``[B]``.
+        start: ε before the first frame.
+        end: ε from ``num_frames`` on.
+        num_frames: frames from start to end, counted over all environments.
+        mask_key: the observation that says which actions are legal, ``env.action_mask_key``; None allows all.
+        generator: source of the exploration; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`AnnealedExploration`, or an ε is no probability.
+        KeyMissing: from a call, there is no mask.
+    """
+
+    def __init__(
+        self,
+        module: TensorDictModuleBase,
+        action_spec: TensorSpec,
+        *,
+        start: float = 1.0,
+        end: float = 0.05,
+        num_frames: int,
+        mask_key: Key | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(module, start=start, end=end, num_frames=num_frames, generator=generator)
+        if not (0 <= start <= 1 and 0 <= end <= 1):
+            raise ConfigError(explain("EGreedy", expected="ε between 0 and 1", got=f"start={start}, end={end}"))
+        if mask_key is not None and mask_key not in self.in_keys:
+            self.in_keys = [*self.in_keys, mask_key]
+        self.action_spec = action_spec
+        self.mask_key = mask_key
+
+    def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Replace the action of some rows."""
+        (action,) = read(tensordict, (self.action_key,), "EGreedy")
+        batch = tensordict.batch_size
+        chance = draw(torch.Tensor.uniform_, torch.empty(batch, device=action.device), self.generator)
+        random = self._random(tensordict, batch, action.device)
+        explores = expand_right(chance < self.strength, action)
+        write(tensordict, self.action_key, torch.where(explores, random, action))
+        return tensordict
+
+    def _random(self, tensordict: TensorDictBase, batch: torch.Size, device: torch.device) -> torch.Tensor:
+        home = device if self.generator is None else self.generator.device
+        spec = self.action_spec if self.action_spec.device in (None, home) else self.action_spec.to(home)
+        mask = None
+        if self.mask_key is not None:
+            mask = read(tensordict, (self.mask_key,), "EGreedy")[0].to(home)
+        return spec.rand(batch, generator=self.generator, mask=mask).to(device)
+
+
+class _ActionNoise(AnnealedExploration):
+    """Noise on continuous actions, in units of half their range, and kept inside it."""
+
+    def __init__(
+        self,
+        module: TensorDictModuleBase,
+        action_spec: TensorSpec,
+        *,
+        start: float,
+        end: float,
+        num_frames: int,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__(module, start=start, end=end, num_frames=num_frames, generator=generator)
+        low, high = action_bounds(type(self).__name__, action_spec)
+        if start < 0 or end < 0:
+            got = f"start={start}, end={end}"
+            raise ConfigError(explain(type(self).__name__, expected="strengths of at least 0", got=got))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+
+    def _moved(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
+        (action,) = read(tensordict, (self.action_key,), type(self).__name__)
+        half_width = (self.high - self.low) / 2
+        moved = action + self.strength * half_width * noise
+        write(tensordict, self.action_key, moved.clamp(self.low, self.high).to(action.dtype))
+
+    def _drawn(self, tensordict: TensorDictBase) -> torch.Tensor:
+        (action,) = read(tensordict, (self.action_key,), type(self).__name__)
+        return draw(torch.Tensor.normal_, action, self.generator)
+
+
+class AdditiveGaussian(_ActionNoise):
+    """Add Gaussian noise to every action, independent from step to step, and keep it inside its bounds.
+
+    Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
+    https://arxiv.org/abs/1802.09477, section 6.1, where the standard deviation is 0.1 of actions in [-1, 1].
+    ``strength`` is the standard deviation, as a share of half the range of the action.
+
+    Args:
+        module: the policy, such as an :class:`Actor`.
+        action_spec: of the action of one row, without batch dimensions, with finite bounds.
+        start: standard deviation before the first frame.
+        end: standard deviation from ``num_frames`` on.
+        num_frames: frames from start to end, counted over all environments.
+        generator: source of the noise; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`AnnealedExploration`, or a strength is negative. SpecError: the action has no finite
+            bounds.
+    """
+
+    def __init__(
+        self,
+        module: TensorDictModuleBase,
+        action_spec: TensorSpec,
+        *,
+        start: float = 0.1,
+        end: float = 0.1,
+        num_frames: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(module, action_spec, start=start, end=end, num_frames=num_frames, generator=generator)
+
+    def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Add noise to the action."""
+        self._moved(tensordict, self._drawn(tensordict))
+        return tensordict
+
+
+class OrnsteinUhlenbeck(_ActionNoise):
+    """Add noise that drifts: ``x ← x - θ x dt + σ √dt ε``, an Ornstein-Uhlenbeck process of each row.
+
+    Uhlenbeck and Ornstein, "On the Theory of the Brownian Motion" (1930); Lillicrap et al., "Continuous control with
+    deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971, section 7, with θ = 0.15 and σ = 0.2. The
+    action moves by ``strength`` · x, in units of half its range, and is kept inside its bounds.
+
+    x is read under ``state_key`` and what follows is written under ``"next"``: the environment carries it and begins
+    every episode with zero, where ``TensorDictPrimer(policy.state_specs())`` is among its transforms.
+
+    Args:
+        module: the policy, such as an :class:`Actor`.
+        action_spec: of the action of one row, without batch dimensions, with finite bounds.
+        start: strength before the first frame.
+        end: strength from ``num_frames`` on.
+        num_frames: frames from start to end, counted over all environments.
+        theta: θ, how fast the noise returns to zero.
+        sigma: σ, how much is added in a unit of time.
+        dt: length of a step.
+        state_key: where x is.
+        generator: source of ε; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`AnnealedExploration`, or a number is out of its range. SpecError: the action has no
+            finite bounds. KeyMissing: from a call, there is no x.
+    """
+
+    def __init__(
+        self,
+        module: TensorDictModuleBase,
+        action_spec: TensorSpec,
+        *,
+        start: float = 1.0,
+        end: float = 0.1,
+        num_frames: int,
+        theta: float = 0.15,
+        sigma: float = 0.2,
+        dt: float = 1e-2,
+        state_key: str = "ou_noise",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(module, action_spec, start=start, end=end, num_frames=num_frames, generator=generator)
+        if not (theta >= 0 and sigma >= 0 and dt > 0 and theta * dt <= 1):
+            got = f"theta={theta}, sigma={sigma}, dt={dt}"
+            expected = "theta and sigma of at least 0, dt above 0, theta · dt of at most 1"
+            raise ConfigError(explain("OrnsteinUhlenbeck", expected=expected, got=got))
+        self.theta = theta
+        self.sigma = sigma
+        self.dt = dt
+        self.state_key = state_key
+        self.in_keys = [*self.in_keys, state_key]
+        self.out_keys = [*self.out_keys, ("next", state_key)]
+
+    def state_specs(self) -> dict[str, Unbounded]:
+        """Return what a ``TensorDictPrimer`` is built from: the spec of one row's x by its key."""
+        return {self.state_key: Unbounded(tuple(self.low.shape))}
+
+    def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Move x on, and the action by it."""
+        x = tensordict.get(self.state_key, None)
+        if x is None:
+            hint = "Give the environment the transform TensorDictPrimer(policy.state_specs())."
+            raise KeyMissing(
+                explain("OrnsteinUhlenbeck", expected=f"the key {self.state_key!r}", got="none", hint=hint)
+            )
+        noise = self._drawn(tensordict)
+        x = x * (1 - self.theta * self.dt) + self.sigma * math.sqrt(self.dt) * noise
+        self._moved(tensordict, x)
+        tensordict.set(("next", self.state_key), x)
+        return tensordict
+
+
+def action_bounds(who: str, action_spec: TensorSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the finite bounds of one row's action, ``[A]`` each, in its dtype.
+
+    Raises:
+        SpecError: it has none.
+    """
+    if isinstance(action_spec, Bounded) and action_spec.dtype.is_floating_point and action_spec.ndim == 1:
+        low, high = (bound.expand(action_spec.shape).clone() for bound in (action_spec.low, action_spec.high))
+        if bool(low.isfinite().all() and high.isfinite().all()):
+            return low, high
+    hint = "Pass the spec of one row: env.action_spec[0] where the environment is [B]."
+    raise SpecError(explain(who, expected="actions [A] with finite bounds", got=repr(action_spec), hint=hint))
