@@ -25,6 +25,7 @@ SUITES = {
     "Distributions": "tests/modules/distributions/test_laws.py",
     "Estimators": "tests/objectives/returns/test_laws.py",
     "Losses": "tests/objectives/costs/test_laws.py",
+    "Losses of values": "tests/objectives/costs/test_td_laws.py",
 }
 HEAD = """# What was held against which law
 

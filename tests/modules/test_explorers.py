@@ -12,6 +12,7 @@ from torchrl.envs import GymEnv, SerialEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import Actor, AdditiveGaussian, EGreedy, OrnsteinUhlenbeck, QValueActor
+from torchrl.modules.exploration import without_exploration
 
 BOUNDS = Bounded(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
 
@@ -159,3 +160,10 @@ class TestOrnsteinUhlenbeck:
     def test_wrong_numbers_are_refused(self, options):
         with pytest.raises(ConfigError, match="theta and sigma of at least 0"):
             self.policy(**options)
+
+
+def test_the_policy_inside_of_exploration_is_found():
+    actor = QValueActor(Fixed(1.0, 2.0))
+    once = EGreedy(actor, Categorical(2), num_frames=10)
+    assert without_exploration(EGreedy(once, Categorical(2), num_frames=10)) is actor
+    assert without_exploration(actor) is actor

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from tensordict import TensorDict
@@ -9,13 +7,11 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
     MLP,
     DistributionalQValueActor,
-    EGreedy,
     QuantileQValueActor,
     QValueActor,
     ValueEnsemble,
     ValueOperator,
 )
-from torchrl.modules.q_values import q_value_actor_of
 
 
 class Fixed(nn.Module):
@@ -129,12 +125,3 @@ class TestValueEnsemble:
         critic = ValueEnsemble(lambda: MLP(6, 2), 2)
         with pytest.raises(SpecError, match=r"a value \[\*B, 1\] from each critic, got \[5, 2\]"):
             critic(rows(5, action=torch.randn(5, 2)))
-
-
-def test_the_actor_inside_of_wrappers_is_found():
-    from torchrl.data.specs import Categorical
-
-    actor = QValueActor(Fixed(1.0, 2.0))
-    wrapped = EGreedy(actor, Categorical(2), num_frames=10)
-    assert q_value_actor_of(wrapped) is actor and q_value_actor_of(ValueOperator(Fixed(1.0))) is None
-    assert copy.deepcopy(wrapped).module is not actor

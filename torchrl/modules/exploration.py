@@ -29,7 +29,14 @@ from torchrl.modules.wrapper import PolicyWrapper
 if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
 
-__all__ = ["AnnealedExploration", "ExplorationType", "RandomPolicy", "exploration_type", "set_exploration_type"]
+__all__ = [
+    "AnnealedExploration",
+    "ExplorationType",
+    "RandomPolicy",
+    "exploration_type",
+    "set_exploration_type",
+    "without_exploration",
+]
 
 
 class RandomPolicy(TensorDictModuleBase):
@@ -142,3 +149,10 @@ class AnnealedExploration(PolicyWrapper):
         self.frames.add_(frames)
         share = (self.frames / self.num_frames).clamp(max=1)
         self.strength.copy_(torch.lerp(share.new_tensor(self.start), share.new_tensor(self.end), share))
+
+
+def without_exploration(policy: TensorDictModuleBase) -> TensorDictModuleBase:
+    """Return the policy inside of wrappers that explore by changing its actions; itself where there are none."""
+    while isinstance(policy, AnnealedExploration):
+        policy = policy.module
+    return policy

@@ -14,7 +14,6 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
 from torchrl.modules.operator import Key, Operator, key_list, read, write
-from torchrl.modules.wrapper import PolicyWrapper
 
 
 class QValueActor(Operator):
@@ -219,10 +218,3 @@ class ValueEnsemble(Operator):
             values = values.squeeze(-1)
         write(tensordict, self.out_keys[0], values.movedim(0, -1))
         return tensordict
-
-
-def q_value_actor_of(policy: nn.Module) -> QValueActor | None:
-    """Return the actor of action values inside wrappers that explore; None where there is another."""
-    while isinstance(policy, PolicyWrapper):
-        policy = policy.module
-    return policy if isinstance(policy, QValueActor) else None

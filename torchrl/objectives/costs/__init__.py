@@ -3,10 +3,14 @@
 from torchrl.objectives.costs.a2c import A2CLoss
 from torchrl.objectives.costs.base import Coefficient, Loss, total_loss
 from torchrl.objectives.costs.behaviour_cloning import BehaviourCloningLoss
+from torchrl.objectives.costs.ddpg import DDPGLoss, TD3Loss
+from torchrl.objectives.costs.dqn import DistributionalDQNLoss, DQNLoss, QuantileDQNLoss
 from torchrl.objectives.costs.kl_penalty import KLPenaltyPPOLoss
 from torchrl.objectives.costs.policy_gradient import PolicyGradientLoss
 from torchrl.objectives.costs.ppo import ClipPPOLoss, PPOLoss
 from torchrl.objectives.costs.reinforce import ReinforceLoss
+from torchrl.objectives.costs.sac import DiscreteSACLoss, REDQLoss, SACLoss
+from torchrl.objectives.costs.targets import HardUpdate, SoftUpdate, target_copy
 
 __all__ = [
     "A2CLoss",
@@ -19,4 +23,15 @@ __all__ = [
     "PolicyGradientLoss",
     "ReinforceLoss",
     "total_loss",
+    "DDPGLoss",
+    "TD3Loss",
+    "DistributionalDQNLoss",
+    "DQNLoss",
+    "QuantileDQNLoss",
+    "DiscreteSACLoss",
+    "REDQLoss",
+    "SACLoss",
+    "HardUpdate",
+    "SoftUpdate",
+    "target_copy",
 ]

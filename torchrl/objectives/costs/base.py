@@ -52,11 +52,19 @@ class Loss(nn.Module, ABC):
     Args:
         in_keys: what :meth:`terms` and its networks read; they see nothing else.
         trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
+        optional_keys: what :meth:`terms` reads where a batch has it.
     """
 
-    def __init__(self, *, in_keys: Iterable[NestedKey], trained: Iterable[nn.Module]) -> None:
+    def __init__(
+        self,
+        *,
+        in_keys: Iterable[NestedKey],
+        trained: Iterable[nn.Module],
+        optional_keys: Iterable[NestedKey] = (),
+    ) -> None:
         super().__init__()
         self.in_keys = list(dict.fromkeys(in_keys))
+        self.optional_keys = list(optional_keys)
         self._trained = tuple(trained)  # in a tuple: references only, the subclass registers them by name
         for module in self._trained:
             _require_initialised(type(self).__name__, module)
@@ -95,8 +103,10 @@ class Loss(nn.Module, ABC):
             if not size[0]:
                 raise SpecError(explain(who, expected="at least one valid row", got=f"{MASK} false everywhere"))
         rows = new_tensordict({}, size)
-        for key in self.in_keys:
-            value = read(batch, key, who=who)
+        for key in (*self.in_keys, *self.optional_keys):
+            value = read(batch, key, who=who) if key in self.in_keys else batch.get(key, None)
+            if value is None:
+                continue
             if value.requires_grad or not isinstance(value, Tensor):  # a nested action: a container of our own
                 value = value.detach()
             if mask is not None:

@@ -1,0 +1,128 @@
+"""The frame of off-policy losses with an actor and critics of state and action. The targets are a subclass's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.functional.costs import distance_loss
+from torchrl.objectives.costs.actor import require_distance
+from torchrl.objectives.costs.targets import target_copy
+from torchrl.objectives.costs.temporal_difference import TDLoss, held_out
+from torchrl.unchecked import new_tensordict
+
+
+class ActorCriticLoss(TDLoss):
+    """Pull N critics towards one target, and the actor up what they say.
+
+    Reads what actor and critic read, here and (but for the action) at the successor, the action, and what
+    :class:`TDLoss` does. Returns ``loss_critic``, the sum of the critics' own losses, ``loss_actor`` and ``td_error``,
+    the mean over the critics; to be logged: ``q_value`` and ``target_value``, their means.
+
+    The gradient of ``loss_actor`` passes through the critics and does not reach them; that of ``loss_critic`` does not
+    reach the actor. ``loss(batch, with_actor=False)`` leaves the actor's terms out, for delayed updates.
+
+    Args:
+        actor: the policy, without wrappers that explore.
+        critic: reads state and action, writes its value under its first out key: ``[*B, N]``, as a
+            :class:`~torchrl.modules.ValueEnsemble` does, or ``[*B, 1]``.
+        trained: the networks that are trained.
+        gamma: discount γ.
+        distance: of the critics' losses: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+
+    Raises:
+        ConfigError: a lazy layer is not initialised, or an unknown distance.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        trained: Iterable[nn.Module],
+        gamma: float,
+        distance: str,
+    ) -> None:
+        require_distance(type(self).__name__, "distance", distance)
+        state_keys = _without(actor.action_key, [*actor.in_keys, *critic.in_keys])
+        super().__init__(in_keys=[*state_keys, actor.action_key], next_keys=state_keys, trained=trained, gamma=gamma)
+        self.actor = actor
+        self.critic = critic
+        self.target_critic = target_copy(critic)
+        self.distance = distance
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return the critic and its target."""
+        return [(self.critic, self.target_critic)]
+
+    def forward(self, batch: TensorDictBase, *, with_actor: bool = True) -> TensorDict:
+        """Compute all terms on the valid rows of the batch; see :class:`Loss`.
+
+        Args:
+            batch: any batch size.
+            with_actor: False leaves out what trains the actor.
+        """
+        rows = self._valid_rows(batch)
+        terms = self.critic_terms(rows)
+        if with_actor:
+            terms |= self.actor_terms(rows)
+        return new_tensordict(terms, torch.Size([]))
+
+    def terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute all terms."""
+        return self.critic_terms(rows) | self.actor_terms(rows)
+
+    def critic_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute what trains the critics."""
+        with torch.no_grad():
+            target = self.target_of(rows, self.next_value(rows))
+        values = self.values(self.critic, rows)
+        return self.critic_losses(rows, values, target)
+
+    def critic_losses(self, rows: TensorDict, values: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Hold values ``[n, N]`` against their target ``[n, 1]``."""
+        target = target.expand_as(values)
+        losses = distance_loss(values, target, distance=self.distance).sum(-1, keepdim=True)
+        td_error = (values.detach() - target).abs().mean(-1)
+        q_value, target_value = values.detach().mean(), target[..., 0].mean()
+        return {
+            "loss_critic": self.weighed(rows, losses),
+            "td_error": td_error,
+            "q_value": q_value,
+            "target_value": target_value,
+        }
+
+    @abstractmethod
+    def next_value(self, rows: TensorDict) -> Tensor:
+        """Return the value of the successor, ``[n, 1]``; called without gradient."""
+
+    @abstractmethod
+    def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute what trains the actor."""
+
+    def values(self, critic: TensorDictModuleBase, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
+        """Return what a critic says of rows, ``[n, N]``.
+
+        Args:
+            critic: the one.
+            rows: with the states that it reads, and the action if none is given.
+            action: another than that of the rows.
+        """
+        return critic(self._with_action(rows, action)).get(critic.out_keys[0])
+
+    def held_out_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
+        """Return what the critic says of an action of the actor, ``[n, N]``: its gradient goes to the action alone."""
+        return held_out(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
+
+    def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:
+        rows = rows.copy()
+        return rows if action is None else rows.set(self.actor.action_key, action)
+
+
+def _without(key: NestedKey, keys: Iterable[NestedKey]) -> list[NestedKey]:
+    return [one for one in dict.fromkeys(keys) if one != key]

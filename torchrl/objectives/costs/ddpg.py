@@ -1,0 +1,121 @@
+"""The losses of deterministic policy gradients: DDPG, and TD3 with its three cures."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.data.specs import TensorSpec
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.distributions.base import draw
+from torchrl.modules.exploration import without_exploration
+from torchrl.modules.explorers import action_bounds
+from torchrl.objectives.costs.actor_critic import ActorCriticLoss
+from torchrl.objectives.costs.targets import target_copy
+
+
+class DDPGLoss(ActorCriticLoss):
+    """``L = d(Q(s, a), r + γ Q'(s', μ'(s'))) - Q(s, μ(s))``.
+
+    Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
+    equations 4 to 6. Of several critics the target is the smallest, and the actor follows the first. See
+    :class:`ActorCriticLoss`.
+
+    Args:
+        actor: an :class:`~torchrl.modules.Actor`, perhaps inside a wrapper that explores.
+        critic: as for :class:`ActorCriticLoss`.
+        gamma: discount γ.
+        distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+
+    Raises:
+        ConfigError: as :class:`ActorCriticLoss`, or an actor with a distribution.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        distance: str = "l2",
+    ) -> None:
+        actor = without_exploration(actor)
+        if hasattr(actor, "build"):
+            hint = "Wrap the network in Actor; SACLoss trains distributions."
+            got = type(actor).__name__
+            raise ConfigError(explain(type(self).__name__, expected="a deterministic actor", got=got, hint=hint))
+        super().__init__(actor, critic, trained=[actor, critic], gamma=gamma, distance=distance)
+        self.target_actor = target_copy(actor)
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return critic and actor with their targets."""
+        return [*super().targets(), (self.actor, self.target_actor)]
+
+    def next_value(self, rows: TensorDict) -> Tensor:
+        """Compute Q'(s', μ'(s'))."""
+        after = rows.get("next")
+        values = self.values(self.target_critic, after, self.next_action(after))
+        return values.min(-1, keepdim=True).values
+
+    def next_action(self, after: TensorDict) -> Tensor:
+        """Choose the action of the successor, ``[n, A]``."""
+        return self.target_actor(after.copy()).get(self.actor.action_key)
+
+    def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute -Q(s, μ(s))."""
+        action = self.actor(rows.copy()).get(self.actor.action_key)
+        return {"loss_actor": -self.held_out_values(rows, action)[..., 0].mean()}
+
+
+class TD3Loss(DDPGLoss):
+    """DDPG with the smallest of two critics as target and noise on the target's action; the actor is to be delayed.
+
+    Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
+    https://arxiv.org/abs/1802.09477, algorithm 1: ``ã = clip(μ'(s') + clip(ε, -c, c))`` with ε ~ N(0, σ), both in units
+    of half the action's range. The delay d of the actor is the optimise step's: ``ReplayUpdates(actor_interval=2)``.
+
+    Args:
+        actor: as for :class:`DDPGLoss`.
+        critic: a :class:`~torchrl.modules.ValueEnsemble` of two.
+        action_spec: of the action of one row, without batch dimensions, with finite bounds.
+        gamma: discount γ.
+        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        target_noise: σ.
+        noise_clip: c.
+        generator: source of the noise; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`DDPGLoss`, or a negative number. SpecError: the action has no finite bounds.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        action_spec: TensorSpec,
+        gamma: float = 0.99,
+        distance: str = "l2",
+        target_noise: float = 0.2,
+        noise_clip: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        low, high = action_bounds("TD3Loss", action_spec)
+        if target_noise < 0 or noise_clip < 0:
+            got = f"target_noise={target_noise}, noise_clip={noise_clip}"
+            raise ConfigError(explain("TD3Loss", expected="numbers of at least 0", got=got))
+        super().__init__(actor, critic, gamma=gamma, distance=distance)
+        self.target_noise = target_noise
+        self.noise_clip = noise_clip
+        self.generator = generator
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+
+    def next_action(self, after: TensorDict) -> Tensor:
+        """Choose the action of the successor, with noise, ``[n, A]``."""
+        action = super().next_action(after)
+        noise = draw(torch.Tensor.normal_, action, self.generator).mul_(self.target_noise)
+        noise = noise.clamp_(-self.noise_clip, self.noise_clip) * ((self.high - self.low) / 2)
+        return (action + noise).clamp(self.low, self.high)

@@ -1,0 +1,207 @@
+"""Losses of deep Q-learning: plain, and with a distribution in the place of a value. Rainbow is their sum with parts of
+other folders: dueling and noisy networks, n-step sums and prioritised replay."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.errors import ConfigError, explain
+from torchrl.functional.costs import distance_loss
+from torchrl.functional.endings import bootstraps
+from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss
+from torchrl.modules import DistributionalQValueActor, QuantileQValueActor, QValueActor
+from torchrl.modules.exploration import without_exploration
+from torchrl.objectives.costs.actor import require_distance
+from torchrl.objectives.costs.targets import target_copy
+from torchrl.objectives.costs.temporal_difference import REWARD, TERMINATED, TDLoss
+
+
+class ActionValueLoss(TDLoss):
+    """Pull what a network says of the action taken towards reward and successor; a subclass measures the distance.
+
+    Reads what the actor reads, here and at the successor, the action, and what :class:`TDLoss` does. Returns
+    ``loss_value`` and ``td_error``; to be logged: ``q_value``, the mean value of the actions taken, and
+    ``target_value``, that of their targets.
+
+    Args:
+        actor: what is trained; wrappers that explore are looked through.
+        gamma: discount γ.
+        double: let the network in training choose the successor's action, and the target judge it (van Hasselt, Guez
+            and Silver, "Deep Reinforcement Learning with Double Q-learning", 2016, https://arxiv.org/abs/1509.06461,
+            equation 4); otherwise the target does both.
+
+    Raises:
+        ConfigError: another kind of actor, or a lazy layer is not initialised.
+    """
+
+    kind: type[QValueActor] = QValueActor
+
+    def __init__(self, actor: TensorDictModuleBase, *, gamma: float = 0.99, double: bool = True) -> None:
+        inner = without_exploration(actor)
+        if type(inner) is not self.kind:
+            got = type(inner).__name__
+            raise ConfigError(explain(type(self).__name__, expected=f"a {self.kind.__name__}", got=got))
+        super().__init__(
+            in_keys=[*inner.in_keys, inner.action_key], next_keys=inner.in_keys, trained=[inner], gamma=gamma
+        )
+        self.actor = inner
+        self.target_actor = target_copy(inner)
+        self.is_double = double
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return the actor and its target."""
+        return [(self.actor, self.target_actor)]
+
+    def terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute the loss, and what is logged beside it."""
+        actor = self.actor
+        chosen = actor.chosen(actor.outputs(rows), rows.get(actor.action_key))
+        with torch.no_grad():
+            following = self._following(rows)
+        loss, td_error, value, target = self.compare(chosen, following, rows)
+        return {
+            "loss_value": self.weighed(rows, loss),
+            "td_error": td_error.flatten(),
+            "q_value": value.mean(),
+            "target_value": target.mean(),
+        }
+
+    def _following(self, rows: TensorDict) -> Tensor:
+        """Return what the target says of the best action of the successor: ``[n, 1]``, or ``[n, K]``."""
+        after, target = rows.get("next"), self.target_actor
+        outputs = target.outputs(after)
+        judged = self.actor.outputs(after) if self.is_double else outputs
+        mask = target.mask_of(after)
+        if mask is not None:  # where the task is over nothing may be legal, and nothing is chosen
+            mask = mask | ~bootstraps(rows.get(TERMINATED))
+        return target.chosen(outputs, target.greedy(target.values_of(judged), mask))
+
+    @abstractmethod
+    def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Hold what the network says of the action taken against the target.
+
+        Args:
+            chosen: ``[n, 1]``, or ``[n, K]``, with gradient.
+            following: of the successor's best action, alike.
+            rows: the valid rows.
+
+        Returns:
+            the loss of each row with gradient, and without: its TD error, the action's value, and its target;
+            ``[n, 1]`` each.
+        """
+
+
+class DQNLoss(ActionValueLoss):
+    """``L = d(Q(s, a), r + γ Q'(s', argmax_a' Q(s', a')))``.
+
+    Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1, whose clipped error is
+    the distance ``"smooth_l1"``. See :class:`ActionValueLoss`.
+
+    Args:
+        actor: a :class:`~torchrl.modules.QValueActor`, perhaps inside a wrapper that explores.
+        gamma: as for :class:`ActionValueLoss`.
+        double: as for :class:`ActionValueLoss`.
+        distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+
+    Raises:
+        ConfigError: as :class:`ActionValueLoss`, or an unknown distance.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        double: bool = True,
+        distance: str = "smooth_l1",
+    ) -> None:
+        require_distance("DQNLoss", "distance", distance)
+        super().__init__(actor, gamma=gamma, double=double)
+        self.distance = distance
+
+    def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the distance."""
+        target = self.target_of(rows, following)
+        value = chosen.detach()
+        return distance_loss(chosen, target, distance=self.distance), (value - target).abs(), value, target
+
+
+class DistributionalDQNLoss(ActionValueLoss):
+    """Cross-entropy between the return's distribution and the projected one of ``r + γ Z'(s', a')``.
+
+    Bellemare, Dabney and Munos, "A Distributional Perspective on Reinforcement Learning" (2017),
+    https://arxiv.org/abs/1707.06887, algorithm 1. ``td_error`` is the divergence between the two in nats, the priority
+    of Hessel et al., "Rainbow" (2018), https://arxiv.org/abs/1710.02298. See :class:`ActionValueLoss`.
+
+    Args:
+        actor: a :class:`~torchrl.modules.DistributionalQValueActor`, perhaps inside a wrapper that explores.
+        gamma: as for :class:`ActionValueLoss`.
+        double: as for :class:`ActionValueLoss`.
+    """
+
+    kind = DistributionalQValueActor
+
+    def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the cross-entropy."""
+        actor = self.actor
+        target = categorical_target(
+            following.softmax(-1),
+            rows.get(REWARD),
+            rows.get(TERMINATED),
+            gamma=self.discount_of(rows),
+            low=actor.low,
+            high=actor.high,
+        )
+        loss = cross_entropy(chosen.log_softmax(-1), target)
+        entropy = -torch.special.xlogy(target, target).sum(-1, keepdim=True)
+        divergence = (loss.detach() - entropy).clamp(min=0)
+        atoms = torch.linspace(actor.low, actor.high, target.shape[-1], dtype=target.dtype, device=target.device)
+        means = [(mass @ atoms).unsqueeze(-1) for mass in (chosen.detach().softmax(-1), target)]
+        return loss, divergence, *means
+
+
+class QuantileDQNLoss(ActionValueLoss):
+    """Quantile regression of the return towards ``r + γ θ'_j(s', a')``.
+
+    Dabney et al., "Distributional Reinforcement Learning with Quantile Regression" (2018),
+    https://arxiv.org/abs/1710.10044, algorithm 1. ``td_error`` is the distance of the means. See
+    :class:`ActionValueLoss`.
+
+    Args:
+        actor: a :class:`~torchrl.modules.QuantileQValueActor`, perhaps inside a wrapper that explores.
+        gamma: as for :class:`ActionValueLoss`.
+        double: as for :class:`ActionValueLoss`.
+        kappa: κ, up to which an error counts by its square.
+
+    Raises:
+        ConfigError: as :class:`ActionValueLoss`, or κ is negative.
+    """
+
+    kind = QuantileQValueActor
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        double: bool = True,
+        kappa: float = 1.0,
+    ) -> None:
+        if kappa < 0:
+            raise ConfigError(explain("QuantileDQNLoss", expected="kappa of at least 0", got=kappa))
+        super().__init__(actor, gamma=gamma, double=double)
+        self.kappa = kappa
+
+    def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the quantile regression."""
+        discount = self.discount_of(rows)
+        goes_on = bootstraps(rows.get(TERMINATED))
+        targets = rows.get(REWARD) + discount * torch.where(goes_on, following, 0)
+        loss = quantile_huber_loss(chosen, targets, kappa=self.kappa)
+        value, target = (x.mean(-1, keepdim=True) for x in (chosen.detach(), targets))
+        return loss, (value - target).abs(), value, target

@@ -1,0 +1,353 @@
+"""The losses of soft actor-critics: SAC with and without a state-value network, for choices, and REDQ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.data.specs import Categorical, OneHot, TensorSpec
+from torchrl.errors import ConfigError, explain
+from torchrl.functional.costs import distance_loss
+from torchrl.functional.q_values import temperature_loss
+from torchrl.modules.distributions import OneHotCategorical
+from torchrl.modules.exploration import without_exploration
+from torchrl.modules.explorers import action_bounds
+from torchrl.objectives.costs.actor import family_of, head_of, require_distribution
+from torchrl.objectives.costs.actor_critic import ActorCriticLoss
+from torchrl.objectives.costs.targets import target_copy
+
+
+class Temperature(nn.Module):
+    """The weight α of the entropy, kept as its logarithm.
+
+    Args:
+        value: α at the beginning.
+        learned: whether it is trained.
+    """
+
+    def __init__(self, value: float, *, learned: bool) -> None:
+        super().__init__()
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(explain("temperature", expected="a positive number", got=value))
+        self.log_value = nn.Parameter(torch.tensor(math.log(value)), requires_grad=learned)
+
+    def forward(self) -> Tensor:
+        """Return α, ``[]``, without gradient."""
+        return self.log_value.detach().exp()
+
+
+class _SoftLoss(ActorCriticLoss):
+    """What soft actor-critics share: the temperature and what it aims at."""
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        also_trained: Iterable[nn.Module] = (),
+        gamma: float,
+        distance: str,
+        temperature: float,
+        learn_temperature: bool,
+        target_entropy: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        actor = without_exploration(actor)
+        require_distribution(type(self).__name__, actor)
+        alpha = Temperature(temperature, learned=learn_temperature)
+        trained = [actor, critic, *also_trained, alpha]
+        super().__init__(actor, critic, trained=trained, gamma=gamma, distance=distance)
+        self.temperature = alpha
+        self.learn_temperature = learn_temperature
+        self.target_entropy = float(target_entropy)
+        self.generator = generator
+
+    def temperature_terms(self, log_prob: Tensor) -> dict[str, Tensor]:
+        """Compute what trains the temperature, and what is logged beside it.
+
+        Args:
+            log_prob: of actions of the present policy, or its negative entropy, without gradient, ``[n]``.
+        """
+        logged = {"entropy": -log_prob.mean(), "temperature": self.temperature()}
+        if not self.learn_temperature:
+            return logged
+        log_temperature = self.temperature.log_value
+        loss = temperature_loss(log_prob, log_temperature=log_temperature, target_entropy=self.target_entropy)
+        return {"loss_temperature": loss.mean()} | logged
+
+
+class SACLoss(_SoftLoss):
+    """Soft actor-critic: critics towards ``r + γ (min_i Q'_i(s', a') - α log π(a'|s'))``, the actor towards their soft
+    minimum, and α towards an entropy.
+
+    Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018), https://arxiv.org/abs/1812.05905, equations
+    5, 9 and 18. With ``value`` it is the first version, https://arxiv.org/abs/1801.01290, equations 5, 8 and 12: a
+    network of the state's value is pulled towards ``min_i Q_i(s, a) - α log π(a|s)``, and its target stands in the
+    critics' target.
+
+    Returns what :class:`ActorCriticLoss` does, ``loss_temperature`` where α is learned, and ``loss_state_value`` with
+    ``value``; to be logged also ``entropy`` (in nats, of the actions drawn) and ``temperature``.
+
+    Args:
+        actor: a :class:`~torchrl.modules.ProbabilisticActor` whose distribution has ``rsample_and_log_prob``, such as
+            ``TanhNormal``.
+        critic: a :class:`~torchrl.modules.ValueEnsemble`, usually of two.
+        value: reads a state, writes its value ``[*B, 1]``; None for the second version.
+        gamma: discount γ.
+        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        temperature: α, or what it begins with.
+        learn_temperature: train α.
+        target_entropy: H̄ in nats. ``"auto"`` is -A for actions scaled to [-1, 1] (appendix D), which is
+            ``-A + Σ log(half the range)`` for the actions as they are.
+        action_spec: of the action of one row, without batch dimensions, with finite bounds; ``"auto"`` needs it.
+        generator: source of the actions; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`ActorCriticLoss`, an actor that cannot be differentiated through its actions, a
+            temperature that is not positive, or "auto" without a spec. SpecError: the action has no finite bounds.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        value: TensorDictModuleBase | None = None,
+        gamma: float = 0.99,
+        distance: str = "l2",
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        target_entropy: float | str = "auto",
+        action_spec: TensorSpec | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        who = type(self).__name__
+        if target_entropy == "auto":
+            target_entropy = _entropy_of_range(who, action_spec) if learn_temperature else 0.0
+        super().__init__(
+            actor,
+            critic,
+            also_trained=[] if value is None else [value],
+            gamma=gamma,
+            distance=distance,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            target_entropy=target_entropy,
+            generator=generator,
+        )
+        family = family_of(head_of(self.actor))
+        if not hasattr(family, "rsample_and_log_prob"):
+            hint = "TanhNormal has it; DiscreteSACLoss is for choices."
+            expected = "an actor that can be differentiated through its actions"
+            raise ConfigError(explain(who, expected=expected, got=family.__name__, hint=hint))
+        self.value = value
+        self.target_value = None if value is None else target_copy(value)
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return the state value and its target, or without one the critic and its target."""
+        return super().targets() if self.value is None else [(self.value, self.target_value)]
+
+    def next_value(self, rows: TensorDict) -> Tensor:
+        """Compute the soft value of the successor."""
+        after = rows.get("next")
+        if self.value is not None:
+            return self.target_value(after.copy()).get(self.value.out_keys[0])
+        action, log_prob = self._draw(after)
+        values = self.pessimistic(self.values(self.target_critic, after, action))
+        return values - self.temperature() * log_prob.unsqueeze(-1)
+
+    def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute ``α log π(a|s) - min_i Q_i(s, a)`` of actions drawn anew, and what follows from them."""
+        action, log_prob = self._draw(rows)
+        values = self.optimistic(self.held_out_values(rows, action)).squeeze(-1)
+        alpha = self.temperature()
+        terms = {"loss_actor": (alpha * log_prob - values).mean()} | self.temperature_terms(log_prob.detach())
+        if self.value is not None:
+            target = (values - alpha * log_prob).detach().unsqueeze(-1)
+            present = self.value(rows.copy()).get(self.value.out_keys[0])
+            terms["loss_state_value"] = distance_loss(present, target, distance=self.distance).mean()
+        return terms
+
+    def pessimistic(self, values: Tensor) -> Tensor:
+        """Join what the target's critics say, ``[n, N]``, to ``[n, 1]``."""
+        return values.min(-1, keepdim=True).values
+
+    def optimistic(self, values: Tensor) -> Tensor:
+        """Join what the critics say of the actor's action, ``[n, N]``, to ``[n, 1]``."""
+        return values.min(-1, keepdim=True).values
+
+    def _draw(self, rows: TensorDict) -> tuple[Tensor, Tensor]:
+        return self.actor.build(rows.copy()).rsample_and_log_prob(self.generator)
+
+
+class REDQLoss(SACLoss):
+    """SAC with N critics: the target is the smallest of M that are drawn anew each time, the actor follows their mean.
+
+    Chen et al., "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model" (2021),
+    https://arxiv.org/abs/2101.05982, algorithm 1, with N = 10, M = 2 and twenty updates of the critics a frame for one
+    of the actor: ``ReplayUpdates(updates_per_frame=20, actor_interval=20)``.
+
+    Args:
+        actor: as for :class:`SACLoss`, like all that is not named here.
+        critic: a :class:`~torchrl.modules.ValueEnsemble` of N.
+        num_sampled: M.
+        gamma: discount γ.
+        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        temperature: α, or what it begins with.
+        learn_temperature: train α.
+        target_entropy: H̄ in nats, or ``"auto"``.
+        action_spec: of the action of one row.
+        generator: source of the actions and of the draws of critics; None uses torch's global one.
+
+    Raises:
+        ConfigError: as :class:`SACLoss`, or M is not between 1 and N.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        num_sampled: int = 2,
+        gamma: float = 0.99,
+        distance: str = "l2",
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        target_entropy: float | str = "auto",
+        action_spec: TensorSpec | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        num = getattr(critic, "num", 1)
+        if not 1 <= num_sampled <= num:
+            expected = f"num_sampled from 1 to the {num} critics"
+            raise ConfigError(explain("REDQLoss", expected=expected, got=num_sampled))
+        super().__init__(
+            actor,
+            critic,
+            gamma=gamma,
+            distance=distance,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            target_entropy=target_entropy,
+            action_spec=action_spec,
+            generator=generator,
+        )
+        self.num_sampled = num_sampled
+
+    def pessimistic(self, values: Tensor) -> Tensor:
+        """Take the smallest of M critics, the same ones for all rows."""
+        home = values.device if self.generator is None else self.generator.device
+        chosen = torch.randperm(values.shape[-1], generator=self.generator, device=home)[: self.num_sampled]
+        return super().pessimistic(values.index_select(-1, chosen.to(values.device)))
+
+    def optimistic(self, values: Tensor) -> Tensor:
+        """Take the mean of all critics."""
+        return values.mean(-1, keepdim=True)
+
+
+class DiscreteSACLoss(_SoftLoss):
+    """Soft actor-critic for choices: expectations over all actions in the place of draws.
+
+    Christodoulou, "Soft Actor-Critic for Discrete Action Settings" (2019), https://arxiv.org/abs/1910.07207, equations
+    10 to 12: the value of a state is ``Σ_a π(a|s) (min_i Q_i(s, a) - α log π(a|s))``.
+
+    Returns what :class:`ActorCriticLoss` does, and ``loss_temperature`` where α is learned; to be logged also
+    ``entropy`` (nats) and ``temperature``.
+
+    Args:
+        actor: a :class:`~torchrl.modules.ProbabilisticActor` of ``Categorical`` or ``OneHotCategorical`` actions, or of
+            masked ones.
+        critic: a :class:`~torchrl.modules.ValueEnsemble` that values all actions, ``[*B, A, N]``, usually of two.
+        gamma: discount γ.
+        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        temperature: α, or what it begins with.
+        learn_temperature: train α.
+        target_entropy: H̄ in nats; ``"auto"`` is 0.98 log A, nearly that of chance, as in the author's implementation.
+        action_spec: of the action of one row, without batch dimensions; ``"auto"`` needs it.
+
+    Raises:
+        ConfigError: as :class:`ActorCriticLoss`, another kind of actor, a temperature that is not positive, or "auto"
+            without a spec.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        distance: str = "l2",
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        target_entropy: float | str = "auto",
+        action_spec: TensorSpec | None = None,
+    ) -> None:
+        if target_entropy == "auto":
+            target_entropy = _entropy_of_choice(action_spec) if learn_temperature else 0.0
+        super().__init__(
+            actor,
+            critic,
+            gamma=gamma,
+            distance=distance,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            target_entropy=target_entropy,
+            generator=None,
+        )
+        family = family_of(head_of(self.actor))
+        if "logits" not in getattr(family, "parameter_names", ()) or not hasattr(family, "log_probs"):
+            expected = "an actor of one choice"
+            raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=getattr(family, "__name__", family)))
+        self._is_one_hot = issubclass(family, OneHotCategorical)
+
+    def critic_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute what trains the critics."""
+        with torch.no_grad():
+            target = self.target_of(rows, self.next_value(rows))
+        values = self.values(self.critic, rows)
+        action = rows.get(self.actor.action_key)
+        if self._is_one_hot:
+            action = action.argmax(-1)
+        index = action[..., None, None].expand(*action.shape, 1, values.shape[-1])
+        return self.critic_losses(rows, values.gather(-2, index).squeeze(-2), target)
+
+    def next_value(self, rows: TensorDict) -> Tensor:
+        """Compute the soft value of the successor."""
+        after = rows.get("next")
+        distribution = self.actor.build(after.copy())
+        values = self.values(self.target_critic, after).min(-1).values
+        return self._soft_value(distribution, values)[0].unsqueeze(-1)
+
+    def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
+        """Compute the negative soft value under the present policy."""
+        distribution = self.actor.build(rows.copy())
+        with torch.no_grad():
+            values = self.values(self.critic, rows).min(-1).values
+        value, entropy = self._soft_value(distribution, values)
+        return {"loss_actor": -value.mean()} | self.temperature_terms(-entropy.detach())
+
+    def _soft_value(self, distribution: object, values: Tensor) -> tuple[Tensor, Tensor]:
+        entropy = distribution.entropy()
+        expected = (distribution.log_probs.exp() * values).sum(-1)
+        return expected + self.temperature() * entropy, entropy
+
+
+def _entropy_of_range(who: str, action_spec: TensorSpec | None) -> float:
+    if action_spec is None:
+        hint = "Pass it, or a number of nats as target_entropy."
+        raise ConfigError(explain(who, expected='an action_spec with target_entropy="auto"', got=None, hint=hint))
+    low, high = action_bounds(who, action_spec)
+    return float(((high - low) / 2).double().log().sum() - len(low))
+
+
+def _entropy_of_choice(action_spec: TensorSpec | None) -> float:
+    if not isinstance(action_spec, (Categorical, OneHot)):
+        hint = "Pass it, or a number of nats as target_entropy."
+        expected = 'an action_spec of one choice with target_entropy="auto"'
+        raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=repr(action_spec), hint=hint))
+    return 0.98 * math.log(action_spec.n)

@@ -1,0 +1,128 @@
+"""Target networks: frozen copies, and the two ways to let them follow. What they are asked for is a loss's affair."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from torchrl.errors import ConfigError, explain
+from torchrl.modules.randomness import generators_of
+from torchrl.objectives.costs.base import Loss
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def target_copy(module: ModuleT) -> ModuleT:
+    """Return a frozen copy of a network, its buffers included; what two parts of it share, they share in the copy.
+
+    Random generators are not copied: the copy draws from the same stream, so that no noise comes twice.
+    """
+    shared = {id(generator): generator for generator in generators_of(module).values()}
+    return copy.deepcopy(module, shared).requires_grad_(False)
+
+
+class _TargetUpdate:
+    """Let the target networks of a loss follow; a subclass says how.
+
+    Args:
+        loss: names pairs of network and target in ``targets()``.
+
+    Raises:
+        ConfigError: it has no target networks.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        pairs = loss.targets() if hasattr(loss, "targets") else []
+        if not pairs:
+            who, got = type(self).__name__, type(loss).__name__
+            raise ConfigError(explain(who, expected="a loss with target networks", got=got))
+        self._loss = loss
+
+    def _tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Return floats of targets and of networks, and the other buffers of targets and of networks."""
+        floats, others = [], []
+        for network, target in self._loss.targets():
+            ours = [*target.parameters(), *target.buffers()]
+            theirs = [*network.parameters(), *network.buffers()]
+            for pair in zip(ours, theirs, strict=True):
+                (floats if pair[0].is_floating_point() else others).append(pair)
+        return [x for x, _ in floats], [x for _, x in floats], [x for x, _ in others], [x for _, x in others]
+
+
+class SoftUpdate(_TargetUpdate):
+    """Move targets a little at each step: ``θ' ← (1 - τ) θ' + τ θ``; what is no float (counters) is copied.
+
+    Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
+    section 3.
+
+    Args:
+        loss: the one whose targets follow.
+        tau: τ, above 0 and at most 1.
+
+    Raises:
+        ConfigError: the loss has no target networks, or τ is out of its range.
+    """
+
+    def __init__(self, loss: Loss, *, tau: float = 0.005) -> None:
+        super().__init__(loss)
+        if not 0 < tau <= 1:
+            raise ConfigError(explain("SoftUpdate", expected="tau above 0 and at most 1", got=tau))
+        self.tau = tau
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the targets once; call it after each gradient step."""
+        targets, networks, counters, counts = self._tensors()
+        torch._foreach_lerp_(targets, networks, self.tau)
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)
+
+    def state_dict(self) -> dict:
+        """Return nothing: the targets are part of the loss."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take nothing."""
+
+
+class HardUpdate(_TargetUpdate):
+    """Copy the networks into the targets at every so many steps.
+
+    Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1.
+
+    Args:
+        loss: the one whose targets follow.
+        interval: gradient steps from one copy to the next.
+
+    Raises:
+        ConfigError: the loss has no target networks, or the interval is below 1.
+    """
+
+    def __init__(self, loss: Loss, *, interval: int = 1000) -> None:
+        super().__init__(loss)
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise ConfigError(explain("HardUpdate", expected="an interval of at least 1", got=repr(interval)))
+        self.interval = interval
+        self.num_steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Count one gradient step, and copy if it is time to."""
+        self.num_steps += 1
+        if self.num_steps % self.interval:
+            return
+        targets, networks, counters, counts = self._tensors()
+        torch._foreach_copy_(targets, networks)
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)
+
+    def state_dict(self) -> dict:
+        """Return how many steps were counted."""
+        return {"num_steps": self.num_steps}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`."""
+        self.num_steps = state["num_steps"]

@@ -1,0 +1,102 @@
+"""What losses share that learn values from single transitions and their targets. No algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import unravel_key
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.functional.returns import td0_target
+from torchrl.objectives.costs.base import Loss
+from torchrl.shapes import require_same_shape
+
+REWARD, TERMINATED, FACTOR = ("next", "reward"), ("next", "terminated"), ("next", "gamma")
+WEIGHT = ("replay", "weight")
+
+
+class TDLoss(Loss):
+    """A loss of values, learned from transitions ``[*B]`` in any order.
+
+    Reads ``("next", "reward")`` and ``("next", "terminated")``, ``[*B, 1]``. Where they are there, also
+    ``("next", "gamma")``, ``[*B, 1]``, the discount of an n-step sum (see :class:`~torchrl.data.MultiStep`), in the
+    place of γ; and ``("replay", "weight")``, ``[*B]``, by which a prioritised buffer undoes its bias: each row's loss
+    is multiplied by it.
+
+    Returns beside its scalars ``td_error``, ``[n]`` of the n valid rows, without gradient and never negative: what a
+    prioritised buffer takes as priority.
+
+    Args:
+        in_keys: what the networks read of a state, and the action.
+        next_keys: what networks read of the successor; at ``("next", key)``.
+        trained: the networks that are trained.
+        gamma: discount γ.
+
+    Raises:
+        ConfigError: γ is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_keys: Iterable[NestedKey],
+        next_keys: Iterable[NestedKey],
+        trained: Iterable[nn.Module],
+        gamma: float,
+    ) -> None:
+        keys = [*in_keys, *(unravel_key(("next", key)) for key in next_keys), REWARD, TERMINATED]
+        super().__init__(in_keys=keys, trained=trained, optional_keys=(FACTOR, WEIGHT))
+        if not 0 <= gamma <= 1:
+            raise ConfigError(explain(type(self).__name__, expected="gamma between 0 and 1", got=gamma))
+        self.gamma = gamma
+
+    def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
+        rows = super()._valid_rows(batch)
+        due = (*rows.batch_size, 1)
+        for key in (REWARD, TERMINATED):
+            if rows.get(key).shape != due:
+                got = f"{list(rows.get(key).shape)} in a batch {list(batch.batch_size)}"
+                raise SpecError(explain(type(self).__name__, expected=f"{key!r} of shape [*B, 1]", got=got))
+        return rows
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of a network and the target that follows it, for ``SoftUpdate`` and ``HardUpdate``."""
+        return []
+
+    def target_of(self, rows: TensorDict, next_value: Tensor) -> Tensor:
+        """Return ``r + γ V(s')``, without the value where the task was over, ``[n, 1]``.
+
+        Args:
+            rows: the valid rows.
+            next_value: V of the true successor, ``[n, 1]``.
+        """
+        reward, terminated = rows.get(REWARD), rows.get(TERMINATED)
+        return td0_target(reward, next_value, terminated, gamma=self.discount_of(rows))
+
+    def discount_of(self, rows: TensorDict) -> float | Tensor:
+        """Return γ, or the discount of each row, ``[n, 1]``."""
+        factor = rows.get(FACTOR, None)
+        if factor is None:
+            return self.gamma
+        require_same_shape(type(self).__name__, gamma=factor, reward=rows.get(REWARD))
+        return factor
+
+    def weighed(self, rows: TensorDict, loss: Tensor) -> Tensor:
+        """Return the mean over the rows of their loss, ``[n, 1]``, times their weight if they have one."""
+        weight = rows.get(WEIGHT, None)
+        if weight is None:
+            return loss.mean()
+        if weight.shape != loss.shape[:-1]:
+            expected = f"a replay weight of shape {list(loss.shape[:-1])}"
+            raise SpecError(explain(type(self).__name__, expected=expected, got=list(weight.shape)))
+        return (loss * weight.unsqueeze(-1)).mean()
+
+
+def held_out(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+    """Call a module so that gradient passes through it to its inputs, and none reaches its parameters."""
+    detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return functional_call(module, detached, (tensordict,))
