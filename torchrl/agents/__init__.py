@@ -5,9 +5,11 @@ from torchrl.agents.agent import BEST, LAST, Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
-from torchrl.agents.hooks import AdaptPenalty, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents.hooks import AdaptPenalty, Hook, ProgressBar, StepExploration, StopAtReturn, UpdateNormalizer
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
+from torchrl.agents.replay_updates import ReplayUpdates
+from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
 from torchrl.agents.statistics import episode_statistics
 from torchrl.agents.summary import summarise, write_summary
@@ -29,6 +31,9 @@ __all__ = [
     "LinearSchedule",
     "MinibatchEpochs",
     "ProgressBar",
+    "ReplayUpdates",
+    "RewardScale",
+    "StepExploration",
     "StopAtReturn",
     "UpdateNormalizer",
     "episode_statistics",

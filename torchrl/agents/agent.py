@@ -21,7 +21,8 @@ from torchrl.agents.hooks import Hook, check_hooks
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.periodic import PeriodicEvaluation
-from torchrl.agents.statistics import episode_statistics, num_valid_frames, value_statistics
+from torchrl.agents.replay_updates import ReplayUpdates
+from torchrl.agents.statistics import MeanMetrics, episode_statistics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
 from torchrl.errors import CheckpointError, ConfigError, explain
@@ -46,7 +47,8 @@ class Agent:
 
     Args:
         collector: yields batches ``[*B, T]``; its policy is the one that is trained.
-        optimise: takes the gradient steps, for example :class:`MinibatchEpochs`; has ``loss`` and ``optimizer``.
+        optimise: takes the gradient steps, :class:`MinibatchEpochs` or :class:`ReplayUpdates`; has ``loss`` and
+            ``optimizer``.
         advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
         store: called with each batch as it was collected, for example a replay buffer's ``extend``; on-policy
             algorithms keep nothing.
@@ -54,6 +56,13 @@ class Agent:
         logger: where metrics go, over frames.
         hooks: what else happens, see :class:`Hook`.
         folder: where checkpoints go; None writes none.
+        log_interval: frames from one line of the log to the next, which holds the means over its batches; None logs
+            every batch.
+        keep_learning: take gradient steps on what there is, beyond those that are due, while workers collect: learn as
+            fast as possible. Needs :class:`ReplayUpdates` and a collector over processes.
+
+    Raises:
+        ConfigError: ``log_interval`` below 1, or ``keep_learning`` with parts that cannot.
 
     Attributes:
         frames: valid frames (agent steps) trained on.
@@ -65,7 +74,7 @@ class Agent:
     def __init__(
         self,
         collector: Collector | MultiCollector,
-        optimise: MinibatchEpochs,
+        optimise: MinibatchEpochs | ReplayUpdates,
         *,
         advantage: Callable[[TensorDictBase], TensorDictBase] | None = None,
         store: Callable[[TensorDictBase], object] | None = None,
@@ -73,7 +82,15 @@ class Agent:
         logger: Logger | None = None,
         hooks: Sequence[Hook] = (),
         folder: str | os.PathLike | None = None,
+        log_interval: int | None = None,
+        keep_learning: bool = False,
     ) -> None:
+        if log_interval is not None and log_interval < 1:
+            raise ConfigError(explain("Agent", expected="log_interval of at least 1, or None", got=log_interval))
+        if keep_learning and not (hasattr(optimise, "once") and hasattr(collector, "is_ready")):
+            got = f"{type(optimise).__name__} and {type(collector).__name__}"
+            expected = "keep_learning with ReplayUpdates and a collector over processes"
+            raise ConfigError(explain("Agent", expected=expected, got=got))
         self.collector = collector
         self.optimise = optimise
         self.advantage = advantage
@@ -82,11 +99,14 @@ class Agent:
         self.logger = logger
         self.hooks = check_hooks(hooks)
         self.folder = None if folder is None else Path(folder)
+        self.log_interval = log_interval
+        self.keep_learning = keep_learning
         self.frames = 0
         self.best_return = -math.inf
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.configuration: dict = {}
         self._seconds_logged = dict(self.seconds)
+        self._pending = MeanMetrics()
         self._interrupt = InterruptGuard()
         self._is_stopping = False
         self._periodic = PeriodicEvaluation(None)
@@ -162,11 +182,23 @@ class Agent:
     def _collect(self) -> Iterator[TensorDict]:
         batches = iter(self.collector)
         while not (self._is_stopping or self._interrupt.is_requested):
+            if self.keep_learning:
+                self._learn_until_ready()
             with self._measured("collect"):
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
+
+    def _learn_until_ready(self) -> None:
+        """Take gradient steps until a batch has come; none where there will be no more."""
+        collector = self.collector
+        if 0 <= collector.total_frames <= collector.frames or not self.optimise.is_learning:
+            return
+        collector.launch()
+        with self._measured("optimise"):
+            while not (collector.is_ready() or self._interrupt.is_requested):
+                self.optimise.once()
 
     def _store(self, batch: TensorDict) -> None:
         self._tell("on_batch", batch)
@@ -181,7 +213,8 @@ class Agent:
             if self.advantage is not None:
                 learner_batch = self.advantage(learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
-            metrics = {f"loss/{name}": value for name, value in losses.items()} | episodes
+            metrics = {name if "/" in name else f"loss/{name}": value for name, value in losses.items()} | episodes
+            metrics["collect/policy_lag"] = policy_lag(batch, self.collector.policy_version)
             self.frames += num_frames
             self._tell("on_optimised", learner_batch, metrics)
             self.collector.update_policy_weights_()
@@ -190,6 +223,19 @@ class Agent:
     def _record(self, metrics: dict[str, float], num_frames: int) -> None:
         """Evaluate if it is time to, log, and write checkpoints."""
         results = self._evaluate_if_due(num_frames)
+        self._pending.add(metrics, num_frames)
+        if results or self._is_log_due(num_frames):
+            self._log_pending(results)
+        if results:
+            self._keep(max(results, key=lambda result: result.evaluation.mean))
+
+    def _is_log_due(self, num_frames: int) -> bool:
+        every = self.log_interval
+        return every is None or self._is_last_batch or self.frames // every != (self.frames - num_frames) // every
+
+    def _log_pending(self, results: list[BesideResult]) -> None:
+        """Log the means over the batches since the last line, and evaluations over the frames of their launch."""
+        metrics, num_frames = self._pending.take()
         for result in results:
             if result.frames == self.frames:
                 metrics |= result.metrics()
@@ -200,8 +246,6 @@ class Agent:
         metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
         self._seconds_logged = dict(self.seconds)
         self._log(metrics, self.frames)
-        if results:
-            self._keep(max(results, key=lambda result: result.evaluation.mean))
 
     def _evaluate_if_due(self, num_frames: int) -> list[BesideResult]:
         """Evaluate where a multiple of ``every_frames`` was passed, and after the last batch; not after Ctrl-C.
@@ -253,6 +297,7 @@ class Agent:
         return {
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
             "optimizer": self.optimizer.state_dict(),
+            "optimise": self.optimise.state_dict(),
             "collector": self.collector.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self._generators().items()},
             "torch_rng": torch.get_rng_state(),
@@ -276,6 +321,7 @@ class Agent:
         except ValueError as error:
             raise CheckpointError(f"checkpoint, optimizer: {error}.") from error
         self._load_networks(state["networks"])
+        self.optimise.load_state_dict(state["optimise"])
         try:
             self.collector.load_state_dict(state["collector"])
         except (ValueError, KeyError, RuntimeError, TypeError) as error:

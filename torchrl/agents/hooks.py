@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
+from torchrl.agents.statistics import num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
-from torchrl.modules import ObservationNormalizer
+from torchrl.modules import AnnealedExploration, ObservationNormalizer
 from torchrl.objectives import KLPenaltyPPOLoss
 from torchrl.objectives.keys import MASK, read
 
@@ -89,6 +90,18 @@ class UpdateNormalizer(Hook):
         """Update by the valid rows of the batch."""
         observation = read(batch, self.key, who="UpdateNormalizer")
         self.normalizer.update(observation, mask=batch.get(MASK, None))
+
+
+class StepExploration(Hook):
+    """Let exploration fade: count frames in every :class:`~torchrl.modules.AnnealedExploration` inside the policy."""
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Count the valid rows of the batch, and log the strengths."""
+        num_frames = num_valid_frames(batch)
+        for module in agent.policy.modules():
+            if isinstance(module, AnnealedExploration):
+                module.step(num_frames)
+                metrics[f"exploration/{type(module).__name__}"] = module.strength.item()
 
 
 class AdaptPenalty(Hook):

@@ -74,7 +74,7 @@ class MinibatchEpochs:
         self.generator = generator
         self.target_kl = target_kl
         self._parameters = list(loss.trainable_parameters())
-        _require_optimised(self._parameters, optimizer)
+        require_optimised("MinibatchEpochs", self._parameters, optimizer)
         self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
 
     def __call__(self, batch: TensorDictBase) -> dict[str, float]:
@@ -97,6 +97,13 @@ class MinibatchEpochs:
         except BaseException:
             before.restore_()
             raise
+
+    def state_dict(self) -> dict:
+        """Return nothing: from one batch to the next, nothing is kept here."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take nothing."""
 
     def _train(self, rows: TensorDict) -> dict[str, float]:
         epochs = []
@@ -225,13 +232,13 @@ class _Snapshot(NamedTuple):
         self.optimizer.state.update(self.states)
 
 
-def _require_optimised(parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+def require_optimised(who: str, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer that lacks a parameter the loss trains: it would get gradients and never move."""
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     lacking = sum(id(parameter) not in moved for parameter in parameters)
     if lacking:
         expected = "an optimizer over loss.trainable_parameters()"
-        raise ConfigError(explain("MinibatchEpochs", expected=expected, got=f"one that lacks {lacking} of them"))
+        raise ConfigError(explain(who, expected=expected, got=f"one that lacks {lacking} of them"))
 
 
 def _copied(state: dict) -> dict:

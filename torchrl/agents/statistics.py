@@ -37,3 +37,31 @@ def num_valid_frames(batch: TensorDictBase) -> int:
     """Count the rows of a batch ``[*B, T]`` that are no padding."""
     mask = batch.get(MASK, None)
     return batch.numel() if mask is None else int(mask.sum())
+
+
+def policy_lag(batch: TensorDictBase, version: int) -> float:
+    """How many updates of the weights the policy that collected a batch ``[*B, T]`` was behind, on average."""
+    return version - batch.get(("collector", "policy_version")).double().mean().item()
+
+
+class MeanMetrics:
+    """Means of figures over several batches, each figure over the batches that have it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._num_frames = 0
+
+    def add(self, metrics: dict[str, float], num_frames: int) -> None:
+        """Take the figures of one batch."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._num_frames += num_frames
+
+    def take(self) -> tuple[dict[str, float], int]:
+        """Return the means and the frames they are over, and begin anew."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        num_frames = self._num_frames
+        self.__init__()
+        return means, num_frames

@@ -39,6 +39,7 @@ from torchrl.modules.models import (
     NormalHead,
     ParallelHeads,
     StateDependentNormalHead,
+    TanhHead,
     orthogonal_init_,
 )
 from torchrl.modules.normalizer import ObservationNormalizer
@@ -89,6 +90,7 @@ __all__ = [
     "Sequence",
     "StateDependentNormalHead",
     "TanhDelta",
+    "TanhHead",
     "TanhNormal",
     "TruncatedNormal",
     "ValueEnsemble",

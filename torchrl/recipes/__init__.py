@@ -8,7 +8,12 @@ from torchrl.recipes.agents import (
     make_schedules,
     make_single_step,
 )
-from torchrl.recipes.collectors import add_collector_arguments, make_collector
+from torchrl.recipes.collectors import (
+    add_collector_arguments,
+    add_off_policy_collector_arguments,
+    make_collector,
+    make_off_policy_collector,
+)
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.costs import (
     add_a2c_arguments,
@@ -23,6 +28,14 @@ from torchrl.recipes.costs import (
 )
 from torchrl.recipes.envs import add_env_arguments, make_env, task_name
 from torchrl.recipes.networks import ActorCritic, add_network_arguments, make_actor_critic
+from torchrl.recipes.q_learning import (
+    add_dqn_arguments,
+    add_egreedy_arguments,
+    add_q_network_arguments,
+    make_dqn_loss,
+    make_egreedy,
+    make_q_actor,
+)
 from torchrl.recipes.record import (
     add_record_arguments,
     announce,
@@ -36,6 +49,13 @@ from torchrl.recipes.record import (
     resume,
     with_saved_config,
 )
+from torchrl.recipes.replay import (
+    add_replay_arguments,
+    add_update_arguments,
+    make_replay_buffer,
+    make_replay_updates,
+    make_store,
+)
 from torchrl.recipes.run import run
 
 __all__ = [
@@ -43,13 +63,19 @@ __all__ = [
     "ConfigParser",
     "add_a2c_arguments",
     "add_collector_arguments",
+    "add_dqn_arguments",
+    "add_egreedy_arguments",
     "add_env_arguments",
     "add_minibatch_arguments",
     "add_network_arguments",
+    "add_off_policy_collector_arguments",
     "add_optimise_arguments",
     "add_ppo_arguments",
+    "add_q_network_arguments",
     "add_record_arguments",
     "add_reinforce_arguments",
+    "add_replay_arguments",
+    "add_update_arguments",
     "announce",
     "default_of",
     "exit_on_mistake",
@@ -58,21 +84,28 @@ __all__ = [
     "make_actor_critic",
     "make_advantage",
     "make_collector",
+    "make_dqn_loss",
+    "make_egreedy",
     "make_env",
     "make_evaluator",
     "make_logger",
+    "make_off_policy_collector",
     "make_optimise",
     "make_optimizer",
     "make_parser",
     "make_ppo_loss",
     "make_ppo_schedules",
+    "make_q_actor",
     "make_record_hooks",
     "make_reinforce_loss",
+    "make_replay_buffer",
+    "make_replay_updates",
     "make_reporter",
     "make_returns",
     "make_run_folder",
     "make_schedules",
     "make_single_step",
+    "make_store",
     "report",
     "report_saved",
     "resume",

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 import torch
 
-from torchrl.agents import Anneal, FusedAdam, Hook, LinearSchedule, MinibatchEpochs, UpdateNormalizer
+from torchrl.agents import Anneal, FusedAdam, Hook, LinearSchedule, MinibatchEpochs, ReplayUpdates, UpdateNormalizer
 from torchrl.modules import ObservationNormalizer
 from torchrl.objectives import Loss
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_float, positive_float, positive_int
@@ -22,13 +22,16 @@ EPSILON = (
 )
 
 
-def add_optimise_arguments(parser: ConfigParser, *, optimizer: str = "adam", lr: float = 3e-4) -> None:
+def add_optimise_arguments(
+    parser: ConfigParser, *, optimizer: str = "adam", lr: float = 3e-4, max_grad_norm: float | None = 0.5
+) -> None:
     """Add the flags of optimizers and their schedules, which every algorithm has.
 
     Args:
         parser: gets a group of its own.
         optimizer: the algorithm's usual one.
         lr: its usual learning rate.
+        max_grad_norm: its usual limit.
     """
     group = parser.add_argument_group("optimising")
     group.add_argument("--optimizer", choices=sorted(OPTIMIZERS), default=optimizer, help="kind of optimizer")
@@ -40,7 +43,7 @@ def add_optimise_arguments(parser: ConfigParser, *, optimizer: str = "adam", lr:
     group.add_argument(
         "--max_grad_norm",
         type=positive_float,
-        default=0.5,
+        default=max_grad_norm,
         help="scale gradients down to this joint norm; none leaves them",
     )
     group.add_argument(
@@ -108,15 +111,23 @@ def make_single_step(args: Namespace, loss: Loss) -> MinibatchEpochs:
     )
 
 
-def make_optimizer(args: Namespace, loss: Loss) -> torch.optim.Optimizer:
-    """Build the optimizer of a loss's trainable parameters."""
+def make_optimizer(args: Namespace, loss: Loss, *, eps: float = EPSILON) -> torch.optim.Optimizer:
+    """Build the optimizer of a loss's trainable parameters.
+
+    Args:
+        args: the parsed flags.
+        loss: what is minimised.
+        eps: of optimizers that divide by a running scale.
+    """
     options: dict = {"lr": args.lr, "weight_decay": args.weight_decay}
     if args.optimizer != "sgd":
-        options["eps"] = EPSILON
+        options["eps"] = eps
     return OPTIMIZERS[args.optimizer](loss.trainable_parameters(), **options)
 
 
-def make_schedules(args: Namespace, optimise: MinibatchEpochs, normalizer: ObservationNormalizer | None) -> list[Hook]:
+def make_schedules(
+    args: Namespace, optimise: MinibatchEpochs | ReplayUpdates, normalizer: ObservationNormalizer | None = None
+) -> list[Hook]:
     """Build the hooks that change the learning rate and the normaliser in the course of a run."""
     hooks: list[Hook] = []
     if args.lr_schedule == "linear":

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
 
-from torchrl.collectors import Collector, MultiSyncCollector
+from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
+from torchrl.data import MultiStep
 from torchrl.devices import checked_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
@@ -56,7 +59,75 @@ def add_collector_arguments(parser: ConfigParser, *, frames_per_batch: int = 204
     )
 
 
-def make_collector(args: Namespace, env: Env, policy: Callable, *, seed: int) -> Collector | MultiSyncCollector:
+def add_off_policy_collector_arguments(
+    parser: ConfigParser, *, frames_per_batch: int = 1, init_random_frames: int = 0
+) -> None:
+    """Add the flags that :func:`make_off_policy_collector` reads.
+
+    Args:
+        parser: gets a group of its own.
+        frames_per_batch: the algorithm's usual size.
+        init_random_frames: the algorithm's usual number.
+    """
+    add_collector_arguments(parser, frames_per_batch=frames_per_batch)
+    group = parser.add_argument_group("collecting for replay")
+    group.add_argument(
+        "--init_random_frames",
+        type=non_negative_int,
+        default=init_random_frames,
+        help="frames at the start with actions drawn uniformly",
+    )
+    group.add_switch(
+        "--async_collection",
+        default=False,
+        help="let workers go on while the learner trains; every batch is one worker's",
+    )
+    group.add_switch("--multi_step", default=False, help="store sums of several rewards, and what comes after them")
+    group.add_argument(
+        "--n_steps_return", type=positive_int, default=3, help="rewards of such a sum; needs --multi_step"
+    )
+
+
+def make_off_policy_collector(
+    args: Namespace, env: Env, policy: nn.Module, *, seed: int, random_seed: int
+) -> Collector | MultiSyncCollector | MultiAsyncCollector:
+    """Build the collector of a run with a replay buffer.
+
+    Args:
+        args: the parsed flags.
+        env: the environment, ``[num_envs]``; see :func:`make_collector`.
+        policy: what is trained, inside what explores.
+        seed: of the environments.
+        random_seed: of the random actions at the start.
+
+    Raises:
+        ConfigError: flags that do not go together.
+    """
+    if args.async_collection and not args.num_workers:
+        raise ConfigError(explain("--async_collection", expected="--num_workers with it", got="none"))
+    if args.init_random_frames:
+        workers = max(args.num_workers, 1)
+        policy = WarmUp(
+            policy,
+            env.action_spec[: env.batch_size[0] // workers],
+            args.init_random_frames // workers,
+            mask_key=env.action_mask_key,
+            generator=torch.Generator().manual_seed(random_seed),
+        )
+    steps = MultiStep(args.n_steps_return, args.gamma, keep_partial=False) if args.multi_step else None
+    kind = MultiAsyncCollector if args.async_collection else MultiSyncCollector
+    return make_collector(args, env, policy, seed=seed, postproc=steps, kind=kind)
+
+
+def make_collector(
+    args: Namespace,
+    env: Env,
+    policy: Callable,
+    *,
+    seed: int,
+    postproc: Callable[[TensorDict], TensorDictBase] | None = None,
+    kind: type[MultiSyncCollector | MultiAsyncCollector] = MultiSyncCollector,
+) -> Collector | MultiSyncCollector | MultiAsyncCollector:
     """Build the collector of a run, in this process or over several.
 
     Args:
@@ -64,16 +135,23 @@ def make_collector(args: Namespace, env: Env, policy: Callable, *, seed: int) ->
         env: the environment, ``[num_envs]``. Workers make their own ones like it: then this one is closed.
         policy: what is trained.
         seed: of the environments; those of workers have the seeds that those of one process would have.
+        postproc: applied to every batch.
+        kind: of the collector over several processes.
 
     Raises:
         ConfigError: devices that are not there, or counts that do not go together.
     """
-    common = {"frames_per_batch": args.frames_per_batch, "total_frames": args.total_frames, "seed": seed}
+    common = {
+        "frames_per_batch": args.frames_per_batch,
+        "total_frames": args.total_frames,
+        "seed": seed,
+        "postproc": postproc,
+    }
     if args.num_workers:
         devices = _devices(args, "one device, or one for each of the workers", (1, args.num_workers))
         make = partial(make_env, args, num_envs=_share(args), training=True)
         env.close()
-        return MultiSyncCollector(
+        return kind(
             make,
             policy,
             num_workers=args.num_workers,

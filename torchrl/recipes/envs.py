@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 
-from torchrl.data.specs import Bounded
+from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import (
@@ -16,9 +16,19 @@ from torchrl.envs.simulators import (
     gym_simulator,
     toy_simulator,
 )
-from torchrl.envs.transforms import ActionClip, CatTensors, GSDENoise, RewardNorm, RewardScaling, Transform
+from torchrl.envs.transforms import (
+    ActionClip,
+    CatTensors,
+    GSDENoise,
+    RewardNorm,
+    RewardScaling,
+    TensorDictPrimer,
+    Transform,
+)
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
+
+OU_STATE = "ou_noise"  # where the exploration of `--ou_exploration` has its state
 
 
 def add_env_arguments(parser: ConfigParser) -> None:
@@ -75,7 +85,8 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
     """Build the environment of a run.
 
     Args:
-        args: the parsed flags, those of the networks and the loss included.
+        args: the parsed flags, those of the networks and the loss included. Algorithms without one of the flags
+            ``--distribution``, ``--gsde`` and ``--gsde_every`` go on without what it asks for.
         num_envs: how many slots.
         training: whether rewards are transformed for the learner, and worker processes used where flags ask for them;
             reported returns are raw in any case.
@@ -87,15 +98,17 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
     transforms: list[Transform] = []
     if [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
         transforms.append(CatTensors())
-    if isinstance(env.action_spec, Bounded) and args.distribution == "normal":
+    if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
         transforms.append(ActionClip())
     if training and args.reward_scaling is not None:
         transforms.append(RewardScaling(args.reward_scaling))
     if training and args.norm_rewards:
         transforms.append(RewardNorm(gamma=args.gamma))
-    if args.gsde:
+    if getattr(args, "ou_exploration", False):
+        transforms.append(TensorDictPrimer({OU_STATE: Unbounded(env.action_spec.shape[len(env.batch_size) :])}))
+    if getattr(args, "gsde", False):
         transforms.append(_noise(args, env))
-    elif args.gsde_every is not None:
+    elif getattr(args, "gsde_every", None) is not None:
         raise ConfigError(explain("--gsde_every", expected="--gsde with it", got="it alone"))
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 

@@ -121,7 +121,7 @@ def make_actor_critic(args: Namespace, env: Env, *, seed: int, generator: torch.
 
 
 def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> ActorCritic:
-    num_features = _num_features(env)
+    num_features = num_features_of(env)
     normalizer = ObservationNormalizer(num_features) if args.norm_observations else None
     ending = _actor_ending(args, env)
     if not (args.shared_mapping or args.gsde):
@@ -162,7 +162,12 @@ def _trunk(args: Namespace, num_features: int) -> tuple[nn.Module, int]:
     ), num_hidden
 
 
-def _num_features(env: Env) -> int:
+def num_features_of(env: Env) -> int:
+    """Return the size of the one vector that is the observation.
+
+    Raises:
+        ConfigError: there is another.
+    """
     spec = env.observation_spec.get("observation")
     is_vector = isinstance(spec, LeafSpec) and len(spec.shape) == len(env.batch_size) + 1
     if not is_vector or not spec.dtype.is_floating_point:

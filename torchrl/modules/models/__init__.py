@@ -3,7 +3,7 @@
 from torchrl.modules.models.batch_renorm import BatchRenorm
 from torchrl.modules.models.conv import ConvNet
 from torchrl.modules.models.dueling import DuelingHead, DuelingMLP
-from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead
+from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead, TanhHead
 from torchrl.modules.models.mlp import MLP, orthogonal_init_
 from torchrl.modules.models.noisy import NoisyLinear
 from torchrl.modules.models.parallel import ParallelHeads
@@ -18,5 +18,6 @@ __all__ = [
     "NormalHead",
     "ParallelHeads",
     "StateDependentNormalHead",
+    "TanhHead",
     "orthogonal_init_",
 ]

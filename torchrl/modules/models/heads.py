@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from torchrl.errors import SpecError, explain
+from torchrl.modules.distributions.bounds import Bound, Bounds
 from torchrl.modules.distributions.mappings import biased_softplus
 
 Mapping = Callable[[torch.Tensor], torch.Tensor]
@@ -68,3 +69,27 @@ class StateDependentNormalHead(nn.Module):
         if self.loc_mapping is not None:
             loc = self.loc_mapping(loc)
         return loc, self.scale_mapping(scale).clamp(min=self.min_scale)
+
+
+class TanhHead(nn.Module):
+    """Squash a network's output onto an interval: ``middle + half-width · tanh(x)``; for deterministic actors.
+
+    Shapes: ``[*B, A]`` to ``[*B, A]``.
+
+    Args:
+        low: lower bound, a number or a tensor ``[A]``.
+        high: upper bound, alike.
+
+    Raises:
+        ConfigError: a bound is infinite, or not every ``low`` is below its ``high``.
+    """
+
+    def __init__(self, low: Bound, high: Bound) -> None:
+        super().__init__()
+        self._bounds = Bounds.checked("TanhHead", low, high)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._bounds.like(x).squash(x)
+
+    def extra_repr(self) -> str:
+        return str(self._bounds)

@@ -88,7 +88,7 @@ class ActorCriticLoss(TDLoss):
         """Hold values ``[n, N]`` against their target ``[n, 1]``."""
         target = target.expand_as(values)
         losses = distance_loss(values, target, distance=self.distance).sum(-1, keepdim=True)
-        td_error = (values.detach() - target).abs().mean(-1)
+        td_error = (values.detach() - target).abs().mean(-1).flatten()
         q_value, target_value = values.detach().mean(), target[..., 0].mean()
         return {
             "loss_critic": self.weighed(rows, losses),

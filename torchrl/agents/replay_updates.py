@@ -1,0 +1,251 @@
+"""The optimise step of off-policy algorithms: gradient steps on samples of a replay buffer. Not the loss: that is
+passed in. Filling the buffer is the agent's ``store``."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.agents.optimise import require_optimised
+from torchrl.agents.reward_scale import RewardScale
+from torchrl.agents.statistics import MeanMetrics, num_valid_frames
+from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
+from torchrl.errors import ConfigError, NonFiniteError, explain
+from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
+from torchrl.objectives.keys import MASK
+
+TD_ERROR = "td_error"
+
+
+class ReplayUpdates:
+    """Take gradient steps on samples of a buffer, so many for each frame that is collected.
+
+    A call takes no step until ``start_frames`` have come; from then on ``updates_per_frame`` for each frame, fractions
+    carried over, so that the ratio holds over a run whatever the size of a batch. ``once()`` takes one step more: an
+    agent with ``keep_learning`` does so while it waits for data.
+
+    Each step samples, computes the loss and its gradient, looks whether all is finite, moves the parameters, lets the
+    targets follow, and tells the buffer the new priorities, where its sampler has some.
+
+    Args:
+        loss: maps a sample to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum, and the
+            ``td_error`` of each row.
+        optimizer: over ``loss.trainable_parameters()``.
+        buffer: what is sampled.
+        batch_size: items of a sample.
+        updates_per_frame: gradient steps per frame (agent step); Chen et al. (2021) call it G.
+        start_frames: frames to be collected before the first step.
+        actor_interval: train the actor at every so many steps only (TD3's delay d); needs a loss with an actor.
+        target_update: lets the targets follow after each step; None leaves them.
+        reward_scale: divides the rewards of each sample; None leaves them.
+        max_grad_norm: scales gradients down to this joint norm; None does not.
+        compile: compile the loss and its gradient.
+
+    Attributes:
+        num_updates: gradient steps so far.
+        num_frames: frames so far.
+
+    Raises:
+        ConfigError: a number out of its range, or an optimizer that lacks a parameter.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        buffer: ReplayBuffer | MixedReplay,
+        *,
+        batch_size: int,
+        updates_per_frame: float = 1.0,
+        start_frames: int = 0,
+        actor_interval: int = 1,
+        target_update: SoftUpdate | HardUpdate | None = None,
+        reward_scale: RewardScale | None = None,
+        max_grad_norm: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        who = "ReplayUpdates"
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("start_frames", start_frames, 0),
+            ("actor_interval", actor_interval, 1),
+        ):
+            if value < least:
+                raise ConfigError(explain(who, expected=f"{name} of at least {least}", got=value))
+        if not (math.isfinite(updates_per_frame) and updates_per_frame >= 0):
+            raise ConfigError(explain(who, expected="updates_per_frame of at least 0", got=updates_per_frame))
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ConfigError(explain(who, expected="max_grad_norm, a positive number or None", got=max_grad_norm))
+        if actor_interval > 1 and not hasattr(loss, "actor_terms"):
+            expected = "actor_interval of 1 for a loss without an actor of its own"
+            raise ConfigError(explain(who, expected=expected, got=actor_interval))
+        self.loss = loss
+        self.optimizer = optimizer
+        self.buffer = buffer
+        self.batch_size = batch_size
+        self.updates_per_frame = updates_per_frame
+        self.start_frames = start_frames
+        self.actor_interval = actor_interval
+        self.target_update = target_update
+        self.reward_scale = reward_scale
+        self.max_grad_norm = max_grad_norm
+        self.num_updates = 0
+        self.num_frames = 0
+        self._learns_from = start_frames  # when so many frames have come
+        self._before = (0, 0)  # frames and steps that the ratio does not count
+        self._owed = 0.0
+        self._parameters = list(loss.trainable_parameters())
+        require_optimised(who, self._parameters, optimizer)
+        self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
+        self._has_priorities = _has_priorities(buffer)
+        self._means, self._seconds = MeanMetrics(), 0.0
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether ``start_frames`` have come."""
+        return self.num_frames >= self._learns_from and len(self.buffer) > 0
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+        """Count the frames of a batch ``[*B, T]``, which the buffer has, and take the steps that are due.
+
+        Returns:
+            The means over all steps since the last call of every scalar the loss reports, of ``td_error`` and
+            ``grad_norm``; ``replay/fill``, the share of the buffer that is filled, ``replay/updates`` so far, and with
+            the first steps ``replay/updates_per_frame``, counted from the start of learning, and
+            ``time/updates_per_s``.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is NaN or infinite; parameters, targets and optimizer are as they were
+                before that step.
+        """
+        num_frames = num_valid_frames(batch)
+        self.num_frames += num_frames
+        if self.reward_scale is not None:
+            self.reward_scale.update(batch)
+        if self.is_learning:
+            self._owed += num_frames * self.updates_per_frame
+            while self._owed >= 1:
+                self._owed -= 1
+                self.once()
+        else:
+            self._before = (self.num_frames, self.num_updates)
+        return self._reports()
+
+    def once(self) -> None:
+        """Take one gradient step; see :meth:`__call__`."""
+        began = time.perf_counter()
+        sample = self.buffer.sample(self.batch_size)
+        rows = sample if self.reward_scale is None else self.reward_scale(sample)
+        rows = _on_device_of(self._parameters[0], rows)
+        total, losses = self._forward(rows, self.num_updates % self.actor_interval == 0)
+        for parameter in self._parameters:
+            parameter.grad = None
+        total.backward()
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        losses = {name: value.detach() for name, value in losses.items()}
+        td_error = losses.get(TD_ERROR)
+        losses |= {TD_ERROR: td_error.mean(), "grad_norm": norm}
+        names, values = zip(*losses.items(), strict=True)
+        numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
+        self._require_finite(numbers, rows)
+        if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
+            torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
+        self.optimizer.step()
+        if self.target_update is not None:
+            self.target_update.step()
+        if self._has_priorities:
+            self.buffer.update_priority(sample, _priority(sample, td_error))
+        self.num_updates += 1
+        self._means.add(numbers, 1)
+        self._seconds += time.perf_counter() - began
+
+    def state_dict(self) -> dict:
+        """Capture the counters, and those of the parts; the loss, the optimizer and the buffer are saved elsewhere."""
+        return {
+            "num_updates": self.num_updates,
+            "num_frames": self.num_frames,
+            "before": list(self._before),
+            "owed": self._owed,
+            "target_update": {} if self.target_update is None else self.target_update.state_dict(),
+            "reward_scale": {} if self.reward_scale is None else self.reward_scale.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`.
+
+        Where the buffer is empty, because it was not saved, ``start_frames`` are collected anew before the next step.
+        """
+        self.num_updates = state["num_updates"]
+        self.num_frames = state["num_frames"]
+        self._before = tuple(state["before"])
+        self._owed = state["owed"]
+        self._learns_from = self.start_frames
+        if self.target_update is not None:
+            self.target_update.load_state_dict(state["target_update"])
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state["reward_scale"])
+        if len(self.buffer) == 0:
+            self._owed, self._learns_from = 0.0, self.num_frames + self.start_frames
+
+    def _losses(self, rows: TensorDict, with_actor: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        losses = self.loss(rows) if with_actor else self.loss(rows, with_actor=False)
+        return total_loss(losses), dict(losses.items())
+
+    def _require_finite(self, numbers: dict[str, float], rows: TensorDict) -> None:
+        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
+        if not bad:
+            return
+        losses = [name for name in bad if name.startswith("loss_")] or bad
+        guilty = [
+            "/".join(key) if isinstance(key, tuple) else key
+            for key, value in rows.items(True, True)
+            if not bool(torch.isfinite(value).all())
+        ]
+        hint = f"The sample itself holds such values under {', '.join(guilty)}." if guilty else ""
+        hint = hint or "Try a smaller learning rate, or clip the gradient."
+        raise NonFiniteError(
+            explain(
+                " and ".join(losses),
+                expected="finite numbers",
+                got=f"{[numbers[name] for name in losses]} in update {self.num_updates + 1}",
+                hint=f"{hint} Parameters and optimizer are as they were before this update.",
+            )
+        )
+
+    def _reports(self) -> dict[str, float]:
+        metrics, num = self._means.take()
+        seconds, self._seconds = self._seconds, 0.0
+        metrics |= {"replay/fill": self._fill(), "replay/updates": float(self.num_updates)}
+        num_frames, num_updates = self.num_frames - self._before[0], self.num_updates - self._before[1]
+        if num and num_frames:
+            metrics["time/updates_per_s"] = num / seconds
+            metrics["replay/updates_per_frame"] = num_updates / num_frames
+        return metrics
+
+    def _fill(self) -> float:
+        parts = self.buffer.buffers if isinstance(self.buffer, MixedReplay) else [self.buffer]
+        return sum(map(len, parts)) / sum(part.storage.capacity for part in parts)
+
+
+def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:
+    parts = buffer.buffers if isinstance(buffer, MixedReplay) else [buffer]
+    return any(isinstance(part.sampler, PrioritizedSampler | PrioritizedSliceSampler) for part in parts)
+
+
+def _priority(sample: TensorDictBase, td_error: torch.Tensor) -> torch.Tensor:
+    """Return the priority of each item, ``[N]``; of slices ``[N, T]`` the mean over their valid steps."""
+    mask = sample.get(MASK, None)
+    if mask is not None:
+        valid = mask.to(td_error.device)
+        td_error = td_error.new_zeros(valid.shape).masked_scatter(valid, td_error)
+        return td_error if valid.ndim == 1 else td_error.sum(-1) / valid.sum(-1).clamp(min=1)
+    return td_error if sample.batch_dims == 1 else td_error.reshape(sample.batch_size).mean(-1)
+
+
+def _on_device_of(parameter: torch.Tensor, sample: TensorDictBase) -> TensorDictBase:
+    here = sample.get(("next", "reward")).device
+    return sample if here == parameter.device else sample.to(parameter.device, non_blocking=True)
