@@ -1,0 +1,87 @@
+"""Randomised ensembled double Q-learning, from flags and a config file.
+
+    python examples/redq/redq.py --config=examples/redq/configs/pendulum.txt
+    python examples/redq/redq.py --config=examples/redq/configs/halfcheetah.txt
+
+What it shows: SAC with ten critics and twenty gradient steps for each frame.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import torch
+
+from torchrl.agents import Agent
+from torchrl.devices import checked_device
+from torchrl.recipes import (
+    add_env_arguments,
+    add_off_policy_collector_arguments,
+    add_optimise_arguments,
+    add_record_arguments,
+    add_redq_arguments,
+    add_replay_arguments,
+    add_stochastic_network_arguments,
+    add_update_arguments,
+    make_critics,
+    make_env,
+    make_evaluator,
+    make_off_policy_collector,
+    make_parser,
+    make_record_hooks,
+    make_redq_loss,
+    make_replay_buffer,
+    make_replay_updates,
+    make_schedules,
+    make_stochastic_actor,
+    make_store,
+    run,
+)
+from torchrl.seeding import named_seeds
+
+
+def make_redq_parser():
+    """All flags of this example."""
+    parser = make_parser("Train a policy by randomised ensembled double Q-learning.")
+    add_env_arguments(parser)
+    add_stochastic_network_arguments(parser)
+    add_off_policy_collector_arguments(parser, init_random_frames=100)
+    add_replay_arguments(parser)
+    add_redq_arguments(parser)
+    add_update_arguments(parser, updates_per_frame=20.0, actor_interval=20, start_frames=100)
+    add_optimise_arguments(parser, max_grad_norm=None)
+    add_record_arguments(parser)
+    return parser
+
+
+def make_redq_agent(args: Namespace) -> Agent:
+    """Build every part of a run."""
+    seeds = named_seeds(args.seed, "environment", "policy", "actor", "critic", "loss", "random", "replay")
+
+    env = make_env(args, num_envs=args.num_envs, training=True)
+    generator = torch.Generator().manual_seed(seeds["policy"])
+    policy = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
+    critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
+    loss = make_redq_loss(args, env, policy, critics, seed=seeds["loss"]).to(checked_device(args.device))
+    collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
+    buffer = make_replay_buffer(args, seed=seeds["replay"])
+    updates = make_replay_updates(args, loss, buffer)
+
+    return Agent(
+        collector,
+        updates,
+        store=make_store(args, buffer, loss),
+        evaluator=make_evaluator(args),
+        hooks=[*make_schedules(args, updates), *make_record_hooks(args)],
+        log_interval=args.log_interval,
+        keep_learning=args.keep_learning,
+    )
+
+
+def main(flags: list[str] | None = None) -> None:
+    """Train, or evaluate a saved run, and report."""
+    run("redq", make_redq_parser(), make_redq_agent, flags)
+
+
+if __name__ == "__main__":
+    main()
