@@ -90,11 +90,11 @@ class Ensemble(nn.Module):
 
 
 def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    # As weight · xᵀ: so the gradient of the weight comes out in the weight's own layout, and is not copied into it.
     weight, bias = layer.weight, layer.bias
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    weight = weight.transpose(1, 2)
-    y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-    return y.reshape(*x.shape[:-1], y.shape[-1])
+    columns = x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
+    y = torch.bmm(weight, columns) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, columns)
+    return y.transpose(1, 2).reshape(*x.shape[:-1], weight.shape[1])
 
 
 def _layer_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -39,17 +40,27 @@ class _TargetUpdate:
         if not pairs:
             who, got = type(self).__name__, type(loss).__name__
             raise ConfigError(explain(who, expected="a loss with target networks", got=got))
-        self._loss = loss
+        self._places = [place for pair in pairs for place in _places_of(*pair)]
 
     def _tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """Return floats of targets and of networks, and the other buffers of targets and of networks."""
+        """Return floats of targets and of networks, and the other tensors of targets and of networks."""
         floats, others = [], []
-        for network, target in self._loss.targets():
-            ours = [*target.parameters(), *target.buffers()]
-            theirs = [*network.parameters(), *network.buffers()]
-            for pair in zip(ours, theirs, strict=True):
-                (floats if pair[0].is_floating_point() else others).append(pair)
+        for ours, theirs, name in self._places:
+            target = ours[name]
+            (floats if target.is_floating_point() else others).append((target, theirs[name]))
         return [x for x, _ in floats], [x for _, x in floats], [x for x, _ in others], [x for _, x in others]
+
+
+def _places_of(network: nn.Module, target: nn.Module) -> Iterator[tuple[dict, dict, str]]:
+    """Yield where each tensor of a target and of its network is: found once, since the search takes longer than the
+    update; what stands there may be replaced, as ``.to()`` does with buffers."""
+    seen: set[int] = set()
+    for theirs, ours in zip(network.modules(), target.modules(), strict=True):
+        for kept, followed in ((ours._parameters, theirs._parameters), (ours._buffers, theirs._buffers)):
+            for name, tensor in kept.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield kept, followed, name
 
 
 class SoftUpdate(_TargetUpdate):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import unravel_key
@@ -98,5 +99,14 @@ class TDLoss(Loss):
 
 def held_out(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
     """Call a module so that gradient passes through it to its inputs, and none reaches its parameters."""
-    detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    return functional_call(module, detached, (tensordict,))
+    if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
+        detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        return functional_call(module, detached, (tensordict,))
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        return module(tensordict)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
