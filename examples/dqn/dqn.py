@@ -34,6 +34,7 @@ from torchrl.recipes import (
     make_q_actor,
     make_record_hooks,
     make_replay_buffer,
+    make_replay_hooks,
     make_replay_updates,
     make_schedules,
     make_store,
@@ -75,7 +76,12 @@ def make_dqn_agent(args: Namespace) -> Agent:
         updates,
         store=make_store(args, buffer, loss),
         evaluator=make_evaluator(args),
-        hooks=[StepExploration(), *make_schedules(args, updates), *make_record_hooks(args)],
+        hooks=[
+            StepExploration(),
+            *make_schedules(args, updates),
+            *make_replay_hooks(args, buffer),
+            *make_record_hooks(args),
+        ],
         log_interval=args.log_interval,
         keep_learning=args.keep_learning,
     )

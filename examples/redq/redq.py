@@ -31,6 +31,7 @@ from torchrl.recipes import (
     make_record_hooks,
     make_redq_loss,
     make_replay_buffer,
+    make_replay_hooks,
     make_replay_updates,
     make_schedules,
     make_stochastic_actor,
@@ -72,7 +73,7 @@ def make_redq_agent(args: Namespace) -> Agent:
         updates,
         store=make_store(args, buffer, loss),
         evaluator=make_evaluator(args),
-        hooks=[*make_schedules(args, updates), *make_record_hooks(args)],
+        hooks=[*make_schedules(args, updates), *make_replay_hooks(args, buffer), *make_record_hooks(args)],
         log_interval=args.log_interval,
         keep_learning=args.keep_learning,
     )

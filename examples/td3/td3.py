@@ -31,6 +31,7 @@ from torchrl.recipes import (
     make_parser,
     make_record_hooks,
     make_replay_buffer,
+    make_replay_hooks,
     make_replay_updates,
     make_schedules,
     make_store,
@@ -74,7 +75,12 @@ def make_td3_agent(args: Namespace) -> Agent:
         updates,
         store=make_store(args, buffer, loss),
         evaluator=make_evaluator(args),
-        hooks=[StepExploration(), *make_schedules(args, updates), *make_record_hooks(args)],
+        hooks=[
+            StepExploration(),
+            *make_schedules(args, updates),
+            *make_replay_hooks(args, buffer),
+            *make_record_hooks(args),
+        ],
         log_interval=args.log_interval,
         keep_learning=args.keep_learning,
     )

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,13 +16,26 @@ from torchrl.agents import (
     Hook,
     MinibatchEpochs,
     ProgressBar,
+    ReplayUpdates,
+    RewardScale,
+    StepExploration,
     UpdateNormalizer,
     episode_statistics,
 )
 from torchrl.agents.optimise import valid_rows
-from torchrl.agents.statistics import num_valid_frames, value_statistics
-from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
-from torchrl.objectives import KLPenaltyPPOLoss
+from torchrl.agents.statistics import num_valid_frames, policy_lag, value_statistics
+from torchrl.data import specs
+from torchrl.data.replay import ReplayBuffer, TensorStorage
+from torchrl.modules import (
+    MLP,
+    Categorical,
+    EGreedy,
+    ObservationNormalizer,
+    ProbabilisticActor,
+    QValueActor,
+    ValueOperator,
+)
+from torchrl.objectives import DQNLoss, KLPenaltyPPOLoss
 
 MASK = ("collector", "mask")
 
@@ -57,6 +71,31 @@ def read_rows(batch):
     return valid_rows(batch, ["observation", ("next", "reward")]).to_dict()
 
 
+def policy_lag_of(batch):
+    return policy_lag(batch, 20)
+
+
+def scale_rewards(batch):
+    scale = RewardScale(0.9)
+    scale.update(batch.set("is_init", torch.ones(*batch.batch_size, 1, dtype=torch.bool)))
+    return scale.state_dict()
+
+
+def count_frames(batch):
+    """Count in updates that wait for more frames than there are."""
+    loss = DQNLoss(QValueActor(MLP(3, 2)))
+    optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
+    updates = ReplayUpdates(loss, optimizer, ReplayBuffer(TensorStorage(8)), batch_size=4, start_frames=100)
+    updates(batch)
+    return updates.num_frames
+
+
+def step_exploration(batch):
+    policy = EGreedy(QValueActor(MLP(3, 2)), specs.Categorical(2), num_frames=100)
+    StepExploration().on_optimised(SimpleNamespace(policy=policy), batch, {})
+    return policy.frames.item()
+
+
 # What is called with a batch, and what it leaves behind: numbers to log, and state.
 CASES = {
     episode_statistics: episode_statistics,
@@ -66,6 +105,10 @@ CASES = {
     MinibatchEpochs: take_steps,
     AdaptPenalty: adapt_penalty,
     UpdateNormalizer: update_normalizer,
+    policy_lag: policy_lag_of,
+    ReplayUpdates: count_frames,
+    RewardScale: scale_rewards,
+    StepExploration: step_exploration,
 }
 NEVER_LOOK = {Hook, Anneal, ProgressBar}  # they are told of a batch and ask only the agent
 
@@ -87,6 +130,7 @@ def make_batch():
         batch[key] = normal(1)
     batch["next", "episode_length"] = torch.randint(1, 9, (3, 6, 1), generator=generator)
     batch["next", "done"] = torch.rand(3, 6, 1, generator=generator) < 0.5
+    batch["collector", "policy_version"] = torch.randint(20, (3, 6), generator=generator)
     return batch
 
 
@@ -127,4 +171,4 @@ class TestPadding:
         elif case is read_rows:
             assert nothing["observation"].shape == (0, 3)
         else:
-            assert nothing in ({}, {"explained_variance": 0.0}, 0)
+            assert nothing in ({}, {"explained_variance": 0.0}, 0, RewardScale(0.9).state_dict())

@@ -5,7 +5,16 @@ from torchrl.agents.agent import BEST, LAST, Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
-from torchrl.agents.hooks import AdaptPenalty, Hook, ProgressBar, StepExploration, StopAtReturn, UpdateNormalizer
+from torchrl.agents.hooks import (
+    BUFFER,
+    AdaptPenalty,
+    Hook,
+    ProgressBar,
+    SaveBuffer,
+    StepExploration,
+    StopAtReturn,
+    UpdateNormalizer,
+)
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.replay_updates import ReplayUpdates
@@ -16,6 +25,7 @@ from torchrl.agents.summary import summarise, write_summary
 
 __all__ = [
     "BEST",
+    "BUFFER",
     "LAST",
     "AdaptPenalty",
     "Agent",
@@ -33,6 +43,7 @@ __all__ = [
     "ProgressBar",
     "ReplayUpdates",
     "RewardScale",
+    "SaveBuffer",
     "StepExploration",
     "StopAtReturn",
     "UpdateNormalizer",

@@ -214,7 +214,7 @@ class Agent:
                 learner_batch = self.advantage(learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
             metrics = {name if "/" in name else f"loss/{name}": value for name, value in losses.items()} | episodes
-            metrics["collect/policy_lag"] = policy_lag(batch, self.collector.policy_version)
+            metrics |= policy_lag(batch, self.collector.policy_version)
             self.frames += num_frames
             self._tell("on_optimised", learner_batch, metrics)
             self.collector.update_policy_weights_()

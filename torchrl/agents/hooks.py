@@ -15,6 +15,9 @@ from torchrl.objectives.keys import MASK, read
 if TYPE_CHECKING:
     from torchrl.agents.agent import Agent
     from torchrl.agents.evaluate import Evaluation
+    from torchrl.data.replay import ReplayBuffer
+
+BUFFER = "replay"  # the folder of a saved buffer, beside the checkpoints
 
 
 class Hook:
@@ -102,6 +105,24 @@ class StepExploration(Hook):
             if isinstance(module, AnnealedExploration):
                 module.step(num_frames)
                 metrics[f"exploration/{type(module).__name__}"] = module.strength.item()
+
+
+class SaveBuffer(Hook):
+    """Save a replay buffer beside the checkpoints when training ends, so that a resumed run samples what this one did.
+
+    It goes to ``replay`` in the agent's folder; without one nothing is saved.
+
+    Args:
+        buffer: the one.
+    """
+
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self.buffer = buffer
+
+    def on_train_end(self, agent: Agent) -> None:
+        """Save the buffer, if anything is in it."""
+        if agent.folder is not None and len(self.buffer):
+            self.buffer.save(agent.folder / BUFFER)
 
 
 class AdaptPenalty(Hook):

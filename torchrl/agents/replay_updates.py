@@ -18,6 +18,7 @@ from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
 
 TD_ERROR = "td_error"
+PRIORITIZED = (PrioritizedSampler, PrioritizedSliceSampler)
 
 
 class ReplayUpdates:
@@ -158,7 +159,7 @@ class ReplayUpdates:
         if self.target_update is not None:
             self.target_update.step()
         if self._has_priorities:
-            self.buffer.update_priority(sample, _priority(sample, td_error))
+            self._tell_priorities(sample, _priority(sample, td_error))
         self.num_updates += 1
         self._means.add(numbers, 1)
         self._seconds += time.perf_counter() - began
@@ -194,6 +195,17 @@ class ReplayUpdates:
     def _losses(self, rows: TensorDict, with_actor: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         losses = self.loss(rows) if with_actor else self.loss(rows, with_actor=False)
         return total_loss(losses), dict(losses.items())
+
+    def _tell_priorities(self, sample: TensorDictBase, priority: torch.Tensor) -> None:
+        if not isinstance(self.buffer, MixedReplay):
+            self.buffer.update_priority(sample, priority)
+            return
+        origin = sample.get(("replay", "buffer"))
+        origin = origin if origin.ndim == 1 else origin[:, 0]
+        for index, part in enumerate(self.buffer.buffers):
+            if isinstance(part.sampler, PRIORITIZED):
+                own = origin == index
+                self.buffer.update_priority(sample[own], priority[own.to(priority.device)])
 
     def _require_finite(self, numbers: dict[str, float], rows: TensorDict) -> None:
         bad = [name for name, number in numbers.items() if not math.isfinite(number)]
@@ -233,7 +245,7 @@ class ReplayUpdates:
 
 def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:
     parts = buffer.buffers if isinstance(buffer, MixedReplay) else [buffer]
-    return any(isinstance(part.sampler, PrioritizedSampler | PrioritizedSliceSampler) for part in parts)
+    return any(isinstance(part.sampler, PRIORITIZED) for part in parts)
 
 
 def _priority(sample: TensorDictBase, td_error: torch.Tensor) -> torch.Tensor:

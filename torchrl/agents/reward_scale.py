@@ -8,15 +8,16 @@ import torch
 from tensordict import TensorDictBase
 
 from torchrl.errors import ConfigError, explain
+from torchrl.objectives.keys import MASK
 
 
 class RewardScale:
     """Divide the rewards of samples by the running standard deviation of the discounted return.
 
     Rewards are stored as they are, so that what was collected early is scaled as what comes late. They are not centred,
-    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` begin anew with each episode and each batch, and
-    count with weights that fade: the last of n batches with 1, the first with ``decay``ⁿ⁻¹. Before there is a spread,
-    rewards are left alone.
+    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` begin anew with each episode, with each batch and
+    behind masked rows, and count with weights that fade: the last of n batches with 1, the first with ``decay``ⁿ⁻¹.
+    Before there is a spread, rewards are left alone.
 
     Engstrom et al., "Implementation Matters in Deep Policy Gradients" (2020), https://arxiv.org/abs/2005.12729, section
     3, item 2, for the division; the fading is ours.
@@ -50,7 +51,10 @@ class RewardScale:
     def update(self, batch: TensorDictBase) -> None:
         """Take the returns of a batch ``[*B, T]`` into account."""
         reward = batch.get(("next", "reward")).double()
-        starts, mask = batch.get("is_init"), batch.get(("collector", "mask"), None)
+        starts, mask = batch.get("is_init"), batch.get(MASK, None)
+        if mask is not None:
+            reward = torch.where(mask.unsqueeze(-1), reward, 0)
+            starts = starts | ~mask.unsqueeze(-1)
         running, returns = torch.zeros_like(reward[..., 0, :]), []
         for step in range(reward.shape[-2]):
             running = torch.where(starts[..., step, :], 0, running * self.gamma) + reward[..., step, :]

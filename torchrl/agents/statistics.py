@@ -39,9 +39,12 @@ def num_valid_frames(batch: TensorDictBase) -> int:
     return batch.numel() if mask is None else int(mask.sum())
 
 
-def policy_lag(batch: TensorDictBase, version: int) -> float:
+def policy_lag(batch: TensorDictBase, version: int) -> dict[str, float]:
     """How many updates of the weights the policy that collected a batch ``[*B, T]`` was behind, on average."""
-    return version - batch.get(("collector", "policy_version")).double().mean().item()
+    versions, mask = batch.get(("collector", "policy_version")), batch.get(MASK, None)
+    if mask is not None:
+        versions = versions[mask]
+    return {"collect/policy_lag": version - versions.double().mean().item()} if versions.numel() else {}
 
 
 class MeanMetrics:

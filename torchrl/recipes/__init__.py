@@ -71,6 +71,7 @@ from torchrl.recipes.replay import (
     add_replay_arguments,
     add_update_arguments,
     make_replay_buffer,
+    make_replay_hooks,
     make_replay_updates,
     make_store,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "make_redq_loss",
     "make_reinforce_loss",
     "make_replay_buffer",
+    "make_replay_hooks",
     "make_replay_updates",
     "make_reporter",
     "make_returns",

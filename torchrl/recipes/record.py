@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torchrl.agents import (
     BEST,
+    BUFFER,
     LAST,
     Agent,
     Evaluation,
@@ -18,6 +19,7 @@ from torchrl.agents import (
     Evaluator,
     Hook,
     ProgressBar,
+    ReplayUpdates,
     StopAtReturn,
     summarise,
     write_summary,
@@ -104,6 +106,9 @@ def resume(args: Namespace, agent: Agent) -> None:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
         ConfigError: the run has all its frames, or had another optimizer.
     """
+    buffer = Path(args.resume) / BUFFER
+    if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
+        agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
     agent.load(Path(args.resume) / LAST)
     if agent.frames >= args.total_frames:
         got = f"{args.total_frames:,}, which the run has"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tensordict import NestedKey, TensorDictBase
 
-from torchrl.agents import ReplayUpdates, RewardScale
+from torchrl.agents import Hook, ReplayUpdates, RewardScale, SaveBuffer
 from torchrl.data.replay import (
     MemmapStorage,
     PrioritizedSampler,
@@ -45,6 +45,9 @@ def add_replay_arguments(parser: ConfigParser, *, buffer_size: int = 1_000_000, 
     group = parser.add_argument_group("replay")
     group.add_argument("--buffer_size", type=positive_int, default=buffer_size, help="frames that are kept")
     group.add_argument("--batch_size", type=positive_int, default=batch_size, help="frames of a gradient step")
+    group.add_switch(
+        "--save_buffer", default=False, help="save them with the checkpoints; without them --resume collects anew first"
+    )
     group.add_argument("--buffer_folder", help="keep them in memory-mapped files in this new folder")
     group.add_switch("--prb", default=False, help="sample in proportion to the last error (prioritised replay)")
     group.add_argument(
@@ -161,6 +164,11 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
     keys = [*loss.in_keys, *loss.optional_keys, *facts]
     return lambda batch: buffer.extend(batch.select(*keys, strict=False))
+
+
+def make_replay_hooks(args: Namespace, buffer: ReplayBuffer) -> list[Hook]:
+    """Build the hook that saves the buffer, if it is asked for."""
+    return [SaveBuffer(buffer)] if args.save_buffer else []
 
 
 def make_replay_updates(args: Namespace, loss: Loss, buffer: ReplayBuffer) -> ReplayUpdates:
