@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from torchrl.agents import load_checkpoint
 
@@ -18,6 +19,22 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "ppo" / "ppo.py"
 ALGORITHMS = sorted(path.parent.name for path in (ROOT / "examples").glob("*/configs"))
 CONFIGS = sorted((ROOT / "examples").glob("*/configs/*.txt"))
+OFF_POLICY = {
+    "dqn": "loss_value",
+    "ddpg": "loss_critic",
+    "td3": "loss_critic",
+    "sac": "loss_critic",
+    "redq": "loss_critic",
+}
+SMALL = [
+    "--num_cells",
+    "8",
+    "8",
+    "--batch_size=16",
+    "--init_random_frames=64",
+    "--start_frames=64",
+    "--log_interval=64",
+]
 TINY = [
     "--total_frames=256",
     "--frames_per_batch=128",
@@ -35,14 +52,30 @@ def run(*flags, cwd, algorithm="ppo"):
     return subprocess.run([sys.executable, str(example), *flags], cwd=cwd, capture_output=True, text=True, timeout=110)
 
 
+def load(algorithm):
+    """Import an example."""
+    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
+    spec = importlib.util.spec_from_file_location(f"{algorithm}_example", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Run an example in this process, which saves the start of another."""
+    monkeypatch.chdir(tmp_path)
+    yield lambda algorithm, *flags: load(algorithm).main(list(flags))
+    torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
-def test_a_config_runs_and_leaves_what_it_promises(config, tmp_path):
+def test_a_config_runs_and_leaves_what_it_promises(config, run_here, tmp_path):
     algorithm = config.parts[-3]
     if "LunarLander" in config.read_text():
         pytest.importorskip("Box2D", reason="LunarLander needs the extra box2d")
-    flags = ["--num_epochs=1"] if algorithm == "ppo" else []
-    done = run(f"--config={config}", *TINY, *flags, cwd=tmp_path, algorithm=algorithm)
-    assert done.returncode == 0, done.stderr
+    flags = {"ppo": ["--num_epochs=1"]}.get(algorithm, SMALL if algorithm in OFF_POLICY else [])
+    run_here(algorithm, f"--config={config}", *TINY, *flags)
     (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()
     files = {path.name for path in folder.iterdir()}
     assert {"config.txt", "progress.csv", "summary.json", "learning_curve.png", "last.pt", "best.pt"} <= files
@@ -53,21 +86,30 @@ def test_a_config_runs_and_leaves_what_it_promises(config, tmp_path):
     )
     assert summary["frames"] == 256 and summary["num_parameters"] > 0
     columns = next(csv.reader((folder / "progress.csv").open()))
-    assert {"frames", "loss/loss_objective", "loss/loss_critic", "loss/entropy"} <= set(columns)
+    if algorithm in OFF_POLICY:
+        replay = {"replay/fill", "replay/updates", "replay/updates_per_frame", "time/updates_per_s"}
+        names = {OFF_POLICY[algorithm], "td_error", "q_value", "target_value", "grad_norm"}
+        assert replay | {f"loss/{name}" for name in names} <= set(columns)
+        assert algorithm not in ("sac", "redq") or {"loss/entropy", "loss/temperature"} <= set(columns)
+        assert algorithm not in ("ddpg", "td3") or "exploration/AdditiveGaussian" in columns
+    else:
+        assert {"loss/loss_objective", "loss/loss_critic", "loss/entropy", "loss/explained_variance"} <= set(columns)
     assert algorithm != "ppo" or {"loss/approx_kl", "loss/clip_fraction"} <= set(columns)
-    assert {"loss/explained_variance", "time/collect_s", "time/optimise_s", "time/evaluate_s"} <= set(columns)
+    assert {"frames", "time/collect_s", "time/optimise_s", "time/evaluate_s", "collect/policy_lag"} <= set(columns)
     assert {"train/episode_return", "eval/return_mean", "eval/return_std"} <= set(columns)
     assert config.read_text().startswith("# "), "the first line of a config says what it should reach"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_has_an_example_that_names_its_configs(algorithm, tmp_path):
+def test_every_algorithm_has_an_example_that_names_its_configs(algorithm, run_here, capsys):
     assert (ROOT / "configs" / algorithm).is_dir()
-    done = run("--help", cwd=tmp_path, algorithm=algorithm)
-    assert done.returncode == 0
+    with pytest.raises(SystemExit) as ended:
+        run_here(algorithm, "--help")
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
     for group in ("environment", "networks", "collecting", "loss", "optimising", "recording"):
-        assert f"{group}:" in done.stdout
-    assert done.stdout.count("(default:") >= 40
+        assert f"{group}:" in shown
+    assert shown.count("(default:") >= 40
 
 
 def test_other_forms_of_an_algorithm_run(tmp_path):
@@ -215,10 +257,8 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("ppo_example", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    yield load("ppo")
+    torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

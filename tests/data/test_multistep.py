@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.data import MultiStep
+from torchrl.data import MultiStep, MultiStepStream
 from torchrl.data.multistep import piece_bounds, sum_steps
 from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
 from torchrl.errors import ConfigError, KeyMissing, SpecError
@@ -297,3 +297,101 @@ def test_entries_that_are_missing_or_misshapen_are_refused():
         MultiStep(2, 0.5)(batch.copy().set(("next", "reward"), torch.zeros(2, 3)))
     with pytest.raises(SpecError, match=r"a bool mask of shape \[2, 3\], got torch.bool \[2, 3, 1\]"):
         MultiStep(2, 0.5)(batch.copy().set(MASK, torch.ones(2, 3, 1, dtype=torch.bool)))
+
+
+# ---- batches that go on ----------------------------------------------------------------------------------------------
+
+
+def make_stream(lanes, length, *, seed, first_id=0):
+    """Rows of several lanes, each with endings of both kinds at random and trajectories numbered one after another."""
+    generator = torch.Generator().manual_seed(seed)
+    chance = torch.rand(lanes, length, 1, generator=generator)
+    terminated, truncated = chance < 0.1, (chance > 0.1) & (chance < 0.2)
+    done = terminated | truncated
+    is_init = torch.ones_like(done)
+    is_init[:, 1:] = done[:, :-1]
+    ids = first_id + is_init.long().flatten().cumsum(0).reshape(lanes, length)
+    time = torch.arange(lanes * length, dtype=torch.float64).reshape(lanes, length, 1)
+    after = {"observation": time + 0.5, "reward": torch.randn(lanes, length, 1, generator=generator).double()}
+    flags = {"terminated": terminated, "truncated": truncated, "done": done}
+    rows = {"observation": time, "is_init": is_init, "next": after | flags, "collector": {"traj_ids": ids}}
+    return TensorDict(rows, batch_size=[lanes, length])
+
+
+def valid_rows(batch):
+    return batch[batch[MASK]].exclude(("collector", "mask"))
+
+
+def by_observation(rows):
+    return rows[rows["observation"].flatten().argsort()]
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("sizes", [[1] * 40, [40], [7, 1, 1, 3, 2, 26], [2, 4, 6, 8, 20]])
+def test_a_stream_gives_every_whole_row_once_however_it_is_cut(n_steps, sizes):
+    whole = make_stream(3, 40, seed=n_steps)
+    expected = valid_rows(MultiStep(n_steps, 0.9, keep_partial=False)(whole))
+    stream = MultiStepStream(n_steps, 0.9)
+    got = torch.cat([valid_rows(stream(piece)) for piece in whole.split(sizes, dim=1)])
+    assert len(got) == len(expected) > 60
+    torch.testing.assert_close(by_observation(got).to_dict(), by_observation(expected).to_dict())
+
+
+def test_streams_of_several_workers_are_told_apart():
+    """Two workers of two lanes each, whose batches come in an order of their own."""
+    whole = [make_stream(2, 24, seed=seed, first_id=100 * seed) for seed in (1, 2)]
+    pieces = [list(one.split(3, dim=1)) for one in whole]
+    stream = MultiStepStream(4, 0.9)
+    got = []
+    for worker in (0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 1, 0, 0):
+        got.append(valid_rows(stream(pieces[worker].pop(0))))
+    expected = torch.cat([valid_rows(MultiStep(4, 0.9, keep_partial=False)(one)) for one in whole])
+    keyed = []
+    for rows in (torch.cat(got), expected):
+        keyed.append(rows[(rows["collector", "traj_ids"] * 1000 + rows["observation"].flatten()).argsort()])
+    torch.testing.assert_close(keyed[0].to_dict(), keyed[1].to_dict())
+
+
+def test_masked_rows_of_a_stream_reach_nothing():
+    whole = make_stream(2, 20, seed=3)
+    mask = torch.ones(2, 20, dtype=torch.bool)
+    mask[:, 6:8] = False
+    whole[MASK] = mask
+    for value in whole["next"].values(True, True):
+        if value.is_floating_point():
+            value[~mask] = float("nan")
+    stream = MultiStepStream(3, 0.9)
+    got = torch.cat([valid_rows(stream(piece)) for piece in whole.split([5, 2, 13], dim=1)])
+    expected = valid_rows(MultiStep(3, 0.9, keep_partial=False)(whole))
+    torch.testing.assert_close(by_observation(got).to_dict(), by_observation(expected).to_dict())
+    assert got["next", "reward"].isfinite().all()
+
+
+def test_a_reset_in_the_middle_takes_nothing_up():
+    stream = MultiStepStream(3, 0.5)
+    first, second = make_stream(1, 4, seed=9), make_stream(1, 4, seed=9, first_id=50)
+    for batch in (first, second):
+        for name in ("terminated", "truncated", "done"):
+            batch["next", name] = torch.zeros(1, 4, 1, dtype=torch.bool)
+        batch["is_init"] = torch.tensor([True, False, False, False]).reshape(1, 4, 1)
+        batch["collector", "traj_ids"] = batch["collector", "traj_ids"][:, :1].expand(1, 4).clone()
+    assert len(valid_rows(stream(first))) == 2
+    out = stream(second)
+    assert out.batch_size == (1, 4) and len(valid_rows(out)) == 2
+
+
+def test_a_stream_leaves_its_batch_alone_and_forgets_lost_workers():
+    stream = MultiStepStream(3, 0.5)
+    batch = make_stream(1, 4, seed=1)
+    kept = batch.clone()
+    for index in range(100):
+        batch["collector", "traj_ids"] = kept["collector", "traj_ids"] + 1000 * index
+        stream(batch)
+    assert len(stream._waiting) <= stream.MAX_WAITING
+    assert set(batch.keys(True)) == set(kept.keys(True))
+
+
+@pytest.mark.parametrize("key", ["is_init", ("collector", "traj_ids"), ("next", "reward")])
+def test_what_a_stream_needs_is_named(key):
+    with pytest.raises(KeyMissing, match="MultiStep"):
+        MultiStepStream(3, 0.5)(make_stream(1, 4, seed=1).exclude(key))

@@ -4,7 +4,7 @@ Specs and replay are imported from their subpackages.
 """
 
 from torchrl.data.hindsight import HindsightRelabel
-from torchrl.data.multistep import MultiStep
+from torchrl.data.multistep import MultiStep, MultiStepStream
 from torchrl.data.offline import OfflineDataset, read_dataset, read_minari, write_dataset
 from torchrl.data.reward_to_go import RewardToGo
 from torchrl.data.trajectories import (
@@ -27,6 +27,7 @@ from torchrl.data.trajectories import (
 __all__ = [
     "HindsightRelabel",
     "MultiStep",
+    "MultiStepStream",
     "OfflineDataset",
     "RewardToGo",
     "alive_at",

@@ -98,6 +98,76 @@ class MultiStep:
         return result
 
 
+class MultiStepStream:
+    """Sum up to n rewards as :class:`MultiStep` does, over batches that go on where the last one ended.
+
+    A row whose sum the batch does not show whole waits for the next batch of its trajectory, and comes out then: every
+    row once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
+    What waits when collecting ends is lost.
+
+    >>> stream = MultiStepStream(3, 0.99)
+    >>> buffer.extend(stream(batch))
+
+    Batches of several workers may come in any order: they are told apart by ``("collector", "traj_ids")``.
+
+    Args:
+        n_steps: the largest number of rewards in a sum.
+        gamma: discount γ.
+
+    Raises:
+        ConfigError: as :class:`MultiStep`.
+    """
+
+    MAX_WAITING = 64  # of parts of batches, more than there are workers: those of a worker that was lost go in the end
+
+    def __init__(self, n_steps: int, gamma: float) -> None:
+        self._sum = MultiStep(n_steps, gamma, keep_partial=False)
+        self._waiting: list[TensorDictBase] = []
+
+    @torch.no_grad()
+    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
+        """Return what was waiting and the batch ``[*B, T]``, side by side in time, with n-step rewards and successors.
+
+        ``("collector", "mask")`` is false on rows that came out before, or wait.
+
+        Raises:
+            KeyMissing: ``is_init``, ``traj_ids``, the reward or a flag is not there.
+            SpecError: as :class:`MultiStep`.
+        """
+        who = "MultiStepStream"
+        ids, starts = read_entry(batch, TRAJ_IDS, who=who), read_entry(batch, STARTS, who=who)
+        batch = batch.copy()
+        batch.set("collector", batch.get("collector").copy())
+        if batch.get(MASK, None) is None:
+            batch.set(MASK, torch.ones_like(ids, dtype=torch.bool))
+        waited = self._taken_up(ids[..., 0], starts[..., 0, 0])
+        if waited is not None:
+            batch = torch.cat([waited, batch], dim=-1)
+        result = self._sum(batch)
+        self._keep(batch, result)
+        return result
+
+    def _taken_up(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
+        """Take out what waits for rows of these trajectories, ``[*B, <n]``."""
+        for index, waiting in enumerate(self._waiting):
+            last = waiting.get(TRAJ_IDS)[..., -1]
+            if last.shape == ids.shape:
+                same = last == ids
+                if bool(same.any()) and bool((same | starts).all()):
+                    return self._waiting.pop(index)
+        return None
+
+    def _keep(self, batch: TensorDictBase, result: TensorDictBase) -> None:
+        num = min(self._sum.n_steps - 1, batch.batch_size[-1])
+        if not num:
+            return
+        tail = batch[..., batch.batch_size[-1] - num :].clone()
+        waits = tail.get(MASK) & ~result.get(MASK)[..., -num:]
+        tail.set(MASK, waits)
+        if bool(waits.any()):
+            self._waiting = [*self._waiting[1 - self.MAX_WAITING :], tail]
+
+
 def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     """Sum ``r_{t+1} + γ r_{t+2} + … + γ^{m-1} r_{t+m}`` with m = ``n_steps``, or fewer where a cut comes before.
 

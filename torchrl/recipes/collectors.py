@@ -7,11 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
-from torchrl.data import MultiStep
 from torchrl.devices import checked_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
@@ -82,10 +80,6 @@ def add_off_policy_collector_arguments(
         default=False,
         help="let workers go on while the learner trains; every batch is one worker's",
     )
-    group.add_switch("--multi_step", default=False, help="store sums of several rewards, and what comes after them")
-    group.add_argument(
-        "--n_steps_return", type=positive_int, default=3, help="rewards of such a sum; needs --multi_step"
-    )
 
 
 def make_off_policy_collector(
@@ -114,9 +108,8 @@ def make_off_policy_collector(
             mask_key=env.action_mask_key,
             generator=torch.Generator().manual_seed(random_seed),
         )
-    steps = MultiStep(args.n_steps_return, args.gamma, keep_partial=False) if args.multi_step else None
     kind = MultiAsyncCollector if args.async_collection else MultiSyncCollector
-    return make_collector(args, env, policy, seed=seed, postproc=steps, kind=kind)
+    return make_collector(args, env, policy, seed=seed, kind=kind)
 
 
 def make_collector(
@@ -125,7 +118,6 @@ def make_collector(
     policy: Callable,
     *,
     seed: int,
-    postproc: Callable[[TensorDict], TensorDictBase] | None = None,
     kind: type[MultiSyncCollector | MultiAsyncCollector] = MultiSyncCollector,
 ) -> Collector | MultiSyncCollector | MultiAsyncCollector:
     """Build the collector of a run, in this process or over several.
@@ -135,18 +127,12 @@ def make_collector(
         env: the environment, ``[num_envs]``. Workers make their own ones like it: then this one is closed.
         policy: what is trained.
         seed: of the environments; those of workers have the seeds that those of one process would have.
-        postproc: applied to every batch.
         kind: of the collector over several processes.
 
     Raises:
         ConfigError: devices that are not there, or counts that do not go together.
     """
-    common = {
-        "frames_per_batch": args.frames_per_batch,
-        "total_frames": args.total_frames,
-        "seed": seed,
-        "postproc": postproc,
-    }
+    common = {"frames_per_batch": args.frames_per_batch, "total_frames": args.total_frames, "seed": seed}
     if args.num_workers:
         devices = _devices(args, "one device, or one for each of the workers", (1, args.num_workers))
         make = partial(make_env, args, num_envs=_share(args), training=True)

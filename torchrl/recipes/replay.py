@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tensordict import NestedKey, TensorDictBase
 
 from torchrl.agents import Hook, ReplayUpdates, RewardScale, SaveBuffer
+from torchrl.data import MultiStepStream
 from torchrl.data.replay import (
     MemmapStorage,
     PrioritizedSampler,
@@ -64,6 +65,10 @@ def add_replay_arguments(parser: ConfigParser, *, buffer_size: int = 1_000_000, 
     )
     group.add_argument(
         "--sub_traj_len", type=positive_int, help="sample pieces of trajectories of this length; none samples frames"
+    )
+    group.add_switch("--multi_step", default=False, help="store sums of several rewards, and what comes after them")
+    group.add_argument(
+        "--n_steps_return", type=positive_int, default=3, help="rewards of such a sum; needs --multi_step"
     )
     group.add_argument(
         "--prefetch", type=non_negative_int, default=default_of(ReplayBuffer, "prefetch"), help="samples made ahead"
@@ -148,7 +153,7 @@ def _sampler(args: Namespace) -> UniformSampler | PrioritizedSampler | SliceSamp
     options = {"alpha": args.prb_alpha, "beta": args.prb_beta, "beta_steps": steps}
     if args.sub_traj_len is None:
         return PrioritizedSampler(**options)
-    return PrioritizedSliceSampler(args.sub_traj_len, **options)
+    return PrioritizedSliceSampler(args.sub_traj_len, priorities=PrioritizedSampler(**options))
 
 
 def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[TensorDictBase], object]:
@@ -163,7 +168,14 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
     if args.sub_traj_len is not None:
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
     keys = [*loss.in_keys, *loss.optional_keys, *facts]
-    return lambda batch: buffer.extend(batch.select(*keys, strict=False))
+    sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None
+
+    def store(batch: TensorDictBase) -> None:
+        if sums is not None:
+            batch = sums(batch)
+        buffer.extend(batch.select(*keys, strict=False))
+
+    return store
 
 
 def make_replay_hooks(args: Namespace, buffer: ReplayBuffer) -> list[Hook]:

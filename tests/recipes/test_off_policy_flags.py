@@ -1,0 +1,303 @@
+"""Every flag of the off-policy examples does what it says: each is flipped, and its effect observed on the parts."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchrl.agents import SaveBuffer
+from torchrl.collectors import MultiAsyncCollector, WarmUp
+from torchrl.data.replay import (
+    MemmapStorage,
+    PrioritizedSampler,
+    PrioritizedSliceSampler,
+    SliceSampler,
+    UniformSampler,
+)
+from torchrl.errors import ConfigError
+from torchrl.modules import (
+    AdditiveGaussian,
+    DistributionalQValueActor,
+    DuelingMLP,
+    EGreedy,
+    NoisyLinear,
+    OrnsteinUhlenbeck,
+    QuantileQValueActor,
+    QValueActor,
+    TanhNormal,
+    TruncatedNormal,
+)
+from torchrl.objectives import DiscreteSACLoss, HardUpdate, SACLoss, SoftUpdate
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--num_envs=1", "--num_cells", "8", "8", "--buffer_size=64", "--batch_size=8", "--total_frames=64"]
+SMALL += ["--frames_per_batch=32"]
+VECTOR = ["--env_name=Pendulum-v1"]
+ENVIRONMENT = {"dqn": [], "ddpg": VECTOR, "td3": VECTOR, "sac": VECTOR, "redq": VECTOR}
+GROUPS = ("networks", "exploration", "collecting for replay", "replay", "loss", "updates")
+
+
+def load(algorithm):
+    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
+    spec = importlib.util.spec_from_file_location(f"{algorithm}_example", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+EXAMPLES = {algorithm: load(algorithm) for algorithm in ENVIRONMENT}
+
+
+@pytest.fixture
+def make_agent(tmp_path, monkeypatch):
+    """Build the agent of an example from flags, which stand behind small ones."""
+    monkeypatch.chdir(tmp_path)
+    agents = []
+
+    def make(algorithm, *flags):
+        module = EXAMPLES[algorithm]
+        parser = getattr(module, f"make_{algorithm}_parser")()
+        args = parser.parse_args([*SMALL, *ENVIRONMENT[algorithm], *flags])
+        agents.append(getattr(module, f"make_{algorithm}_agent")(args))
+        return agents[-1]
+
+    yield make
+    for agent in agents:
+        agent.optimise.buffer.close()
+        agent.close()
+
+
+def network(agent):
+    return agent.loss.actor.module
+
+
+def widths(agent):
+    return [part.out_features for part in network(agent).modules() if hasattr(part, "out_features")]
+
+
+def activations(agent):
+    return {type(part).__name__ for part in network(agent).modules()} & {"Tanh", "ReLU", "ELU"}
+
+
+def head_of(agent):
+    return network(agent)[-1]
+
+
+def std_at_zero(agent):
+    loc, scale = head_of(agent)(torch.zeros(1, 2))
+    return scale.item()
+
+
+def loc_of_large(agent):
+    loc, scale = head_of(agent)(torch.full((1, 2), 100.0))
+    return loc.item()
+
+
+def stored(agent):
+    """Return what a batch becomes in the buffer."""
+    batch = agent.collector.collect()
+    agent.store(batch)
+    return agent.optimise.buffer[:]
+
+
+def num_steps(agent):
+    items = stored(agent)
+    return round(math.log(items["next", "gamma"].min().item(), 0.99)) if ("next", "gamma") in items.keys(True) else 1
+
+
+def acted(agent):
+    policy = agent.collector.policy
+    return policy.frames if isinstance(policy, WarmUp) else 0
+
+
+def sampler(agent):
+    return agent.optimise.buffer.sampler
+
+
+def follow(agent):
+    return agent.optimise.target_update
+
+
+# flag -> algorithm, what is observed, what it is without, and the flags with what it is then
+NOISE, EPSILON = ["--annealing_frames=10"], []
+EFFECTS = {
+    # networks
+    "num_cells": ("dqn", widths, [8, 8, 2], ["--num_cells", "6", "5"], [6, 5, 2]),
+    "activation": ("dqn", activations, {"ReLU"}, ["--activation=tanh"], {"Tanh"}),
+    "dueling": ("dqn", lambda a: type(network(a)) is DuelingMLP, False, ["--dueling"], True),
+    "noisy": ("dqn", lambda a: any(type(m) is NoisyLinear for m in network(a).modules()), False, ["--noisy"], True),
+    "distributional": (
+        "dqn",
+        lambda a: type(a.loss.actor),
+        QValueActor,
+        ["--distributional"],
+        DistributionalQValueActor,
+    ),
+    "quantiles": ("dqn", lambda a: type(a.loss.actor), QValueActor, ["--quantiles"], QuantileQValueActor),
+    "atoms": ("dqn", widths, [8, 8, 2], ["--quantiles", "--atoms=7"], [8, 8, 14]),
+    "value_low": (
+        "dqn",
+        lambda a: getattr(a.loss.actor, "low", None),
+        None,
+        ["--distributional", "--value_low=-3"],
+        -3,
+    ),
+    "value_high": (
+        "dqn",
+        lambda a: getattr(a.loss.actor, "high", None),
+        None,
+        ["--distributional", "--value_high=3"],
+        3,
+    ),
+    "distribution": (
+        "sac",
+        lambda a: a.loss.actor.distribution.func,
+        TanhNormal,
+        ["--distribution=truncated_normal"],
+        TruncatedNormal,
+    ),
+    "init_std": ("sac", std_at_zero, 1.0, ["--init_std=0.5"], 0.5),
+    "tanh_loc": ("sac", loc_of_large, 100.0, ["--tanh_loc"], 5.0),
+    # exploration
+    "eps_start": ("dqn", lambda a: a.policy.start, 1.0, ["--eps_start=0.5"], 0.5),
+    "eps_end": ("dqn", lambda a: a.policy.end, 0.05, ["--eps_end=0.2"], 0.2),
+    "annealing_frames": ("dqn", lambda a: a.policy.num_frames, 1_000_000, ["--annealing_frames=9"], 9),
+    "noise_start": ("td3", lambda a: a.policy.start, 0.1, ["--noise_start=0.7"], 0.7),
+    "noise_end": ("ddpg", lambda a: a.policy.end, 0.1, ["--noise_end=0.7"], 0.7),
+    "ou_exploration": ("ddpg", lambda a: type(a.policy), AdditiveGaussian, ["--ou_exploration"], OrnsteinUhlenbeck),
+    "ou_theta": ("td3", lambda a: getattr(a.policy, "theta", 0), 0, ["--ou_exploration", "--ou_theta=0.3"], 0.3),
+    "ou_sigma": ("td3", lambda a: getattr(a.policy, "sigma", 0), 0, ["--ou_exploration", "--ou_sigma=0.3"], 0.3),
+    # collecting
+    "init_random_frames": ("sac", acted, 100, ["--init_random_frames=7"], 7),
+    "async_collection": (
+        "dqn",
+        lambda a: type(a.collector) is MultiAsyncCollector,
+        False,
+        ["--async_collection", "--num_workers=1"],
+        True,
+    ),
+    "multi_step": ("dqn", lambda a: ("next", "gamma") in stored(a).keys(True), False, ["--multi_step"], True),
+    "n_steps_return": ("dqn", num_steps, 1, ["--multi_step", "--n_steps_return=5"], 5),
+    # replay
+    "buffer_size": ("sac", lambda a: a.optimise.buffer.storage.capacity, 64, ["--buffer_size=99"], 99),
+    "batch_size": ("sac", lambda a: a.optimise.batch_size, 8, ["--batch_size=16"], 16),
+    "buffer_folder": (
+        "sac",
+        lambda a: type(a.optimise.buffer.storage) is MemmapStorage,
+        False,
+        ["--buffer_folder=here"],
+        True,
+    ),
+    "save_buffer": ("dqn", lambda a: any(type(h) is SaveBuffer for h in a.hooks), False, ["--save_buffer"], True),
+    "prb": ("redq", lambda a: type(sampler(a)), UniformSampler, ["--prb"], PrioritizedSampler),
+    "prb_alpha": ("dqn", lambda a: getattr(sampler(a), "alpha", 0), 0, ["--prb", "--prb_alpha=0.3"], 0.3),
+    "prb_beta": ("dqn", lambda a: getattr(sampler(a), "beta", 0), 0, ["--prb", "--prb_beta=0.3"], 0.3),
+    "sub_traj_len": ("td3", lambda a: type(sampler(a)), UniformSampler, ["--sub_traj_len=4"], SliceSampler),
+    "prefetch": ("sac", lambda a: a.optimise.buffer.prefetch, 0, ["--prefetch=2"], 2),
+    # losses
+    "gamma": ("dqn", lambda a: a.loss.gamma, 0.99, ["--gamma=0.5"], 0.5),
+    "double": ("dqn", lambda a: a.loss.is_double, True, ["--no-double"], False),
+    "loss_function": ("ddpg", lambda a: a.loss.distance, "l2", ["--loss_function=l1"], "l1"),
+    "target_noise": ("td3", lambda a: a.loss.target_noise, 0.2, ["--target_noise=0.1"], 0.1),
+    "noise_clip": ("td3", lambda a: a.loss.noise_clip, 0.5, ["--noise_clip=0.1"], 0.1),
+    "temperature": ("sac", lambda a: round(a.loss.temperature().item(), 6), 1.0, ["--temperature=0.2"], 0.2),
+    "learn_temperature": ("redq", lambda a: a.loss.learn_temperature, True, ["--no-learn_temperature"], False),
+    "target_entropy": ("sac", lambda a: round(a.loss.target_entropy, 3), -0.307, ["--target_entropy=-3"], -3),
+    "num_q_values": ("redq", lambda a: a.loss.critic.num, 10, ["--num_q_values=4"], 4),
+    "num_sampled": ("redq", lambda a: a.loss.num_sampled, 2, ["--num_sampled=3"], 3),
+    "state_value": ("sac", lambda a: a.loss.value is None, True, ["--state_value"], False),
+    # updates
+    "updates_per_frame": ("sac", lambda a: a.optimise.updates_per_frame, 1.0, ["--updates_per_frame=0.5"], 0.5),
+    "start_frames": ("td3", lambda a: a.optimise.start_frames, 10_000, ["--start_frames=7"], 7),
+    "actor_interval": ("td3", lambda a: a.optimise.actor_interval, 2, ["--actor_interval=3"], 3),
+    "hard_update": ("dqn", lambda a: type(follow(a)), SoftUpdate, ["--hard_update"], HardUpdate),
+    "target_update_interval": (
+        "dqn",
+        lambda a: getattr(follow(a), "interval", 0),
+        0,
+        ["--hard_update", "--target_update_interval=7"],
+        7,
+    ),
+    "tau": ("sac", lambda a: follow(a).tau, 0.005, ["--tau=0.1"], 0.1),
+    "normalize_rewards_online": (
+        "dqn",
+        lambda a: a.optimise.reward_scale is None,
+        True,
+        ["--normalize_rewards_online"],
+        False,
+    ),
+    "keep_learning": ("dqn", lambda a: a.keep_learning, False, ["--keep_learning", "--num_workers=1"], True),
+    "log_interval": ("dqn", lambda a: a.log_interval, 1000, ["--log_interval=7"], 7),
+}
+
+
+def test_every_flag_is_among_the_effects():
+    flags = set()
+    for algorithm, module in EXAMPLES.items():
+        parser = getattr(module, f"make_{algorithm}_parser")()
+        groups = [group for group in parser._action_groups if group.title in GROUPS]
+        flags |= {action.dest for group in groups for action in group._group_actions}
+    assert flags == EFFECTS.keys()
+
+
+@pytest.mark.parametrize("flag", EFFECTS)
+def test_a_flag_has_its_effect(flag, make_agent):
+    algorithm, observe, without, flags, expected = EFFECTS[flag]
+    assert observe(make_agent(algorithm)) == without or isinstance(without, float)
+    if isinstance(expected, float):
+        assert observe(make_agent(algorithm)) == pytest.approx(without, abs=1e-6)
+        assert observe(make_agent(algorithm, *flags)) == pytest.approx(expected, abs=1e-6)
+    else:
+        assert observe(make_agent(algorithm, *flags)) == expected
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags", "message"),
+    [
+        ("dqn", ["--distributional", "--quantiles"], "--distributional: expected it or --quantiles, got both"),
+        ("dqn", ["--env_name=Pendulum-v1"], "one choice as the action.*DDPG, TD3 and SAC"),
+        ("td3", ["--env_name=CartPole-v1"], "a vector of bounded actions.*DQN"),
+        ("dqn", ["--async_collection"], "--async_collection: expected --num_workers with it"),
+        ("dqn", ["--keep_learning"], "keep_learning with ReplayUpdates and a collector over processes"),
+        ("dqn", ["--multi_step", "--sub_traj_len=4"], "--sub_traj_len: expected none with --multi_step, got 4"),
+        ("dqn", ["--sub_traj_len=3"], "a number that divides the 8 of --batch_size"),
+        ("sac", ["--env_name=CartPole-v1", "--state_value"], "--state_value: expected continuous actions"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(algorithm, flags, message, make_agent):
+    with pytest.raises(ConfigError, match=message):
+        make_agent(algorithm, *flags)
+
+
+def test_sac_takes_choices_as_well(make_agent):
+    assert type(make_agent("sac").loss) is SACLoss
+    agent = make_agent("sac", "--env_name=CartPole-v1")
+    assert type(agent.loss) is DiscreteSACLoss and agent.loss.critic.out_keys == ["action_value"]
+
+
+def test_noisy_networks_explore_without_epsilon(make_agent):
+    assert type(make_agent("dqn").policy) is EGreedy and type(make_agent("dqn", "--noisy").policy) is QValueActor
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags"),
+    [
+        ("dqn", ["--dueling", "--noisy", "--distributional", "--prb", "--multi_step", "--double"]),
+        ("dqn", ["--quantiles", "--prb", "--sub_traj_len=4"]),
+        ("sac", ["--state_value", "--prb", "--multi_step"]),
+        ("ddpg", ["--ou_exploration", "--normalize_rewards_online", "--sub_traj_len=4"]),
+    ],
+)
+def test_flags_together_train(algorithm, flags, make_agent):
+    common = ["--frames_per_batch=16", "--start_frames=16", "--init_random_frames=16", "--prefetch=1"]
+    agent = make_agent(algorithm, *common, *flags, "--updates_per_frame=0.5")
+    before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
+    agent.train()
+    assert agent.optimise.num_updates == 32 and agent.frames == 64
+    after = agent.loss.trainable_parameters()
+    assert all(value.isfinite().all() for value in after) and not any(map(torch.equal, before, after))
+    if "--sub_traj_len=4" in flags:
+        kind = PrioritizedSliceSampler if "--prb" in flags else SliceSampler
+        assert type(sampler(agent)) is kind
