@@ -37,7 +37,7 @@ class Agent:
     """Train a policy: collect → store → optimise → record, batch by batch.
 
     With a ``folder``, ``last.pt`` is written after every periodic evaluation and when training ends (a second Ctrl-C
-    aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far.
+    aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far; of equals, the later one.
 
     An :class:`EvaluationProcess` measures while training goes on. Where the next evaluation is due before the last one
     is finished, the agent waits for it, so that which weights are measured does not depend on the machine's speed; that
@@ -278,8 +278,11 @@ class Agent:
         return [result]
 
     def _keep(self, result: BesideResult) -> None:
-        """Write checkpoints after an evaluation; the best one is the agent as it was at the launch."""
-        is_best = result.evaluation.mean > self.best_return
+        """Write checkpoints after an evaluation; the best one is the agent as it was at the launch.
+
+        Of equals the later one is kept: where the best return is reached again and again, it was trained for longer.
+        """
+        is_best = result.evaluation.mean >= self.best_return
         self.best_return = max(result.evaluation.mean, self.best_return)
         self._save_as(LAST)
         if is_best and result.keep is None:
