@@ -47,6 +47,7 @@ mutate: $(VENV)/.stamp ## mix up done and terminated one place at a time; the te
 	$(RUN) tests/mutate.py
 
 bench: $(VENV)/.stamp ## run every benchmark, each against a plain loop
+	$(PIP_INSTALL) --editable ".[benchmarks]"
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(RUN) $$script; done
 
 clean: ## remove .venv and everything that tools leave behind (never a *_logging folder)

@@ -40,7 +40,7 @@ def test_the_table_of_laws_names_every_public_part():
 BASES = {
     "TensorSpec", "Transform", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
     "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
-    "ReturnEstimator", "Reward2Go", "PinMemory",
+    "ReturnEstimator", "Reward2Go", "PinMemory", "HardUpdate", "SoftUpdate",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_the_blocks_on_policies_run(block):
 
 
 @pytest.mark.usefixtures("leaves_nothing")
-@pytest.mark.parametrize("page", ["collectors", "data_layout", "replay"])  # environments: tests/envs/test_torch_env.py
+@pytest.mark.parametrize("page", ["collectors", "data_layout", "off_policy", "replay"])
 def test_the_blocks_of_a_page_run_one_after_another(page):
     torch.manual_seed(0)
     namespace = {"__name__": page}

@@ -1,0 +1,99 @@
+"""SAC on Pendulum and DQN on CartPole end to end against Stable-Baselines3, in the same run.
+
+    python benchmarks/off_policy.py [--threads=2]
+
+The settings are those of the shipped configs, the tuned ones of the RL Baselines3 Zoo: SAC with twin critics of
+256×256, batches of 256 and one update a frame; DQN with 256×256, batches of 64 and 128 updates every 256 frames, single
+as theirs is. Both sides step one environment, without evaluation and logs. Needs the extra ``benchmarks``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SAC_FRAMES, DQN_FRAMES, ROUNDS = 1500, 10_240, 3
+QUIET = ["--no-progress_bar", "--record_interval=100000000", "--log_interval=100000000"]
+
+
+def ours(algorithm: str, config: str, frames: int, *flags: str) -> float:
+    """Train by the example and return its seconds."""
+    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
+    spec = importlib.util.spec_from_file_location(algorithm, path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    parser = getattr(example, f"make_{algorithm}_parser")()
+    words = [f"--config={ROOT / 'configs' / algorithm / config}.txt", f"--total_frames={frames}", *QUIET, *flags]
+    agent = getattr(example, f"make_{algorithm}_agent")(parser.parse_args(words))
+    agent.evaluator = None
+    start = time.perf_counter()
+    agent.train()
+    seconds = time.perf_counter() - start
+    agent.close()
+    return seconds
+
+
+def theirs_sac(frames: int) -> float:
+    """Train Stable-Baselines3's SAC and return its seconds."""
+    from stable_baselines3 import SAC
+
+    model = SAC("MlpPolicy", "Pendulum-v1", learning_rate=1e-3, seed=0)
+    start = time.perf_counter()
+    model.learn(frames)
+    return time.perf_counter() - start
+
+
+def theirs_dqn(frames: int) -> float:
+    """Train Stable-Baselines3's DQN and return its seconds."""
+    from stable_baselines3 import DQN
+
+    model = DQN(
+        "MlpPolicy",
+        "CartPole-v1",
+        learning_rate=2.3e-3,
+        batch_size=64,
+        buffer_size=100_000,
+        learning_starts=1000,
+        gamma=0.99,
+        target_update_interval=10,
+        train_freq=256,
+        gradient_steps=128,
+        exploration_fraction=0.16,
+        exploration_final_eps=0.04,
+        policy_kwargs={"net_arch": [256, 256]},
+        seed=0,
+    )
+    start = time.perf_counter()
+    model.learn(frames)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print frames per second of both, and their ratio."""
+    threads = next((int(word.partition("=")[2]) for word in sys.argv if word.startswith("--threads=")), 1)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # for both: see recipes/run.py
+    cases = {
+        "SAC, Pendulum-v1": (theirs_sac, lambda n: ours("sac", "pendulum", n), SAC_FRAMES),
+        "DQN, CartPole-v1": (theirs_dqn, lambda n: ours("dqn", "cartpole", n, "--no-double"), DQN_FRAMES),
+    }
+    for name, (their, mine, frames) in cases.items():
+        their(frames // 5), mine(frames // 5)  # start-up of torch
+        pairs = [(frames / their(frames), frames / mine(frames)) for _ in range(ROUNDS)]
+        ratios = [mine_fps / their_fps for their_fps, mine_fps in pairs]
+        their_fps, mine_fps = (statistics.median(fps) for fps in zip(*pairs, strict=True))
+        print(
+            f"{name}, {threads} thread(s): Stable-Baselines3 {their_fps:,.0f}, ours {mine_fps:,.0f} frames/s, "
+            f"ratio {statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
