@@ -1,7 +1,10 @@
 """Gradient steps on samples: how many, in what order, what they report, and what happens when one fails."""
 
 import copy
+import errno
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from torchrl.agents import (
 )
 from torchrl.collectors import Collector, MultiAsyncCollector
 from torchrl.data.replay import (
+    MemmapStorage,
     MixedReplay,
     PrioritizedSampler,
     PrioritizedSliceSampler,
@@ -29,7 +33,7 @@ from torchrl.data.replay import (
     TensorStorage,
 )
 from torchrl.envs import GymEnv
-from torchrl.errors import ConfigError, NonFiniteError
+from torchrl.errors import ConfigError, NonFiniteError, ProcessError, StorageError
 from torchrl.modules import MLP, EGreedy, QValueActor
 from torchrl.objectives import DQNLoss, HardUpdate, SoftUpdate
 from torchrl.record import Logger
@@ -376,7 +380,17 @@ def make_dqn_agent():
     """Build an agent that learns CartPole by DQN."""
     agents = []
 
-    def make(*, num_workers=0, total_frames=96, hooks=(), frames_per_batch=16, capacity=1000, **options):
+    def make(
+        *,
+        num_workers=0,
+        total_frames=96,
+        hooks=(),
+        frames_per_batch=16,
+        capacity=1000,
+        storage=None,
+        on_worker_failure="raise",
+        **options,
+    ):
         torch.manual_seed(0)
         actor = QValueActor(MLP(4, 2, num_cells=(16,)))
         loss = DQNLoss(actor)
@@ -386,10 +400,11 @@ def make_dqn_agent():
         if num_workers:
             env.close()
             make_env = lambda: GymEnv("CartPole-v1", num_envs=2)  # noqa: E731
-            collector = MultiAsyncCollector(make_env, policy, num_workers=num_workers, **common)
+            common |= {"num_workers": num_workers, "on_worker_failure": on_worker_failure}
+            collector = MultiAsyncCollector(make_env, policy, **common)
         else:
             collector = Collector(env, policy, **common)
-        buffer = ReplayBuffer(TensorStorage(capacity), seed=0)
+        buffer = ReplayBuffer(TensorStorage(capacity) if storage is None else storage, seed=0)
         optimizer = FusedAdam(loss.trainable_parameters(), lr=1e-3)
         updates = ReplayUpdates(
             loss,
@@ -464,6 +479,47 @@ class TestAgent:
         agent.train()
         due = (2048 - 256) * 0.5
         assert agent.optimise.num_updates > due and agent.frames == 2048
+
+    @pytest.mark.usefixtures("leaves_nothing")
+    @pytest.mark.parametrize("on_failure", ["raise", "restart"])
+    def test_a_killed_worker_ends_the_run_saved_or_is_replaced(self, on_failure, make_dqn_agent, tmp_path):
+        class Kill(Hook):
+            def on_batch(self, agent, batch):
+                if agent.frames == 256:
+                    os.kill(agent.collector.pids[1], signal.SIGKILL)
+
+        common = {"num_workers": 2, "total_frames": 2048, "frames_per_batch": 64, "folder": tmp_path}
+        agent = make_dqn_agent(**common, hooks=[Kill()], on_worker_failure=on_failure)
+        if on_failure == "restart":
+            agent.train()
+            assert agent.frames == 2048 and agent.collector.num_restarts == 1
+        else:
+            with pytest.raises(ProcessError, match="worker 1.*killed by SIGKILL") as caught:
+                agent.train()
+            assert "saved in" in "".join(caught.value.__notes__) and agent.frames >= 256
+        saved = load_checkpoint(tmp_path / "last.pt")
+        assert saved["counters"]["frames"] == agent.frames
+        for name, value in agent.loss.state_dict().items():
+            assert torch.equal(saved["networks"]["loss"][name], value)
+        rest = make_dqn_agent(**(common | {"total_frames": agent.frames + 512, "folder": None}))
+        rest.load(tmp_path / "last.pt")
+        rest.train()
+        assert rest.frames == agent.frames + 512 and rest.optimise.num_updates > agent.optimise.num_updates
+
+    def test_a_full_disk_ends_the_run_saved(self, make_dqn_agent, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        folder = tmp_path / "items"
+        agent = make_dqn_agent(folder=tmp_path / "run", storage=MemmapStorage(1000, folder))
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        with pytest.raises(StorageError, match="GB are free there") as caught:
+            agent.train()
+        assert "saved in" in "".join(caught.value.__notes__)
+        saved = load_checkpoint(tmp_path / "run" / "last.pt")
+        assert saved["counters"]["frames"] == 0
+        monkeypatch.undo()
+        agent.optimise.buffer.close()
 
     @pytest.mark.parametrize("options", [{"log_interval": 0}, {"keep_learning": True}])
     def test_what_cannot_be_is_refused(self, make_dqn_agent, options):

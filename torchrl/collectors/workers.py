@@ -224,13 +224,18 @@ class MultiCollector:
     def state_dict(self) -> dict:
         """Capture counters, and of each worker the environments (where they can be captured) and random streams.
 
+        Of workers that were lost or shut down only the counters are left: what is loaded from them begins new episodes.
+
         Raises:
             ConfigError: a batch is being collected: take it first.
         """
-        with self._quiet("state_dict"):
-            for worker in self._workers:
-                worker.remote.post("state_dict")
-            workers = self._answers(self._workers)
+        if self._is_shut_down:
+            workers = [{"num_trajectories": worker.num_trajectories} for worker in self._workers]
+        else:
+            with self._quiet("state_dict"):
+                for worker in self._workers:
+                    worker.remote.post("state_dict")
+                workers = self._answers(self._workers)
         return {
             "frames": self.frames,
             "policy_version": self.policy_version,
@@ -253,15 +258,21 @@ class MultiCollector:
             self.policy_version = state["policy_version"]
             if self._weights is not None:
                 self._weights.publish(self.policy_version)
+            self.num_restarts, self.dropped_frames = state["num_restarts"], state["dropped_frames"]
+            loading = []
             for index, worker in enumerate(self._workers):
                 own = state["workers"][str(index)]
+                worker.warm_up_frames = state["warm_up_frames"][index]
+                if "collector" not in own:
+                    worker.num_trajectories = own["num_trajectories"]
+                    self._start_anew(worker)
+                    continue
                 worker.remote.post("load_state_dict", own)
                 worker.num_trajectories = own["collector"]["num_trajectories"]
-                worker.warm_up_frames = state["warm_up_frames"][index]
                 worker.earlier_warm_up_frames = worker.warm_up_frames - own["warm_up_frames"]
-            self._answers(self._workers)
+                loading.append(worker)
+            self._answers(loading)
         self.frames = state["frames"]
-        self.num_restarts, self.dropped_frames = state["num_restarts"], state["dropped_frames"]
 
     def shutdown(self) -> None:
         """End all workers, for good; may be called twice."""
@@ -389,23 +400,27 @@ class MultiCollector:
                 if self._restarts:
                     error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
                 raise error
-            worker.remote.kill()
             worker.num_failures += 1
-            worker.num_restarts += 1
-            self.num_restarts += 1
-            worker.earlier_warm_up_frames = worker.warm_up_frames
             try:
-                worker.remote = worker.start()
-                worker.remote.answer(self._timeout_s)
-                self._post_preparations(worker)
-                self._take_preparations(worker)
-                if self._layout is not None:
-                    self._attach(worker)
-                    worker.remote.answer(self._timeout_s)
+                self._start_anew(worker)
             except ProcessError as another:
                 error = another
             else:
                 return
+
+    def _start_anew(self, worker: Worker) -> None:
+        """Start another process in a worker's place, with random streams of its own and new episodes."""
+        worker.remote.kill()
+        worker.num_restarts += 1
+        self.num_restarts += 1
+        worker.earlier_warm_up_frames = worker.warm_up_frames
+        worker.remote = worker.start()
+        worker.remote.answer(self._timeout_s)
+        self._post_preparations(worker)
+        self._take_preparations(worker)
+        if self._layout is not None:
+            self._attach(worker)
+            worker.remote.answer(self._timeout_s)
 
     def _call(self, command: str) -> list:
         for worker in self._workers:
