@@ -2,11 +2,13 @@
 #
 #   make train                                   with the python3 and the torch build that pip finds
 #   make train PYTHON=python3.12                 another interpreter
+#   make test JOBS=1                             one test at a time, for less memory
 #   make train TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #                                                torch without CUDA (a tenth of the download)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+JOBS ?= auto
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -32,7 +34,7 @@ train: $(VENV)/.stamp ## train PPO on CartPole-v1
 	$(RUN) examples/ppo/ppo.py --config=configs/ppo/cartpole.txt
 
 test: $(VENV)/.stamp ## run the quick test suite
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n $(JOBS)
 
 lint: $(VENV)/.stamp ## check the style
 	$(RUN) -m ruff check .

@@ -178,7 +178,7 @@ def test_killed_while_it_saves(tmp_path):
             is_old = digest(file) == (folder / "digest").read_text() if (folder / "digest").exists() else False
             assert buffer.storage.ledger.written == (done if is_old else begun)
             found["old" if is_old else "new"] += 1
-            if stage in (WRITING, OUTSIDE):
+            if stage == WRITING:  # outside, it may have died before it noted the digest
                 assert is_old
             require_consistent(buffer)
             require_samples(buffer)
