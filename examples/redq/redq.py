@@ -61,9 +61,9 @@ def make_redq_agent(args: Namespace) -> Agent:
 
     env = make_env(args, num_envs=args.num_envs, training=True)
     generator = torch.Generator().manual_seed(seeds["policy"])
-    policy = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
+    policy, actor = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
     critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
-    loss = make_redq_loss(args, env, policy, critics, seed=seeds["loss"]).to(checked_device(args.device))
+    loss = make_redq_loss(args, env, actor, critics, seed=seeds["loss"]).to(checked_device(args.device))
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
     buffer = make_replay_buffer(args, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)

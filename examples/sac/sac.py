@@ -63,10 +63,10 @@ def make_sac_agent(args: Namespace) -> Agent:
 
     env = make_env(args, num_envs=args.num_envs, training=True)
     generator = torch.Generator().manual_seed(seeds["policy"])
-    policy = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
+    policy, actor = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
     critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
     value = make_state_value(args, env, seed=seeds["value"]) if args.state_value else None
-    loss = make_sac_loss(args, env, policy, critics, value, seed=seeds["loss"]).to(checked_device(args.device))
+    loss = make_sac_loss(args, env, actor, critics, value, seed=seeds["loss"]).to(checked_device(args.device))
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
     buffer = make_replay_buffer(args, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)

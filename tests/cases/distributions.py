@@ -16,6 +16,7 @@ from torchrl.modules import (
     Delta,
     Distribution,
     GSDENormal,
+    GSDETanhNormal,
     MaskedCategorical,
     MaskedOneHotCategorical,
     MultiCategorical,
@@ -189,6 +190,7 @@ CASES: dict[str, Case] = {
         draws=False,
         reference=lambda loc, scale, _: [(theirs.Independent(theirs.Normal(loc, scale), 1), whole)],
     ),
+    "GSDETanhNormal": Case(GSDETanhNormal.within(-2.0, 3.0), (2, 2, 2), (1,), CONTINUOUS, draws=False),
     "TanhNormal": Case(TanhNormal, (2, 2), (1,), CONTINUOUS),
     "TanhNormal within numbers": Case(TanhNormal.within(-2.0, 3.0), (2, 2), (1,), CONTINUOUS),
     "TanhNormal within tensors": Case(

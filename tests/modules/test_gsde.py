@@ -13,11 +13,14 @@ from torchrl.modules import (
     MLP,
     ExplorationType,
     GSDEHead,
+    GSDEMarginal,
     GSDENormal,
+    GSDETanhNormal,
     Normal,
     Operator,
     ProbabilisticActor,
     Sequence,
+    TanhNormal,
     orthogonal_init_,
     set_exploration_type,
 )
@@ -166,3 +169,38 @@ def test_sizes_and_parameters_are_checked():
         GSDEHead(4, 0)
     with pytest.raises(SpecError, match="loc and exploration of one shape"):
         GSDENormal(torch.zeros(5, 2), torch.ones(5, 2), torch.zeros(5, 1))
+
+
+class TestSquashed:
+    """A policy with bounds: one actor acts by the noise of the moment, another of the same parameters is trained."""
+
+    def make(self):
+        head = GSDEHead(4, 2, init_log_std=-0.5)
+        acts = ProbabilisticActor(head, GSDETanhNormal.within(-2.0, 3.0), in_keys=["hidden", "gsde_noise"])
+        learns = ProbabilisticActor(GSDEMarginal(head), TanhNormal.within(-2.0, 3.0), in_keys=["hidden"])
+        return head, acts, learns
+
+    def test_it_acts_by_its_noise(self):
+        head, acts, _ = self.make()
+        root = TensorDict({"hidden": torch.randn(5, 4), "gsde_noise": torch.randn(5, 4, 2)}, [5])
+        loc, _, exploration = head(root["hidden"], root["gsde_noise"])
+        torch.testing.assert_close(acts(root.copy())["action"], 0.5 + 2.5 * torch.tanh(loc + exploration))
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            torch.testing.assert_close(acts(root.copy())["action"], 0.5 + 2.5 * torch.tanh(loc))
+
+    def test_both_have_the_same_density(self):
+        _, acts, learns = self.make()
+        root = TensorDict({"hidden": torch.randn(5, 4), "gsde_noise": torch.randn(5, 4, 2)}, [5])
+        action = acts(root.copy())["action"]
+        torch.testing.assert_close(acts.build(root).log_prob(action), learns.build(root).log_prob(action))
+
+    def test_a_loss_trains_the_heads_parameters_without_the_noise(self):
+        head, _, learns = self.make()
+        action, log_prob = learns.build(TensorDict({"hidden": torch.randn(5, 4)}, [5])).rsample_and_log_prob()
+        assert not torch.equal(action[0], action[1])
+        (action.sum() + log_prob.sum()).backward()
+        assert all(parameter.grad.any() for parameter in head.parameters())
+
+    def test_other_shapes_are_refused(self):
+        with pytest.raises(SpecError, match="GSDETanhNormal: expected loc and exploration of one shape"):
+            GSDETanhNormal(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(3, 1))

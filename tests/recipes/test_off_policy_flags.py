@@ -16,12 +16,14 @@ from torchrl.data.replay import (
     SliceSampler,
     UniformSampler,
 )
+from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError
 from torchrl.modules import (
     AdditiveGaussian,
     DistributionalQValueActor,
     DuelingMLP,
     EGreedy,
+    GSDEHead,
     NoisyLinear,
     OrnsteinUhlenbeck,
     QuantileQValueActor,
@@ -95,6 +97,16 @@ def loc_of_large(agent):
     return loc.item()
 
 
+def redrawn_every(agent):
+    transforms = getattr(agent.collector.env, "transform", None)
+    return next((part.resample_every for part in transforms or () if isinstance(part, GSDENoise)), None)
+
+
+def gsde_log_std(agent):
+    heads = [part for part in agent.policy.modules() if type(part) is GSDEHead]
+    return heads[0].log_std[0, 0].item() if heads else None
+
+
 def stored(agent):
     """Return what a batch becomes in the buffer."""
     batch = agent.collector.collect()
@@ -160,6 +172,9 @@ EFFECTS = {
     ),
     "init_std": ("sac", std_at_zero, 1.0, ["--init_std=0.5"], 0.5),
     "tanh_loc": ("sac", loc_of_large, 100.0, ["--tanh_loc"], 5.0),
+    "gsde": ("sac", lambda a: any(type(m) is GSDEHead for m in a.policy.modules()), False, ["--gsde"], True),
+    "gsde_every": ("redq", redrawn_every, None, ["--gsde", "--gsde_every=4"], 4),
+    "gsde_log_std": ("sac", gsde_log_std, None, ["--gsde", "--gsde_log_std=-1"], -1),
     # exploration
     "eps_start": ("dqn", lambda a: a.policy.start, 1.0, ["--eps_start=0.5"], 0.5),
     "eps_end": ("dqn", lambda a: a.policy.end, 0.05, ["--eps_end=0.2"], 0.2),
@@ -287,6 +302,7 @@ def test_noisy_networks_explore_without_epsilon(make_agent):
         ("dqn", ["--dueling", "--noisy", "--distributional", "--prb", "--multi_step", "--double"]),
         ("dqn", ["--quantiles", "--prb", "--sub_traj_len=4"]),
         ("sac", ["--state_value", "--prb", "--multi_step"]),
+        ("sac", ["--gsde", "--gsde_every=4"]),
         ("ddpg", ["--ou_exploration", "--normalize_rewards_online", "--sub_traj_len=4"]),
     ],
 )

@@ -147,6 +147,8 @@ class Agent:
                     num_frames = num_valid_frames(batch)  # an estimator may leave some of them out of the training
                     metrics = self._optimise(batch, num_frames)
                     self._record(metrics, num_frames)
+                if self._pending.num_frames:
+                    self._log_pending([])
                 self._save_as(LAST)
             except Exception as error:
                 self._rescue(error)

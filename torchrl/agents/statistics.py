@@ -48,23 +48,27 @@ def policy_lag(batch: TensorDictBase, version: int) -> dict[str, float]:
 
 
 class MeanMetrics:
-    """Means of figures over several batches, each figure over the batches that have it."""
+    """Means of figures over several batches, each figure over the batches that have it.
+
+    Attributes:
+        num_frames: of the batches since the last means were taken.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._num_frames = 0
+        self.num_frames = 0
 
     def add(self, metrics: dict[str, float], num_frames: int) -> None:
         """Take the figures of one batch."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
-        self._num_frames += num_frames
+        self.num_frames += num_frames
 
     def take(self) -> tuple[dict[str, float], int]:
         """Return the means and the frames they are over, and begin anew."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        num_frames = self._num_frames
+        num_frames = self.num_frames
         self.__init__()
         return means, num_frames

@@ -27,7 +27,7 @@ from torchrl.modules.exploration import (
     set_exploration_type,
 )
 from torchrl.modules.explorers import AdditiveGaussian, EGreedy, OrnsteinUhlenbeck
-from torchrl.modules.gsde import GSDEHead, GSDENormal
+from torchrl.modules.gsde import GSDEHead, GSDEMarginal, GSDENormal, GSDETanhNormal
 from torchrl.modules.lazy import initialise_lazy_
 from torchrl.modules.models import (
     MLP,
@@ -69,7 +69,9 @@ __all__ = [
     "Ensemble",
     "ExplorationType",
     "GSDEHead",
+    "GSDEMarginal",
     "GSDENormal",
+    "GSDETanhNormal",
     "MLP",
     "MaskedCategorical",
     "MaskedOneHotCategorical",

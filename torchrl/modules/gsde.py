@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from torchrl.errors import SpecError, explain
-from torchrl.modules.distributions.continuous import Normal
+from torchrl.modules.distributions.bounds import Bound, Bounds
+from torchrl.modules.distributions.continuous import Normal, TanhNormal
 from torchrl.modules.models.arguments import positive
 
 MIN_VARIANCE = 1e-6  # keeps the scale, and with it the log-density, finite where all features are zero
@@ -64,13 +65,78 @@ class GSDEHead(nn.Module):
             got = f"features {list(features.shape)}, noise {list(noise.shape)}"
             hint = "GSDENoise takes the same num_features and num_actions."
             raise SpecError(explain("GSDEHead", expected=expected, got=got, hint=hint))
+        loc, scale = self.marginal(features)
+        if not self.learn_features:
+            features = features.detach()
+        exploration = (features.unsqueeze(-2) @ (self.log_std.exp() * noise)).squeeze(-2)
+        return loc, scale, exploration
+
+    def marginal(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return loc and scale, ``[*B, A]`` each, which do not depend on the noise."""
         loc = self.linear(features)
         if not self.learn_features:
             features = features.detach()
-        std = self.log_std.exp()
-        scale = (features.square() @ std.square() + MIN_VARIANCE).sqrt()
-        exploration = (features.unsqueeze(-2) @ (std * noise)).squeeze(-2)
-        return loc, scale, exploration
+        return loc, (features.square() @ self.log_std.exp().square() + MIN_VARIANCE).sqrt()
+
+
+class GSDEMarginal(nn.Module):
+    """A :class:`GSDEHead` without the noise of the moment: for losses that draw actions of their own.
+
+    A replay buffer then need not hold the noise, ``[F, A]`` numbers for each transition. It shares the head's
+    parameters: ``ProbabilisticActor(GSDEMarginal(head), TanhNormal.within(low, high), in_keys=["hidden"])`` beside
+    ``ProbabilisticActor(head, GSDETanhNormal.within(low, high), in_keys=["hidden", "gsde_noise"])``, which acts.
+
+    Shapes: features ``[*B, F]`` in; loc and scale ``[*B, A]`` out.
+
+    Args:
+        head: the one.
+    """
+
+    def __init__(self, head: GSDEHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.head.marginal(features)
+
+
+class GSDETanhNormal(TanhNormal):
+    """Act by ``loc + exploration``, squashed between ``low`` and ``high``; over draws of the noise a TanhNormal.
+
+    As :class:`GSDENormal`, for policies whose actions must stay within their bounds, such as SAC's: Raffin, Kober and
+    Stulp (2021), section 4. A sample draws nothing; :class:`GSDEMarginal` is for losses that do.
+
+    Args:
+        loc: mean before squashing, ``[*B, A]``.
+        scale: standard deviation before squashing, positive, ``[*B, A]``.
+        exploration: what the present noise adds to the mean, ``[*B, A]``.
+        low: lower bound, a number or a tensor that broadcasts to ``[A]``.
+        high: upper bound; :meth:`within` checks both.
+        bounds: both at once, computed before, in the place of ``low`` and ``high``; :meth:`within` fills them in.
+
+    Raises:
+        SpecError: the three differ in shape.
+    """
+
+    parameter_names = ("loc", "scale", "exploration")
+    __slots__ = ("exploration",)
+
+    def __init__(
+        self,
+        loc: torch.Tensor,
+        scale: torch.Tensor,
+        exploration: torch.Tensor,
+        *,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        bounds: Bounds | None = None,
+    ) -> None:
+        super().__init__(loc, scale, low=low, high=high, bounds=bounds)
+        _require_one_shape("GSDETanhNormal", loc, exploration)
+        self.exploration = exploration
+
+    def _before_squashing(self, generator: torch.Generator | None) -> torch.Tensor:
+        return self.loc + self.exploration
 
 
 class GSDENormal(Normal):
@@ -94,11 +160,15 @@ class GSDENormal(Normal):
 
     def __init__(self, loc: torch.Tensor, scale: torch.Tensor, exploration: torch.Tensor) -> None:
         super().__init__(loc, scale)
-        if exploration.shape != loc.shape:
-            got = f"loc {list(loc.shape)}, exploration {list(exploration.shape)}"
-            raise SpecError(explain("GSDENormal", expected="loc and exploration of one shape", got=got))
+        _require_one_shape("GSDENormal", loc, exploration)
         self.exploration = exploration
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return loc + exploration, ``[*B, A]``; ``generator`` is not used."""
         return self.loc + self.exploration
+
+
+def _require_one_shape(who: str, loc: torch.Tensor, exploration: torch.Tensor) -> None:
+    if exploration.shape != loc.shape:
+        got = f"loc {list(loc.shape)}, exploration {list(exploration.shape)}"
+        raise SpecError(explain(who, expected="loc and exploration of one shape", got=got))

@@ -11,16 +11,22 @@ from torch import nn
 
 from torchrl.data.specs import Bounded, Categorical, OneHot
 from torchrl.envs import Env
+from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
     MLP,
     Actor,
     AdditiveGaussian,
+    GSDEHead,
+    GSDEMarginal,
+    GSDETanhNormal,
     MaskedCategorical,
     MaskedOneHotCategorical,
     OneHotCategorical,
+    Operator,
     OrnsteinUhlenbeck,
     ProbabilisticActor,
+    Sequence,
     StateDependentNormalHead,
     TanhHead,
     TanhNormal,
@@ -66,6 +72,20 @@ def add_stochastic_network_arguments(parser: ConfigParser) -> None:
         help="standard deviation before squashing where the network's output is 0",
     )
     group.add_switch("--tanh_loc", default=False, help="keep the mean before squashing within ±5, by a tanh")
+    group.add_switch(
+        "--gsde",
+        default=False,
+        help="explore by noise that depends on the state and stays for a while (continuous actions)",
+    )
+    group.add_argument(
+        "--gsde_every",
+        type=positive_int,
+        default=default_of(GSDENoise, "resample_every"),
+        help="frames after which that noise is redrawn; none keeps it for an episode",
+    )
+    group.add_argument(
+        "--gsde_log_std", type=real, default=-3.0, help="initial log standard deviation of each entry of that noise"
+    )
 
 
 def _add_network_arguments(parser: ConfigParser, num_cells: str) -> FlagGroup:
@@ -190,38 +210,70 @@ def make_deterministic_actor(args: Namespace, env: Env, *, seed: int) -> Actor:
 
 def make_stochastic_actor(
     args: Namespace, env: Env, *, seed: int, generator: torch.Generator | None = None
-) -> ProbabilisticActor:
-    """Build an actor with a distribution: over a vector within its bounds, or over choices.
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    """Build a policy with a distribution, over a vector within its bounds or over choices.
 
     Args:
         args: the parsed flags.
         env: its observation is one vector under ``observation``.
         seed: of the initial weights; torch's global stream is left as it was.
         generator: source of the sampled actions.
+
+    Returns:
+        What acts, and what a loss trains: the same, but for ``--gsde``, where a loss does not see the noise of the
+        moment.
+
+    Raises:
+        ConfigError: flags that do not go together.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return _stochastic_actor(args, env, generator)
+        if args.gsde:
+            return _gsde_actors(args, env, generator)
+        actor = _choosing_actor(args, env, generator) if is_choice(env) else _squashed_actor(args, env, generator)
+        return actor, actor
 
 
-def _stochastic_actor(args: Namespace, env: Env, generator: torch.Generator | None) -> ProbabilisticActor:
-    num_features, mask_key = num_features_of(env), env.action_mask_key
-    common = {"log_prob_key": None, "generator": generator}
-    if is_choice(env):
-        families = {
-            (Categorical, False): CategoricalDistribution,
-            (Categorical, True): MaskedCategorical,
-            (OneHot, False): OneHotCategorical,
-            (OneHot, True): MaskedOneHotCategorical,
-        }
-        family = families[type(env.action_spec), mask_key is not None]
-        return ProbabilisticActor(_mlp(args, num_features, env.action_spec.n), family, mask_key=mask_key, **common)
+def _choosing_actor(args: Namespace, env: Env, generator: torch.Generator | None) -> ProbabilisticActor:
+    families = {
+        (Categorical, False): CategoricalDistribution,
+        (Categorical, True): MaskedCategorical,
+        (OneHot, False): OneHotCategorical,
+        (OneHot, True): MaskedOneHotCategorical,
+    }
+    mask_key = env.action_mask_key
+    family = families[type(env.action_spec), mask_key is not None]
+    network = _mlp(args, num_features_of(env), env.action_spec.n)
+    return ProbabilisticActor(network, family, log_prob_key=None, mask_key=mask_key, generator=generator)
+
+
+def _squashed_actor(args: Namespace, env: Env, generator: torch.Generator | None) -> ProbabilisticActor:
     spec = _bounded_row(env)
     head = StateDependentNormalHead(
         scale_mapping=biased_softplus(args.init_std), loc_mapping=bounded(5.0) if args.tanh_loc else None
     )
-    network = nn.Sequential(_mlp(args, num_features, 2 * spec.shape[-1]), head)
-    return ProbabilisticActor(network, DISTRIBUTIONS[args.distribution].within(spec.low, spec.high), **common)
+    network = nn.Sequential(_mlp(args, num_features_of(env), 2 * spec.shape[-1]), head)
+    family = DISTRIBUTIONS[args.distribution].within(spec.low, spec.high)
+    return ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
+
+
+def _gsde_actors(
+    args: Namespace, env: Env, generator: torch.Generator | None
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    spec = _bounded_row(env)
+    if args.distribution != "tanh_normal":
+        raise ConfigError(explain("--gsde", expected="--distribution=tanh_normal", got=args.distribution))
+    *cells, num_hidden = args.num_cells
+    activation = ACTIVATIONS[args.activation]
+    trunk = MLP(num_features_of(env), num_hidden, num_cells=cells, activation=activation)
+    common = Operator(nn.Sequential(trunk, activation()), in_keys=["observation"], out_keys=["hidden"])
+    head = GSDEHead(num_hidden, spec.shape[-1], init_log_std=args.gsde_log_std)
+    options = {"log_prob_key": None, "generator": generator}
+    acting = GSDETanhNormal.within(spec.low, spec.high)
+    acts = ProbabilisticActor(head, acting, in_keys=["hidden", "gsde_noise"], **options)
+    learning = TanhNormal.within(spec.low, spec.high)
+    learns = ProbabilisticActor(GSDEMarginal(head), learning, in_keys=["hidden"], **options)
+    return tuple(Sequence(common, actor, out_keys=actor.out_keys) for actor in (acts, learns))
 
 
 def make_critics(args: Namespace, env: Env, num: int, *, seed: int) -> ValueEnsemble:
@@ -300,7 +352,7 @@ def make_td3_loss(args: Namespace, env: Env, actor: Actor, critics: ValueEnsembl
 def make_sac_loss(
     args: Namespace,
     env: Env,
-    actor: ProbabilisticActor,
+    actor: TensorDictModuleBase,
     critics: ValueEnsemble,
     value: ValueOperator | None,
     *,
@@ -329,7 +381,7 @@ def make_sac_loss(
 
 
 def make_redq_loss(
-    args: Namespace, env: Env, actor: ProbabilisticActor, critics: ValueEnsemble, *, seed: int
+    args: Namespace, env: Env, actor: TensorDictModuleBase, critics: ValueEnsemble, *, seed: int
 ) -> REDQLoss:
     """Build the loss of REDQ; see :func:`make_sac_loss`."""
     return REDQLoss(actor, critics, num_sampled=args.num_sampled, **_soft_options(args, env, seed))

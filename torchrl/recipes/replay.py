@@ -49,7 +49,7 @@ def add_replay_arguments(parser: ConfigParser, *, buffer_size: int = 1_000_000, 
     group.add_switch(
         "--save_buffer", default=False, help="save them with the checkpoints; without them --resume collects anew first"
     )
-    group.add_argument("--buffer_folder", help="keep them in memory-mapped files in this new folder")
+    group.add_argument("--buffer_folder", help="keep them in memory-mapped files in this new folder; --resume opens it")
     group.add_switch("--prb", default=False, help="sample in proportion to the last error (prioritised replay)")
     group.add_argument(
         "--prb_alpha",
@@ -140,8 +140,11 @@ def make_replay_buffer(args: Namespace, *, seed: int) -> ReplayBuffer:
     if args.sub_traj_len is not None and args.batch_size % args.sub_traj_len:
         expected = f"a number that divides the {args.batch_size} of --batch_size"
         raise ConfigError(explain("--sub_traj_len", expected=expected, got=args.sub_traj_len))
-    storage = TensorStorage(args.buffer_size)
-    if args.buffer_folder is not None:
+    if args.buffer_folder is None or args.evaluate:
+        storage = TensorStorage(args.buffer_size)
+    elif args.resume:
+        storage = MemmapStorage.open(args.buffer_folder)
+    else:
         storage = MemmapStorage(args.buffer_size, args.buffer_folder)
     return ReplayBuffer(storage, sampler=_sampler(args), prefetch=args.prefetch, seed=seed)
 

@@ -64,4 +64,5 @@ def run(
 def _in_one_process(args: Namespace) -> Namespace:
     """Leave out the processes of a run that is only to be evaluated."""
     alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
+    alone |= {name: False for name in ("async_collection", "keep_learning") if name in args}
     return Namespace(**{**vars(args), **alone, "collection_devices": args.collection_devices[:1]})

@@ -161,7 +161,11 @@ class TanhNormal(Normal):
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an action, ``[*B, A]``, in [low, high]."""
-        return self.bounds.squash(super().rsample(generator))
+        return self.bounds.squash(self._before_squashing(generator))
+
+    def _before_squashing(self, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw u, ``[*B, A]``."""
+        return super().rsample(generator)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-prob of a stored action, ``[*B]``: a density, or a probability at the bounds (see the class).
@@ -193,7 +197,7 @@ class TanhNormal(Normal):
             action ``[*B, A]`` and log-density ``[*B]``. The latter is not bit for bit what :meth:`log_prob` says of the
             action: for losses that use both at once, not to be stored.
         """
-        u = super().rsample(generator)
+        u = self._before_squashing(generator)
         log_density = self._log_density(u) - _log_slope(u) - self.bounds.log_half_width
         return self.bounds.squash(u), log_density.sum(-1)
 
