@@ -3,6 +3,7 @@
 from torchrl.modules.models.batch_renorm import BatchRenorm
 from torchrl.modules.models.conv import ConvNet
 from torchrl.modules.models.dueling import DuelingHead, DuelingMLP
+from torchrl.modules.models.encoded import Encoded
 from torchrl.modules.models.heads import NormalHead, StateDependentNormalHead, TanhHead
 from torchrl.modules.models.mlp import MLP, orthogonal_init_
 from torchrl.modules.models.noisy import NoisyLinear
@@ -14,6 +15,7 @@ __all__ = [
     "ConvNet",
     "DuelingHead",
     "DuelingMLP",
+    "Encoded",
     "NoisyLinear",
     "NormalHead",
     "ParallelHeads",

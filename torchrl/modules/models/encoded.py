@@ -1,0 +1,27 @@
+"""A network behind an encoder: images first, whatever else beside their features."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Encoded(nn.Module):
+    """Call ``head`` on the encoded first input and the other inputs as they are.
+
+    ``Encoded(ConvNet(4), MLP(3136 + 6, 1))`` is a critic of images and actions, its MLP joins the features and the
+    action; without other inputs it is ``nn.Sequential(encoder, head)``. Inside a :class:`ValueEnsemble` every critic
+    has an encoder of its own; :class:`ActorCriticOperator` shares one.
+
+    Args:
+        encoder: the first input to features ``[*B, F]``.
+        head: takes the features, then the other inputs.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(first), *others)
