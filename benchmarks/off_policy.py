@@ -1,10 +1,11 @@
 """SAC on Pendulum and DQN on CartPole end to end against Stable-Baselines3, in the same run.
 
-    python benchmarks/off_policy.py [--threads=2]
+    python benchmarks/off_policy.py [--threads=2] [--flush_both]
 
 The settings are those of the shipped configs, the tuned ones of the RL Baselines3 Zoo: SAC with twin critics of
 256×256, batches of 256 and one update a frame; DQN with 256×256, batches of 64 and 128 updates every 256 frames, single
-as theirs is. Both sides step one environment, without evaluation and logs. Needs the extra ``benchmarks``.
+as theirs is. Both sides step one environment, without evaluation and logs, each as its users run it: our examples flush
+denormal numbers, Stable-Baselines3 does not; ``--flush_both`` does it for both. Needs the extra ``benchmarks``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -78,14 +80,22 @@ def main() -> None:
     """Print frames per second of both, and their ratio."""
     threads = next((int(word.partition("=")[2]) for word in sys.argv if word.startswith("--threads=")), 1)
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # for both: see recipes/run.py
+
+    def flushed(train: Callable[[int], float], frames: int, *, flush: bool) -> float:
+        torch.set_flush_denormal(flush)
+        return train(frames)
+
+    flush_theirs = "--flush_both" in sys.argv
     cases = {
         "SAC, Pendulum-v1": (theirs_sac, lambda n: ours("sac", "pendulum", n), SAC_FRAMES),
         "DQN, CartPole-v1": (theirs_dqn, lambda n: ours("dqn", "cartpole", n, "--no-double"), DQN_FRAMES),
     }
     for name, (their, mine, frames) in cases.items():
         their(frames // 5), mine(frames // 5)  # start-up of torch
-        pairs = [(frames / their(frames), frames / mine(frames)) for _ in range(ROUNDS)]
+        pairs = [
+            (frames / flushed(their, frames, flush=flush_theirs), frames / flushed(mine, frames, flush=True))
+            for _ in range(ROUNDS)
+        ]
         ratios = [mine_fps / their_fps for their_fps, mine_fps in pairs]
         their_fps, mine_fps = (statistics.median(fps) for fps in zip(*pairs, strict=True))
         print(
