@@ -34,8 +34,8 @@ from torchrl.data.replay import (
 )
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError, NonFiniteError, ProcessError, StorageError
-from torchrl.modules import MLP, EGreedy, QValueActor
-from torchrl.objectives import DQNLoss, HardUpdate, SoftUpdate
+from torchrl.modules import MLP, Actor, EGreedy, QValueActor
+from torchrl.objectives import BehaviourCloningLoss, DQNLoss, HardUpdate, SoftUpdate
 from torchrl.record import Logger
 
 
@@ -147,6 +147,14 @@ class TestStep:
         ours, theirs = updates.loss.target_actor.parameters(), updates.loss.actor.parameters()
         for old, target, present in zip(before, ours, theirs, strict=True):
             torch.testing.assert_close(target, torch.lerp(old, present, share))
+
+    def test_a_loss_without_td_errors_is_minimised_too(self):
+        loss = BehaviourCloningLoss(Actor(network(4, 2)))
+        buffer = ReplayBuffer(TensorStorage(64), sampler=PrioritizedSampler(), seed=0)
+        buffer.extend(make_transitions("vector", 32))
+        optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
+        metrics = ReplayUpdates(loss, optimizer, buffer, batch_size=8)(frames(2))
+        assert metrics["loss_objective"] > 0 and "td_error" not in metrics
 
     def test_compiled_steps_are_those_of_eager_ones(self):
         eager, compiled = make_updates(), make_updates(compile=True)

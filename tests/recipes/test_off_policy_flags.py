@@ -133,7 +133,6 @@ def follow(agent):
 
 
 # flag -> algorithm, what is observed, what it is without, and the flags with what it is then
-NOISE, EPSILON = ["--annealing_frames=10"], []
 EFFECTS = {
     # networks
     "num_cells": ("dqn", widths, [8, 8, 2], ["--num_cells", "6", "5"], [6, 5, 2]),
@@ -260,12 +259,8 @@ def test_every_flag_is_among_the_effects():
 @pytest.mark.parametrize("flag", EFFECTS)
 def test_a_flag_has_its_effect(flag, make_agent):
     algorithm, observe, without, flags, expected = EFFECTS[flag]
-    assert observe(make_agent(algorithm)) == without or isinstance(without, float)
-    if isinstance(expected, float):
-        assert observe(make_agent(algorithm)) == pytest.approx(without, abs=1e-6)
-        assert observe(make_agent(algorithm, *flags)) == pytest.approx(expected, abs=1e-6)
-    else:
-        assert observe(make_agent(algorithm, *flags)) == expected
+    for got, due in ((observe(make_agent(algorithm)), without), (observe(make_agent(algorithm, *flags)), expected)):
+        assert got == (pytest.approx(due, abs=1e-6) if isinstance(due, float) else due)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ class ReplayUpdates:
     targets follow, and tells the buffer the new priorities, where its sampler has some.
 
     Args:
-        loss: maps a sample to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum, and the
-            ``td_error`` of each row.
+        loss: maps a sample to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum, and
+            perhaps the ``td_error`` of each row; without, priorities stay as they are.
         optimizer: over ``loss.trainable_parameters()``.
         buffer: what is sampled.
         batch_size: items of a sample.
@@ -149,7 +149,9 @@ class ReplayUpdates:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         losses = {name: value.detach() for name, value in losses.items()}
         td_error = losses.get(TD_ERROR)
-        losses |= {TD_ERROR: td_error.mean(), "grad_norm": norm}
+        if td_error is not None:
+            losses[TD_ERROR] = td_error.mean()
+        losses["grad_norm"] = norm
         names, values = zip(*losses.items(), strict=True)
         numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
         self._require_finite(numbers, rows)
@@ -158,7 +160,7 @@ class ReplayUpdates:
         self.optimizer.step()
         if self.target_update is not None:
             self.target_update.step()
-        if self._has_priorities:
+        if self._has_priorities and td_error is not None:
             self._tell_priorities(sample, _priority(sample, td_error))
         self.num_updates += 1
         self._means.add(numbers, 1)

@@ -104,7 +104,7 @@ class GSDETanhNormal(TanhNormal):
     """Act by ``loc + exploration``, squashed between ``low`` and ``high``; over draws of the noise a TanhNormal.
 
     As :class:`GSDENormal`, for policies whose actions must stay within their bounds, such as SAC's: Raffin, Kober and
-    Stulp (2021), section 4. A sample draws nothing; :class:`GSDEMarginal` is for losses that do.
+    Stulp (2021). A sample draws nothing; :class:`GSDEMarginal` is for losses that do.
 
     Args:
         loc: mean before squashing, ``[*B, A]``.

@@ -39,7 +39,7 @@ from torchrl.modules import (
     orthogonal_init_,
 )
 from torchrl.modules.operator import Key
-from torchrl.recipes.config import ConfigParser, default_of, positive_int, real
+from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, positive_int, real
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
@@ -74,6 +74,12 @@ def add_network_arguments(parser: ConfigParser) -> None:
         "--norm_observations", default=False, help="normalise observations by running statistics, inside the networks"
     )
     group.add_switch("--orthogonal_init", default=True, help="orthogonal weights, small ones in the last layers")
+    add_gsde_arguments(group)
+    group.add_switch("--shared_mapping", default=False, help="let actor and critic share the hidden layers")
+
+
+def add_gsde_arguments(group: FlagGroup) -> None:
+    """Add the flags of exploration that depends on the state, which :func:`make_env` reads as well."""
     group.add_switch(
         "--gsde",
         default=False,
@@ -85,7 +91,6 @@ def add_network_arguments(parser: ConfigParser) -> None:
         default=default_of(GSDENoise, "resample_every"),
         help="frames after which that noise is redrawn; none keeps it for an episode",
     )
-    group.add_switch("--shared_mapping", default=False, help="let actor and critic share the hidden layers")
 
 
 @dataclass

@@ -11,7 +11,6 @@ from torch import nn
 
 from torchrl.data.specs import Bounded, Categorical, OneHot
 from torchrl.envs import Env
-from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
     MLP,
@@ -48,7 +47,7 @@ from torchrl.recipes.config import (
     real,
 )
 from torchrl.recipes.envs import OU_STATE
-from torchrl.recipes.networks import ACTIVATIONS, num_features_of
+from torchrl.recipes.networks import ACTIVATIONS, add_gsde_arguments, num_features_of
 
 DISTRIBUTIONS = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
 CRITIC_KEYS = ("observation", "action")
@@ -72,17 +71,7 @@ def add_stochastic_network_arguments(parser: ConfigParser) -> None:
         help="standard deviation before squashing where the network's output is 0",
     )
     group.add_switch("--tanh_loc", default=False, help="keep the mean before squashing within ±5, by a tanh")
-    group.add_switch(
-        "--gsde",
-        default=False,
-        help="explore by noise that depends on the state and stays for a while (continuous actions)",
-    )
-    group.add_argument(
-        "--gsde_every",
-        type=positive_int,
-        default=default_of(GSDENoise, "resample_every"),
-        help="frames after which that noise is redrawn; none keeps it for an episode",
-    )
+    add_gsde_arguments(group)
     group.add_argument(
         "--gsde_log_std", type=real, default=-3.0, help="initial log standard deviation of each entry of that noise"
     )
