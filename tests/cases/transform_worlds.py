@@ -12,6 +12,7 @@ from torchrl.envs.simulators import Simulator
 
 LOW, HIGH = np.array([-2.0, 0.1], np.float32), np.array([1.0, 5.3], np.float32)
 
+SHADES = np.linspace(0.5, 1.0, 4 * 2 * 3, dtype=np.float32).reshape(4, 2, 3)
 NEAREST = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
@@ -73,6 +74,19 @@ class Camera(Simulator):
         return {"pixels": pixels, "depth": {"near": near}, "flags": self.random.random((2, 2)) < 0.5}
 
     get_state, set_state = Walker.get_state, Walker.set_state
+
+
+class Film(Camera):
+    """Pictures in colour, as bytes and in floats with bounds for each number."""
+
+    observation_space = spaces.Dict(
+        pixels=spaces.Box(0, 255, (5, 7, 3), np.uint8),
+        depth=spaces.Box(-SHADES, 2 * SHADES, dtype=np.float32),
+    )
+
+    def _observe(self):
+        depth = (3 * self.random.random(SHADES.shape, np.float32) - 1) * SHADES
+        return {"pixels": self.random.integers(0, 256, (5, 7, 3), np.uint8), "depth": depth}
 
 
 class Crane(Simulator):
@@ -244,6 +258,10 @@ def walker(num_envs):
 
 def camera(num_envs):
     return SerialEnv(Camera, num_envs)
+
+
+def film(num_envs):
+    return SerialEnv(Film, num_envs)
 
 
 def crane(num_envs):

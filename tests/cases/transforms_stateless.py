@@ -2,7 +2,7 @@
 
 import torch
 
-from cases.transform_worlds import NamedMenu, camera, drift, menu, menus, walker
+from cases.transform_worlds import NamedMenu, camera, drift, film, menu, menus, walker
 from torchrl.envs.transforms import (
     ActionDiscretizer,
     ActionMask,
@@ -14,9 +14,12 @@ from torchrl.envs.transforms import (
     Exclude,
     FiniteCheck,
     Flatten,
+    FrameStack,
+    GrayScale,
     OneHotAction,
     Permute,
     Rename,
+    Resize,
     RewardClipping,
     RewardScaling,
     Select,
@@ -71,6 +74,13 @@ CASES = {
             Flatten(in_keys=[NEAR]),
             Flatten(0, 1, in_keys=["pixels"]),
         ),
+    ),
+    "GrayScale": (film, lambda: GrayScale(["pixels", "depth"])),
+    "Resize": (film, lambda: Resize(3, 2, ["pixels", "depth"])),
+    "Resize to more": (film, lambda: Resize(9, in_keys=["depth", "pixels"])),
+    "Compose of images": (
+        film,
+        lambda: Compose(Resize(4), GrayScale(), Permute((2, 0, 1), ["pixels"]), FrameStack(3, ["pixels"], dim=-3)),
     ),
     "ActionDiscretizer": (walker, lambda: ActionDiscretizer(3)),
     "ActionDiscretizer at both ends": (walker, lambda: ActionDiscretizer([2, 5], at="ends")),

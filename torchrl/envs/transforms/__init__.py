@@ -8,6 +8,7 @@ from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import InitTracker, LastAction, LastReward, RewardSum, StepCounter, TargetReturn
 from torchrl.envs.transforms.exploration import GSDENoise
 from torchrl.envs.transforms.finite import FiniteCheck
+from torchrl.envs.transforms.images import GrayScale, Resize
 from torchrl.envs.transforms.keys import Exclude, Rename, Select
 from torchrl.envs.transforms.memory import FrameStack, TimeMax
 from torchrl.envs.transforms.observation import ObservationNorm, ObservationTransform
@@ -43,6 +44,7 @@ __all__ = [
     "Flatten",
     "FrameStack",
     "GSDENoise",
+    "GrayScale",
     "InitTracker",
     "LastAction",
     "LastReward",
@@ -54,6 +56,7 @@ __all__ = [
     "PinMemory",
     "RandomTransform",
     "Rename",
+    "Resize",
     "RewardClipping",
     "RewardNorm",
     "RewardScaling",

@@ -157,12 +157,13 @@ def mapped_spec(leaf: TensorSpec, apply: Callable[[torch.Tensor], torch.Tensor])
 
     Args:
         leaf: describes the values.
-        apply: monotone in each element, and keeps the shape.
+        apply: monotone in each element.
     """
     if isinstance(leaf, Bounded):
         ends = apply(leaf.low), apply(leaf.high)
-        return Bounded(torch.minimum(*ends), torch.maximum(*ends), leaf.shape, ends[0].dtype, leaf.device)
-    return Unbounded(leaf.shape, apply(leaf.zero()).dtype, leaf.device)
+        return Bounded(torch.minimum(*ends), torch.maximum(*ends), ends[0].shape, ends[0].dtype, leaf.device)
+    zero = apply(leaf.zero())
+    return Unbounded(zero.shape, zero.dtype, leaf.device)
 
 
 def _is_within(path: tuple[str, ...], level: tuple[str, ...]) -> bool:

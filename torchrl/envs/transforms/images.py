@@ -1,0 +1,121 @@
+"""Transforms of images ``[*B, H, W, C]``, channels last as simulators draw them: grey, and of another size.
+
+``Permute((2, 0, 1), ["pixels"])`` then brings the channels to the front, where convolutions take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from torchrl.data.specs import TensorSpec
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.envs.transforms.leaves import Key, mapped_spec, require_numbers
+from torchrl.envs.transforms.observation import ObservationTransform
+from torchrl.errors import ConfigError, SpecError, explain
+
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+
+
+class _ImageTransform(ObservationTransform):
+    """Replace images by images of the same dtype."""
+
+    def attach(self, env: Env | EnvSpecs) -> None:
+        """Find the observations and see that they are images.
+
+        Raises:
+            SpecError: one is not.
+        """
+        super().attach(env)
+        who = type(self).__name__
+        for key in self.in_keys:
+            leaf = env.observation_spec[key]
+            require_numbers(who, key, leaf)
+            shape = leaf.shape[len(env.batch_size) :]
+            is_known = leaf.dtype == torch.uint8 or leaf.dtype.is_floating_point
+            if not is_known or len(shape) != 3 or not self._fits(shape[-1]):
+                expected = f"{self._expected()} of uint8 or floats"
+                got = f"{key!r} of shape {[*shape]}, {leaf.dtype}"
+                raise SpecError(explain(who, expected=expected, got=got, hint=self._hint(shape)))
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of the new image; the bounds of a mean are the means of the bounds."""
+        return mapped_spec(leaf, self.forward)
+
+    def _fits(self, channels: int) -> bool:
+        return True
+
+    def _expected(self) -> str:
+        return "images [H, W, C]"
+
+    def _hint(self, shape: torch.Size) -> str:
+        is_first = len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3)
+        return "The channels come last here: Permute afterwards." if is_first else ""
+
+
+class GrayScale(_ImageTransform):
+    """Replace colours by their luma, ``0.299 R + 0.587 G + 0.114 B`` (ITU-R BT.601); uint8 is rounded.
+
+    Shapes: ``[*B, H, W, 3]`` to ``[*B, H, W, 1]``.
+
+    Args:
+        in_keys: which observations.
+
+    Raises:
+        SpecError: at attachment: an observation is no image with three channels.
+    """
+
+    def __init__(self, in_keys: Sequence[Key] = ("pixels",)) -> None:
+        super().__init__(in_keys)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the luma, ``[*B, H, W, 1]``."""
+        red, green, blue = (value[..., at, None] for at in range(3))
+        luma = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+        return luma.round_().to(torch.uint8) if value.dtype == torch.uint8 else luma
+
+    def _fits(self, channels: int) -> bool:
+        return channels == 3
+
+    def _expected(self) -> str:
+        return "images [H, W, 3]"
+
+
+class Resize(_ImageTransform):
+    """Give images another size: each new pixel is a mean over those it covers, bilinear between them.
+
+    The mean is weighted by a triangle as wide as two new pixels, so that nothing is skipped where an image shrinks
+    (``antialias`` of :func:`torch.nn.functional.interpolate`). uint8 is rounded, on the CPU also between rows and
+    columns: a GPU's pixels may differ by 1. ``Compose(Resize(84), GrayScale())`` costs a tenth of the other order.
+
+    Shapes: ``[*B, H, W, C]`` to ``[*B, height, width, C]``.
+
+    Args:
+        height: of the new images, in pixels.
+        width: the same; None makes them square.
+        in_keys: which observations.
+
+    Raises:
+        ConfigError: a size is not positive.
+        SpecError: at attachment: an observation is no image.
+    """
+
+    def __init__(self, height: int, width: int | None = None, in_keys: Sequence[Key] = ("pixels",)) -> None:
+        super().__init__(in_keys)
+        self.size = (height, height if width is None else width)
+        if min(self.size) < 1:
+            raise ConfigError(explain("Resize", expected="at least one pixel each way", got=self.size))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the images in their new size, ``[*B, height, width, C]``."""
+        images = value.reshape(-1, *value.shape[-3:]).movedim(-1, 1)
+        is_exact = images.dtype != torch.uint8 or images.device.type == "cpu"  # elsewhere there is no kernel for uint8
+        resized = functional.interpolate(
+            images if is_exact else images.float(), self.size, mode="bilinear", antialias=True
+        )
+        if not is_exact:
+            resized = resized.round_().to(torch.uint8)
+        return resized.movedim(1, -1).reshape(*value.shape[:-3], *self.size, value.shape[-1])
