@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from tensordict import TensorDict
 
-from torchrl.devices import available_devices, checked_device
+from torchrl.devices import available_devices, checked_device, moved
 from torchrl.errors import ConfigError
 
 
@@ -20,3 +21,19 @@ def test_what_is_absent_is_refused_with_a_list_of_what_is_there(name):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_without_an_index_is_the_first():
     assert checked_device("cuda") == torch.device("cuda:0")
+
+
+def transitions():
+    return TensorDict({"observation": torch.ones(3), "next": {"reward": torch.ones(3, 1)}}, [3])
+
+
+def test_transitions_that_are_there_already_are_not_copied():
+    batch = transitions()
+    assert moved(batch, torch.device("cpu")) is batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_transitions_go_to_a_gpu_and_back():
+    there = moved(transitions(), torch.device("cuda:0"))
+    assert there["observation"].is_cuda and there["next", "reward"].is_cuda
+    assert (moved(there, torch.device("cpu")) == transitions()).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tensordict import TensorDictBase
 
 from torchrl.errors import ConfigError, explain
 
@@ -31,3 +32,10 @@ def checked_device(name: str | torch.device) -> torch.device:
     if device is None or str(device) not in available_devices():
         raise ConfigError(explain("device", expected=f"one of {', '.join(available_devices())}", got=str(name)))
     return device
+
+
+def moved(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
+    """Return transitions on a device, without a copy where their rewards are there already."""
+    if transitions.get(("next", "reward")).device == device:
+        return transitions
+    return transitions.to(device, non_blocking=device.type != "cpu")  # what comes to the CPU is read at once

@@ -34,6 +34,8 @@ def weight_norm():
 
 NETWORKS = {
     "mlp": lambda: MLP(4, 3, num_cells=(8, 6)),
+    "relu": lambda: MLP(4, 3, num_cells=(8, 6), activation=nn.ReLU),
+    "activations first and twice": lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 5), nn.ELU(), nn.ReLU(), nn.ReLU()),
     "linear without bias": lambda: nn.Linear(4, 3, bias=False),
     "layer norm": lambda: MLP(4, 3, num_cells=(8,), activation=nn.ReLU, norm=nn.LayerNorm),
     "plain layer norm": lambda: nn.Sequential(nn.LayerNorm(4, elementwise_affine=False), nn.LayerNorm((6, 4))),
@@ -234,3 +236,12 @@ def test_wrong_numbers_factories_and_inputs_are_refused():
         Ensemble(MLP(4, 2), 2)
     with pytest.raises(SpecError, match=r"inputs \[2, \*B, ...\], got \[\[5, 4\]\]"):
         Ensemble(lambda: MLP(4, 2), 2).each(torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize("name", ["relu", "activations first and twice"])
+def test_what_it_is_given_is_not_written_to(name):
+    ensemble = Ensemble(NETWORKS[name], 2)
+    shared, own = torch.randn(6, 4), torch.randn(2, 6, 4)
+    before = shared.clone(), own.clone()
+    ensemble(shared), ensemble.each(own)
+    assert torch.equal(shared, before[0]) and torch.equal(own, before[1])

@@ -25,6 +25,7 @@ from torchrl.agents.replay_updates import ReplayUpdates
 from torchrl.agents.statistics import MeanMetrics, episode_statistics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
+from torchrl.devices import moved
 from torchrl.errors import CheckpointError, ConfigError, explain
 from torchrl.modules.randomness import generators_of
 from torchrl.record import Logger
@@ -211,7 +212,7 @@ class Agent:
         """Train on a batch; return the metrics to log."""
         with self._measured("optimise"):
             episodes = episode_statistics(batch)
-            learner_batch = _on_device_of(self.loss, batch)
+            learner_batch = moved(batch, next(self.loss.parameters()).device)
             if self.advantage is not None:
                 learner_batch = self.advantage(learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
@@ -436,9 +437,3 @@ def _require_same_kind(optimizer: torch.optim.Optimizer, came: dict) -> None:
             raise CheckpointError(
                 explain("checkpoint, optimizer", expected=expected, got=f"one with {', '.join(sorted(theirs))}")
             )
-
-
-def _on_device_of(module: nn.Module, batch: TensorDict) -> TensorDict:
-    """Move a batch to a module's device; a batch that is there already is not copied."""
-    here, there = (next(iter(tensors)).device for tensors in (batch.values(True, True), module.parameters()))
-    return batch if here == there else batch.to(there)

@@ -13,6 +13,7 @@ from torchrl.agents.optimise import require_optimised
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import MeanMetrics, num_valid_frames
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
+from torchrl.devices import moved
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
@@ -140,7 +141,7 @@ class ReplayUpdates:
         began = time.perf_counter()
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
-        rows = _on_device_of(self._parameters[0], rows)
+        rows = moved(rows, self._parameters[0].device)
         total, losses = self._forward(rows, self.num_updates % self.actor_interval == 0)
         for parameter in self._parameters:
             parameter.grad = None
@@ -258,8 +259,3 @@ def _priority(sample: TensorDictBase, td_error: torch.Tensor) -> torch.Tensor:
         td_error = td_error.new_zeros(valid.shape).masked_scatter(valid, td_error)
         return td_error if valid.ndim == 1 else td_error.sum(-1) / valid.sum(-1).clamp(min=1)
     return td_error if sample.batch_dims == 1 else td_error.reshape(sample.batch_size).mean(-1)
-
-
-def _on_device_of(parameter: torch.Tensor, sample: TensorDictBase) -> TensorDictBase:
-    here = sample.get(("next", "reward")).device
-    return sample if here == parameter.device else sample.to(parameter.device, non_blocking=True)

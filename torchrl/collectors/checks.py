@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Integral
 
@@ -126,9 +127,10 @@ def require_finite(batch: TensorDict, env: Env) -> None:
     outcome = batch.get("next").items(include_nested=True, leaves_only=True)
     values = [(("next", key), value) for key, value in outcome]
     values += [(key, batch.get(key)) for key, _ in env.observation_spec.leaves()]
+    values = [(key, value) for key, value in values if value.is_floating_point()]
+    if math.isfinite(sum(value.sum() for _, value in values)):  # one look at the device for all
+        return
     for key, value in values:
-        if not value.is_floating_point() or torch.isfinite(value.sum()):
-            continue
         bad = ~torch.isfinite(value)
         if not bool(bad.any()):  # the sum of finite numbers overflowed
             continue

@@ -9,7 +9,9 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.envs.base import Env
 from torchrl.errors import SpecError, explain
-from torchrl.unchecked import Row
+from torchrl.unchecked import Row, new_tensordict
+
+CONTIGUOUS = torch.contiguous_format
 
 
 def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -> TensorDict:
@@ -46,7 +48,11 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:
     """Copy a batch whose memory is written again, contiguous whatever the order of the original."""
-    return batch.apply(lambda leaf: leaf.clone(memory_format=torch.contiguous_format))
+    entries = {
+        key: contiguous_copy(value) if isinstance(value, TensorDict) else value.clone(memory_format=CONTIGUOUS)
+        for key, value in batch.items()
+    }
+    return new_tensordict(entries, batch.batch_size)
 
 
 def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None:

@@ -89,12 +89,25 @@ class Ensemble(nn.Module):
 # One function for each way to run a layer on [N, *B, F] whose parameters are [N, ...].
 
 
-def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    # As weight · xᵀ: so the gradient of the weight comes out in the weight's own layout, and is not copied into it.
-    weight, bias = layer.weight, layer.bias
+def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return layer(x)
+
+
+def _dense(layers: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
+    """Run a Linear layer, and more of them and activations after it, on xᵀ, ``[N, F, B]``.
+
+    With weight · xᵀ the gradient of the weight comes out in the weight's own layout, and is not copied into it.
+    """
     columns = x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
-    y = torch.bmm(weight, columns) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, columns)
-    return y.transpose(1, 2).reshape(*x.shape[:-1], weight.shape[1])
+    is_ours = False  # whether nothing but what comes next reads these columns
+    for layer in layers:
+        if type(layer) is nn.Linear:
+            weight, bias = layer.weight, layer.bias
+            columns = torch.bmm(weight, columns) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, columns)
+        else:
+            columns = torch.relu_(columns) if is_ours and type(layer) is nn.ReLU else layer(columns)
+        is_ours = type(layer) is nn.Linear
+    return columns.transpose(1, 2).reshape(*x.shape[:-1], columns.shape[1])
 
 
 def _layer_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
@@ -104,10 +117,6 @@ def _layer_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
         if tensor is not None:
             y = combine(y, tensor.reshape(len(tensor), *between, *layer.normalized_shape))
     return y
-
-
-def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return layer(x)
 
 
 def _concatenate(layer: MLP, *inputs: torch.Tensor) -> torch.Tensor:
@@ -139,22 +148,37 @@ ELEMENTWISE = (
     nn.Tanh,
 )
 STAGES: dict[type[nn.Module], Stage] = {
-    nn.Linear: _linear,
+    MLP: _concatenate,  # its layers follow
     nn.LayerNorm: _layer_norm,
     **dict.fromkeys(ELEMENTWISE, _at_once),
 }
 
 
-def _stages(module: nn.Module) -> Iterator[tuple[Stage, nn.Module]]:
-    """Yield the layers of a network in the order of its forward pass, each with the function that runs it."""
+def _stages(module: nn.Module) -> Iterator[tuple[Stage, nn.Module | list[nn.Module]]]:
+    """Yield the layers of a network in the order of its forward pass, each or several with what runs them."""
+    run: list[nn.Module] = []
+    for layer in _layers(module):
+        if type(layer) is nn.Linear or (run and type(layer) in ELEMENTWISE):
+            run.append(layer)
+            continue
+        if run:
+            yield _dense, run
+            run = []
+        yield STAGES.get(type(layer), _one_by_one), layer
+    if run:
+        yield _dense, run
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a network, an MLP itself before its own."""
     if type(module) is MLP:
-        yield _concatenate, module
+        yield module
         module = module.layers
     if type(module) is nn.Sequential:
         for layer in module:
-            yield from _stages(layer)
+            yield from _layers(layer)
     else:
-        yield STAGES.get(type(module), _one_by_one), module
+        yield module
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

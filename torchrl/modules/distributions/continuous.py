@@ -46,7 +46,7 @@ class Normal(Distribution):
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return loc + scale · ε with ε ~ N(0, 1), ``[*B, A]``."""
-        return torch.addcmul(self.loc, self.scale, draw(torch.Tensor.normal_, self.loc, generator))
+        return self._draw(generator)[0]
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-density, ``[*B]``.
@@ -58,7 +58,7 @@ class Normal(Distribution):
             SpecError: the action has another shape.
         """
         self._require_shape(action, self.loc.shape)
-        return self._log_density(action).sum(-1)
+        return self._log_density((action - self.loc) / self.scale).sum(-1)
 
     def rsample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw an action with gradient, ``[*B, A]``, and its log-density, ``[*B]``, differentiated through it too."""
@@ -91,9 +91,13 @@ class Normal(Distribution):
         """``loc``."""
         return self.loc
 
-    def _log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the log-density of each dimension, ``[*B, A]``."""
-        z = (x - self.loc) / self.scale
+    def _draw(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw from the normal, and say how many standard deviations that lies from ``loc``, both ``[*B, A]``."""
+        z = draw(torch.Tensor.normal_, self.loc, generator)
+        return torch.addcmul(self.loc, self.scale, z), z
+
+    def _log_density(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of each dimension, ``[*B, A]``, z standard deviations from ``loc``."""
         return torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - HALF_LOG_2PI
 
 
@@ -161,11 +165,7 @@ class TanhNormal(Normal):
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an action, ``[*B, A]``, in [low, high]."""
-        return self.bounds.squash(self._before_squashing(generator))
-
-    def _before_squashing(self, generator: torch.Generator | None) -> torch.Tensor:
-        """Draw u, ``[*B, A]``."""
-        return super().rsample(generator)
+        return self.bounds.squash(self._draw(generator)[0])
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-prob of a stored action, ``[*B]``: a density, or a probability at the bounds (see the class).
@@ -197,8 +197,8 @@ class TanhNormal(Normal):
             action ``[*B, A]`` and log-density ``[*B]``. The latter is not bit for bit what :meth:`log_prob` says of the
             action: for losses that use both at once, not to be stored.
         """
-        u = self._before_squashing(generator)
-        log_density = self._log_density(u) - _log_slope(u) - self.bounds.log_half_width
+        u, z = self._draw(generator)
+        log_density = self._log_density(z) - _log_slope(u) - self.bounds.log_half_width
         return self.bounds.squash(u), log_density.sum(-1)
 
     def entropy(self) -> torch.Tensor:

@@ -182,7 +182,7 @@ class SACLoss(_SoftLoss):
         return values.min(-1, keepdim=True).values
 
     def _draw(self, rows: TensorDict) -> tuple[Tensor, Tensor]:
-        return self.actor.build(rows.copy()).rsample_and_log_prob(self.generator)
+        return self.actor.build(rows).rsample_and_log_prob(self.generator)
 
 
 class REDQLoss(SACLoss):
@@ -321,13 +321,13 @@ class DiscreteSACLoss(_SoftLoss):
     def next_value(self, rows: TensorDict) -> Tensor:
         """Compute the soft value of the successor."""
         after = rows.get("next")
-        distribution = self.actor.build(after.copy())
+        distribution = self.actor.build(after)
         values = self.values(self.target_critic, after).min(-1).values
         return self._soft_value(distribution, values)[0].unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute the negative soft value under the present policy."""
-        distribution = self.actor.build(rows.copy())
+        distribution = self.actor.build(rows)
         with torch.no_grad():
             values = self.values(self.critic, rows).min(-1).values
         value, entropy = self._soft_value(distribution, values)
