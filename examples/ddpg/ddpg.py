@@ -67,7 +67,7 @@ def make_ddpg_agent(args: Namespace) -> Agent:
     loss = make_ddpg_loss(args, actor, critic).to(checked_device(args.device))
     policy = make_action_noise(args, env, actor, seed=seeds["exploration"])
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, seed=seeds["replay"])
+    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)
 
     return Agent(

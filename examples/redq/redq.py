@@ -65,7 +65,7 @@ def make_redq_agent(args: Namespace) -> Agent:
     critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
     loss = make_redq_loss(args, env, actor, critics, seed=seeds["loss"]).to(checked_device(args.device))
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, seed=seeds["replay"])
+    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)
 
     return Agent(

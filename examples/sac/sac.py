@@ -68,7 +68,7 @@ def make_sac_agent(args: Namespace) -> Agent:
     value = make_state_value(args, env, seed=seeds["value"]) if args.state_value else None
     loss = make_sac_loss(args, env, actor, critics, value, seed=seeds["loss"]).to(checked_device(args.device))
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, seed=seeds["replay"])
+    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)
 
     return Agent(

@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv
@@ -19,16 +21,28 @@ from torchrl.envs.simulators import (
 from torchrl.envs.transforms import (
     ActionClip,
     CatTensors,
+    FrameStack,
+    GrayScale,
     GSDENoise,
+    Permute,
+    Resize,
     RewardNorm,
     RewardScaling,
     TensorDictPrimer,
     Transform,
 )
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_float, positive_int
+from torchrl.recipes.config import (
+    ConfigParser,
+    FlagGroup,
+    default_of,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 
 OU_STATE = "ou_noise"  # where the exploration of `--ou_exploration` has its state
+IMAGE_FRAMES = 4  # Mnih et al. (2015), methods: what does not move in one frame does in four
 
 
 def add_env_arguments(parser: ConfigParser) -> None:
@@ -71,6 +85,7 @@ def add_env_arguments(parser: ConfigParser) -> None:
         type=positive_int,
         help="cut the first episode of each slot at random within so many frames, so that slots do not end together",
     )
+    _add_image_arguments(group)
     group.add_argument(
         "--reward_scaling", type=positive_float, help="multiply rewards for the learner; reported returns stay raw"
     )
@@ -78,6 +93,21 @@ def add_env_arguments(parser: ConfigParser) -> None:
         "--norm_rewards",
         default=False,
         help="divide rewards for the learner by the running std of the discounted return",
+    )
+
+
+def _add_image_arguments(group: FlagGroup) -> None:
+    group.add_switch(
+        "--from_pixels",
+        default=False,
+        help="observe pictures of the world, nothing else (gym and dm_control); drawing may take OpenGL",
+    )
+    group.add_argument("--image_size", type=positive_int, default=84, help="height and width of images, in pixels")
+    group.add_switch("--grayscale", default=True, help="take the colour out of images")
+    group.add_argument(
+        "--frame_stack",
+        type=positive_int,
+        help=f"so many last observations are seen at once; none stacks {IMAGE_FRAMES} images, and vectors not at all",
     )
 
 
@@ -92,12 +122,17 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
             reported returns are raw in any case.
 
     Returns:
-        An environment ``[num_envs]``; several observations become one vector under ``observation``.
+        An environment ``[num_envs]``; several observations become one vector under ``observation``, an image is there
+        as ``[C, height, width]``, uint8, its channels those of all frames that are stacked.
     """
     env = _simulated(args, num_envs, training)
     transforms: list[Transform] = []
-    if [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
+    if sees_images(env):
+        transforms += _image_transforms(args, env)
+    elif [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
         transforms.append(CatTensors())
+    if (num_frames := num_stacked(args, env)) > 1:
+        transforms.append(FrameStack(num_frames, dim=-3 if sees_images(env) else -1))
     if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
         transforms.append(ActionClip())
     if training and args.reward_scaling is not None:
@@ -113,9 +148,31 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 
 
+def sees_images(env: Env) -> bool:
+    """Answer whether what is under ``observation`` is an image, uint8 with three dimensions."""
+    leaf = dict(env.observation_spec.leaves()).get("observation")
+    return leaf is not None and leaf.dtype == torch.uint8 and leaf.ndim == len(env.batch_size) + 3
+
+
+def num_stacked(args: Namespace, env: Env) -> int:
+    """Return how many observations are seen at once."""
+    if args.frame_stack is not None:
+        return args.frame_stack
+    return IMAGE_FRAMES if sees_images(env) else 1
+
+
 def task_name(args: Namespace) -> str:
     """Name the task of a run, for folders and reports."""
     return "_".join(part for part in (args.env_name, args.env_task) if part).replace("/", "_")
+
+
+def _image_transforms(args: Namespace, env: Env) -> list[Transform]:
+    """Build what makes the image that a simulator draws, ``[H, W, C]``, the one that convolutions take."""
+    *_, height, width, channels = env.observation_spec["observation"].shape
+    keys = ["observation"]
+    resize = [] if (height, width) == (args.image_size,) * 2 else [Resize(args.image_size, in_keys=keys)]
+    grey = [GrayScale(keys)] if args.grayscale and channels == 3 else []
+    return [*resize, *grey, Permute((2, 0, 1), keys)]
 
 
 def _noise(args: Namespace, env: Env) -> GSDENoise:
@@ -143,6 +200,10 @@ def _simulator(args: Namespace, training: bool) -> Callable[[], Simulator]:
         hint = "Did you mean --env_library=dm_control?"
         expected = f"none for {args.env_library}"
         raise ConfigError(explain("--env_task", expected=expected, got=repr(args.env_task), hint=hint))
+    if args.from_pixels:
+        if args.env_library == "toy":
+            raise ConfigError(explain("--from_pixels", expected="gym or dm_control", got="--env_library=toy"))
+        common |= {"from_pixels": True, "pixels_only": True, "pixels_key": "observation"}
     if args.env_library == "gym":
         return partial(gym_simulator, args.env_name, max_noops=args.max_noops, **common)
     if args.max_noops:
@@ -151,4 +212,6 @@ def _simulator(args: Namespace, training: bool) -> Callable[[], Simulator]:
         return partial(toy_simulator, args.env_name, **common)
     if not args.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
+    if args.from_pixels:
+        common["render_kwargs"] = {"height": args.image_size, "width": args.image_size}
     return partial(dm_control_simulator, args.env_name, args.env_task, **common)

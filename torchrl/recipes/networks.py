@@ -15,12 +15,14 @@ from torchrl.data import specs
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
 from torchrl.envs.transforms import GSDENoise
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules import (
     MLP,
     ActorValueOperator,
     Bernoulli,
     Categorical,
+    ConvNet,
+    Encoded,
     GSDEHead,
     GSDENormal,
     MaskedCategorical,
@@ -40,6 +42,7 @@ from torchrl.modules import (
 )
 from torchrl.modules.operator import Key
 from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, positive_int, real
+from torchrl.recipes.envs import sees_images
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
@@ -113,12 +116,12 @@ def make_actor_critic(args: Namespace, env: Env, *, seed: int, generator: torch.
 
     Args:
         args: the parsed flags.
-        env: its observation is one vector under ``observation``.
+        env: its observation is one vector, or one image, under ``observation``.
         seed: of the initial weights; torch's global stream is left as it was.
         generator: source of the sampled actions.
 
     Raises:
-        ConfigError: the observation is no vector.
+        ConfigError: the observation is neither, or flags do not go together.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -126,18 +129,16 @@ def make_actor_critic(args: Namespace, env: Env, *, seed: int, generator: torch.
 
 
 def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> ActorCritic:
-    num_features = num_features_of(env)
-    normalizer = ObservationNormalizer(num_features) if args.norm_observations else None
+    normalizer = ObservationNormalizer(num_features_of(env)) if args.norm_observations else None
     ending = _actor_ending(args, env)
     if not (args.shared_mapping or args.gsde):
-        common = {"num_cells": args.num_cells, "activation": ACTIVATIONS[args.activation]}
-        body, value = MLP(num_features, ending.num_inputs, **common), MLP(num_features, 1, **common)
+        body, value = make_network(args, env, ending.num_inputs), make_network(args, env, 1)
         _initialise(args, (body, POLICY_GAIN), (value, VALUE_GAIN))
         actor = ending.actor(_chain(normalizer, body, ending.head), ["observation"], generator)
         return ActorCritic(actor, ValueOperator(_chain(normalizer, value)), normalizer)
 
     # The hidden layers are an operator of their own: for the critic to share, or for the noise to act on.
-    trunk, num_hidden = _trunk(args, num_features)
+    trunk, num_hidden = make_trunk(args, env), args.num_cells[-1]
     if args.gsde:
         body = GSDEHead(num_hidden, ending.num_inputs, init_log_std=args.init_log_std)
         keys = ["hidden", "gsde_noise"]
@@ -148,7 +149,7 @@ def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> Acto
     common = Operator(_chain(normalizer, trunk), in_keys=["observation"], out_keys=["hidden"])
     actor = ending.actor(body, keys, generator)
     if not args.shared_mapping:
-        value = MLP(num_features, 1, num_cells=args.num_cells, activation=ACTIVATIONS[args.activation])
+        value = make_network(args, env, 1)
         _initialise(args, (value, VALUE_GAIN))
         whole = Sequence(common, actor, out_keys=actor.out_keys)
         return ActorCritic(whole, ValueOperator(_chain(normalizer, value)), normalizer)
@@ -158,13 +159,52 @@ def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> Acto
     return ActorCritic(both.actor, both.critic, normalizer)
 
 
-def _trunk(args: Namespace, num_features: int) -> tuple[nn.Module, int]:
-    """Build the hidden layers, the last activation included; return them and the number of their outputs."""
-    *cells, num_hidden = args.num_cells
+def make_network(args: Namespace, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
+    """Build a network of the observation: hidden layers, behind convolutions where it is an image.
+
+    Args:
+        args: the parsed flags.
+        env: its observation is one vector, or one image, under ``observation``.
+        num_outputs: numbers per row.
+        beside: size of a second input, such as an action.
+
+    Raises:
+        ConfigError: the observation is neither, or an image too small for the convolutions.
+    """
+    encoder, num_features = make_encoder(env)
     activation = ACTIVATIONS[args.activation]
-    return nn.Sequential(
-        MLP(num_features, num_hidden, num_cells=cells, activation=activation), activation()
-    ), num_hidden
+    network = MLP(num_features + beside, num_outputs, num_cells=args.num_cells, activation=activation)
+    return behind(encoder, network)
+
+
+def make_trunk(args: Namespace, env: Env) -> nn.Module:
+    """Build the hidden layers of :func:`make_network`, the last activation included."""
+    *cells, num_hidden = args.num_cells
+    encoder, num_features = make_encoder(env)
+    activation = ACTIVATIONS[args.activation]
+    layers = MLP(num_features, num_hidden, num_cells=cells, activation=activation)
+    return behind(encoder, nn.Sequential(layers, activation()))
+
+
+def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
+    """Build the convolutions before the hidden layers; return them, None for a vector, and the size of what comes out.
+
+    Raises:
+        ConfigError: the observation is neither a vector nor an image.
+    """
+    if not sees_images(env):
+        return None, num_features_of(env)
+    channels, height, width = env.observation_spec["observation"].shape[-3:]
+    encoder = ConvNet(channels)
+    try:
+        return encoder, encoder.num_features(height, width)
+    except SpecError as error:
+        raise ConfigError(explain("--image_size", expected="an image for the convolutions", got=error)) from error
+
+
+def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
+    """Put a network behind an encoder, if there is one."""
+    return network if encoder is None else Encoded(encoder, network)
 
 
 def num_features_of(env: Env) -> int:
@@ -177,11 +217,8 @@ def num_features_of(env: Env) -> int:
     is_vector = isinstance(spec, LeafSpec) and len(spec.shape) == len(env.batch_size) + 1
     if not is_vector or not spec.dtype.is_floating_point:
         hint = "Networks for other observations are composed in Python."
-        raise ConfigError(
-            explain(
-                "networks", expected="one vector of floats under 'observation'", got=env.observation_spec, hint=hint
-            )
-        )
+        expected = "one vector of floats, or one image of bytes, under 'observation'"
+        raise ConfigError(explain("networks", expected=expected, got=env.observation_spec, hint=hint))
     return spec.shape[-1]
 
 

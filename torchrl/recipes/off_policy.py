@@ -13,7 +13,6 @@ from torchrl.data.specs import Bounded, Categorical, OneHot
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
-    MLP,
     Actor,
     AdditiveGaussian,
     GSDEHead,
@@ -47,7 +46,7 @@ from torchrl.recipes.config import (
     real,
 )
 from torchrl.recipes.envs import OU_STATE
-from torchrl.recipes.networks import ACTIVATIONS, add_gsde_arguments, num_features_of
+from torchrl.recipes.networks import ACTIVATIONS, add_gsde_arguments, make_network, make_trunk
 
 DISTRIBUTIONS = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
 CRITIC_KEYS = ("observation", "action")
@@ -187,13 +186,13 @@ def make_deterministic_actor(args: Namespace, env: Env, *, seed: int) -> Actor:
 
     Args:
         args: the parsed flags.
-        env: its observation is one vector under ``observation``, its action a vector with finite bounds.
+        env: its observation is one vector, or one image, under ``observation``, its action a vector with finite bounds.
         seed: of the initial weights; torch's global stream is left as it was.
     """
     spec = _bounded_row(env)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        network = _mlp(args, num_features_of(env), spec.shape[-1])
+        network = make_network(args, env, spec.shape[-1])
     return Actor(nn.Sequential(network, TanhHead(spec.low, spec.high)))
 
 
@@ -204,7 +203,7 @@ def make_stochastic_actor(
 
     Args:
         args: the parsed flags.
-        env: its observation is one vector under ``observation``.
+        env: its observation is one vector, or one image, under ``observation``.
         seed: of the initial weights; torch's global stream is left as it was.
         generator: source of the sampled actions.
 
@@ -232,7 +231,7 @@ def _choosing_actor(args: Namespace, env: Env, generator: torch.Generator | None
     }
     mask_key = env.action_mask_key
     family = families[type(env.action_spec), mask_key is not None]
-    network = _mlp(args, num_features_of(env), env.action_spec.n)
+    network = make_network(args, env, env.action_spec.n)
     return ProbabilisticActor(network, family, log_prob_key=None, mask_key=mask_key, generator=generator)
 
 
@@ -241,7 +240,7 @@ def _squashed_actor(args: Namespace, env: Env, generator: torch.Generator | None
     head = StateDependentNormalHead(
         scale_mapping=biased_softplus(args.init_std), loc_mapping=bounded(5.0) if args.tanh_loc else None
     )
-    network = nn.Sequential(_mlp(args, num_features_of(env), 2 * spec.shape[-1]), head)
+    network = nn.Sequential(make_network(args, env, 2 * spec.shape[-1]), head)
     family = DISTRIBUTIONS[args.distribution].within(spec.low, spec.high)
     return ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
 
@@ -252,10 +251,8 @@ def _gsde_actors(
     spec = _bounded_row(env)
     if args.distribution != "tanh_normal":
         raise ConfigError(explain("--gsde", expected="--distribution=tanh_normal", got=args.distribution))
-    *cells, num_hidden = args.num_cells
-    activation = ACTIVATIONS[args.activation]
-    trunk = MLP(num_features_of(env), num_hidden, num_cells=cells, activation=activation)
-    common = Operator(nn.Sequential(trunk, activation()), in_keys=["observation"], out_keys=["hidden"])
+    num_hidden = args.num_cells[-1]
+    common = Operator(make_trunk(args, env), in_keys=["observation"], out_keys=["hidden"])
     head = GSDEHead(num_hidden, spec.shape[-1], init_log_std=args.gsde_log_std)
     options = {"log_prob_key": None, "generator": generator}
     acting = GSDETanhNormal.within(spec.low, spec.high)
@@ -270,24 +267,23 @@ def make_critics(args: Namespace, env: Env, num: int, *, seed: int) -> ValueEnse
 
     Args:
         args: the parsed flags.
-        env: its observation is one vector under ``observation``.
+        env: its observation is one vector, or one image, under ``observation``.
         num: how many.
         seed: of the initial weights; torch's global stream is left as it was.
     """
-    num_features = num_features_of(env)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         if is_choice(env):
-            return ValueEnsemble(partial(_mlp, args, num_features, env.action_spec.n), num, in_keys=["observation"])
-        num_inputs = num_features + env.action_spec.shape[-1]
-        return ValueEnsemble(partial(_mlp, args, num_inputs, 1), num, in_keys=CRITIC_KEYS)
+            return ValueEnsemble(partial(make_network, args, env, env.action_spec.n), num, in_keys=["observation"])
+        make = partial(make_network, args, env, 1, beside=env.action_spec.shape[-1])
+        return ValueEnsemble(make, num, in_keys=CRITIC_KEYS)
 
 
 def make_state_value(args: Namespace, env: Env, *, seed: int) -> ValueOperator:
     """Build a network of the state's value; see :func:`make_critics`."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return ValueOperator(_mlp(args, num_features_of(env), 1))
+        return ValueOperator(make_network(args, env, 1))
 
 
 def make_action_noise(args: Namespace, env: Env, actor: Actor, *, seed: int) -> TensorDictModuleBase:
@@ -399,7 +395,3 @@ def _bounded_row(env: Env) -> Bounded:
         hint = "DQN, and SAC's form for choices, have discrete actions."
         raise ConfigError(explain("networks", expected="a vector of bounded actions", got=spec, hint=hint))
     return spec[(0,) * len(env.batch_size)]
-
-
-def _mlp(args: Namespace, num_inputs: int, num_outputs: int) -> MLP:
-    return MLP(num_inputs, num_outputs, num_cells=args.num_cells, activation=ACTIVATIONS[args.activation])

@@ -23,7 +23,7 @@ from torchrl.modules import (
 )
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss, Loss, QuantileDQNLoss
 from torchrl.recipes.config import ConfigParser, default_of, fraction, positive_int, real
-from torchrl.recipes.networks import ACTIVATIONS, num_features_of
+from torchrl.recipes.networks import ACTIVATIONS, behind, make_encoder
 
 
 def add_q_network_arguments(parser: ConfigParser) -> None:
@@ -80,7 +80,7 @@ def make_q_actor(args: Namespace, env: Env, *, seed: int, generator: torch.Gener
 
     Args:
         args: the parsed flags.
-        env: its observation is one vector under ``observation``, its action one choice.
+        env: its observation is one vector, or one image, under ``observation``, its action one choice.
         seed: of the initial weights; torch's global stream is left as it was.
         generator: source of the noise of ``--noisy``.
 
@@ -95,14 +95,19 @@ def make_q_actor(args: Namespace, env: Env, *, seed: int, generator: torch.Gener
         raise ConfigError(explain("--distributional", expected="it or --quantiles", got="both"))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        network = _network(args, num_features_of(env), spec.n, generator)
+        network = _network(args, env, generator)
     options = {"one_hot": isinstance(spec, OneHot), "mask_key": env.action_mask_key}
     if args.distributional:
         return DistributionalQValueActor(network, low=args.value_low, high=args.value_high, **options)
     return (QuantileQValueActor if args.quantiles else QValueActor)(network, **options)
 
 
-def _network(args: Namespace, num_features: int, num_actions: int, generator: torch.Generator | None) -> nn.Module:
+def _network(args: Namespace, env: Env, generator: torch.Generator | None) -> nn.Module:
+    encoder, num_features = make_encoder(env)
+    return behind(encoder, _layers(args, num_features, env.action_spec.n, generator))
+
+
+def _layers(args: Namespace, num_features: int, num_actions: int, generator: torch.Generator | None) -> nn.Module:
     num_outputs = args.atoms if args.distributional or args.quantiles else None
     activation = ACTIVATIONS[args.activation]
     linear = partial(NoisyLinear, generator=generator) if args.noisy else nn.Linear

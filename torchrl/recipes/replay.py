@@ -15,9 +15,11 @@ from torchrl.data.replay import (
     PrioritizedSliceSampler,
     ReplayBuffer,
     SliceSampler,
+    StackedFrames,
     TensorStorage,
     UniformSampler,
 )
+from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate
 from torchrl.objectives.keys import MASK, TRAJ_IDS
@@ -31,6 +33,7 @@ from torchrl.recipes.config import (
     positive_float,
     positive_int,
 )
+from torchrl.recipes.envs import num_stacked, sees_images
 
 ADAM_EPSILON = 1e-8  # as in Adam's paper and the first implementations of these algorithms
 
@@ -122,11 +125,15 @@ def add_update_arguments(
     )
 
 
-def make_replay_buffer(args: Namespace, *, seed: int) -> ReplayBuffer:
+def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
     """Build the buffer of a run.
+
+    Stacked images are stored once each, in memory; not in files, and not with ``--multi_step``, whose next
+    observation is that of a later step.
 
     Args:
         args: the parsed flags.
+        env: says what is observed.
         seed: of what is drawn.
 
     Raises:
@@ -141,7 +148,9 @@ def make_replay_buffer(args: Namespace, *, seed: int) -> ReplayBuffer:
         expected = f"a number that divides the {args.batch_size} of --batch_size"
         raise ConfigError(explain("--sub_traj_len", expected=expected, got=args.sub_traj_len))
     if args.buffer_folder is None or args.evaluate:
-        storage = TensorStorage(args.buffer_size)
+        is_stack = sees_images(env) and not args.multi_step
+        frames = [StackedFrames("observation", num_frames=num_stacked(args, env))] if is_stack else []
+        storage = TensorStorage(args.buffer_size, frames=frames)
     elif args.resume:
         storage = MemmapStorage.open(args.buffer_folder)
     else:
@@ -168,7 +177,7 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
         loss: names them.
     """
     facts: list[NestedKey] = [MASK]
-    if args.sub_traj_len is not None:
+    if args.sub_traj_len is not None or buffer.storage.needs_order:
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
     keys = [*loss.in_keys, *loss.optional_keys, *facts]
     sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None

@@ -1,0 +1,176 @@
+"""Learning from pictures by flags: what is seen, what is stored, and that every algorithm trains on it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchrl.data.replay import MemmapStorage
+from torchrl.data.specs import Bounded
+from torchrl.envs import GymEnv
+from torchrl.envs.transforms import GrayScale, Resize
+from torchrl.errors import ConfigError
+from torchrl.modules import ConvNet, DuelingMLP, Encoded
+from torchrl.recipes import add_env_arguments, make_env, make_parser
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--from_pixels", "--image_size=40", "--num_envs=2", "--num_cells", "8", "8", "--no-progress_bar"]
+REPLAY = ["--buffer_size=96", "--batch_size=8", "--total_frames=64", "--frames_per_batch=16", "--start_frames=16"]
+REPLAY += ["--updates_per_frame=0.25"]
+PENDULUM = "--env_name=Pendulum-v1"
+
+
+@pytest.fixture
+def env_of():
+    """Build the training environment of flags."""
+    envs = []
+
+    def make(*flags):
+        parser = make_parser("")
+        add_env_arguments(parser)
+        args = parser.parse_args(["--num_envs=2", *flags])
+        args.gamma = 0.99
+        envs.append(make_env(args, num_envs=2, training=True))
+        return envs[-1]
+
+    yield make
+    for env in envs:
+        env.close()
+
+
+@pytest.fixture
+def agent_of(tmp_path, monkeypatch):
+    """Build the agent of an example from flags, which stand behind small ones."""
+    monkeypatch.chdir(tmp_path)
+    agents = []
+
+    def make(algorithm, *flags):
+        path = ROOT / "examples" / algorithm / f"{algorithm}.py"
+        spec = importlib.util.spec_from_file_location(f"{algorithm}_of_images", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        args = getattr(module, f"make_{algorithm}_parser")().parse_args([*SMALL, *flags])
+        agents.append(getattr(module, f"make_{algorithm}_agent")(args))
+        agents[-1].evaluator.close()
+        agents[-1].evaluator = None
+        return agents[-1]
+
+    yield make
+    for agent in agents:
+        if hasattr(agent.optimise, "buffer"):
+            agent.optimise.buffer.close()
+        agent.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "shape"),
+    [
+        ([], (4, 84, 84)),
+        (["--image_size=40"], (4, 40, 40)),
+        (["--no-grayscale"], (12, 84, 84)),
+        (["--frame_stack=1"], (1, 84, 84)),
+        (["--frame_stack=2", "--no-grayscale", "--image_size=36"], (6, 36, 36)),
+    ],
+)
+def test_a_picture_is_one_image_of_bytes(flags, shape, env_of):
+    env = env_of("--from_pixels", *flags)
+    assert env.observation_spec["observation"] == Bounded(0, 255, (2, *shape), torch.uint8)
+    assert [key for key, _ in env.observation_spec.leaves()] == ["observation"]
+
+
+def test_vectors_are_stacked_if_it_is_asked_for(env_of):
+    assert env_of().observation_spec["observation"].shape == (2, 4)
+    assert env_of("--frame_stack=3").observation_spec["observation"].shape == (2, 12)
+
+
+def test_what_is_seen_is_the_picture_small_and_grey_the_newest_last(env_of):
+    env = env_of("--from_pixels", "--frame_stack=2")
+    raw = GymEnv("CartPole-v1", num_envs=2, from_pixels=True, pixels_only=True)
+    for one in (env, raw):
+        one.set_seed(3)
+    root, picture = env.reset(), raw.reset()
+    small = [GrayScale()(Resize(84)(picture["pixels"])).movedim(-1, 1)] * 2
+    for _ in range(4):
+        assert torch.equal(root["observation"], torch.cat(small, 1))
+        action = torch.tensor([0, 1])
+        _, root = env.step_and_reset(root.set("action", action))
+        _, picture = raw.step_and_reset(picture.set("action", action))
+        small = [small[1], GrayScale()(Resize(84)(picture["pixels"])).movedim(-1, 1)]
+    assert not torch.equal(small[0], small[1])
+    raw.close()
+
+
+def test_what_cannot_be_seen_is_refused(env_of, agent_of):
+    with pytest.raises(ConfigError, match="--from_pixels: expected gym or dm_control, got --env_library=toy"):
+        env_of("--from_pixels", "--env_library=toy", "--env_name=Matching")
+    with pytest.raises(ConfigError, match="--image_size: expected an image for the convolutions.*20 × 20 pixels"):
+        agent_of("dqn", "--image_size=20")
+    with pytest.raises(ConfigError, match="networks: expected one vector of floats.*one image of bytes"):
+        agent_of("ppo", "--norm_observations")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags"),
+    [
+        ("dqn", []),
+        ("dqn", ["--dueling", "--noisy", "--distributional", "--prb"]),
+        ("dqn", ["--multi_step"]),
+        ("dqn", ["--sub_traj_len=4"]),
+        ("dqn", ["--buffer_folder=frames"]),
+        ("ddpg", [PENDULUM, "--ou_exploration"]),
+        ("td3", [PENDULUM, "--actor_interval=1"]),
+        ("sac", [PENDULUM]),
+        ("sac", [PENDULUM, "--gsde"]),
+        ("sac", [PENDULUM, "--state_value"]),
+        ("sac", []),
+        ("redq", [PENDULUM, "--num_q_values=3", "--actor_interval=1"]),
+    ],
+)
+def test_algorithms_with_replay_train_on_images(algorithm, flags, agent_of):
+    agent = agent_of(algorithm, *REPLAY, *flags)
+    assert any(isinstance(part, ConvNet) for part in agent.loss.modules())
+    before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
+    agent.train()
+    assert agent.optimise.num_updates == 16
+    after = agent.loss.trainable_parameters()
+    assert all(value.isfinite().all() for value in after) and not any(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("flags", [[], ["--shared_mapping"], [PENDULUM, "--gsde"]])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "reinforce"])
+def test_algorithms_on_policy_train_on_images(algorithm, flags, agent_of):
+    agent = agent_of(algorithm, "--frames_per_batch=32", "--total_frames=32", *flags)
+    before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
+    agent.train()
+    after = list(agent.loss.trainable_parameters())
+    moved = sum(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(value.isfinite().all() for value in after) and moved >= len(after) - 2
+
+
+def test_a_dueling_network_stands_behind_the_convolutions(agent_of):
+    network = agent_of("dqn", *REPLAY, "--dueling").loss.actor.module
+    assert type(network) is Encoded and type(network.head) is DuelingMLP
+
+
+def test_each_frame_is_stored_once_and_comes_back_as_it_was_seen(agent_of):
+    agent = agent_of("dqn", *REPLAY)
+    batches = [agent.collector.collect() for _ in range(3)]
+    for batch in batches:
+        agent.store(batch)
+    (frames,) = agent.optimise.buffer.storage.frames
+    assert frames.key == ("observation",) and frames.num_frames == 4
+    seen = torch.cat(batches, 1)
+    stored = agent.optimise.buffer[:]
+    for key in ("observation", ("next", "observation"), "action"):
+        assert torch.equal(stored[key], seen[key].transpose(0, 1).flatten(0, 1)), key
+
+
+@pytest.mark.parametrize("flag", ["--multi_step", "--buffer_folder=frames"])
+def test_where_frames_cannot_be_stored_once_they_are_stored_whole(flag, agent_of):
+    agent = agent_of("dqn", *REPLAY, flag)
+    batch = agent.collector.collect()
+    agent.store(batch)
+    items = agent.optimise.buffer[:]
+    assert items["observation"].shape[1:] == items["next", "observation"].shape[1:] == (4, 40, 40)
+    assert isinstance(agent.optimise.buffer.storage, MemmapStorage) == flag.startswith("--buffer")
