@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from torchrl.agents import SaveBuffer
-from torchrl.collectors import MultiAsyncCollector, WarmUp
+from torchrl.collectors import Collector, MultiAsyncCollector, WarmUp
 from torchrl.data.replay import (
     MemmapStorage,
     PrioritizedSampler,
@@ -17,12 +17,13 @@ from torchrl.data.replay import (
     UniformSampler,
 )
 from torchrl.envs.transforms import GSDENoise
-from torchrl.errors import ConfigError
+from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import (
     AdditiveGaussian,
     DistributionalQValueActor,
     DuelingMLP,
     EGreedy,
+    ExplorationType,
     GSDEHead,
     NoisyLinear,
     OrnsteinUhlenbeck,
@@ -30,6 +31,7 @@ from torchrl.modules import (
     QValueActor,
     TanhNormal,
     TruncatedNormal,
+    exploration_type,
 )
 from torchrl.objectives import DiscreteSACLoss, HardUpdate, SACLoss, SoftUpdate
 
@@ -209,6 +211,13 @@ EFFECTS = {
     "prb_alpha": ("dqn", lambda a: getattr(sampler(a), "alpha", 0), 0, ["--prb", "--prb_alpha=0.3"], 0.3),
     "prb_beta": ("dqn", lambda a: getattr(sampler(a), "beta", 0), 0, ["--prb", "--prb_beta=0.3"], 0.3),
     "sub_traj_len": ("td3", lambda a: type(sampler(a)), UniformSampler, ["--sub_traj_len=4"], SliceSampler),
+    "selected_keys": (
+        "dqn",
+        lambda a: ("next", "episode_return") in stored(a).keys(True),
+        False,
+        ["--selected_keys", "is_init", "next/episode_return"],
+        True,
+    ),
     "prefetch": ("sac", lambda a: a.optimise.buffer.prefetch, 0, ["--prefetch=2"], 2),
     # losses
     "gamma": ("dqn", lambda a: a.loss.gamma, 0.99, ["--gamma=0.5"], 0.5),
@@ -253,7 +262,7 @@ def test_every_flag_is_among_the_effects():
         parser = getattr(module, f"make_{algorithm}_parser")()
         groups = [group for group in parser._action_groups if group.title in GROUPS]
         flags |= {action.dest for group in groups for action in group._group_actions}
-    assert flags == EFFECTS.keys()
+    assert flags - {"pin_memory"} == EFFECTS.keys()
 
 
 @pytest.mark.parametrize("flag", EFFECTS)
@@ -272,6 +281,12 @@ def test_a_flag_has_its_effect(flag, make_agent):
         ("dqn", ["--async_collection"], "--async_collection: expected --num_workers with it"),
         ("dqn", ["--keep_learning"], "keep_learning with ReplayUpdates and a collector over processes"),
         ("dqn", ["--multi_step", "--sub_traj_len=4"], "--sub_traj_len: expected none with --multi_step, got 4"),
+        pytest.param(
+            "dqn",
+            ["--pin_memory"],
+            "--pin_memory: expected a CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         ("dqn", ["--sub_traj_len=3"], "a number that divides the 8 of --batch_size"),
         ("sac", ["--env_name=CartPole-v1", "--state_value"], "--state_value: expected continuous actions"),
     ],
@@ -279,6 +294,30 @@ def test_a_flag_has_its_effect(flag, make_agent):
 def test_flags_that_do_not_go_together_are_refused(algorithm, flags, message, make_agent):
     with pytest.raises(ConfigError, match=message):
         make_agent(algorithm, *flags)
+
+
+def test_entries_that_no_batch_has_are_not_stored(make_agent):
+    with pytest.raises(KeyMissing, match=r"--selected_keys: expected the key .*episode_retur.*episode_return"):
+        stored(make_agent("dqn", "--selected_keys", "next/episode_retur"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_samples_are_pinned(make_agent):
+    agent = make_agent("dqn", "--pin_memory")
+    stored(agent)
+    assert agent.optimise.buffer.sample(4)["observation"].is_pinned()
+
+
+@pytest.mark.parametrize("kind", [ExplorationType.RANDOM, ExplorationType.DETERMINISTIC])
+def test_collecting_is_told_how_to_act(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+    monkeypatch.setattr(Collector, "collect", lambda self: told.append(exploration_type()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        EXAMPLES["dqn"].main(
+            [*SMALL, *([] if kind is ExplorationType.RANDOM else ["--exploration_type=deterministic"])]
+        )
+    assert told == [kind]
 
 
 def test_sac_takes_choices_as_well(make_agent):

@@ -13,8 +13,11 @@ from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollecto
 from torchrl.devices import checked_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
+from torchrl.modules import ExplorationType
 from torchrl.recipes.config import ConfigParser, default_of, non_negative_int, positive_int
 from torchrl.recipes.envs import make_env
+
+EXPLORATION_TYPES = (ExplorationType.RANDOM, ExplorationType.DETERMINISTIC, ExplorationType.MEAN)
 
 
 def add_collector_arguments(parser: ConfigParser, *, frames_per_batch: int = 2048) -> None:
@@ -54,6 +57,12 @@ def add_collector_arguments(parser: ConfigParser, *, frames_per_batch: int = 204
         nargs="+",
         default=["cpu"],
         help="device on which the policy acts while collecting, or one for each worker",
+    )
+    group.add_argument(
+        "--exploration_type",
+        choices=[kind.name.lower() for kind in EXPLORATION_TYPES],
+        default=ExplorationType.RANDOM.name.lower(),
+        help="how actions are chosen while collecting: drawn, or without chance and exploration",
     )
 
 

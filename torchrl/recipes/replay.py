@@ -5,7 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from tensordict import NestedKey, TensorDictBase
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.utils import unravel_key
 
 from torchrl.agents import Hook, ReplayUpdates, RewardScale, SaveBuffer
 from torchrl.data import MultiStepStream
@@ -21,6 +23,7 @@ from torchrl.data.replay import (
 )
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
+from torchrl.modules.operator import read
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate
 from torchrl.objectives.keys import MASK, TRAJ_IDS
 from torchrl.recipes.agents import make_optimizer
@@ -73,6 +76,13 @@ def add_replay_arguments(parser: ConfigParser, *, buffer_size: int = 1_000_000, 
     group.add_argument(
         "--n_steps_return", type=positive_int, default=3, help="rewards of such a sum; needs --multi_step"
     )
+    group.add_argument(
+        "--selected_keys",
+        nargs="+",
+        default=[],
+        help="entries that are stored beside those that the loss reads, such as next/episode_return",
+    )
+    group.add_switch("--pin_memory", default=False, help="put samples where a GPU takes them without waiting")
     group.add_argument(
         "--prefetch", type=non_negative_int, default=default_of(ReplayBuffer, "prefetch"), help="samples made ahead"
     )
@@ -147,6 +157,8 @@ def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
     if args.sub_traj_len is not None and args.batch_size % args.sub_traj_len:
         expected = f"a number that divides the {args.batch_size} of --batch_size"
         raise ConfigError(explain("--sub_traj_len", expected=expected, got=args.sub_traj_len))
+    if args.pin_memory and not torch.cuda.is_available():
+        raise ConfigError(explain("--pin_memory", expected="a CUDA device to pin for", got="none"))
     if args.buffer_folder is None or args.evaluate:
         is_stack = sees_images(env) and not args.multi_step
         frames = [StackedFrames("observation", num_frames=num_stacked(args, env))] if is_stack else []
@@ -155,7 +167,8 @@ def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
         storage = MemmapStorage.open(args.buffer_folder)
     else:
         storage = MemmapStorage(args.buffer_size, args.buffer_folder)
-    return ReplayBuffer(storage, sampler=_sampler(args), prefetch=args.prefetch, seed=seed)
+    pin = TensorDict.pin_memory if args.pin_memory else None
+    return ReplayBuffer(storage, sampler=_sampler(args), prefetch=args.prefetch, transform=pin, seed=seed)
 
 
 def _sampler(args: Namespace) -> UniformSampler | PrioritizedSampler | SliceSampler:
@@ -169,20 +182,25 @@ def _sampler(args: Namespace) -> UniformSampler | PrioritizedSampler | SliceSamp
 
 
 def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[TensorDictBase], object]:
-    """Build what puts a collected batch into the buffer: the entries that the loss reads, and no others.
+    """Build what puts a collected batch into the buffer: the entries that the loss reads, and those of a flag.
 
     Args:
         args: the parsed flags.
         buffer: where they go.
         loss: names them.
+
+    Raises:
+        KeyMissing: from a call, the batch has no such entry.
     """
     facts: list[NestedKey] = [MASK]
     if args.sub_traj_len is not None or buffer.storage.needs_order:
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
-    keys = [*loss.in_keys, *loss.optional_keys, *facts]
+    selected = [unravel_key(tuple(key.split("/"))) for key in args.selected_keys]
+    keys = [*loss.in_keys, *loss.optional_keys, *facts, *selected]
     sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None
 
     def store(batch: TensorDictBase) -> None:
+        read(batch, selected, "--selected_keys")
         if sums is not None:
             batch = sums(batch)
         buffer.extend(batch.select(*keys, strict=False))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from torchrl.agents import Agent
+from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.recipes.config import ConfigParser, exit_on_mistake
 from torchrl.recipes.record import (
     announce,
@@ -56,7 +57,7 @@ def run(
             agent.folder = make_run_folder(algorithm, args)
             agent.logger = make_logger(agent.folder)
             announce(args, agent.folder)
-            with agent.logger:
+            with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()
             report(args, agent, reporter)
 
