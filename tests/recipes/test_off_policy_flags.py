@@ -314,9 +314,7 @@ def test_collecting_is_told_how_to_act(kind, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(Collector, "collect", lambda self: told.append(exploration_type()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        EXAMPLES["dqn"].main(
-            [*SMALL, *([] if kind is ExplorationType.RANDOM else ["--exploration_type=deterministic"])]
-        )
+        EXAMPLES["dqn"].main([*SMALL, f"--exploration_type={kind.name.lower()}"])
     assert told == [kind]
 
 
