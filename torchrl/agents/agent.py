@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.agents.checkpoint import load_checkpoint, require_fit, save_checkpoint
+from torchrl.agents.checkpoint import load_checkpoint, load_optimizer, require_fit, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.hooks import Hook, check_hooks
@@ -321,11 +321,7 @@ class Agent:
         generators = self._generators()
         require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
         self._require_networks_fit(state["networks"])
-        _require_same_kind(self.optimizer, state["optimizer"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"checkpoint, optimizer: {error}.") from error
+        load_optimizer(self.optimizer, state["optimizer"])
         self._load_networks(state["networks"])
         self.optimise.load_state_dict(state["optimise"])
         try:
@@ -423,17 +419,3 @@ class Agent:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - start
-
-
-def _require_same_kind(optimizer: torch.optim.Optimizer, came: dict) -> None:
-    """Refuse the state of an optimizer of another kind, which torch takes and stumbles over at the next step.
-
-    Each kind has options that the other lacks; versions of one kind only ever add some.
-    """
-    for have, saved in zip(optimizer.state_dict()["param_groups"], came["param_groups"], strict=False):
-        ours, theirs = have.keys() - saved.keys(), saved.keys() - have.keys()
-        if ours and theirs:
-            expected = f"the state of a {type(optimizer).__name__}, with {', '.join(sorted(ours))}"
-            raise CheckpointError(
-                explain("checkpoint, optimizer", expected=expected, got=f"one with {', '.join(sorted(theirs))}")
-            )

@@ -109,6 +109,27 @@ def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]
         )
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
+    """Load the state of an optimizer of the same kind; torch takes another one, and stumbles over it at the next step.
+
+    Each kind has options that the other lacks; versions of one kind only ever add some.
+
+    Raises:
+        CheckpointError: it is of another kind, or for other parameters.
+    """
+    for have, saved in zip(optimizer.state_dict()["param_groups"], came["param_groups"], strict=False):
+        ours, theirs = have.keys() - saved.keys(), saved.keys() - have.keys()
+        if ours and theirs:
+            expected = f"the state of a {type(optimizer).__name__}, with {', '.join(sorted(ours))}"
+            raise CheckpointError(
+                explain("checkpoint, optimizer", expected=expected, got=f"one with {', '.join(sorted(theirs))}")
+            )
+    try:
+        optimizer.load_state_dict(came)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint, optimizer: {error}.") from error
+
+
 def to_plain(value: object, place: str = "state") -> object:
     """Turn numpy arrays, numpy numbers and TensorDicts into what ``weights_only`` accepts; see :func:`from_plain`."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
