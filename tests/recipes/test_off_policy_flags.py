@@ -296,6 +296,12 @@ def test_flags_that_do_not_go_together_are_refused(algorithm, flags, message, ma
         make_agent(algorithm, *flags)
 
 
+def test_pieces_of_trajectories_are_stored_with_what_tells_episodes_apart(make_agent):
+    facts = {"is_init", ("collector", "traj_ids"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
+    assert facts <= set(stored(make_agent("dqn", "--sub_traj_len=4")).keys(True, True))
+    assert not {"is_init", ("next", "done")} & set(stored(make_agent("dqn")).keys(True, True))
+
+
 def test_entries_that_no_batch_has_are_not_stored(make_agent):
     with pytest.raises(KeyMissing, match=r"--selected_keys: expected the key .*episode_retur.*episode_return"):
         stored(make_agent("dqn", "--selected_keys", "next/episode_retur"))
