@@ -34,6 +34,7 @@ from torchrl.modules import (
     exploration_type,
 )
 from torchrl.objectives import DiscreteSACLoss, HardUpdate, SACLoss, SoftUpdate
+from torchrl.recipes.config import load_config, save_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num_envs=1", "--num_cells", "8", "8", "--buffer_size=64", "--batch_size=8", "--total_frames=64"]
@@ -270,6 +271,16 @@ def test_a_flag_has_its_effect(flag, make_agent):
     algorithm, observe, without, flags, expected = EFFECTS[flag]
     for got, due in ((observe(make_agent(algorithm)), without), (observe(make_agent(algorithm, *flags)), expected)):
         assert got == (pytest.approx(due, abs=1e-6) if isinstance(due, float) else due)
+
+
+@pytest.mark.parametrize("algorithm", EXAMPLES)
+@pytest.mark.parametrize("flags", [[], ["--selected_keys", "is_init", "next/episode_return", "--frame_stack=2"]])
+def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
+    parser = getattr(EXAMPLES[algorithm], f"make_{algorithm}_parser")()
+    ran = parser.parse_args(flags)
+    save_config(ran, tmp_path / "config.txt")
+    again = load_config(parser, tmp_path / "config.txt")
+    assert {**vars(again), "config": None} == vars(ran)
 
 
 @pytest.mark.parametrize(
