@@ -78,7 +78,8 @@ def add_replay_arguments(parser: ConfigParser, *, buffer_size: int = 1_000_000, 
     )
     group.add_argument(
         "--selected_keys",
-        nargs="+",
+        nargs="*",
+        default=[],
         help="entries that are stored beside those that the loss reads, such as next/episode_return",
     )
     group.add_switch("--pin_memory", default=False, help="put samples where a GPU takes them without waiting")
@@ -194,7 +195,7 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
     facts: list[NestedKey] = [MASK]
     if args.sub_traj_len is not None or buffer.storage.needs_order:
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
-    selected = [unravel_key(tuple(key.split("/"))) for key in args.selected_keys or ()]
+    selected = [unravel_key(tuple(key.split("/"))) for key in args.selected_keys]
     keys = [*loss.in_keys, *loss.optional_keys, *facts, *selected]
     sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None
 
