@@ -33,6 +33,7 @@ EXTRAS = {
     "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
+    "video": ["av>=16"],  # brings its own ffmpeg
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17"],
 }
 

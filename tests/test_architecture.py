@@ -48,12 +48,24 @@ ADAPTERS = {
     "configargparse": "torchrl.recipes",
     "tensorboard": "torchrl.record",
     "matplotlib": "torchrl.record",
+    "av": "torchrl.record",
     "tqdm": "torchrl.agents",
     "h5py": "torchrl.data.offline",
     "minari": "torchrl.data.offline",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
-ON_FIRST_USE = {"dm_control", "dm_env", "envpool", "mujoco", "tensorboard", "matplotlib", "imageio", "h5py", "minari"}
+ON_FIRST_USE = {
+    "dm_control",
+    "dm_env",
+    "envpool",
+    "mujoco",
+    "tensorboard",
+    "matplotlib",
+    "imageio",
+    "h5py",
+    "minari",
+    "av",
+}
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"
 WITHOUT_TORCH = (

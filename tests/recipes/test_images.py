@@ -3,9 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
+from torchrl.agents import VIDEOS, RecordVideo
 from torchrl.data.replay import MemmapStorage
 from torchrl.data.specs import Bounded
 from torchrl.envs import GymEnv
@@ -164,6 +166,23 @@ def test_each_frame_is_stored_once_and_comes_back_as_it_was_seen(agent_of):
     stored = agent.optimise.buffer[:]
     for key in ("observation", ("next", "observation"), "action"):
         assert torch.equal(stored[key], seen[key].transpose(0, 1).flatten(0, 1)), key
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags"), [("dqn", []), ("ppo", ["--no-from_pixels"]), ("ddpg", ["--no-from_pixels", PENDULUM])]
+)
+def test_evaluations_are_filmed_if_it_is_asked_for(algorithm, flags, agent_of, tmp_path):
+    replay = [] if algorithm == "ppo" else REPLAY
+    agent = agent_of(algorithm, *replay, "--frames_per_batch=32", "--total_frames=64", "--record_video", *flags)
+    (film,) = [hook for hook in agent.hooks if type(hook) is RecordVideo]
+    agent.folder, film.max_steps = tmp_path, 12
+    film.on_train_start(agent)
+    film.on_evaluated(agent, None)
+    film.on_train_end(agent)
+    with av.open(str(tmp_path / VIDEOS / "000000000.mp4")) as container:
+        num = sum(1 for _ in container.decode(video=0))
+    assert 9 <= num <= 13
+    assert not [hook for hook in agent_of(algorithm, *replay, *flags).hooks if type(hook) is RecordVideo]
 
 
 @pytest.mark.parametrize("flag", ["--multi_step", "--buffer_folder=frames"])

@@ -5,6 +5,7 @@ from torchrl.agents.agent import BEST, LAST, Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
+from torchrl.agents.film import VIDEOS, RecordVideo
 from torchrl.agents.hooks import (
     BUFFER,
     AdaptPenalty,
@@ -27,6 +28,7 @@ __all__ = [
     "BEST",
     "BUFFER",
     "LAST",
+    "VIDEOS",
     "AdaptPenalty",
     "Agent",
     "Anneal",
@@ -41,6 +43,7 @@ __all__ = [
     "LinearSchedule",
     "MinibatchEpochs",
     "ProgressBar",
+    "RecordVideo",
     "ReplayUpdates",
     "RewardScale",
     "SaveBuffer",

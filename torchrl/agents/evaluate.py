@@ -101,7 +101,7 @@ class Evaluator:
             eval_mode(policy),
             set_exploration_type(self.exploration_type),
         ):
-            return self._episodes(_placed(policy, self.env.device))
+            return self._episodes(placed(policy, self.env.device))
 
     def close(self) -> None:
         """Close the environment; may be called twice."""
@@ -175,7 +175,7 @@ def own_randomness(policy: object, seed: int) -> Iterator[None]:
         yield
 
 
-def _placed(policy: Callable, device: torch.device) -> Callable:
+def placed(policy: Callable, device: torch.device) -> Callable:
     """Wrap a policy that lives on another device than the environment: roots go there, what it wrote comes back."""
     tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, nn.Module) else []
     if not tensors or tensors[0].device == device:

@@ -12,6 +12,7 @@ from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import (
+    Pixels,
     RandomTruncation,
     Simulator,
     dm_control_simulator,
@@ -41,6 +42,7 @@ from torchrl.recipes.config import (
     positive_int,
 )
 
+FILM = "film"  # the picture of `--record_video`
 OU_STATE = "ou_noise"  # where the exploration of `--ou_exploration` has its state
 IMAGE_FRAMES = 4  # Mnih et al. (2015), methods: what does not move in one frame does in four
 
@@ -111,7 +113,7 @@ def _add_image_arguments(group: FlagGroup) -> None:
     )
 
 
-def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
+def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = False) -> Env:
     """Build the environment of a run.
 
     Args:
@@ -120,17 +122,19 @@ def make_env(args: Namespace, *, num_envs: int, training: bool) -> Env:
         num_envs: how many slots.
         training: whether rewards are transformed for the learner, and worker processes used where flags ask for them;
             reported returns are raw in any case.
+        filmed: whether a picture is shown under ``FILM``, which networks do not read.
 
     Returns:
         An environment ``[num_envs]``; several observations become one vector under ``observation``, an image is there
         as ``[C, height, width]``, uint8, its channels those of all frames that are stacked.
     """
-    env = _simulated(args, num_envs, training)
+    env = _simulated(args, num_envs, training, filmed)
     transforms: list[Transform] = []
+    seen = [key for key, _ in env.observation_spec.leaves() if key != FILM]
     if sees_images(env):
         transforms += _image_transforms(args, env)
-    elif [key for key, _ in env.observation_spec.leaves()] != ["observation"]:
-        transforms.append(CatTensors())
+    elif seen != ["observation"]:
+        transforms.append(CatTensors(seen))
     if (num_frames := num_stacked(args, env)) > 1:
         transforms.append(FrameStack(num_frames, dim=-3 if sees_images(env) else -1))
     if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
@@ -182,8 +186,8 @@ def _noise(args: Namespace, env: Env) -> GSDENoise:
     return GSDENoise(args.num_cells[-1], env.action_spec.shape[-1], resample_every=args.gsde_every)
 
 
-def _simulated(args: Namespace, num_envs: int, training: bool) -> Env:
-    make = _simulator(args, training)
+def _simulated(args: Namespace, num_envs: int, training: bool, filmed: bool) -> Env:
+    make = _simulator(args, training, filmed)
     if training and args.env_workers:
         if args.env_workers > num_envs:
             expected = f"at most the {num_envs} of --num_envs"
@@ -192,10 +196,12 @@ def _simulated(args: Namespace, num_envs: int, training: bool) -> Env:
     return SerialEnv(make, num_envs)
 
 
-def _simulator(args: Namespace, training: bool) -> Callable[[], Simulator]:
+def _simulator(args: Namespace, training: bool, filmed: bool) -> Callable[[], Simulator]:
     common = {"frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
     if training and args.init_with_lag is not None:
         common["wrappers"] = [partial(RandomTruncation, max_steps=args.init_with_lag)]
+    if filmed:
+        common["wrappers"] = [partial(Pixels, key=FILM, pixels_only=False)]
     if args.env_library != "dm_control" and args.env_task:
         hint = "Did you mean --env_library=dm_control?"
         expected = f"none for {args.env_library}"
@@ -205,6 +211,8 @@ def _simulator(args: Namespace, training: bool) -> Callable[[], Simulator]:
             raise ConfigError(explain("--from_pixels", expected="gym or dm_control", got="--env_library=toy"))
         common |= {"from_pixels": True, "pixels_only": True, "pixels_key": "observation"}
     if args.env_library == "gym":
+        if filmed:
+            common["env_kwargs"] = {"render_mode": "rgb_array"}
         return partial(gym_simulator, args.env_name, max_noops=args.max_noops, **common)
     if args.max_noops:
         raise ConfigError(explain("--max_noops", expected=f"0 for {args.env_library}", got=args.max_noops))

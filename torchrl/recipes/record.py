@@ -19,6 +19,7 @@ from torchrl.agents import (
     Evaluator,
     Hook,
     ProgressBar,
+    RecordVideo,
     ReplayUpdates,
     StopAtReturn,
     summarise,
@@ -35,7 +36,7 @@ from torchrl.recipes.config import (
     real,
     save_config,
 )
-from torchrl.recipes.envs import make_env, task_name
+from torchrl.recipes.envs import FILM, make_env, task_name
 from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve
 from torchrl.seeding import named_seeds
 
@@ -62,6 +63,9 @@ def add_record_arguments(parser: ConfigParser) -> None:
     )
     group.add_argument(
         "--eval_episodes", type=positive_int, default=20, help="episodes of the last report, from other starts"
+    )
+    group.add_switch(
+        "--record_video", default=False, help="film an episode after each of these evaluations (extra: video)"
     )
     group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
     group.add_switch("--progress_bar", default=True, help="show a progress bar")
@@ -155,10 +159,13 @@ def _evaluation_env(args: Namespace, num_episodes: int) -> partial:
 
 
 def make_record_hooks(args: Namespace) -> list[Hook]:
-    """Build the hooks that show progress and end a run early."""
+    """Build the hooks that show progress, film, and end a run early."""
     hooks: list[Hook] = [ProgressBar()] if args.progress_bar else []
     if args.target_return is not None:
         hooks.append(StopAtReturn(args.target_return))
+    if args.record_video:
+        make = partial(make_env, args, num_envs=1, training=False, filmed=True)
+        hooks.append(RecordVideo(make, key=FILM, seed=named_seeds(args.seed, "film")["film"]))
     return hooks
 
 

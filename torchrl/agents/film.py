@@ -1,0 +1,97 @@
+"""Films of a policy in training: one episode after each periodic evaluation. What is measured is not touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import NestedKey
+
+from torchrl.agents.evaluate import Evaluation, eval_mode, own_randomness, placed
+from torchrl.agents.hooks import Hook
+from torchrl.envs import Env
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import ExplorationType, set_exploration_type
+from torchrl.record import video_writer
+
+if TYPE_CHECKING:
+    from torchrl.agents.agent import Agent
+
+VIDEOS = "videos"  # the folder of the films, in that of the run
+
+
+class RecordVideo(Hook):
+    """Film one episode after each periodic evaluation, always from the same start: ``videos/<frames>.mp4``.
+
+    The policy acts as in an evaluation, in an environment of its own, and its random streams are put back: training
+    goes on as without. The film has a picture for each step and one for the start; the last shows how it ended.
+
+    Args:
+        make_env: builds an environment ``[1]`` that shows its picture beside what the policy reads, as the simulator
+            wrapper :class:`~torchrl.envs.simulators.Pixels` does.
+        key: the picture's, uint8 ``[1, H, W, 3]``.
+        seed: of the start, and of a policy that samples.
+        exploration_type: how the policy acts.
+        fps: steps a second, as the film shows them.
+        max_steps: a longer episode is cut there.
+
+    Raises:
+        ConfigError: a number is not positive; when training begins: the agent has no folder.
+        MissingExtraError: with the first film, the extra ``video`` is not installed.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], Env],
+        *,
+        key: NestedKey = "pixels",
+        seed: int = 0,
+        exploration_type: ExplorationType = ExplorationType.DETERMINISTIC,
+        fps: int = 30,
+        max_steps: int = 3000,
+    ) -> None:
+        for name, value in (("fps", fps), ("max_steps", max_steps)):
+            if value < 1:
+                raise ConfigError(explain("RecordVideo", expected=f"{name} of at least 1", got=value))
+        self.make_env = make_env
+        self.key = key
+        self.seed = seed
+        self.exploration_type = exploration_type
+        self.fps = fps
+        self.max_steps = max_steps
+        self._env: Env | None = None
+
+    def on_train_start(self, agent: Agent) -> None:
+        """Build the environment."""
+        if agent.folder is None:
+            hint = "Set agent.folder."
+            raise ConfigError(explain("RecordVideo", expected="an agent with a folder", got="none", hint=hint))
+        self._env = self.make_env()
+
+    def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
+        """Film the policy as it stands."""
+        with (
+            torch.no_grad(),
+            own_randomness(agent.policy, self.seed),
+            eval_mode(agent.policy),
+            set_exploration_type(self.exploration_type),
+            video_writer(agent.folder / VIDEOS / f"{agent.frames:09d}.mp4", fps=self.fps) as add,
+        ):
+            self._film(placed(agent.policy, self._env.device), add)
+
+    def on_train_end(self, agent: Agent) -> None:
+        """Close the environment."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _film(self, act: Callable, add: Callable) -> None:
+        root = self._env.reset(seed=[self.seed])
+        add(root.get(self.key)[0])
+        for _ in range(self.max_steps):
+            transition, root = self._env.step_and_reset(act(root))
+            outcome = transition.get("next")
+            add(outcome.get(self.key)[0])
+            if bool(outcome.get("done")):
+                return

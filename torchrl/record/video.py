@@ -1,0 +1,67 @@
+"""Films: pictures, one after another, into an mp4 file that plays everywhere. Who draws them is no affair of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.extras import require
+from torchrl.files import written_whole
+
+Picture = np.ndarray | torch.Tensor
+
+
+@contextmanager
+def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
+    """Lend a function that adds a picture to a film; the file is there, whole, once the block has ended well.
+
+    H.264 in an mp4 file. Pictures are encoded as they come, so a film takes no memory. An odd height or width, which
+    the format does not know, gets one more row or column like the last.
+
+    Args:
+        path: of the file; its folder is made.
+        fps: pictures a second.
+
+    Raises:
+        ConfigError: ``fps`` is not positive.
+        SpecError: from the function, what it is given is no picture, uint8 ``[H, W, 3]``, of the size of the first; at
+            the end, there was none.
+        MissingExtraError: the extra ``video`` is not installed.
+    """
+    if fps < 1:
+        raise ConfigError(explain("video_writer", expected="fps of at least 1", got=fps))
+    av = require("av", extra="video", purpose="A video")
+    with written_whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.pix_fmt = "yuv420p"
+        shape: tuple[int, ...] | None = None
+
+        def add(picture: Picture) -> None:
+            nonlocal shape
+            pixels = np.asarray(picture.cpu() if isinstance(picture, torch.Tensor) else picture)
+            _require_picture(pixels, shape)
+            height, width, _ = pixels.shape
+            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if shape is None:
+                shape = (height, width, 3)
+                stream.height, stream.width = pixels.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+
+        yield add
+        if shape is None:
+            raise SpecError(explain("video_writer", expected="at least one picture", got="none"))
+        container.mux(stream.encode(None))
+
+
+def _require_picture(pixels: np.ndarray, shape: tuple[int, ...] | None) -> None:
+    """Refuse what is no picture, or one of another size than the first."""
+    is_picture = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.size
+    if not is_picture or shape not in (None, pixels.shape):
+        size = "[H, W, 3]" if shape is None else f"{[*shape]}, the size of the first"
+        got = f"{pixels.dtype} of shape {[*pixels.shape]}"
+        raise SpecError(explain("video_writer", expected=f"a picture, uint8 {size}", got=got))
