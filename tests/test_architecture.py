@@ -55,16 +55,7 @@ ADAPTERS = {
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
-    "dm_control",
-    "dm_env",
-    "envpool",
-    "mujoco",
-    "tensorboard",
-    "matplotlib",
-    "imageio",
-    "h5py",
-    "minari",
-    "av",
+    *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"
