@@ -43,3 +43,19 @@ def test_sac_of_choices_solves_cartpole_with_two_of_three_seeds(tmp_path):
 def test_sac_runs_the_halfcheetah_within_200000_frames(tmp_path):
     summary, _ = train("sac", "halfcheetah", 0, tmp_path / "0", HUNDRED)
     assert summary["frames"] <= 200_000 and summary["eval_return_mean"] >= 4000
+
+
+def test_noise_that_depends_on_the_state_swings_the_pendulum_up(tmp_path):
+    runs = train_seeds("sac", "pendulum", 3, tmp_path, HUNDRED, "--gsde", "--gsde_every=8")
+    assert mean(summary["eval_return_mean"] for summary, _ in runs) >= -175
+
+
+def test_dqn_swings_the_acrobot_up_within_100000_frames(tmp_path):
+    runs = train_seeds("dqn", "acrobot", 3, tmp_path, HUNDRED)
+    assert all(summary["frames"] <= 100_000 for summary, _ in runs)
+    assert mean(summary["eval_return_mean"] for summary, _ in runs) >= -90
+
+
+def test_dqn_learns_from_pictures(tmp_path):
+    summary, _ = train("dqn", "cartpole_pixels", 0, tmp_path / "0", HUNDRED)
+    assert summary["eval_return_mean"] >= 60  # 20 at the beginning
