@@ -30,6 +30,8 @@ def transitions():
 def test_transitions_that_are_there_already_are_not_copied():
     batch = transitions()
     assert moved(batch, torch.device("cpu")) is batch
+    unrewarded = batch.exclude(("next", "reward"))
+    assert moved(unrewarded, torch.device("cpu")) is unrewarded
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -35,7 +35,8 @@ def checked_device(name: str | torch.device) -> torch.device:
 
 
 def moved(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
-    """Return transitions on a device, without a copy where their rewards are there already."""
-    if transitions.get(("next", "reward")).device == device:
+    """Return transitions on a device, without a copy where they are there already; one entry tells."""
+    entry = transitions.get(("next", "reward"), None)
+    if (next(iter(transitions.values(True, True))) if entry is None else entry).device == device:
         return transitions
     return transitions.to(device, non_blocking=device.type != "cpu")  # what comes to the CPU is read at once

@@ -1,5 +1,6 @@
 """Films of a policy in training: a picture for each step of one episode, from one start, and nothing else changes."""
 
+import sys
 from functools import partial
 
 import av
@@ -10,7 +11,7 @@ import torch
 from torchrl.agents import VIDEOS, Evaluation, Evaluator, RecordVideo
 from torchrl.envs import GymEnv, SerialEnv
 from torchrl.envs.simulators import Pixels, gym_simulator
-from torchrl.errors import ConfigError
+from torchrl.errors import ConfigError, KeyMissing, MissingExtraError
 
 
 def seen_cartpole():
@@ -70,9 +71,17 @@ def test_a_long_episode_is_cut(make_agent, tmp_path):
     assert len(pictures(tmp_path / VIDEOS / "000000000.mp4")) == 4
 
 
-def test_what_cannot_be_filmed_is_refused(make_agent):
+def test_what_cannot_be_filmed_is_refused_before_training(make_agent, tmp_path, monkeypatch):
     for options in ({"fps": 0}, {"max_steps": 0}):
         with pytest.raises(ConfigError, match="^RecordVideo: expected (fps|max_steps) of at least 1, got 0"):
             RecordVideo(seen_cartpole, **options)
+    agent = make_agent(hooks=[RecordVideo(seen_cartpole)])
     with pytest.raises(ConfigError, match="^RecordVideo: expected an agent with a folder, got none"):
-        make_agent(hooks=[RecordVideo(seen_cartpole)]).train()
+        agent.train()
+    agent.folder = tmp_path
+    with pytest.raises(KeyMissing, match="^RecordVideo: expected .* under 'pixels', got the observations .*'film'"):
+        agent.train()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match="A video needs"):
+        agent.train()
+    assert agent.frames == 0

@@ -316,6 +316,8 @@ def test_pieces_of_trajectories_are_stored_with_what_tells_episodes_apart(make_a
 def test_entries_that_no_batch_has_are_not_stored(make_agent):
     with pytest.raises(KeyMissing, match=r"--selected_keys: expected the key .*episode_retur.*episode_return"):
         stored(make_agent("dqn", "--selected_keys", "next/episode_retur"))
+    with pytest.raises(ConfigError, match="--selected_keys: expected single entries, got 'next', which holds others"):
+        stored(make_agent("dqn", "--selected_keys", "next"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,9 +11,9 @@ from tensordict import NestedKey
 from torchrl.agents.evaluate import Evaluation, eval_mode, own_randomness, placed
 from torchrl.agents.hooks import Hook
 from torchrl.envs import Env
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.modules import ExplorationType, set_exploration_type
-from torchrl.record import video_writer
+from torchrl.record import require_video, video_writer
 
 if TYPE_CHECKING:
     from torchrl.agents.agent import Agent
@@ -38,7 +38,8 @@ class RecordVideo(Hook):
 
     Raises:
         ConfigError: a number is not positive; when training begins: the agent has no folder.
-        MissingExtraError: with the first film, the extra ``video`` is not installed.
+        KeyMissing: when training begins, there is no such picture.
+        MissingExtraError: when training begins, the extra ``video`` is not installed.
     """
 
     def __init__(
@@ -63,14 +64,19 @@ class RecordVideo(Hook):
         self._env: Env | None = None
 
     def on_train_start(self, agent: Agent) -> None:
-        """Build the environment."""
+        """See that a film can be made, and build the environment."""
+        require_video()
         if agent.folder is None:
             hint = "Set agent.folder."
             raise ConfigError(explain("RecordVideo", expected="an agent with a folder", got="none", hint=hint))
         self._env = self.make_env()
+        shown = [key for key, _ in self._env.observation_spec.leaves()]
+        if self.key not in shown:
+            expected = f"an environment that shows its picture under {self.key!r}"
+            raise KeyMissing(explain("RecordVideo", expected=expected, got=f"the observations {shown}"))
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Film the policy as it stands."""
+        """Film the policy as it stands, which with an :class:`EvaluationProcess` is a later one than was measured."""
         with (
             torch.no_grad(),
             own_randomness(agent.policy, self.seed),

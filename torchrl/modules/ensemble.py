@@ -27,7 +27,8 @@ class Ensemble(nn.Module):
 
     An MLP, or an ``nn.Sequential`` of layers, runs layer by layer: Linear layers as one batched matrix product,
     LayerNorm and the common activations at once, and whatever else there is member after member, on views of the
-    stacked parameters, which is right for every layer. A network of another class is one such layer.
+    stacked parameters, which is right for every layer. A network of another class is one such layer. Forward hooks on
+    layers are not called, or see another layout.
 
     Shapes: ``ensemble(x)`` gives every member the same input ``[*B, ...]``, ``ensemble.each(x)`` gives each its own,
     ``[N, *B, ...]``; the output is ``[N, *B, ...]``, or a tuple of these. N is no batch dimension of a TensorDict whose

@@ -62,7 +62,7 @@ def add_collector_arguments(parser: ConfigParser, *, frames_per_batch: int = 204
         "--exploration_type",
         choices=[kind.name.lower() for kind in EXPLORATION_TYPES],
         default=ExplorationType.RANDOM.name.lower(),
-        help="how actions are chosen while collecting: drawn, or without chance and exploration",
+        help="how actions are chosen while collecting: drawn, or without chance (but --noisy layers keep theirs)",
     )
 
 

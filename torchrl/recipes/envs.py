@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from tensordict import NestedKey
 
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
@@ -26,6 +27,7 @@ from torchrl.envs.transforms import (
     GrayScale,
     GSDENoise,
     Permute,
+    Rename,
     Resize,
     RewardNorm,
     RewardScaling,
@@ -130,13 +132,15 @@ def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = F
     """
     env = _simulated(args, num_envs, training, filmed)
     transforms: list[Transform] = []
-    seen = [key for key, _ in env.observation_spec.leaves() if key != FILM]
-    if sees_images(env):
-        transforms += _image_transforms(args, env)
+    seen = [key for key, _ in env.observation_spec.leaves() if not (filmed and key == FILM)]
+    images = [key for key in seen if _is_image(env, key)]
+    if images:
+        transforms += _image_transforms(args, env, seen)
     elif seen != ["observation"]:
         transforms.append(CatTensors(seen))
-    if (num_frames := num_stacked(args, env)) > 1:
-        transforms.append(FrameStack(num_frames, dim=-3 if sees_images(env) else -1))
+    num_frames = args.frame_stack or (IMAGE_FRAMES if images else 1)
+    if num_frames > 1:
+        transforms.append(FrameStack(num_frames, dim=-3 if images else -1))
     if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
         transforms.append(ActionClip())
     if training and args.reward_scaling is not None:
@@ -154,8 +158,7 @@ def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = F
 
 def sees_images(env: Env) -> bool:
     """Answer whether what is under ``observation`` is an image, uint8 with three dimensions."""
-    leaf = dict(env.observation_spec.leaves()).get("observation")
-    return leaf is not None and leaf.dtype == torch.uint8 and leaf.ndim == len(env.batch_size) + 3
+    return _is_image(env, "observation")
 
 
 def num_stacked(args: Namespace, env: Env) -> int:
@@ -170,13 +173,30 @@ def task_name(args: Namespace) -> str:
     return "_".join(part for part in (args.env_name, args.env_task) if part).replace("/", "_")
 
 
-def _image_transforms(args: Namespace, env: Env) -> list[Transform]:
-    """Build what makes the image that a simulator draws, ``[H, W, C]``, the one that convolutions take."""
-    *_, height, width, channels = env.observation_spec["observation"].shape
+def _is_image(env: Env, key: NestedKey) -> bool:
+    leaf = dict(env.observation_spec.leaves()).get(key)
+    return leaf is not None and leaf.dtype == torch.uint8 and leaf.ndim == len(env.batch_size) + 3
+
+
+def _image_transforms(args: Namespace, env: Env, seen: list[NestedKey]) -> list[Transform]:
+    """Build what makes the image that a simulator draws, ``[H, W, C]``, the one that convolutions take.
+
+    Raises:
+        ConfigError: something else is observed beside it, or its channels are not last.
+    """
+    hint = "Networks and transforms for other observations are composed in Python."
+    if len(seen) > 1:
+        raise ConfigError(explain("networks", expected="an image and nothing beside it", got=seen, hint=hint))
+    (key,) = seen
+    *_, height, width, channels = shape = env.observation_spec[key].shape[len(env.batch_size) :]
+    if channels not in (1, 3, 4):
+        expected = "an image [H, W, C] with 1, 3 or 4 channels"
+        raise ConfigError(explain("networks", expected=expected, got=f"{key!r} of shape {[*shape]}", hint=hint))
+    rename = [] if key == "observation" else [Rename({key: "observation"})]
     keys = ["observation"]
     resize = [] if (height, width) == (args.image_size,) * 2 else [Resize(args.image_size, in_keys=keys)]
     grey = [GrayScale(keys)] if args.grayscale and channels == 3 else []
-    return [*resize, *grey, Permute((2, 0, 1), keys)]
+    return [*rename, *resize, *grey, Permute((2, 0, 1), keys)]
 
 
 def _noise(args: Namespace, env: Env) -> GSDENoise:

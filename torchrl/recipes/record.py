@@ -37,7 +37,7 @@ from torchrl.recipes.config import (
     save_config,
 )
 from torchrl.recipes.envs import FILM, make_env, task_name
-from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve
+from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve, require_video
 from torchrl.seeding import named_seeds
 
 CONFIG, PROGRESS, SUMMARY, CURVE = "config.txt", "progress.csv", "summary.json", "learning_curve.png"
@@ -65,7 +65,9 @@ def add_record_arguments(parser: ConfigParser) -> None:
         "--eval_episodes", type=positive_int, default=20, help="episodes of the last report, from other starts"
     )
     group.add_switch(
-        "--record_video", default=False, help="film an episode after each of these evaluations (extra: video)"
+        "--record_video",
+        default=False,
+        help="film an episode of the policy after each of these evaluations (needs the extra: video)",
     )
     group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
     group.add_switch("--progress_bar", default=True, help="show a progress bar")
@@ -163,7 +165,8 @@ def make_record_hooks(args: Namespace) -> list[Hook]:
     hooks: list[Hook] = [ProgressBar()] if args.progress_bar else []
     if args.target_return is not None:
         hooks.append(StopAtReturn(args.target_return))
-    if args.record_video:
+    if args.record_video and not args.evaluate:
+        require_video()
         make = partial(make_env, args, num_envs=1, training=False, filmed=True)
         hooks.append(RecordVideo(make, key=FILM, seed=named_seeds(args.seed, "film")["film"]))
     return hooks

@@ -157,7 +157,8 @@ def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
     if args.sub_traj_len is not None and args.batch_size % args.sub_traj_len:
         expected = f"a number that divides the {args.batch_size} of --batch_size"
         raise ConfigError(explain("--sub_traj_len", expected=expected, got=args.sub_traj_len))
-    if args.pin_memory and not torch.cuda.is_available():
+    pins = args.pin_memory and not args.evaluate
+    if pins and not torch.cuda.is_available():
         raise ConfigError(explain("--pin_memory", expected="a CUDA device to pin for", got="none"))
     if args.buffer_folder is None or args.evaluate:
         is_stack = sees_images(env) and not args.multi_step
@@ -167,7 +168,7 @@ def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
         storage = MemmapStorage.open(args.buffer_folder)
     else:
         storage = MemmapStorage(args.buffer_size, args.buffer_folder)
-    pin = TensorDict.pin_memory if args.pin_memory else None
+    pin = TensorDict.pin_memory if pins else None
     return ReplayBuffer(storage, sampler=_sampler(args), prefetch=args.prefetch, transform=pin, seed=seed)
 
 
@@ -190,7 +191,7 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
         loss: names them.
 
     Raises:
-        KeyMissing: from a call, the batch has no such entry.
+        KeyMissing: from a call, the batch has no such entry. ConfigError: it is a container of others.
     """
     facts: list[NestedKey] = [MASK]
     if args.sub_traj_len is not None or buffer.storage.needs_order:
@@ -200,7 +201,10 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
     sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None
 
     def store(batch: TensorDictBase) -> None:
-        read(batch, selected, "--selected_keys")
+        for key, value in zip(selected, read(batch, selected, "--selected_keys"), strict=True):
+            if isinstance(value, TensorDictBase):
+                got = f"{key!r}, which holds others"
+                raise ConfigError(explain("--selected_keys", expected="single entries", got=got))
         if sums is not None:
             batch = sums(batch)
         buffer.extend(batch.select(*keys, strict=False))

@@ -5,6 +5,15 @@ from torchrl.record.fan_out import FanOut
 from torchrl.record.logger import Logger
 from torchrl.record.plots import learning_curve
 from torchrl.record.tensorboard import TensorBoardLogger
-from torchrl.record.video import video_writer
+from torchrl.record.video import require_video, video_writer
 
-__all__ = ["CSVLogger", "FanOut", "Logger", "TensorBoardLogger", "learning_curve", "read_csv", "video_writer"]
+__all__ = [
+    "CSVLogger",
+    "FanOut",
+    "Logger",
+    "TensorBoardLogger",
+    "learning_curve",
+    "read_csv",
+    "require_video",
+    "video_writer",
+]

@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.extras import require
 from torchrl.files import written_whole
 
-Picture = np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+
+def require_video() -> ModuleType:
+    """Import what encodes films.
+
+    Raises:
+        MissingExtraError: the extra ``video`` is not installed.
+    """
+    return require("av", extra="video", purpose="A video")
 
 
 @contextmanager
-def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
+def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable[[np.ndarray | torch.Tensor], None]]:
     """Lend a function that adds a picture to a film; the file is there, whole, once the block has ended well.
 
     H.264 in an mp4 file. Pictures are encoded as they come, so a film takes no memory. An odd height or width, which
@@ -35,15 +46,15 @@ def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable
     """
     if fps < 1:
         raise ConfigError(explain("video_writer", expected="fps of at least 1", got=fps))
-    av = require("av", extra="video", purpose="A video")
+    av = require_video()
     with written_whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.pix_fmt = "yuv420p"
         shape: tuple[int, ...] | None = None
 
-        def add(picture: Picture) -> None:
+        def add(picture: np.ndarray | torch.Tensor) -> None:
             nonlocal shape
-            pixels = np.asarray(picture.cpu() if isinstance(picture, torch.Tensor) else picture)
+            pixels = np.asarray(picture if isinstance(picture, np.ndarray) else picture.cpu())
             _require_picture(pixels, shape)
             height, width, _ = pixels.shape
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -86,7 +86,8 @@ def test_a_chain_from_a_picture_to_what_convolutions_take():
         (GrayScale(), Bounded(0, 255, (4, 5, 1), torch.uint8), r"GrayScale: .*images \[H, W, 3\] .*\[4, 5, 1\]"),
         (GrayScale(), Bounded(0, 255, (3, 4, 5), torch.uint8), r"Permute afterwards"),
         (Resize(3), Bounded(0, 255, (4, 5), torch.uint8), r"Resize: .*images \[H, W, C\] .*\[4, 5\]"),
-        (Resize(3), Bounded(0, 255, (4, 5, 3), torch.int64), r"Resize: .*uint8 or floats.*int64"),
+        (Resize(3), Bounded(0, 255, (4, 5, 3), torch.int64), r"Resize: .*uint8, float32 or float64.*int64"),
+        (Resize(3), Bounded(0, 1, (4, 5, 3), torch.float16), r"Resize: .*uint8, float32 or float64.*float16"),
     ],
 )
 def test_what_is_no_image_is_refused(transform, leaf, message):

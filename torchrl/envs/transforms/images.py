@@ -17,6 +17,7 @@ from torchrl.envs.transforms.leaves import Key, mapped_spec, require_numbers
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
 
+DTYPES = (torch.uint8, torch.float32, torch.float64)
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
@@ -35,9 +36,8 @@ class _ImageTransform(ObservationTransform):
             leaf = env.observation_spec[key]
             require_numbers(who, key, leaf)
             shape = leaf.shape[len(env.batch_size) :]
-            is_known = leaf.dtype == torch.uint8 or leaf.dtype.is_floating_point
-            if not is_known or len(shape) != 3 or not self._fits(shape[-1]):
-                expected = f"{self._expected()} of uint8 or floats"
+            if leaf.dtype not in DTYPES or len(shape) != 3 or not self._fits(shape[-1]):
+                expected = f"{self._expected()} of uint8, float32 or float64"
                 got = f"{key!r} of shape {[*shape]}, {leaf.dtype}"
                 raise SpecError(explain(who, expected=expected, got=got, hint=self._hint(shape)))
 

@@ -14,7 +14,7 @@ from torchrl.functional.costs import distance_loss
 from torchrl.modules.operator import write
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
-from torchrl.objectives.costs.temporal_difference import HeldOut, TDLoss
+from torchrl.objectives.costs.temporal_difference import TDLoss, held_out
 from torchrl.unchecked import new_tensordict, shallow
 
 
@@ -55,7 +55,7 @@ class ActorCriticLoss(TDLoss):
         self.actor = actor
         self.critic = critic
         self.target_critic = target_copy(critic)
-        self._held_out_critic = HeldOut(critic)
+        self._has_nested_keys = any(isinstance(key, tuple) for key in (actor.action_key, *critic.out_keys))
         self.distance = distance
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -119,10 +119,10 @@ class ActorCriticLoss(TDLoss):
 
     def held_out_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
         """Return what the critic says of an action of the actor, ``[n, N]``: its gradient goes to the action alone."""
-        return self._held_out_critic(self._with_action(rows, action)).get(self.critic.out_keys[0])
+        return held_out(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
 
     def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:
-        rows = shallow(rows)  # what a critic writes stays in its own container
+        rows = rows.copy() if self._has_nested_keys else shallow(rows)  # what is written stays in its own container
         if action is not None:
             write(rows, self.actor.action_key, action)
         return rows

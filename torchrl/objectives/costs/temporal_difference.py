@@ -97,27 +97,27 @@ class TDLoss(Loss):
         return (loss * weight.unsqueeze(-1)).mean()
 
 
-class HeldOut:
-    """Calls a module so that gradient passes through it to its inputs, and none reaches its parameters.
-
-    Args:
-        module: the one; where its parameters are is found once.
-    """
-
-    def __init__(self, module: TensorDictModuleBase) -> None:
-        self.module = module
-        self._places = [(part._parameters, name) for part in module.modules() for name in part._parameters]
-
-    def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
-        if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
-            detached = {name: parameter.detach() for name, parameter in self.module.named_parameters()}
-            return functional_call(self.module, detached, (tensordict,))
-        parameters = [kept[name] for kept, name in self._places]
-        trained = [parameter for parameter in parameters if parameter is not None and parameter.requires_grad]
+def held_out(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+    """Call a module so that gradient passes through it to its inputs, and none reaches its parameters."""
+    if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
+        detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        return functional_call(module, detached, (tensordict,))
+    trained = [parameter for parameter in _parameters_of(module) if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        return module(tensordict)
+    finally:
         for parameter in trained:
-            parameter.requires_grad_(False)
-        try:
-            return self.module(tensordict)
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+
+
+def _parameters_of(module: nn.Module) -> list[nn.Parameter]:
+    """List parameters, one that stands in two places perhaps twice, in less than half the time of ``parameters()``."""
+    found: list[nn.Parameter] = []
+    pending = [module]
+    while pending:
+        part = pending.pop()
+        found += [parameter for parameter in part._parameters.values() if parameter is not None]
+        pending += [child for child in part._modules.values() if child is not None]
+    return found
