@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import nn
 
 from cases.td_losses import BOUNDS, HIGH, LOW, make_transitions, network
@@ -278,3 +279,16 @@ class TestSAC:
             entropy = -(p * p.log()).sum().item()
             heat = heat - log_alpha * (0.98 * math.log(3) - entropy) / NUM
         agrees(loss, batch, {"loss_critic": critic, "loss_actor": policy, "loss_temperature": heat})
+
+
+def test_an_action_below_another_level_stays_in_the_rows_as_it_was_recorded():
+    key = ("agents", "action")
+    actor = Actor(nn.Linear(3, 2), out_keys=[key])
+    loss = DDPGLoss(actor, ValueEnsemble(lambda: MLP(5, 1), 1, in_keys=["observation", key]))
+    batch = TensorDict({"observation": torch.randn(4, 3), key: torch.randn(4, 2)}, [4])
+    batch["next"] = {"observation": torch.randn(4, 3), "reward": torch.ones(4, 1)}
+    batch["next", "terminated"] = torch.zeros(4, 1, dtype=torch.bool)
+    rows = loss._valid_rows(batch)
+    recorded, before = rows[key].clone(), loss.critic_terms(rows)["q_value"]
+    loss.actor_terms(rows)
+    assert torch.equal(rows[key], recorded) and torch.equal(loss.critic_terms(rows)["q_value"], before)
