@@ -163,8 +163,9 @@ class GSDENormal(Normal):
         _require_one_shape("GSDENormal", loc, exploration)
         self.exploration = exploration
 
-    def _draw(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.loc + self.exploration, self.exploration / self.scale
+    def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return loc + exploration, ``[*B, A]``; ``generator`` is not used."""
+        return self.loc + self.exploration
 
 
 def _require_one_shape(who: str, loc: torch.Tensor, exploration: torch.Tensor) -> None:

@@ -138,8 +138,7 @@ def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = F
         transforms += _image_transforms(args, env, seen)
     elif seen != ["observation"]:
         transforms.append(CatTensors(seen))
-    num_frames = args.frame_stack or (IMAGE_FRAMES if images else 1)
-    if num_frames > 1:
+    if (num_frames := num_stacked(args, is_image=bool(images))) > 1:
         transforms.append(FrameStack(num_frames, dim=-3 if images else -1))
     if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
         transforms.append(ActionClip())
@@ -161,11 +160,9 @@ def sees_images(env: Env) -> bool:
     return _is_image(env, "observation")
 
 
-def num_stacked(args: Namespace, env: Env) -> int:
+def num_stacked(args: Namespace, *, is_image: bool) -> int:
     """Return how many observations are seen at once."""
-    if args.frame_stack is not None:
-        return args.frame_stack
-    return IMAGE_FRAMES if sees_images(env) else 1
+    return args.frame_stack or (IMAGE_FRAMES if is_image else 1)
 
 
 def task_name(args: Namespace) -> str:

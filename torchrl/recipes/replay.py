@@ -161,8 +161,9 @@ def make_replay_buffer(args: Namespace, env: Env, *, seed: int) -> ReplayBuffer:
     if pins and not torch.cuda.is_available():
         raise ConfigError(explain("--pin_memory", expected="a CUDA device to pin for", got="none"))
     if args.buffer_folder is None or args.evaluate:
-        is_stack = sees_images(env) and not args.multi_step
-        frames = [StackedFrames("observation", num_frames=num_stacked(args, env))] if is_stack else []
+        num_frames = num_stacked(args, is_image=sees_images(env))
+        is_stored_once = sees_images(env) and not args.multi_step
+        frames = [StackedFrames("observation", num_frames=num_frames)] if is_stored_once else []
         storage = TensorStorage(args.buffer_size, frames=frames)
     elif args.resume:
         storage = MemmapStorage.open(args.buffer_folder)
