@@ -260,6 +260,22 @@ class TestFailures:
         assert all(map(torch.equal, before, parameters_of(updates))) and updates.num_updates == 1
         assert updates.optimizer.state_dict() == state
 
+    def test_a_refused_step_leaves_no_trace_in_what_layers_learn(self):
+        torch.manual_seed(0)
+        loss = DQNLoss(QValueActor(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))))
+        buffer = ReplayBuffer(TensorStorage(64), seed=0)
+        buffer.extend(make_transitions("choice", 32))
+        updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=8)
+        updates.once()
+        before = {name: value.clone() for name, value in loss.state_dict().items()}
+        assert before["actor.module.1.num_batches_tracked"] > 0
+        updates.buffer = ReplayBuffer(TensorStorage(64), seed=0)
+        rows = make_transitions("choice", 32)
+        updates.buffer.extend(rows.set("observation", torch.full_like(rows["observation"], float("nan"))))
+        with pytest.raises(NonFiniteError, match="update 2.*holds such values under observation"):
+            updates.once()
+        torch.testing.assert_close(dict(loss.state_dict()), before, rtol=0, atol=0)
+
     def test_a_gradient_without_a_number_is_refused(self):
         updates = make_updates()
         updates.loss.actor.module[0].weight.register_hook(lambda grad: grad * float("inf"))

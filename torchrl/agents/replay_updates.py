@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -101,6 +102,8 @@ class ReplayUpdates:
         self._owed = 0.0
         self._parameters = list(loss.trainable_parameters())
         require_optimised(who, self._parameters, optimizer)
+        self._buffers = list(_buffers_of(loss))
+        self._kept = [buffers[name].clone() for buffers, name in self._buffers]
         self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
         self._has_priorities = _has_priorities(buffer)
         self._means, self._seconds = MeanMetrics(), 0.0
@@ -120,8 +123,8 @@ class ReplayUpdates:
             ``time/updates_per_s``.
 
         Raises:
-            NonFiniteError: a loss or a gradient is NaN or infinite; parameters, targets and optimizer are as they were
-                before that step.
+            NonFiniteError: a loss or a gradient is NaN or infinite; parameters, buffers, targets and optimizer are as
+                they were before that step.
         """
         num_frames = num_valid_frames(batch)
         self.num_frames += num_frames
@@ -142,6 +145,9 @@ class ReplayUpdates:
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
         rows = moved(rows, self._parameters[0].device)
+        buffers = [buffers[name] for buffers, name in self._buffers]
+        if buffers:  # a layer that learns from what it is shown would keep the NaN of a step that is refused
+            torch._foreach_copy_(self._kept, buffers)
         total, losses = self._forward(rows, self.num_updates % self.actor_interval == 0)
         for parameter in self._parameters:
             parameter.grad = None
@@ -155,7 +161,12 @@ class ReplayUpdates:
         losses["grad_norm"] = norm
         names, values = zip(*losses.items(), strict=True)
         numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
-        self._require_finite(numbers, rows)
+        try:
+            self._require_finite(numbers, rows)
+        except NonFiniteError:
+            for buffer, kept in zip(buffers, self._kept, strict=True):
+                buffer.copy_(kept)
+            raise
         if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
         self.optimizer.step()
@@ -244,6 +255,15 @@ class ReplayUpdates:
     def _fill(self) -> float:
         parts = self.buffer.buffers if isinstance(self.buffer, MixedReplay) else [self.buffer]
         return sum(map(len, parts)) / sum(part.storage.capacity for part in parts)
+
+
+def _buffers_of(loss: Loss) -> Iterator[tuple[dict, str]]:
+    """Yield where the buffers of a loss are, each once, but for those of its targets, which only an update changes."""
+    targets = loss.targets() if hasattr(loss, "targets") else []
+    seen = {id(module) for _, target in targets for module in target.modules()}
+    for module in loss.modules():
+        if id(module) not in seen:
+            yield from ((module._buffers, name) for name, buffer in module._buffers.items() if buffer is not None)
 
 
 def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.randomness import generators_of
@@ -22,7 +23,18 @@ def target_copy(module: ModuleT) -> ModuleT:
     Random generators are not copied: the copy draws from the same stream, so that no noise comes twice.
     """
     shared = {id(generator): generator for generator in generators_of(module).values()}
-    return copy.deepcopy(module, shared).requires_grad_(False)
+    return freeze_statistics_(copy.deepcopy(module, shared).requires_grad_(False))
+
+
+def freeze_statistics_(target: ModuleT) -> ModuleT:
+    """Put the layers of a target that learn statistics from what they are shown into eval mode; return the target.
+
+    They use those of the network that the target follows, which an update copies.
+    """
+    for module in target.modules():
+        if isinstance(module, _NormBase):
+            module.eval()
+    return target
 
 
 class _TargetUpdate:
@@ -40,31 +52,56 @@ class _TargetUpdate:
         if not pairs:
             who, got = type(self).__name__, type(loss).__name__
             raise ConfigError(explain(who, expected="a loss with target networks", got=got))
-        self._places = [place for pair in pairs for place in _places_of(*pair)]
+        blended = [place for pair in pairs for place in _places_of("_parameters", *pair)]
+        copied = [place for pair in pairs for place in _places_of("_buffers", *pair)]
+        self._blended = [place for place in blended if _is_blendable(place)]
+        self._copied = copied + [place for place in blended if not _is_blendable(place)]
+        self._extra = [two for network, target in pairs for two in _with_extra_state(network, target)]
 
-    def _tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """Return floats of targets and of networks, and the other tensors of targets and of networks."""
-        floats, others = [], []
-        for ours, theirs, name in self._places:
-            target = ours[name]
-            (floats if target.is_floating_point() else others).append((target, theirs[name]))
-        return [x for x, _ in floats], [x for _, x in floats], [x for x, _ in others], [x for _, x in others]
+    def _copy_the_rest(self) -> None:
+        """Give the targets what the networks keep beside their parameters: statistics, counters, constants."""
+        for ours, theirs, name in self._copied:
+            ours[name].copy_(theirs[name])
+        for network, target in self._extra:
+            target.set_extra_state(copy.deepcopy(network.get_extra_state()))
 
 
-def _places_of(network: nn.Module, target: nn.Module) -> Iterator[tuple[dict, dict, str]]:
+Place = tuple[dict, dict, str]
+
+
+def _places_of(kind: str, network: nn.Module, target: nn.Module) -> Iterator[Place]:
     """Yield where each tensor of a target and of its network is: found once, since the search takes longer than the
     update; what stands there may be replaced, as ``.to()`` does with buffers."""
     seen: set[int] = set()
     for theirs, ours in zip(network.modules(), target.modules(), strict=True):
-        for kept, followed in ((ours._parameters, theirs._parameters), (ours._buffers, theirs._buffers)):
-            for name, tensor in kept.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    yield kept, followed, name
+        kept, followed = getattr(ours, kind), getattr(theirs, kind)
+        for name, tensor in kept.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield kept, followed, name
+
+
+def _is_blendable(place: Place) -> bool:
+    tensors, _, name = place
+    return tensors[name].is_floating_point() or tensors[name].is_complex()
+
+
+def _with_extra_state(network: nn.Module, target: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    for theirs, ours in zip(network.modules(), target.modules(), strict=True):
+        if type(theirs).get_extra_state is not nn.Module.get_extra_state:
+            yield theirs, ours
+
+
+def _tensors_at(places: list[Place]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the tensors of targets and those of networks."""
+    return [ours[name] for ours, _, name in places], [theirs[name] for _, theirs, name in places]
 
 
 class SoftUpdate(_TargetUpdate):
-    """Move targets a little at each step: ``θ' ← (1 - τ) θ' + τ θ``; what is no float (counters) is copied.
+    """Move targets a little at each step: ``θ' ← (1 - τ) θ' + τ θ`` for parameters; buffers are copied.
+
+    Buffers are statistics, counters and constants. Those of a normaliser belong together, and a blend of some with the
+    count of others describes no data at all.
 
     Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
     section 3.
@@ -86,10 +123,9 @@ class SoftUpdate(_TargetUpdate):
     @torch.no_grad()
     def step(self) -> None:
         """Move the targets once; call it after each gradient step."""
-        targets, networks, counters, counts = self._tensors()
+        targets, networks = _tensors_at(self._blended)
         torch._foreach_lerp_(targets, networks, self.tau)
-        for counter, count in zip(counters, counts, strict=True):
-            counter.copy_(count)
+        self._copy_the_rest()
 
     def state_dict(self) -> dict:
         """Return nothing: the targets are part of the loss."""
@@ -125,10 +161,9 @@ class HardUpdate(_TargetUpdate):
         self.num_steps += 1
         if self.num_steps % self.interval:
             return
-        targets, networks, counters, counts = self._tensors()
+        targets, networks = _tensors_at(self._blended)
         torch._foreach_copy_(targets, networks)
-        for counter, count in zip(counters, counts, strict=True):
-            counter.copy_(count)
+        self._copy_the_rest()
 
     def state_dict(self) -> dict:
         """Return how many steps were counted."""

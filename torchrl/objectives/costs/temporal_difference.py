@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.returns import td0_target
 from torchrl.objectives.costs.base import Loss
+from torchrl.objectives.costs.targets import freeze_statistics_
 from torchrl.shapes import require_same_shape
 
 REWARD, TERMINATED, FACTOR = ("next", "reward"), ("next", "terminated"), ("next", "gamma")
@@ -67,6 +68,16 @@ class TDLoss(Loss):
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return pairs of a network and the target that follows it, for ``SoftUpdate`` and ``HardUpdate``."""
         return []
+
+    def train(self, mode: bool = True) -> TDLoss:
+        """Set the mode of all networks; in the targets, layers with running statistics stay in eval mode.
+
+        They would learn from what a loss shows them, and a target moves only by its update.
+        """
+        super().train(mode)
+        for _, target in self.targets():
+            freeze_statistics_(target)
+        return self
 
     def target_of(self, rows: TensorDict, next_value: Tensor) -> Tensor:
         """Return ``r + γ V(s')``, without the value where the task was over, ``[n, 1]``.
