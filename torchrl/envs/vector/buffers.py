@@ -176,6 +176,9 @@ class Leaf:
             got = f"{type(error).__name__}: {error}"
             raise SpecError(explain("a batch of observations", expected=expected, got=got)) from error
         shape = self.array.shape if num_rows is None else (num_rows, *self.array.shape[1:])
+        if not isinstance(came[1], np.dtype):
+            expected, got = f"an array of numpy at the key {'/'.join(self.path)!r}", f"a {type(observations).__name__}"
+            raise SpecError(explain("a batch of observations", expected=expected, got=got))
         if came[0] != shape or not np.can_cast(came[1], self.array.dtype, SAME):
             raise SpecError(
                 explain(

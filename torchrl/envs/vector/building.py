@@ -20,6 +20,12 @@ RESERVED = (
 )  # fmt: skip
 
 Factory = Callable[[], Simulator]
+POOL_HINT = "An EnvPool is a batch already: EnvPoolEnv(name, num_envs) builds it."
+
+
+def is_pool(env: object) -> bool:
+    """Answer whether this is a pool that EnvPool made; it derives from ``gymnasium.Env``, though it is a batch."""
+    return any(kind.__module__.split(".")[0] == "envpool" for kind in type(env).__mro__)
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import (
+    AsyncVectorEnv,
+    AutoresetMode,
+    SyncVectorEnv,
+    VectorEnv,
+    VectorWrapper,
+)
+from gymnasium.wrappers import vector as wrappers
 
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
-from torchrl.envs.vector.building import require_free_names
+from torchrl.envs.vector.building import POOL_HINT, is_pool, require_free_names
 from torchrl.envs.vector.worker import Actions, Options, Worker, not_restarted, shared_options
 from torchrl.errors import EnvError, explain
 from torchrl.seeding import joined_seed
@@ -23,6 +31,11 @@ ROWS_HINT = (
     'Build it with autoreset_mode SAME_STEP, or from single environments: gymnasium.make_vec(id, n, "sync"), or '
     "GymEnv(id, num_envs=n)."
 )
+# What gymnasium's wrappers keep of each row. A reset of some rows makes them forget all of them.
+KEPT_BY_ROW = {
+    wrappers.RecordEpisodeStatistics: ("episode_start_times", "episode_returns", "episode_lengths", "prev_dones"),
+    wrappers.NormalizeReward: ("accumulated_reward", "_prev_dones"),
+}
 
 
 class GymVectorEnv(WorkerEnv):
@@ -40,19 +53,28 @@ class GymVectorEnv(WorkerEnv):
     generator for all rows, is seeded by one number derived from them. Frame skip, time limits and what else drives a
     world belong inside, around the single environments. The state cannot be saved.
 
+    Wrappers of ``gymnasium.wrappers.vector`` may be around it, also those that sum up rewards row by row. Refused are
+    ``NormalizeObservation``, which allows no resets of single rows; what turns arrays into those of another library;
+    and, in ``NEXT_STEP`` and ``DISABLED``, a wrapper with a ``reset`` of its own that is not gymnasium's, since it may
+    forget the rows that go on.
+
     Args:
         vector_env: the vector environment; this one closes it.
 
     Raises:
-        EnvError: it does not say its autoreset mode, cannot restart single rows where that is needed, or it is none.
+        EnvError: it does not say its autoreset mode, cannot restart single rows where that is needed, steps a part of
+            its rows at a time, has a wrapper that is refused, or it is none.
     """
 
     def __init__(self, vector_env: VectorEnv) -> None:
         if not isinstance(vector_env, VectorEnv):
             hint = "gymnasium.make_vec(id, num_envs=n) makes one; GymEnv(id, num_envs=n) needs none."
+            hint = POOL_HINT if is_pool(vector_env) else hint
             got = type(vector_env).__name__
             raise EnvError(explain("GymVectorEnv", expected="a gymnasium.vector.VectorEnv", got=got, hint=hint))
         mode = _mode(vector_env)
+        _require_all_rows(vector_env)
+        _refuse_wrappers(vector_env)
         _require_restarts(vector_env, mode)
         observation_space, _, _ = counted_from_zero(vector_env.single_observation_space)
         action_space, _, _ = counted_from_zero(vector_env.single_action_space)
@@ -96,7 +118,15 @@ class VectorWorker(Worker):
         self.vector_env = vector_env
         self._num_envs = vector_env.num_envs
         self._resets_itself = mode is AutoresetMode.SAME_STEP
-        self._restarts_rows = _is_of_gymnasium(vector_env) or mode is AutoresetMode.DISABLED
+        self._restarts_rows = _restarts_rows(vector_env, mode)
+        self._is_wrapped = isinstance(vector_env, VectorWrapper)
+        self._kept = [
+            (layer, name)
+            for layer in _layers(vector_env)
+            for kind, names in KEPT_BY_ROW.items()
+            if isinstance(layer, kind)
+            for name in names
+        ]
         # First observations that came with the last step of the episode before, until they are asked for.
         held = allocate_observations(observation_space, self._num_envs)
         self._held_leaves = [Leaf(held, leaf, self.slot) for leaf in observation_leaves(observation_space)]
@@ -107,6 +137,8 @@ class VectorWorker(Worker):
         if not self._may_step:
             raise not_restarted(self.ended())
         actions = actions if self._inward is None else self._inward(actions)
+        if self._is_wrapped:
+            actions = deepcopy(actions)  # VectorizeTransformAction may write into what it is given: the policy's action
         observations, rewards, terminated, truncated, info = self.vector_env.step(actions)
         observations = self._presented(observations)
         for leaf in self._next_leaves:
@@ -168,13 +200,16 @@ class VectorWorker(Worker):
 
     def _hold(self, observations: Any, info: dict) -> None:
         """Keep the first observations of the next episodes, and write the last ones of these under ``next``."""
-        last = info.get("final_obs")
-        if last is None:
+        listed = not isinstance(info, Mapping)  # DictInfoToList
+        last = [row.get("final_obs") for row in info] if listed else info.get("final_obs")
+        ended = np.flatnonzero(self._terminated | self._truncated)
+        if last is None or any(last[index] is None for index in ended):
             expected = "the last observation of an episode in info['final_obs'], as autoreset mode SAME_STEP promises"
-            raise EnvError(explain("GymVectorEnv", expected=expected, got=f"the keys {sorted(info)}"))
+            got = f"the keys {sorted(info[ended[0]] if listed else info)}"
+            raise EnvError(explain("GymVectorEnv", expected=expected, got=got))
         for leaf in self._held_leaves:
             leaf.write_batch(observations)
-        for index in np.flatnonzero(self._terminated | self._truncated):
+        for index in ended:
             self._is_held[index] = True
             observation = self._presented(last[index])
             for leaf in self._next_leaves:
@@ -189,7 +224,10 @@ class VectorWorker(Worker):
         elif not self._restarts_rows:
             raise _cannot_restart(self.vector_env)
         else:
+            kept = [(layer, name, getattr(layer, name).copy()) for layer, name in self._kept]
             observations, _ = self.vector_env.reset(seed=seed, options={**(options or {}), "reset_mask": rows.copy()})
+            for layer, name, values in kept:
+                getattr(layer, name)[~rows] = values[~rows]
         observations = self._presented(observations)
         for leaf in self._root_leaves[self.turn]:
             others = leaf.write_rows(rows, observations)
@@ -203,19 +241,78 @@ def _mode(vector_env: VectorEnv) -> AutoresetMode:
         return AutoresetMode(found)
     except ValueError as error:
         expected = "metadata['autoreset_mode'] to be a gymnasium.vector.AutoresetMode"
+        hint = (
+            "Write vector_env.metadata = {**vector_env.metadata, 'autoreset_mode': mode}, where mode is "
+            "AutoresetMode.SAME_STEP if the step that ends an episode returns the first observation of the next and "
+            "the last one in info['final_obs'], NEXT_STEP if the step after it does, DISABLED if none does."
+        )
         who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
-        raise EnvError(explain(who, expected=expected, got=repr(found))) from error
+        raise EnvError(explain(who, expected=expected, got=repr(found), hint=hint)) from error
 
 
 def _is_of_gymnasium(vector_env: VectorEnv) -> bool:
     return isinstance(vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
 
 
+def _layers(vector_env: VectorEnv) -> Iterator[VectorWrapper]:
+    """Yield the wrappers from the outside in."""
+    while isinstance(vector_env, VectorWrapper):
+        yield vector_env
+        vector_env = vector_env.env
+
+
+def _own_resets(vector_env: VectorEnv) -> list[str]:
+    """Name the wrappers whose ``reset`` is not gymnasium's: nobody knows what it does to rows that go on."""
+    resets = {type(layer).__name__: type(layer).reset.__module__ for layer in _layers(vector_env)}
+    return [name for name, module in resets.items() if module.split(".")[0] != "gymnasium"]
+
+
+def _restarts_rows(vector_env: VectorEnv, mode: AutoresetMode) -> bool:
+    knows_masks = _is_of_gymnasium(vector_env) or mode is AutoresetMode.DISABLED
+    return knows_masks and not _own_resets(vector_env)
+
+
+def _require_all_rows(vector_env: VectorEnv) -> None:
+    """Refuse an asynchronous one, which returns some rows of each step."""
+    num_rows = getattr(vector_env.unwrapped, "batch_size", None)
+    if isinstance(num_rows, int) and num_rows < vector_env.num_envs:
+        who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
+        expected = f"all {vector_env.num_envs} rows at every step"
+        hint = "Build it with batch_size equal to num_envs."
+        raise EnvError(explain(who, expected=expected, got=f"batch_size {num_rows}", hint=hint))
+
+
+def _refuse_wrappers(vector_env: VectorEnv) -> None:
+    """Refuse wrappers that cannot be right here, whatever the autoreset mode."""
+    for layer in _layers(vector_env):
+        who = f"GymVectorEnv({type(layer).__name__})"
+        if isinstance(layer, wrappers.NormalizeObservation):
+            got = "one that allows no resets of single rows"
+            hint = "Leave it out and write TransformedEnv(GymVectorEnv(vector_env), VecNorm())."
+            raise EnvError(explain(who, expected="wrappers that go on row by row", got=got, hint=hint))
+        target = getattr(layer, "_target_xp", np).__name__  # of ArrayConversion and its kin
+        if target.removeprefix("array_api_compat.") != "numpy":
+            hint = "Leave the wrapper out: GymVectorEnv gives tensors of torch."
+            raise EnvError(explain(who, expected="arrays of numpy", got=f"those of {target}", hint=hint))
+
+
 def _require_restarts(vector_env: VectorEnv, mode: AutoresetMode) -> None:
-    """Refuse a vector environment that would turn a step after an ending into a reset, whatever comes before it."""
-    if mode is not AutoresetMode.NEXT_STEP:
+    """Refuse a vector environment whose rows cannot be restarted one by one where that is needed."""
+    if mode is AutoresetMode.SAME_STEP:
         return
-    if not _is_of_gymnasium(vector_env):
+    own = _own_resets(vector_env)
+    if own:
+        expected = "wrappers whose reset leaves alone the rows that go on"
+        hint = (
+            "If it keeps nothing of the rows, derive it from VectorObservationWrapper, VectorActionWrapper or "
+            "VectorRewardWrapper, and write no reset; else put it around the single environments, or build it with "
+            "autoreset_mode SAME_STEP."
+        )
+        got = f"{', '.join(own)} with a reset of its own, in {mode}"
+        raise EnvError(explain("GymVectorEnv", expected=expected, got=got, hint=hint))
+    if mode is AutoresetMode.DISABLED:
+        return
+    if not _is_of_gymnasium(vector_env):  # it would turn a step after an ending into a reset, whatever comes before it
         raise _cannot_restart(vector_env)
     inner = vector_env.unwrapped
     if isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
