@@ -47,7 +47,7 @@ BASES = {
 POLICIES = re.findall(r"```python\n(.*?)```", (DOCS / "concepts" / "policies.md").read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("block", POLICIES, ids=["nested", "masked", "recurrent", "imitation"])
+@pytest.mark.parametrize("block", POLICIES, ids=["nested", "masked", "recurrent", "imitation", "exported"])
 def test_the_blocks_on_policies_run(block):
     torch.manual_seed(0)
     exec(compile(block, "policies.md", "exec"), {"__name__": "policies"})

@@ -52,3 +52,26 @@ def test_actor_and_critic_have_their_usual_keys_and_gradients():
     assert actor.action_key == "action"
     tensordict["state_value"].sum().backward()
     assert critic.module.bias.grad.item() == 10 and actor.module.bias.grad is None
+
+
+def test_tensors_by_keyword_or_in_order_give_what_would_be_written():
+    operator = Operator(SumAndDifference(), in_keys=["a", ("deep", "b")], out_keys=[("deep", "sum"), "difference"])
+    one, two = torch.ones(3), torch.full((3,), 2.0)
+    for results in (operator(a=one, deep_b=two), operator(one, two), operator(one, deep_b=two)):
+        assert isinstance(results, tuple) and [x.tolist() for x in results] == [[3.0] * 3, [-1.0] * 3]
+    single = Actor(nn.Linear(3, 2))
+    assert torch.equal(single(observation=torch.ones(4, 3)), single.module(torch.ones(4, 3)))
+    tensordict = TensorDict({"observation": torch.zeros(4, 3)}, [4])
+    assert single(tensordict=tensordict) is tensordict
+
+
+def test_tensors_under_other_names_are_refused():
+    actor, x = Actor(nn.Linear(3, 2)), torch.zeros(4, 3)
+    with pytest.raises(KeyMissing, match=r"got 0 and the keywords \['observations'\]\. Did you mean 'observation'"):
+        actor(observations=x)
+    with pytest.raises(KeyMissing, match="got 2 and the keywords"):
+        actor(x, x)
+    with pytest.raises(KeyMissing, match=r"got 1 and the keywords \['observation'\]"):
+        actor(x, observation=x)
+    with pytest.raises(KeyMissing, match="expected the key 'observation'"):
+        actor()

@@ -6,6 +6,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.errors import ConfigError, explain
+from torchrl.modules.operator import accept_tensors
 from torchrl.modules.sequence import Sequence, call_all, call_all_aside
 
 
@@ -26,6 +27,7 @@ class ActorCriticWrapper(TensorDictModuleBase):
         self.in_keys = Sequence(actor, critic).in_keys
         self.out_keys = [*actor.out_keys, *critic.out_keys]
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return call_all((self.actor, self.critic), tensordict)
 
@@ -59,6 +61,7 @@ class ActorValueOperator(TensorDictModuleBase):
         """The trunk."""
         return self.actor[0]
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return call_all_aside((*self.actor, self.critic[1]), tensordict, self._out_keys)
 

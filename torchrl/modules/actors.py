@@ -11,7 +11,7 @@ from torch import nn
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import Distribution, trait
 from torchrl.modules.exploration import ExplorationType, exploration_type
-from torchrl.modules.operator import Key, Operator, read, write
+from torchrl.modules.operator import Key, Operator, accept_tensors, read, write
 
 # What a distribution is asked for, by exploration type; the types that are not here sample.
 CHOICES = {
@@ -96,6 +96,7 @@ class ProbabilisticActor(Operator):
         self.mask_key = mask_key
         self.generator = generator
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         parameters = self._results(tensordict, len(self.parameter_names))
         distribution = self._distribution(parameters, tensordict)

@@ -23,7 +23,7 @@ from tensordict.nn import set_interaction_type as set_exploration_type
 
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.models.arguments import positive
-from torchrl.modules.operator import Key, read
+from torchrl.modules.operator import Key, accept_tensors, read
 from torchrl.modules.wrapper import PolicyWrapper
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class RandomPolicy(TensorDictModuleBase):
         self.mask_key = mask_key
         self.generator = generator
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         masks = read(tensordict, self._in_keys, "RandomPolicy")
         spec, home = self.action_spec, self.action_spec.device
@@ -124,6 +125,7 @@ class AnnealedExploration(PolicyWrapper):
         self.register_buffer("strength", torch.tensor(float(start)))
         self.register_buffer("frames", torch.zeros((), dtype=torch.int64))
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self._modules["module"](tensordict)
         is_active = exploration_type() in (None, ExplorationType.RANDOM)

@@ -5,10 +5,11 @@ Nothing here knows what the entries mean; actors, critics and trunks do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
@@ -16,13 +17,65 @@ from torchrl.errors import ConfigError, KeyMissing, explain, nearest
 from torchrl.unchecked import put
 
 Key = str | tuple[str, ...]
+Forward = Callable[[TensorDictModuleBase, TensorDictBase], TensorDictBase]
+
+
+def accept_tensors(forward: Forward) -> Callable[..., TensorDictBase | torch.Tensor | tuple[torch.Tensor, ...]]:
+    """Let a module's ``forward(tensordict)`` be called with tensors as well, as tensordict's own modules can.
+
+    ``module(observation=x)`` and ``module(x)``, in the order of ``in_keys``, return the entries of ``out_keys``: a
+    tensor where there is one, else a tuple, with None for what this call did not write. The keyword of a nested key is
+    its parts joined by ``"_"``.
+
+    Raises:
+        KeyMissing: from a call, a keyword names no entry that the module reads, or more tensors came than it reads.
+    """
+
+    @functools.wraps(forward)
+    def either(
+        self: TensorDictModuleBase,
+        tensordict: TensorDictBase | torch.Tensor | None = None,
+        *others: torch.Tensor,
+        **entries: torch.Tensor,
+    ) -> TensorDictBase | torch.Tensor | tuple[torch.Tensor, ...]:
+        if not (entries or tensordict is None or isinstance(tensordict, torch.Tensor)):
+            return forward(self, tensordict)
+        if not others and isinstance(entries.get("tensordict"), TensorDictBase):
+            return forward(self, **entries)
+        inputs = others if tensordict is None else (tensordict, *others)
+        written = forward(self, _container(self, inputs, entries))
+        results = tuple(written.get(key, None) for key in self.out_keys)
+        return results[0] if len(results) == 1 else results
+
+    del either.__wrapped__  # the signature is this one: torch.export reads it
+    # A code object of its own for each class: torch.compile counts recompilations by code object.
+    either.__code__ = either.__code__.replace(co_name=forward.__name__, co_qualname=forward.__qualname__)
+    return either
+
+
+def _container(module: TensorDictModuleBase, inputs: tuple, entries: dict[str, torch.Tensor]) -> TensorDict:
+    """Put tensors under the keys that a module reads; the batch size is left open, for nothing says it."""
+    keys = {key if isinstance(key, str) else "_".join(key): key for key in module.in_keys}
+    given = dict(zip(keys, inputs, strict=False))
+    unknown = [name for name in entries if name not in keys or name in given]
+    if unknown or len(inputs) > len(keys):
+        got = f"{len(inputs)} and the keywords {list(entries)}"
+        close = nearest(unknown[0], keys) if unknown else None
+        hint = f"Did you mean {close!r}?" if close else ""
+        expected = f"a TensorDict, or tensors named {list(keys)}"
+        raise KeyMissing(explain(type(module).__name__, expected=expected, got=got, hint=hint))
+    container = TensorDict()
+    for name, value in (given | entries).items():
+        container.set(keys[name], value)
+    return container
 
 
 class Operator(TensorDictModuleBase):
     """Call ``module`` on the entries ``in_keys`` and write its results under ``out_keys``.
 
-    The TensorDict that is given is the one that is returned. Entries are written without comparing their shapes with
-    the container's: the batch dimensions of the results are the module's promise.
+    The TensorDict that is given is the one that is returned; called with tensors, ``operator(observation=x)``, it
+    returns what it would have written, see :func:`accept_tensors`. Entries are written without comparing their shapes
+    with the container's: the batch dimensions of the results are the module's promise.
 
     Args:
         module: takes one tensor per key of ``in_keys``; returns a tensor, or a tuple with one per key of ``out_keys``.
@@ -41,6 +94,7 @@ class Operator(TensorDictModuleBase):
         self._module_keys = self.in_keys  # a subclass may read more than its module does
         self.out_keys = key_list(f"{type(self).__name__}(out_keys=...)", out_keys)
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         for key, value in zip(self._out_keys, self._results(tensordict, len(self._out_keys)), strict=True):
             write(tensordict, key, value)

@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.errors import ConfigError, explain
-from torchrl.modules.operator import Key, write
+from torchrl.modules.operator import Key, accept_tensors, write
 from torchrl.modules.wrapper import PolicyWrapper
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ class Projected(PolicyWrapper):
         has_log_prob = getattr(module, "log_prob_key", None) is not None
         self._refreshed_key = module.log_prob_key if has_log_prob and module.action_key == key else None
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self._modules["module"](tensordict)
         value = tensordict[self.key]
-        spec = self.spec if value.shape == self.spec.shape else self._expanded(value.shape)
+        spec = self.spec if value.ndim == self.spec.ndim else self._expanded(value.shape)
         projected = spec.project(value)
         write(tensordict, self.key, projected)
         if self._refreshed_key is not None:

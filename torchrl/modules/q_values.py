@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
-from torchrl.modules.operator import Key, Operator, key_list, read, write
+from torchrl.modules.operator import Key, Operator, accept_tensors, key_list, read, write
 
 
 class QValueActor(Operator):
@@ -55,6 +55,7 @@ class QValueActor(Operator):
         self.one_hot = one_hot
         self.mask_key = mask_key
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         values = self.values_of(self.outputs(tensordict))
         write(tensordict, "action_value", values)
@@ -209,6 +210,7 @@ class ValueEnsemble(Operator):
         self.num = num
         self._reads_action = reads_action
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         (values,) = self._results(tensordict, 1)
         if self._reads_action:

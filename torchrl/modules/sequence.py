@@ -10,7 +10,7 @@ from torch import nn
 
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.operator import Key, key_list, write
+from torchrl.modules.operator import Key, accept_tensors, key_list, write
 
 
 class Sequence(TensorDictModuleBase):
@@ -46,6 +46,7 @@ class Sequence(TensorDictModuleBase):
         self.parts = nn.ModuleList(modules)
         self.keeps_all = len(kept) == len(written)
 
+    @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         parts = self._modules["parts"]._modules.values()
         return call_all(parts, tensordict) if self.keeps_all else call_all_aside(parts, tensordict, self._out_keys)
