@@ -52,10 +52,13 @@ ADAPTERS = {
     "tqdm": "torchrl.agents",
     "h5py": "torchrl.data.offline",
     "minari": "torchrl.data.offline",
+    "PIL": "torchrl.data.offline",
+    "pyarrow": "torchrl.data.offline",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
+    *("PIL", "pyarrow"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

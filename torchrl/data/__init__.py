@@ -5,7 +5,7 @@ Specs and replay are imported from their subpackages.
 
 from torchrl.data.hindsight import HindsightRelabel
 from torchrl.data.multistep import MultiStep, MultiStepStream
-from torchrl.data.offline import OfflineDataset, read_dataset, read_minari, write_dataset
+from torchrl.data.offline import MinariEpisodes, OfflineDataset, read_dataset, read_minari, write_dataset
 from torchrl.data.reward_to_go import RewardToGo
 from torchrl.data.trajectories import (
     alive_at,
@@ -28,6 +28,7 @@ __all__ = [
     "HindsightRelabel",
     "MultiStep",
     "MultiStepStream",
+    "MinariEpisodes",
     "OfflineDataset",
     "RewardToGo",
     "alive_at",

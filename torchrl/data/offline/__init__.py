@@ -1,6 +1,6 @@
 """Data from the past: datasets of steps in folders, written and read, and files of Minari. Nothing here collects."""
 
 from torchrl.data.offline.dataset import OfflineDataset, read_dataset, write_dataset
-from torchrl.data.offline.minari import read_minari
+from torchrl.data.offline.minari import MinariEpisodes, read_minari
 
-__all__ = ["OfflineDataset", "read_dataset", "read_minari", "write_dataset"]
+__all__ = ["MinariEpisodes", "OfflineDataset", "read_dataset", "read_minari", "write_dataset"]

@@ -1,9 +1,11 @@
-"""Datasets in Minari's HDF5 format, read episode by episode. Writes none, and never downloads."""
+"""Datasets of Minari, read episode by episode, whatever their format. Writes none, and never downloads."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,108 +14,419 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from torchrl.errors import SpecError, StorageError, explain
+from torchrl.data.offline.minari_formats import FILE, JPEG_START, TABLES, Format, decode_pictures, open_format
+from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.extras import require
 from torchrl.functional.endings import is_done
 
-FILE = "main_data.hdf5"
-JPEG_START = bytes([0xFF, 0xD8, 0xFF])
-_KINDS = "bfiu"  # of numpy dtypes: bool, float, integers
-_WIDER = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+Key = str | tuple[str, ...]
+Space = dict[str, Any]  # as metadata.json describes it
+RESERVED = (
+    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done", "replay")
+    + ("episode_return", "episode_length", "env_info")
+)  # fmt: skip
+NAMES = ("observations", "actions", "rewards", "terminations", "truncations")
+# As at the border of environments: double precision becomes single, integers that torch hardly supports become wider.
+_DTYPES = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+_NUMBERS = ("bool", "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64")
+_NUMBERS += ("int8", "int16", "int32", "int64")
+_NESTS, _CHOICES = ("Dict", "Tuple"), ("Discrete", "MultiDiscrete", "MultiBinary")
 
 
-def read_minari(path_or_name: str | os.PathLike) -> Iterator[TensorDict]:
+class MinariEpisodes(Iterator[TensorDict]):
+    """The episodes of a Minari dataset, one after the other, and what is known about them: see :func:`read_minari`.
+
+    Attributes:
+        metadata: what the dataset's ``metadata.json`` says, which JSON can hold; empty for a file without one.
+        numbers: of the episodes that are read, in their order.
+    """
+
+    def __init__(
+        self, source: Format, metadata: dict[str, Any], numbers: list[int], choice: _Choice, dataset: Any = None
+    ) -> None:
+        self.metadata = metadata
+        self.numbers = numbers
+        self._source = source
+        self._choice = choice
+        self._dataset = dataset
+        observations, actions = (metadata.get(name) for name in ("observation_space", "action_space"))
+        # Compared at once, so that wrong names are found at once.
+        self._observations = None if observations is None else choice.of(_space(observations))
+        self._actions = None if actions is None else _space(actions)
+        self._episodes = self._read()
+
+    def __next__(self) -> TensorDict:
+        """Return the next episode, ``[T]``."""
+        return next(self._episodes)
+
+    @property
+    def num_episodes(self) -> int:
+        """How many episodes are read."""
+        return len(self.numbers)
+
+    @property
+    def observation_space(self) -> Any:
+        """The gymnasium space of the observations as they are read: without what was left out, under the new names.
+
+        ``torchrl.envs.spec_from_space`` makes a spec of it. Entries of infos are in no space.
+
+        Raises:
+            StorageError: nothing describes it. MissingExtraError: Minari is not installed.
+        """
+        return _as_gymnasium(self._choice.renamed(self._require("observation_space", self._observations)))
+
+    @property
+    def action_space(self) -> Any:
+        """The gymnasium space of the actions; the choices that are read count from 0, wherever it starts.
+
+        Raises:
+            StorageError: nothing describes it. MissingExtraError: Minari is not installed.
+        """
+        return _as_gymnasium(self._require("action_space", self._actions))
+
+    def make_env(self, **kwargs: Any) -> Any:
+        """Return a new gymnasium environment like the one that the episodes are from, made by Minari.
+
+        ``GymEnv(episodes.make_env())`` or ``SerialEnv(episodes.make_env, num_envs=8)`` make an environment of ours.
+
+        Args:
+            **kwargs: of ``MinariDataset.recover_environment``, for example ``eval_env=True``.
+
+        Raises:
+            StorageError: no ``metadata.json``. ValueError: it names no environment. MissingExtraError: no Minari.
+        """
+        if self._dataset is None:
+            self._require("an environment", self.metadata or None)
+            folder = self._source.path.parent if self._source.path.is_file() else self._source.path
+            self._dataset = require("minari", extra="minari", purpose="make_env").MinariDataset(folder)
+        return self._dataset.recover_environment(**kwargs)
+
+    def episode_metadata(self, number: int) -> dict[str, Any]:
+        """Return what is noted about an episode, which JSON can hold: ``seed`` and ``options`` of its reset, and more.
+
+        Args:
+            number: one of :attr:`numbers`.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        if number not in self.numbers:
+            raise ConfigError(explain("episode_metadata", expected="the number of an episode", got=number))
+        return self._source.about(number)
+
+    def __repr__(self) -> str:
+        return f"MinariEpisodes({self.num_episodes} episodes of {self._source.path})"
+
+    def _require(self, what: str, described: Any) -> Any:
+        if described is None:
+            expected = f"a metadata.json with {what} beside the steps"
+            raise StorageError(explain(f"read_minari, {self._source.path}", expected=expected, got="none"))
+        return described
+
+    def _read(self) -> Iterator[TensorDict]:
+        source, choice = self._source, self._choice
+        for number, episode in source.episodes(self.numbers):
+            who = f"read_minari, {source.path}, episode {number}"
+            missing = [name for name in NAMES if name not in source.names(episode)]
+            if missing:
+                raise StorageError(explain(who, expected=", ".join(NAMES), got=f"no {', '.join(missing)}"))
+            nodes = {name: source.child(episode, name) for name in NAMES}
+            spaces = {name: _space_of(source, node) for name, node in nodes.items()}
+            spaces["observations"] = self._observations or choice.of(spaces["observations"])
+            spaces["actions"] = self._actions or spaces["actions"]
+            try:
+                arrays = {name: _read(source, f"{who}, {name}", nodes[name], spaces[name]) for name in NAMES}
+                infos = _read_infos(source, who, episode, choice.info_keys)
+            except OSError as error:
+                raise StorageError(explain(who, expected="data that can be read", got=str(error))) from error
+            observations = arrays["observations"]
+            observations = observations if isinstance(observations, dict) else {"observation": observations}
+            renamed = {choice.rename.get(name, name): value for name, value in observations.items()}
+            arrays["observations"] = renamed | infos
+            yield _transitions(who, number, arrays)
+
+
+def read_minari(
+    source: str | os.PathLike | Any,
+    *,
+    exclude: Sequence[Key] = (),
+    rename: Mapping[str, str] | None = None,
+    info_keys: Sequence[Key] = (),
+) -> MinariEpisodes:
     """Read the episodes of a Minari dataset as transitions, one at a time.
 
     An episode of T steps is a TensorDict ``[T]``: at t ``observation``, ``action`` and ``is_init``, under ``"next"``
     the observation of t+1, ``reward`` (float32 ``[T, 1]``), ``terminated``, ``truncated`` and ``done``, and under
-    ``("collector", "traj_ids")`` the episode's number in the file. The entries of a ``Dict`` of observations lie at the
-    root, as an environment of ours lays them; those of a ``Tuple`` have the keys ``"0"``, ``"1"``, …. Double precision
-    becomes single. Infos are left out.
+    ``("collector", "traj_ids")`` the episode's number in the dataset. The entries of a ``Dict`` of observations lie at
+    the root, as an environment of ours lays them; those of a ``Tuple`` have the keys ``"0"``, ``"1"``, …. Values are
+    those of :func:`torchrl.envs.encode`: double precision becomes single, choices count from 0. Pictures are uint8; by
+    default Minari keeps them in JPEG's code, so that they are not bit for bit what was observed. Infos are left out,
+    but for those that are asked for.
 
-    ``write_dataset(folder, read_minari(name))`` makes a dataset of them; each episode may go to a replay buffer.
+    ``write_dataset(folder, read_minari(name))`` makes a dataset of them; each episode may go to a replay buffer. The
+    iterator knows the spaces, the environment and what is noted of each episode: :class:`MinariEpisodes`.
 
     Args:
-        path_or_name: a ``main_data.hdf5``, the folder of one, or the name of a dataset that Minari has on this machine,
-            for example ``"mujoco/halfcheetah/expert-v0"``.
+        source: a ``MinariDataset``, also a part of one (``filter_episodes``, ``split_dataset``); the name of a dataset
+            that Minari has on this machine, for example ``"mujoco/halfcheetah/expert-v0"``; its folder; or a
+            ``main_data.hdf5``. The formats arrow and parquet take pyarrow.
+        exclude: observations that are left out, for example ``["mission"]``, a text, or ``("arm", "name")``.
+        rename: new names of observations of a ``Dict``, for example ``{"reward": "last_reward"}`` where the name
+            is one that a batch uses itself.
+        info_keys: entries of the infos that are read as observations, for example ``["success"]``, as ``GymEnv`` does.
 
     Returns:
-        The episodes, in the order of their numbers.
+        The episodes, in the order of their numbers, or in that of the given ``MinariDataset``.
 
     Raises:
-        StorageError: there is no such dataset, or its file is damaged; at once, or at the episode concerned.
-        SpecError: an episode whose arrays do not fit each other, or with entries that are no numbers.
-        MissingExtraError: h5py is not installed, or Minari is not and a name was given.
+        StorageError: there is no such dataset, or its files are damaged; at once, or at the episode concerned.
+        SpecError: an episode whose arrays do not fit each other or its spaces, or with entries that are no numbers.
+        ConfigError: names of which there are none, or that are taken.
+        MissingExtraError: h5py or pyarrow is not installed, or Minari is not and a name was given.
     """
-    h5py = require("h5py", extra="minari", purpose="read_minari")
-    path = _find(path_or_name)
-    with _opened(h5py, path) as file:
-        numbers = [name.removeprefix("episode_") for name in file if name.startswith("episode_")]
-        numbers = sorted(int(number) for number in numbers if number.isdecimal())
+    reader, metadata, dataset = _located(source)
+    numbers = reader.numbers() if dataset is None else [int(number) for number in dataset.episode_indices]
     if not numbers:
-        raise StorageError(explain("read_minari", expected=f'groups "episode_0" … in {path}', got="none"))
-    return _episodes(h5py, path, numbers)
+        expected = f'episodes, as groups "episode_0" … or folders "0" …, in {reader.path}'
+        raise StorageError(explain("read_minari", expected=expected, got="none"))
+    choice = _Choice([_path(key) for key in exclude], dict(rename or {}), [_path(key) for key in info_keys])
+    return MinariEpisodes(reader, metadata, numbers, choice, dataset)
 
 
-def _find(path_or_name: str | os.PathLike) -> Path:
-    path = Path(path_or_name)
-    for candidate in (path, path / FILE, path / "data" / FILE):
-        if candidate.is_file():
-            return candidate
-    is_path = isinstance(path_or_name, os.PathLike) or path.is_absolute() or path.suffix in {".hdf5", ".h5"}
+# ---- where it lies ---------------------------------------------------------------------------------------------------
+
+
+def _located(source: Any) -> tuple[Format, dict[str, Any], Any]:
+    """Return the reader, what ``metadata.json`` says, and the ``MinariDataset``, if that is what there is."""
+    dataset = source if hasattr(source, "episode_indices") and hasattr(source, "storage") else None
+    if dataset is None:
+        if not isinstance(source, (str, os.PathLike)):
+            expected = "a path, the name of a dataset, or a MinariDataset"
+            raise ConfigError(explain("read_minari", expected=expected, got=type(source).__name__))
+        found = open_format(Path(source))
+        if found is not None:
+            return *found, None
+        dataset = _load(source)
+    folder = Path(dataset.storage.data_path)
+    found = open_format(folder)
+    if found is None:
+        raise StorageError(explain("read_minari", expected=f"a dataset in {folder}", got="none"))
+    return *found, dataset
+
+
+def _load(name: str | os.PathLike) -> Any:
+    path = Path(name)
+    is_path = isinstance(name, os.PathLike) or path.is_absolute() or path.suffix in {".hdf5", ".h5"}
     if is_path or path.exists():
         got = "a folder without one" if path.is_dir() else "nothing"
-        raise StorageError(explain("read_minari", expected=f"a file {FILE} at {path}", got=got))
-    minari = require("minari", extra="minari", purpose=f"read_minari by the name {str(path_or_name)!r}")
+        expected = f"a dataset at {path}: {FILE}, or metadata.json with the format {' or '.join(TABLES)}"
+        raise StorageError(explain("read_minari", expected=expected, got=got))
+    minari = require("minari", extra="minari", purpose=f"read_minari by the name {name!r}")
     try:
-        found = Path(minari.load_dataset(str(path_or_name)).storage.data_path) / FILE
+        return minari.load_dataset(name)
     except (OSError, ValueError) as error:
-        hint = f'minari.download_dataset("{path_or_name}") fetches it; or give the path of a {FILE}.'
-        expected = f"a dataset {str(path_or_name)!r} on this machine"
+        hint = f'minari.download_dataset("{name}") fetches it; or give the path of its folder.'
+        expected = f"a dataset {name!r} on this machine"
         raise StorageError(explain("read_minari", expected=expected, got=str(error), hint=hint)) from error
-    if not found.is_file():
-        hint = "Only Minari's format hdf5 can be read."
-        raise StorageError(explain("read_minari", expected=f"a file {found}", got="another format", hint=hint))
-    return found
 
 
-def _opened(h5py: Any, path: Path) -> Any:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise StorageError(explain("read_minari", expected=f"a whole HDF5 file {path}", got=str(error))) from error
+# ---- which entries ---------------------------------------------------------------------------------------------------
 
 
-def _episodes(h5py: Any, path: Path, numbers: list[int]) -> Iterator[TensorDict]:
-    with _opened(h5py, path) as file:
-        for number in numbers:
-            group = file[f"episode_{number}"]
-            who = f"read_minari, {path}, episode {number}"
-            names = ("observations", "actions", "rewards", "terminations", "truncations")
-            missing = [name for name in names if name not in group]
-            if missing:
-                raise StorageError(explain(who, expected=f"{', '.join(names)}", got=f"no {', '.join(missing)}"))
+@dataclass(frozen=True)
+class _Choice:
+    """Which observations are read, and under which names.
+
+    Attributes:
+        exclude: paths of those that are left out.
+        rename: new names of the uppermost level.
+        info_keys: paths of infos that are read as observations.
+    """
+
+    exclude: list[tuple[str, ...]]
+    rename: dict[str, str]
+    info_keys: list[tuple[str, ...]]
+
+    def of(self, space: Space) -> Space:
+        """Return the space of observations without what is left out, after a look at all names."""
+        if space["type"] not in _NESTS:
+            left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.exclude)
+            names = list(_parts(left))
+        else:
+            space = _without(space, self.exclude)
+            names = list(_parts(space))
+        if not names:
+            raise ConfigError(explain("read_minari", expected="an observation that is not excluded", got="none"))
+        unknown = sorted(self.rename.keys() - set(names))
+        if unknown:
+            expected = f"rename to name some of the observations {names}"
+            raise ConfigError(explain("read_minari", expected=expected, got=unknown))
+        new = [self.rename.get(name, name) for name in names] + sorted({path[0] for path in self.info_keys})
+        taken = sorted({name for name in new if name in RESERVED or new.count(name) > 1})
+        if taken:
+            hint = f'read_minari(..., rename={{"{taken[0]}": "observed_{taken[0]}"}}) gives another name.'
+            expected = "observations with names of their own"
+            raise SpecError(explain("read_minari", expected=expected, got=taken, hint=hint))
+        return space
+
+    def renamed(self, space: Space) -> Space:
+        """Return the space of observations under their new names."""
+        if not self.rename:
+            return space
+        parts = _parts(space) if space["type"] in _NESTS else {"observation": space}
+        return {"type": "Dict", "subspaces": {self.rename.get(name, name): part for name, part in parts.items()}}
+
+
+def _path(key: Key) -> tuple[str, ...]:
+    path = (key,) if isinstance(key, str) else key
+    if not isinstance(path, tuple) or not path or not all(isinstance(name, str) for name in path):
+        raise ConfigError(explain("read_minari", expected="names, or tuples of them", got=repr(key)))
+    return path
+
+
+def _space(described: str | Space) -> Space:
+    return json.loads(described) if isinstance(described, str) else described
+
+
+def _space_of(source: Format, node: Any) -> Space:
+    """Return a space of what lies there, where nothing describes it: names alone."""
+    names = source.names(node)
+    if names is None:
+        return {"type": None}
+    return {"type": "Dict", "subspaces": {name: _space_of(source, source.child(node, name)) for name in names}}
+
+
+def _parts(space: Space) -> dict[str, Space]:
+    """Return the parts of a Dict or Tuple by their names."""
+    parts = space["subspaces"]
+    return parts if space["type"] == "Dict" else {str(at): part for at, part in enumerate(parts)}
+
+
+def _without(space: Space, paths: Sequence[tuple[str, ...]]) -> Space:
+    """Return a space without what lies at some paths, and without levels that become empty."""
+    if not paths:
+        return space
+    parts = _parts(space) if space["type"] in _NESTS else {}
+    unknown = sorted({path[0] for path in paths} - parts.keys())
+    if unknown:
+        expected = f"exclude to name some of the observations {list(parts)}"
+        raise ConfigError(explain("read_minari", expected=expected, got=unknown))
+    left = {}
+    for name, part in parts.items():
+        below = [path[1:] for path in paths if path[0] == name]
+        if () not in below:
+            part = _without(part, below)
+            if not below or _parts(part):
+                left[name] = part
+    return {"type": "Dict", "subspaces": left}
+
+
+def _as_gymnasium(space: Space) -> Any:
+    serialization = require("minari.serialization", extra="minari", purpose="the spaces of read_minari")
+    return serialization.deserialize_space(space)
+
+
+# ---- what is in them -------------------------------------------------------------------------------------------------
+
+
+def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ...] = ()) -> Tensor | dict:
+    """Read what lies at a path: an entry, or a level of them as a dict."""
+    if space["type"] in _NESTS:
+        parts = {}
+        for name, part in _parts(space).items():
             try:
-                arrays = {name: _read(h5py, group[name], f"{who}, {name}") for name in names}
-            except OSError as error:
-                raise StorageError(explain(who, expected="data that can be read", got=str(error))) from error
-            yield _transitions(who, number, arrays)
-
-
-def _read(h5py: Any, node: Any, who: str) -> Tensor | dict:
-    """Read an array, or a group of them as a dict."""
-    if isinstance(node, h5py.Group):
-        return {name.removeprefix("_index_"): _read(h5py, child, f"{who}/{name}") for name, child in node.items()}
-    if node.dtype.kind not in _KINDS or not node.ndim:
-        hint = "Turn text and images of different sizes into arrays of numbers before."
-        got = f"{node.dtype} {list(node.shape)}"
+                child = source.child(node, name)
+            except (KeyError, AttributeError, TypeError):
+                got = source.names(node) or "an array"
+                raise SpecError(explain(who, expected=f"an entry {name!r}, as its space says", got=got)) from None
+            parts[name] = _read(source, f"{who}/{name}", child, part, (*path, name))
+        return parts
+    if space["type"] not in (None, "Box", "Text", *_CHOICES):
+        raise SpecError(explain(who, expected="a space of numbers", got=space["type"]))
+    if source.names(node) is not None:
+        raise SpecError(explain(who, expected="an array, as its space says", got=f"a group of {source.names(node)}"))
+    array = source.array(node)
+    if _is_code(array, space):
+        array = decode_pictures(who, array)
+    if not array.ndim or array.dtype.name not in _NUMBERS:
+        got = f"{array.dtype} {list(array.shape)}"
+        key = path[0] if len(path) == 1 else path
+        hint = f"read_minari(..., exclude=[{key!r}]) leaves it out." if key and ", observations/" in who else ""
         raise SpecError(explain(who, expected="an array of numbers, one row for each step", got=got, hint=hint))
-    array = node[()]
-    if array.dtype == np.uint8 and array.ndim == 2 and len(array) and array[0, :3].tobytes() == JPEG_START:
-        hint = "Make the Minari dataset with jpeg_encoding=False."
-        raise SpecError(explain(who, expected="pixels", got="images in JPEG's code", hint=hint))
-    dtype = _WIDER.get(array.dtype.name, array.dtype.newbyteorder("="))
-    return torch.from_numpy(array.astype(dtype, copy=False))
+    return torch.from_numpy(np.require(_numbers(who, array, space), requirements="W"))  # Arrow's memory is read-only
+
+
+def _read_infos(source: Format, who: str, episode: Any, paths: Sequence[tuple[str, ...]]) -> dict:
+    infos: dict = {}
+    for path in paths:
+        node = source.child(episode, "infos") if "infos" in source.names(episode) else None
+        for at, name in enumerate(path):
+            names = [] if node is None else source.names(node) or []
+            if name not in names:
+                where = "/".join(("infos", *path[:at]))
+                raise ConfigError(explain(who, expected=f"info_keys to name some of {where}: {names}", got=repr(name)))
+            node = source.child(node, name)
+        level = infos
+        for name in path[:-1]:
+            level = level.setdefault(name, {})
+        level[path[-1]] = _read(source, f"{who}, infos/{'/'.join(path)}", node, _space_of(source, node))
+    return infos
+
+
+def _is_code(array: np.ndarray, space: Space) -> bool:
+    """Whether rows are pictures in JPEG's code: bytes, arrays of different lengths, or arrays that begin like it."""
+    if space["type"] not in (None, "Box") or array.ndim not in (1, 2) or not len(array):
+        return False
+    if array.dtype == object or array.dtype.kind == "S":
+        return not isinstance(array[0], str) and bytes(array[0])[:3] == JPEG_START
+    is_flat = space["type"] is None or len(space["shape"]) > 1
+    return is_flat and array.dtype == np.uint8 and array.ndim == 2 and array[0, :3].tobytes() == JPEG_START
+
+
+def _numbers(who: str, array: np.ndarray, space: Space) -> np.ndarray:
+    """Return an array in the form that its space says, or its own; nothing may be lost but precision."""
+    kind, dtype = space["type"], np.dtype(array.dtype.name)
+    if kind is not None:
+        shape = _shape_of(space)
+        if array[0:1].size != np.prod(shape, dtype=int) * len(array[0:1]):
+            got = list(array.shape[1:])
+            raise SpecError(explain(who, expected=f"rows of shape {list(shape)}, as its space says", got=got))
+        array = array.reshape(len(array), *shape)
+        dtype = np.dtype({"Box": space.get("dtype"), "MultiBinary": "int8"}.get(kind, "int64"))
+    if kind in _CHOICES:
+        array = _counted_from_0(who, array, space)
+    dtype = np.dtype(_DTYPES.get(dtype.name, dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(dtype, copy=False)
+    # Floats round, and may be infinite or NaN; whatever else comes out different is lost.
+    is_kept = np.isfinite(converted) | ~np.isfinite(array) if dtype.kind == "f" else converted == array
+    if not is_kept.all():
+        got = array[~is_kept][0]
+        raise SpecError(explain(who, expected=f"numbers that {dtype} can hold", got=got))
+    return converted
+
+
+def _shape_of(space: Space) -> tuple[int, ...]:
+    if space["type"] == "Box":
+        return tuple(space["shape"])
+    if space["type"] == "MultiDiscrete":
+        return np.shape(space["nvec"])
+    if space["type"] == "MultiBinary":
+        return tuple(np.atleast_1d(space["n"]).tolist())
+    return ()
+
+
+def _counted_from_0(who: str, array: np.ndarray, space: Space) -> np.ndarray:
+    start = np.asarray(space.get("start", 0), np.int64)
+    num = np.asarray({"Discrete": space.get("n"), "MultiDiscrete": space.get("nvec")}.get(space["type"], 2), np.int64)
+    is_choice = (array >= start) & (array < start + num) & (array == np.floor(array))
+    if not is_choice.all():
+        expected = f"choices of a {space['type']}, {num.tolist()} of them from {start.tolist()} on"
+        raise SpecError(explain(who, expected=expected, got=array[~is_choice][0]))
+    return array.astype(np.int64) - start
+
+
+# ---- episodes --------------------------------------------------------------------------------------------------------
 
 
 def _transitions(who: str, number: int, arrays: dict[str, Tensor | dict]) -> TensorDict:
@@ -128,18 +441,13 @@ def _transitions(who: str, number: int, arrays: dict[str, Tensor | dict]) -> Ten
     if done[:-1].any():
         expected = "an ending on the last step alone"
         raise SpecError(explain(who, expected=expected, got=f"one on step {int(done[:-1].nonzero()[0, 0])}"))
-    observations = arrays["observations"]
-    observations = observations if isinstance(observations, dict) else {"observation": observations}
     is_init = torch.zeros(num_steps, 1, dtype=torch.bool)
     is_init[0] = True
     reward = _column(who, "rewards", arrays["rewards"]).float()
     flags = {"reward": reward, "terminated": terminated, "truncated": truncated, "done": done}
     root = {"action": arrays["actions"], "is_init": is_init}
-    taken = sorted(observations.keys() & (flags.keys() | root.keys() | {"next", "collector"}))
-    if taken:
-        raise SpecError(explain(who, expected="observations with names of their own", got=taken))
     collector = {"traj_ids": torch.full((num_steps,), number)}
-    now, after = _cut(observations, slice(None, -1)), _cut(observations, slice(1, None))
+    now, after = (_cut(arrays["observations"], rows) for rows in (slice(None, -1), slice(1, None)))
     return TensorDict({**now, **root, "next": {**after, **flags}, "collector": collector}, batch_size=[num_steps])
 
 
