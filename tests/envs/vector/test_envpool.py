@@ -110,6 +110,38 @@ def test_a_world_that_does_not_begin_again_is_an_error():
         env.step_and_reset(sway(root))
 
 
+def test_a_row_stays_with_its_game_where_an_episode_is_one_life():
+    """Against the library by hand, where the step after an ending returns the first observation of the next life."""
+    options = {"episodic_life": True, "noop_max": 5, "img_height": 20, "img_width": 20}
+    env = EnvPoolEnv("Breakout-v5", 2, env_kwargs=options, num_threads=1)
+    root = env.reset(seed=[7, 8])
+    assert env._worker._pool.library.spec.config.num_envs == 2
+    alone = envpool.make_gymnasium("Breakout-v5", num_envs=1, seed=[8], **options)
+    seen, info = alone.reset()
+    actions = torch.randint(4, (330, 2), generator=torch.Generator().manual_seed(0))
+    lives = []
+    for action in actions:
+        assert np.array_equal(root["observation"][1].numpy(), seen[0])
+        transition, root = env.step_and_reset(root.set("action", action))
+        seen, _, terminated, _, info = alone.step(action[1:].numpy().astype(np.int32))
+        assert np.array_equal(transition["next", "observation"][1].numpy(), seen[0])
+        assert transition["next", "terminated"][1].item() == terminated[0]
+        if terminated[0]:
+            lives.append(int(info["lives"][0]))
+            seen, *_ = alone.step(np.zeros(1, np.int32))
+    assert lives[:7] == [4, 3, 2, 1, 0, 4, 3]
+
+
+def test_a_reset_by_hand_restarts_its_rows_where_an_episode_is_one_life():
+    env = EnvPoolEnv("Breakout-v5", 2, env_kwargs={"episodic_life": True}, num_threads=1)
+    root = env.reset(seed=0)
+    for _ in range(3):
+        _, root = env.step_and_reset(root.set("action", torch.ones(2, dtype=torch.int64)))
+    root = env.reset(torch.tensor([True, False]))
+    assert root["is_init"].tolist() == [[True], [False]] and root["episode_length"].tolist() == [[0], [3]]
+    env.step(root.set("action", torch.ones(2, dtype=torch.int64)))
+
+
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_a_single_thread_stays_where_its_caller_is(num_threads):
     env = EnvPoolEnv("CartPole-v1", 4, num_threads=num_threads)
@@ -330,9 +362,8 @@ def test_several_players_and_nested_actions_are_refused(players, action_space):
         gymnasium_observation_space=spaces.Discrete(2),
         gymnasium_action_space=action_space,
     )
-    library = SimpleNamespace(list_all_envs=lambda: ["Duel-v0"], make_spec=lambda name, **options: spec)
     with pytest.raises(EnvError, match=rf"EnvPoolEnv\('Duel-v0'\): expected one player.*got {players} players"):
-        _spaces(library, "Duel-v0", {})
+        _spaces("Duel-v0", spec)
 
 
 def test_a_missing_library_is_named(monkeypatch):

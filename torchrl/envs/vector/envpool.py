@@ -36,6 +36,9 @@ class EnvPoolEnv(WorkerEnv):
     step that EnvPool spends on a reset is never seen. All rows are stepped together (EnvPool's synchronous mode). Where
     a task is over in the very step of the time limit, EnvPool reports ``truncated`` alone.
 
+    With ``env_kwargs={"episodic_life": True}`` an episode is one life of a game, and a row stays with its game: it has
+    one world, where the next life is the next episode until the game is over. A reset in mid-life begins a new game.
+
     The worlds are EnvPool's own: the same id may differ in detail from gymnasium's, and the same seed gives other
     episodes. EnvPool takes seeds when a pool is built, so a reset of all rows with seeds builds a new one; single rows
     cannot be seeded. There are no reset options. The state cannot be saved.
@@ -65,11 +68,15 @@ class EnvPoolEnv(WorkerEnv):
     ) -> None:
         options = _checked_options(num_envs, env_kwargs, num_threads)
         envpool = require("envpool", extra="envpool", purpose="EnvPoolEnv")
-        observation_space, action_space = _spaces(envpool, name, options)
+        spec = _spec_of(envpool, name, options)
+        observation_space, action_space = _spaces(name, spec)
         require_free_names("EnvPoolEnv", observation_space)
-        make_pool = partial(envpool.make_gymnasium, name, **options)
+        worker = EnvPoolWorker if getattr(spec.config, "episodic_life", False) else TurnsWorker
+        make_pool = partial(
+            envpool.make_gymnasium, name, **{**options, "num_envs": worker.num_worlds * options["num_envs"]}
+        )
         super().__init__(
-            partial(EnvPoolWorker, make_pool, observation_space, num_threads == 1),
+            partial(worker, make_pool, observation_space, num_threads == 1),
             observation_space=observation_space,
             action_space=action_space,
             batch_size=[num_envs],
@@ -94,16 +101,20 @@ class EnvPoolEnv(WorkerEnv):
 class EnvPoolWorker(Worker):
     """Steps and restarts a pool, which it builds at the first restart and at each one with seeds.
 
-    Every slot has two worlds, which take turns: while one plays, the other stands at the beginning of its next episode.
-    So an episode that is over is followed at once by the next, and the world that it was played in is reset in the same
-    message that steps the others.
+    Every slot has one world. What ended goes on by a message of its own: a step, which EnvPool turns into a reset that
+    leaves a game with lives where it is.
 
     Args:
-        make_pool: builds a pool for the gymnasium interface; takes ``seed``, one int32 per world, two for each slot.
+        make_pool: builds a pool for the gymnasium interface; takes ``seed``, one int32 per world.
         observation_space: of one world.
         on_our_core: whether to keep the pool's threads where its caller is.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
+
+    Attributes:
+        num_worlds: how many each slot has.
     """
+
+    num_worlds = 1
 
     def __init__(self, make_pool: Callable, observation_space: Space, on_our_core: bool, buffers: StepBuffers) -> None:
         super().__init__(observation_space, buffers)
@@ -114,26 +125,16 @@ class EnvPoolWorker(Worker):
         num_envs = len(self._reward)
         self._slots = np.arange(num_envs)
         self._playing = np.arange(num_envs, dtype=np.int32)  # which world each slot plays in
-        self._standby = self._playing + np.int32(num_envs)  # and which is next
         self._is_over = np.zeros(num_envs, dtype=bool)  # what is played
-        self._to_reset = self._slots[:0]  # slots whose world on standby was played to the end
-        self._begins = allocate_observations(observation_space, num_envs)  # where the worlds on standby stand
-        leaves = observation_leaves(observation_space)
-        self._begin_leaves = [Leaf(self._begins, leaf, self.slot) for leaf in leaves]
+        self._actions = self._slots  # of the last step
 
     def advance(self, actions: Actions) -> bool:
-        """Step the worlds that play and reset those that did; see :meth:`Worker.advance`."""
+        """Step the worlds that play; see :meth:`Worker.advance`."""
         if not self._may_step:
             raise not_restarted(self.ended())
         self._threads.follow()
-        slots, self._to_reset = self._to_reset, self._slots[:0]
-        if len(slots):
-            worlds = np.concatenate((self._playing, self._standby[slots]))
-            both = self._pool.step(worlds, np.concatenate((actions, actions[slots])))  # for these no action counts
-            outcome, begun = both.part(0, len(self._slots)), both.part(len(self._slots), len(worlds))
-            self._stand_by(slots, begun)
-        else:
-            outcome = self._pool.step(self._playing, actions)
+        self._actions = actions
+        outcome = self._stepped(actions)
         for leaf in self._next_leaves:
             leaf.write_batch(outcome.observations)
         self._write_flags(outcome.rewards, outcome.done > outcome.truncated, outcome.truncated)
@@ -162,31 +163,25 @@ class EnvPoolWorker(Worker):
             return
         self._prepare(slots, [seed for seed in seeds or () if seed is not None])
         is_over = self._is_over[slots]
-        if not is_over.all():
-            self._restart_playing(slots[~is_over])
-            slots = slots[is_over]
-        self._playing[slots], self._standby[slots] = self._standby[slots], self._playing[slots]
-        for target, source in zip(self._root_leaves[self.turn], self._begin_leaves, strict=True):
-            target.array[slots] = source.array[slots]
-        self._to_reset = np.concatenate((self._to_reset, slots))
+        if not is_over.all():  # in the middle of an episode, or before the first
+            self._threads.follow()
+            self._write_root(slots[~is_over], self._pool.reset(self._playing[slots[~is_over]]))
+        if is_over.any():
+            self._go_on(slots[is_over])
         self._is_over[slots] = False
         self._begin(slots)
         self._may_step = not self._has_ended.any()
 
-    def _restart_playing(self, slots: np.ndarray) -> None:
-        """Reset the worlds that play, in the middle of an episode or before the first."""
-        self._threads.follow()
-        outcome = self._pool.reset(self._playing[slots])
-        for leaf in self._root_leaves[self.turn]:
-            leaf.write_part(slots, outcome.observations)
-        self._begin(slots)
+    def _stepped(self, actions: Actions) -> Outcome:
+        return self._pool.step(self._playing, actions)
 
-    def _stand_by(self, slots: np.ndarray, outcome: Outcome) -> None:
-        """Keep the first observations of the worlds that come next."""
-        if outcome.num_steps.any():
-            got = f"step {outcome.num_steps.tolist()} of their episodes"
-            raise EnvError(explain("EnvPoolEnv", expected="worlds that begin again after an ending", got=got))
-        for leaf in self._begin_leaves:
+    def _go_on(self, slots: np.ndarray) -> None:
+        """Begin the next episode of slots whose last one is over."""
+        self._threads.follow()
+        self._write_root(slots, self._pool.step(self._playing[slots], self._actions[slots]))  # no action counts here
+
+    def _write_root(self, slots: np.ndarray, outcome: Outcome) -> None:
+        for leaf in self._root_leaves[self.turn]:
             leaf.write_part(slots, outcome.observations)
 
     def render(self) -> list:
@@ -220,16 +215,72 @@ class EnvPoolWorker(Worker):
         else:
             return
         seeds = [seed if seed < MAX_SEED else child_seeds(seed, 1)[0] for seed in seeds]
-        seeds += [child_seeds(seed, 1)[0] for seed in seeds]
-        build = partial(self._make_pool, seed=seeds)
+        build = partial(self._make_pool, seed=self._seeds_of_worlds(seeds))
         with _quiet():
             pool, threads = start_apart(build) if self._on_our_core else (build(), [])
             self._pool = _Pool(pool)
         self._threads = SameCore(threads)
         self._is_over.fill(False)
+
+    def _seeds_of_worlds(self, seeds: list[int]) -> list[int]:
+        return seeds
+
+
+class TurnsWorker(EnvPoolWorker):
+    """Has two worlds for each slot, which take turns: while one plays, the other stands at its next beginning.
+
+    So an episode that is over is followed at once by the next, and the world that it was played in is reset in the same
+    message that steps the others.
+
+    Args:
+        make_pool: see :class:`EnvPoolWorker`; so the others.
+    """
+
+    num_worlds = 2
+
+    def __init__(self, make_pool: Callable, observation_space: Space, on_our_core: bool, buffers: StepBuffers) -> None:
+        super().__init__(make_pool, observation_space, on_our_core, buffers)
+        num_envs = len(self._slots)
+        self._standby = self._playing + np.int32(num_envs)  # which world is next
+        self._to_reset = self._slots[:0]  # slots whose world on standby was played to the end
+        self._begins = allocate_observations(observation_space, num_envs)  # where the worlds on standby stand
+        leaves = observation_leaves(observation_space)
+        self._begin_leaves = [Leaf(self._begins, leaf, self.slot) for leaf in leaves]
+
+    def _stepped(self, actions: Actions) -> Outcome:
+        slots, self._to_reset = self._to_reset, self._slots[:0]
+        if not len(slots):
+            return self._pool.step(self._playing, actions)
+        worlds = np.concatenate((self._playing, self._standby[slots]))
+        both = self._pool.step(worlds, np.concatenate((actions, actions[slots])))  # for these no action counts
+        self._stand_by(slots, both.part(len(self._slots), len(worlds)))
+        return both.part(0, len(self._slots))
+
+    def _go_on(self, slots: np.ndarray) -> None:
+        self._playing[slots], self._standby[slots] = self._standby[slots], self._playing[slots]
+        for target, source in zip(self._root_leaves[self.turn], self._begin_leaves, strict=True):
+            target.array[slots] = source.array[slots]
+        self._to_reset = np.concatenate((self._to_reset, slots))
+
+    def _stand_by(self, slots: np.ndarray, outcome: Outcome) -> None:
+        """Keep the first observations of the worlds that come next."""
+        if outcome.num_steps.any():
+            got = f"step {outcome.num_steps.tolist()} of their episodes"
+            raise EnvError(explain("EnvPoolEnv", expected="worlds that begin again after an ending", got=got))
+        for leaf in self._begin_leaves:
+            leaf.write_part(slots, outcome.observations)
+
+    def _prepare(self, slots: np.ndarray, seeds: list[int]) -> None:
+        before = self._pool
+        super()._prepare(slots, seeds)
+        if self._pool is before:
+            return
         self._to_reset = self._slots[:0]
-        self._playing[:], self._standby[:] = self._slots, self._slots + num_envs
+        self._playing[:], self._standby[:] = self._slots, self._slots + len(self._slots)
         self._stand_by(self._slots, self._pool.reset(self._standby))
+
+    def _seeds_of_worlds(self, seeds: list[int]) -> list[int]:
+        return seeds + [child_seeds(seed, 1)[0] for seed in seeds]
 
 
 class _Pool:
@@ -315,14 +366,14 @@ def _checked_options(num_envs: int, env_kwargs: dict[str, Any] | None, num_threa
         hint = "num_envs, num_threads and seed are arguments of EnvPoolEnv; all rows are stepped together."
         raise ConfigError(explain("EnvPoolEnv", expected="none of these in env_kwargs", got=taken, hint=hint))
     threads = {} if num_threads is None else {"num_threads": num_threads}
-    return {**(env_kwargs or {}), **threads, "num_envs": 2 * int(num_envs)}
+    return {**(env_kwargs or {}), **threads, "num_envs": int(num_envs)}
 
 
-def _spaces(envpool: ModuleType, name: str, options: dict[str, Any]) -> tuple[Space, Space]:
-    """Read the observations and actions of one world of a pool, without building it.
+def _spec_of(envpool: ModuleType, name: str, options: dict[str, Any]) -> Any:
+    """Return what EnvPool says of a pool that is not built yet.
 
     Raises:
-        EnvError: there is no such pool, or it cannot be presented.
+        EnvError: there is no such pool.
     """
     known = envpool.list_all_envs()
     if name not in known:
@@ -331,11 +382,20 @@ def _spaces(envpool: ModuleType, name: str, options: dict[str, Any]) -> tuple[Sp
         raise EnvError(explain("EnvPoolEnv", expected="an id that EnvPool knows", got=repr(name), hint=hint))
     try:
         with _quiet():
-            spec = envpool.make_spec(name, **options)
-            observation_space, action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
+            return envpool.make_spec(name, **options)
     except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
         who, expected = f"EnvPoolEnv({name!r})", "a pool that EnvPool can build, with such env_kwargs"
         raise EnvError(explain(who, expected=expected, got=f"{type(error).__name__}: {error}")) from error
+
+
+def _spaces(name: str, spec: Any) -> tuple[Space, Space]:
+    """Read the observations and actions of one world of a pool.
+
+    Raises:
+        EnvError: it cannot be presented.
+    """
+    with _quiet():
+        observation_space, action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
     players = spec.config.max_num_players
     if players > 1 or not isinstance(action_space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)):
         got = f"{players} players, {action_space}"
