@@ -114,6 +114,24 @@ class TestStep:
         assert metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
         assert metrics["replay/fill"] == 0.5 and metrics["replay/updates"] == 1 and metrics["time/updates_per_s"] > 0
 
+    def test_losses_count_by_the_rows_of_each_sample_and_norms_by_steps(self):
+        updates = make_updates()
+        wholes = [make_transitions("choice", num, seed=num) for num in (2, 6)]
+        masked = make_transitions("choice", 4)
+        masked["collector", "mask"] = torch.tensor([True, False, False, False])
+        seen = [*wholes, masked]
+        terms = []
+        updates.buffer.sample = lambda num: seen[updates.num_updates]
+        plain = updates._forward
+        updates._forward = lambda *arguments: terms.append(plain(*arguments)) or terms[-1]
+        metrics = updates(frames(3))
+        losses = [losses["loss_value"].item() for _, losses in terms]
+        expected = (2 * losses[0] + 6 * losses[1] + losses[2]) / 9
+        assert metrics["loss_value"] == pytest.approx(expected) and metrics.weights["loss_value"] == 9
+        errors = torch.cat([losses["td_error"] for _, losses in terms])
+        assert metrics["td_error"] == pytest.approx(errors.mean().item())
+        assert metrics.weights["grad_norm"] == 3
+
     def test_gradients_are_scaled_down_to_the_norm(self):
         plain, clipped = make_updates(), make_updates(max_grad_norm=0.05)
         before = parameters_of(plain)
@@ -470,6 +488,27 @@ class TestAgent:
         fine, coarse = ([row for _, row in recorder.rows] for recorder in (every, third))
         values = [row["loss/loss_value"] for row in fine[3:]]
         assert coarse[1]["loss/loss_value"] == pytest.approx(sum(values) / 3)
+
+    def test_a_line_of_the_log_counts_every_episode_once(self, make_dqn_agent):
+        returns = []
+
+        class Note(Hook):
+            def on_batch(self, agent, batch):
+                done = batch["next", "done"]
+                returns.append(batch["next", "episode_return"][done].tolist())
+
+        every, once = Recorder(), Recorder()
+        make_dqn_agent(frames_per_batch=2, logger=every, hooks=[Note()]).train()
+        make_dqn_agent(frames_per_batch=2, logger=once, log_interval=96).train()
+        episodes = sum(returns, [])
+        assert {len(ended) for ended in returns} == {0, 1, 2}
+        rows = [row["train/episode_return"] for _, row in every.rows if "train/episode_return" in row]
+        assert rows == [sum(ended) / len(ended) for ended in returns if ended]
+        (_, row), = once.rows
+        assert row["train/episode_return"] == pytest.approx(sum(episodes) / len(episodes))
+        assert row["replay/updates"] == every.rows[-1][1]["replay/updates"]
+        assert row["replay/fill"] == every.rows[-1][1]["replay/fill"]
+        assert row["exploration/EGreedy"] == every.rows[-1][1]["exploration/EGreedy"]
 
     def test_a_resumed_run_with_its_buffer_is_bit_identical(self, make_dqn_agent, tmp_path):
         whole = make_dqn_agent()

@@ -21,13 +21,14 @@ from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.replay_updates import ReplayUpdates
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
-from torchrl.agents.statistics import episode_statistics
+from torchrl.agents.statistics import LATEST, Figures, episode_statistics
 from torchrl.agents.summary import summarise, write_summary
 
 __all__ = [
     "BEST",
     "BUFFER",
     "LAST",
+    "LATEST",
     "VIDEOS",
     "AdaptPenalty",
     "Agent",
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "EvaluationProcess",
     "Evaluator",
+    "Figures",
     "FusedAdam",
     "Hook",
     "InterruptGuard",

@@ -22,7 +22,14 @@ from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.periodic import PeriodicEvaluation
 from torchrl.agents.replay_updates import ReplayUpdates
-from torchrl.agents.statistics import MeanMetrics, episode_statistics, num_valid_frames, policy_lag, value_statistics
+from torchrl.agents.statistics import (
+    Figures,
+    MeanMetrics,
+    episode_statistics,
+    num_valid_frames,
+    policy_lag,
+    value_statistics,
+)
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
 from torchrl.devices import moved
@@ -57,8 +64,8 @@ class Agent:
         logger: where metrics go, over frames.
         hooks: what else happens, see :class:`Hook`.
         folder: where checkpoints go; None writes none.
-        log_interval: frames from one line of the log to the next, which holds the means over its batches; None logs
-            every batch.
+        log_interval: frames from one line of the log to the next, which holds means over what came since: of returns
+            over episodes, of losses and lag over rows; None logs every batch.
         keep_learning: take gradient steps on what there is, beyond those that are due, while workers collect: learn as
             fast as possible. Needs :class:`ReplayUpdates` and a collector over processes.
 
@@ -208,7 +215,7 @@ class Agent:
         if self.store is not None:
             self.store(batch)
 
-    def _optimise(self, batch: TensorDict, num_frames: int) -> dict[str, float]:
+    def _optimise(self, batch: TensorDict, num_frames: int) -> Figures:
         """Train on a batch; return the metrics to log."""
         with self._measured("optimise"):
             episodes = episode_statistics(batch)
@@ -216,14 +223,14 @@ class Agent:
             if self.advantage is not None:
                 learner_batch = self.advantage(learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
-            metrics = {name if "/" in name else f"loss/{name}": value for name, value in losses.items()} | episodes
+            metrics = losses.renamed(lambda name: name if "/" in name else f"loss/{name}") | episodes
             metrics |= policy_lag(batch, self.collector.policy_version)
             self.frames += num_frames
             self._tell("on_optimised", learner_batch, metrics)
             self.collector.update_policy_weights_()
         return metrics
 
-    def _record(self, metrics: dict[str, float], num_frames: int) -> None:
+    def _record(self, metrics: Figures, num_frames: int) -> None:
         """Evaluate if it is time to, log, and write checkpoints."""
         results = self._evaluate_if_due(num_frames)
         self._pending.add(metrics, num_frames)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
-from torchrl.agents.statistics import num_valid_frames
+from torchrl.agents.statistics import LATEST, Figures, num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
 from torchrl.modules import AnnealedExploration, ObservationNormalizer
 from torchrl.objectives import KLPenaltyPPOLoss
@@ -48,8 +48,12 @@ class Hook:
     def on_batch(self, agent: Agent, batch: TensorDict) -> None:
         """Called with each batch ``[*B, T]`` before it is trained on; ``agent.frames`` does not count it yet."""
 
-    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Called after the gradient steps; what it adds to ``metrics`` is logged. ``agent.frames`` counts the batch."""
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: Figures) -> None:
+        """Called after the gradient steps; what it adds to ``metrics`` is logged. ``agent.frames`` counts the batch.
+
+        Where a line of the log is over several batches, it holds the mean of their numbers, each counting once, or as
+        much as ``metrics.weights`` says; see :class:`~torchrl.agents.Figures`.
+        """
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
         """Called after each periodic evaluation, before it decides on the best checkpoint.
@@ -104,7 +108,8 @@ class StepExploration(Hook):
         for module in agent.policy.modules():
             if isinstance(module, AnnealedExploration):
                 module.step(num_frames)
-                metrics[f"exploration/{type(module).__name__}"] = module.strength.item()
+                name = f"exploration/{type(module).__name__}"
+                metrics |= Figures({name: module.strength.item()}, {name: LATEST})
 
 
 class SaveBuffer(Hook):
@@ -147,7 +152,7 @@ class AdaptPenalty(Hook):
             return
         kl = self.loss.divergence(batch)
         self.loss.adapt_(kl)
-        metrics["loss/kl_update"] = kl.item()
+        metrics |= Figures({"loss/kl_update": kl.item()}, {"loss/kl_update": num_valid_frames(batch)})
 
 
 class ProgressBar(Hook):

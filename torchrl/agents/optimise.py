@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.agents.statistics import Figures
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import Loss, total_loss
 from torchrl.objectives.keys import MASK, read
@@ -34,7 +35,9 @@ class MinibatchEpochs:
         generator: source of the permutations, on the CPU; None uses torch's global one.
         compile: compile the loss and its gradient. With CartPole's shapes (256 rows, two 64×64 networks, one CPU
             thread) the first call then takes 2 to 16 s, and a step 0.8 ms instead of 1.0.
-        target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs.
+        target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs. Others
+            look before each gradient step, and stop where the divergence of that minibatch exceeds 1.5 times the
+            number: where theirs is 0.02, take 0.03 here. At least one whole epoch is trained in any case.
 
     Raises:
         ConfigError: a count below one, or both kinds of clipping at once.
@@ -77,11 +80,12 @@ class MinibatchEpochs:
         require_optimised("MinibatchEpochs", self._parameters, optimizer)
         self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
 
-    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+    def __call__(self, batch: TensorDictBase) -> Figures:
         """Train on a batch, ``[*B, T]``, which stays as it is.
 
         Returns:
             The mean over all steps of every scalar the loss reports, and of ``grad_norm``; empty if no row is valid.
+            Their weights are the rows that the steps saw, and the number of steps for ``grad_norm``.
 
         Raises:
             NonFiniteError: a loss, or a parameter after the last step, is NaN or infinite. Losses are looked at once
@@ -90,7 +94,7 @@ class MinibatchEpochs:
         """
         rows = valid_rows(batch, self.loss.in_keys)
         if len(rows) == 0:
-            return {}
+            return Figures()
         before = _Snapshot.of(self.loss, self._parameters, self.optimizer)
         try:
             return self._train(rows)
@@ -105,7 +109,7 @@ class MinibatchEpochs:
     def load_state_dict(self, state: dict) -> None:
         """Take nothing."""
 
-    def _train(self, rows: TensorDict) -> dict[str, float]:
+    def _train(self, rows: TensorDict) -> Figures:
         epochs = []
         for epoch in range(self.num_epochs):
             steps = [self._step(minibatch) for minibatch in self._minibatches(rows)]
@@ -116,8 +120,10 @@ class MinibatchEpochs:
             if self.target_kl is not None and _mean_of("approx_kl", values, names) > self.target_kl:
                 break
         self._require_finite_parameters()
-        means = torch.cat(epochs).mean(0).tolist()
-        return dict(zip(names, means, strict=True))
+        values = torch.cat(epochs)
+        num_steps, size = len(values), min(self.minibatch_size, len(rows))
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        return Figures(means, dict.fromkeys(means, num_steps * size) | {"grad_norm": num_steps})
 
     def _minibatches(self, rows: TensorDict) -> Iterator[TensorDict]:
         """Permute all rows at once and cut them into contiguous pieces: one gather per key and epoch."""

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.optimise import require_optimised
 from torchrl.agents.reward_scale import RewardScale
-from torchrl.agents.statistics import MeanMetrics, num_valid_frames
+from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
 from torchrl.devices import moved
 from torchrl.errors import ConfigError, NonFiniteError, explain
@@ -113,13 +113,13 @@ class ReplayUpdates:
         """Whether ``start_frames`` have come."""
         return self.num_frames >= self._learns_from and len(self.buffer) > 0
 
-    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+    def __call__(self, batch: TensorDictBase) -> Figures:
         """Count the frames of a batch ``[*B, T]``, which the buffer has, and take the steps that are due.
 
         Returns:
-            The means over all steps since the last call of every scalar the loss reports, of ``td_error`` and
-            ``grad_norm``; ``replay/fill``, the share of the buffer that is filled, ``replay/updates`` so far, and with
-            the first steps ``replay/updates_per_frame``, counted from the start of learning, and
+            The means over all steps since the last call of every scalar the loss reports and of ``td_error``, by rows,
+            and of ``grad_norm``; ``replay/fill``, the share of the buffer that is filled, ``replay/updates`` so far,
+            and with the first steps ``replay/updates_per_frame``, counted from the start of learning, and
             ``time/updates_per_s``.
 
         Raises:
@@ -175,7 +175,8 @@ class ReplayUpdates:
         if self._has_priorities and td_error is not None:
             self._tell_priorities(sample, _priority(sample, td_error))
         self.num_updates += 1
-        self._means.add(numbers, 1)
+        num_rows = td_error.numel() if td_error is not None else num_valid_frames(rows)
+        self._means.add(Figures(numbers, dict.fromkeys(numbers, num_rows) | {"grad_norm": 1}), 1)
         self._seconds += time.perf_counter() - began
 
     def state_dict(self) -> dict:
@@ -242,14 +243,15 @@ class ReplayUpdates:
             )
         )
 
-    def _reports(self) -> dict[str, float]:
+    def _reports(self) -> Figures:
         metrics, num = self._means.take()
         seconds, self._seconds = self._seconds, 0.0
-        metrics |= {"replay/fill": self._fill(), "replay/updates": float(self.num_updates)}
+        standing = {"replay/fill": self._fill(), "replay/updates": float(self.num_updates)}
         num_frames, num_updates = self.num_frames - self._before[0], self.num_updates - self._before[1]
         if num and num_frames:
-            metrics["time/updates_per_s"] = num / seconds
-            metrics["replay/updates_per_frame"] = num_updates / num_frames
+            metrics |= Figures({"time/updates_per_s": num / seconds}, {"time/updates_per_s": seconds})
+            standing["replay/updates_per_frame"] = num_updates / num_frames
+        metrics |= Figures(standing, dict.fromkeys(standing, LATEST))
         return metrics
 
     def _fill(self) -> float:

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.agents.hooks import Hook
+from torchrl.agents.statistics import LATEST, Figures
 from torchrl.errors import ConfigError, explain, nearest
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Anneal(Hook):
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
         """Log the value the batch was trained with."""
-        metrics[f"schedule/{self.name}"] = self._value
+        metrics |= Figures({f"schedule/{self.name}": self._value}, {f"schedule/{self.name}": LATEST})
 
 
 def _filled(old: object, value: float) -> object:

@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+
 from tensordict import TensorDictBase
 
 from torchrl.functional import explained_variance
 from torchrl.objectives.keys import MASK
 
+LATEST = math.inf  # the weight of a number that says where things stand: of several the last one is logged, no mean
 
-def episode_statistics(batch: TensorDictBase) -> dict[str, float]:
-    """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did."""
+
+class Figures(dict):
+    """Numbers of a batch by name, and what each is a mean over, so that a mean of several is that of all they are over.
+
+    >>> metrics["train/jumps"], metrics.weights["train/jumps"] = jumps.mean().item(), len(jumps)  # in a hook
+
+    Attributes:
+        weights: how much a number is a mean over (episodes, rows, steps, seconds), by name; 1 where a name is not among
+            them; ``LATEST`` for no mean.
+    """
+
+    def __init__(self, numbers: Mapping[str, float] | None = None, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(numbers or {})
+        self.weights = dict(weights or {})
+
+    def __or__(self, other: Mapping[str, float]) -> Figures:
+        result = Figures(self, self.weights)
+        result |= other
+        return result
+
+    def __ior__(self, other: Mapping[str, float]) -> Figures:
+        self.update(other)
+        self.weights |= getattr(other, "weights", {})
+        return self
+
+    def renamed(self, rename: Callable[[str], str]) -> Figures:
+        """Return the same under other names."""
+        return Figures(*({rename(name): x for name, x in part.items()} for part in (self, self.weights)))
+
+
+def episode_statistics(batch: TensorDictBase) -> Figures:
+    """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did.
+
+    Their weights are so many episodes.
+    """
     done = batch.get(("next", "done"))
     mask = batch.get(MASK, None)
     if mask is not None:
         done = done & mask.unsqueeze(-1)
     if not bool(done.any()):
-        return {}
-    return {
+        return Figures()
+    means = {
         "train/episode_return": batch.get(("next", "episode_return"))[done].double().mean().item(),
         "train/episode_length": batch.get(("next", "episode_length"))[done].double().mean().item(),
     }
+    return Figures(means, dict.fromkeys(means, int(done.sum())))
 
 
-def value_statistics(batch: TensorDictBase) -> dict[str, float]:
-    """Explained variance of the collected values in a batch ``[*B, T]``; empty without ``value_target``."""
+def value_statistics(batch: TensorDictBase) -> Figures:
+    """Explained variance of the collected values in a batch ``[*B, T]``; empty without ``value_target``.
+
+    Of several batches the mean is logged, each counting by its valid rows.
+    """
     value, target = batch.get("state_value", None), batch.get("value_target", None)
     if value is None or target is None:
-        return {}
+        return Figures()
     mask = batch.get(MASK, None)
     if mask is not None:
         value, target = value[mask], target[mask]
-    return {"explained_variance": explained_variance(value, target).item()}
+    explained = explained_variance(value, target).item()
+    return Figures({"explained_variance": explained}, {"explained_variance": value.numel()})
 
 
 def num_valid_frames(batch: TensorDictBase) -> int:
@@ -39,36 +81,43 @@ def num_valid_frames(batch: TensorDictBase) -> int:
     return batch.numel() if mask is None else int(mask.sum())
 
 
-def policy_lag(batch: TensorDictBase, version: int) -> dict[str, float]:
+def policy_lag(batch: TensorDictBase, version: int) -> Figures:
     """How many updates of the weights the policy that collected a batch ``[*B, T]`` was behind, on average."""
     versions, mask = batch.get(("collector", "policy_version")), batch.get(MASK, None)
     if mask is not None:
         versions = versions[mask]
-    return {"collect/policy_lag": version - versions.double().mean().item()} if versions.numel() else {}
+    if not versions.numel():
+        return Figures()
+    lag = version - versions.double().mean().item()
+    return Figures({"collect/policy_lag": lag}, {"collect/policy_lag": versions.numel()})
 
 
 class MeanMetrics:
-    """Means of figures over several batches, each figure over the batches that have it.
+    """Means of figures over several batches, each with its weights.
 
     Attributes:
         num_frames: of the batches since the last means were taken.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._means = Figures()
         self.num_frames = 0
 
-    def add(self, metrics: dict[str, float], num_frames: int) -> None:
-        """Take the figures of one batch."""
+    def add(self, metrics: Mapping[str, float], num_frames: int) -> None:
+        """Take the figures of one batch; a plain dict counts once."""
+        means, totals, weights = self._means, self._means.weights, getattr(metrics, "weights", {})
         for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            weight = weights.get(name, 1)
+            if weight == LATEST:
+                means[name], totals[name] = value, LATEST
+            elif weight > 0:
+                totals[name] = totals.get(name, 0) + weight
+                mean = means.get(name, 0.0)
+                means[name] = mean + (value - mean) * (weight / totals[name])
         self.num_frames += num_frames
 
-    def take(self) -> tuple[dict[str, float], int]:
-        """Return the means and the frames they are over, and begin anew."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        num_frames = self.num_frames
+    def take(self) -> tuple[Figures, int]:
+        """Return the means, and the frames they are over, and begin anew."""
+        means, num_frames = self._means, self.num_frames
         self.__init__()
         return means, num_frames

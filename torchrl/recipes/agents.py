@@ -72,7 +72,7 @@ def add_minibatch_arguments(parser: ConfigParser) -> None:
         "--target_kl",
         type=positive_float,
         default=default_of(MinibatchEpochs, "target_kl"),
-        help="leave a batch after an epoch whose mean approx_kl exceeds this",
+        help="leave a batch after an epoch whose mean approx_kl exceeds this (others: before a step, at 1.5 of it)",
     )
 
 
