@@ -10,9 +10,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from torchrl.collectors import Collector
 from torchrl.data import read_dataset, read_minari, write_dataset
+from torchrl.data.replay import MixedReplay, ReplayBuffer, TensorStorage
 from torchrl.envs import GymEnv, encode, spec_from_space
 from torchrl.errors import ConfigError, MissingExtraError, SpecError, StorageError
+from torchrl.modules import MLP, Categorical, ProbabilisticActor, QValueActor
+from torchrl.objectives import DQNLoss
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
@@ -231,6 +235,22 @@ def test_what_is_noted_of_a_dataset_and_its_episodes(make, tmp_path, data_format
     assert episodes.make_env().spec.max_episode_steps == 7
     write_dataset(tmp_path / "ours", episodes, metadata={"minari": episodes.metadata, "first": about})
     assert read_dataset(tmp_path / "ours").metadata["minari"]["dataset_id"] == "test/data-v0"
+
+
+def test_own_steps_and_those_of_a_dataset_train_together(make, caplog):
+    env = gymnasium.make("CartPole-v1")
+    dataset, _ = make(env.observation_space, env.action_space, [5, 6], env=env)
+    shown, buffer = ReplayBuffer(TensorStorage(100), seed=0), ReplayBuffer(TensorStorage(100), seed=1)
+    for episode in read_minari(dataset):
+        shown.extend(episode)
+    actor = ProbabilisticActor(MLP(4, 2), Categorical)
+    for batch in Collector(GymEnv("CartPole-v1", num_envs=2), actor, frames_per_batch=32, total_frames=32, seed=0):
+        buffer.extend(batch)
+    sample = MixedReplay([buffer, shown], [3, 1], batch_size=16).sample()
+    assert sample["replay", "buffer"].tolist() == [0] * 12 + [1] * 4
+    assert "action_log_prob" not in sample.keys() and "'action_log_prob' in buffers [0] only" in caplog.text
+    network = QValueActor(MLP(4, 2))
+    assert DQNLoss(network)(sample)["loss_value"].isfinite()
 
 
 def test_a_file_alone_has_no_spaces_and_no_environment(make, tmp_path):

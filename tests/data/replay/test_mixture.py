@@ -153,14 +153,48 @@ def test_priorities_that_have_nowhere_to_go_are_refused_and_nothing_is_set():
         mixed.update_priority(own, 1.0)
 
 
+def test_a_sample_has_what_all_buffers_have_and_says_once_what_it_leaves_out(caplog):
+    own, shown = make_buffer(0, log_prob=torch.tensor(0.5), x=torch.tensor(1.0)), make_buffer(100, x=torch.tensor(2.0))
+    mixed = MixedReplay([own, shown], [1, 1], batch_size=4)
+    for _ in range(3):
+        sample = mixed.sample()
+        assert set(sample.keys()) == {"count", "x", "replay"} and sample["x"].tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "MixedReplay leaves out what not all buffers have: 'log_prob' in buffers [0] only."
+    ]
+
+
+def test_an_entry_here_and_a_level_there_are_both_left_out(caplog):
+    own, shown = make_buffer(0, place=torch.tensor(0.5)), ReplayBuffer(TensorStorage(10))
+    shown.extend(TensorDict({"count": torch.arange(4), "place": {"x": torch.zeros(4)}}, batch_size=[4]))
+    assert set(MixedReplay([own, shown], [1, 1]).sample(4).keys()) == {"count", "replay"}
+    assert "'place' in buffers [0] only; 'place/x' in buffers [1] only" in caplog.text
+
+
+def test_sums_of_n_steps_beside_single_ones_are_refused():
+    own, shown = make_buffer(0), make_buffer(100)
+    sums = ReplayBuffer(TensorStorage(10))
+    steps = {"count": torch.arange(4), "next": {"gamma": torch.full((4, 1), 0.9)}}
+    sums.extend(TensorDict(steps, batch_size=[4]))
+    for buffers in ([own, sums], [sums, shown]):
+        with pytest.raises(
+            SpecError, match=r"n steps in all buffers or in none, got 'next/gamma' in .* MultiStep\(1, gamma\)"
+        ):
+            MixedReplay(buffers, [1, 1]).sample(4)
+    assert ("next", "gamma") in MixedReplay([sums, sums], [1, 1]).sample(4).keys(True)
+
+
 def test_entries_that_differ_are_named():
-    plain, more = make_buffer(0), make_buffer(100, flag=torch.tensor(True))
-    with pytest.raises(SpecError, match=r"'flag' in buffers \[1\] only"):
-        MixedReplay([plain, more], [1, 1]).sample(4)
-    other = ReplayBuffer(TensorStorage(10))
+    plain, other = make_buffer(0), ReplayBuffer(TensorStorage(10))
     other.extend(TensorDict({"count": torch.zeros(4, 2)}, batch_size=[4]))
     with pytest.raises(SpecError, match=r"'count' is \[\] torch.int64 .* buffer 0, \[2\] torch.float32 .* buffer 1"):
         MixedReplay([plain, other], [1, 1]).sample(4)
+    unlike = ReplayBuffer(TensorStorage(10))
+    unlike.extend(TensorDict({"number": torch.zeros(4)}, batch_size=[4]))
+    with pytest.raises(
+        SpecError, match=r"entries that all buffers have, got 'count' in buffers \[0\] only; 'number' in"
+    ):
+        MixedReplay([plain, unlike], [1, 1]).sample(4)
 
 
 def test_an_empty_buffer_is_named():

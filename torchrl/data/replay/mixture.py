@@ -5,6 +5,7 @@ Holds no items: each buffer is filled, saved and closed by whoever made it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
@@ -13,12 +14,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl.data.multistep import FACTOR
 from torchrl.data.replay.buffer import ReplayBuffer
 from torchrl.data.replay.incoming import FACTS, MASK
 from torchrl.data.replay.records import nested, values_of
 from torchrl.data.replay.samplers import Sampler
 from torchrl.data.replay.slices import SliceSampler
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+
+log = logging.getLogger("torchrl.data.replay")
 
 ORIGIN = (FACTS, "buffer")
 # What an entry that a sampler adds means where another sampler does not add it: every step counts, with a bias of none.
@@ -31,7 +35,8 @@ class MixedReplay:
     A sample is what the buffers hand out, one behind the other in their order: ``[n]``, or ``[N, T]`` for slices of one
     length. ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer.
     Where only some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have
-    weight 1 and count.
+    weight 1 and count. Of the other entries a sample has those that all buffers have: what a policy noted beside its
+    actions, demonstrations lack. Which are left out is logged once, at level WARNING; a loss that needs one says so.
 
     The numbers are fixed, not drawn: the batch size times the proportion, rounded down, and what then is left goes to
     the largest remainders, of equal ones to the first. So there is no seed; each buffer has its own.
@@ -58,6 +63,7 @@ class MixedReplay:
             expected = "samplers whose slices have one length"
             raise ConfigError(explain("MixedReplay", expected=expected, got=f"slice_len {lengths} (0: single steps)"))
         self._steps_per_row = max(lengths[0], 1)
+        self._left_out: set[tuple[str, ...]] = set()
         if batch_size is not None:
             self.split(batch_size)
 
@@ -84,7 +90,8 @@ class MixedReplay:
 
         Raises:
             ConfigError: no batch size, or a buffer with nothing to draw.
-            SpecError: entries that only some buffers have, or whose shapes, dtypes or devices differ.
+            SpecError: entries whose shapes, dtypes or devices differ, none that all buffers have, or sums of n steps
+                (``("next", "gamma")``) in some buffers only.
         """
         num = self.batch_size if batch_size is None else batch_size
         if num is None:
@@ -98,7 +105,7 @@ class MixedReplay:
             except ConfigError as error:
                 error.add_note(f"This was buffer {number} of a MixedReplay.")
                 raise
-        return _joined(parts)
+        return self._joined(parts)
 
     def update_priority(self, sample: TensorDictBase, priority: Tensor | float | None = None) -> None:
         """Set the priorities of a sample's items, each in the buffer it is from.
@@ -132,6 +139,44 @@ class MixedReplay:
             if last is not None and bool((last < 0).any()):
                 part = part.exclude((FACTS, "last"))
             self.buffers[number].update_priority(part, values[is_own.to(values.device)])
+
+    def _joined(self, parts: Sequence[TensorDictBase]) -> TensorDictBase:
+        tails = [list(part.batch_size[1:]) for part in parts]
+        if any(tail != tails[0] for tail in tails):
+            got = "; ".join(f"{list(part.batch_size)} from buffer {number}" for number, part in enumerate(parts))
+            raise SpecError(explain("MixedReplay", expected="samples of one length in time", got=got))
+        columns = [values_of(part) for part in parts]
+        for number, (part, column) in enumerate(zip(parts, columns, strict=True)):
+            column[ORIGIN] = torch.full(part.batch_size, number, device=part.device)
+        for key, value in _NEUTRAL.items():
+            example = next((column[key] for column in columns if key in column), None)
+            for column in columns if example is not None else ():
+                if key not in column:
+                    column[key] = example.new_full(column[ORIGIN].shape, value)
+        common = set(columns[0]).intersection(*columns)
+        self._look_at_left_out(columns, set().union(*columns) - common)
+        _require_same_forms(columns, common)
+        values = {key: torch.cat([column[key] for column in columns]) for key in columns[0] if key in common}
+        joined = nested(values, values[ORIGIN].shape)
+        return joined if parts[0].device is None else joined.to(parts[0].device)
+
+    def _look_at_left_out(self, columns: Sequence[dict], left_out: set[tuple[str, ...]]) -> None:
+        """Say what is left out for the first time, or refuse to leave it out."""
+        if left_out <= self._left_out:
+            return
+        owners = {key: [number for number, column in enumerate(columns) if key in column] for key in sorted(left_out)}
+        got = "; ".join(f"{'/'.join(key)!r} in buffers {numbers} only" for key, numbers in owners.items())
+        if FACTOR in left_out:
+            hint = (
+                "Without it their rewards would be discounted as single ones. MultiStep(1, gamma) gives it to others."
+            )
+            raise SpecError(
+                explain("MixedReplay", expected="sums of n steps in all buffers or in none", got=got, hint=hint)
+            )
+        if all(key[0] == FACTS for column in columns for key in column if key not in left_out):
+            raise SpecError(explain("MixedReplay", expected="entries that all buffers have", got=got))
+        log.warning("MixedReplay leaves out what not all buffers have: %s.", got)
+        self._left_out |= left_out
 
     def _rows_of(self, sample: TensorDictBase) -> Tensor:
         """Return the buffer of each row, int64 ``[n]``, after a look at whether they have priorities."""
@@ -175,42 +220,18 @@ def _largest_remainders(num: int, proportions: Sequence[float]) -> list[int]:
     return shares
 
 
-def _joined(parts: Sequence[TensorDictBase]) -> TensorDictBase:
-    tails = [list(part.batch_size[1:]) for part in parts]
-    if any(tail != tails[0] for tail in tails):
-        got = "; ".join(f"{list(part.batch_size)} from buffer {number}" for number, part in enumerate(parts))
-        raise SpecError(explain("MixedReplay", expected="samples of one length in time", got=got))
-    columns = [values_of(part) for part in parts]
-    for number, (part, column) in enumerate(zip(parts, columns, strict=True)):
-        column[ORIGIN] = torch.full(part.batch_size, number, device=part.device)
-    for key, value in _NEUTRAL.items():
-        example = next((column[key] for column in columns if key in column), None)
-        for column in columns if example is not None else ():
-            if key not in column:
-                column[key] = example.new_full(column[ORIGIN].shape, value)
-    _require_same_entries(columns)
-    values = {key: torch.cat([column[key] for column in columns]) for key in columns[0]}
-    joined = nested(values, values[ORIGIN].shape)
-    return joined if parts[0].device is None else joined.to(parts[0].device)
-
-
-def _require_same_entries(columns: Sequence[dict[tuple[str, ...], Tensor]]) -> None:
+def _require_same_forms(columns: Sequence[dict[tuple[str, ...], Tensor]], keys: set[tuple[str, ...]]) -> None:
     problems = []
-    for key in sorted(set().union(*columns)):
-        owners = [number for number, column in enumerate(columns) if key in column]
-        forms = {number: (list(columns[number][key].shape[1:]), columns[number][key].dtype) for number in owners}
-        devices = {columns[number][key].device for number in owners}
-        if len(owners) < len(columns):
-            problems.append(f"{'/'.join(key)!r} in buffers {owners} only")
-        elif any(form != forms[0] for form in forms.values()) or len(devices) > 1:
+    for key in sorted(keys):
+        forms = [(list(column[key].shape[1:]), column[key].dtype, column[key].device) for column in columns]
+        if any(form != forms[0] for form in forms):
             described = [
-                f"{shape} {dtype} on {columns[number][key].device} in buffer {number}"
-                for number, (shape, dtype) in forms.items()
+                f"{shape} {dtype} on {device} in buffer {at}" for at, (shape, dtype, device) in enumerate(forms)
             ]
             problems.append(f"{'/'.join(key)!r} is {', '.join(described)}")
     if problems:
         hint = "ReplayBuffer(..., transform=lambda sample: sample.exclude(key)) leaves an entry out."
-        expected = "buffers with the same entries"
+        expected = "entries of one form in all buffers"
         raise SpecError(explain("MixedReplay", expected=expected, got="; ".join(problems), hint=hint))
 
 
