@@ -75,3 +75,8 @@ def test_tensors_under_other_names_are_refused():
         actor(x, observation=x)
     with pytest.raises(KeyMissing, match="expected the key 'observation'"):
         actor()
+
+
+def test_a_function_is_no_module():
+    with pytest.raises(ConfigError, match=r"Operator: expected a torch module, got <function.*Write a function as"):
+        Operator(lambda x: x, in_keys=["a"], out_keys=["b"])

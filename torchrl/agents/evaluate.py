@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from torchrl.collectors.checks import act_checked
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
@@ -114,8 +115,11 @@ class Evaluator:
         episode_of = list(range(rows))  # which episode each slot plays; those past the last are played and not counted
         num_begun, num_missing = rows, self.num_episodes
         root = env.reset(seed=self._seeds(episode_of))
+        is_first = True
         while num_missing:
-            transition, root = env.step_and_reset(act(root))
+            acted = act_checked(act, root, env, is_first=True) if is_first else act(root)
+            is_first = False
+            transition, root = env.step_and_reset(acted)
             outcome = transition.get("next")
             done = outcome.get("done").reshape(rows)
             self._require_progress(outcome, episode_of)

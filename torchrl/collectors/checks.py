@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
+from torchrl.data.specs.fitting import require_fit
 from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import RandomPolicy
@@ -64,8 +65,10 @@ def random_policy(env: Env, seed: int | None) -> RandomPolicy:
     return RandomPolicy(env.action_spec, mask_key=env.action_mask_key, generator=generator)
 
 
-def act_checked(act: Callable, root: TensorDict, env: Env) -> TensorDictBase:
+def act_checked(act: Callable, root: TensorDict, env: Env, *, is_first: bool) -> TensorDictBase:
     """Let a policy act on a root, ``[*B]``, and hold what it did against the contract.
+
+    Where it acts for the first time, it is asked whether it fits the action spec, beyond the form of its actions.
 
     Raises:
         SpecError: it returned no TensorDict, replaced what it was shown, or the action does not fit the action spec.
@@ -82,7 +85,10 @@ def act_checked(act: Callable, root: TensorDict, env: Env) -> TensorDictBase:
         expected = "a policy that leaves what it is shown as it is"
         got = f"another value under {_spelled(replaced[0])!r}"
         raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
-    env.action_spec.assert_form(action_of(acted), "action")
+    if is_first:
+        require_fit(act, action_of(acted), acted, env.action_spec, len(env.batch_size))
+    else:
+        env.action_spec.assert_form(action_of(acted), "action")
     require_choices(acted.get("action"), env.action_spec, len(env.batch_size))
     return acted
 

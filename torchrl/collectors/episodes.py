@@ -237,7 +237,7 @@ class EpisodeCollector:
             step = len(played)
             if step >= last_step:
                 raise self._no_end(step)
-            acted = self._act(root) if step >= num_checked else act_checked(self._act, root, self.env)
+            acted = self._act_checked(root) if step < num_checked else self._act(root)
             transition, root = self.env.step_and_reset(acted)
             if step < num_checked:
                 self._require_fit(transition)
@@ -249,6 +249,9 @@ class EpisodeCollector:
                 last_step = self._last_step()
         self._begun_at = [begun_at - len(played) for begun_at in self._begun_at]
         return root, played
+
+    def _act_checked(self, root: TensorDict) -> TensorDictBase:
+        return act_checked(self._act, root, self.env, is_first=self._rows is None)
 
     def _turn_over(self, slots: Sequence[int], step: int) -> None:
         """Count the episodes of these slots as over; those that follow begin at ``step``."""

@@ -185,7 +185,8 @@ class FragmentSource:
 
     def _checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
         """Fill one row with a transition that was held against the rows' layout; return it and the next root."""
-        transition, root = self.env.step_and_reset(act_checked(self._act, root, self.env))
+        acted = act_checked(self._act, root, self.env, is_first=self._batch is None)
+        transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             require_specs("rollout", transition, self.env)
             self._batch, self._rows = allocate(transition, self.n_steps)

@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.collectors.warmup import Progress
+from torchrl.data.specs import TensorSpec
 from torchrl.devices import checked_device
 from torchrl.errors import ConfigError, explain
 
@@ -42,6 +43,15 @@ class PlacedPolicy:
             if read.get(key) is not value:
                 root.set(key, value.to(home))
         return root
+
+    def require_fit(self, action_spec: TensorSpec, root: TensorDictBase) -> None:
+        """Ask the copy whether it fits an action spec of one row, where it can tell.
+
+        Raises:
+            SpecError: as the policy says.
+        """
+        if hasattr(self.copy, "require_fit"):
+            self.copy.require_fit(action_spec, root.to(self.device))
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -172,7 +172,8 @@ class Collector:
 
     def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
         """Fill one row with a transition that was held against the rows' layout; return the next root."""
-        transition, root = self.env.step_and_reset(act_checked(self._act, root, self.env))
+        acted = act_checked(self._act, root, self.env, is_first=self._batch is None)
+        transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             require_specs("Collector", transition, self.env)
             self._batch, self._rows = allocate(transition, self._num_steps)

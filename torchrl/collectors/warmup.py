@@ -87,6 +87,11 @@ class WarmUp(nn.Module):
                 root.set("action_log_prob", legal_log_prob(self.action_spec, mask, root.batch_dims).to(log_prob))
         return root
 
+    @property
+    def require_fit(self) -> Callable[..., None]:
+        """The policy's method that refuses an action spec that it does not fit."""
+        return self.policy.require_fit
+
     def get_extra_state(self) -> torch.Tensor:
         """Save how far the warm-up is."""
         return torch.tensor(self.progress.frames)

@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
+from torchrl.data.specs.fitting import require_fit
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.slot_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, with_unwritten
@@ -185,6 +186,9 @@ class Env(ABC):
 
         Returns:
             The transitions, ``[*B, T]``, the caller's own.
+
+        Raises:
+            SpecError: the policy does not fit the action spec; it names what does.
         """
         if num_steps < 1:
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
@@ -192,8 +196,11 @@ class Env(ABC):
         root = self.reset()
         steps = []
         has_ended = torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
-        for _ in range(num_steps):
-            transition, root = self.step_and_reset(policy(root))
+        for step in range(num_steps):
+            acted = policy(root)
+            if step == 0:
+                require_fit(policy, action_of(acted), acted, self.action_spec, len(self.batch_size))
+            transition, root = self.step_and_reset(acted)
             steps.append(transition.clone())
             has_ended |= steps[-1]["next", "done"]
             if stop_when_done and bool(has_ended.all()):

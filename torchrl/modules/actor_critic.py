@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
@@ -26,6 +28,11 @@ class ActorCriticWrapper(TensorDictModuleBase):
         self.critic = critic
         self.in_keys = Sequence(actor, critic).in_keys
         self.out_keys = [*actor.out_keys, *critic.out_keys]
+
+    @property
+    def require_fit(self) -> Callable[..., None]:
+        """The actor's method that refuses an action spec that it does not fit."""
+        return self.actor.require_fit
 
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -60,6 +67,11 @@ class ActorValueOperator(TensorDictModuleBase):
     def common(self) -> TensorDictModuleBase:
         """The trunk."""
         return self.actor[0]
+
+    @property
+    def require_fit(self) -> Callable[..., None]:
+        """The actor's method that refuses an action spec that it does not fit."""
+        return self.actor.require_fit
 
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDictBase
@@ -11,7 +12,13 @@ from torch import nn
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import Distribution, trait
 from torchrl.modules.exploration import ExplorationType, exploration_type
+from torchrl.modules.families import require_bounds, require_family, spec_at
+from torchrl.modules.models.heads import TanhHead
 from torchrl.modules.operator import Key, Operator, accept_tensors, read, write
+from torchrl.modules.randomness import kept_randomness, kept_state
+
+if TYPE_CHECKING:
+    from torchrl.data.specs import TensorSpec
 
 # What a distribution is asked for, by exploration type; the types that are not here sample.
 CHOICES = {
@@ -40,6 +47,17 @@ class Actor(Operator):
     def action_key(self) -> Key:
         """Where the action is written."""
         return self.out_keys[0]
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse bounds of a :class:`TanhHead` that are not those of the actions, ``action_spec`` of one row.
+
+        Raises:
+            SpecError: naming the bounds to write.
+        """
+        spec = spec_at(action_spec, self.action_key)
+        heads = [part for part in self.module.modules() if isinstance(part, TanhHead)]
+        if spec is not None and heads:
+            require_bounds("TanhHead", heads[-1].bounds, spec)
 
 
 class ProbabilisticActor(Operator):
@@ -121,6 +139,18 @@ class ProbabilisticActor(Operator):
         A loss asks it for ``log_prob(batch["action"])`` and ``entropy()``.
         """
         return self._distribution(self._results(tensordict, len(self.parameter_names)), tensordict)
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse a distribution over other actions than those of ``action_spec``, of one row; draws and learns nothing.
+
+        Raises:
+            SpecError: another family, or another number of choices or dimensions; it names what fits.
+        """
+        spec = spec_at(action_spec, self.action_key)
+        if spec is not None:
+            with torch.no_grad(), kept_randomness(self), kept_state(self):
+                distribution = self.build(tensordict)
+            require_family(type(self).__name__, distribution, spec)
 
     def _distribution(self, parameters: tuple[torch.Tensor, ...], tensordict: TensorDictBase) -> Distribution:
         if self.mask_key is None:

@@ -83,12 +83,17 @@ class Operator(TensorDictModuleBase):
         out_keys: entries to write.
 
     Raises:
-        ConfigError: a string where a sequence of keys is due, or (from a call) more or fewer results than ``out_keys``.
+        ConfigError: ``module`` is no module, a string stands where a sequence of keys is due, or (from a call) there
+            are more or fewer results than ``out_keys``.
         KeyMissing: from a call, an entry to read is not there.
     """
 
     def __init__(self, module: nn.Module, *, in_keys: Iterable[Key], out_keys: Iterable[Key]) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            hint = "Write a function as a torch.nn.Module whose forward() is the function."
+            who = type(self).__name__
+            raise ConfigError(explain(who, expected="a torch module", got=repr(module), hint=hint))
         self.module = module
         self.in_keys = key_list(f"{type(self).__name__}(in_keys=...)", in_keys)
         self._module_keys = self.in_keys  # a subclass may read more than its module does

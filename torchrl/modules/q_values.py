@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDictBase
 from torch import nn
 from torch.nn import functional as F
 
+from torchrl.data.specs.fitting import fitting_line
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
+from torchrl.modules.families import INDEX, ONE_HOT, described, kind_of, spec_at
 from torchrl.modules.operator import Key, Operator, accept_tensors, key_list, read, write
+from torchrl.modules.randomness import kept_randomness, kept_state
+
+if TYPE_CHECKING:
+    from torchrl.data.specs import TensorSpec
 
 
 class QValueActor(Operator):
@@ -62,6 +69,22 @@ class QValueActor(Operator):
         action = self.greedy(values, self.mask_of(tensordict))
         write(tensordict, self.action_key, F.one_hot(action, values.shape[-1]) if self.one_hot else action)
         return tensordict
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse values of other actions than those of ``action_spec``, of one row; draws and learns nothing.
+
+        Raises:
+            SpecError: another number or another kind of actions; it names what fits.
+        """
+        spec = spec_at(action_spec, self.action_key)
+        if spec is None:
+            return
+        with torch.no_grad(), kept_randomness(self), kept_state(self):
+            num = self.values_of(self.outputs(tensordict)).shape[-1]
+        if kind_of(spec) != (ONE_HOT if self.one_hot else INDEX, (num,)):
+            got = f"values of {num} actions, written as {ONE_HOT if self.one_hot else INDEX}"
+            who = type(self).__name__
+            raise SpecError(explain(who, expected=described(spec), got=got, hint=fitting_line(spec)))
 
     def outputs(self, tensordict: TensorDictBase) -> torch.Tensor:
         """Return what the network says, with gradient: the values ``[*B, A]``, or the parameters of their distributions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
+import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
@@ -11,6 +13,10 @@ from torch import nn
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import Distribution
 from torchrl.modules.operator import Key, accept_tensors, key_list, write
+from torchrl.modules.randomness import kept_randomness, kept_state
+
+if TYPE_CHECKING:
+    from torchrl.data.specs import TensorSpec
 
 
 class Sequence(TensorDictModuleBase):
@@ -61,6 +67,18 @@ class Sequence(TensorDictModuleBase):
         if not hasattr(last, "build"):
             raise ConfigError(explain("Sequence.build", expected="a last module with `build`", got=type(last).__name__))
         return last.build(call_all(before, tensordict.copy()))
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Ask the last module whether it fits an action spec of one row, where it can tell.
+
+        Raises:
+            SpecError: as the last module says.
+        """
+        *before, last = self.parts
+        if hasattr(last, "require_fit"):
+            with torch.no_grad(), kept_randomness(self), kept_state(self):
+                tensordict = call_all(before, tensordict.copy())
+            last.require_fit(action_spec, tensordict)
 
     @property
     def action_key(self) -> Key:

@@ -14,7 +14,7 @@ from torchrl.modules.operator import Key
 class PolicyWrapper(TensorDictModuleBase):
     """Hold a policy and show its keys; a subclass says in ``forward`` what it changes.
 
-    ``build``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.
+    ``build``, ``require_fit``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.
 
     Args:
         module: the policy.
@@ -30,6 +30,11 @@ class PolicyWrapper(TensorDictModuleBase):
     def build(self) -> Callable[[TensorDictBase], Distribution]:
         """The policy's method that returns its distribution for the observations of a TensorDict."""
         return self.module.build
+
+    @property
+    def require_fit(self) -> Callable[..., None]:
+        """The policy's method that refuses an action spec that it does not fit."""
+        return self.module.require_fit
 
     @property
     def action_key(self) -> Key:

@@ -86,10 +86,10 @@ class TanhHead(nn.Module):
 
     def __init__(self, low: Bound, high: Bound) -> None:
         super().__init__()
-        self._bounds = Bounds.checked("TanhHead", low, high)
+        self.bounds = Bounds.checked("TanhHead", low, high)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._bounds.like(x).squash(x)
+        return self.bounds.like(x).squash(x)
 
     def extra_repr(self) -> str:
-        return str(self._bounds)
+        return str(self.bounds)

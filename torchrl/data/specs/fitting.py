@@ -1,0 +1,105 @@
+"""Whether a policy fits an action spec, and in words what does. Policies themselves are of other packages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDictBase
+
+from torchrl.data.specs.base import TensorSpec
+from torchrl.data.specs.composite import Composite
+from torchrl.data.specs.continuous import Bounded, Unbounded
+from torchrl.data.specs.discrete import Binary, Categorical, MultiCategorical
+from torchrl.data.specs.one_hot import MultiOneHot, OneHot
+from torchrl.errors import SpecError
+
+ONE = "A family has one vector of actions: change the action space's shape to [A]."
+
+
+def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> None:
+    """Hold a policy that has acted for the first time against the action spec of its environment.
+
+    A policy with a method ``require_fit(spec of one row, acted)`` is asked first: two numbers of the right form may
+    still be one choice, or between other bounds.
+
+    Args:
+        policy: what acted.
+        action: what it wrote.
+        acted: the root with what it wrote, ``[*B]``.
+        action_spec: ``[*B, ...]``.
+        batch_dims: number of the dimensions ``*B``.
+
+    Raises:
+        SpecError: naming what would fit.
+    """
+    row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
+    ask = getattr(policy, "require_fit", None)
+    if ask is not None:
+        ask(row, acted)
+    try:
+        action_spec.assert_form(action, "action")
+    except SpecError as error:
+        raise SpecError(f"{error} {fitting_line(row)}") from None
+
+
+def fitting_line(row: TensorSpec) -> str:
+    """Return what to write for an action spec of one row, as a sentence.
+
+    Args:
+        row: the spec without batch dimensions.
+    """
+    family = fitting_family(row)
+    if family is None:
+        return ONE if isinstance(row, (Bounded, Unbounded)) else "No distribution of the library writes such actions."
+    line = f"What fits: ProbabilisticActor(network, {family}), whose network gives {_outputs(row)}."
+    if isinstance(row, OneHot) or (isinstance(row, Categorical) and row.ndim == 0):
+        one_hot = ", one_hot=True" if isinstance(row, OneHot) else ""
+        line = f"{line[:-1]}, or QValueActor(network{one_hot}) with {row.n} values."
+    return line
+
+
+def fitting_family(row: TensorSpec) -> str | None:
+    """Return the distribution whose actions an action spec of one row describes, as code; None where there is none."""
+    if isinstance(row, Composite):
+        parts = [(key, fitting_family(spec)) for key, spec in row.items()]
+        if any(family is None for _, family in parts):
+            return None
+        return f"CompositeDistribution.of({{{', '.join(f'{key!r}: {family}' for key, family in parts)}}})"
+    if isinstance(row, OneHot):
+        return "OneHotCategorical"
+    if isinstance(row, MultiOneHot) or (isinstance(row, Bounded) and not row.dtype.is_floating_point):
+        return None
+    if row.ndim != (0 if isinstance(row, Categorical) else 1):
+        return f"MultiCategorical.of({[row.n] * row.shape[0]})" if _is_row_of_choices(row) else None
+    if isinstance(row, Categorical):
+        return "Categorical"
+    if isinstance(row, MultiCategorical):
+        return f"MultiCategorical.of({row.nvec.tolist()})"
+    if isinstance(row, Binary):
+        return f"partial(Bernoulli, dtype={row.dtype})"
+    if isinstance(row, Bounded) and bool((row.low.isfinite() & row.high.isfinite()).all()):
+        return f"TanhNormal.within({_numbers(row.low)}, {_numbers(row.high)})"
+    return "Normal"
+
+
+def _is_row_of_choices(row: TensorSpec) -> bool:
+    return isinstance(row, Categorical) and row.ndim == 1
+
+
+def _outputs(row: TensorSpec) -> str:
+    if isinstance(row, Composite):
+        return "what the parts need, by ParallelHeads"
+    if isinstance(row, (Bounded, Unbounded)):
+        return f"loc and scale of {row.shape[0]} (NormalHead({row.shape[0]}))"
+    if isinstance(row, MultiCategorical):
+        return f"{int(row.nvec.sum())} logits"
+    if isinstance(row, Categorical):
+        return f"{row.n * row.shape.numel()} logits"
+    return f"{row.shape[-1]} logits"
+
+
+def _numbers(bound: Any) -> str:
+    first = bound.flatten()[0]
+    if bool((bound == first).all()):
+        return f"{first.item():g}"
+    return f"torch.tensor({[round(number, 6) for number in bound.tolist()]})"
