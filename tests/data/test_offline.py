@@ -6,10 +6,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, lazy_stack
 
 from torchrl.data import read_dataset, read_minari, write_dataset
 from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
+from torchrl.data.specs import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
 from torchrl.errors import ConfigError, KeyMissing, SpecError, StorageError
 
 
@@ -231,6 +241,67 @@ def test_text_is_refused(tmp_path):
     batch.set_non_tensor("name", "a")
     with pytest.raises(SpecError, match="key 'name': expected tensors, got NonTensor"):
         write_dataset(tmp_path, batch)
+
+
+SPECS = {
+    "unbounded": Unbounded((3,)), "scalar": Unbounded(()), "half": Unbounded((2,), torch.float16),
+    "double": Unbounded((2,), torch.float64), "bounded": Bounded(-1, 1, (2,)),
+    "bytes": Bounded(-5, 5, (2,), torch.int8),
+    "pixels": Bounded(0, 255, (5, 4, 3), torch.uint8), "choice": Categorical(4), "flag": Categorical(2, (), torch.bool),
+    "choices": MultiCategorical([2, 3]), "one_hot": OneHot(4), "one_hots": MultiOneHot([2, 3]), "bits": Binary((3,)),
+    "nest": Composite({"a": Unbounded((2,)), "b": Composite({"c": Categorical(3)})}),
+}  # fmt: skip
+
+
+def test_entries_of_every_spec_are_read_as_they_were_written(tmp_path):
+    source = steps([0, 1, 2], starts=[0], ends=[2])
+    for name, spec in SPECS.items():
+        source[name] = torch.stack([spec.rand() for _ in range(3)])
+    write_dataset(tmp_path, source)
+    read = read_dataset(tmp_path).steps
+    assert set(read.keys(True, True)) == set(source.keys(True, True))
+    for key, value in source.items(True, True):
+        assert read[key].dtype is value.dtype and torch.equal(read[key], value), key
+    for name, spec in SPECS.items():
+        assert all(spec.contains(read[step][name]) for step in range(3)), name
+
+
+def test_keys_and_memory_of_every_form(tmp_path):
+    numbers = torch.arange(3)
+    source = steps([0, 1, 2], starts=[0], ends=[2])
+    source.update({"a/b": numbers, "a": {"b": numbers + 5, "next": numbers + 6}, "": numbers + 7, "x.y": numbers + 8})
+    source.update(
+        {
+            "turned": torch.arange(6).view(2, 3).t(),
+            "every other": torch.arange(6)[::2],
+            "0": numbers.expand(2, 3).t(),
+        }
+    )
+    source.update({"none": torch.zeros(3, 0, 2), "learned": torch.ones(3, requires_grad=True)})
+    source.update(
+        {"odd": torch.tensor([float("nan"), float("inf"), -0.0]), "complex": torch.ones(3, dtype=torch.cfloat)}
+    )
+    for batch in (source.lock_(), lazy_stack(list(source.unbind(0)))):
+        write_dataset(tmp_path, batch)
+        read = read_dataset(tmp_path).steps
+        assert set(read.keys(True, True)) == set(source.keys(True, True))
+        for key, value in source.items(True, True):
+            assert read[key].dtype is value.dtype and torch.equal(read[key].nan_to_num(3), value.nan_to_num(3)), key
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    rows = [steps([count], starts=[0])[0].clone() for count in range(3)]
+    ragged = [row.clone().set("x", torch.zeros(at + 1)) for at, row in enumerate(rows)]
+    uneven = [row.clone().update({"next": {"y": torch.zeros(1)}} if at else {}) for at, row in enumerate(rows)]
+    for batch, message in [
+        (lazy_stack(ragged), "stack of parts with the same entries, got 'x' in some"),
+        (lazy_stack(uneven), "stack of parts with the same entries, got 'next/y' in some"),
+        (steps([0, 1]).set("x", torch.eye(2).to_sparse()), "key 'x': expected a dense tensor .*sparse"),
+        (steps([0, 1]).set("x", torch.ones(2, device="meta")), "key 'x': expected a dense tensor .*without data"),
+    ]:
+        with pytest.raises(SpecError, match=message):
+            write_dataset(tmp_path, batch)
+    assert not list(tmp_path.iterdir())
 
 
 # ---- Minari ----------------------------------------------------------------------------------------------------------

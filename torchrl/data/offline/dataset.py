@@ -125,7 +125,8 @@ def write_dataset(
         metadata: anything that JSON can hold: the environment's name, who acted, when.
 
     Raises:
-        SpecError: no steps, or steps with other keys, shapes or dtypes than the first. KeyMissing: no ``is_init``.
+        SpecError: no steps, steps with other keys, shapes or dtypes than the first, or entries that are no dense
+            tensors. KeyMissing: no ``is_init``.
         ConfigError: metadata that JSON would not return as it is.
         StorageError: the system refuses, for example because the disk is full.
     """

@@ -118,6 +118,10 @@ def _rows_of(batch: TensorDictBase) -> tuple[Values, torch.Size]:
         if not isinstance(value, Tensor):
             who = f"write_dataset, key {'/'.join(key)!r}"
             raise SpecError(explain(who, expected="tensors", got=type(value).__name__, hint="Leave it out."))
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            who = f"write_dataset, key {'/'.join(key)!r}"
+            got = "one without data" if value.is_meta else f"{value.dtype}, {value.layout}"
+            raise SpecError(explain(who, expected="a dense tensor of plain numbers", got=got, hint="Leave it out."))
         if key[0] != FACTS:
             values[key] = value.detach().cpu()
     if STARTS not in values:

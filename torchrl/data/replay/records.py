@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase, is_non_tensor
+from tensordict import LazyStackedTensorDict, TensorDict, TensorDictBase, is_non_tensor
 from torch import Tensor
 
 from torchrl.errors import SpecError, explain
@@ -47,18 +47,39 @@ class Entry(NamedTuple):
 
 
 def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
-    """Return the entries of a batch by their paths: tensors, as :func:`entries_of` makes sure."""
+    """Return the entries of a batch by their paths: tensors, as :func:`entries_of` makes sure.
+
+    Raises:
+        SpecError: a lazy stack whose parts differ in entries or shapes.
+    """
     values: dict[tuple[str, ...], Tensor] = {}
     _walk(items, (), values)
     return values
 
 
 def _walk(items: TensorDictBase, path: tuple[str, ...], values: dict) -> None:
+    if isinstance(items, LazyStackedTensorDict):
+        _require_alike(items, path)
     for key, value in items.items():
         if isinstance(value, TensorDictBase) and not is_non_tensor(value):
             _walk(value, (*path, key), values)
         else:
             values[(*path, key)] = value
+
+
+def _require_alike(stack: LazyStackedTensorDict, path: tuple[str, ...]) -> None:
+    """Refuse what a lazy stack hides: entries that only some of its parts have, and shapes that differ."""
+    keys = [set(part.keys()) for part in stack.tensordicts]
+    uneven = sorted(set().union(*keys).difference(set(stack.keys())))
+    for key in () if uneven else stack.keys():
+        shapes = [part.get(key).shape for part in stack.tensordicts]
+        if any(shape != shapes[0] for shape in shapes):
+            uneven.append(key)
+    if uneven:
+        got = (
+            ", ".join(repr("/".join((*path, key))) for key in uneven) + " in some of its parts only, or of other shapes"
+        )
+        raise SpecError(explain("replay", expected="a stack of parts with the same entries", got=got))
 
 
 def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[Entry]:
