@@ -71,8 +71,14 @@ def test_unchecked_containers_share_tensors_but_not_entries():
     assert "b" not in tensordict and copy["a"] is tensordict["a"] and copy.batch_size == tensordict.batch_size
 
 
-def test_a_row_copies_every_leaf_through_its_views():
+def test_a_row_copies_what_has_its_layout_through_its_views_and_nothing_else():
     batch = TensorDict({"a": torch.zeros(2, 3), "in": TensorDict({"b": torch.zeros(2, 3, 1)}, [2, 3])}, [2, 3])
-    rows = [unchecked.Row(views) for views in batch.unbind(1)]
-    rows[1].update_(TensorDict({"a": torch.ones(2), "in": {"b": torch.full((2, 1), 2.0)}, "new": torch.ones(2)}, [2]))
+    first, *others = batch.unbind(1)
+    like = unchecked.Row(first)
+    row = unchecked.Row(others[0], like)
+    step = TensorDict({"a": torch.ones(2), "in": {"b": torch.full((2, 1), 2.0)}}, [2])
+    assert row.update_(step)
+    for key, value in (("new", torch.ones(2)), (("in", "new"), torch.ones(2)), ("a", torch.ones(2).int())):
+        assert not like.update_(step.clone().set(key, value))
+    assert not like.update_(step.exclude("a")) and not like.update_(step.clone().set("in", torch.ones(2)))
     assert batch["a"].tolist() == [[0, 1, 0]] * 2 and batch["in", "b"].squeeze(-1).tolist() == [[0, 2, 0]] * 2

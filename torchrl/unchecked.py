@@ -7,6 +7,8 @@ checks once.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from tensordict import TensorDict, TensorDictBase
 
@@ -22,28 +24,39 @@ def put(tensordict: TensorDictBase, key: str, value: torch.Tensor | TensorDictBa
 
 
 class Row:
-    """One step of a pre-allocated batch: views to copy transitions into, without a look at keys, shapes or dtypes.
+    """One step of a pre-allocated batch: views to copy transitions into that have exactly its layout.
 
-    ``TensorDict.update_`` plans anew at each call which leaf goes where; this does it once: 6.5 µs instead of 8.3 for
-    a row of 14 leaves. Whoever fills rows compares the first transition with them.
+    ``TensorDict.update_`` plans anew at each call which leaf goes where, drops keys that it does not know, broadcasts
+    and casts. This plans once, and compares keys, shapes and dtypes on the way, which costs a tenth of the copy.
 
     Args:
         views: the step, ``[*B]``; every leaf is written through.
+        like: another row of the same batch, whose plan serves here too.
     """
 
-    __slots__ = ("views", "_leaves", "_plan")
+    __slots__ = ("views", "_leaves", "_plan", "_forms")
 
-    def __init__(self, views: TensorDict) -> None:
+    def __init__(self, views: TensorDict, like: Row | None = None) -> None:
         self.views = views
-        self._plan = _plan_of(views)
+        self._plan = _plan_of(views) if like is None else like._plan
         self._leaves: list[torch.Tensor] = []
         _gather(views, self._plan, self._leaves)
+        self._forms = list(map(_form_of, self._leaves)) if like is None else like._forms
 
-    def update_(self, transition: TensorDict) -> None:
-        """Copy every leaf of a transition with the row's keys; others are not looked at."""
+    def update_(self, transition: TensorDict) -> bool:
+        """Copy a transition if it has the row's keys, shapes and dtypes; else answer False and copy nothing."""
         values: list[torch.Tensor] = []
-        _gather(transition, self._plan, values)
+        try:
+            is_whole = _gather(transition, self._plan, values)
+        except (KeyError, AttributeError):  # a key is missing, or a level is none
+            return False
+        if not is_whole or list(map(_form_of, values)) != self._forms:
+            return False
         torch._foreach_copy_(self._leaves, values)
+        return True
+
+
+_form_of = attrgetter("dtype", "shape")
 
 
 def _plan_of(tensordict: TensorDict) -> tuple[list[str], list[tuple[str, tuple]]]:
@@ -53,12 +66,15 @@ def _plan_of(tensordict: TensorDict) -> tuple[list[str], list[tuple[str, tuple]]
     return [key for key in entries if key not in below], [(key, _plan_of(value)) for key, value in below.items()]
 
 
-def _gather(tensordict: TensorDict, plan: tuple, values: list[torch.Tensor]) -> None:
+def _gather(tensordict: TensorDict, plan: tuple, values: list[torch.Tensor]) -> bool:
+    """Add the leaves to ``values``; answer whether there is nothing beside them."""
     keys, below = plan
     entries = tensordict._tensordict
     values.extend([entries[key] for key in keys])
+    is_whole = len(entries) == len(keys) + len(below)
     for key, inner in below:
-        _gather(entries[key], inner, values)
+        is_whole &= _gather(entries[key], inner, values)
+    return is_whole
 
 
 def shallow(tensordict: TensorDict) -> TensorDict:

@@ -513,6 +513,19 @@ def test_a_worker_that_died_between_two_batches_is_replaced_where_it_is_needed(m
         assert collector.num_restarts == before + 1
 
 
+def test_a_policy_that_writes_something_else_in_mid_batch_is_refused(make):
+    class Fickle(Stepwise):
+        calls = 0
+
+        def forward(self, root):
+            self.calls += 1
+            return super().forward(root).set("late", torch.zeros(root.batch_size, dtype=[None, int][self.calls == 3]))
+
+    collector = make(MultiSyncCollector, partial(counting, 1), Fickle(), num_workers=1, frames_per_batch=4)
+    with pytest.raises(SpecError, match=r"'late' is \[1\] torch.int64 on cpu instead of \[1\] torch.float32"):
+        collector.collect()
+
+
 def test_fifty_rounds_leave_nothing(make):
     before = None
     for _ in range(50):

@@ -24,6 +24,7 @@ from torchrl.collectors.rows import GrowingRows
 from torchrl.collectors.slots import let_wait, set_info
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
+from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 
@@ -241,7 +242,8 @@ class EpisodeCollector:
             transition, root = self.env.step_and_reset(acted)
             if step < num_checked:
                 self._require_fit(transition)
-            self._rows[step].update_(transition)
+            if not self._rows[step].update_(transition):
+                raise another_layout("EpisodeCollector", transition, self._rows[step].views)
             played.append(self._numbers)
             done = transition.get("next").get("done")
             if bool(done.any()):

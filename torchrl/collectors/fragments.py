@@ -21,13 +21,14 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
-from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
+from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.slots import let_wait, set_info, trajectory_ids
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
 from torchrl.envs.simulators import GymSimulator, Simulator
+from torchrl.envs.stepping import another_layout, require_same_layout
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.randomness import kept_randomness, kept_state
@@ -170,7 +171,8 @@ class FragmentSource:
                 transition, root = self._checked_step(root, index)
             else:
                 transition, root = env.step_and_reset(self._act(root))
-                self._rows[index].update_(transition)
+                if not self._rows[index].update_(transition):
+                    raise another_layout("rollout", transition, self._rows[index].views)
             is_valid.append(~waiting)
             ended = transition.get("next").get("done").squeeze(-1) & ~waiting
             if index < self.n_steps - 1 and bool(ended.any()):
@@ -190,7 +192,7 @@ class FragmentSource:
         if self._batch is None:
             require_specs("rollout", transition, self.env)
             self._batch, self._rows = allocate(transition, self.n_steps)
-        require_same_layout(transition, self._rows[index].views)
+        require_same_layout("rollout", transition, self._rows[index].views)
         self._rows[index].update_(transition)
         return transition, root
 

@@ -1,4 +1,4 @@
-"""The hot loop, and the checks that let it run unchecked."""
+"""The hot loop, and the memory that it fills."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.envs.base import Env
-from torchrl.errors import SpecError, explain
+from torchrl.envs.stepping import another_layout
 from torchrl.unchecked import Row, new_tensordict
 
 CONTIGUOUS = torch.contiguous_format
@@ -21,12 +21,15 @@ def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``.
         root: the root to start from, ``[*B]``.
-        rows: the steps of a ``[*B, T]`` TensorDict with the layout of a transition. Nothing is checked here: see
-            :func:`require_same_layout`.
+        rows: the steps of a ``[*B, T]`` TensorDict with the layout of a transition.
+
+    Raises:
+        SpecError: a transition has not the layout of its row.
     """
     for row in rows:
         transition, next_root = env.step_and_reset(policy(root))
-        row.update_(transition)
+        if not row.update_(transition):
+            raise another_layout("Collector", transition, row.views)
         root = next_root
     return root
 
@@ -43,7 +46,9 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
         lambda leaf: leaf.new_zeros((num_steps, *batch_size, *leaf.shape[dims:])).movedim(0, dims),
         batch_size=(*batch_size, num_steps),
     )
-    return batch, [Row(views) for views in batch.unbind(dims)]
+    first, *others = batch.unbind(dims)
+    like = Row(first)
+    return batch, [like, *(Row(views, like) for views in others)]
 
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:
@@ -53,45 +58,3 @@ def contiguous_copy(batch: TensorDict) -> TensorDict:
         for key, value in batch.items()
     }
     return new_tensordict(entries, batch.batch_size)
-
-
-def require_same_layout(transition: TensorDictBase, row: TensorDictBase) -> None:
-    """Refuse a transition whose keys, shapes, dtypes or devices are not those of the row it would be copied into.
-
-    ``update_`` does not look at unknown keys, truncates floats into integers and broadcasts shapes.
-
-    Raises:
-        SpecError: naming each difference.
-    """
-    came, due = _layout(transition), _layout(row)
-    if came == due:
-        return
-    differences = [f"{_name(key)} is new" for key in came.keys() - due.keys()]
-    differences += [f"{_name(key)} is missing" for key in due.keys() - came.keys()]
-    differences += [
-        f"{_name(key)} is {_describe(came[key])} instead of {_describe(due[key])}"
-        for key in came.keys() & due.keys()
-        if came[key] != due[key]
-    ]
-    raise SpecError(
-        explain(
-            "Collector",
-            expected="every transition with the keys, shapes, dtypes and devices of the first one",
-            got="; ".join(sorted(differences)),
-            hint="Write the same entries at every step; state that goes under 'next' goes into the root, too.",
-        )
-    )
-
-
-def _layout(tensordict: TensorDictBase) -> dict:
-    leaves = tensordict.items(include_nested=True, leaves_only=True)
-    return {key: (value.shape, value.dtype, value.device) for key, value in leaves}
-
-
-def _name(key: str | tuple) -> str:
-    return repr(key if isinstance(key, str) else "/".join(key))
-
-
-def _describe(layout: tuple[torch.Size, torch.dtype, torch.device]) -> str:
-    shape, dtype, device = layout
-    return f"{list(shape)} {dtype} on {device}"

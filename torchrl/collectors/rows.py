@@ -7,7 +7,8 @@ from collections.abc import Collection
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.loop import allocate, require_same_layout
+from torchrl.collectors.loop import allocate
+from torchrl.envs.stepping import require_same_layout
 from torchrl.unchecked import Row
 
 
@@ -45,7 +46,7 @@ class GrowingRows:
         Raises:
             SpecError: naming each difference.
         """
-        require_same_layout(transition, self[0].views)
+        require_same_layout("EpisodeCollector", transition, self[0].views)
 
     def recorded(self, num_steps: int) -> TensorDict:
         """Return the first ``num_steps`` rows, ``[*B, T]``, a copy."""

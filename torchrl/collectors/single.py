@@ -18,10 +18,11 @@ from torchrl.collectors.checks import (
     steps_of,
 )
 from torchrl.collectors.continuation import captured, goes_on
-from torchrl.collectors.loop import allocate, collect, contiguous_copy, require_same_layout
+from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.envs.base import Env
+from torchrl.envs.stepping import require_same_layout
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.unchecked import Row
 
@@ -177,7 +178,7 @@ class Collector:
         if self._batch is None:
             require_specs("Collector", transition, self.env)
             self._batch, self._rows = allocate(transition, self._num_steps)
-        require_same_layout(transition, self._rows[index].views)
+        require_same_layout("Collector", transition, self._rows[index].views)
         self._rows[index].update_(transition)
         return root
 

@@ -15,7 +15,7 @@ from torchrl.data.specs.composite import Key
 from torchrl.data.specs.fitting import require_fit
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.slot_info import checked_info, options_of, put_info_
-from torchrl.envs.stepping import carry_written, keep_missing, keep_state, with_unwritten
+from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.seeding import child_seeds, joined_seed
@@ -188,7 +188,8 @@ class Env(ABC):
             The transitions, ``[*B, T]``, the caller's own.
 
         Raises:
-            SpecError: the policy does not fit the action spec; it names what does.
+            SpecError: the policy does not fit the action spec; it names what does. Or a transition has not the keys,
+                shapes, dtypes and devices of the first.
         """
         if num_steps < 1:
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
@@ -202,6 +203,7 @@ class Env(ABC):
                 require_fit(policy, action_of(acted), acted, self.action_spec, len(self.batch_size))
             transition, root = self.step_and_reset(acted)
             steps.append(transition.clone())
+            require_same_layout("rollout", steps[-1], steps[0])
             has_ended |= steps[-1]["next", "done"]
             if stop_when_done and bool(has_ended.all()):
                 break

@@ -1,0 +1,113 @@
+"""What is written differently in mid-batch: another key, dtype or shape, at any step, whoever collects."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from fakes import CountingSimulator
+from torchrl.collectors import Collector, EpisodeCollector, rollout
+from torchrl.envs import SerialEnv, TransformedEnv
+from torchrl.envs.transforms import Transform
+from torchrl.errors import SpecError
+
+CHANGES = {
+    "new": (("late", torch.zeros(2)), "'late' is new"),
+    "new below": (("facts", TensorDict({"a": torch.zeros(2), "b": torch.zeros(2)}, [2])), "'facts/b' is new"),
+    "missing": (("value", None), "'value' is missing"),
+    "dtype": (("value", torch.zeros(2, 1, dtype=torch.float64)), r"'value' is \[2, 1\] torch.float64"),
+    "same size": (("value", torch.zeros(2, 1, dtype=torch.int32)), r"'value' is \[2, 1\] torch.int32"),
+    "broadcast": (("wide", torch.zeros(2, 1)), r"'wide' is \[2, 1\] torch.float32"),
+    "a leaf for a level": (("facts", torch.zeros(2)), "'facts' is new; 'facts/a' is missing"),
+    "a level for a leaf": (("value", TensorDict({"a": torch.zeros(2)}, [2])), "'value' is missing; 'value/a' is new"),
+    "observation": (("observation", torch.zeros(2, 1, dtype=torch.float64)), "'observation' is"),
+}
+
+
+class Fickle:
+    """Writes two vectors and a level beside its action; one entry differently at one step."""
+
+    def __init__(self, step, entry):
+        self.step, self.entry, self.calls = step, entry, 0
+
+    def __call__(self, root):
+        root.set("action", torch.zeros(2, dtype=torch.int64))
+        root.set("value", torch.zeros(2, 1)).set("wide", torch.zeros(2, 3))
+        root.set("facts", TensorDict({"a": torch.zeros(2)}, [2]))
+        if self.calls == self.step:
+            key, value = self.entry
+            root = root.exclude(key) if value is None else root.set(key, value)
+        self.calls += 1
+        return root
+
+
+def counting(num_envs=2):
+    return SerialEnv([lambda: CountingSimulator(length=8)] * num_envs)
+
+
+KINDS = {
+    "Collector": lambda policy: Collector(counting(), policy, frames_per_batch=16).collect(),
+    "EpisodeCollector": lambda policy: EpisodeCollector(counting(), policy, num_episodes=2).collect(),
+    "rollout": lambda policy: next(rollout(counting(), policy, n_steps=8)),
+    "sticky": lambda policy: next(rollout(counting(), policy, n_steps=8, sticky=True)),
+    "env.rollout": lambda policy: counting().rollout(8, policy),
+}
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != "observation"])
+@pytest.mark.parametrize("step", [1, 3, 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_that_writes_something_else_at_any_step_is_refused(kind, step, change):
+    entry, message = CHANGES[change]
+    with pytest.raises(SpecError, match=message):
+        KINDS[kind](Fickle(step, entry))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "env.rollout"])
+def test_what_a_policy_was_shown_is_compared_too(kind):
+    entry, message = CHANGES["observation"]
+    with pytest.raises(SpecError, match=message):
+        KINDS[kind](Fickle(5, entry))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_that_writes_the_same_is_let_through(kind):
+    KINDS[kind](Fickle(-1, None))
+
+
+class State:
+    """Carries a count under ``next``, as another dtype at one step."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, root):
+        root.set("action", torch.zeros(2, dtype=torch.int64))
+        count = root.get("count", torch.zeros(2, 1))
+        root.set("count", count).set(("next", "count"), (count + 1).double() if self.calls == 4 else count + 1)
+        self.calls += 1
+        return root
+
+
+def test_state_of_another_dtype_is_refused_at_the_step_that_writes_it():
+    with pytest.raises(SpecError, match=r"'next/count' is \[2, 1\] torch.float64") as caught:
+        Collector(counting(), State(), frames_per_batch=16).collect()
+    assert "'count' is" not in str(caught.value)
+
+
+class Widening(Transform):
+    """Makes the reward of one step a double."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def step(self, next_, root):
+        self.calls += 1
+        if self.calls == 5:
+            next_.set("reward", next_.get("reward").double())
+
+
+def test_a_transform_that_writes_something_else_is_refused_as_well():
+    env = TransformedEnv(counting(), Widening())
+    with pytest.raises(SpecError, match=r"'next/reward' is \[2, 1\] torch.float64"):
+        Collector(env, frames_per_batch=16).collect()
