@@ -364,12 +364,47 @@ class TestRewardScale:
         assert scaled["next", "reward"].item() == pytest.approx(3.0 / scale.std)
         assert sample["next", "reward"].item() == 3.0 and scaled["is_init"] is sample["is_init"]
 
-    def test_the_past_fades(self):
+    @pytest.mark.parametrize("cuts", [[4], [2, 2], [1, 1, 1, 1]])
+    def test_the_past_fades_by_frames(self, cuts):
         scale = RewardScale(0.0, decay=0.5, clip=None)
-        scale.update(self.batch([[0.0, 4.0]]))
-        scale.update(self.batch([[0.0, 0.0]]))  # weights ½, ½, 1, 1
-        mean = 2 / 3
-        assert scale.std == pytest.approx(math.sqrt(16 / 2 / 3 - mean**2))
+        for part in self.batch([[0.0, 4.0, 0.0, 0.0]]).split(cuts, 1):  # weights ⅛, ¼, ½, 1
+            scale.update(part)
+        mean = 4 * 0.25 / 1.875
+        assert scale.std == pytest.approx(math.sqrt(16 * 0.25 / 1.875 - mean**2))
+
+    def test_rows_of_one_step_fade_alike(self):
+        scale = RewardScale(0.0, decay=0.5, clip=None)
+        scale.update(self.batch([[4.0, 0.0], [0.0, 2.0]]))  # weights ¼, ¼ and 1, 1
+        assert scale.std == pytest.approx(math.sqrt((16 * 0.25 + 4) / 2.5 - (3 / 2.5) ** 2))
+
+    @pytest.mark.parametrize("cuts", [[5], [2, 3], [1, 1, 1, 1, 1]])
+    def test_a_return_goes_on_from_batch_to_batch(self, cuts):
+        scale = RewardScale(0.5, decay=1.0, clip=None)
+        starts = [[True, False, False, True, False]]
+        for part in self.batch([[1.0, 2.0, 4.0, 8.0, 2.0]], starts).split(cuts, 1):
+            scale.update(part)
+        returns = torch.tensor([1.0, 2.5, 5.25, 8.0, 6.0])
+        assert scale.std == pytest.approx(returns.std(unbiased=False).item())
+
+    def test_batches_of_several_workers_are_told_apart(self):
+        scale = RewardScale(0.5, decay=1.0, clip=None)
+        for ids, reward in (([3, 5], 1.0), ([4, 8], 10.0), ([4, 8], 0.0), ([3, 6], 0.0)):
+            part = self.batch([[reward], [reward]], [[False], [ids[1] == 6]])
+            part["collector", "traj_ids"] = torch.tensor(ids).unsqueeze(-1)
+            scale.update(part)
+        returns = torch.tensor([1.0, 1.0, 10.0, 10.0, 5.0, 5.0, 0.5, 0.0])
+        assert scale.std == pytest.approx(returns.std(unbiased=False).item())
+
+    def test_what_ended_is_forgotten(self):
+        scale = RewardScale(0.5)
+        for ids, done in (([3, 5], False), ([3, 5], True)):
+            part = self.batch([[1.0], [1.0]])
+            part["collector", "traj_ids"] = torch.tensor(ids).unsqueeze(-1)
+            part["next", "done"] = torch.full((2, 1, 1), done)
+            scale.update(part)
+            assert scale.state_dict()["ids"] == ([] if done else ids)
+        scale.load_state_dict(scale.state_dict())
+        scale.update(part)
 
     def test_masked_rows_do_not_count(self):
         batch = self.batch([[1.0, float("nan")]])
@@ -388,6 +423,9 @@ class TestRewardScale:
         scale.update(self.batch([[0.0, 2.0, 5.0]]))
         other.load_state_dict(scale.state_dict())
         assert other.std == scale.std != 1.0
+        for each in (scale, other):
+            each.update(self.batch([[1.0]]))
+        assert other.state_dict() == scale.state_dict() and other.state_dict()["returns"] == [[1 + 0.9 * (5 + 0.9 * 2)]]
 
     @pytest.mark.parametrize("options", [{"gamma": 1.5}, {"gamma": 0.9, "decay": 0.0}, {"gamma": 0.9, "clip": 0.0}])
     def test_wrong_numbers_are_refused(self, options):
@@ -504,7 +542,7 @@ class TestAgent:
         assert {len(ended) for ended in returns} == {0, 1, 2}
         rows = [row["train/episode_return"] for _, row in every.rows if "train/episode_return" in row]
         assert rows == [sum(ended) / len(ended) for ended in returns if ended]
-        (_, row), = once.rows
+        ((_, row),) = once.rows
         assert row["train/episode_return"] == pytest.approx(sum(episodes) / len(episodes))
         assert row["replay/updates"] == every.rows[-1][1]["replay/updates"]
         assert row["replay/fill"] == every.rows[-1][1]["replay/fill"]

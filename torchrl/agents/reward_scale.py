@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
 from tensordict import TensorDictBase
 
+from torchrl.data.multistep import REWARD
+from torchrl.data.trajectories import ENDS, STARTS
 from torchrl.errors import ConfigError, explain
-from torchrl.objectives.keys import MASK
+from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 
 
 class RewardScale:
     """Divide the rewards of samples by the running standard deviation of the discounted return.
 
     Rewards are stored as they are, so that what was collected early is scaled as what comes late. They are not centred,
-    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` begin anew with each episode, with each batch and
-    behind masked rows, and count with weights that fade: the last of n batches with 1, the first with ``decay``ⁿ⁻¹.
-    Before there is a spread, rewards are left alone.
+    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` begin anew with each episode and behind masked
+    rows. They go on from batch to batch, of one step or of many, of several workers in any order: rows are told apart
+    by ``("collector", "traj_ids")``, or by their place where a batch has none. They count with weights that fade: one
+    that lies n frames back with ``decay``ⁿ, where rows of one step are equally far. Before there is a spread, rewards
+    are left alone.
 
     Engstrom et al., "Implementation Matters in Deep Policy Gradients" (2020), https://arxiv.org/abs/2005.12729, section
     3, item 2, for the division; the fading is ours.
 
     Args:
         gamma: γ.
-        decay: weight of the past at each batch.
+        decay: weight of the past at each frame; the default remembers about the last 100,000.
         clip: the largest size of a scaled reward; None for no limit.
 
     Raises:
         ConfigError: a number out of its range.
     """
 
-    def __init__(self, gamma: float, *, decay: float = 0.999, clip: float | None = 10.0) -> None:
+    MAX_OPEN = 1 << 16  # trajectories that are gone on from: those of a worker that was lost go in the end
+
+    def __init__(self, gamma: float, *, decay: float = 0.99999, clip: float | None = 10.0) -> None:
         if not (0 <= gamma <= 1 and 0 < decay <= 1) or (clip is not None and not clip > 0):
             got = f"gamma={gamma}, decay={decay}, clip={clip}"
             raise ConfigError(explain("RewardScale", expected="gamma and decay up to 1, a positive clip", got=got))
@@ -39,6 +45,8 @@ class RewardScale:
         self.decay = decay
         self.clip = clip
         self._weight = self._mean = self._square = 0.0
+        self._ids = np.empty(0, np.int64)  # of trajectories that go on, ascending, [M]
+        self._returns = np.empty((0, 1))  # of each up to its last row, [M, R]
 
     @property
     def std(self) -> float:
@@ -49,23 +57,64 @@ class RewardScale:
         return math.sqrt(variance) if variance > 1e-12 else 1.0
 
     def update(self, batch: TensorDictBase) -> None:
-        """Take the returns of a batch ``[*B, T]`` into account."""
-        reward = batch.get(("next", "reward")).double()
-        starts, mask = batch.get("is_init"), batch.get(MASK, None)
-        if mask is not None:
-            reward = torch.where(mask.unsqueeze(-1), reward, 0)
-            starts = starts | ~mask.unsqueeze(-1)
-        running, returns = torch.zeros_like(reward[..., 0, :]), []
-        for step in range(reward.shape[-2]):
-            running = torch.where(starts[..., step, :], 0, running * self.gamma) + reward[..., step, :]
-            returns.append(running)
-        values = torch.stack(returns, -2)
-        values = values.flatten() if mask is None else values[mask].flatten()
-        if not values.numel():
-            return
-        self._weight = self._weight * self.decay + values.numel()
-        self._mean = self._mean * self.decay + values.sum().item()
-        self._square = self._square * self.decay + values.square().sum().item()
+        """Take the returns of a batch ``[*B, T]`` into account.
+
+        Raises:
+            KeyMissing: ``is_init`` or the reward is not there.
+        """
+        size = (batch.batch_size[:-1].numel(), batch.batch_size[-1])
+        starts, reward = (read(batch, key, who="RewardScale").cpu().numpy() for key in (STARTS, REWARD))
+        ids, done, valid = (batch.get(key, None) for key in (TRAJ_IDS, ENDS, MASK))
+        reward = reward.reshape(*size, -1).astype(np.float64)
+        ids = np.indices(size)[0] if ids is None else ids.cpu().numpy().reshape(size)
+        goes_on = ~starts.reshape(size)  # from the row before it
+        goes_on[:, 1:] &= ids[:, 1:] == ids[:, :-1]
+        remembers = np.ones(size[0], bool) if done is None else ~done.cpu().numpy().reshape(size)[:, -1]
+        if valid is not None:
+            valid = valid.cpu().numpy().reshape(size)
+            reward[~valid] = 0.0
+            goes_on &= valid
+            goes_on[:, 1:] &= valid[:, :-1]
+            remembers &= valid[:, -1]
+        running, returns = self._taken_up(ids[:, 0], reward.shape[-1]), np.empty_like(reward)
+        for step in range(size[1]):
+            running = np.where(goes_on[:, step, None], running * self.gamma, 0.0) + reward[:, step]
+            returns[:, step] = running
+        self._keep(ids[remembers, -1], running[remembers])
+        self._count(returns, valid)
+
+    def _taken_up(self, ids: np.ndarray, num: int) -> np.ndarray:
+        """Take out the returns of trajectories ``[B]`` up to where they were left, ``[B, R]``; 0 for others."""
+        found = np.zeros((len(ids), num))
+        if len(self._ids):
+            place = self._ids.searchsorted(ids).clip(max=len(self._ids) - 1)
+            is_known = self._ids[place] == ids
+            found[is_known] = self._returns[place[is_known]]
+            others = np.ones(len(self._ids), bool)
+            others[place[is_known]] = False
+            self._ids, self._returns = self._ids[others], self._returns[others]
+        return found
+
+    def _keep(self, ids: np.ndarray, running: np.ndarray) -> None:
+        """Keep the returns of trajectories ``[B]`` that go on, ``[B, R]``."""
+        if len(self._ids):
+            ids, running = np.concatenate([self._ids, ids]), np.concatenate([self._returns, running])
+        order = ids.argsort()[-self.MAX_OPEN :]
+        self._ids, self._returns = ids[order], running[order]
+
+    def _count(self, returns: np.ndarray, valid: np.ndarray | None) -> None:
+        """Let returns ``[B, T, R]`` in where they are valid, ``[B, T]``; what was there before fades."""
+        num_rows, num_steps, _ = returns.shape
+        num_each = np.full(num_steps, num_rows) if valid is None else valid.sum(0)
+        num_frames = int(num_each.sum())
+        weights = self.decay ** (num_frames - num_each.cumsum())[None, :, None]  # by the frames behind each step
+        weights = np.broadcast_to(weights, returns.shape)
+        if valid is not None:
+            weights, returns = weights[valid], returns[valid]
+        faded, weighed = self.decay**num_frames, weights * returns
+        self._weight = self._weight * faded + float(weights.sum())
+        self._mean = self._mean * faded + float(weighed.sum())
+        self._square = self._square * faded + float((weighed * returns).sum())
 
     def __call__(self, sample: TensorDictBase) -> TensorDictBase:
         """Return a sample with scaled rewards; the one that is given stays as it is."""
@@ -77,9 +126,17 @@ class RewardScale:
         return result
 
     def state_dict(self) -> dict:
-        """Capture the statistics."""
-        return {"weight": self._weight, "mean": self._mean, "square": self._square}
+        """Capture the statistics, and where every trajectory was left."""
+        return {
+            "weight": self._weight,
+            "mean": self._mean,
+            "square": self._square,
+            "ids": self._ids.tolist(),
+            "returns": self._returns.tolist(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`."""
         self._weight, self._mean, self._square = state["weight"], state["mean"], state["square"]
+        self._ids = np.array(state["ids"], np.int64)
+        self._returns = np.array(state["returns"]).reshape(len(self._ids), -1 if state["ids"] else 1)

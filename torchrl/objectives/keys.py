@@ -22,6 +22,7 @@ _WRITTEN_BY = {
     ("next", "reward"): "The environment writes it at each step.",
     ("next", "terminated"): "The environment writes it at each step.",
     ("next", "truncated"): "The environment writes it at each step.",
+    "is_init": "The environment writes it at each step.",
 }
 
 
