@@ -218,6 +218,46 @@ class EchoEnv(gymnasium.Env):
         return action, 0.0, False, False, {}
 
 
+class Together(gymnasium.vector.VectorEnv):
+    """Rows that count, row ``i`` up to ``i + 2``; it restarts all of them or none.
+
+    Args:
+        mode: what its metadata say.
+        final: whether the last observations come in ``info``.
+        shape: of one observation, whatever the space says.
+    """
+
+    single_observation_space = spaces.Box(0, 9, (1,), np.float32)
+    single_action_space = spaces.Discrete(2)
+
+    def __init__(self, mode, *, final=True, shape=(1,)):
+        self.num_envs, self.final, self.shape = 2, final, shape
+        self.metadata = {} if mode is None else {"autoreset_mode": mode}
+        self.counts, self.seeds = np.zeros(2), []
+
+    def reset(self, *, seed=None, options=None):
+        self.counts = np.zeros(2)
+        self.seeds.append(seed)
+        return self._observations(), {}
+
+    def step(self, actions):
+        self.counts = self.counts + 1
+        terminated = self.counts == [2, 3]
+        last = np.array([*self._observations(), None], dtype=object)[:2]
+        if self.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP:
+            self.counts = np.where(terminated, 0, self.counts)
+        return (
+            self._observations(),
+            np.ones(2),
+            terminated,
+            np.zeros(2, bool),
+            {"final_obs": last} if self.final else {},
+        )
+
+    def _observations(self):
+        return np.stack([np.full(self.shape, count, np.float32) for count in self.counts])
+
+
 class PlantedError(Exception):
     """Raised by a simulator that was asked to fail."""
 

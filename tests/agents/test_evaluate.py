@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 from torch import nn
 
-from fakes import CountingSimulator
+from fakes import CountingSimulator, Together
 from torchrl.agents import Evaluation, Evaluator
-from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs import EnvPoolEnv, GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import Simulator
+from torchrl.envs.transforms import RewardScaling
 from torchrl.errors import ConfigError, EnvError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, exploration_type
 from torchrl.modules.randomness import generators_of
@@ -46,6 +48,36 @@ class Spy(nn.Module):
         self.circumstances.add((*flags, exploration_type()))
         root["action"] = torch.zeros(root.batch_size, dtype=torch.int64)
         return root
+
+
+def test_rows_that_cannot_be_seeded_one_by_one_go_on_with_their_next_episodes():
+    """Rows of 2 and 3 steps: 5 episodes are begun by the rows 0, 1, 0, 1, 0; the sixth counts no more."""
+    env = GymVectorEnv(Together(AutoresetMode.SAME_STEP))
+    assert (env.restarts_rows, env.seeds_rows) == (False, False)
+    result = Evaluator(TransformedEnv(env, RewardScaling(2.0)), num_episodes=5)(Spy())
+    assert result.lengths.tolist() == [2, 3, 2, 3, 2] and result.returns.tolist() == [2, 3, 2, 3, 2]
+
+
+def test_an_env_pool_is_evaluated_alike_each_time():
+    pytest.importorskip("envpool")
+    env = EnvPoolEnv("CartPole-v1", 4, num_threads=1)
+    assert (env.restarts_rows, env.seeds_rows) == (True, False)
+    evaluator = Evaluator(env, num_episodes=10)
+    first, again = evaluator(Spy()), evaluator(Spy())
+    assert torch.equal(first.lengths, again.lengths) and len(set(first.lengths.tolist())) > 1
+    assert 8 < first.mean < 11
+
+
+def test_what_cannot_be_evaluated_is_refused_at_once():
+    with pytest.raises(EnvError, match=r"Evaluator: expected an Env, got 'CartPole-v1'. GymEnv\(name"):
+        Evaluator("CartPole-v1")
+    with pytest.raises(EnvError, match="planted: no seeds"):
+        Evaluator(TransformedEnv(SerialEnv(Seedless), RewardScaling(2.0)))
+
+
+class Seedless(CountingSimulator):
+    def require_ability(self, ability):
+        raise EnvError(f"planted: no {ability}")
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])

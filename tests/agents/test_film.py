@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchrl.agents import VIDEOS, Evaluation, Evaluator, RecordVideo
-from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs import CartPole, GymEnv, SerialEnv
 from torchrl.envs.simulators import Pixels, gym_simulator
 from torchrl.errors import ConfigError, KeyMissing, MissingExtraError
 
@@ -80,6 +80,10 @@ def test_what_cannot_be_filmed_is_refused_before_training(make_agent, tmp_path, 
         agent.train()
     agent.folder = tmp_path
     with pytest.raises(KeyMissing, match="^RecordVideo: expected .* under 'pixels', got the observations .*'film'"):
+        agent.train()
+    agent = make_agent(hooks=[RecordVideo(lambda: CartPole(2))])
+    agent.folder = tmp_path
+    with pytest.raises(ConfigError, match=r"^RecordVideo: expected a make_env of batch size \[1\], got \[2\]"):
         agent.train()
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match="A video needs"):

@@ -37,8 +37,7 @@ class Policy(nn.Module):
 class Impatient(SerialEnv):
     """An environment that cannot let a slot wait."""
 
-    def freeze_(self, mask):
-        raise EnvError("planted: it cannot")
+    can_freeze = False
 
 
 def counting(*lengths, kind=SerialEnv):

@@ -3,14 +3,15 @@
 import gymnasium
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import nn
 
-from fakes import CountingEnv, CountingSimulator, FaultySimulator, PlantedError
+from fakes import CountingEnv, CountingSimulator, FaultySimulator, PlantedError, Together
 from torchrl.collectors import Collector, Fragment, FragmentSource, PlacedPolicy, WarmUp, rollout
 from torchrl.data import lengths_of, stitch, unpad
 from torchrl.data.specs import Unbounded
-from torchrl.envs import GymEnv, SerialEnv, TransformedEnv
+from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, EnvError, SpecError
 from torchrl.functional import gae
@@ -36,8 +37,7 @@ def recurrent(root):
 class Impatient(SerialEnv):
     """An environment that cannot let a slot wait."""
 
-    def freeze_(self, mask):
-        raise EnvError("planted: it cannot")
+    can_freeze = False
 
 
 def counting(*lengths, kind=SerialEnv):
@@ -340,3 +340,11 @@ def test_the_plain_loop_learns_cartpole():
         if len(returns) >= 400:
             break
     assert sum(returns[:50]) / 50 < 40 < 80 < sum(returns[-50:]) / 50
+
+
+def test_sticky_rows_that_only_restart_together_are_refused_at_once():
+    env = GymVectorEnv(Together(AutoresetMode.SAME_STEP))
+    with pytest.raises(EnvError, match="rollout, sticky: expected .* whose rows can be restarted one by one"):
+        rollout(env, act, n_steps=3, sticky=True)
+    batch, _ = next(rollout(env, act, n_steps=3))
+    assert batch["next", "done"].squeeze(-1).tolist() == [[False, True, False], [False, False, True]]

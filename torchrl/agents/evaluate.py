@@ -44,9 +44,11 @@ class Evaluation:
 class Evaluator:
     """Run whole episodes in an environment of its own, always from the same starts.
 
-    Episode k begins with ``start_seeds[k]`` whatever the number of slots. The policy acts in eval mode and gets its
-    training flags back, module by module; torch's global random stream and every generator inside the policy are put
-    back too. So training with and without evaluation is bit-identical.
+    Episode k begins with ``start_seeds[k]`` whatever the number of slots. Where rows cannot be seeded one by one
+    (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
+    the row goes on with its next ones. The policy acts in eval mode and gets its training flags back, module by module;
+    torch's global random stream and every generator inside the policy are put back too. So training with and without
+    evaluation is bit-identical.
 
     Args:
         env: ``[*B]``, used by nothing else while an evaluation runs.
@@ -59,6 +61,7 @@ class Evaluator:
 
     Raises:
         ConfigError: a count below one, or not one start seed per episode.
+        EnvError: ``env`` is no environment, or one that cannot be seeded.
     """
 
     def __init__(
@@ -76,6 +79,10 @@ class Evaluator:
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise ConfigError(explain(f"Evaluator, {name}", expected="at least 1", got=value))
+        if not isinstance(env, Env):
+            hint = "GymEnv(name, num_envs=n) makes one."
+            raise EnvError(explain("Evaluator", expected="an Env", got=repr(env), hint=hint))
+        env._require_seeds()
         self.env = env
         self.num_episodes = num_episodes
         self.start_seeds = child_seeds(seed, num_episodes) if start_seeds is None else list(start_seeds)
@@ -137,6 +144,8 @@ class Evaluator:
 
     def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
         """Start the ended slots again, from the seeds of their next episodes; keep the policy's own carried state."""
+        if not self.env.seeds_rows:
+            return root
         return self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of), root=root)
 
     def _seeds(self, episode_of: list[int]) -> list[int]:

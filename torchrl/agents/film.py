@@ -37,7 +37,8 @@ class RecordVideo(Hook):
         max_steps: a longer episode is cut there.
 
     Raises:
-        ConfigError: a number is not positive; when training begins: the agent has no folder.
+        ConfigError: a number is not positive; when training begins: the agent has no folder, or the environment another
+            batch size.
         KeyMissing: when training begins, there is no such picture.
         MissingExtraError: when training begins, the extra ``video`` is not installed.
     """
@@ -70,6 +71,10 @@ class RecordVideo(Hook):
             hint = "Set agent.folder."
             raise ConfigError(explain("RecordVideo", expected="an agent with a folder", got="none", hint=hint))
         self._env = self.make_env()
+        if self._env.batch_size != (1,):
+            got = list(self._env.batch_size)
+            expected = "a make_env of batch size [1]"
+            raise ConfigError(explain("RecordVideo", expected=expected, got=got, hint="Build it with num_envs=1."))
         shown = [key for key, _ in self._env.observation_spec.leaves()]
         if self.key not in shown:
             expected = f"an environment that shows its picture under {self.key!r}"

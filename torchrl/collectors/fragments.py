@@ -29,7 +29,7 @@ from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
 from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.envs.stepping import another_layout, require_same_layout
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.randomness import kept_randomness, kept_state
 from torchrl.unchecked import Row
@@ -68,7 +68,7 @@ class FragmentSource:
             out; None uses the policy itself, and the device of the environment.
 
     Raises:
-        EnvError: the environments cannot be put into one batch.
+        EnvError: the environments cannot be put into one batch, or ``sticky`` with rows that only restart together.
         ConfigError: ``envs`` or ``policy`` is none of the above, or ``n_steps`` is no positive number.
     """
 
@@ -98,6 +98,9 @@ class FragmentSource:
         self.policy_version = 0
         self._traj_ids = torch.full(self.env.batch_size, -1, dtype=torch.int64, device=self.env.device)
         self.num_trajectories = 0
+        if sticky and not self.env.restarts_rows:
+            expected = "an environment whose rows can be restarted one by one"
+            raise EnvError(explain("rollout, sticky", expected=expected, got=repr(self.env), hint="Leave sticky out."))
         if seed is not None:
             self.env.set_seed(seed)
 

@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from torchrl.envs.base import Env
-from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.errors import ConfigError, explain
 
 
 def trajectory_ids(starts: Tensor, current: Tensor, num_begun: int) -> Tensor:
@@ -38,11 +38,9 @@ def let_wait(env: Env, rows: Tensor) -> bool:
         env: ``[*B]``.
         rows: bool ``[*B]``.
     """
-    try:
+    if env.can_freeze:
         env.freeze_(rows)
-    except EnvError:
-        return False
-    return True
+    return env.can_freeze
 
 
 def set_info(

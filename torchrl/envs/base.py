@@ -214,7 +214,12 @@ class Env(ABC):
 
         Args:
             seed: one integer, from which each row's seed is derived, or a sequence with one seed (or None) per row.
+
+        Raises:
+            ConfigError: a seed is no non-negative integer. SpecError: not one per row.
+            EnvError: the worlds cannot be seeded.
         """
+        self._require_seeds()
         if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
             seed = self._row_seeds(seed)  # refuses a bad seed here, not at the reset
             single = joined_seed(seed)
@@ -323,6 +328,24 @@ class Env(ABC):
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Release what the environment holds; may be called twice."""
+
+    @property
+    def restarts_rows(self) -> bool:
+        """Whether single rows can be restarted where they did not end: ``reset(mask)``."""
+        return True
+
+    @property
+    def seeds_rows(self) -> bool:
+        """Whether single rows can be restarted from seeds of their own: ``reset(mask, seed=[...])``."""
+        return self.restarts_rows
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether rows can wait one by one, see :meth:`freeze_`."""
+        return type(self)._freeze is not Env._freeze
+
+    def _require_seeds(self) -> None:  # noqa: B027 - most worlds can be seeded
+        """Refuse where a reset with seeds would fail."""
 
     def _freeze(self, mask: torch.Tensor) -> None:
         """Let the rows of ``mask``, bool ``[*B]``, wait until :meth:`_reset` restarts them; see :meth:`freeze_`."""

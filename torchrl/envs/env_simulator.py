@@ -57,6 +57,13 @@ class EnvSimulator(Simulator):
         reward, terminated, truncated = [outcome.get(key).item() for key in ("reward", "terminated", "truncated")]
         return self._observed(outcome), reward, terminated, truncated, {}
 
+    def require_ability(self, ability: str) -> None:
+        """Ask the environment; see :meth:`Simulator.require_ability`."""
+        if ability == "seeds":
+            self.env._require_seeds()
+        else:
+            self.env._require_options([{}])
+
     def render(self) -> np.ndarray:
         """Draw the world as it stands; see :meth:`Simulator.render`."""
         return self.env.render().cpu().numpy()

@@ -1,6 +1,7 @@
 """dm_control tasks as simulators: named leaves, endings, seeds, and states that continue bit for bit."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium import spaces
+from tensordict import TensorDict
 
 from fakes import assert_continues
+from torchrl.envs import DMControlEnv, check_env
 from torchrl.envs.simulators import DMControlSimulator
 from torchrl.errors import EnvError, MissingExtraError
 
@@ -53,6 +56,60 @@ class Scripted(dm_env.Environment):
         if self._num_steps < 3:
             return dm_env.transition(2.0, self._observe())
         return dm_env.TimeStep(dm_env.StepType.LAST, 2.0, self._last_discount, self._observe())
+
+
+class Drawn(Scripted):
+    """Shows what its generators drew, whatever they are; holds none if there are none.
+
+    Args:
+        generators: by the name of the attribute.
+    """
+
+    def __init__(self, **generators):
+        super().__init__()
+        del self._random
+        self._names = list(generators)
+        vars(self).update(generators)
+
+    def observation_spec(self):
+        return dm_env.specs.Array((len(self._names),), np.float64)
+
+    def _observe(self):
+        return np.array([getattr(self, name).random() for name in self._names])
+
+
+class Below:
+    """A wrapper as other libraries write them."""
+
+    def __init__(self, environment):
+        self._environment = environment
+
+    def __getattr__(self, name):
+        if name in ("task", "random_state", "_environment"):
+            raise AttributeError(name)
+        return getattr(self._environment, name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Drawn(_rng=np.random.default_rng(0)),
+        lambda: Drawn(a=np.random.RandomState(0), b=random.Random(0), c=np.random.Generator(np.random.MT19937(0))),
+        lambda: Below(Below(Drawn(_random=np.random.RandomState(0)))),
+    ],
+)
+def test_whatever_generators_it_holds_are_seeded(make):
+    simulator = DMControlSimulator(make())
+    (first, _), (other, _), (again, _) = [simulator.reset(seed=seed) for seed in (3, 4, 3)]
+    assert np.array_equal(first, again) and not (first == other).any()
+    assert len(set(first.tolist())) == len(first)
+    check_env(DMControlEnv(make()), num_steps=20)
+
+
+def test_one_that_draws_nothing_needs_one_line():
+    env = Drawn()
+    env.random_state = np.random.RandomState(0)
+    check_env(DMControlEnv(env), num_steps=20)
 
 
 def test_observations_are_named_leaves_in_the_tasks_order():
@@ -143,8 +200,14 @@ def test_observations_are_not_views_of_the_environments_memory():
         (lambda: DMControlSimulator("walker"), "got None. Known: stand, walk, run"),
         (lambda: DMControlSimulator(Scripted(), "run"), "only with the name of a domain"),
         (lambda: DMControlSimulator(3), "int without reset, step"),
-        (lambda: DMControlSimulator(Scripted()).reset(seed=1), "env.task.random"),
-        (lambda: DMControlSimulator(Scripted()).reset(options={"a": 1}), "no options"),
+        (lambda: DMControlSimulator(Drawn()).reset(seed=1), "env.task.random"),
+        (lambda: DMControlEnv(Drawn()).set_seed(1), r"write env.random_state = np.random.RandomState\(0\)"),
+        (lambda: check_env(DMControlEnv(Drawn())), "got a Drawn without one"),
+        (
+            lambda: DMControlEnv(Scripted()).set_info_(env_info=TensorDict(a=1)),
+            "expected worlds whose resets take options",
+        ),
+        (lambda: DMControlSimulator(Scripted()).reset(options={"a": 1}), "resets take options"),
     ],
 )
 def test_mistakes_are_named(build, message):

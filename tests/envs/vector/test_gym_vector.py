@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from fakes import CountingEnv
+from fakes import CountingEnv, Together
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv, check_env
 from torchrl.envs.simulators import GymSimulator
@@ -198,46 +198,6 @@ def test_nested_actions_reach_their_rows(make, mode, kind):
     action = env.action_spec.rand(generator=torch.Generator().manual_seed(1))
     outcome = env.step(env.reset().set("action", action))["next"]
     assert_same(outcome.select("turn", "pedals"), action)
-
-
-class Together(gymnasium.vector.VectorEnv):
-    """Rows that count, row ``i`` up to ``i + 2``; it restarts all of them or none.
-
-    Args:
-        mode: what its metadata say.
-        final: whether the last observations come in ``info``.
-        shape: of one observation, whatever the space says.
-    """
-
-    single_observation_space = spaces.Box(0, 9, (1,), np.float32)
-    single_action_space = spaces.Discrete(2)
-
-    def __init__(self, mode, *, final=True, shape=(1,)):
-        self.num_envs, self.final, self.shape = 2, final, shape
-        self.metadata = {} if mode is None else {"autoreset_mode": mode}
-        self.counts, self.seeds = np.zeros(2), []
-
-    def reset(self, *, seed=None, options=None):
-        self.counts = np.zeros(2)
-        self.seeds.append(seed)
-        return self._observations(), {}
-
-    def step(self, actions):
-        self.counts = self.counts + 1
-        terminated = self.counts == [2, 3]
-        last = np.array([*self._observations(), None], dtype=object)[:2]
-        if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP:
-            self.counts = np.where(terminated, 0, self.counts)
-        return (
-            self._observations(),
-            np.ones(2),
-            terminated,
-            np.zeros(2, bool),
-            {"final_obs": last} if self.final else {},
-        )
-
-    def _observations(self):
-        return np.stack([np.full(self.shape, count, np.float32) for count in self.counts])
 
 
 def stop(root):

@@ -60,6 +60,16 @@ class Simulator(ABC):
     def close(self) -> None:  # noqa: B027 - most worlds hold nothing
         """Release what this world holds; may be called twice."""
 
+    def require_ability(self, ability: str) -> None:  # noqa: B027 - most worlds can do both
+        """Refuse where this world cannot do what will be asked of it.
+
+        Args:
+            ability: ``"seeds"``, whether a reset takes a seed, or ``"options"``, whether it takes options.
+
+        Raises:
+            EnvError: it cannot.
+        """
+
     def get_state(self) -> State:
         """Return all that decides how this world goes on: a nested dict of numbers, strings, None and numpy arrays.
 
@@ -105,6 +115,10 @@ class SimulatorWrapper(Simulator):
     def render(self) -> np.ndarray:
         """Draw the wrapped simulator's world."""
         return getattr(self.simulator, "render", super().render)()
+
+    def require_ability(self, ability: str) -> None:
+        """Ask the wrapped simulator; see :meth:`Simulator.require_ability`."""
+        getattr(self.simulator, "require_ability", super().require_ability)(ability)
 
     def close(self) -> None:
         """Close the wrapped simulator."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,10 @@ from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, explain, nearest
 from torchrl.extras import require
+from torchrl.seeding import child_seeds
+
+GENERATORS = (np.random.RandomState, np.random.Generator, random.Random)
+WRAPPED = ("_env", "_environment")  # where wrappers of dm_env keep what is below them
 
 
 class DMControlSimulator(Simulator):
@@ -57,13 +62,19 @@ class DMControlSimulator(Simulator):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; ``seed`` restarts the task's random generator, the environment is not rebuilt.
 
+        It is ``env.task.random`` or ``env.random_state`` where that is a ``RandomState``; else whatever generators the
+        environment, its wrappers and its task hold as attributes, each from a seed of its own.
+
         Raises:
-            EnvError: there are ``options``, or a seed for an environment that shows no generator.
+            EnvError: there are ``options``, or a seed for an environment that holds no generator.
         """
         if options:
-            raise EnvError(explain("DMControlSimulator.reset", expected="no options", got=repr(options)))
+            raise self._without_options()
         if seed is not None:
-            self._random_state().seed(seed)
+            generators = self._generators()
+            seeds = [seed, *child_seeds(seed, len(generators) - 1)]
+            for generator, own in zip(generators, seeds, strict=True):
+                _seed(generator, own)
         return _owned(self.env.reset().observation), {}
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
@@ -98,6 +109,12 @@ class DMControlSimulator(Simulator):
                 raise  # about the arguments
             raise no_opengl("DMControlSimulator.render", error) from error
 
+    def require_ability(self, ability: str) -> None:
+        """Refuse options, and seeds where there is no generator; see :meth:`Simulator.require_ability`."""
+        if ability == "options":
+            raise self._without_options()
+        self._generators()
+
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
@@ -129,14 +146,34 @@ class DMControlSimulator(Simulator):
         for name, part, _ in parts:
             restore_attributes(part, state[name]["attributes"])
 
-    def _random_state(self) -> np.random.RandomState:
-        owner = getattr(self.env, "task", None)
-        found = getattr(owner, "random", None) or getattr(self.env, "random_state", None)
-        if not isinstance(found, np.random.RandomState):
-            hint = "Seed the environment where you build it and reset without a seed."
-            expected = "a RandomState as env.task.random or env.random_state"
-            raise EnvError(explain("DMControlSimulator.reset(seed)", expected=expected, got=repr(found), hint=hint))
-        return found
+    def _without_options(self) -> EnvError:
+        expected, got = "worlds whose resets take options", f"{type(self.env).__name__}, a dm_env"
+        return EnvError(explain("DMControlSimulator.reset", expected=expected, got=got))
+
+    def _generators(self) -> list:
+        task = getattr(self.env, "task", None)
+        named = getattr(task, "random", None) or getattr(self.env, "random_state", None)
+        if isinstance(named, GENERATORS):
+            return [named]
+        holders = [part for _, part, _ in _parts(self.env)] + ([] if task is None else [task])
+        held = [value for holder in holders for value in getattr(holder, "__dict__", {}).values()]
+        found = {id(value): value for value in held if isinstance(value, GENERATORS)}
+        if not found:
+            hint = (
+                "Let it hold what it draws from, for example self._rng = np.random.RandomState(0). For one that draws "
+                "nothing, write env.random_state = np.random.RandomState(0)."
+            )
+            expected = "a random generator as env.task.random, env.random_state or another attribute"
+            got = f"a {type(self.env).__name__} without one"
+            raise EnvError(explain("DMControlSimulator, seed", expected=expected, got=got, hint=hint))
+        return list(found.values())
+
+
+def _seed(generator: Any, seed: int) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    else:
+        generator.seed(seed)
 
 
 def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
@@ -146,9 +183,9 @@ def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
         A name, the object, and its attributes that are captured elsewhere.
     """
     depth = 0
-    while hasattr(env, "_env"):
-        yield f"wrapper_{depth}", env, {"_env"}
-        env, depth = env._env, depth + 1
+    while wraps := [name for name in WRAPPED if name in getattr(env, "__dict__", {})]:
+        yield f"wrapper_{depth}", env, {wraps[0]}
+        env, depth = getattr(env, wraps[0]), depth + 1
     yield "environment", env, {"_task", "_physics"}
     if hasattr(env, "_task"):
         yield "task", env._task, set()

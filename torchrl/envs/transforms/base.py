@@ -335,6 +335,24 @@ class TransformedEnv(Env):
         if self._may_end and bool(rows.any()):
             self._frozen = rows.clone() if self._frozen is None else self._frozen | rows
 
+    @property
+    def restarts_rows(self) -> bool:
+        """Whether single rows below can be restarted; see :attr:`Env.restarts_rows`."""
+        return self.env.restarts_rows
+
+    @property
+    def seeds_rows(self) -> bool:
+        """Whether single rows below can be restarted from seeds of their own; see :attr:`Env.seeds_rows`."""
+        return self.env.seeds_rows
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether rows below can wait one by one; see :attr:`Env.can_freeze`."""
+        return self.env.can_freeze
+
+    def _require_seeds(self) -> None:
+        self.env._require_seeds()
+
     def _require_options(self, options: list[dict]) -> None:
         self.env._require_options(options)
 

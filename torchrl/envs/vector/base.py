@@ -87,11 +87,19 @@ class WorkerEnv(Env):
         self._worker.restart(rows, None if seeds is None else [seeds[row] for row in rows], options)
         return self._root()
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether the worker lets rows wait one by one; see :attr:`Env.can_freeze`."""
+        return type(self._worker).freeze is not Worker.freeze
+
     def _freeze(self, mask: torch.Tensor) -> None:
         self._worker.freeze(np.flatnonzero(mask.numpy()).tolist())
 
+    def _require_seeds(self) -> None:
+        self._worker.require_ability("seeds")
+
     def _require_options(self, options: list[dict]) -> None:
-        """Take any: each world is restarted alone."""
+        self._worker.require_ability("options")
 
     def state_dict(self) -> dict:
         """Capture every simulator, the current root and which rows are frozen.

@@ -85,6 +85,11 @@ class EnvPoolEnv(WorkerEnv):
         if seed is not None:
             self.set_seed(seed)
 
+    @property
+    def seeds_rows(self) -> bool:
+        """No: a pool takes all its seeds when it is built."""
+        return False
+
     def _require_options(self, options: list[dict]) -> None:
         """Refuse any: an EnvPool's resets take none."""
         Env._require_options(self, options)

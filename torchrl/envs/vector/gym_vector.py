@@ -88,6 +88,11 @@ class GymVectorEnv(WorkerEnv):
         )
         self.vector_env = vector_env
 
+    @property
+    def restarts_rows(self) -> bool:
+        """Whether the vector environment restarts single rows; see :attr:`Env.restarts_rows`."""
+        return self._worker.restarts_rows
+
     def _require_options(self, options: list[dict]) -> None:
         """Refuse options that differ from row to row: the worlds are restarted together."""
         shared_options("GymVectorEnv", options)
@@ -109,6 +114,9 @@ class VectorWorker(Worker):
         vector_env: the vector environment.
         mode: when it resets by itself.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
+
+    Attributes:
+        restarts_rows: whether single rows can be restarted where they did not end.
     """
 
     def __init__(self, vector_env: VectorEnv, mode: AutoresetMode, buffers: StepBuffers) -> None:
@@ -118,7 +126,7 @@ class VectorWorker(Worker):
         self.vector_env = vector_env
         self._num_envs = vector_env.num_envs
         self._resets_itself = mode is AutoresetMode.SAME_STEP
-        self._restarts_rows = _restarts_rows(vector_env, mode)
+        self.restarts_rows = _restarts_rows(vector_env, mode)
         self._is_wrapped = isinstance(vector_env, VectorWrapper)
         self._kept = [
             (layer, name)
@@ -166,7 +174,7 @@ class VectorWorker(Worker):
         seeds = {} if seeds is None else dict(zip(indices, seeds, strict=True))
         held = rows & self._is_held
         held[[index for index, seed in seeds.items() if seed is not None]] = False
-        if options or (rows.all() and not self._restarts_rows):
+        if options or (rows.all() and not self.restarts_rows):
             held[:] = False
         fresh = rows & ~held
         for leaf, kept in zip(self._root_leaves[self.turn], self._held_leaves, strict=True):
@@ -221,7 +229,7 @@ class VectorWorker(Worker):
             seed = joined_seed(seed)
         if rows.all():
             observations, _ = self.vector_env.reset(seed=seed, options=options)
-        elif not self._restarts_rows:
+        elif not self.restarts_rows:
             raise _cannot_restart(self.vector_env)
         else:
             kept = [(layer, name, getattr(layer, name).copy()) for layer, name in self._kept]

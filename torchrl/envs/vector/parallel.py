@@ -227,6 +227,14 @@ class ProcessPool:
         if is_whole:
             self._is_astray = False
 
+    def require_ability(self, ability: str) -> None:
+        """See :meth:`Worker.require_ability`."""
+        self.start()
+        with self._closed_if_lost():
+            for remote in self._remotes:
+                remote.post("require_ability", ability)
+            self._answers(self._remotes)
+
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""
         with self._closed_if_lost():

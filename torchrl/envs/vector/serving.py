@@ -27,7 +27,7 @@ class SimulatorHost:
     """
 
     COMMANDS = frozenset(
-        {"spaces", "attach", "advance", "restart", "freeze", "render", "get_state", "set_state"}
+        {"spaces", "attach", "advance", "restart", "require_ability", "freeze", "render", "get_state", "set_state"}
     )  # fmt: skip
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
@@ -60,6 +60,10 @@ class SimulatorHost:
         """Restart slots, writing into the root of this turn; see :meth:`Worker.restart`."""
         self._worker.turn = turn
         self._worker.restart(indices, seeds, options)
+
+    def require_ability(self, ability: str) -> None:
+        """See :meth:`Worker.require_ability`."""
+        self._worker.require_ability(ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""

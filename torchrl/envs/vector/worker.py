@@ -75,6 +75,9 @@ class Worker(ABC):
             options: passed to each world's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
         """
 
+    def require_ability(self, ability: str) -> None:  # noqa: B027 - most can do both
+        """Refuse where a world lacks an ability, see :meth:`Simulator.require_ability`."""
+
     def freeze(self, indices: Sequence[int]) -> None:
         """Let the given slots wait where they are, until :meth:`restart`.
 
@@ -231,6 +234,11 @@ class SimulatorWorker(Worker):
                 self._unfreeze(index)
             self._begin(index)
         self._may_step = not self._has_ended.any()
+
+    def require_ability(self, ability: str) -> None:
+        """Ask every simulator; see :meth:`Simulator.require_ability`."""
+        for simulator in self.simulators:
+            own_method("require_ability", simulator)(ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
         """Take the simulators of the given slots out of the steps; see :meth:`Worker.freeze`."""
