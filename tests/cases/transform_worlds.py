@@ -89,6 +89,42 @@ class Film(Camera):
         return {"pixels": self.random.integers(0, 256, (5, 7, 3), np.uint8), "depth": depth}
 
 
+class Board(Simulator):
+    """No observation is a float: choices, bits and integers, with bounds of all sorts."""
+
+    action_space = spaces.Discrete(3)
+    observation_space = spaces.Dict(
+        place=spaces.Discrete(5),
+        dice=spaces.MultiDiscrete([[2, 3], [4, 2]]),
+        hand=spaces.Dict(cards=spaces.MultiBinary([2, 3]), open=spaces.Box(0, 1, (2,), np.bool_)),
+        map=spaces.Box(0, 10, (2, 3, 3), np.uint8),
+        level=spaces.Box(np.array([-3, 7]), np.array([5, 7]), dtype=np.int16),
+        clock=spaces.Box(0, np.iinfo(np.int64).max, (), np.int64),
+    )
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.random = np.random.default_rng(seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        chance = self.random.random(dtype=np.float32)
+        return self._observe(), float(action), chance < 0.15, 0.12 < chance < 0.18, {}
+
+    def _observe(self):
+        draw = self.random.integers
+        return {
+            "place": draw(5),
+            "dice": draw([[2, 3], [4, 2]]),
+            "hand": {"cards": draw(0, 2, (2, 3), np.int8), "open": draw(0, 2, 2) > 0},
+            "map": draw(0, 11, (2, 3, 3), np.uint8),
+            "level": draw([-3, 7], [6, 8]).astype(np.int16),
+            "clock": draw(2**40, dtype=np.int64),
+        }
+
+    get_state, set_state = Walker.get_state, Walker.set_state
+
+
 class Crane(Simulator):
     """A nested action: a vector and a choice. The observation is the sum of all there was, and a random start."""
 
@@ -262,6 +298,10 @@ def camera(num_envs):
 
 def film(num_envs):
     return SerialEnv(Film, num_envs)
+
+
+def board(num_envs):
+    return SerialEnv(Board, num_envs)
 
 
 def crane(num_envs):

@@ -2,12 +2,13 @@
 
 import torch
 
-from cases.transform_worlds import NamedMenu, camera, drift, film, menu, menus, walker
+from cases.transform_worlds import NamedMenu, board, camera, drift, film, menu, menus, walker
 from torchrl.envs.transforms import (
     ActionDiscretizer,
     ActionMask,
     ActionScaling,
     BinarizeReward,
+    BitsToFloat,
     CatTensors,
     Compose,
     DiscreteActionProjection,
@@ -17,11 +18,13 @@ from torchrl.envs.transforms import (
     FrameStack,
     GrayScale,
     OneHotAction,
+    OneHotObservation,
     Permute,
     Rename,
     Resize,
     RewardClipping,
     RewardScaling,
+    ScaleByBounds,
     Select,
     SignTransform,
     Squeeze,
@@ -81,6 +84,23 @@ CASES = {
     "Compose of images": (
         film,
         lambda: Compose(Resize(4), GrayScale(), Permute((2, 0, 1), ["pixels"]), FrameStack(3, ["pixels"], dim=-3)),
+    ),
+    "Flatten a scalar": (walker, lambda: Flatten(in_keys=["speed", "position"])),
+    "OneHotObservation": (board, OneHotObservation),
+    "OneHotObservation named": (board, lambda: OneHotObservation(["dice"])),
+    "BitsToFloat": (board, BitsToFloat),
+    "BitsToFloat beside a mask": (NamedMenu, BitsToFloat),
+    "ScaleByBounds": (board, ScaleByBounds),
+    "ScaleByBounds named": (board, lambda: ScaleByBounds(["level", "clock"])),
+    "Compose of numbers": (
+        board,
+        lambda: Compose(
+            OneHotObservation(),
+            BitsToFloat(),
+            ScaleByBounds(),
+            Flatten(in_keys=["map", ("hand", "cards"), "clock"]),
+            CatTensors(),
+        ),
     ),
     "ActionDiscretizer": (walker, lambda: ActionDiscretizer(3)),
     "ActionDiscretizer at both ends": (walker, lambda: ActionDiscretizer([2, 5], at="ends")),

@@ -96,6 +96,15 @@ def arguments(transform):
     }
 
 
+@pytest.mark.parametrize("transform", [Flatten(in_keys=[HEIGHT]), Flatten(-1, 0, in_keys=[HEIGHT])])
+def test_a_scalar_flattened_is_a_vector_of_one(transform):
+    env = pictures(transform, 2)
+    assert env.observation_spec[HEIGHT] == Unbounded((2, 1))
+    root = env.reset()
+    assert root[HEIGHT].tolist() == [[0.0], [0.0]]
+    assert env.step_and_reset(act(root))[1][HEIGHT].tolist() == [[1.0], [1.0]]
+
+
 def test_a_scalar_becomes_a_feature_and_a_scalar_again():
     env = pictures(Unsqueeze(0, [HEIGHT]), 2)
     assert env.observation_spec[HEIGHT] == Unbounded((2, 1))
@@ -170,7 +179,7 @@ def test_the_spec_of_any_leaf_describes_its_values(drawn):
         (Flatten(1, 0, in_keys=["picture"]), "dimensions 1 to 0, in this order"),
         (Flatten(0, 3, in_keys=["picture"]), "dimensions 0 to 3"),
         (Flatten(-4, in_keys=["picture"]), "dimensions -4 to -1"),
-        (Flatten(in_keys=[HEIGHT]), "dimensions 0 to -1"),
+        (Flatten(0, 1, in_keys=[HEIGHT]), "dimensions 0 to 1"),
         (Permute((1, 0), ["picture"]), "whose dimensions are those of [1, 0], each once"),
         (Permute((0, 1, 1), ["picture"]), "those of [0, 1, 1]"),
         (Permute((0, 1, -1, 2), ["picture"]), "those of [0, 1, -1, 2]"),

@@ -11,6 +11,7 @@ from torchrl.envs.transforms.finite import FiniteCheck
 from torchrl.envs.transforms.images import GrayScale, Resize
 from torchrl.envs.transforms.keys import Exclude, Rename, Select
 from torchrl.envs.transforms.memory import FrameStack, TimeMax
+from torchrl.envs.transforms.numbers import BitsToFloat, OneHotObservation, ScaleByBounds
 from torchrl.envs.transforms.observation import ObservationNorm, ObservationTransform
 from torchrl.envs.transforms.priming import TensorDictPrimer
 from torchrl.envs.transforms.randomness import RandomTransform
@@ -33,6 +34,7 @@ __all__ = [
     "ActionScaling",
     "ActionTransform",
     "BinarizeReward",
+    "BitsToFloat",
     "CatTensors",
     "Compose",
     "DeviceCast",
@@ -52,6 +54,7 @@ __all__ = [
     "ObservationStatistics",
     "ObservationTransform",
     "OneHotAction",
+    "OneHotObservation",
     "Permute",
     "PinMemory",
     "RandomTransform",
@@ -62,6 +65,7 @@ __all__ = [
     "RewardScaling",
     "RewardSum",
     "RewardTransform",
+    "ScaleByBounds",
     "Select",
     "SignTransform",
     "Squeeze",

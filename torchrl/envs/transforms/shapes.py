@@ -110,7 +110,7 @@ class Squeeze(_ShapeTransform):
 
 
 class Flatten(_ShapeTransform):
-    """Join consecutive dimensions of observations into one; by default all of them.
+    """Join consecutive dimensions of observations into one; by default all of them. A scalar becomes a vector of one.
 
     Args:
         first: the first of them, counted without the batch dimensions.
@@ -127,17 +127,22 @@ class Flatten(_ShapeTransform):
         self.last = last
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the value with one dimension in place of several, ``[*B, ..., F, ...]``."""
+        """Return the value with one dimension in place of several, or of none, ``[*B, ..., F, ...]``."""
+        if value.ndim == self._batch_dims:
+            return value.unsqueeze(-1)
         return value.flatten(self._at(self.first), self._at(self.last))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec with the dimensions joined, bounds included."""
+        if leaf.ndim == self._batch_dims:
+            return leaf.unsqueeze(-1)
         first, last = (self._at(dim) % leaf.ndim for dim in (self.first, self.last))
         return leaf.reshape(*leaf.shape[:first], leaf.shape[first : last + 1].numel(), *leaf.shape[last + 1 :])
 
     def _fits(self, shape: torch.Size) -> bool:
-        num = len(shape)
-        return _has(shape, self.first) and _has(shape, self.last) and self.first % num <= self.last % num
+        num = max(len(shape), 1)  # a scalar counts as one that has one dimension, as for torch.flatten
+        has_both = all(-num <= dim < num for dim in (self.first, self.last))
+        return has_both and self.first % num <= self.last % num
 
     def _expected(self) -> str:
         return f"observations with the dimensions {self.first} to {self.last}, in this order"
