@@ -153,7 +153,7 @@ def test_an_observation_that_is_a_picture_is_treated_alike(world, flags, shape, 
 @pytest.mark.parametrize(
     ("world", "message"),
     [
-        ("First", r"an image \[H, W, C\] with 1, 3 or 4 channels, got 'observation' of shape \[3, 50, 60\]"),
+        ("First", r"an image \[H, W, C\] with 1, 3 or 4 channels, got 'observation' of shape \[3, 50, 60\], uint8"),
         ("Mixed", r"an image and nothing beside it, got \['observation', 'speed'\]"),
     ],
 )

@@ -75,10 +75,17 @@ def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: boo
     Raises:
         SpecError: a space of another kind, named, or a dtype without counterpart.
     """
-    batch_size = tuple(batch_size)
+    return _spec_from_space(space, tuple(batch_size), one_hot, ())
+
+
+def _spec_from_space(
+    space: spaces.Space, batch_size: tuple[int, ...], one_hot: bool, path: tuple[str, ...]
+) -> TensorSpec:
     if isinstance(space, (spaces.Dict, spaces.Tuple, spaces.OneOf)):
-        parts = {key: spec_from_space(part, batch_size, one_hot=one_hot) for key, part in _parts(space).items()}
-        return Composite(parts, batch_size)
+        parts = _parts(space).items()
+        return Composite(
+            {key: _spec_from_space(part, batch_size, one_hot, (*path, key)) for key, part in parts}, batch_size
+        )
     if isinstance(space, spaces.Box):
         return _spec_from_box(space, batch_size)
     if isinstance(space, spaces.Discrete):
@@ -93,8 +100,13 @@ def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: boo
         return Binary((*batch_size, *space.shape))
     hints = [hint for kind, hint in _REFUSED.items() if isinstance(space, kind)]
     hint = hints[0] if hints else "Wrap the simulator so that it presents one of these."
+    who = "spec_from_space"
+    if path:
+        name = "/".join(path)
+        who = f"{who}, {name!r}"
+        hint = f"{hint} Or leave it out: GymEnv(..., leave_out=[{name!r}]), or --leave_out {name}."
     expected = "a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict, Tuple or OneOf of such"
-    raise SpecError(explain("spec_from_space", expected=expected, got=space, hint=hint))
+    raise SpecError(explain(who, expected=expected, got=space, hint=hint))
 
 
 def space_from_spec(spec: TensorSpec) -> spaces.Space:

@@ -9,6 +9,7 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.vector import VectorEnv
 
+from torchrl.envs.simulators.leaving_out import Name
 from torchrl.envs.simulators.named import Wrap, dm_control_simulator, gym_simulator, toy_simulator
 from torchrl.envs.vector.serial import SerialEnv
 from torchrl.errors import ConfigError, explain
@@ -27,6 +28,7 @@ class GymEnv(SerialEnv):
         max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
         max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
         env_kwargs: keyword arguments for ``gymnasium.make``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         info_keys: entries of ``info`` to be observed, each with its space, for example
             ``{"x_position": Box(-inf, inf, ())}``.
         info_defaults: what is observed where such an entry is missing; without, a missing entry is an error.
@@ -52,6 +54,7 @@ class GymEnv(SerialEnv):
         max_episode_steps: int | None = _GYM["max_episode_steps"],
         max_noops: int = _GYM["max_noops"],
         env_kwargs: dict | None = _GYM["env_kwargs"],
+        leave_out: Sequence[Name] = _GYM["leave_out"],
         info_keys: Mapping[str, Space] | None = _GYM["info_keys"],
         info_defaults: Mapping[str, Any] | None = _GYM["info_defaults"],
         from_pixels: bool = _GYM["from_pixels"],
@@ -68,6 +71,7 @@ class GymEnv(SerialEnv):
             max_episode_steps=max_episode_steps,
             max_noops=max_noops,
             env_kwargs=env_kwargs,
+            leave_out=leave_out,
             info_keys=info_keys,
             info_defaults=info_defaults,
             from_pixels=from_pixels,
@@ -91,6 +95,7 @@ class DMControlEnv(SerialEnv):
         frame_skip: simulator steps per agent step; rewards are summed.
         max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         from_pixels: whether pictures are observed, uint8 ``[*B, H, W, 3]``. Drawing takes OpenGL: on a machine without
             a display set the environment variable ``MUJOCO_GL=egl`` before Python starts.
         pixels_only: whether pictures replace the other observations.
@@ -114,6 +119,7 @@ class DMControlEnv(SerialEnv):
         frame_skip: int = _DM_CONTROL["frame_skip"],
         max_episode_steps: int | None = _DM_CONTROL["max_episode_steps"],
         task_kwargs: dict | None = _DM_CONTROL["task_kwargs"],
+        leave_out: Sequence[Name] = _DM_CONTROL["leave_out"],
         from_pixels: bool = _DM_CONTROL["from_pixels"],
         pixels_only: bool = _DM_CONTROL["pixels_only"],
         pixels_key: str = _DM_CONTROL["pixels_key"],
@@ -129,6 +135,7 @@ class DMControlEnv(SerialEnv):
             frame_skip=frame_skip,
             max_episode_steps=max_episode_steps,
             task_kwargs=task_kwargs,
+            leave_out=leave_out,
             from_pixels=from_pixels,
             pixels_only=pixels_only,
             pixels_key=pixels_key,
@@ -147,6 +154,7 @@ class ToyEnv(SerialEnv):
         frame_skip: simulator steps per agent step; rewards are summed.
         max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
         toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         wrappers: put around each world last, the innermost first.
 
     Raises:
@@ -161,6 +169,7 @@ class ToyEnv(SerialEnv):
         frame_skip: int = _TOY["frame_skip"],
         max_episode_steps: int | None = _TOY["max_episode_steps"],
         toy_kwargs: dict | None = _TOY["toy_kwargs"],
+        leave_out: Sequence[Name] = _TOY["leave_out"],
         wrappers: Sequence[Wrap] = _TOY["wrappers"],
     ) -> None:
         make_simulator = partial(
@@ -169,6 +178,7 @@ class ToyEnv(SerialEnv):
             frame_skip=frame_skip,
             max_episode_steps=max_episode_steps,
             toy_kwargs=toy_kwargs,
+            leave_out=leave_out,
             wrappers=wrappers,
         )
         super().__init__(make_simulator, num_envs)

@@ -6,9 +6,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from tensordict import NestedKey
-
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv
@@ -22,31 +19,23 @@ from torchrl.envs.simulators import (
 )
 from torchrl.envs.transforms import (
     ActionClip,
-    CatTensors,
-    FrameStack,
-    GrayScale,
     GSDENoise,
-    Permute,
-    Rename,
-    Resize,
     RewardNorm,
     RewardScaling,
     TensorDictPrimer,
-    Transform,
 )
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import (
     ConfigParser,
-    FlagGroup,
     default_of,
     non_negative_int,
     positive_float,
     positive_int,
 )
+from torchrl.recipes.observations import add_observation_arguments, observation_transforms
 
 FILM = "film"  # the picture of `--record_video`
 OU_STATE = "ou_noise"  # where the exploration of `--ou_exploration` has its state
-IMAGE_FRAMES = 4  # Mnih et al. (2015), methods: what does not move in one frame does in four
 
 
 def add_env_arguments(parser: ConfigParser) -> None:
@@ -89,7 +78,18 @@ def add_env_arguments(parser: ConfigParser) -> None:
         type=positive_int,
         help="cut the first episode of each slot at random within so many frames, so that slots do not end together",
     )
-    _add_image_arguments(group)
+    group.add_argument(
+        "--leave_out",
+        nargs="*",
+        default=[],
+        help="entries that are not observed, by name: text, which is no number, or what no policy shall see",
+    )
+    group.add_switch(
+        "--from_pixels",
+        default=False,
+        help="observe pictures of the world, nothing else (gym and dm_control); drawing may take OpenGL",
+    )
+    add_observation_arguments(group)
     group.add_argument(
         "--reward_scaling", type=positive_float, help="multiply rewards for the learner; reported returns stay raw"
     )
@@ -97,21 +97,6 @@ def add_env_arguments(parser: ConfigParser) -> None:
         "--norm_rewards",
         default=False,
         help="divide rewards for the learner by the running std of the discounted return",
-    )
-
-
-def _add_image_arguments(group: FlagGroup) -> None:
-    group.add_switch(
-        "--from_pixels",
-        default=False,
-        help="observe pictures of the world, nothing else (gym and dm_control); drawing may take OpenGL",
-    )
-    group.add_argument("--image_size", type=positive_int, default=84, help="height and width of images, in pixels")
-    group.add_switch("--grayscale", default=True, help="take the colour out of images")
-    group.add_argument(
-        "--frame_stack",
-        type=positive_int,
-        help=f"so many last observations are seen at once; none stacks {IMAGE_FRAMES} images, and vectors not at all",
     )
 
 
@@ -127,19 +112,12 @@ def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = F
         filmed: whether a picture is shown under ``FILM``, which networks do not read.
 
     Returns:
-        An environment ``[num_envs]``; several observations become one vector under ``observation``, an image is there
-        as ``[C, height, width]``, uint8, its channels those of all frames that are stacked.
+        An environment ``[num_envs]`` with one vector of floats under ``observation``, made of all that is observed, or
+        one image, ``[C, height, width]``, its channels those of all frames that are stacked.
     """
     env = _simulated(args, num_envs, training, filmed)
-    transforms: list[Transform] = []
     seen = [key for key, _ in env.observation_spec.leaves() if not (filmed and key == FILM)]
-    images = [key for key in seen if _is_image(env, key)]
-    if images:
-        transforms += _image_transforms(args, env, seen)
-    elif seen != ["observation"]:
-        transforms.append(CatTensors(seen))
-    if (num_frames := num_stacked(args, is_image=bool(images))) > 1:
-        transforms.append(FrameStack(num_frames, dim=-3 if images else -1))
+    transforms = observation_transforms(args, env, seen)
     if isinstance(env.action_spec, Bounded) and getattr(args, "distribution", None) == "normal":
         transforms.append(ActionClip())
     if training and args.reward_scaling is not None:
@@ -155,45 +133,9 @@ def make_env(args: Namespace, *, num_envs: int, training: bool, filmed: bool = F
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 
 
-def sees_images(env: Env) -> bool:
-    """Answer whether what is under ``observation`` is an image, uint8 with three dimensions."""
-    return _is_image(env, "observation")
-
-
-def num_stacked(args: Namespace, *, is_image: bool) -> int:
-    """Return how many observations are seen at once."""
-    return args.frame_stack or (IMAGE_FRAMES if is_image else 1)
-
-
 def task_name(args: Namespace) -> str:
     """Name the task of a run, for folders and reports."""
     return "_".join(part for part in (args.env_name, args.env_task) if part).replace("/", "_")
-
-
-def _is_image(env: Env, key: NestedKey) -> bool:
-    leaf = dict(env.observation_spec.leaves()).get(key)
-    return leaf is not None and leaf.dtype == torch.uint8 and leaf.ndim == len(env.batch_size) + 3
-
-
-def _image_transforms(args: Namespace, env: Env, seen: list[NestedKey]) -> list[Transform]:
-    """Build what makes the image that a simulator draws, ``[H, W, C]``, the one that convolutions take.
-
-    Raises:
-        ConfigError: something else is observed beside it, or its channels are not last.
-    """
-    hint = "Networks and transforms for other observations are composed in Python."
-    if len(seen) > 1:
-        raise ConfigError(explain("networks", expected="an image and nothing beside it", got=seen, hint=hint))
-    (key,) = seen
-    *_, height, width, channels = shape = env.observation_spec[key].shape[len(env.batch_size) :]
-    if channels not in (1, 3, 4):
-        expected = "an image [H, W, C] with 1, 3 or 4 channels"
-        raise ConfigError(explain("networks", expected=expected, got=f"{key!r} of shape {[*shape]}", hint=hint))
-    rename = [] if key == "observation" else [Rename({key: "observation"})]
-    keys = ["observation"]
-    resize = [] if (height, width) == (args.image_size,) * 2 else [Resize(args.image_size, in_keys=keys)]
-    grey = [GrayScale(keys)] if args.grayscale and channels == 3 else []
-    return [*rename, *resize, *grey, Permute((2, 0, 1), keys)]
 
 
 def _noise(args: Namespace, env: Env) -> GSDENoise:
@@ -214,7 +156,7 @@ def _simulated(args: Namespace, num_envs: int, training: bool, filmed: bool) -> 
 
 
 def _simulator(args: Namespace, training: bool, filmed: bool) -> Callable[[], Simulator]:
-    common = {"frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps}
+    common = {"frame_skip": args.frame_skip, "max_episode_steps": args.max_episode_steps, "leave_out": args.leave_out}
     if training and args.init_with_lag is not None:
         common["wrappers"] = [partial(RandomTruncation, max_steps=args.init_with_lag)]
     if filmed:

@@ -42,7 +42,7 @@ from torchrl.modules import (
 )
 from torchrl.modules.operator import Key
 from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, positive_int, real
-from torchrl.recipes.envs import sees_images
+from torchrl.recipes.observations import sees_images
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
@@ -215,7 +215,7 @@ def num_features_of(env: Env) -> int:
     """
     spec = env.observation_spec.get("observation")
     is_vector = isinstance(spec, LeafSpec) and len(spec.shape) == len(env.batch_size) + 1
-    if not is_vector or not spec.dtype.is_floating_point:
+    if not is_vector or spec.dtype != torch.float32:
         hint = "Networks for other observations are composed in Python."
         expected = "one vector of floats, or one image of bytes, under 'observation'"
         raise ConfigError(explain("networks", expected=expected, got=env.observation_spec, hint=hint))

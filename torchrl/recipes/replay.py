@@ -36,7 +36,7 @@ from torchrl.recipes.config import (
     positive_float,
     positive_int,
 )
-from torchrl.recipes.envs import num_stacked, sees_images
+from torchrl.recipes.observations import num_stacked, sees_images
 
 ADAM_EPSILON = 1e-8  # as in Adam's paper and the first implementations of these algorithms
 

@@ -13,6 +13,7 @@ import torch
 from torchrl.agents import Agent
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.recipes.config import ConfigParser, exit_on_mistake
+from torchrl.recipes.observations import describe_observations
 from torchrl.recipes.record import (
     announce,
     make_logger,
@@ -57,6 +58,8 @@ def run(
             agent.folder = make_run_folder(algorithm, args)
             agent.logger = make_logger(agent.folder)
             announce(args, agent.folder)
+            if (sight := describe_observations(args, reporter.env)) is not None:
+                print(sight)
             with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()
             report(args, agent, reporter)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
 from fakes import assert_continues
+from torchrl.data.specs import Bounded, MultiCategorical
 from torchrl.envs import DMControlEnv, check_env
 from torchrl.envs.simulators import DMControlSimulator
-from torchrl.errors import EnvError, MissingExtraError
+from torchrl.errors import EnvError, MissingExtraError, SpecError
 
 dm_env = pytest.importorskip("dm_env")
 pytest.importorskip("dm_control")
@@ -132,7 +134,7 @@ def test_spaces_and_values_of_any_dm_env():
     assert space["height"] == spaces.Box(-1, 2, (1,), np.float64)
     assert space["eyes"]["left"] == spaces.Box(0, 255, (2, 2), np.uint8)
     assert space["eyes"]["open"] == spaces.Box(0, 1, (1,), np.uint8)
-    assert space["count"] == spaces.Box(0, 4, (1,), np.int32)
+    assert space["count"] == spaces.MultiDiscrete([5])
     assert simulator.action_space == spaces.Box(np.float32([-1, -2]), np.float32([1, 2]))
     observation, _ = simulator.reset()
     assert observation["height"].tolist() == [0.5]
@@ -213,15 +215,6 @@ def test_observations_are_not_views_of_the_environments_memory():
 def test_mistakes_are_named(build, message):
     with pytest.raises(EnvError, match=message):
         build()
-
-
-def test_words_are_no_observation():
-    class Talking(Scripted):
-        def observation_spec(self):
-            return {"words": dm_env.specs.StringArray(())}
-
-    with pytest.raises(EnvError, match="observation.words"):
-        DMControlSimulator(Talking())
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
@@ -366,3 +359,32 @@ except EnvError as error:
 """
     result = run_with_opengl(script, backend="disable")
     assert "expected a picture drawn by OpenGL" in result.stdout and "MUJOCO_GL=egl" in result.stdout, result.stderr
+
+
+class Told(Scripted):
+    """Observes text and a choice; an action is a whole number from 1 to 3."""
+
+    def observation_spec(self):
+        return {"text": dm_env.specs.StringArray(()), "count": dm_env.specs.DiscreteArray(5)}
+
+    def action_spec(self):
+        return dm_env.specs.BoundedArray((), np.int32, 1, 3)
+
+    def _observe(self):
+        return {"text": "go", "count": self._num_steps}
+
+
+def test_text_is_left_out_by_name_and_choices_stay_choices():
+    assert DMControlSimulator(Told()).observation_space["text"].max_length > 1000
+    with pytest.raises(SpecError, match=r"'text'.*got Text.*leave_out=\['text'\]"):
+        DMControlEnv(Told())
+    env = DMControlEnv(Told(), leave_out=["text"])
+    assert env.observation_spec["count"] == MultiCategorical([5])
+    assert env.rollout(3)["count"].tolist() == [[0], [1], [2]]
+
+
+def test_an_action_of_whole_numbers_stays_one():
+    env = DMControlEnv(world := Told(), leave_out=["text"])
+    assert env.action_spec == Bounded(1, 3, (1,), torch.int32)
+    env.step(env.reset().set("action", torch.tensor([2], dtype=torch.int32)))
+    assert world.last_action == 2 and world.last_action.dtype == np.int32

@@ -1,11 +1,14 @@
 """Entries of ``info`` and pictures as observations."""
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fakes import ActionEchoSimulator, CountingEnv, CountingSimulator, assert_continues
-from torchrl.envs.simulators import GymSimulator, InfoKeys, Pixels, TimeLimit
+from torchrl.envs import GymEnv, GymVectorEnv
+from torchrl.envs.simulators import GymSimulator, InfoKeys, LeaveOut, Pixels, Simulator, TimeLimit
 from torchrl.errors import ConfigError, EnvError
 
 UNBOUNDED = spaces.Box(-np.inf, np.inf, ())
@@ -177,3 +180,101 @@ class TestPixels:
         for action in (0, 1, 1, 0):
             assert np.array_equal(seen.step(action)[0]["observation"], blind.step(action)[0])
         assert_continues(lambda: make(True), steps=12, warm_up=6)
+
+
+class Speaking(Simulator):
+    """Observes numbers beside text, in a dict within a dict, or in a tuple."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, form="dict"):
+        number, text = spaces.Box(0.0, 9.0, (1,)), spaces.Text(20)
+        pair = spaces.Dict([("text", text), ("at", number)])
+        forms = {
+            "dict": spaces.Dict([("mission", text), ("goal", pair), ("speed", number)]),
+            "tuple": spaces.Tuple([number, text, spaces.Dict([("deep", number), ("word", text)])]),
+        }
+        self.observation_space = forms[form]
+        self.form = form
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._observe(), 0.0, self.t == 3, False, {}
+
+    def _observe(self):
+        at, after = np.full(1, self.t, np.float32), np.full(1, self.t + 1, np.float32)
+        if self.form == "tuple":
+            return at, "look", {"deep": after, "word": "up"}
+        return {"mission": "go", "goal": {"text": "there", "at": at}, "speed": after}
+
+
+class TestLeaveOut:
+    def test_entries_go_by_name_and_the_rest_keeps_its_order(self):
+        simulator = LeaveOut(Speaking(), ["mission", "goal/text"])
+        assert list(simulator.observation_space) == ["goal", "speed"]
+        assert list(simulator.observation_space["goal"]) == ["at"]
+        observation, _ = simulator.reset(seed=0)
+        assert observation == {"goal": {"at": [0]}, "speed": [1]}
+        observation, reward, terminated, truncated, info = simulator.step(1)
+        assert observation == {"goal": {"at": [1]}, "speed": [2]}
+        assert (reward, terminated, truncated, info) == (0.0, False, False, {})
+
+    def test_a_level_goes_whole_and_one_that_becomes_empty_goes_too(self):
+        for names in (["mission", "goal"], ["mission", ("goal", "text"), "goal/at"]):
+            simulator = LeaveOut(Speaking(), names)
+            assert list(simulator.observation_space) == ["speed"]
+            assert simulator.reset()[0] == {"speed": [1]}
+
+    def test_entries_of_a_tuple_keep_the_names_that_they_have(self):
+        simulator = LeaveOut(Speaking("tuple"), ["1", "2/word"])
+        assert list(simulator.observation_space) == ["0", "2"]
+        assert simulator.reset()[0] == {"0": [0], "2": {"deep": [1]}}
+        inner = LeaveOut(Speaking("tuple"), ["2/word"])
+        assert isinstance(inner.observation_space, spaces.Tuple)
+        assert inner.reset()[0] == ([0], "look", {"deep": [1]})
+
+    def test_the_env_shows_what_is_left(self):
+        env = GymEnv(Gym(), leave_out=["mission", "goal/text"])
+        assert env.rollout(2)["goal", "at"].tolist() == [[0.0], [1.0]]
+        assert set(env.observation_spec.keys()) == {"goal", "speed"}
+
+    @pytest.mark.parametrize("mode", ["sync", "same step"])
+    def test_a_vector_env_shows_what_is_left(self, mode):
+        modes = {"sync": AutoresetMode.NEXT_STEP, "same step": AutoresetMode.SAME_STEP}
+        worlds = SyncVectorEnv([Gym, Gym], autoreset_mode=modes[mode])
+        batch = GymVectorEnv(worlds, leave_out=["mission", "goal/text"]).rollout(4)
+        assert batch["speed"].squeeze(-1).tolist() == [[1, 2, 3, 1]] * 2
+        assert batch["next", "speed"].squeeze(-1).tolist() == [[2, 3, 4, 2]] * 2
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (
+                ["goals"],
+                r"expected entries of \['goal', 'goal/at', .*\], got 'goals'. Did you mean 'goal'",
+            ),
+            (["mission", "goal", "speed"], "expected something that stays"),
+            ("mission", r"Write \['mission'\]"),
+        ],
+    )
+    def test_mistakes_are_refused(self, names, message):
+        with pytest.raises(ConfigError, match=f"^leave_out: .*{message}"):
+            LeaveOut(Speaking(), names)
+
+
+class Gym(gymnasium.Env):
+    """The same world as gymnasium's own."""
+
+    def __init__(self):
+        self.world = Speaking()
+        self.observation_space, self.action_space = self.world.observation_space, self.world.action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.world.reset()
+
+    def step(self, action):
+        return self.world.step(action)

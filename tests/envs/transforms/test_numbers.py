@@ -95,7 +95,9 @@ def test_a_single_choice_of_many_has_a_vector_of_its_own():
 
 
 def test_bits_become_floats():
-    first, second, spec = shown(spaces.MultiBinary(3), np.array([1, 0, 1], np.int8), np.zeros(3, np.int8), BitsToFloat())
+    first, second, spec = shown(
+        spaces.MultiBinary(3), np.array([1, 0, 1], np.int8), np.zeros(3, np.int8), BitsToFloat()
+    )
     assert first == [1, 0, 1] and second == [0, 0, 0] and spec == Binary((2, 3), torch.float32)
     flags = spaces.Box(0, 1, (2,), np.bool_)
     first, _, spec = shown(flags, np.array([False, True]), np.array([True, True]), BitsToFloat())
@@ -107,7 +109,9 @@ def test_integers_are_scaled_by_their_bounds():
     first, second, spec = shown(space, np.array([5, 0, 7], np.int32), np.array([10, -5, 7], np.int32), ScaleByBounds())
     assert first == [0.5, 0.25, 0.0] and second == [1.0, 0.0, 0.0]
     assert spec == Bounded([[0, 0, 0]] * 2, [[1, 1, 0]] * 2)
-    first, _, spec = shown(spaces.Box(0, 255, (2,), np.uint8), np.array([51, 255], np.uint8), np.zeros(2, np.uint8), ScaleByBounds())
+    first, _, spec = shown(
+        spaces.Box(0, 255, (2,), np.uint8), np.array([51, 255], np.uint8), np.zeros(2, np.uint8), ScaleByBounds()
+    )
     assert first == pytest.approx([0.2, 1.0]) and spec == Bounded(0.0, 1.0, (2, 2))
 
 
@@ -180,7 +184,9 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
             spec.assert_contains(encoded)
             assert encoded.dtype == torch.float32
         else:
-            with pytest.raises(SpecError, match=f"^{transform.__name__}: expected .* in 'x', got {type(leaf).__name__}"):
+            with pytest.raises(
+                SpecError, match=f"^{transform.__name__}: expected .* in 'x', got {type(leaf).__name__}"
+            ):
                 transform(["x"]).attach(specs(x=leaf))
 
 

@@ -148,6 +148,17 @@ def test_wrong_images_are_refused(images, message):
         ConvNet(4)(images)
 
 
+@pytest.mark.parametrize(
+    ("kernel_sizes", "strides", "due"), [((8, 4, 3), (4, 2, 1), 36), ((3, 3), (1, 1), 5), ((5,), (3,), 5)]
+)
+def test_the_smallest_image_is_known_beforehand(kernel_sizes, strides, due):
+    net = ConvNet(1, num_cells=[2] * len(strides), kernel_sizes=kernel_sizes, strides=strides)
+    assert net.smallest == due
+    assert net(torch.zeros(1, due, due)).shape[-1] == net.num_features(due, due)
+    with pytest.raises(SpecError, match="kernels"):
+        net(torch.zeros(1, due - 1, due))
+
+
 def test_the_smallest_image_that_fits_is_taken():
     assert ConvNet(1)(torch.zeros(1, 36, 36)).shape == (64,)
     with pytest.raises(SpecError, match="35 × 36 pixels"):

@@ -7,7 +7,7 @@ from torchrl.envs.simulators.base import Simulator, SimulatorWrapper
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
 from torchrl.envs.simulators.named import dm_control_simulator, gym_simulator, toy_simulator
-from torchrl.envs.simulators.observing import InfoKeys, Pixels
+from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
 from torchrl.envs.simulators.toys import Matching
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, RandomTruncation, TimeLimit
 
@@ -16,6 +16,7 @@ __all__ = [
     "FrameSkip",
     "GymSimulator",
     "InfoKeys",
+    "LeaveOut",
     "Matching",
     "NoopReset",
     "Pixels",

@@ -23,11 +23,14 @@ from torchrl.seeding import child_seeds
 GENERATORS = (np.random.RandomState, np.random.Generator, random.Random)
 WRAPPED = ("_env", "_environment")  # where wrappers of dm_env keep what is below them
 
+LONGEST = 2**16  # letters of a text, of which dm_env says nothing
+
 
 class DMControlSimulator(Simulator):
     """One dm_control task. Observations are a dict of named arrays, nested where the task nests them.
 
-    A scalar observation becomes an array of shape ``[1]``. At the last step of an episode a discount of 0 means
+    A scalar observation becomes an array of shape ``[1]``. Choices (``DiscreteArray``) stay choices, integers integers;
+    text is presented as such, for :class:`LeaveOut` to leave out. At the last step of an episode a discount of 0 means
     terminated, any other truncated: that is the time limit of the suite.
 
     Args:
@@ -247,13 +250,18 @@ def _observation_space(spec: Any, path: str) -> spaces.Space:
     if isinstance(spec, Mapping):
         parts = [(key, _observation_space(part, f"{path}.{key}")) for key, part in spec.items()]
         return spaces.Dict(parts)  # pairs keep the task's order, a dict would be sorted
+    if hasattr(spec, "num_values"):
+        return spaces.MultiDiscrete([spec.num_values])
+    if np.dtype(spec.dtype).kind in "OSU":
+        return spaces.Text(LONGEST)
     return _box(spec, np.dtype(spec.dtype), path)
 
 
 def _action_space(spec: Any) -> spaces.Space:
     if hasattr(spec, "num_values"):
         return spaces.Discrete(int(spec.num_values))
-    return _box(spec, np.dtype(np.float32), "action")  # actions arrive in single precision
+    is_real = np.dtype(spec.dtype).kind == "f"
+    return _box(spec, np.dtype(np.float32) if is_real else np.dtype(spec.dtype), "action")  # in single precision
 
 
 def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:

@@ -15,7 +15,8 @@ from gymnasium import Space
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
-from torchrl.envs.simulators.observing import InfoKeys, Pixels
+from torchrl.envs.simulators.leaving_out import Name
+from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
 from torchrl.envs.simulators.toys import TOYS
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.errors import ConfigError, EnvError, explain, nearest
@@ -30,6 +31,7 @@ def gym_simulator(
     max_episode_steps: int | None = None,
     max_noops: int = 0,
     env_kwargs: dict | None = None,
+    leave_out: Sequence[Name] = (),
     info_keys: Mapping[str, Space] | None = None,
     info_defaults: Mapping[str, Any] | None = None,
     from_pixels: bool = False,
@@ -45,6 +47,7 @@ def gym_simulator(
         max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
         max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
         env_kwargs: keyword arguments for ``gymnasium.make``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         info_keys: entries of ``info`` to be observed, each with its space, for example
             ``{"x_position": Box(-inf, inf, ())}``.
         info_defaults: what is observed where such an entry is missing; without, a missing entry is an error.
@@ -63,7 +66,7 @@ def gym_simulator(
         env_kwargs = _with_pictures(env_kwargs)
     if info_defaults and not info_keys:
         raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
-    around = _driving(frame_skip, max_noops)
+    around = [*_leaving_out(leave_out), *_driving(frame_skip, max_noops)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
     if info_keys:
@@ -78,6 +81,7 @@ def dm_control_simulator(
     frame_skip: int = 1,
     max_episode_steps: int | None = None,
     task_kwargs: dict | None = None,
+    leave_out: Sequence[Name] = (),
     from_pixels: bool = False,
     pixels_only: bool = True,
     pixels_key: str = "pixels",
@@ -92,6 +96,7 @@ def dm_control_simulator(
         frame_skip: simulator steps per agent step; rewards are summed.
         max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``. Drawing takes OpenGL: on a machine without a
             display set the environment variable ``MUJOCO_GL=egl`` before Python starts.
         pixels_only: whether pictures replace the other observations.
@@ -105,7 +110,7 @@ def dm_control_simulator(
         MissingExtraError: dm_control is not installed.
     """
     make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
-    around = _driving(frame_skip, 0)
+    around = [*_leaving_out(leave_out), *_driving(frame_skip, 0)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
     return _wrapped(make, [*around, *_limiting(max_episode_steps), *wrappers])
@@ -117,6 +122,7 @@ def toy_simulator(
     frame_skip: int = 1,
     max_episode_steps: int | None = None,
     toy_kwargs: dict | None = None,
+    leave_out: Sequence[Name] = (),
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
     """Build one of this package's toy worlds: see :mod:`torchrl.envs.simulators.toys`.
@@ -126,6 +132,7 @@ def toy_simulator(
         frame_skip: simulator steps per agent step; rewards are summed.
         max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
         toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         wrappers: put around it last, the innermost first.
 
     Raises:
@@ -135,8 +142,12 @@ def toy_simulator(
         near = nearest(str(name), TOYS)
         hint = f'Did you mean "{near}"?' if near else ""
         raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
-    around = [*_driving(frame_skip, 0), *_limiting(max_episode_steps)]
+    around = [*_leaving_out(leave_out), *_driving(frame_skip, 0), *_limiting(max_episode_steps)]
     return _wrapped(partial(TOYS[name], **(toy_kwargs or {})), [*around, *wrappers])
+
+
+def _leaving_out(names: Sequence[Name]) -> list[Wrap]:
+    return [partial(LeaveOut, keys=names)] if names else []
 
 
 def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:

@@ -1,15 +1,16 @@
-"""Wrappers that let more be observed: entries of ``info``, and pictures of the world."""
+"""Wrappers that let more be observed, entries of ``info`` and pictures of the world, or less."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
 from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper
+from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.errors import ConfigError, EnvError, explain
 
 
@@ -109,6 +110,33 @@ def _as_bools(value: Any) -> Any:
     value = np.asarray(value)
     is_binary = value.dtype.kind in "iu" and bool(((value == 0) | (value == 1)).all())
     return value.astype(np.bool_) if is_binary else value
+
+
+class LeaveOut(SimulatorWrapper):
+    """Leave entries out of the observation by name: text, which is no number, and what no policy shall see.
+
+    Args:
+        simulator: the world to wrap; it observes a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
+        keys: which, ``["mission"]``; one inside another is ``"goal/text"`` or ``("goal", "text")``. A level stands for
+            all below it.
+
+    Raises:
+        ConfigError: there is no such entry, or none stays.
+    """
+
+    def __init__(self, simulator: Simulator, keys: Sequence[Name]) -> None:
+        super().__init__(simulator)
+        self.observation_space, self._kept = without_entries("leave_out", simulator.observation_space, keys)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
+        """Start an episode; see :meth:`Simulator.reset`."""
+        observation, info = self.simulator.reset(seed=seed, options=options)
+        return self._kept(observation), info
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
+        """Advance by one step; see :meth:`Simulator.step`."""
+        observation, *result = self.simulator.step(action)
+        return self._kept(observation), *result
 
 
 class Pixels(Beside):

@@ -19,6 +19,7 @@ from gymnasium.vector import (
 from gymnasium.wrappers import vector as wrappers
 
 from torchrl.envs.simulators.base import FRESH
+from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
@@ -60,13 +61,15 @@ class GymVectorEnv(WorkerEnv):
 
     Args:
         vector_env: the vector environment; this one closes it.
+        leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
 
     Raises:
+        ConfigError: there is no such entry.
         EnvError: it does not say its autoreset mode, cannot restart single rows where that is needed, steps a part of
             its rows at a time, has a wrapper that is refused, or it is none.
     """
 
-    def __init__(self, vector_env: VectorEnv) -> None:
+    def __init__(self, vector_env: VectorEnv, *, leave_out: Sequence[Name] = ()) -> None:
         if not isinstance(vector_env, VectorEnv):
             hint = "gymnasium.make_vec(id, num_envs=n) makes one; GymEnv(id, num_envs=n) needs none."
             hint = POOL_HINT if is_pool(vector_env) else hint
@@ -76,12 +79,13 @@ class GymVectorEnv(WorkerEnv):
         _require_all_rows(vector_env)
         _refuse_wrappers(vector_env)
         _require_restarts(vector_env, mode)
-        observation_space, _, _ = counted_from_zero(vector_env.single_observation_space)
+        left, _ = without_entries("GymVectorEnv, leave_out", vector_env.single_observation_space, leave_out)
+        observation_space, _, _ = counted_from_zero(left)
         action_space, _, _ = counted_from_zero(vector_env.single_action_space)
         require_free_names("GymVectorEnv", observation_space)
         _refuse_choices_of_spaces(action_space)
         super().__init__(
-            partial(VectorWorker, vector_env, mode),
+            partial(VectorWorker, vector_env, mode, leave_out),
             observation_space=observation_space,
             action_space=action_space,
             batch_size=[vector_env.num_envs],
@@ -113,14 +117,19 @@ class VectorWorker(Worker):
     Args:
         vector_env: the vector environment.
         mode: when it resets by itself.
+        leave_out: entries that are not observed.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Attributes:
         restarts_rows: whether single rows can be restarted where they did not end.
     """
 
-    def __init__(self, vector_env: VectorEnv, mode: AutoresetMode, buffers: StepBuffers) -> None:
-        observation_space, _, self._outward = counted_from_zero(vector_env.single_observation_space)
+    def __init__(
+        self, vector_env: VectorEnv, mode: AutoresetMode, leave_out: Sequence[Name], buffers: StepBuffers
+    ) -> None:
+        left, kept = without_entries("leave_out", vector_env.single_observation_space, leave_out)
+        self._kept = kept if leave_out else None
+        observation_space, _, self._outward = counted_from_zero(left)
         _, self._inward, _ = counted_from_zero(vector_env.single_action_space)
         super().__init__(observation_space, buffers)
         self.vector_env = vector_env
@@ -204,6 +213,7 @@ class VectorWorker(Worker):
         self.vector_env.close()
 
     def _presented(self, observations: Any) -> Any:
+        observations = observations if self._kept is None else self._kept(observations)
         return observations if self._outward is None else self._outward(observations)
 
     def _hold(self, observations: Any, info: dict) -> None:

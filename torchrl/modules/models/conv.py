@@ -91,6 +91,14 @@ class ConvNet(nn.Module):
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         return convolutions[-1].out_channels * rows * columns
 
+    @property
+    def smallest(self) -> int:
+        """The least height and width of images that the kernels fit into: 36 with the defaults."""
+        size = 1
+        for kernel_size, stride in zip(reversed(self.kernel_sizes), reversed(self.strides), strict=True):
+            size = (size - 1) * stride + kernel_size
+        return size
+
     def _require_images(self, images: torch.Tensor) -> None:
         if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
             raise SpecError(explain("ConvNet", expected="images of floats or uint8", got=images.dtype))

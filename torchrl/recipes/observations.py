@@ -1,0 +1,214 @@
+"""What the networks of a run see: one picture or one vector, made of whatever the simulator observes.
+
+The space decides, key by key: choices become one-hot vectors, bits 0 and 1, integers their place between their bounds,
+and what has several dimensions, or none, is flattened. Pictures alone are told by more than their space:
+``--pictures`` decides, and what was taken for one is said before the run begins.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey
+
+from torchrl.data.specs import Bounded, MultiCategorical, TensorSpec
+from torchrl.envs import Env, TransformedEnv
+from torchrl.envs.transforms import (
+    BitsToFloat,
+    CatTensors,
+    Flatten,
+    FrameStack,
+    GrayScale,
+    OneHotObservation,
+    Permute,
+    Rename,
+    Resize,
+    ScaleByBounds,
+    Transform,
+    Unsqueeze,
+)
+from torchrl.envs.transforms.images import DTYPES
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import ConvNet
+from torchrl.recipes.config import FlagGroup, positive_int
+
+IMAGE_FRAMES = 4  # Mnih et al. (2015), methods: what does not move in one frame does in four
+CHANNELS = (1, 3, 4)
+MOST_CHOICES = 2**16  # numbers of one-hot vectors, from which on a table of embeddings would be due
+
+
+def add_observation_arguments(group: FlagGroup) -> None:
+    """Add the flags that :func:`observation_transforms` reads, but for those of the simulator."""
+    group.add_argument(
+        "--pictures",
+        default="auto",
+        help="which observation is a picture, for convolutions: auto takes uint8 [H, W] or [H, W, C] from 0 to 255, as "
+        "large as they need; a name takes that one; none takes all as numbers",
+    )
+    group.add_argument("--image_size", type=positive_int, default=84, help="height and width of images, in pixels")
+    group.add_switch("--grayscale", default=True, help="take the colour out of images")
+    group.add_argument(
+        "--frame_stack",
+        type=positive_int,
+        help=f"so many last observations are seen at once; none stacks {IMAGE_FRAMES} images, and vectors not at all",
+    )
+
+
+def observation_transforms(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
+    """Build what makes one picture, uint8 ``[*B, C, height, width]``, or one vector of the observations ``seen``.
+
+    Args:
+        args: the parsed flags.
+        env: as it comes from the simulators.
+        seen: the observations that networks read, in the order of the vector.
+
+    Raises:
+        ConfigError: a picture beside something else, or one that does not fit; a name that is none; too many choices.
+    """
+    picture = _picture_of(args, env, seen)
+    transforms = _vector_transforms(env, seen) if picture is None else _picture_transforms(args, env, picture)
+    if (num_frames := num_stacked(args, is_image=picture is not None)) > 1:
+        if picture is None and list(seen) == ["observation"]:
+            transforms.append(CatTensors(seen))  # one-hot vectors side by side are numbers
+        transforms.append(FrameStack(num_frames, dim=-1 if picture is None else -3))
+    return transforms
+
+
+def describe_observations(args: Namespace, env: Env) -> str | None:
+    """Say in one line what a run sees, and what was made of it; None where it is a vector as the simulator has it.
+
+    Args:
+        args: the parsed flags.
+        env: that of the run, or another that was made by the same flags.
+    """
+    seen_as = env.observation_spec["observation"].shape[len(env.batch_size) :]
+    while isinstance(env, TransformedEnv):
+        env = env.env
+    leaves = _rows(env)
+    picture = _picture_of(args, env, list(leaves))
+    if picture is not None:
+        was = f"{_plain(picture)} {[*leaves[picture].shape]}"
+        return f"observes a picture: {was} as {[*seen_as]} (--pictures=none takes its numbers)"
+    treatments = {key: _treatment(leaf) for key, leaf in leaves.items()}
+    if treatments == {"observation": ""}:
+        return None
+    parts = [f"{_plain(key)} {[*leaf.shape]} {treatments[key]}".rstrip() for key, leaf in leaves.items()]
+    return f"observes {seen_as.numel()} numbers: {'; '.join(parts)}"
+
+
+def num_stacked(args: Namespace, *, is_image: bool) -> int:
+    """Return how many observations are seen at once."""
+    return args.frame_stack or (IMAGE_FRAMES if is_image else 1)
+
+
+def sees_images(env: Env) -> bool:
+    """Answer whether what is under ``observation`` is an image, ``[*B, C, H, W]``: all else was made a vector."""
+    leaf = dict(env.observation_spec.leaves()).get("observation")
+    return leaf is not None and leaf.ndim == len(env.batch_size) + 3
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _picture_of(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> NestedKey | None:
+    """Return the observation that is a picture, or None.
+
+    Raises:
+        ConfigError: something else is observed beside it, it does not fit, or there is none of the name.
+    """
+    leaves = _rows(env)
+    names = {_plain(key): key for key in seen}
+    if args.pictures == "none":
+        return None
+    if args.pictures == "auto":
+        found = [key for key in seen if args.from_pixels or _looks_like_pictures(leaves[key])]
+    else:
+        unknown = [name for name in args.pictures.split(",") if name not in names]
+        if unknown:
+            expected = f"auto, none or one of {sorted(names)}"
+            raise ConfigError(explain("--pictures", expected=expected, got=repr(unknown[0])))
+        found = [names[name] for name in args.pictures.split(",")]
+    if not found:
+        return None
+    if len(seen) > 1:
+        others = " ".join(name for name, key in names.items() if key != found[0])
+        hint = f"--leave_out {others} leaves the rest out; --pictures=none takes all as numbers."
+        raise ConfigError(explain("networks", expected="an image and nothing beside it", got=[*seen], hint=hint))
+    (key,) = found
+    shape, dtype = leaves[key].shape, leaves[key].dtype
+    if dtype not in DTYPES or not (len(shape) == 2 or (len(shape) == 3 and shape[-1] in CHANNELS)):
+        hint = "--pictures=none takes its numbers; other forms of pictures are composed in Python."
+        expected = "an image [H, W, C] with 1, 3 or 4 channels"
+        got = f"{key!r} of shape {[*shape]}, {str(dtype).removeprefix('torch.')}"
+        raise ConfigError(explain("networks", expected=expected, got=got, hint=hint))
+    return key
+
+
+def _looks_like_pictures(leaf: TensorSpec) -> bool:
+    """Say whether a row is bytes over their whole range, with at least two dimensions as large as convolutions need."""
+    if not isinstance(leaf, Bounded) or leaf.dtype != torch.uint8 or leaf.ndim < 2:
+        return False
+    is_full = bool((leaf.low == 0).all() and (leaf.high == 255).all())
+    return is_full and sum(size >= ConvNet(1).smallest for size in leaf.shape) >= 2
+
+
+def _picture_transforms(args: Namespace, env: Env, key: NestedKey) -> list[Transform]:
+    keys = ["observation"]
+    transforms: list[Transform] = [] if key == "observation" else [Rename({key: "observation"})]
+    shape = _rows(env)[key].shape
+    if len(shape) == 2:
+        transforms.append(Unsqueeze(-1, keys))
+    height, width, channels = (*shape, 1)[:3]
+    if (height, width) != (args.image_size,) * 2:
+        transforms.append(Resize(args.image_size, in_keys=keys))
+    if args.grayscale and channels == 3:
+        transforms.append(GrayScale(keys))
+    return [*transforms, Permute((2, 0, 1), keys)]
+
+
+# ---- vectors ---------------------------------------------------------------------------------------------------------
+
+
+def _vector_transforms(env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
+    leaves = _rows(env)
+    for key in seen:
+        if (num := _num_choices(leaves[key])) > MOST_CHOICES:
+            hint = f"Leave it out, --leave_out {_plain(key)}, or give it an embedding in Python."
+            expected = f"at most {MOST_CHOICES:,} choices to write one-hot"
+            raise ConfigError(explain("networks", expected=expected, got=f"{num:,} in {key!r}", hint=hint))
+    transforms: list[Transform] = []
+    for encode in (OneHotObservation, BitsToFloat, ScaleByBounds):
+        if keys := [key for key in seen if encode.takes(leaves[key])]:
+            transforms.append(encode(keys))
+    if keys := [key for key in seen if _is_flattened(leaves[key])]:
+        transforms.append(Flatten(in_keys=keys))
+    return transforms if list(seen) == ["observation"] else [*transforms, CatTensors(seen)]
+
+
+def _is_flattened(leaf: TensorSpec) -> bool:
+    return leaf.ndim != 1 and not OneHotObservation.takes(leaf)
+
+
+def _num_choices(leaf: TensorSpec) -> int:
+    if not OneHotObservation.takes(leaf):
+        return 0
+    return int(leaf.nvec.sum()) if isinstance(leaf, MultiCategorical) else leaf.n * leaf.shape.numel()
+
+
+def _treatment(leaf: TensorSpec) -> str:
+    """Say what becomes of an observation; nothing where it stays as it is."""
+    kinds = {"one-hot": OneHotObservation, "as bits": BitsToFloat, "scaled by its bounds": ScaleByBounds}
+    words = [word for word, encode in kinds.items() if encode.takes(leaf)]
+    return ", ".join([*words, "flattened"] if _is_flattened(leaf) else words)
+
+
+def _rows(env: Env) -> dict[NestedKey, TensorSpec]:
+    """Return the spec of one row of each observation."""
+    first = (0,) * len(env.batch_size)
+    return {key: leaf[first] for key, leaf in env.observation_spec.leaves()}
+
+
+def _plain(key: NestedKey) -> str:
+    return key if isinstance(key, str) else "/".join(key)
