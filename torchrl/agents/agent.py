@@ -32,6 +32,7 @@ from torchrl.agents.statistics import (
 )
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
+from torchrl.data.batch_functions import require_batch_function
 from torchrl.devices import moved
 from torchrl.errors import CheckpointError, ConfigError, explain
 from torchrl.modules.randomness import generators_of
@@ -99,6 +100,8 @@ class Agent:
             got = f"{type(optimise).__name__} and {type(collector).__name__}"
             expected = "keep_learning with ReplayUpdates and a collector over processes"
             raise ConfigError(explain("Agent", expected=expected, got=got))
+        require_batch_function("Agent, advantage", advantage)
+        require_batch_function("Agent, store", store)
         self.collector = collector
         self.optimise = optimise
         self.advantage = advantage

@@ -9,6 +9,7 @@ from numbers import Integral
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.data.batch_functions import BatchFunction, applied
 from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
 from torchrl.data.specs.fitting import require_fit
 from torchrl.envs.base import Env, action_of
@@ -108,19 +109,13 @@ def require_specs(who: str, transition: TensorDict, env: Env) -> None:
     env.reward_spec.assert_contains(transition.get(("next", "reward")), "reward")
 
 
-def postprocessed(postproc: Callable[[TensorDict], TensorDict] | None, batch: TensorDict) -> TensorDict:
+def postprocessed(postproc: BatchFunction | None, batch: TensorDict) -> TensorDictBase:
     """Return what ``postproc`` makes of a batch; the batch itself where there is none.
 
     Raises:
         SpecError: it returns no TensorDict.
     """
-    if postproc is None:
-        return batch
-    processed = postproc(batch)
-    if not isinstance(processed, TensorDictBase):
-        hint = "A postproc returns the batch, also where it edits it in place."
-        raise SpecError(explain("postproc", expected="a TensorDict", got=type(processed).__name__, hint=hint))
-    return processed
+    return batch if postproc is None else applied("postproc", postproc, batch)
 
 
 def require_finite(batch: TensorDict, env: Env) -> None:

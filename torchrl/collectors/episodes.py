@@ -22,6 +22,7 @@ from torchrl.collectors.continuation import captured, goes_on
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.rows import GrowingRows
 from torchrl.collectors.slots import let_wait, set_info
+from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import another_layout
@@ -90,7 +91,7 @@ class EpisodeCollector:
         device: torch.device | str | None = None,
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
-        postproc: Callable[[TensorDict], TensorDict] | None = None,
+        postproc: BatchFunction | None = None,
     ) -> None:
         require_arguments("EpisodeCollector", env, policy, total_frames)
         for name, value in (("num_episodes", num_episodes), ("max_episode_steps", max_episode_steps)):
@@ -105,6 +106,7 @@ class EpisodeCollector:
         self.packed = packed
         self.max_episode_steps = max_episode_steps
         self.storage_device = None if storage_device is None else torch.device(storage_device)
+        require_batch_function("EpisodeCollector, postproc", postproc)
         self.postproc = postproc
         self.frames = 0
         self.policy_version = 0

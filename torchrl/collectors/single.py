@@ -21,6 +21,7 @@ from torchrl.collectors.continuation import captured, goes_on
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy, placed
 from torchrl.collectors.slots import set_info, trajectory_ids
+from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import require_same_layout
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
@@ -62,7 +63,7 @@ class Collector:
         device: torch.device | str | None = None,
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
-        postproc: Callable[[TensorDict], TensorDict] | None = None,
+        postproc: BatchFunction | None = None,
     ) -> None:
         require_arguments("Collector", env, policy, total_frames)
         self.env = env
@@ -70,6 +71,7 @@ class Collector:
         self.frames_per_batch = frames_per_batch
         self.total_frames = total_frames
         self.storage_device = None if storage_device is None else torch.device(storage_device)
+        require_batch_function("Collector, postproc", postproc)
         self.postproc = postproc
         self.frames = 0
         self.policy_version = 0

@@ -20,6 +20,7 @@ from torchrl.collectors.single import Collector
 from torchrl.collectors.transport import Layout
 from torchrl.collectors.warmup import WarmUp
 from torchrl.collectors.weights import SharedWeights, tensors_of
+from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.devices import checked_device
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, ProcessError, explain
@@ -79,7 +80,7 @@ class MultiCollector:
         devices: str | torch.device | Sequence[str | torch.device] = "cpu",
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
-        postproc: Callable[[TensorDict], TensorDict] | None = None,
+        postproc: BatchFunction | None = None,
         update_every_batch: bool = False,
         on_worker_failure: str = "raise",
         start_method: str = "forkserver",
@@ -95,6 +96,7 @@ class MultiCollector:
         self.frames_per_batch = frames_per_batch
         self.total_frames = total_frames
         self.storage_device = None if storage_device is None else checked_device(storage_device)
+        require_batch_function(f"{self._who}, postproc", postproc)
         self.postproc = postproc
         self.update_every_batch = update_every_batch
         self.frames = 0

@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from torchrl.data.batch_functions import BatchFunction, applied, require_batch_function
 from torchrl.data.replay.incoming import FACTS, MASK, Incoming
 from torchrl.data.replay.lanes import Lanes, Links
 from torchrl.data.replay.prioritized import checked_priority
@@ -23,8 +24,6 @@ from torchrl.data.replay.storages import MemmapStorage, Storage
 from torchrl.data.replay.writers import REFUSED, RingWriter, Writer
 from torchrl.errors import CheckpointError, ConfigError, KeyMissing, SpecError, explain
 from torchrl.unchecked import new_tensordict, put
-
-Transform = Callable[[TensorDict], TensorDictBase]
 
 
 class ReplayBuffer:
@@ -48,7 +47,8 @@ class ReplayBuffer:
         batch_size: number of items of a sample; None leaves it to each call.
         prefetch: so many samples are made ahead by a thread, while the caller works on the last. They are drawn at
             once, so they do not know later items and priorities.
-        transform: applied to each sample, for example :class:`~torchrl.data.MultiStep` on slices.
+        transform: a function applied to each sample, for example :class:`~torchrl.data.MultiStep` on slices; no
+            transform of environments, which would change every entry.
         seed: of the stream of draws; None draws one.
 
     Raises:
@@ -63,7 +63,7 @@ class ReplayBuffer:
         writer: Writer | None = None,
         batch_size: int | None = None,
         prefetch: int = 0,
-        transform: Transform | None = None,
+        transform: BatchFunction | None = None,
         seed: int | None = None,
     ) -> None:
         self.storage = storage
@@ -72,6 +72,7 @@ class ReplayBuffer:
         self.batch_size = None if batch_size is None else _checked_number("batch_size", batch_size)
         self.prefetch = prefetch
         self.transform = transform
+        require_batch_function("ReplayBuffer, transform", transform)
         _require_parts(self.storage, self.sampler, self.writer)
         if not isinstance(prefetch, Integral) or prefetch < 0:
             raise ConfigError(explain("ReplayBuffer", expected="a prefetch of 0 or more samples", got=repr(prefetch)))
@@ -194,7 +195,7 @@ class ReplayBuffer:
         put(sample, FACTS, new_tensordict(facts, shape))
         if draw.mask is not None:
             sample.set(MASK, self._sent(draw.mask))
-        return sample if self.transform is None else self.transform(sample)
+        return sample if self.transform is None else applied("ReplayBuffer, transform", self.transform, sample)
 
     def _sent(self, column: np.ndarray) -> Tensor:
         """Return a column as a tensor, where the items lie."""

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from torchrl.data.batch_functions import StepEditor
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.data.specs.composite import Key
 from torchrl.envs.base import Env, ResetOptions, Seed
@@ -40,7 +41,7 @@ class EnvSpecs:
     action_mask_key: Key | None = None
 
 
-class Transform(nn.Module):
+class Transform(StepEditor):
     """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
 
     Each of the two directions has a twin for specs. A transform belongs to one environment. What it learns or remembers

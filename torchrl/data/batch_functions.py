@@ -1,0 +1,86 @@
+"""Functions of whole batches, as buffers, collectors and agents apply them: what is none is refused when parts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from torchrl.errors import ConfigError, SpecError, explain
+
+BatchFunction = Callable[[TensorDictBase], TensorDictBase]
+
+
+class StepEditor(nn.Module):
+    """Base of what edits the steps of an environment one after the other, such as a transform: no function of batches.
+
+    Its ``forward``, if it has one, is about single tensors. Applied to a batch it would change every entry: clip
+    actions and counters with the reward.
+
+    Raises:
+        SpecError: from a call, it is given a batch.
+    """
+
+    def __call__(self, *inputs: Tensor, **options: object) -> Tensor:
+        """Call ``forward``."""
+        if any(isinstance(x, TensorDictBase) for x in inputs):
+            name = type(self).__name__
+            raise SpecError(explain(name, expected="a tensor", got="a batch", hint=_instead_of(self)))
+        return super().__call__(*inputs, **options)
+
+
+def require_batch_function(who: str, function: object) -> None:
+    """Refuse what cannot be applied to batches; None is nothing to apply.
+
+    Args:
+        who: takes it, for the message: ``"Collector, postproc"``.
+        function: the one; a chain (:class:`~torch.nn.Sequential`) is looked into.
+
+    Raises:
+        ConfigError: it cannot be called, or is a transform of environments.
+    """
+    if function is None:
+        return
+    expected = "a function of a batch"
+    for part in _parts(function):
+        if isinstance(part, StepEditor):
+            got = f"{type(part).__name__}, which edits the steps of an environment"
+            raise ConfigError(explain(who, expected=expected, got=got, hint=_instead_of(part)))
+    if not callable(function):
+        is_store = hasattr(function, "extend") and not isinstance(function, list)
+        hint = "Give its method extend." if is_store else "Several go into one: lambda batch: second(first(batch))."
+        raise ConfigError(explain(who, expected=expected, got=repr(function), hint=hint))
+
+
+def applied(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
+    """Return what a function makes of a batch.
+
+    Raises:
+        SpecError: it returns no TensorDict.
+    """
+    result = function(batch)
+    if not isinstance(result, TensorDictBase):
+        hint = "Return the batch, also where it is edited in place."
+        raise SpecError(explain(who, expected="a TensorDict", got=type(result).__name__, hint=hint))
+    return result
+
+
+def _parts(function: object) -> Iterator[object]:
+    """Yield what is called with the batch itself, in chains and behind bound methods and partial functions."""
+    if isinstance(function, partial):
+        yield from _parts(function.func)
+    elif isinstance(function, (nn.Sequential, list, tuple)):
+        for part in function:
+            yield from _parts(part)
+    else:
+        yield getattr(function, "__self__", function)
+
+
+def _instead_of(editor: StepEditor) -> str:
+    """Say where an editor of steps belongs, and what to write for batches."""
+    return (
+        f"Put it around the environment: TransformedEnv(env, {type(editor).__name__}(...)). For batches write what "
+        'changes, for example lambda batch: batch.set(("next", "reward"), batch["next", "reward"].clamp(-1, 1)).'
+    )
