@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,6 +16,9 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators import Simulator
 from torchrl.errors import EnvError
+
+LIMIT_S = 300.0  # what a test waits for comes long before, however slow or busy the machine
+FOREVER_S = 3600.0  # what lasts so long never ends within a test
 
 ENDINGS = {"terminated": (True, False), "truncated": (False, True), "both": (True, True)}
 
@@ -366,3 +369,11 @@ def _assert_equal(results: Sequence[Any], when: str) -> None:
                 _assert_equal([one, two], f"{when}, entry {at}")
         else:
             np.testing.assert_array_equal(first, other, when)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something is so; fail where it never is."""
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, f"{holds} was not true within {LIMIT_S:g} s"
+        time.sleep(0.005)

@@ -13,7 +13,7 @@ from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollecto
 from torchrl.envs import ParallelEnv
 from torchrl.envs.simulators import gym_simulator
 
-pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(90)]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 STEPS, WARM_UP = 200_000, 50_000  # the allocators have grown to their size within the first batches
 MAX_SLOPE = 1.0  # MB per 10,000 steps
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from fakes import LIMIT_S
 from torchrl.threads import SameCore, start_apart
 
 pytestmark = pytest.mark.skipif(
@@ -21,7 +22,7 @@ class Sleeper(threading.Thread):
         self.start()
 
     def run(self):
-        self.goes_on.wait(30)
+        self.goes_on.wait(LIMIT_S)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def ask():
 
     def ask():
         wanted.release()
-        assert made.acquire(timeout=10)
+        assert made.acquire(timeout=LIMIT_S)
         return sleepers[-1]
 
     yield ask

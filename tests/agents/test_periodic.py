@@ -14,8 +14,6 @@ from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.errors import ProcessError
 from torchrl.record import Logger
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Rows(Logger):
     """Keeps what it is given about evaluations."""

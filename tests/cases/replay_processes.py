@@ -39,13 +39,15 @@ def report_in(path):
 # ---- at the same time --------------------------------------------------------------------------------------------
 
 
-def write(pickled, writer, stop):
-    """Extend until a file appears, or the parent is gone."""
+def write(pickled, writer, enough, stop):
+    """Extend until a file appears, or the parent is gone; say when so many items were written."""
     buffer, number, parent = pickle.loads(Path(pickled).read_bytes()), 0, os.getppid()
     sizes = random.Random(writer)
     while not os.path.exists(stop) and os.getppid() == parent:
         num = sizes.randint(1, 100)
         buffer.extend(rows(int(writer), number, num))
+        if number <= int(enough) < number + num:
+            print(flush=True)
         number += num
         time.sleep(0.001)
     buffer.close()
@@ -228,7 +230,7 @@ def serve():
     for line in sys.stdin:
         job = json.loads(line)
         if not (child := os.fork()):
-            signal.alarm(20)
+            signal.alarm(300)
             try:
                 {"extend": extend_until_killed, "save": save_until_killed}[job.pop("work")](**job)
             finally:

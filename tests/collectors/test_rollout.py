@@ -14,7 +14,6 @@ from torchrl.data.specs import Unbounded
 from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, EnvError, SpecError
-from torchrl.functional import gae
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, exploration_type
 from torchrl.modules.randomness import generators_of
 
@@ -300,46 +299,6 @@ def test_parameters_that_fragments_did_not_hold_from_the_first_on_are_refused_an
         with pytest.raises(ConfigError, match="parameters that batches hold from the first on"):
             source.set_info(**refused)
     assert numbers(source.collect()["batch", "observation"]) == [[2, 3]]
-
-
-# ---- the loop of the README ------------------------------------------------------------------------------------------
-
-
-class ActorCritic(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.actor = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))
-        self.critic = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 1))
-
-    def forward(self, root):
-        root["logits"], root["state_value"] = self.actor(root["observation"]), self.critic(root["observation"])
-        root["action"] = torch.distributions.Categorical(logits=root["logits"]).sample()
-        return root
-
-
-def test_the_plain_loop_learns_cartpole():
-    torch.manual_seed(0)
-    envs = [gymnasium.make("CartPole-v1") for _ in range(8)]
-    policy = ActorCritic()
-    optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
-    returns = []
-    for batch, last in rollout(envs, policy, n_steps=16, seed=0):
-        now, after = policy(batch.select("observation")), batch["next"]  # the same states again, with gradient
-        value, next_value = now["state_value"], torch.cat([now["state_value"][:, 1:], last["state_value"][:, None]], 1)
-        next_value = torch.where(after["truncated"], policy.critic(after["observation"]), next_value)
-        ends, values = (after["terminated"], after["truncated"]), (value.detach(), next_value.detach())
-        advantage, target = gae(after["reward"], *values, *ends, gamma=0.99, lambda_=0.95)
-        chosen = torch.distributions.Categorical(logits=now["logits"])
-        loss = -(chosen.log_prob(batch["action"]).unsqueeze(-1) * advantage).mean() - 0.01 * chosen.entropy().mean()
-        loss = loss + 0.5 * (value - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
-        optimizer.step()
-        returns += after["episode_return"][after["done"]].tolist()
-        if len(returns) >= 400:
-            break
-    assert sum(returns[:50]) / 50 < 40 < 80 < sum(returns[-50:]) / 50
 
 
 def test_sticky_rows_that_only_restart_together_are_refused_at_once():

@@ -287,7 +287,7 @@ class TestExit:
         )
         command = [sys.executable, str(script), "--lr=3"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stdout == ""
         assert done.stderr == "train.py: command line: expected a known flag, got --lr. --help lists them.\n"

@@ -166,10 +166,9 @@ def test_the_name_of_the_film_is_free_where_nothing_is_filmed(env_of):
     assert env_of("--env_name=tests/Film-v0").observation_spec["observation"].shape == (2, 4)
 
 
-@pytest.mark.timeout(300)
 def test_a_run_with_workers_is_evaluated_and_resumed(tmp_path):
     run = [sys.executable, str(ROOT / "examples" / "dqn" / "dqn.py")]
-    options = {"cwd": tmp_path, "check": True, "timeout": 100}
+    options = {"cwd": tmp_path, "check": True}
     short = ["--eval_episodes=1", "--record_episodes=1", "--num_workers=2", "--name=whole", "--save_buffer"]
     subprocess.run([*run, *SMALL, *REPLAY, *short], **options)
     (folder,) = (tmp_path / "dqn_logging").iterdir()

@@ -23,7 +23,7 @@ from torchrl.recipes import (
     make_parser,
 )
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("leaves_nothing")]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def parse(*flags):

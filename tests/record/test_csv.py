@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fakes import wait_until
 from torchrl.errors import SpecError, TorchRLError
 from torchrl.record import CSVLogger, read_csv
 
@@ -69,14 +69,11 @@ def test_a_killed_process_leaves_complete_rows(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
     try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if (tmp_path / "progress.csv").exists() and len(read_csv(tmp_path / "progress.csv")["always"]) > 200:
-                break
-            time.sleep(0.01)  # meanwhile every reading must succeed
+        wait_until((tmp_path / "progress.csv").exists)
+        wait_until(lambda: len(read_csv(tmp_path / "progress.csv")["always"]) > 200)  # every reading must succeed
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait()
     table = read_csv(tmp_path / "progress.csv")
     assert len(table["always"]) > 200
     assert table["always"] == table["frames"] == list(range(len(table["frames"])))

@@ -27,7 +27,7 @@ from torchrl.data.replay import (
 )
 from torchrl.errors import CheckpointError, StorageError
 
-pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 DEATHS, MOST_DEATHS = 50, 250  # a busy machine fires late, and takes more deaths to have seen enough in the middle
 CAPACITY = 400
 
@@ -47,7 +47,7 @@ def killing():
     finally:
         server.stdin.close()
         try:
-            server.wait(timeout=25)
+            server.wait()
         finally:
             server.kill()
             server.wait()

@@ -13,7 +13,7 @@ from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl.envs import ParallelEnv, SerialEnv
 from torchrl.errors import EnvError, KeyMissing, SpecError
 
-pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 @pytest.fixture(params=[SerialEnv, ParallelEnv], ids=["serial", "parallel"])

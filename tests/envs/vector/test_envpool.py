@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
+from fakes import wait_until
 from torchrl.collectors import Collector
 from torchrl.envs import EnvPoolEnv, TransformedEnv, check_env
 from torchrl.envs.transforms import RewardScaling
@@ -321,10 +321,7 @@ def test_the_threads_end_with_it():
     assert num_threads() == during > before
     env.close()
     env.close()
-    deadline = time.monotonic() + 5
-    while num_threads() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert num_threads() == before
+    wait_until(lambda: num_threads() == before)
 
 
 @pytest.mark.parametrize(
