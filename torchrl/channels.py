@@ -43,6 +43,10 @@ class Channel:
         self._size: int | None = None  # of the message that is coming, once its header is there
         self._come = bytearray()  # what is there of it: a wait that ends early is taken up again
 
+    def allow_stall(self, stall_s: float) -> None:
+        """Change the longest pause while a message is being sent."""
+        self._socket.settimeout(stall_s)
+
     def fileno(self) -> int:
         """Return the file descriptor, to wait for several channels at once; -1 once closed."""
         return self._socket.fileno()
@@ -209,7 +213,7 @@ def _rebuilt(packed: dict) -> BaseException:
     return error
 
 
-def too_late(who: str, doing: str, timeout_s: float) -> DeadlineError:
-    """Say that an answer did not come in time."""
-    hint = "It was stopped. Raise timeout_s if it needs longer."
+def too_late(who: str, doing: str, timeout_s: float, argument: str = "timeout_s") -> DeadlineError:
+    """Say that an answer did not come in time, and which argument allows more."""
+    hint = f"It was stopped. Raise {argument} if it needs longer."
     return DeadlineError(explain(who, expected=f"{doing} within {timeout_s:g} s", got="no answer", hint=hint))

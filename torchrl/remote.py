@@ -29,8 +29,8 @@ from torchrl.channels import (
     too_late,
     unpacked_error,
 )
-from torchrl.errors import ProcessError, explain
-from torchrl.processes import THREADS, Child, start_child
+from torchrl.errors import DeadlineError, ProcessError, explain
+from torchrl.processes import START_S, THREADS, Child, start_child
 
 CLOSE_S = 1.0  # the time an object has to close itself
 END = None  # the message that ends a child
@@ -49,21 +49,32 @@ class RemoteObject:
         build: called in the child, returns the object.
         arguments: of ``build``.
         start_method: see :func:`~torchrl.processes.start_child`.
+        start_timeout_s: the longest wait for the first answer, which comes when the child has imported what it needs
+            and the object is built; other deadlines begin after it.
     """
 
     def __init__(
-        self, name: str, serve: str, build: Callable[..., object], *arguments: object, start_method: str = "forkserver"
+        self,
+        name: str,
+        serve: str,
+        build: Callable[..., object],
+        *arguments: object,
+        start_method: str = "forkserver",
+        start_timeout_s: float = START_S,
     ) -> None:
         self.name = name
+        self.start_timeout_s = start_timeout_s
+        self.has_started = False
         self.num_pending = 0
         work = cloudpickle.dumps((build, arguments))  # refuses what cannot be sent before anything is started
         self._child, connection = start_child(serve, start_method=start_method)
-        self._channel = Channel(connection)
+        self._channel = Channel(connection, stall_s=start_timeout_s)
         self._is_closed = False
         self._owner = os.getpid()
         weakref.finalize(self, _end, self._child, self._channel)  # where nobody closes it
         surroundings = {"path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ)}
         self._post_frame(framed((surroundings, work)))
+        self._channel.allow_stall(STALL_S)
 
     @property
     def pid(self) -> int:
@@ -121,6 +132,8 @@ class RemoteObject:
             raise self.death() from None
         except TimeoutError:
             self.kill()
+            if not self.has_started:
+                raise self.too_late(self.start_timeout_s) from None
             raise too_late(self.where, "a reader of messages", STALL_S) from None
         self.num_pending += 1
 
@@ -138,6 +151,7 @@ class RemoteObject:
         except PeerGone:
             raise self.death() from None
         self.num_pending -= 1
+        self.has_started = True
         try:
             return pickle.loads(answer)
         except Exception as error:  # it is answered all the same
@@ -150,6 +164,12 @@ class RemoteObject:
         self.kill()
         hint = "If the kernel killed it, it may have run out of memory; what it printed is on the standard error."
         return ProcessError(explain(self.where, expected="a running process", got=how, hint=hint))
+
+    def too_late(self, timeout_s: float) -> DeadlineError:
+        """Say that no answer came in time: to a call, or to the start."""
+        if self.has_started:
+            return too_late(self.where, "an answer", timeout_s)
+        return too_late(self.where, "a start (imports and what it builds)", timeout_s, "start_timeout_s")
 
     @property
     def where(self) -> str:
@@ -178,6 +198,8 @@ def _call(command: str, arguments: tuple, num_descriptors: int) -> bytes:
 def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
     """Wait for one answer from each, then raise the first exception among them, or return them in order.
 
+    Those that have only begun to start have ``start_timeout_s`` for it instead.
+
     Raises:
         ProcessError: one has died; it is named at once, whoever else is still busy. The other answers stay to be read.
         DeadlineError: one did not answer in time, and was killed.
@@ -197,6 +219,8 @@ def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
 def _awaited(
     remote: RemoteObject, others: Sequence[RemoteObject], patience: Patience, timeout_s: float
 ) -> tuple[bool, object]:
+    if not remote.has_started:
+        patience, timeout_s = Patience(remote.start_timeout_s), remote.start_timeout_s
     while True:
         try:
             return remote._receive(patience.slice_s())
@@ -205,7 +229,7 @@ def _awaited(
                 raise
             if patience.is_over():
                 remote.kill()
-                raise too_late(remote.where, "an answer", timeout_s) from None
+                raise remote.too_late(timeout_s) from None
             for other in others:
                 if other.has_died():
                     raise other.death() from None

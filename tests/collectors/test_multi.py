@@ -16,14 +16,14 @@ from tensordict import TensorDict
 from torch import nn
 
 from cases.workers import Marked, Nudge, Stepwise, Wide, cartpole, counting, faulty, slow
-from fakes import DeadlySimulator, PlantedError
+from fakes import FOREVER_S, DeadlySimulator, PlantedError, wait_until
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
 from torchrl.envs import SerialEnv, TransformedEnv
 from torchrl.envs.transforms import RewardScaling, StepCounter
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, SpecError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, set_exploration_type
 
-pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(90)]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 both = pytest.mark.parametrize("kind", [MultiSyncCollector, MultiAsyncCollector])
 
 
@@ -327,18 +327,15 @@ def test_a_warm_up_is_shared_by_the_workers_and_counted_here(make, kind):
 
 def test_a_batch_can_be_launched_asked_for_and_taken(make):
     collector = make(MultiSyncCollector, partial(slow, 0.05), num_workers=2, frames_per_batch=8)
-    begin = time.monotonic()
     collector.launch()
-    assert time.monotonic() - begin < 0.1 and not collector.is_ready()
+    assert not collector.is_ready()
     with pytest.raises(ConfigError, match=r"launch: .*Call take\(\) first"):
         collector.launch()
     for forbidden in (collector.reset, collector.state_dict, partial(collector.load_state_dict, {"workers": [0, 1]})):
         with pytest.raises(ConfigError, match=r"no batch under way.*Call take\(\) first"):
             forbidden()
     collector.update_policy_weights_()  # safe: it holds from the next batch on
-    deadline = time.monotonic() + 5
-    while not collector.is_ready() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(collector.is_ready)
     batch = collector.take()
     assert batch["collector", "policy_version"].unique().tolist() == [0]
     assert collector.collect()["collector", "policy_version"].unique().tolist() == [1]
@@ -355,19 +352,19 @@ def test_nothing_steps_while_the_learner_trains(make):
 
 
 def test_the_first_that_is_ready_is_handed_out_first(make):
-    makers = [partial(slow, 0.1), partial(slow, 0.001)]
+    makers = [partial(slow, FOREVER_S), partial(slow, 0.0)]
     collector = make(MultiAsyncCollector, makers, Marked(), frames_per_batch=4)
-    processes = [collector.collect()["process"].unique().item() for _ in range(6)]
-    assert processes.count(collector.pids[1]) >= 4
+    processes = {collector.collect()["process"].unique().item() for _ in range(6)}
+    assert processes == {collector.pids[1]}
 
 
 def test_no_worker_is_left_out_however_slow_the_learner(make):
     collector = make(MultiAsyncCollector, partial(counting, 1), Marked(), num_workers=3, frames_per_batch=2)
     processes = []
-    for _ in range(12):
+    while min(processes.count(pid) for pid in collector.pids) < 3:
+        assert len(processes) < 1000
         processes.append(collector.collect()["process"].unique().item())
         time.sleep(0.02)
-    assert min(processes.count(pid) for pid in collector.pids) >= 3
 
 
 def test_an_asynchronous_reset_comes_after_the_batches_under_way(make):
@@ -454,17 +451,21 @@ def test_the_others_go_on_after_an_exception_was_raised(make):
 
 @both
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_worker_is_named_within_two_seconds(make, kind, victim):
-    collector = make(kind, partial(slow, 0.01), num_workers=2, frames_per_batch=200)
+def test_a_killed_worker_is_named_at_once(make, kind, victim):
+    collector = make(kind, partial(slow, FOREVER_S), num_workers=2, frames_per_batch=200, timeout_s=FOREVER_S)
     collector.launch()
     os.kill(collector.pids[victim], signal.SIGKILL)
-    begin = time.monotonic()
     with pytest.raises(ProcessError, match=rf"worker {victim}, process .*killed by SIGKILL"):
         for _ in range(3):
             collector.take()
-    assert time.monotonic() - begin < 2
     with pytest.raises(ProcessError, match="shut down"):
         collector.collect()
+
+
+def test_a_start_has_a_deadline_of_its_own(make):
+    options = {"num_workers": 1, "frames_per_batch": 4, "timeout_s": FOREVER_S, "start_timeout_s": 0.5}
+    with pytest.raises(DeadlineError, match=r"worker 0.*expected a start .* within 0.5 s.*Raise start_timeout_s"):
+        make(MultiSyncCollector, partial(time.sleep, FOREVER_S), **options)
 
 
 def test_a_batch_that_never_ends_is_ended(make):
@@ -486,7 +487,10 @@ def test_a_worker_that_died_is_replaced_and_its_batch_dropped_and_counted(make, 
     collector.collect()
     before = collector.pids
     threading.Timer(0.1, partial(os.kill, before[1], signal.SIGKILL)).start()
-    batches = [collector.collect() for _ in range(6)]
+    batches, delivered = [], set()
+    while collector.pids[1] not in delivered - {before[1]}:
+        batches.append(collector.collect())
+        delivered |= set(batches[-1]["process"].unique().tolist())
     after = collector.pids
     assert after[0] == before[0] and after[1] != before[1]
     assert collector.num_restarts == 1
@@ -507,7 +511,7 @@ def test_a_worker_that_died_between_two_batches_is_replaced_where_it_is_needed(m
     collector.collect()
     for needed in (collector.state_dict, collector.reset, lambda: [collector.collect() for _ in range(4)]):
         os.kill(collector.pids[0], signal.SIGKILL)
-        time.sleep(0.05)
+        wait_until(collector._workers[0].remote.has_died)
         before = collector.num_restarts
         needed()
         assert collector.num_restarts == before + 1
@@ -641,6 +645,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(kind):
     workers = [int(pid) for pid in run.stdout.readline().split()]
     time.sleep(0.3)
     os.killpg(run.pid, signal.SIGINT)
-    _, printed = run.communicate(timeout=10)
+    _, printed = run.communicate()
     assert printed.rstrip().endswith("KeyboardInterrupt") and printed.count("Traceback") == 1, printed
-    assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert len(workers) == 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from torchrl.envs import Env
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
 from torchrl.modules.lazy import lazy_tensors
+from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, ready
 
 _DEFAULTS = Evaluator.__init__.__kwdefaults__  # where they are written
@@ -77,6 +79,7 @@ class EvaluationProcess:
         start_method: see :mod:`torchrl.processes`.
         num_threads: of torch in the process.
         timeout_s: the longest an evaluation may take, in seconds.
+        start_timeout_s: the longest the process may take to start, in seconds: its imports and ``make_env``.
 
     Attributes:
         num_restarts: how many processes were started in place of dead ones.
@@ -99,14 +102,16 @@ class EvaluationProcess:
         start_method: str = "forkserver",
         num_threads: int = 1,
         timeout_s: float = 600.0,
+        start_timeout_s: float = START_S,
     ) -> None:
         if isinstance(make_env, Env) or not callable(make_env):
             hint = "Write a function that builds it: it is called in the process."
             got = repr(make_env)
             raise ConfigError(explain("EvaluationProcess", expected="a callable that makes an Env", got=got, hint=hint))
-        if not timeout_s > 0:
-            expected = "a positive number of seconds"
-            raise ConfigError(explain("EvaluationProcess, timeout_s", expected=expected, got=timeout_s))
+        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
+            if not value > 0:
+                expected = "a positive number of seconds"
+                raise ConfigError(explain(f"EvaluationProcess, {name}", expected=expected, got=value))
         self.num_episodes = num_episodes
         self.every_frames = every_frames
         self.num_restarts = 0
@@ -119,7 +124,8 @@ class EvaluationProcess:
             "max_episode_steps": max_episode_steps,
         }
         host = (EvaluationHost, make_env, options, num_threads)
-        self._start = partial(RemoteObject, NAME, SERVE, *host, start_method=start_method)
+        how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+        self._start = partial(RemoteObject, NAME, SERVE, *host, **how)
         self._timeout_s = timeout_s
         self._remote: RemoteObject | None = None
         self._policy = _Structure()
@@ -165,8 +171,7 @@ class EvaluationProcess:
             raise ConfigError(explain("launch", expected="no evaluation under way", got=got, hint="Call take() first."))
         if not self._policy.is_of(policy):
             self._policy = _Structure.of(policy)
-        deadline = time.monotonic() + self._timeout_s
-        self._order = _Order(self._policy, state_of(policy), version, frames, keep, deadline)
+        self._order = _Order(self._policy, state_of(policy), version, frames, keep)
         with self._lost_if_it_fails():
             self._post()
 
@@ -240,6 +245,7 @@ class EvaluationProcess:
             self._open()
         try:
             structure = None if self._there is order.structure else order.structure.pickled
+            order.deadline = time.monotonic() + self._timeout_s
             self._remote.post("evaluate", structure, order.state)
             self._there = None  # until it has answered: a policy that cannot be built there is not there
         except ProcessError as error:
@@ -328,7 +334,7 @@ class _Order:
     version: int
     frames: int
     keep: object
-    deadline: float
+    deadline: float = math.inf
     was_repeated: bool = field(default=False)
 
 

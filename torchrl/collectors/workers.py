@@ -25,6 +25,7 @@ from torchrl.devices import checked_device
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
+from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, answers, close_all, ready
 from torchrl.seeding import child_seeds, named_seeds
 from torchrl.shared_memory import SharedMemory
@@ -57,6 +58,7 @@ class MultiCollector:
         start_method: see :mod:`torchrl.processes`.
         num_threads: of torch in each worker.
         timeout_s: the longest wait for one batch, in seconds.
+        start_timeout_s: the longest wait for a worker to start: to import what it needs and build its environment.
 
     Attributes:
         frames: rows that were handed out.
@@ -86,10 +88,12 @@ class MultiCollector:
         start_method: str = "forkserver",
         num_threads: int = 1,
         timeout_s: float = 300.0,
+        start_timeout_s: float = START_S,
     ) -> None:
         self._who = type(self).__name__
         factories = _factories(self._who, make_env, num_workers)
-        _require_arguments(self._who, policy, total_frames, on_worker_failure, timeout_s)
+        _require_arguments(self._who, policy, total_frames, on_worker_failure)
+        _require_seconds(timeout_s=timeout_s, start_timeout_s=start_timeout_s)
         if update_every_batch:
             self._require_weights(policy)
         self.policy = policy
@@ -113,7 +117,7 @@ class MultiCollector:
         self._workers = [
             Worker(
                 index,
-                partial(_start, self._who, index, factory, copied, num_threads, start_method),
+                partial(_start, self._who, index, factory, copied, num_threads, start_method, start_timeout_s),
                 device=str(device),
             )
             for index, (factory, device) in enumerate(zip(factories, placed, strict=True))
@@ -492,10 +496,17 @@ class Worker:
 
 
 def _start(
-    who: str, index: int, factory: Callable[[], Env], policy: Callable | None, num_threads: int, start_method: str
+    who: str,
+    index: int,
+    factory: Callable[[], Env],
+    policy: Callable | None,
+    num_threads: int,
+    start_method: str,
+    start_timeout_s: float,
 ) -> RemoteObject:
     arguments = (CollectorHost, factory, policy, num_threads)
-    return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, start_method=start_method)
+    how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+    return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, **how)
 
 
 def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: int | None) -> list[Callable]:
@@ -513,12 +524,16 @@ def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: i
     return factories
 
 
-def _require_arguments(who: str, policy: object, total_frames: int, on_worker_failure: str, timeout_s: float) -> None:
+def _require_arguments(who: str, policy: object, total_frames: int, on_worker_failure: str) -> None:
     require_policy(who, policy, total_frames)
     if on_worker_failure not in ("raise", "restart"):
         raise ConfigError(explain("on_worker_failure", expected='"raise" or "restart"', got=repr(on_worker_failure)))
-    if not timeout_s > 0:
-        raise ConfigError(explain("timeout_s", expected="a positive number of seconds", got=timeout_s))
+
+
+def _require_seconds(**deadlines: float) -> None:
+    for name, value in deadlines.items():
+        if not value > 0:
+            raise ConfigError(explain(name, expected="a positive number of seconds", got=value))
 
 
 def _devices(who: str, devices: str | torch.device | Sequence, num_workers: int) -> list[torch.device]:

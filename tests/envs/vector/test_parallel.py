@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fakes import (
+    FOREVER_S,
     ActionEchoSimulator,
     CountingEnv,
     CountingSimulator,
@@ -20,6 +21,7 @@ from fakes import (
     FaultySimulator,
     PlantedError,
     SlowSimulator,
+    wait_until,
 )
 from torchrl.collectors import Collector
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv, check_env
@@ -30,7 +32,7 @@ from torchrl.errors import ConfigError, DeadlineError, EnvError, ProcessError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor
 from torchrl.processes import START_METHODS
 
-pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 CARTPOLE = partial(GymSimulator, "CartPole-v1")
 COUNTING = partial(CountingSimulator, [2, 3, 5], ending=["terminated", "truncated", "both"])
 
@@ -198,7 +200,7 @@ print("fine")
 def test_a_script_needs_no_main_guard_and_its_workers_no_torch(method, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("METHOD", repr(method)))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr
 
 
@@ -290,8 +292,9 @@ def pids(env):
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_worker_is_named_within_two_seconds(make, when, victim):
-    env = make(partial(SlowSimulator, 1.0 if when == "during" else 0.0), 4, num_workers=2)
+def test_a_killed_worker_is_named_at_once(make, when, victim):
+    seconds = FOREVER_S if when == "during" else 0.0
+    env = make(partial(SlowSimulator, seconds), 4, num_workers=2, timeout_s=FOREVER_S)
     root = env.reset()
     if when == "after":
         _, root = env.step_and_reset(act(root))
@@ -300,16 +303,15 @@ def test_a_killed_worker_is_named_within_two_seconds(make, when, victim):
         threading.Timer(0.3, kill).start()
     else:
         kill()
-    begin = time.monotonic()
     with pytest.raises(ProcessError, match=rf"worker {victim} \(slots .*killed by SIGKILL"):
         env.step_and_reset(act(root))
-    assert time.monotonic() - begin < 2
     assert env.reset()["observation"].tolist() == [[0]] * 4  # others take its place
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_batch_ends_the_batch(make):
     env = make(partial(SlowSimulator, 0.002), 4, num_workers=2)
     collector = Collector(env, frames_per_batch=4000)
+    env.start()
     threading.Timer(0.5, lambda: os.kill(pids(env)[1], signal.SIGKILL)).start()
     with pytest.raises(ProcessError, match="worker 1"):
         collector.collect()
@@ -319,17 +321,16 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_batch_ends_the_batch(make):
 
 
 def test_a_simulator_that_blocks_for_ever_is_ended(make):
-    env = make([partial(SlowSimulator, 0), partial(SlowSimulator, 3600)], num_workers=2, timeout_s=0.5)
+    env = make([partial(SlowSimulator, 0), partial(SlowSimulator, FOREVER_S)], num_workers=2, timeout_s=0.5)
     root = env.reset()
-    begin = time.monotonic()
     with pytest.raises(DeadlineError, match=r"worker 1 \(slot 1\).*an answer within 0.5 s"):
         env.step_and_reset(act(root))
-    assert time.monotonic() - begin < 3
 
 
 def test_a_constructor_that_blocks_for_ever_is_ended(make):
-    env = make([CountingSimulator, partial(time.sleep, 3600)], num_workers=2, timeout_s=0.5)
-    with pytest.raises(DeadlineError, match="worker 1"):
+    makers = [CountingSimulator, partial(time.sleep, FOREVER_S)]
+    env = make(makers, num_workers=2, timeout_s=FOREVER_S, start_timeout_s=0.5)
+    with pytest.raises(DeadlineError, match=r"worker \d .*expected a start .* within 0.5 s.*Raise start_timeout_s"):
         env.reset()
 
 
@@ -357,9 +358,10 @@ def test_ctrl_c_in_the_middle_leaves_nothing():
     workers = [int(pid) for pid in run.stdout.readline().split()]
     time.sleep(0.3)
     os.killpg(run.pid, signal.SIGINT)  # the terminal sends it to the whole group
-    _, printed = run.communicate(timeout=10)
+    _, printed = run.communicate()
     assert printed.rstrip().endswith("KeyboardInterrupt") and printed.count("Traceback") == 1, printed
-    assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert len(workers) == 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +370,8 @@ def test_ctrl_c_in_the_middle_leaves_nothing():
         ({"num_envs": 2, "num_workers": 3}, "num_workers from 1 to the 2 slots"),
         ({"num_envs": 0}, "num_envs of at least 1"),
         ({"num_envs": 2, "env_kwargs": [{}]}, "one for each of the 2 slots"),
-        ({"num_envs": 2, "timeout_s": 0}, "a positive number of seconds"),
+        ({"num_envs": 2, "timeout_s": 0}, "timeout_s: expected a positive number of seconds"),
+        ({"num_envs": 2, "start_timeout_s": 0}, "start_timeout_s: expected a positive number of seconds"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(arguments, message):

@@ -22,6 +22,7 @@ from torchrl.envs.vector.building import factories_of, require_free_names, share
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
 from torchrl.envs.vector.worker import Actions, Options, not_restarted
 from torchrl.errors import ConfigError, EnvError, ProcessError, explain
+from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, answers, call_frame, close_all
 from torchrl.shared_memory import SharedMemory, size_of
 
@@ -47,6 +48,7 @@ class ParallelEnv(WorkerEnv):
         env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per slot.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; see :mod:`torchrl.processes`.
         timeout_s: the longest wait for a worker, in seconds, for any one call.
+        start_timeout_s: the longest wait for a worker to start: to import what it needs and build its simulators.
 
     Raises:
         ConfigError: counts that do not go together, or no such start method.
@@ -63,18 +65,21 @@ class ParallelEnv(WorkerEnv):
         env_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         start_method: str = "forkserver",
         timeout_s: float = 60.0,
+        start_timeout_s: float = START_S,
     ) -> None:
         self._is_started = False
         factories = factories_of("ParallelEnv", make_simulator, num_envs)
         self.batch_size = torch.Size(() if num_envs is None and callable(make_simulator) else (len(factories),))
         self.device = torch.device("cpu")
-        if not timeout_s > 0:
-            raise ConfigError(explain("ParallelEnv, timeout_s", expected="a positive number of seconds", got=timeout_s))
+        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
+            if not value > 0:
+                raise ConfigError(explain(f"ParallelEnv, {name}", expected="a positive number of seconds", got=value))
         self._pool = ProcessPool(
             _with_arguments(factories, env_kwargs),
             _checked_workers(num_workers, len(factories)),
             start_method=start_method,
             timeout_s=timeout_s,
+            start_timeout_s=start_timeout_s,
         )
 
     @property
@@ -125,6 +130,7 @@ class ProcessPool:
         num_workers: how many processes.
         start_method: see :mod:`torchrl.processes`.
         timeout_s: the longest wait for an answer.
+        start_timeout_s: the longest wait for the start.
 
     Attributes:
         shares: the slots of each process.
@@ -136,12 +142,18 @@ class ProcessPool:
     buffers: StepBuffers
 
     def __init__(
-        self, factories: Sequence[Callable[[], Simulator]], num_workers: int, *, start_method: str, timeout_s: float
+        self,
+        factories: Sequence[Callable[[], Simulator]],
+        num_workers: int,
+        *,
+        start_method: str,
+        timeout_s: float,
+        start_timeout_s: float,
     ) -> None:
         self.turn = 0
         self.shares = shares_of(len(factories), num_workers)
         self._factories = factories
-        self._start_method = start_method
+        self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
         self._timeout_s = timeout_s
         self._remotes: list[RemoteObject] = []
         self._memory: SharedMemory | None = None
@@ -160,9 +172,7 @@ class ProcessPool:
         try:
             for index, share in enumerate(self.shares):
                 factories = [self._factories[slot] for slot in share]
-                remote = RemoteObject(
-                    _name(index, share), SERVE, SimulatorHost, factories, share.start, start_method=self._start_method
-                )
+                remote = RemoteObject(_name(index, share), SERVE, SimulatorHost, factories, share.start, **self._how)
                 self._remotes.append(remote)
             self._answers(self._remotes)  # one failure is raised when all have answered
             for remote in self._remotes:
