@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def make_writable(folder: str | os.PathLike) -> None:
+    """Make a folder, and try whether it can be written to.
+
+    Raises:
+        OSError: it cannot be made, or not be written to.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextmanager

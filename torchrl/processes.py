@@ -9,8 +9,9 @@ Imports no torch, so that a child that needs none starts in a blink. Three ways 
   process without other threads.
 
 In all three the child gets its work by message, never by importing ``__main__``: a script needs no
-``if __name__ == "__main__"``. A child ignores Ctrl-C, which reaches the whole terminal: the parent closes it. It ends
-by itself within about a second when its parent is gone, however that went.
+``if __name__ == "__main__"``. A child ignores Ctrl-C, which reaches the whole terminal, and SIGTERM, which schedulers
+send to all processes of a job: the parent closes it. It ends by itself within about a second when its parent is gone,
+however that went.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
+from types import FrameType
 
 import numpy as np
 
@@ -37,6 +39,7 @@ from torchrl.errors import ConfigError, ProcessError, explain
 
 START_METHODS = ("forkserver", "spawn", "fork")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+START_S = 300.0  # for a process to import what it needs, however busy the machine
 WATCH_S = 0.5  # how often a child looks whether its parent is there
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Serve = Callable[[socket.socket], None]
@@ -145,7 +148,8 @@ def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess
     """Start an interpreter that imports ``serve`` and goes on in one of our functions, with the same path as ours."""
     module = serve.partition(":")[0]
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # before the imports, which take long
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: None)\n"  # at once
         f"import sys; sys.path[:] = {sys.path!r}\n"
         f"import {module}, torchrl.processes as processes\n"
         f"processes.{function}({serve!r}, {theirs.fileno()}, {os.getpid()})"
@@ -174,7 +178,7 @@ class ForkServer:
         with theirs:
             self._process = _interpreter(serve, "run_server", theirs)
         self._socket = ours
-        self._socket.settimeout(60.0)
+        self._socket.settimeout(START_S)  # its first answer comes when it has imported what it serves
         self._lock = threading.RLock()
         self._numbers = count()
         self._answers: dict[int, bytes] = {}  # to other questions than the one that is waited for
@@ -195,8 +199,8 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
             hint = "Its messages are on the standard error."
-            got = f"none ({error})"
-            raise ProcessError(explain("fork server", expected="a child process", got=got, hint=hint)) from error
+            expected, got = f"a child process within {START_S:g} s, its own start included", f"none ({error})"
+            raise ProcessError(explain("fork server", expected=expected, got=got, hint=hint)) from error
         if not answer.isdigit():
             raise ProcessError(explain("fork server", expected="a child process", got=answer.decode()))
         pid = int(answer)
@@ -280,11 +284,23 @@ def _forked(serve: str, requests: socket.socket, theirs: int, own: int, libc: ct
 def run_child(serve: str, descriptor: int, parent: int) -> None:
     """Be a child: watch the parent, serve the socket, and end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _outlast_sigterm()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     module, _, name = serve.partition(":")
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(PeerGone):
         getattr(sys.modules[module], name)(connection)
+
+
+def _outlast_sigterm() -> None:
+    """Let SIGTERM pass, but not for what this process starts in turn: whoever sends it there wants it to end."""
+    own = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:  # a copy made by fork; other programs begin without handlers
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def _end_with(parent: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.agents import load_checkpoint, save_checkpoint
-from torchrl.agents.checkpoint import require_fit
+from torchrl.agents.checkpoint import as_compiled, require_fit, without_compiled
 from torchrl.errors import CheckpointError
 
 STATE = {
@@ -27,6 +27,13 @@ def test_tensors_and_plain_values_come_back_with_their_types(tmp_path):
     assert torch.equal(state["nested"].pop("tuple")[1][1], torch.ones(1))
     assert state == {"empty": {}, "nested": {"list": [1, 2.5, None, True, "text", b"bytes"]}, 3: STATE[3]}
     assert [type(value) for value in state["nested"]["list"]] == [int, float, type(None), bool, str, bytes]
+
+
+@pytest.mark.parametrize("name", ["run", "run.1", ".run", "run.v2.final", "run."])
+def test_a_name_needs_no_suffix(tmp_path, name):
+    save_checkpoint(tmp_path / name, {"number": 3})
+    assert load_checkpoint(tmp_path / name) == {"number": 3}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     save_checkpoint(path, {"number": 1})
 
     def write_half(content, target):
-        target.write_bytes(b"PK\x03\x04")
+        target.write(b"PK\x03\x04")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", write_half)
@@ -154,3 +161,11 @@ def test_what_does_not_fit_is_listed_by_key_and_shape():
     for part in ("actor", "a has shape [2, 1] instead of [2]", "c is missing", "d is not part of it"):
         assert part in str(caught.value)
     assert "b " not in str(caught.value).split("got ")[1].split(". ")[0]
+
+
+def test_names_of_compiled_modules_fit_plain_ones_and_the_reverse():
+    plain, compiled = {"actor.weight": 1, "bias": 2}, {"_orig_mod.actor._orig_mod.weight": 1, "bias": 2}
+    assert without_compiled(compiled) == without_compiled(plain) == plain
+    for state in (plain, compiled):
+        assert as_compiled(state, plain) == plain and as_compiled(state, compiled) == compiled
+    assert as_compiled({"_orig_mod.other": 3}, plain) == {"other": 3}  # for a message that names it

@@ -14,7 +14,14 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.agents.checkpoint import load_checkpoint, load_optimizer, require_fit, save_checkpoint
+from torchrl.agents.checkpoint import (
+    as_compiled,
+    load_checkpoint,
+    load_optimizer,
+    require_fit,
+    save_checkpoint,
+    without_compiled,
+)
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.hooks import Hook, check_hooks
@@ -35,6 +42,7 @@ from torchrl.collectors.multi import MultiCollector
 from torchrl.data.batch_functions import require_batch_function
 from torchrl.devices import moved
 from torchrl.errors import CheckpointError, ConfigError, explain
+from torchrl.files import make_writable
 from torchrl.modules.randomness import generators_of
 from torchrl.record import Logger
 
@@ -46,7 +54,8 @@ class Agent:
     """Train a policy: collect → store → optimise → record, batch by batch.
 
     With a ``folder``, ``last.pt`` is written after every periodic evaluation and when training ends (a second Ctrl-C
-    aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far; of equals, the later one.
+    or SIGTERM aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far; of equals, the
+    later one.
 
     An :class:`EvaluationProcess` measures while training goes on. Where the next evaluation is due before the last one
     is finished, the agent waits for it, so that which weights are measured does not depend on the machine's speed; that
@@ -146,8 +155,13 @@ class Agent:
     def train(self) -> None:
         """Train until the collector's ``total_frames``, :meth:`stop` or Ctrl-C; a second Ctrl-C raises at once.
 
-        An error leaves ``last.pt`` with what was trained before it, and says so.
+        An error leaves ``last.pt`` with what was trained before it, and says so. SIGTERM, by which schedulers and
+        containers ask for an end, is treated as Ctrl-C is, and ends in SystemExit with status 143.
+
+        Raises:
+            ConfigError: before any frame: all of ``total_frames`` are collected, or the folder cannot be written to.
         """
+        self._require_ready()
         self._is_stopping = False
         self._periodic = PeriodicEvaluation(self.evaluator)
         with InterruptGuard() as self._interrupt:
@@ -171,6 +185,20 @@ class Agent:
     def stop(self) -> None:
         """Let the training end after the present batch."""
         self._is_stopping = True
+
+    def _require_ready(self) -> None:
+        """Refuse to train where nothing would be trained, or what is trained could not be saved."""
+        total_frames = self.collector.total_frames
+        if 0 <= total_frames <= self.collector.frames:
+            got = f"all of the collector's total_frames={total_frames:,} collected"
+            hint = "To go on, raise it: agent.collector.total_frames += 100_000."
+            raise ConfigError(explain("Agent.train", expected="frames to collect", got=got, hint=hint))
+        if self.folder is not None:
+            try:
+                make_writable(self.folder)
+            except OSError as error:
+                expected = "a folder that can be written to"
+                raise ConfigError(explain("Agent, folder", expected=expected, got=str(error))) from error
 
     def evaluate(self, evaluator: Evaluator | EvaluationProcess | None = None) -> Evaluation:
         """Measure the policy as it stands; training is not touched.
@@ -311,11 +339,13 @@ class Agent:
     def state_dict(self) -> dict:
         """Capture what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
         return {
-            "networks": {name: module.state_dict() for name, module in self.networks.items()},
+            "networks": {name: without_compiled(module.state_dict()) for name, module in self.networks.items()},
             "optimizer": self.optimizer.state_dict(),
             "optimise": self.optimise.state_dict(),
             "collector": self.collector.state_dict(),
-            "generators": {name: generator.get_state() for name, generator in self._generators().items()},
+            "generators": {
+                name: generator.get_state() for name, generator in without_compiled(self._generators()).items()
+            },
             "torch_rng": torch.get_rng_state(),
             "counters": {"frames": self.frames, "best_return": self.best_return, "seconds": dict(self.seconds)},
             "configuration": self.configuration,
@@ -328,8 +358,8 @@ class Agent:
             CheckpointError: naming the parameters or parts that do not fit.
         """
         self._periodic.discard()  # what is under way is an evaluation of other weights
-        generators = self._generators()
-        require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(state["generators"]))
+        generators, states = without_compiled(self._generators()), without_compiled(state["generators"])
+        require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(states))
         self._require_networks_fit(state["networks"])
         load_optimizer(self.optimizer, state["optimizer"])
         self._load_networks(state["networks"])
@@ -342,7 +372,7 @@ class Agent:
                 explain("checkpoint, collector", expected=expected, got=f"others: {str(error).rstrip('.')}")
             ) from error
         for name, generator in generators.items():
-            generator.set_state(state["generators"][name])
+            generator.set_state(states[name])
         torch.set_rng_state(state["torch_rng"])
         counters = state["counters"]
         self.frames, self.best_return = counters["frames"], counters["best_return"]
@@ -382,11 +412,12 @@ class Agent:
         networks = self.networks
         require_fit("networks", dict.fromkeys(networks), dict.fromkeys(came))
         for name, module in networks.items():
-            require_fit(name, module.state_dict(), came[name])
+            have = module.state_dict()
+            require_fit(name, have, as_compiled(came[name], have))
 
     def _load_networks(self, came: dict[str, dict]) -> None:
         for name, module in self.networks.items():
-            module.load_state_dict(came[name])
+            module.load_state_dict(as_compiled(came[name], module.state_dict()))
 
     def _generators(self) -> dict[str, torch.Generator]:
         owners = {"policy": self.collector.policy, "loss": self.loss, "optimise": self.optimise}

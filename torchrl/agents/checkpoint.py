@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torchrl.files import written_whole
 FORMAT = "torchrl checkpoint"
 VERSION = 1
 ARRAY, SCALAR, CONTAINER = "__array__", "__scalar__", "__tensordict__"
+COMPILED = "_orig_mod."  # what ``torch.compile`` puts between a module and the names inside it
 
 
 def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
@@ -32,8 +33,8 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
     """
     content = {"format": FORMAT, "version": VERSION, "state": to_plain(dict(state))}
     try:
-        with written_whole(path) as temporary:
-            torch.save(content, temporary)
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)  # not to a path: torch takes names without a suffix amiss
     except OSError as error:
         raise CheckpointError(f"The checkpoint {os.fspath(path)!r} cannot be written: {error}.") from error
 
@@ -77,6 +78,22 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
             )
         )
     return from_plain(content["state"])
+
+
+def without_compiled(state: Mapping[str, object]) -> dict[str, object]:
+    """Name the entries of a state as if no module were compiled, so that it fits compiled and plain ones alike."""
+    return {name.replace(COMPILED, ""): value for name, value in state.items()}
+
+
+def as_compiled(state: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
+    """Undo :func:`without_compiled`.
+
+    Args:
+        state: by names of any modules, compiled or not.
+        names: of the modules it is for; others stay as they are.
+    """
+    own = {name.replace(COMPILED, ""): name for name in names}
+    return {own.get(name, name): value for name, value in without_compiled(state).items()}
 
 
 def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]) -> None:
