@@ -127,8 +127,8 @@ class VectorWorker(Worker):
     def __init__(
         self, vector_env: VectorEnv, mode: AutoresetMode, leave_out: Sequence[Name], buffers: StepBuffers
     ) -> None:
-        left, kept = without_entries("leave_out", vector_env.single_observation_space, leave_out)
-        self._kept = kept if leave_out else None
+        left, leaving = without_entries("leave_out", vector_env.single_observation_space, leave_out)
+        self._leaving = leaving if leave_out else None
         observation_space, _, self._outward = counted_from_zero(left)
         _, self._inward, _ = counted_from_zero(vector_env.single_action_space)
         super().__init__(observation_space, buffers)
@@ -213,7 +213,7 @@ class VectorWorker(Worker):
         self.vector_env.close()
 
     def _presented(self, observations: Any) -> Any:
-        observations = observations if self._kept is None else self._kept(observations)
+        observations = observations if self._leaving is None else self._leaving(observations)
         return observations if self._outward is None else self._outward(observations)
 
     def _hold(self, observations: Any, info: dict) -> None:
