@@ -261,6 +261,28 @@ class Together(gymnasium.vector.VectorEnv):
         return np.stack([np.full(self.shape, count, np.float32) for count in self.counts])
 
 
+class Sized(gymnasium.Env):
+    """Observes its size, which is each step's reward."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
+
+    def __init__(self, size=1, render_mode=None):
+        self.size = size
+
+    def reset(self, *, seed=None, options=None):
+        return np.full(1, self.size, np.float32), {}
+
+    def step(self, action):
+        return np.full(1, self.size, np.float32), float(self.size), False, False, {}
+
+
+class Fivefold(gymnasium.RewardWrapper):
+    """Gives five times the reward."""
+
+    def reward(self, reward):
+        return 5 * reward
+
+
 class PlantedError(Exception):
     """Raised by a simulator that was asked to fail."""
 

@@ -22,6 +22,7 @@ from torchrl.channels import SLICE_S, too_late
 from torchrl.collectors.weights import tensors_of
 from torchrl.collectors.workers import SERVE  # the same fork server: it has imported most of what is needed here
 from torchrl.envs import Env
+from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
 from torchrl.modules.lazy import lazy_tensors
@@ -123,9 +124,8 @@ class EvaluationProcess:
             "every_frames": every_frames,
             "max_episode_steps": max_episode_steps,
         }
-        host = (EvaluationHost, make_env, options, num_threads)
         how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
-        self._start = partial(RemoteObject, NAME, SERVE, *host, **how)
+        self._start = partial(_start, make_env, options, num_threads, how)
         self._timeout_s = timeout_s
         self._remote: RemoteObject | None = None
         self._policy = _Structure()
@@ -301,6 +301,11 @@ class EvaluationProcess:
                 self.discard()
             self._order = None
             raise
+
+
+def _start(make_env: Callable[[], Env], options: dict, num_threads: int, how: dict) -> RemoteObject:
+    build = with_registered_ids(EvaluationHost)
+    return RemoteObject(NAME, SERVE, build, make_env, options, num_threads, **how)
 
 
 @dataclass(frozen=True, eq=False)

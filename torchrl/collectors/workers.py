@@ -23,6 +23,7 @@ from torchrl.collectors.weights import SharedWeights, tensors_of
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.devices import checked_device
 from torchrl.envs.base import Env
+from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
 from torchrl.processes import START_S
@@ -504,7 +505,7 @@ def _start(
     start_method: str,
     start_timeout_s: float,
 ) -> RemoteObject:
-    arguments = (CollectorHost, factory, policy, num_threads)
+    arguments = (with_registered_ids(CollectorHost), factory, policy, num_threads)
     how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
     return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, **how)
 

@@ -13,10 +13,11 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
-from torchrl.errors import EnvError, MissingExtraError, explain, nearest
+from torchrl.errors import EnvError, MissingExtraError, explain
 
 # By the folder of gymnasium that an environment lives in: the extra of this package that brings what it needs.
 EXTRAS = {
@@ -143,14 +144,30 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
             raise
         raise EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error)) from error
     except gym_error.Error as error:
-        is_foreign = isinstance(error, gym_error.NamespaceNotFound)
-        near = None if is_foreign else nearest(env_id, gymnasium.registry)
-        hint = f'Did you mean "{near}"?' if near else "Import the package that registers it, or write module:id."
-        hint = f"{hint} gymnasium says: {error}"
+        hint = _hint_for(env_id, error)
         raise EnvError(explain("GymSimulator", expected="a registered id", got=repr(env_id), hint=hint)) from error
 
 
+def _hint_for(env_id: str, error: Exception) -> str:
+    *module, name = env_id.split(":")
+    hint = None if module else package_hint(name)
+    if hint is not None:
+        return hint  # gymnasium knows nothing of it
+    near = similar_id(name)
+    hint = f'Did you mean "{near}"?' if near else "Import the package that registers it, or write module:id."
+    hint = f'"{module[0]}" was imported and registers no such id.' if module and not near else hint
+    return f"{hint} gymnasium says: {error}"
+
+
 def _missing_dependency(env: gymnasium.Env | str, error: Exception) -> str:
+    module = env.split(":")[0] if isinstance(env, str) and ":" in env else None
+    if module is not None and find_spec(module.split(".")[0]) is None:
+        got = "no such module"
+        return explain("GymSimulator", expected=f'the module "{module}"', got=got, hint=install_hint(module))
+    if module is not None and gymnasium.registry.get(env.split(":")[1]) is None:
+        expected = f'a module "{module}" that can be imported'
+        return explain("GymSimulator", expected=expected, got=f"{type(error).__name__}: {error}")
+    env = env.split(":")[-1] if isinstance(env, str) else env
     spec = gymnasium.registry.get(env) if isinstance(env, str) else env.spec
     home = str(spec.entry_point) if spec is not None else type(env.unwrapped).__module__
     extra = next((extra for folder, extra in EXTRAS.items() if home.startswith(f"gymnasium.envs.{folder}")), None)

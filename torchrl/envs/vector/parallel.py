@@ -16,6 +16,7 @@ import torch
 from gymnasium import Space
 
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import StepBuffers, copy_actions
 from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
@@ -42,7 +43,8 @@ class ParallelEnv(WorkerEnv):
 
     Args:
         make_simulator: builds one simulator, in a worker process; or a sequence of such callables, one per slot. What
-            they refer to in ``__main__`` is sent along; modules are imported there by name.
+            they refer to in ``__main__`` is sent along, and so are ids registered with gymnasium; modules are imported
+            there by name.
         num_envs: how many slots, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
         num_workers: how many processes, each with as equal a share of the slots as possible; None takes one per core.
         env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per slot.
@@ -169,10 +171,11 @@ class ProcessPool:
         """Start the processes, if they do not run, and let them share memory with this one."""
         if self._remotes:
             return
+        build = with_registered_ids(SimulatorHost)
         try:
             for index, share in enumerate(self.shares):
                 factories = [self._factories[slot] for slot in share]
-                remote = RemoteObject(_name(index, share), SERVE, SimulatorHost, factories, share.start, **self._how)
+                remote = RemoteObject(_name(index, share), SERVE, build, factories, share.start, **self._how)
                 self._remotes.append(remote)
             self._answers(self._remotes)  # one failure is raised when all have answered
             for remote in self._remotes:

@@ -1,0 +1,149 @@
+"""Ids of gymnasium: an unknown one gets the right hint, and those of a script are known in worker processes."""
+
+import sys
+import textwrap
+import threading
+from functools import partial
+
+import gymnasium
+import pytest
+import torch
+from gymnasium.envs.registration import WrapperSpec
+
+from fakes import Fivefold, Sized
+from torchrl.agents import EvaluationProcess
+from torchrl.collectors import MultiSyncCollector, rollout
+from torchrl.envs import GymEnv, ParallelEnv
+from torchrl.envs.simulators import gym_simulator
+from torchrl.envs.simulators.ids import install_hint
+from torchrl.errors import EnvError, MissingExtraError
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Register ids for the time of a test."""
+    monkeypatch.setattr("gymnasium.envs.registration.registry", registry := dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", registry)
+    return gymnasium.register
+
+
+def sizes(env):
+    batch = env.rollout(3)
+    env.close()
+    return batch["next", "reward"].flatten().tolist(), batch["next", "truncated"].sum().item()
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_ids_of_a_script_are_known_in_workers(register):
+    register("Mine-v0", entry_point=Sized, kwargs={"size": 3}, max_episode_steps=2)
+    env = ParallelEnv(partial(gym_simulator, "Mine-v0"), 2, num_workers=1)
+    assert sizes(env) == ([3.0] * 6, 2)
+    assert sizes(ParallelEnv(lambda: gymnasium.make("Mine-v0", size=4), 1, num_workers=1)) == ([4.0] * 3, 1)
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_what_entry_points_call_by_name_in_main_is_sent_along(register, monkeypatch):
+    for kind in (Sized, Fivefold):
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+    wrapper = WrapperSpec("Fivefold", "__main__:Fivefold", {})
+    register("Named-v0", entry_point="__main__:Sized", additional_wrappers=(wrapper,))
+    assert sizes(ParallelEnv(partial(gym_simulator, "Named-v0"), num_workers=1)) == ([5.0] * 3, 0)
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_ids_of_a_module_that_no_worker_imports_are_known_there(register, tmp_path, monkeypatch):
+    source = """
+        import gymnasium
+        import numpy as np
+        from gymnasium import spaces
+
+        class World(gymnasium.Env):
+            observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
+            def reset(self, *, seed=None, options=None):
+                return np.zeros(1, np.float32), {}
+            def step(self, action):
+                return np.zeros(1, np.float32), 7.0, False, False, {}
+
+        gymnasium.register("of/Module-v0", entry_point="module_with_ids:World")
+    """
+    (tmp_path / "module_with_ids.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("module_with_ids")
+    assert sizes(ParallelEnv(partial(gym_simulator, "of/Module-v0"), num_workers=1)) == ([7.0] * 3, 0)
+    assert sizes(ParallelEnv(partial(gym_simulator, "module_with_ids:of/Module-v0"), num_workers=1)) == ([7.0] * 3, 0)
+    with pytest.raises(EnvError, match=r'"module_with_ids" was imported and registers no such id'):
+        GymEnv("module_with_ids:Other-v0")
+
+
+class Still(torch.nn.Module):
+    def forward(self, root):
+        return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_collectors_and_evaluations_in_processes_know_them(register):
+    register("Mine-v0", entry_point=Sized, kwargs={"size": 3}, max_episode_steps=2)
+    collector = MultiSyncCollector(lambda: GymEnv("Mine-v0", num_envs=1), num_workers=1, frames_per_batch=2)
+    assert collector.collect()["next", "reward"].flatten().tolist() == [3, 3]
+    collector.shutdown()
+    stream = rollout([partial(gymnasium.make, "Mine-v0")], n_steps=2, num_workers=1)
+    assert next(stream).batch["next", "reward"].flatten().tolist() == [3, 3]
+    stream.close()
+    evaluation = EvaluationProcess(lambda: GymEnv("Mine-v0", num_envs=1), num_episodes=1)
+    assert evaluation(Still()).mean == 6
+    evaluation.close()
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_registration_that_cannot_be_sent_matters_to_who_asks_for_it(register):
+    lock = threading.Lock()
+    register("Locked-v0", entry_point=lambda: (lock, Sized())[1])
+    register("Mine-v0", entry_point=Sized)
+    env = ParallelEnv([partial(gym_simulator, "Mine-v0"), partial(gym_simulator, "Locked-v0")], num_workers=1)
+    with pytest.raises(EnvError, match=r"the id 'Locked-v0'.*could not be sent: TypeError: cannot pickle.*module:id"):
+        env.reset()
+    assert sizes(ParallelEnv(partial(gym_simulator, "Mine-v0"), num_workers=1)) == ([1.0] * 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "written"),
+    [
+        ("Pong-v5", 'pip install ale-py, and write "ale_py:ALE/Pong-v5"'),
+        ("ALE/Breakout-v5", 'pip install ale-py, and write "ale_py:ALE/Breakout-v5"'),
+        ("PongNoFrameskip-v4", 'write "ale_py:PongNoFrameskip-v4"'),
+        ("MiniGrid-Empty-5x5-v0", 'pip install minigrid, and write "minigrid:MiniGrid-Empty-5x5-v0"'),
+        ("highway-fast-v0", 'pip install highway-env, and write "highway_env:highway-fast-v0"'),
+        ("FetchReach-v4", 'pip install gymnasium-robotics, and write "gymnasium_robotics:FetchReach-v4"'),
+        ("CartPol-v1", 'Did you mean "CartPole-v1"'),
+        ("cartpole-v1", 'Did you mean "CartPole-v1"'),
+        ("CartPole-v7", 'Did you mean "CartPole-v1"'),
+        ("My-v0", "Import the package that registers it, or write module:id"),
+        ("Pongo-v0", "Import the package that registers it, or write module:id"),
+    ],
+)
+def test_an_unknown_id_gets_the_hint_that_helps(env_id, written):
+    with pytest.raises(EnvError, match="expected a registered id") as caught:
+        GymEnv(env_id)
+    message = str(caught.value)
+    assert written in message
+    assert ("Did you mean" in message) == ("Did you mean" in written)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("no_such_package:Id-v0", 'the module "no_such_package", got no such module. Install the package'),
+        ("no_such.package:Id-v0", 'the module "no_such.package", got no such module'),
+        ("module_in_need:Id-v0", 'a module "module_in_need" that can be imported, got .*another_module'),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(env_id, message, tmp_path, monkeypatch):
+    (tmp_path / "module_in_need.py").write_text("import another_module")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingExtraError, match=message):
+        GymEnv(env_id)
+
+
+def test_pip_is_told_the_name_of_the_package():
+    assert install_hint("ale_py") == "pip install ale-py."
+    assert install_hint("PyFlyt") == "pip install PyFlyt."

@@ -1,0 +1,148 @@
+"""Ids of gymnasium: which package brings one that is unknown, and how those of a script reach worker processes.
+
+Imports no torch: workers use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import cloudpickle
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from torchrl.errors import EnvError, explain
+
+ATARI = (
+    "Adventure|AirRaid|Alien|Amidar|Assault|Asterix|Asteroids|Atlantis|BankHeist|BattleZone|BeamRider|Berzerk|"
+    "Bowling|Boxing|Breakout|Carnival|Centipede|ChopperCommand|CrazyClimber|Defender|DemonAttack|DoubleDunk|"
+    "ElevatorAction|Enduro|FishingDerby|Freeway|Frostbite|Gopher|Gravitar|Hero|IceHockey|Jamesbond|JourneyEscape|"
+    "Kangaroo|Krull|KungFuMaster|MontezumaRevenge|MsPacman|NameThisGame|Phoenix|Pitfall|Pong|Pooyan|PrivateEye|"
+    "Qbert|Riverraid|RoadRunner|Robotank|Seaquest|Skiing|Solaris|SpaceInvaders|StarGunner|Tennis|TimePilot|"
+    "Tutankham|UpNDown|Venture|VideoPinball|WizardOfWor|YarsRevenge|Zaxxon"
+)
+# Of packages that bring ids: the module, what pip calls it, and how the ids begin.
+PACKAGES = (
+    ("ale_py", "ale-py", rf"ALE/|({ATARI})(-ram)?(Deterministic|NoFrameskip)?(-v\d+)?$"),
+    ("minigrid", "minigrid", r"MiniGrid-|BabyAI-"),
+    (
+        "highway_env",
+        "highway-env",
+        r"(highway|merge|roundabout|parking|intersection|racetrack|exit|two-way|u-turn)(-|$)",
+    ),
+    (
+        "gymnasium_robotics",
+        "gymnasium-robotics",
+        r"Fetch|HandManipulate|HandReach|AntMaze|PointMaze|Adroit|FrankaKitchen",
+    ),
+    ("miniworld", "miniworld", r"MiniWorld-"),
+    ("panda_gym", "panda-gym", r"Panda(Reach|Push|Slide|PickAndPlace|Stack|Flip)"),
+    ("flappy_bird_gymnasium", "flappy-bird-gymnasium", r"FlappyBird-"),
+    ("metaworld", "metaworld", r"Meta-World/"),
+    ("PyFlyt.gym_envs", "PyFlyt", r"PyFlyt/"),
+    ("shimmy", "shimmy", r"dm_control/|bsuite/"),
+)
+ALIKE = 0.8  # how much a name must look like another to be taken for a slip of the pen
+
+
+def package_hint(env_id: str) -> str | None:
+    """Say which package brings an id and what to write; None where nobody knows."""
+    for module, package, pattern in PACKAGES:
+        if re.match(pattern, env_id):
+            name = f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
+            return (
+                f'It comes with another package: pip install {package}, and write "{module}:{name}", which imports it '
+                "wherever the environment is built."
+            )
+    return None
+
+
+def similar_id(env_id: str) -> str | None:
+    """Return the registered id whose name differs by little from that of ``env_id``, in its newest version."""
+    names = {_name_of(known).lower(): known for known in sorted(gymnasium.registry, key=_version_of)}
+    found = difflib.get_close_matches(_name_of(env_id).lower(), names, n=1, cutoff=ALIKE)
+    return names[found[0]] if found else None
+
+
+def _name_of(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)
+
+
+def _version_of(env_id: str) -> int:
+    version = re.search(r"-v(\d+)$", env_id)
+    return int(version[1]) if version else -1
+
+
+def install_hint(module: str) -> str:
+    """Say how to install the package of a module that could not be imported."""
+    packages = {name.split(".")[0]: package for name, package, _ in PACKAGES}
+    return f"pip install {packages[module]}." if module in packages else f'Install the package that brings "{module}".'
+
+
+def with_registered_ids(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``build`` for another process: before it is called there, the ids that are registered here are there too.
+
+    They are those that gymnasium does not bring itself: of a script, of its modules, of packages. What their entry
+    points are called in ``__main__`` is sent along.
+
+    Args:
+        build: called there with the arguments that the result is called with.
+    """
+    specs = [spec for spec in gymnasium.registry.values() if not _is_of_gymnasium(spec)]
+    return partial(_build_with, [_packed(spec) for spec in specs], build)
+
+
+def _is_of_gymnasium(spec: EnvSpec) -> bool:
+    entry = spec.entry_point
+    home = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return home.startswith("gymnasium.")
+
+
+def _packed(spec: EnvSpec) -> tuple[str, bytes, str]:
+    """Return an id, its spec with what it needs of ``__main__``, and why it cannot be sent, if so."""
+    try:
+        main = {name: getattr(sys.modules["__main__"], name) for name in _names_in_main(spec)}
+        return spec.id, cloudpickle.dumps((spec, main)), ""
+    except Exception as error:  # whoever asks for this id is told; others do not need it
+        return spec.id, b"", f"{type(error).__name__}: {error}"
+
+
+def _names_in_main(spec: EnvSpec) -> Iterator[str]:
+    entries = [
+        spec.entry_point,
+        spec.vector_entry_point,
+        *[wrapper.entry_point for wrapper in spec.additional_wrappers],
+    ]
+    for entry in entries:
+        if isinstance(entry, str) and entry.startswith("__main__:"):
+            yield entry.split(":")[1]
+
+
+def _build_with(packed: list[tuple[str, bytes, str]], build: Callable[..., Any], *arguments: Any) -> Any:
+    for env_id, state, reason in packed:
+        gymnasium.registry[env_id] = _received(env_id, state, reason)
+    return build(*arguments)
+
+
+def _received(env_id: str, state: bytes, reason: str) -> EnvSpec:
+    if not reason:
+        try:
+            spec, main = pickle.loads(state)
+        except Exception as error:  # as above
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            vars(sys.modules["__main__"]).update(main)
+            return spec
+    return EnvSpec(env_id, entry_point=partial(_not_sent, env_id, reason))
+
+
+def _not_sent(env_id: str, reason: str, **kwargs: Any) -> None:
+    hint = 'Register it in a module, and write that module\'s name before it: "module:id".'
+    got = f"a registration that could not be sent: {reason}"
+    raise EnvError(explain(f"the id {env_id!r}", expected="one that this process knows", got=got, hint=hint))
