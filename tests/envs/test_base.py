@@ -293,3 +293,29 @@ def test_a_mask_that_does_not_fit_and_rows_that_cannot_wait_are_refused():
         SerialEnv(CountingSimulator, 2).freeze_(torch.tensor([1, 0]))
     with pytest.raises(EnvError, match="Learned: expected an Env whose rows can wait one by one"):
         Learned().freeze_(torch.ones(Learned().batch_size, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("given", [torch.zeros(2, dtype=torch.int64), {"action": torch.zeros(2)}, 1])
+def test_a_step_takes_the_root_with_the_action(given):
+    env = SerialEnv(CountingSimulator, 2)
+    env.reset()
+    for step in (env.step, env.step_and_reset):
+        with pytest.raises(
+            SpecError, match=r'expected a TensorDict with the action, got .*env.step\(root.set\("action"'
+        ):
+            step(given)
+
+
+def test_a_number_is_a_seed_only_by_its_name():
+    with pytest.raises(
+        SpecError, match=r"expected a bool mask .* got 42. A seed is given by its name: reset\(seed=42\)"
+    ):
+        SerialEnv(CountingSimulator, 2).reset(42)
+
+
+@pytest.mark.parametrize(("name", "own"), [("action_space", "action_spec"), ("num_envs", "batch_size")])
+def test_what_other_environments_have_is_named(name, own):
+    env = SerialEnv(CountingSimulator, 2)
+    assert not hasattr(env, name)
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'. It is a batch of worlds: see {own}"):
+        getattr(env, name)

@@ -25,6 +25,16 @@ Seed = int | Sequence[int] | None
 ResetOptions = dict | list[dict] | None  # for all rows alike, or one dict for each row of the batch
 
 
+OWN_NAMES = {  # what stands here for what environments have elsewhere
+    "observation_space": "observation_spec",
+    "single_observation_space": "observation_spec",
+    "action_space": "action_spec",
+    "single_action_space": "action_spec",
+    "num_envs": "batch_size",
+    "seed": "set_seed",
+}
+
+
 class Env(ABC):
     """A batch of worlds.
 
@@ -147,6 +157,7 @@ class Env(ABC):
         Args:
             tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
         """
+        _require_tensordict(type(self).__name__, tensordict)
         transition, _, _ = self._transition(tensordict.copy())
         return transition.clone()
 
@@ -156,6 +167,8 @@ class Env(ABC):
         The hot path: both are views that the environment writes again (the root two calls later, ``next`` in the next
         call). Copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
         """
+        if type(tensordict) is not TensorDict:
+            _require_tensordict(type(self).__name__, tensordict)
         transition, root, ended = self._transition(tensordict)
         if not ended:
             return transition, root
@@ -391,6 +404,10 @@ class Env(ABC):
         return [None if one is None else int(one) for one in seeds]
 
     def _checked_mask(self, who: str, mask: torch.Tensor) -> torch.Tensor:
+        if not isinstance(mask, torch.Tensor):
+            hint = f"A seed is given by its name: reset(seed={mask!r})." if isinstance(mask, Integral) else ""
+            expected = f"a bool mask of shape {list(self.batch_size)}, or None for all rows"
+            raise SpecError(explain(who, expected=expected, got=repr(mask), hint=hint))
         if mask.dtype is not torch.bool or mask.shape not in (self.batch_size, (*self.batch_size, 1)):
             raise SpecError(
                 explain(
@@ -408,7 +425,8 @@ class Env(ABC):
             raise EnvError(explain(type(self).__name__, expected=expected, got=f"one without {name!r}", hint=hint))
         further = getattr(super(), "__getattr__", None)  # an Env may be a module, too
         if further is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            hint = f". It is a batch of worlds: see {OWN_NAMES[name]}." if name in OWN_NAMES else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
         return further(name)
 
     def __repr__(self) -> str:
@@ -434,6 +452,15 @@ def _require_specs(
         if spec.shape[: len(batch_size)] != batch_size:
             expected = f"a shape that starts with {list(batch_size)}, the batch_size"
             raise SpecError(explain(f"{who}, {name}", expected=expected, got=list(spec.shape), hint="Expand it."))
+
+
+def _require_tensordict(who: str, given: object) -> None:
+    if isinstance(given, TensorDictBase):
+        return
+    hint = 'Write env.step(root.set("action", action)), where root is what reset() or the step before returned.'
+    raise SpecError(
+        explain(f"{who}.step", expected="a TensorDict with the action", got=type(given).__name__, hint=hint)
+    )
 
 
 def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:

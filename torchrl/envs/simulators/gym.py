@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.simulators.opengl import no_opengl
@@ -183,9 +184,8 @@ def _checked(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
     if env_kwargs:
         expected = "env_kwargs only with an id"
         raise EnvError(explain("GymSimulator", expected=expected, got=f"an environment and {sorted(env_kwargs)}"))
-    if not isinstance(env, gymnasium.Env):
-        hint = "A vector environment is a batch already: GymVectorEnv(vector_env)."
-        hint = hint if isinstance(env, gymnasium.vector.VectorEnv) else ""
+    if not isinstance(env, gymnasium.Env) or is_pool(env):
+        hint = foreign_hint(env)
         expected = "an id or a gymnasium.Env"
         raise EnvError(explain("GymSimulator", expected=expected, got=type(env).__name__, hint=hint))
     return env

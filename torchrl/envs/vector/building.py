@@ -8,8 +8,10 @@ from numbers import Integral
 from typing import Any
 
 from gymnasium import Space
+from gymnasium.vector import VectorEnv
 
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.vector.buffers import observation_leaves
 from torchrl.envs.vector.worker import own_method
 from torchrl.errors import ConfigError, EnvError, explain
@@ -20,28 +22,44 @@ RESERVED = (
 )  # fmt: skip
 
 Factory = Callable[[], Simulator]
-POOL_HINT = "An EnvPool is a batch already: EnvPoolEnv(name, num_envs) builds it."
-
-
-def is_pool(env: object) -> bool:
-    """Answer whether this is a pool that EnvPool made; it derives from ``gymnasium.Env``, though it is a batch."""
-    return any(kind.__module__.split(".")[0] == "envpool" for kind in type(env).__mro__)
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:
     """Return one factory per slot.
 
     Raises:
-        ConfigError: counts that do not go together.
+        ConfigError: counts that do not go together, or what is no factory.
     """
-    if callable(make_simulator):
+    if _is_world(make_simulator) or isinstance(make_simulator, str) or not hasattr(make_simulator, "__iter__"):
+        _require_factory(who, make_simulator, num_envs)
         if num_envs is not None and (not isinstance(num_envs, Integral) or num_envs < 1):
             raise ConfigError(explain(who, expected="a whole num_envs of at least 1", got=num_envs))
         return [make_simulator] * (num_envs or 1)
     factories = list(make_simulator)
     if not factories or num_envs not in (None, len(factories)):
         raise ConfigError(explain(who, expected=f"{num_envs or 'some'} factories", got=f"{len(factories)} of them"))
+    for factory in factories:
+        _require_factory(who, factory, num_envs)
     return factories
+
+
+def _is_world(given: object) -> bool:
+    return not isinstance(given, type) and hasattr(given, "reset") and hasattr(given, "step")
+
+
+def _require_factory(who: str, given: object, num_envs: int | None) -> None:
+    """Say what to write in the place of an id, or of a world that is there already."""
+    is_world = _is_world(given)
+    if callable(given) and not is_world:
+        return
+    count, named = ("", "") if num_envs is None else (f", {num_envs}", f", num_envs={num_envs}")
+    hint = f'Write a function that builds a new one at each call: {who}(lambda: gymnasium.make("CartPole-v1"){count}).'
+    if isinstance(given, str):
+        hint = f'Write GymEnv("{given}"{named}), or {who}(partial(gym_simulator, "{given}"){count}).'
+    elif is_world and num_envs is None and who == "SerialEnv":
+        hint = "GymEnv(env) takes a gymnasium environment that is there already."
+    got = f"a {type(given).__name__} that is there already" if is_world else repr(given)
+    raise ConfigError(explain(who, expected="callables that build a simulator", got=got, hint=hint))
 
 
 def shares_of(num: int, num_workers: int) -> list[range]:
@@ -93,11 +111,37 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
     except Exception as error:
         error.add_note(f"Raised while the simulator of slot {index} was built.")
         raise
+    if isinstance(simulator, VectorEnv) or is_pool(simulator):
+        hint = foreign_hint(simulator)
+        raise EnvError(explain(who, expected="a simulator, one world", got=type(simulator).__name__, hint=hint))
     lacking = [name for name in ("observation_space", "action_space", "reset", "step") if not hasattr(simulator, name)]
     if lacking:
         got = f"{type(simulator).__name__} without {', '.join(lacking)}"
-        raise EnvError(explain(who, expected="a simulator", got=got))
+        raise EnvError(explain(who, expected="a simulator", got=got, hint=foreign_hint(simulator)))
+    for name in ("observation_space", "action_space"):
+        space = getattr(simulator, name)
+        if not isinstance(space, Space):
+            got = f"{type(simulator).__name__}, whose {name} is {_described(space)}"
+            expected = "a simulator with two spaces of gymnasium"
+            raise EnvError(explain(who, expected=expected, got=got, hint=foreign_hint(simulator)))
+    _require_one_reward(who, simulator)
     return simulator
+
+
+def _described(space: object) -> str:
+    return "a method" if callable(space) else f"of {type(space).__module__}.{type(space).__name__}"
+
+
+def _require_one_reward(who: str, simulator: Any) -> None:
+    """Refuse worlds that say that their rewards are vectors."""
+    world = simulator
+    while hasattr(world, "simulator") or hasattr(world, "env"):
+        world = getattr(world, "simulator", None) or world.env
+    shape = getattr(getattr(world, "reward_space", None), "shape", None)
+    if shape and shape != (1,):
+        expected, got = "one reward a step", f"{type(world).__name__} with rewards of shape {list(shape)}"
+        hint = "Weigh them in a wrapper, as mo_gymnasium.wrappers.LinearReward(env, weight=...) does."
+        raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
 def _presented(env: Any) -> Simulator:

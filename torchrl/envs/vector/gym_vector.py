@@ -19,11 +19,12 @@ from gymnasium.vector import (
 from gymnasium.wrappers import vector as wrappers
 
 from torchrl.envs.simulators.base import FRESH
+from torchrl.envs.simulators.foreign import foreign_hint
 from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
-from torchrl.envs.vector.building import POOL_HINT, is_pool, require_free_names
+from torchrl.envs.vector.building import require_free_names
 from torchrl.envs.vector.worker import Actions, Options, Worker, not_restarted, shared_options
 from torchrl.errors import EnvError, explain
 from torchrl.seeding import joined_seed
@@ -72,7 +73,7 @@ class GymVectorEnv(WorkerEnv):
     def __init__(self, vector_env: VectorEnv, *, leave_out: Sequence[Name] = ()) -> None:
         if not isinstance(vector_env, VectorEnv):
             hint = "gymnasium.make_vec(id, num_envs=n) makes one; GymEnv(id, num_envs=n) needs none."
-            hint = POOL_HINT if is_pool(vector_env) else hint
+            hint = foreign_hint(vector_env) or hint
             got = type(vector_env).__name__
             raise EnvError(explain("GymVectorEnv", expected="a gymnasium.vector.VectorEnv", got=got, hint=hint))
         mode = _mode(vector_env)

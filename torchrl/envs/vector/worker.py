@@ -20,7 +20,9 @@ from torchrl.errors import EnvError, explain
 
 Options = Mapping | Sequence[Mapping | None] | None  # for all slots alike, or one entry for each
 Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
+PAIR = "(observation, info)"
 FIVE = "(observation, reward, terminated, truncated, info)"
+OLD = "4 values"
 
 
 class Worker(ABC):
@@ -38,6 +40,7 @@ class Worker(ABC):
         self._first_index = first_index
         self._has_ended = np.ones(len(buffers.next["reward"]), dtype=bool)  # to be restarted before their next step
         self._may_step = False
+        self._is_first = True  # no step was looked at closely: None and text would become numbers
         self._counts = np.ones((len(self._has_ended), 1), dtype=np.int64)  # added to the lengths; 0 where a slot waits
         leaves = observation_leaves(observation_space)
         self._next_leaves = [Leaf(buffers.next, leaf, self.slot) for leaf in leaves]
@@ -131,12 +134,18 @@ class Worker(ABC):
         return f"slot {self._first_index + index}"
 
     def _write_flags(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
+        if self._is_first:
+            self._require_numbers(rewards, terminated, truncated)
+            self._is_first = False
         try:
             self._reward[:] = rewards
             self._terminated[:] = terminated
             self._truncated[:] = truncated
-        except (ValueError, TypeError) as error:
-            raise self._malformed({"reward": rewards, "terminated": terminated, "truncated": truncated}) from error
+        except (ValueError, TypeError):
+            self._require_numbers(rewards, terminated, truncated)
+            self._reward[:] = [np.asarray(value).item() for value in rewards]  # they have one entry each
+            self._terminated[:] = [np.asarray(value).item() for value in terminated]
+            self._truncated[:] = [np.asarray(value).item() for value in truncated]
 
     def _turn_over(self) -> None:
         """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
@@ -162,13 +171,16 @@ class Worker(ABC):
         root["episode_length"][index] = 0
         self._has_ended[index] = False
 
-    def _malformed(self, results: dict[str, Sequence]) -> EnvError:
-        for name, values in results.items():
+    def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
+        """Refuse what is no number, or several."""
+        for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
             for index, value in enumerate(values):
-                if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
+                if np.size(value) != 1 or np.asarray(value).dtype.kind not in "biuf":
+                    is_vector = name == "reward" and np.size(value) > 1
+                    hint = "Weigh several objectives in a wrapper: one number a step." if is_vector else ""
                     expected = "a float" if name == "reward" else "a bool"
-                    return EnvError(explain(f"{name} of {self.slot(index)}", expected=expected, got=repr(value)))
-        return EnvError(f"The rewards or flags of a step are malformed: {results}.")
+                    who = f"{name} of {self.slot(index)}"
+                    raise EnvError(explain(who, expected=expected, got=repr(value), hint=hint))
 
 
 class SimulatorWorker(Worker):
@@ -198,6 +210,8 @@ class SimulatorWorker(Worker):
                 results.append(step(action))
         except Exception as error:
             error.add_note(f"Raised by the simulator of slot {self._first_index + len(results)} in step().")
+            if "values to unpack" in str(error):
+                error.add_note(f"A step returns five values, {FIVE}.")
             raise
         try:
             observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
@@ -227,7 +241,8 @@ class SimulatorWorker(Worker):
                 raise
             if not isinstance(result, tuple) or len(result) != 2:
                 got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-                raise EnvError(explain(f"reset of {self.slot(index)}", expected="(observation, info)", got=got))
+                hint = "An environment of the old gym returns the observation alone: return {} beside it."
+                raise EnvError(explain(f"reset of {self.slot(index)}", expected=PAIR, got=got, hint=hint))
             for leaf in self._root_leaves[self.turn]:
                 leaf.write_one(index, result[0])
             if index in self._frozen:
@@ -287,7 +302,10 @@ class SimulatorWorker(Worker):
         for index, result in enumerate(results):
             if not isinstance(result, tuple) or len(result) != 5:
                 got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-                return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got))
+                hint = (
+                    "In the old gym, done was terminated or a time limit: return the two apart." if got == OLD else ""
+                )
+                return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got, hint=hint))
         return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
 
 
