@@ -19,7 +19,7 @@ from torchrl.collectors.checks import (
     require_specs,
 )
 from torchrl.collectors.continuation import captured, goes_on
-from torchrl.collectors.placement import PlacedPolicy, placed
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.rows import GrowingRows
 from torchrl.collectors.slots import let_wait, set_info
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
@@ -28,6 +28,7 @@ from torchrl.envs.base import Env
 from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
+from torchrl.modules.training_layers import acting_mode
 
 IDLE = -1  # the number of the episode of a slot that plays none
 
@@ -56,7 +57,7 @@ class EpisodeCollector:
     Args:
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
-            :func:`set_exploration_type` says otherwise.
+            :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode.
         num_episodes: episodes per batch, N.
         total_frames: stop iterating when so many steps were delivered, rounded up to whole batches; -1 never stops.
             Only steps of delivered episodes count.
@@ -112,6 +113,7 @@ class EpisodeCollector:
         self.policy_version = 0
         self._finished = _FINISHED[finished]
         self._act = placed(self.policy, device, env.device)
+        self._layers = acting_layers(self._act)
         self._seed = seed
         self._can_freeze = True
         self._rows: GrowingRows | None = None
@@ -143,7 +145,7 @@ class EpisodeCollector:
         if root is None:
             root = self._begin()
         kind = exploration_type()
-        with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
             root, played = self._play(root)
         batch = self._deliver(self._steps(played))
         self._root = None if self._finished.begins_anew else root

@@ -22,7 +22,7 @@ from torchrl.collectors.checks import (
     require_specs,
 )
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
-from torchrl.collectors.placement import PlacedPolicy, placed
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.slots import let_wait, set_info, trajectory_ids
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
@@ -32,6 +32,7 @@ from torchrl.envs.stepping import another_layout, require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.randomness import kept_randomness, kept_state
+from torchrl.modules.training_layers import acting_mode
 from torchrl.unchecked import Row
 
 
@@ -57,7 +58,8 @@ class FragmentSource:
             them; or one such callable. From a list comes a batch ``[B]``.
         policy: maps a root to the same root with ``action``, for example a module that reads ``root["observation"]``
             and writes ``root["action"]``; None acts at random. Actions are sampled unless an outer
-            :func:`set_exploration_type` says otherwise. Every fragment acts with its present weights.
+            :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode. Every fragment acts
+            with the present weights.
         n_steps: steps per fragment, T.
         sticky: an episode that ends before the last step of a fragment is the slot's last one there: the slot waits
             (:meth:`Env.freeze_`) and begins a new episode with the next fragment. ``("collector", "mask")`` is false
@@ -92,6 +94,7 @@ class FragmentSource:
         self.sticky = sticky
         self.device = None if device is None else checked_device(device)
         self._act = placed(self.policy, device, self.env.device)
+        self._layers = acting_layers(self._act)
         self._root: TensorDict | None = None
         self._batch: TensorDict | None = None
         self._rows: list[Row] = []
@@ -121,7 +124,7 @@ class FragmentSource:
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
         kind = exploration_type()
-        with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
             root, mask = self._collect_sticky(root) if self.sticky else (self._collect(root), None)
             batch = contiguous_copy(self._batch)
             require_finite(batch, self.env)

@@ -13,6 +13,7 @@ from torchrl.collectors.warmup import Progress
 from torchrl.data.specs import TensorSpec
 from torchrl.devices import checked_device
 from torchrl.errors import ConfigError, explain
+from torchrl.modules.training_layers import training_layers
 
 
 class PlacedPolicy:
@@ -67,6 +68,11 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 def _shared_parts(module: nn.Module) -> list[torch.Generator | Progress]:
     values = [value for part in module.modules() for value in vars(part).values()]
     return [value for value in values if isinstance(value, (torch.Generator, Progress))]
+
+
+def acting_layers(act: Callable) -> list[nn.Module]:
+    """Return the layers of what acts, a policy or its copy, that compute otherwise in training mode."""
+    return list(training_layers(act.copy if isinstance(act, PlacedPolicy) else act).values())
 
 
 def placed(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:

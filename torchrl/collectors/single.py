@@ -19,12 +19,13 @@ from torchrl.collectors.checks import (
 )
 from torchrl.collectors.continuation import captured, goes_on
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
-from torchrl.collectors.placement import PlacedPolicy, placed
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import require_same_layout
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
+from torchrl.modules.training_layers import acting_mode
 from torchrl.unchecked import Row
 
 
@@ -39,7 +40,7 @@ class Collector:
     Args:
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
-            :func:`set_exploration_type` says otherwise.
+            :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode.
         frames_per_batch: rows per batch, a multiple of the number of environments.
         total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
         device: where a copy of the policy acts; None uses the policy itself where it is.
@@ -76,6 +77,7 @@ class Collector:
         self.frames = 0
         self.policy_version = 0
         self._act = placed(self.policy, device, env.device)
+        self._layers = acting_layers(self._act)
         self._seed = seed
         self._num_steps = steps_of(frames_per_batch, env.batch_size.numel())
         self._root: TensorDict | None = None
@@ -103,7 +105,7 @@ class Collector:
         if root is None:
             root = self.env.reset()
         kind = exploration_type()
-        with set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
             num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
             for index in range(num_checked):
                 root = self._checked_step(root, index)

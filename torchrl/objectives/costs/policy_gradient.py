@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchrl.errors import SpecError, explain
 from torchrl.functional.costs import standardize, value_loss
 from torchrl.modules import Distribution, Sequence
+from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.costs.actor import (
     ActorLoss,
     require_distance,
@@ -53,7 +54,8 @@ class PolicyGradientLoss(ActorLoss):
 
     Raises:
         ConfigError: a lazy layer is not initialised, an option is unknown, the actor has no distribution, or its family
-            has no formula for the entropy and ``num_entropy_samples`` is None.
+            has no formula for the entropy and ``num_entropy_samples`` is None, or the objective compares log-probs with
+            those of the batch and the actor has dropout or a batch norm.
     """
 
     critic_coef = Coefficient()
@@ -76,7 +78,10 @@ class PolicyGradientLoss(ActorLoss):
         require_distribution(who, actor)
         require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         require_distance(who, "critic_distance", critic_distance)
-        keys = [*actor.in_keys, actor.action_key, "advantage", *self.keys_of(actor)]
+        compared = self.keys_of(actor)
+        if compared:
+            require_repeatable(who, actor)
+        keys = [*actor.in_keys, actor.action_key, "advantage", *compared]
         if critic is not None:
             keys += [*critic.in_keys, "value_target"]
             if value_clip is not None:

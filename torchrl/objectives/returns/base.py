@@ -15,6 +15,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
 from torchrl.functional.steps import coefficient
+from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
@@ -42,7 +43,8 @@ class ReturnEstimator(nn.Module, ABC):
         standardize: shift and scale the advantages to mean 0 and deviation 1 over the valid rows of the batch.
 
     Raises:
-        ConfigError: γ is not between 0 and 1, or not 1 with an average reward, or the actor writes no log-prob.
+        ConfigError: γ is not between 0 and 1, or not 1 with an average reward, or the actor writes no log-prob, or has
+            dropout or a batch norm.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class ReturnEstimator(nn.Module, ABC):
             hint = "Use a ProbabilisticActor with a log_prob_key, and collect with it."
             got = type(actor).__name__
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=got, hint=hint))
+        if actor is not None:
+            require_repeatable(who, actor)
         self.critic = critic
         self.actor = actor
         self.standardize = standardize
