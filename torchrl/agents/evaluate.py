@@ -12,6 +12,7 @@ from torch import nn
 
 from torchrl.collectors.checks import act_checked
 from torchrl.envs import Env
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import kept_randomness
@@ -51,7 +52,7 @@ class Evaluator:
     evaluation is bit-identical.
 
     Args:
-        env: ``[*B]``, used by nothing else while an evaluation runs.
+        env: ``[*B]``, of its own: nothing else steps it until :meth:`close`, or until this is deleted.
         num_episodes: how many episodes.
         seed: the start seeds are derived from it, and so is the stream of a policy that samples.
         start_seeds: one seed per episode, instead of those derived.
@@ -61,7 +62,7 @@ class Evaluator:
 
     Raises:
         ConfigError: a count below one, or not one start seed per episode.
-        EnvError: ``env`` is no environment, or one that cannot be seeded.
+        EnvError: ``env`` is no environment, cannot be seeded, or something else steps it, such as a collector.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Evaluator:
                     "Evaluator", expected=f"{num_episodes} start seeds, one per episode", got=f"{len(self.start_seeds)}"
                 )
             )
+        take_env("Evaluator", env, self)
 
     @torch.no_grad()
     def __call__(self, policy: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
@@ -112,8 +114,9 @@ class Evaluator:
             return self._episodes(placed(policy, self.env.device))
 
     def close(self) -> None:
-        """Close the environment; may be called twice."""
+        """Close the environment, which others may take then; may be called twice."""
         self.env.close()
+        leave_env(self.env, self)
 
     def _episodes(self, act: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
         env, rows = self.env, self.env.batch_size.numel()

@@ -11,6 +11,7 @@ from tensordict import NestedKey
 from torchrl.agents.evaluate import Evaluation, eval_mode, own_randomness, placed
 from torchrl.agents.hooks import Hook
 from torchrl.envs import Env
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.record import require_video, video_writer
@@ -70,7 +71,9 @@ class RecordVideo(Hook):
         if agent.folder is None:
             hint = "Set agent.folder."
             raise ConfigError(explain("RecordVideo", expected="an agent with a folder", got="none", hint=hint))
-        self._env = self.make_env()
+        env = self.make_env()
+        take_env("RecordVideo", env, self)
+        self._env = env
         if self._env.batch_size != (1,):
             got = list(self._env.batch_size)
             expected = "a make_env of batch size [1]"
@@ -95,6 +98,7 @@ class RecordVideo(Hook):
         """Close the environment."""
         if self._env is not None:
             self._env.close()
+            leave_env(self._env, self)
             self._env = None
 
     def _film(self, act: Callable, add: Callable) -> None:

@@ -17,6 +17,24 @@ def captured(env: Env) -> dict:
         return {"env": None, "env_error": str(error)}
 
 
+def was_moved(who: str, env: Env, num_moves: int) -> bool:
+    """Answer whether somebody moved an environment since its collector did, and warn that new episodes start.
+
+    Args:
+        who: the collector's name.
+        env: which.
+        num_moves: what :attr:`Env.num_moves` was then.
+    """
+    if env.num_moves == num_moves:
+        return False
+    warnings.warn(
+        f"{who}: its environment was reset or stepped by hand since the last batch, so all rows begin new episodes. "
+        "Build another environment to look at.",
+        stacklevel=4,
+    )
+    return True
+
+
 def goes_on(env: Env, state: dict, seed: int | None) -> bool:
     """Restore an environment from a collector's state, and return whether there is a root to go on from.
 

@@ -18,13 +18,14 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
-from torchrl.collectors.continuation import captured, goes_on
+from torchrl.collectors.continuation import captured, goes_on, was_moved
 from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.rows import GrowingRows
 from torchrl.collectors.slots import let_wait, set_info
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
@@ -75,7 +76,7 @@ class EpisodeCollector:
         policy_version: how often the weights have been updated.
 
     Raises:
-        EnvError: ``env`` is no environment.
+        EnvError: ``env`` is no environment, or something else steps it, such as an evaluator.
         ConfigError: a number that is none, an unknown ``finished``, or ``policy`` cannot be called.
     """
 
@@ -124,6 +125,8 @@ class EpisodeCollector:
         self._num_open = 0.0  # how many episodes may still begin
         self._ended: list[int] = []  # numbers of the episodes that are over and not delivered, in that order
         self._kept: TensorDict | None = None  # steps that are not delivered yet, of each episode in their order
+        self._num_moves = 0  # of the environment, when it stood where the root says
+        take_env("EpisodeCollector", env, self)
         if seed is not None:
             env.set_seed(seed)
 
@@ -142,13 +145,13 @@ class EpisodeCollector:
             NonFiniteError: a reward or observation is NaN or infinite.
         """
         root, self._root = self._root, None  # an exception leaves none: new episodes start, nothing is joined wrongly
-        if root is None:
+        if root is None or was_moved("EpisodeCollector", self.env, self._num_moves):
             root = self._begin()
         kind = exploration_type()
         with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
             root, played = self._play(root)
         batch = self._deliver(self._steps(played))
-        self._root = None if self._finished.begins_anew else root
+        self._root, self._num_moves = None if self._finished.begins_anew else root, self.env.num_moves
         if self.storage_device is not None:
             batch = batch.to(self.storage_device)
         return postprocessed(self.postproc, batch)
@@ -168,6 +171,8 @@ class EpisodeCollector:
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
+        if self._root is not None and was_moved("EpisodeCollector", self.env, self._num_moves):
+            self._root = None
         state = {
             "frames": self.frames,
             "policy_version": self.policy_version,
@@ -190,7 +195,9 @@ class EpisodeCollector:
         self._root = None
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
-        if goes_on(self.env, state, self._seed):
+        continues = goes_on(self.env, state, self._seed)
+        self._num_moves = self.env.num_moves
+        if continues:
             self._root = TensorDict(state["root"], batch_size=self.env.batch_size)
             self._numbers, self._begun_at = list(state["numbers"]), list(state["begun_at"])
             self._ended, self._num_open = list(state["ended"]), self._finished.num_to_begin(self.num_episodes)
@@ -198,8 +205,9 @@ class EpisodeCollector:
             self._kept = None if kept is None else TensorDict(kept, batch_size=kept["is_init"].shape[:1])
 
     def shutdown(self) -> None:
-        """Close the environment; may be called twice."""
+        """Close the environment, which others may take then; may be called twice."""
         self.env.close()
+        leave_env(self.env, self)
 
     def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Change the parameters of the slots, ``[*B]``, see :meth:`Env.set_info_`.

@@ -21,12 +21,14 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
+from torchrl.collectors.continuation import was_moved
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.slots import let_wait, set_info, trajectory_ids
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.envs.stepping import another_layout, require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
@@ -70,7 +72,8 @@ class FragmentSource:
             out; None uses the policy itself, and the device of the environment.
 
     Raises:
-        EnvError: the environments cannot be put into one batch, or ``sticky`` with rows that only restart together.
+        EnvError: the environments cannot be put into one batch, something else steps them, or ``sticky`` with rows that
+            only restart together.
         ConfigError: ``envs`` or ``policy`` is none of the above, or ``n_steps`` is no positive number.
     """
 
@@ -104,6 +107,8 @@ class FragmentSource:
         if sticky and not self.env.restarts_rows:
             expected = "an environment whose rows can be restarted one by one"
             raise EnvError(explain("rollout, sticky", expected=expected, got=repr(self.env), hint="Leave sticky out."))
+        self._num_moves = 0
+        take_env("rollout", self.env, self)
         if seed is not None:
             self.env.set_seed(seed)
 
@@ -119,7 +124,7 @@ class FragmentSource:
             NonFiniteError: a reward or observation is NaN or infinite.
         """
         root, self._root = self._root, None  # an exception leaves none: new episodes start, nothing is joined wrongly
-        if root is None:
+        if root is None or was_moved("rollout", self.env, self._num_moves):
             root = self.env.reset()
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
@@ -130,7 +135,7 @@ class FragmentSource:
             require_finite(batch, self.env)
             require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
             last = self._ask(root)
-        self._root = root
+        self._root, self._num_moves = root, self.env.num_moves
         batch.set("collector", self._facts(batch, mask))
         fragment = TensorDict({"batch": batch, "last": last}, batch_size=self.env.batch_size)
         return fragment if self.device is None else fragment.to(self.device)
@@ -159,6 +164,7 @@ class FragmentSource:
         """Close the environments that were built here; may be called twice."""
         for simulator in self._built:
             simulator.close()
+        leave_env(self.env, self)
 
     def _collect(self, root: TensorDict) -> TensorDict:
         """Fill the rows; return the root to go on from."""

@@ -17,12 +17,13 @@ from torchrl.collectors.checks import (
     require_specs,
     steps_of,
 )
-from torchrl.collectors.continuation import captured, goes_on
+from torchrl.collectors.continuation import captured, goes_on, was_moved
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
 from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.stepping import require_same_layout
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.training_layers import acting_mode
@@ -49,7 +50,7 @@ class Collector:
         postproc: applied to every batch before it is handed out.
 
     Raises:
-        EnvError: ``env`` is no environment.
+        EnvError: ``env`` is no environment, or something else steps it, such as an evaluator.
         ConfigError: ``frames_per_batch`` is not a positive multiple of the number of environments, ``total_frames`` no
             number of frames, or ``policy`` cannot be called.
     """
@@ -85,6 +86,8 @@ class Collector:
         self._rows: list[Row] = []
         self._traj_ids = torch.full(env.batch_size, -1, dtype=torch.int64, device=env.device)
         self.num_trajectories = 0
+        self._num_moves = 0  # of the environment, when it stood where the root says
+        take_env("Collector", env, self)
         if seed is not None:
             env.set_seed(seed)
 
@@ -102,7 +105,7 @@ class Collector:
             NonFiniteError: a reward or observation is NaN or infinite.
         """
         root, self._root = self._root, None  # an exception leaves none: new episodes start, nothing is joined wrongly
-        if root is None:
+        if root is None or was_moved("Collector", self.env, self._num_moves):
             root = self.env.reset()
         kind = exploration_type()
         with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
@@ -113,7 +116,7 @@ class Collector:
         batch = contiguous_copy(self._batch)
         require_finite(batch, self.env)
         require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
-        self._root = root
+        self._root, self._num_moves = root, self.env.num_moves
         self.frames += self.frames_per_batch
         batch.set("collector", self._facts(batch))
         if self.storage_device is not None:
@@ -122,7 +125,7 @@ class Collector:
 
     def reset(self) -> None:
         """Restart every environment before the next batch; new trajectories begin."""
-        self._root = self.env.reset()
+        self._root, self._num_moves = self.env.reset(), self.env.num_moves
 
     def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Set parameters of each row, before the first batch or between batches; see :meth:`Env.set_info_`.
@@ -148,6 +151,8 @@ class Collector:
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
+        if self._root is not None and was_moved("Collector", self.env, self._num_moves):
+            self._root = None
         state = {
             "frames": self.frames,
             "policy_version": self.policy_version,
@@ -169,11 +174,13 @@ class Collector:
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
         continues = goes_on(self.env, state, self._seed)
+        self._num_moves = self.env.num_moves
         self._root = TensorDict(state["root"], batch_size=self.env.batch_size) if continues else None
 
     def shutdown(self) -> None:
-        """Close the environment; may be called twice."""
+        """Close the environment, which others may take then; may be called twice."""
         self.env.close()
+        leave_env(self.env, self)
 
     def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
         """Fill one row with a transition that was held against the rows' layout; return the next root."""

@@ -56,6 +56,8 @@ class Env(ABC):
     Attributes:
         action_mask_key: the observation that says which choices are legal, bool ``[*B, n]``, true = legal; None where
             all are. Whatever acts at random honours it.
+        num_moves: how often it was reset, stepped, frozen or given a state, by whomever: so that who drives it sees
+            that somebody else did.
     """
 
     action_mask_key: Key | None = None
@@ -66,6 +68,7 @@ class Env(ABC):
     _agent_info: TensorDict | None = None
     _env_info: TensorDict | None = None
     _row_options: list[dict] | None = None  # env_info, row by row
+    num_moves = 0
 
     def __init__(
         self,
@@ -140,6 +143,7 @@ class Env(ABC):
         if mask is None:  # a seed that was set waits for a reset of all rows; one given here replaces it
             pending, self._pending_seed = self._pending_seed, None
             seed = pending if seed is None else seed
+        self.num_moves += 1
         rows = self._row_options
         if rows is not None:
             options = [{**row, **options} for row in rows] if options else rows
@@ -158,6 +162,7 @@ class Env(ABC):
             tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
         """
         _require_tensordict(type(self).__name__, tensordict)
+        self.num_moves += 1
         transition, _, _ = self._transition(tensordict.copy())
         return transition.clone()
 
@@ -169,6 +174,7 @@ class Env(ABC):
         """
         if type(tensordict) is not TensorDict:
             _require_tensordict(type(self).__name__, tensordict)
+        self.num_moves += 1
         transition, root, ended = self._transition(tensordict)
         if not ended:
             return transition, root
@@ -256,7 +262,9 @@ class Env(ABC):
             EnvError: the worlds cannot wait one by one.
             SpecError: the mask does not fit.
         """
-        self._freeze(self._checked_mask("freeze_", mask))
+        mask = self._checked_mask("freeze_", mask)
+        self.num_moves += 1
+        self._freeze(mask)
 
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Set parameters of each row, for the policy and for the world; None leaves what was set before.
@@ -338,6 +346,10 @@ class Env(ABC):
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore :meth:`state_dict` and return the root to act on."""
         raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
+
+    def driven_things(self) -> list:
+        """List what moves when this environment is stepped, and may also be stepped by another; see ``take_env``."""
+        return [self]
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Release what the environment holds; may be called twice."""

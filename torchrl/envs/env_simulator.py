@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import Composite, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs.conversions import space_from_spec
+from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.simulators.base import FRESH, Action, Observation, Simulator, State
 from torchrl.errors import EnvError, explain
 
@@ -31,6 +32,7 @@ class EnvSimulator(Simulator):
     """
 
     def __init__(self, env: Env) -> None:
+        take_env("as_simulator", env, self)
         self.env = env
         self.observation_space = space_from_spec(env.observation_spec)
         self.action_space = space_from_spec(env.action_spec)
@@ -71,6 +73,7 @@ class EnvSimulator(Simulator):
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
+        leave_env(self.env, self)
 
     def get_state(self) -> State:
         """Return the environment's state with tensors as numpy arrays; see :meth:`Simulator.get_state`."""

@@ -208,6 +208,7 @@ class TorchEnv(Env):
         """
         if state["root"] is None:
             raise EnvError(explain(type(self).__name__, expected="a state with a root", got="one before any reset"))
+        self.num_moves += 1
         self._root = TensorDict(state["root"], batch_size=self.batch_size, device=self.device).clone()
         self._has_ended = state["has_ended"].clone()
         self._frozen = None if state["frozen"] is None else state["frozen"].clone()

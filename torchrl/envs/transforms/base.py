@@ -13,6 +13,7 @@ from torchrl.data.batch_functions import StepEditor
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.data.specs.composite import Key
 from torchrl.envs.base import Env, ResetOptions, Seed
+from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
@@ -248,7 +249,7 @@ class TransformedEnv(Env):
         transform: what it is seen through; several go into a :class:`Compose`.
 
     Raises:
-        EnvError: ``env`` is no environment.
+        EnvError: ``env`` is no environment, or something steps it already, such as a collector.
         ConfigError: ``transform`` is no transform, or belongs to another environment, or names as a policy's state what
             is an observation or another's state.
         KeyMissing: the environment has no observation that the transform reads.
@@ -259,6 +260,7 @@ class TransformedEnv(Env):
             hint = "A simulator becomes one by SerialEnv(make_simulator, num_envs)."
             raise EnvError(explain("TransformedEnv", expected="an Env", got=type(env).__name__, hint=hint))
         _require_transform("TransformedEnv", transform)
+        require_undriven("TransformedEnv", env)
         transform.attach(env)
         seen = seen_through(transform, env)
         self.env = env
@@ -292,6 +294,19 @@ class TransformedEnv(Env):
     @_pending_seed.setter
     def _pending_seed(self, seed: Seed) -> None:
         self.env._pending_seed = seed
+
+    @property
+    def num_moves(self) -> int:
+        """See :class:`Env`; it is counted below, where several may wrap one environment."""
+        return self.env.num_moves
+
+    @num_moves.setter
+    def num_moves(self, num_moves: int) -> None:
+        self.env.num_moves = num_moves
+
+    def driven_things(self) -> list:
+        """List those of the environment below; see :meth:`Env.driven_things`."""
+        return self.env.driven_things()
 
     @property
     def simulators(self) -> list:

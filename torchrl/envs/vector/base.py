@@ -111,6 +111,7 @@ class WorkerEnv(Env):
 
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
+        self.num_moves += 1
         self._worker.set_state(state["worker"])
         self._generator.set_state(state["generator"])
         self._pending_seed = None

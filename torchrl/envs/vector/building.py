@@ -10,6 +10,7 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.vector import VectorEnv
 
+from torchrl.envs.driving import require_undriven
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.vector.buffers import observation_leaves
@@ -107,7 +108,7 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
     try:
         simulator = factory()
         if hasattr(simulator, "as_simulator"):  # an Env of one world, written in torch
-            simulator = _presented(simulator)
+            simulator = _presented(who, simulator)
     except Exception as error:
         error.add_note(f"Raised while the simulator of slot {index} was built.")
         raise
@@ -144,7 +145,8 @@ def _require_one_reward(who: str, simulator: Any) -> None:
         raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
-def _presented(env: Any) -> Simulator:
+def _presented(who: str, env: Any) -> Simulator:
+    require_undriven(who, env)  # before what closes an environment that cannot be presented
     try:
         return env.as_simulator()
     except Exception:

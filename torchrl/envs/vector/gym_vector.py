@@ -102,6 +102,10 @@ class GymVectorEnv(WorkerEnv):
         """Refuse options that differ from row to row: the worlds are restarted together."""
         shared_options("GymVectorEnv", options)
 
+    def driven_things(self) -> list:
+        """List this and the vector environment; see :meth:`Env.driven_things`."""
+        return [self, self.vector_env.unwrapped]
+
     def state_dict(self) -> dict:
         """Refuse: what happens inside a vector environment cannot be captured.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from torchrl.envs.driving import world_of
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import build_simulators, factories_of, require_free_names
@@ -44,3 +45,7 @@ class SerialEnv(WorkerEnv):
     def simulators(self) -> list[Simulator]:
         """The worlds, one per slot."""
         return self._worker.simulators
+
+    def driven_things(self) -> list:
+        """List this and its worlds; see :meth:`Env.driven_things`."""
+        return [self, *map(world_of, self.simulators)]

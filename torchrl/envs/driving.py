@@ -1,0 +1,87 @@
+"""Who steps an environment: one driver at a time, a collector or an evaluator. Steps nothing itself."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+from torchrl.envs.simulators.base import SimulatorWrapper
+from torchrl.errors import EnvError, explain
+
+if TYPE_CHECKING:
+    from torchrl.envs.base import Env
+
+# By the id of what is driven: itself, who drives it, and that one's name. Not attributes of an environment, which may
+# be copied and pickled.
+_driven: dict[int, tuple[weakref.ref, weakref.ref, str]] = {}
+
+
+def take_env(who: str, env: Env, driver: object) -> None:
+    """Let one driver alone step an environment, until it is gone or :func:`leave_env`.
+
+    An environment, what it is wrapped in and what it is made of (its worlds, a vector environment) count as one.
+
+    Args:
+        who: the driver's name in messages, ``"Collector"``.
+        env: which.
+        driver: who steps it from now on; remembered weakly.
+
+    Raises:
+        EnvError: another driver does, or ``env`` is no environment.
+    """
+    require_undriven(who, env, driver)
+    for thing in env.driven_things():
+        key = id(thing)
+        try:
+            itself = weakref.ref(thing, lambda _, key=key: _driven.pop(key, None))
+        except TypeError:  # a class with slots, of which nothing can be noted
+            continue
+        _driven[key] = (itself, weakref.ref(driver), who)
+
+
+def leave_env(env: Env, driver: object) -> None:
+    """Let others step an environment that this driver took; nothing happens if it did not."""
+    for thing in env.driven_things():
+        found = _driven.get(id(thing))
+        if found is not None and found[0]() is thing and found[1]() is driver:
+            del _driven[id(thing)]
+
+
+def require_undriven(who: str, env: Env, driver: object = None) -> None:
+    """Refuse an environment that another driver steps.
+
+    Raises:
+        EnvError: naming both.
+    """
+    if not hasattr(env, "driven_things"):
+        raise EnvError(explain(who, expected="an Env", got=repr(env)))
+    name = _name_of_other(env, driver)
+    if name is not None:
+        gc.collect()  # one that nobody refers to any more may not be gone yet
+        name = _name_of_other(env, driver)
+    if name is None:
+        return
+    expected = "an environment that nothing else steps"
+    got = f"a {type(env).__name__} that {name} steps"
+    hint = (
+        f"Build an environment for each, or they tear each other's episodes apart. A {name} that is done with "
+        "lets go when it is closed, or deleted with all that refers to it."
+    )
+    raise EnvError(explain(who, expected=expected, got=got, hint=hint))
+
+
+def _name_of_other(env: Env, driver: object) -> str | None:
+    for thing in env.driven_things():
+        itself, other, name = _driven.get(id(thing), (None, None, ""))
+        if itself is not None and itself() is thing and other() not in (None, driver):
+            return name
+    return None
+
+
+def world_of(simulator: object) -> object:
+    """Return the world at the bottom of wrappers, which may be in several of them."""
+    while isinstance(simulator, SimulatorWrapper):
+        simulator = simulator.simulator
+    inner = getattr(simulator, "env", simulator)
+    return getattr(inner, "unwrapped", inner)
