@@ -23,6 +23,7 @@ from torchrl.agents import (
     load_checkpoint,
 )
 from torchrl.collectors import Collector, MultiAsyncCollector
+from torchrl.data import MultiStepStream
 from torchrl.data.replay import (
     MemmapStorage,
     MixedReplay,
@@ -455,6 +456,17 @@ class Recorder(Logger):
         pass
 
 
+class StoreSums(MultiStepStream):
+    """Store sums of three rewards; an agent saves the rows that wait for theirs."""
+
+    def __init__(self, buffer):
+        super().__init__(3, 0.9)
+        self.buffer = buffer
+
+    def __call__(self, batch):
+        self.buffer.extend(super().__call__(batch))
+
+
 @pytest.fixture
 def make_dqn_agent():
     """Build an agent that learns CartPole by DQN."""
@@ -469,6 +481,7 @@ def make_dqn_agent():
         capacity=1000,
         storage=None,
         on_worker_failure="raise",
+        has_memory=False,
         **options,
     ):
         torch.manual_seed(0)
@@ -494,8 +507,10 @@ def make_dqn_agent():
             start_frames=32,
             target_update=SoftUpdate(loss),
             updates_per_frame=0.5,
+            reward_scale=RewardScale(0.9) if has_memory else None,
         )
-        agent = Agent(collector, updates, store=buffer.extend, hooks=[StepExploration(), *hooks], **options)
+        store = StoreSums(buffer) if has_memory else buffer.extend
+        agent = Agent(collector, updates, store=store, hooks=[StepExploration(), *hooks], **options)
         agents.append(agent)
         return agent
 
@@ -548,13 +563,14 @@ class TestAgent:
         assert row["replay/fill"] == every.rows[-1][1]["replay/fill"]
         assert row["exploration/EGreedy"] == every.rows[-1][1]["exploration/EGreedy"]
 
-    def test_a_resumed_run_with_its_buffer_is_bit_identical(self, make_dqn_agent, tmp_path):
-        whole = make_dqn_agent()
+    @pytest.mark.parametrize("has_memory", [False, True], ids=["plain", "with sums and scaled rewards"])
+    def test_a_resumed_run_with_its_buffer_is_bit_identical(self, has_memory, make_dqn_agent, tmp_path):
+        whole = make_dqn_agent(has_memory=has_memory)
         whole.train()
-        half = make_dqn_agent(total_frames=48, folder=tmp_path)
+        half = make_dqn_agent(total_frames=48, folder=tmp_path, has_memory=has_memory)
         half.hooks = (*half.hooks, SaveBuffer(half.optimise.buffer))
         half.train()
-        rest = make_dqn_agent()
+        rest = make_dqn_agent(has_memory=has_memory)
         rest.optimise.buffer.load(tmp_path / "replay")
         rest.load(tmp_path / "last.pt")
         rest.train()

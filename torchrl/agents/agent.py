@@ -69,7 +69,8 @@ class Agent:
             ``optimizer``.
         advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
         store: called with each batch as it was collected, for example a replay buffer's ``extend``; on-policy
-            algorithms keep nothing.
+            algorithms keep nothing. If it has ``state_dict`` and ``load_state_dict``, checkpoints hold its state: rows
+            that wait in a :class:`~torchrl.data.MultiStepStream`, say.
         evaluator: measures the policy, periodically if it says so; here or in a process of its own.
         logger: where metrics go, over frames.
         hooks: what else happens, see :class:`Hook`.
@@ -343,6 +344,7 @@ class Agent:
             "optimizer": self.optimizer.state_dict(),
             "optimise": self.optimise.state_dict(),
             "collector": self.collector.state_dict(),
+            "store": self.store.state_dict() if hasattr(self.store, "state_dict") else {},
             "generators": {
                 name: generator.get_state() for name, generator in without_compiled(self._generators()).items()
             },
@@ -371,6 +373,8 @@ class Agent:
             raise CheckpointError(
                 explain("checkpoint, collector", expected=expected, got=f"others: {str(error).rstrip('.')}")
             ) from error
+        if hasattr(self.store, "load_state_dict"):
+            self.store.load_state_dict(state["store"])
         for name, generator in generators.items():
             generator.set_state(states[name])
         torch.set_rng_state(state["torch_rng"])

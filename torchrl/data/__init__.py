@@ -3,6 +3,7 @@
 Specs and replay are imported from their subpackages.
 """
 
+from torchrl.data.episode_stream import EpisodeStream
 from torchrl.data.hindsight import HindsightRelabel
 from torchrl.data.multistep import MultiStep, MultiStepStream
 from torchrl.data.offline import MinariEpisodes, OfflineDataset, read_dataset, read_minari, write_dataset
@@ -25,6 +26,7 @@ from torchrl.data.trajectories import (
 )
 
 __all__ = [
+    "EpisodeStream",
     "HindsightRelabel",
     "MultiStep",
     "MultiStepStream",

@@ -5,7 +5,7 @@ Andrychowicz et al., "Hindsight Experience Replay" (2017), https://arxiv.org/abs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 
 import torch
@@ -19,6 +19,7 @@ from torchrl.data.multistep import (
     read_entry,
     read_facts,
     read_reward,
+    require_episodes,
     require_single_steps,
 )
 from torchrl.errors import ConfigError, SpecError, explain
@@ -44,8 +45,9 @@ class HindsightRelabel:
     - ``"episode"``: any one of the piece, each alike, drawn for every row;
     - ``"final"``: the last one of the piece.
 
-    A piece ends with its episode, at the edge of the batch, and next to a masked row. Masked rows are copied as they
-    are; nobody is shown them.
+    A piece ends with its episode, at the edge of the batch, and next to a masked row. So the goals of an episode that a
+    batch shows in part are those of the part: ``EpisodeStream(HindsightRelabel(...))`` lets rows wait for the whole.
+    Masked rows are copied as they are; nobody is shown them.
 
     Only with ``"final"`` have the rows of a piece one goal. With the others each row has its own, and what holds for a
     row (the reward, ``next``) is right, but row t+1 is not the successor of row t: train on them row by row, not on
@@ -107,11 +109,12 @@ class HindsightRelabel:
 
         Raises:
             KeyMissing: a goal, what was achieved, the reward or a flag is not there.
-            SpecError: no time series; n-step rows; what was achieved does not look like a goal; or a function of the
-                user's gives something else than it should.
+            SpecError: no time series, or one step of longer episodes; n-step rows; what was achieved does not look like
+                a goal; or a function of the user's gives something else than it should.
         """
         who = "HindsightRelabel"
         facts = read_facts(batch, who=who)
+        require_episodes(batch, who=who)
         require_single_steps(batch, who=who)
         read_reward(batch, who=who)
         self._require_goals(batch)
@@ -142,6 +145,15 @@ class HindsightRelabel:
                 if result.get(("next", name), None) is not None:
                     result.get(("next", name))[chosen] = flag
         return result
+
+    def state_dict(self) -> dict:
+        """Capture where the stream of draws stands; nothing of torch's global one."""
+        return {"generator": None if self.generator is None else self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore :meth:`state_dict`."""
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
 
     def _drawn(self, first: Tensor, last: Tensor) -> Tensor:
         """Choose the steps whose outcome is the goal of each copied row, int64 ``[k N, T]``, from bounds ``[N, T]``."""

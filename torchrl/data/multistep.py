@@ -5,6 +5,7 @@ Also here: the facts about a time series that its neighbours in this folder need
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -146,6 +147,14 @@ class MultiStepStream:
         result = self._sum(batch)
         self._keep(batch, result)
         return result
+
+    def state_dict(self) -> dict:
+        """Capture the rows that wait."""
+        return {"waiting": list(self._waiting)}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore :meth:`state_dict`."""
+        self._waiting = list(state["waiting"])
 
     def _taken_up(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
         """Take out what waits for rows of these trajectories, ``[*B, <n]``."""
@@ -290,6 +299,22 @@ def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
     if batch.get(NUM_STEPS, None) is not None:
         hint = "MultiStep comes once, and last: either before the buffer or behind it."
         raise SpecError(explain(who, expected="one-step rows", got=f"rows with {NUM_STEPS}", hint=hint))
+
+
+def require_episodes(batch: TensorDictBase, *, who: str) -> None:
+    """Refuse batches of one step whose episodes go on: what is computed of an episode would have no meaning.
+
+    Raises:
+        SpecError: there is such a row; or as :func:`read_facts`.
+    """
+    if batch.batch_size[-1:] != (1,):
+        return
+    facts = read_facts(batch, who=who)
+    goes_on = ~facts.ended if facts.mask is None else ~facts.ended & facts.mask
+    if bool(goes_on.any()):
+        hint = f"EpisodeStream({who}(...)) lets rows wait for their episode's end; an EpisodeCollector has no others."
+        got = f"a batch {list(batch.batch_size)}, one step of longer ones"
+        raise SpecError(explain(who, expected="batches that show episodes", got=got, hint=hint))
 
 
 def require_discount(who: str, gamma: float) -> None:

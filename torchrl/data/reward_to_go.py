@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDictBase
 
-from torchrl.data.multistep import read_facts, read_reward, require_discount, require_single_steps
+from torchrl.data.multistep import (
+    read_facts,
+    read_reward,
+    require_discount,
+    require_episodes,
+    require_single_steps,
+)
 from torchrl.data.trajectories import MASK
 from torchrl.functional.returns import discounted_return, reaches_ending
 
@@ -16,7 +22,8 @@ class RewardToGo:
     >>> buffer.extend(RewardToGo(0.99)(batch))  # or as a collector's postproc
 
     A row whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
-    becomes false, so a buffer leaves it out. Feed whole episodes to keep every row. A time limit counts as an end,
+    becomes false, so a buffer leaves it out. ``EpisodeStream(RewardToGo(...))`` lets rows wait for the end of their
+    episode, and keeps every one, however the batches are cut. A time limit counts as an end,
     since nothing here values what it cut off. Nothing of a masked row reaches another.
 
     The result is a new container that shares its other entries with the batch, which is not written to.
@@ -40,9 +47,11 @@ class RewardToGo:
 
         Raises:
             KeyMissing: the reward or a flag is not there.
-            SpecError: no time series, an entry has another shape than it should, or the rows are n-step ones.
+            SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
+                rows are n-step ones.
         """
         ended, _, starts, mask = read_facts(batch, who="RewardToGo")
+        require_episodes(batch, who="RewardToGo")
         require_single_steps(batch, who="RewardToGo")
         reward = read_reward(batch, who="RewardToGo")
         valid = reaches_ending(ended, ended, is_init=starts, mask=mask)

@@ -198,19 +198,38 @@ def make_store(args: Namespace, buffer: ReplayBuffer, loss: Loss) -> Callable[[T
     if args.sub_traj_len is not None or buffer.storage.needs_order:
         facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
     selected = [unravel_key(tuple(key.split("/"))) for key in args.selected_keys]
-    keys = [*loss.in_keys, *loss.optional_keys, *facts, *selected]
     sums = MultiStepStream(args.n_steps_return, args.gamma) if args.multi_step else None
+    return _Store(buffer, [*loss.in_keys, *loss.optional_keys, *facts, *selected], selected=selected, sums=sums)
 
-    def store(batch: TensorDictBase) -> None:
-        for key, value in zip(selected, read(batch, selected, "--selected_keys"), strict=True):
+
+class _Store:
+    """Put entries of collected batches into a buffer. An agent saves the rows that wait for their sum."""
+
+    def __init__(
+        self,
+        buffer: ReplayBuffer,
+        keys: list[NestedKey],
+        *,
+        selected: list[NestedKey],
+        sums: MultiStepStream | None,
+    ) -> None:
+        self.buffer, self.keys, self.selected, self.sums = buffer, keys, selected, sums
+
+    def __call__(self, batch: TensorDictBase) -> None:
+        for key, value in zip(self.selected, read(batch, self.selected, "--selected_keys"), strict=True):
             if isinstance(value, TensorDictBase):
                 got = f"{key!r}, which holds others"
                 raise ConfigError(explain("--selected_keys", expected="single entries", got=got))
-        if sums is not None:
-            batch = sums(batch)
-        buffer.extend(batch.select(*keys, strict=False))
+        if self.sums is not None:
+            batch = self.sums(batch)
+        self.buffer.extend(batch.select(*self.keys, strict=False))
 
-    return store
+    def state_dict(self) -> dict:
+        return {} if self.sums is None else self.sums.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        if self.sums is not None:
+            self.sums.load_state_dict(state)
 
 
 def make_replay_hooks(args: Namespace, buffer: ReplayBuffer) -> list[Hook]:

@@ -7,6 +7,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from torchrl.data.multistep import require_episodes
 from torchrl.functional.returns import discounted_return, reaches_ending
 from torchrl.functional.steps import require_clip
 from torchrl.objectives.keys import MASK, read
@@ -80,7 +81,7 @@ class Reward2Go:
     >>> Collector(env, policy, frames_per_batch=4000, postproc=Reward2Go(0.99))  # writes reward_to_go, [*B, T, 1]
 
     Rows whose episode does not end inside the batch have no such sum: they get 0, and their ``("collector", "mask")``
-    becomes false. A time limit counts as an end.
+    becomes false; ``EpisodeStream(Reward2Go(...))`` lets them wait for it. A time limit counts as an end.
 
     Args:
         gamma: discount γ; 1 sums the rewards as they are.
@@ -97,7 +98,12 @@ class Reward2Go:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Write the sums and the mask into a batch ``[*B, T]`` and return it."""
+        """Write the sums and the mask into a batch ``[*B, T]`` and return it.
+
+        Raises:
+            SpecError: the batch is one step of longer episodes.
+        """
+        require_episodes(batch, who="Reward2Go")
         reward = read(batch, ("next", "reward"), who="Reward2Go")
         terminated, truncated = read_flags(batch, who="Reward2Go")
         valid = exclude_unfinished(batch, who="Reward2Go")

@@ -1,0 +1,138 @@
+"""Whole episodes out of batches that show parts of them. What is computed of an episode is a function's affair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.data.batch_functions import BatchFunction, applied, require_batch_function
+from torchrl.data.multistep import read_entry
+from torchrl.data.trajectories import ENDS, MASK, STARTS, TRAJ_IDS, concatenate, pad
+
+WHO = "EpisodeStream"
+
+
+class EpisodeStream:
+    """Hand out each episode when it has ended, over batches that go on where the last one left off.
+
+    What is a quantity of the whole episode, such as the return of its rest or the goals that it reached, cannot be
+    computed of a batch that shows a part of it. Rows wait until their episode ends, so that batches may be as short as
+    one step: however they are cut, the same comes out.
+
+    >>> stream = EpisodeStream(HindsightRelabel(reward_fn))
+    >>> buffer.extend(stream(batch))
+
+    Episodes come in the order in which they ended, those of one step in the order of their rows. Batches of several
+    workers may come in any order: rows are told apart by ``("collector", "traj_ids")``. An episode whose beginning was
+    not seen comes out from where it was; one with a masked row inside begins anew behind it. What waits when collecting
+    ends, or never ends, does not come out: give the environment a time limit.
+
+    Args:
+        function: is applied to every episode by itself, ``[1, T]``, for example
+            :class:`~torchrl.data.RewardToGo` or :class:`~torchrl.data.HindsightRelabel`; None leaves them as they are.
+
+    Raises:
+        ConfigError: ``function`` is no function of a batch.
+    """
+
+    MAX_SILENCE = 1000  # batches without a row of an episode that goes on: those of a lost worker go in the end
+
+    def __init__(self, function: BatchFunction | None = None) -> None:
+        require_batch_function(WHO, function)
+        self.function = function
+        self._waiting: dict[int, _Episode] = {}  # by trajectory, the one that was longest silent first
+        self._num_batches = 0
+
+    @torch.no_grad()
+    def __call__(self, batch: TensorDictBase) -> TensorDict:
+        """Take a batch ``[*B, T]``; return the episodes that it ends, ``[N, longest]``.
+
+        ``("collector", "mask")`` is false behind the end of each. N is 0 where none ends; then T is that of the batch.
+
+        Raises:
+            KeyMissing: ``is_init``, ``traj_ids`` or ``done`` is not there.
+            SpecError: ``function`` returns something else than a padded batch.
+        """
+        self._num_batches += 1
+        slots = batch.reshape(-1, batch.batch_size[-1])
+        ended = self._ended(slots)
+        for number, episode in list(self._waiting.items()):
+            if self._num_batches - episode.last_batch <= self.MAX_SILENCE:
+                break
+            del self._waiting[number]
+        episodes = [self._changed(pad([episode.joined()])) for episode in ended]
+        return concatenate(episodes) if episodes else self._changed(_none_of(slots))
+
+    def state_dict(self) -> dict:
+        """Capture the rows that wait, and the state of the function if it has one."""
+        waiting = {
+            number: {"last_batch": episode.last_batch, "rows": episode.joined()}
+            for number, episode in self._waiting.items()
+        }
+        has_state = hasattr(self.function, "state_dict")
+        function = self.function.state_dict() if has_state else {}
+        return {"num_batches": self._num_batches, "waiting": waiting, "function": function}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore :meth:`state_dict`."""
+        self._num_batches = state["num_batches"]
+        self._waiting = {
+            number: _Episode([episode["rows"]], episode["last_batch"]) for number, episode in state["waiting"].items()
+        }
+        if hasattr(self.function, "load_state_dict"):
+            self.function.load_state_dict(state["function"])
+
+    def _changed(self, episodes: TensorDictBase) -> TensorDictBase:
+        return episodes if self.function is None else applied(WHO, self.function, episodes)
+
+    def _ended(self, slots: TensorDictBase) -> list[_Episode]:
+        """Take in the rows of a batch ``[M, T]``; return the episodes that end in it, in that order."""
+        size = slots.batch_size
+        keys = (TRAJ_IDS, STARTS, ENDS)
+        ids, starts, done = (read_entry(slots, key, who=WHO).reshape(size).cpu().numpy() for key in keys)
+        mask = slots.get(MASK, None)
+        valid = np.ones(size, bool) if mask is None else mask.cpu().numpy()
+        slots = slots if mask is None else slots.exclude(MASK)
+        continues = valid & ~starts  # the row before it, that of the last batch included
+        continues[:, 1:] &= valid[:, :-1] & ~done[:, :-1] & (ids[:, 1:] == ids[:, :-1])
+        begins, ends = valid & ~continues, valid.copy()
+        begins[:, 0] = valid[:, 0]
+        ends[:, :-1] &= ~continues[:, 1:]
+        for number in ids[~valid[:, 0], 0].tolist():  # nobody knows what lies behind a masked row
+            self._waiting.pop(number, None)
+        ended = []
+        for (slot, first), last in zip(np.argwhere(begins).tolist(), np.argwhere(ends)[:, 1].tolist(), strict=True):
+            number = int(ids[slot, first])
+            episode = self._waiting.pop(number, None)
+            if episode is None or first or not continues[slot, 0]:
+                episode = _Episode()
+            rows = slots[slot, first : last + 1]
+            if done[slot, last]:
+                episode.parts.append(rows)
+                ended.append((last, slot, episode))
+            elif last == size[1] - 1:
+                episode.parts.append(rows.clone())
+                episode.last_batch = self._num_batches
+                self._waiting[number] = episode
+        return [episode for _, _, episode in sorted(ended, key=lambda one: one[:2])]
+
+
+@dataclass
+class _Episode:
+    """The rows of an episode so far, ``[T]`` in parts, and the number of the batch that brought the last."""
+
+    parts: list[TensorDictBase] = field(default_factory=list)
+    last_batch: int = 0
+
+    def joined(self) -> TensorDictBase:
+        return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
+
+
+def _none_of(slots: TensorDictBase) -> TensorDict:
+    """Return no episode, ``[0, T]``, with all keys."""
+    none = slots[:0].copy()
+    return none.set(MASK, torch.zeros(none.batch_size, dtype=torch.bool))
