@@ -62,6 +62,7 @@ MISTAKES = {
     "a chain of transforms": lambda: Compose(clipping(), StepCounter()),
     "a transform without forward": StepCounter,
     "torch's chain": lambda: nn.Sequential(nn.Identity(), nn.Sequential(clipping())),
+    "a class": lambda: RewardClipping,
     "a method": lambda: clipping().forward,
     "a partial function": lambda: partial(clipping(), torch.zeros(1)),
 }

@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from fakes import CountingSimulator
 from torchrl.agents import load_checkpoint, save_checkpoint
 from torchrl.collectors import Collector
-from torchrl.data import EpisodeStream, HindsightRelabel, MultiStepStream, RewardToGo, lengths_of
+from torchrl.data import EpisodeStream, HindsightRelabel, MultiStep, MultiStepStream, RewardToGo, lengths_of
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import RewardClipping
@@ -170,6 +170,16 @@ def test_one_step_of_longer_episodes_is_refused_with_the_line_to_write(function)
         function(batch)
     function(batch[1:])
     function(batch.set(MASK, torch.tensor([[False], [True]])))
+
+
+def test_sums_of_one_step_batches_are_referred_to_their_own_stream():
+    batch = make_batch([(0, 0)])
+    with pytest.raises(
+        SpecError, match=r"MultiStep: expected batches that show episodes.*MultiStepStream\(n_steps, gamma"
+    ):
+        MultiStep(3, 0.9)(batch)
+    assert MultiStep(1, 0.9)(batch)["next", "gamma"].item() == pytest.approx(0.9)
+    assert MultiStep(3, 0.9)(make_batch([(0, 4, True)]))["next", "reward"].item() == 5.0
 
 
 @pytest.mark.parametrize("key", ["is_init", ("next", "done"), ("collector", "traj_ids")])

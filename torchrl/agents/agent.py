@@ -373,7 +373,7 @@ class Agent:
             raise CheckpointError(
                 explain("checkpoint, collector", expected=expected, got=f"others: {str(error).rstrip('.')}")
             ) from error
-        if hasattr(self.store, "load_state_dict"):
+        if hasattr(self.store, "load_state_dict") and state.get("store"):  # nothing where it had none
             self.store.load_state_dict(state["store"])
         for name, generator in generators.items():
             generator.set_state(states[name])

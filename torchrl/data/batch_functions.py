@@ -27,7 +27,7 @@ class StepEditor(nn.Module):
         """Call ``forward``."""
         if any(isinstance(x, TensorDictBase) for x in inputs):
             name = type(self).__name__
-            raise SpecError(explain(name, expected="a tensor", got="a batch", hint=_instead_of(self)))
+            raise SpecError(explain(name, expected="a tensor", got="a batch", hint=_instead_of(type(self))))
         return super().__call__(*inputs, **options)
 
 
@@ -45,9 +45,10 @@ def require_batch_function(who: str, function: object) -> None:
         return
     expected = "a function of a batch"
     for part in _parts(function):
-        if isinstance(part, StepEditor):
-            got = f"{type(part).__name__}, which edits the steps of an environment"
-            raise ConfigError(explain(who, expected=expected, got=got, hint=_instead_of(part)))
+        kind = part if isinstance(part, type) else type(part)
+        if issubclass(kind, StepEditor):
+            got = f"{kind.__name__}, which edits the steps of an environment"
+            raise ConfigError(explain(who, expected=expected, got=got, hint=_instead_of(kind)))
     if not callable(function):
         is_store = hasattr(function, "extend") and not isinstance(function, list)
         hint = "Give its method extend." if is_store else "Several go into one: lambda batch: second(first(batch))."
@@ -78,9 +79,9 @@ def _parts(function: object) -> Iterator[object]:
         yield getattr(function, "__self__", function)
 
 
-def _instead_of(editor: StepEditor) -> str:
+def _instead_of(kind: type[StepEditor]) -> str:
     """Say where an editor of steps belongs, and what to write for batches."""
     return (
-        f"Put it around the environment: TransformedEnv(env, {type(editor).__name__}(...)). For batches write what "
+        f"Put it around the environment: TransformedEnv(env, {kind.__name__}(...)). For batches write what "
         'changes, for example lambda batch: batch.set(("next", "reward"), batch["next", "reward"].clamp(-1, 1)).'
     )

@@ -73,10 +73,14 @@ class MultiStep:
 
         Raises:
             KeyMissing: the reward or a flag is not there.
-            SpecError: no time series, an entry has another shape than it should, or the rows are n-step ones already.
+            SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
+                rows are n-step ones already.
         """
         facts = read_facts(batch, who="MultiStep")
         require_single_steps(batch, who="MultiStep")
+        if self.keep_partial and self.n_steps > 1:
+            hint = "MultiStepStream(n_steps, gamma) lets rows wait for their sum, however short the batches are."
+            require_episodes(batch, who="MultiStep", hint=hint)
         reward = read_reward(batch, who="MultiStep")
         finite = reward if facts.mask is None else torch.where(facts.mask, reward, 0)
         sums, num_steps, last = sum_steps(finite, ~facts.follows, n_steps=self.n_steps, gamma=self.gamma)
@@ -301,7 +305,7 @@ def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
         raise SpecError(explain(who, expected="one-step rows", got=f"rows with {NUM_STEPS}", hint=hint))
 
 
-def require_episodes(batch: TensorDictBase, *, who: str) -> None:
+def require_episodes(batch: TensorDictBase, *, who: str, hint: str | None = None) -> None:
     """Refuse batches of one step whose episodes go on: what is computed of an episode would have no meaning.
 
     Raises:
@@ -312,7 +316,10 @@ def require_episodes(batch: TensorDictBase, *, who: str) -> None:
     facts = read_facts(batch, who=who)
     goes_on = ~facts.ended if facts.mask is None else ~facts.ended & facts.mask
     if bool(goes_on.any()):
-        hint = f"EpisodeStream({who}(...)) lets rows wait for their episode's end; an EpisodeCollector has no others."
+        if hint is None:
+            hint = (
+                f"EpisodeStream({who}(...)) lets rows wait for their episode's end; an EpisodeCollector has no others."
+            )
         got = f"a batch {list(batch.batch_size)}, one step of longer ones"
         raise SpecError(explain(who, expected="batches that show episodes", got=got, hint=hint))
 
