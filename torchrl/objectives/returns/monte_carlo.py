@@ -103,9 +103,9 @@ class Reward2Go:
         Raises:
             SpecError: the batch is one step of longer episodes.
         """
-        require_episodes(batch, who="Reward2Go")
         reward = read(batch, ("next", "reward"), who="Reward2Go")
         terminated, truncated = read_flags(batch, who="Reward2Go")
+        require_episodes(batch, who="Reward2Go")
         valid = exclude_unfinished(batch, who="Reward2Go")
         sums = discounted_return(  # `is_init` is not asked: nothing begins between a valid row and the end it reaches
             reward,
