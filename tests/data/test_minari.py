@@ -131,11 +131,11 @@ def test_text_is_left_out_by_name(make):
         mission=text, arm=spaces.Dict(name=text, angle=spaces.Box(-1, 1, (1,))), only=spaces.Dict(t=text)
     )
     dataset, _ = make(space)
-    for exclude, key in (((), "'mission'"), (["mission"], "('arm', 'name')"), (["arm", "mission"], "('only', 't')")):
-        with pytest.raises(SpecError, match=r"read_minari\(..., exclude=\[.*\]\) leaves it out") as caught:
-            next(read_minari(dataset, exclude=exclude))
-        assert f"exclude=[{key}]" in str(caught.value)
-    episodes = read_minari(dataset, exclude=["mission", ("arm", "name"), ("only", "t")])
+    for leave_out, key in (((), "'mission'"), (["mission"], "'arm/name'"), (["arm", "mission"], "'only/t'")):
+        with pytest.raises(SpecError, match=r"read_minari\(..., leave_out=\[.*\]\) goes without") as caught:
+            next(read_minari(dataset, leave_out=leave_out))
+        assert f"leave_out=[{key}]" in str(caught.value)
+    episodes = read_minari(dataset, leave_out=["mission", ("arm", "name"), "only/t"])
     assert set(next(episodes).exclude("next").keys(True, True)) == {
         *(("arm", "angle"), "action", "is_init", ("collector", "traj_ids")),
     }
@@ -157,16 +157,21 @@ def test_observations_named_as_entries_of_a_batch_get_another_name(make):
     assert episode["action"].tolist() == [action - 2 for action in acted]
     assert episode["next", "reward"].tolist() == [[0.0], [0.5]]
     assert set(episodes.observation_space.keys()) == {"last_action", "last_reward", "x"}
-    assert "reward" not in next(read_minari(dataset, rename={"action": "a"}, exclude=["reward"])).keys()
+    assert "reward" not in next(read_minari(dataset, rename={"action": "a"}, leave_out=["reward"])).keys()
 
 
 def test_names_that_do_not_fit_are_found_at_once(make):
     dataset, _ = make(spaces.Box(-1, 1, (1,)))
     for changes, error, message in [
-        ({"exclude": ["x"]}, ConfigError, r"exclude to name some of the observations \['observation'\], got \['x'\]"),
-        ({"exclude": ["observation"]}, ConfigError, "an observation that is not excluded"),
-        ({"exclude": [("observation", "x")]}, ConfigError, r"got \['x'\]"),
-        ({"exclude": [3]}, ConfigError, "names, or tuples of them, got 3"),
+        (
+            {"leave_out": ["x"]},
+            ConfigError,
+            r"leave_out to name some of the observations \['observation'\], got \['x'\]",
+        ),
+        ({"leave_out": ["observation"]}, ConfigError, "an observation that is not left out"),
+        ({"leave_out": [("observation", "x")]}, ConfigError, r"got \['observation/x'\]"),
+        ({"leave_out": "x"}, ConfigError, "a list of names as leave_out, got 'x'"),
+        ({"leave_out": [3]}, ConfigError, "names, or tuples of them, got 3"),
         (
             {"rename": {"x": "y"}},
             ConfigError,

@@ -149,7 +149,7 @@ class MinariEpisodes(Iterator[TensorDict]):
 def read_minari(
     source: str | os.PathLike | Any,
     *,
-    exclude: Sequence[Key] = (),
+    leave_out: Sequence[Key] = (),
     rename: Mapping[str, str] | None = None,
     info_keys: Sequence[Key] = (),
 ) -> MinariEpisodes:
@@ -170,7 +170,8 @@ def read_minari(
         source: a ``MinariDataset``, also a part of one (``filter_episodes``, ``split_dataset``); the name of a dataset
             that Minari has on this machine, for example ``"mujoco/halfcheetah/expert-v0"``; its folder; or a
             ``main_data.hdf5``. The formats arrow and parquet take pyarrow.
-        exclude: observations that are left out, for example ``["mission"]``, a text, or ``("arm", "name")``.
+        leave_out: observations that are not read, as in ``GymEnv``: ``["mission"]`` for text, ``"arm/name"`` or
+            ``("arm", "name")`` inside another.
         rename: new names of observations of a ``Dict``, for example ``{"reward": "last_reward"}`` where the name
             is one that a batch uses itself.
         info_keys: entries of the infos that are read as observations, for example ``["success"]``, as ``GymEnv`` does.
@@ -189,7 +190,11 @@ def read_minari(
     if not numbers:
         expected = f'episodes, as groups "episode_0" … or folders "0" …, in {reader.path}'
         raise StorageError(explain("read_minari", expected=expected, got="none"))
-    choice = _Choice([_path(key) for key in exclude], dict(rename or {}), [_path(key) for key in info_keys])
+    for name, keys in (("leave_out", leave_out), ("info_keys", info_keys)):
+        if isinstance(keys, str):
+            raise ConfigError(explain("read_minari", expected=f"a list of names as {name}", got=repr(keys)))
+    gone = {"/".join(_path(key)) for key in leave_out}
+    choice = _Choice(gone, dict(rename or {}), [_path(key) for key in info_keys])
     return MinariEpisodes(reader, metadata, numbers, choice, dataset)
 
 
@@ -238,25 +243,25 @@ class _Choice:
     """Which observations are read, and under which names.
 
     Attributes:
-        exclude: paths of those that are left out.
+        leave_out: names of those that are not read, ``"arm/name"`` for one inside another.
         rename: new names of the uppermost level.
         info_keys: paths of infos that are read as observations.
     """
 
-    exclude: list[tuple[str, ...]]
+    leave_out: set[str]
     rename: dict[str, str]
     info_keys: list[tuple[str, ...]]
 
     def of(self, space: Space) -> Space:
         """Return the space of observations without what is left out, after a look at all names."""
         if space["type"] not in _NESTS:
-            left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.exclude)
+            left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
             names = list(_parts(left))
         else:
-            space = _without(space, self.exclude)
+            space = _without(space, self.leave_out)
             names = list(_parts(space))
         if not names:
-            raise ConfigError(explain("read_minari", expected="an observation that is not excluded", got="none"))
+            raise ConfigError(explain("read_minari", expected="an observation that is not left out", got="none"))
         unknown = sorted(self.rename.keys() - set(names))
         if unknown:
             expected = f"rename to name some of the observations {names}"
@@ -302,22 +307,29 @@ def _parts(space: Space) -> dict[str, Space]:
     return parts if space["type"] == "Dict" else {str(at): part for at, part in enumerate(parts)}
 
 
-def _without(space: Space, paths: Sequence[tuple[str, ...]]) -> Space:
-    """Return a space without what lies at some paths, and without levels that become empty."""
-    if not paths:
-        return space
-    parts = _parts(space) if space["type"] in _NESTS else {}
-    unknown = sorted({path[0] for path in paths} - parts.keys())
+def _without(space: Space, gone: set[str]) -> Space:
+    """Return a space without some of its entries, and without levels that become empty."""
+    known: set[str] = set()
+    left = _pruned(space, gone, (), known)
+    unknown = sorted(gone - known)
     if unknown:
-        expected = f"exclude to name some of the observations {list(parts)}"
+        expected = f"leave_out to name some of the observations {sorted(known)}"
         raise ConfigError(explain("read_minari", expected=expected, got=unknown))
-    left = {}
-    for name, part in parts.items():
-        below = [path[1:] for path in paths if path[0] == name]
-        if () not in below:
-            part = _without(part, below)
-            if not below or _parts(part):
-                left[name] = part
+    return left
+
+
+def _pruned(space: Space, gone: set[str], path: tuple[str, ...], known: set[str]) -> Space:
+    if space["type"] not in _NESTS:
+        return space
+    parts, left = _parts(space), {}
+    for key, part in parts.items():
+        name = "/".join((*path, key))
+        known.add(name)
+        part = _pruned(part, gone, (*path, key), known)
+        if name not in gone and (part["type"] not in _NESTS or _parts(part)):
+            left[key] = part
+    if space["type"] == "Tuple" and len(left) == len(parts):
+        return {"type": "Tuple", "subspaces": list(left.values())}
     return {"type": "Dict", "subspaces": left}
 
 
@@ -350,8 +362,8 @@ def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ..
         array = decode_pictures(who, array)
     if not array.ndim or array.dtype.name not in _NUMBERS:
         got = f"{array.dtype} {list(array.shape)}"
-        key = path[0] if len(path) == 1 else path
-        hint = f"read_minari(..., exclude=[{key!r}]) leaves it out." if key and ", observations/" in who else ""
+        key = "/".join(path)
+        hint = f"read_minari(..., leave_out=[{key!r}]) goes without." if key and ", observations/" in who else ""
         raise SpecError(explain(who, expected="an array of numbers, one row for each step", got=got, hint=hint))
     return torch.from_numpy(np.require(_numbers(who, array, space), requirements="W"))  # Arrow's memory is read-only
 
