@@ -1,14 +1,22 @@
 """Attributes as plain data: what goes in comes out, and what cannot is named."""
 
 import collections
+import dataclasses
 import enum
+import functools
+import itertools
 import logging
 import math
+import pickle
+import random
+import types
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from torchrl.envs.simulators import GymSimulator
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.errors import EnvError
 
@@ -131,6 +139,23 @@ def closure():
     return counting
 
 
+def remembering(value=0, memory=[]):  # noqa: B006 - that is the mistake
+    memory.append(value)
+    return memory
+
+
+def counted():
+    counted.calls += 1
+
+
+counted.calls = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    items: list
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -142,8 +167,107 @@ def closure():
         (np.array([object()]), "ndarray"),
         (Colour.RED, "Colour"),
         ({1, 2}, "set"),
+        (remembering, "function"),
+        (counted, "function"),
+        (np.random.default_rng().bytes, "method"),
+        (random.Random(0).random, "builtin_function_or_method"),
+        ([].append, "builtin_function_or_method"),
+        (random, "module"),
+        (np.random, "module"),
+        (functools.partial(int, 3), "partial"),
+        (Frozen([1]), "Frozen"),
+        ([spaces.Discrete(2), object()], r"\[1\] of type object"),
+        (types.SimpleNamespace(a=1), "SimpleNamespace"),
+        (range(3), "range"),
+        (itertools.count(), "count"),
+        (np.nditer(np.zeros(2)), "nditer"),
+        (np.random.PCG64(), "PCG64"),
     ],
 )
 def test_anything_else_is_refused_by_name(value, kind):
     with pytest.raises(EnvError, match=rf"got Thing\.value.*{kind}.*new episodes"):
         capture_attributes(Thing(value=value))
+
+
+class Slotted:
+    __slots__ = ("position",)
+
+
+class HalfSlotted(Slotted):
+    def __init__(self):
+        self.position, self.speed = 1, 2
+
+
+def test_slots_are_refused_since_their_values_would_be_left_out():
+    with pytest.raises(EnvError, match=r"HalfSlotted with slots \['position'\]"):
+        capture_attributes(HalfSlotted())
+
+
+SPACES = {
+    "box": spaces.Box(0, 1, (2,)),
+    "choice": spaces.Discrete(1000),
+    "dict": spaces.Dict({"a": spaces.Discrete(1000), "b": spaces.Tuple([spaces.MultiBinary(9)])}),
+    "one of": spaces.OneOf([spaces.Discrete(1000), spaces.Box(0, 1)]),
+    "sequence": spaces.Sequence(spaces.Discrete(1000)),
+    "text": spaces.Text(9),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_space_goes_on_drawing_where_it_was(name, sampled):
+    thing, copy = Thing(space=SPACES[name]), Thing(space=pickle.loads(pickle.dumps(SPACES[name])))
+    thing.space.seed(3)
+    if sampled:
+        thing.space.sample()
+    state = capture_attributes(thing)
+    assert is_plain(state)
+    space = copy.space
+    copy.space.seed(4)
+    restore_attributes(copy, state)
+    assert copy.space is space and [repr(space.sample()) for _ in range(9)] == [
+        repr(thing.space.sample()) for _ in range(9)
+    ]
+
+
+def test_a_space_that_is_another_one_is_refused():
+    thing = Thing(space=spaces.Tuple([spaces.Discrete(2)]))
+    thing.space.seed(3)
+    with pytest.raises(EnvError, match="a space like the one that was saved"):
+        restore_attributes(Thing(space=spaces.Discrete(2)), capture_attributes(thing))
+
+
+def test_a_position_in_pygames_own_types_is_refused():
+    pygame = pytest.importorskip("pygame")
+    capture_attributes(Thing(surface=pygame.Surface((2, 2)), clock=pygame.time.Clock()))
+    for value in (pygame.Rect(0, 0, 1, 1), pygame.math.Vector2(1, 2)):
+        with pytest.raises(EnvError, match=type(value).__name__):
+            capture_attributes(Thing(value=value))
+
+
+class Drawing(gymnasium.Env):
+    """Observes what it draws from its own spaces."""
+
+    def __init__(self):
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), float(self.action_space.sample()), False, False, {}
+
+
+def test_a_world_that_draws_from_its_own_space_continues_bit_for_bit():
+    world, other = GymSimulator(Drawing()), GymSimulator(Drawing())
+    world.reset(seed=1)
+    world.step(0)
+    state = world.get_state()
+    other.reset(seed=2)
+    other.set_state(state)
+    ours, theirs = [[one.step(0)[:2] for _ in range(20)] for one in (world, other)]
+    assert [(float(seen[0]), reward) for seen, reward in ours] == [(float(seen[0]), reward) for seen, reward in theirs]

@@ -8,20 +8,22 @@ from __future__ import annotations
 import collections
 import logging
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
+from gymnasium import Space, spaces
 from gymnasium.envs.registration import EnvSpec
 
 from torchrl.envs.simulators.base import FRESH, State
 from torchrl.errors import EnvError, explain
 
-# Descriptions, classes, modules and loggers: nothing in them changes as a world goes on.
-CONSTANT_TYPES = (Space, EnvSpec, type, types.ModuleType, types.BuiltinFunctionType, logging.Logger, np.dtype)
-# Windows, surfaces and renderers show the state, they do not hold it.
-RENDERING = ("pygame", "gymnasium.envs.mujoco.mujoco_rendering")
+# Descriptions, classes and loggers: nothing in them changes as a world goes on.
+CONSTANT_TYPES = (EnvSpec, type, logging.Logger, np.dtype)
+# Modules that are a stream of random numbers, which every world shares.
+STREAMS = ("random", "numpy.random")
+# Windows, surfaces, clocks and renderers show the state, they do not hold it; a pygame.Rect or Vector2 does.
+RENDERING = ("pygame.surface", "pygame.time", "pygame.font", "gymnasium.envs.mujoco.mujoco_rendering")
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 KIND = "__kind__"
 
@@ -37,6 +39,10 @@ def capture_attributes(target: Any, *, skip: Collection[str] = ()) -> State:
         EnvError: naming the first attribute that is neither plain nor known to be constant.
     """
     who = type(target).__name__
+    hidden = [name for kind in type(target).__mro__ for name in _slots_of(kind) if name not in skip]
+    if hidden:
+        got = f"{who} with slots {hidden}"
+        raise EnvError(explain("get_state", expected="attributes in __dict__", got=got, hint=FRESH))
     names = [name for name, value in vars(target).items() if name not in skip and not _is_constant(value, target)]
     return {name: _encode(vars(target)[name], f"{who}.{name}") for name in names}
 
@@ -54,10 +60,49 @@ def restore_attributes(target: Any, state: State) -> None:
 
 def _is_constant(value: Any, target: Any) -> bool:
     if isinstance(value, types.FunctionType):
-        return value.__closure__ is None
+        return _keeps_nothing(value)
     if isinstance(value, types.MethodType):
-        return value.__self__ is target
+        function = value.__func__
+        return value.__self__ is target and isinstance(function, types.FunctionType) and _keeps_nothing(function)
+    if isinstance(value, types.BuiltinFunctionType):
+        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)  # else a method of something
+    if isinstance(value, types.ModuleType):
+        return value.__name__ not in STREAMS
+    if isinstance(value, Space):
+        return not _generators_of(value)
     return isinstance(value, CONSTANT_TYPES) or type(value).__module__.startswith(RENDERING)
+
+
+def _keeps_nothing(function: types.FunctionType) -> bool:
+    """Answer whether a function has no memory: no closure, no attributes, no default that may change."""
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    is_fixed = all(value is None or isinstance(value, (bool, int, float, str, bytes, type)) for value in defaults)
+    return function.__closure__ is None and not vars(function) and is_fixed
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    names = vars(kind).get("__slots__", ())
+    return tuple(name for name in ([names] if isinstance(names, str) else names) if not name.startswith("__"))
+
+
+def _spaces_in(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
+    """Yield a space and those inside it, each with where it is."""
+    yield path, space
+    if isinstance(space, spaces.Dict):
+        parts = [(str(key), part) for key, part in space.spaces.items()]
+    elif isinstance(space, (spaces.Tuple, spaces.OneOf)):
+        parts = [(str(at), part) for at, part in enumerate(space.spaces)]
+    else:
+        inner = [(name, getattr(space, name, None)) for name in ("feature_space", "node_space", "edge_space")]
+        parts = [(name, part) for name, part in inner if isinstance(part, Space)]
+    for name, part in parts:
+        yield from _spaces_in(part, f"{path}/{name}")
+
+
+def _generators_of(space: Space) -> dict[str, np.random.Generator]:
+    """Return what a space draws from, which moves when it is sampled; nothing where it never was, nor seeded."""
+    found = {path: part._np_random for path, part in _spaces_in(space)}
+    return {path: generator for path, generator in found.items() if generator is not None}
 
 
 def _encode(value: Any, path: str) -> Any:
@@ -82,6 +127,9 @@ def _encode(value: Any, path: str) -> Any:
         return {KIND: "Generator", "state": _encode(value.bit_generator.state, path)}
     if type(value) is np.random.RandomState:
         return {KIND: "RandomState", "state": _encode(value.get_state(legacy=False), path)}
+    if isinstance(value, Space):
+        generators = {at: _encode(generator, f"{path}{at}") for at, generator in _generators_of(value).items()}
+        return {KIND: "Space", "generators": generators}
     expected = "attributes that are numbers, strings, arrays or random generators"
     raise EnvError(explain("get_state", expected=expected, got=f"{path} of type {type(value).__name__}", hint=FRESH))
 
@@ -102,12 +150,26 @@ def _decode(value: Any, current: Any = None) -> Any:
         return _decode(value["value"])[()]
     if kind == "text":
         return value["letters"].copy().view(value["dtype"]).reshape(value["shape"])
+    if kind == "Space":
+        return _restored_space(value["generators"], current)
     if kind in ("Generator", "RandomState"):
         return _restored_generator(kind, _decode(value["state"]), current)
     items = [_decode(item) for item in value["items"].values()]
     if kind == "dict":
         return dict(zip((_decode(key) for key in value["keys"].values()), items, strict=True))
     return collections.deque(items, value["maxlen"]) if kind == "deque" else {"list": list, "tuple": tuple}[kind](items)
+
+
+def _restored_space(generators: State, current: Any) -> Space:
+    """Set what a space and those inside it draw from; the space itself stays, since it is a description."""
+    own = dict(_spaces_in(current)) if isinstance(current, Space) else {}
+    lacking = [path for path in generators if path not in own]
+    if lacking:
+        expected = "a space like the one that was saved"
+        raise EnvError(explain("set_state", expected=expected, got=f"{current} without {lacking}"))
+    for path, state in generators.items():
+        own[path]._np_random = _decode(state, own[path]._np_random)
+    return current
 
 
 def _restored_generator(kind: str, state: State, current: Any) -> Any:
