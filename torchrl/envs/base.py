@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
@@ -56,6 +57,8 @@ class Env(ABC):
     Attributes:
         action_mask_key: the observation that says which choices are legal, bool ``[*B, n]``, true = legal; None where
             all are. Whatever acts at random honours it.
+        step_limit: the steps after which the worlds truncate every episode by themselves, the least of all rows;
+            infinity where they do not, or cannot tell.
         num_moves: how often it was reset, stepped, frozen or given a state, by whomever: so that who drives it sees
             that somebody else did.
     """
@@ -69,6 +72,7 @@ class Env(ABC):
     _env_info: TensorDict | None = None
     _row_options: list[dict] | None = None  # env_info, row by row
     num_moves = 0
+    step_limit: float = math.inf
 
     def __init__(
         self,

@@ -75,6 +75,10 @@ class EnvSimulator(Simulator):
         self.env.close()
         leave_env(self.env, self)
 
+    def step_limit(self) -> float:
+        """Return that of the environment; see :meth:`Simulator.step_limit`."""
+        return self.env.step_limit
+
     def get_state(self) -> State:
         """Return the environment's state with tensors as numpy arrays; see :meth:`Simulator.get_state`."""
         state = self.env.state_dict()

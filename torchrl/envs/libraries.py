@@ -25,7 +25,8 @@ class GymEnv(SerialEnv):
         name_or_env: a registered id, or a ``gymnasium.Env`` (then ``num_envs`` must be None).
         num_envs: batch size ``[num_envs]``; None gives one world with batch size ``[]``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, instead of the id's own limit, which counts
+            steps before ``frame_skip`` and no-ops too; None leaves that one.
         max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
         env_kwargs: keyword arguments for ``gymnasium.make``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
@@ -93,7 +94,8 @@ class DMControlEnv(SerialEnv):
         task: a task of the domain.
         num_envs: batch size ``[num_envs]``; None gives one world with batch size ``[]``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, instead of the suite's own limit; None
+            leaves that one.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         from_pixels: whether pictures are observed, uint8 ``[*B, H, W, 3]``. Drawing takes OpenGL: on a machine without
@@ -152,7 +154,7 @@ class ToyEnv(SerialEnv):
         name: of a toy world, such as ``"Matching"``.
         num_envs: batch size ``[num_envs]``; None gives one world with batch size ``[]``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, at most the world's own limit.
         toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         wrappers: put around each world last, the innermost first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -62,6 +63,7 @@ class TorchEnv(Env):
         if max_episode_steps is not None and max_episode_steps < 1:
             raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
         self.max_episode_steps = max_episode_steps
+        self.step_limit = math.inf if max_episode_steps is None else max_episode_steps
         self._state_keys = list(observation_spec.keys())
         self._random = torch.Generator(self.device).manual_seed(0)  # of the starts; random actions have their own
         self._root: TensorDict | None = None

@@ -65,7 +65,7 @@ def add_env_arguments(parser: ConfigParser) -> None:
         "--max_episode_steps",
         type=positive_int,
         default=default_of(gym_simulator, "max_episode_steps"),
-        help="frames after which an episode is truncated; none leaves the task its own limit",
+        help="frames after which an episode is truncated; instead of the task's own limit; none leaves that one",
     )
     group.add_argument(
         "--max_noops",

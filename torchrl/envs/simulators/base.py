@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
+from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.errors import EnvError, explain
 
 Observation = np.ndarray | Mapping[str, "Observation"] | tuple["Observation", ...]
@@ -59,6 +61,10 @@ class Simulator(ABC):
 
     def close(self) -> None:  # noqa: B027 - most worlds hold nothing
         """Release what this world holds; may be called twice."""
+
+    def step_limit(self) -> float:
+        """Return the steps after which this world truncates every episode; infinity if it does not or cannot tell."""
+        return math.inf
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most worlds can do both
         """Refuse where this world cannot do what will be asked of it.
@@ -115,6 +121,10 @@ class SimulatorWrapper(Simulator):
     def render(self) -> np.ndarray:
         """Draw the wrapped simulator's world."""
         return getattr(self.simulator, "render", super().render)()
+
+    def step_limit(self) -> float:
+        """Return that of the wrapped simulator, in steps of this wrapper; see :meth:`Simulator.step_limit`."""
+        return step_limit_of(self.simulator)
 
     def require_ability(self, ability: str) -> None:
         """Ask the wrapped simulator; see :meth:`Simulator.require_ability`."""

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.limits import dm_step_limit
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, explain, nearest
@@ -121,6 +122,10 @@ class DMControlSimulator(Simulator):
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
+
+    def step_limit(self) -> float:
+        """Return that of the environment's ``time_limit``; see :meth:`Simulator.step_limit`."""
+        return dm_step_limit(self.env)
 
     def get_state(self) -> State:
         """Return the attributes of the environment and its task, the random generator, and the physics.

@@ -15,6 +15,7 @@ from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id
+from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
@@ -92,6 +93,10 @@ class GymSimulator(Simulator):
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
+
+    def step_limit(self) -> float:
+        """Return that of the environment's wrappers; see :meth:`Simulator.step_limit`."""
+        return gym_step_limit(self.env)
 
     def get_state(self) -> State:
         """Return the attributes of every wrapper layer, the random generators, and the physics if it is MuJoCo's.

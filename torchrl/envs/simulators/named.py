@@ -6,6 +6,7 @@ with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
 from torchrl.envs.simulators.leaving_out import Name
+from torchrl.envs.simulators.limits import frames_per_step
 from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
 from torchrl.envs.simulators.toys import TOYS
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
@@ -44,7 +46,8 @@ def gym_simulator(
     Args:
         name_or_env: a registered id, or a ``gymnasium.Env``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated; None leaves the id's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, instead of the id's own limit, which counts
+            steps before ``frame_skip`` and no-ops too; None leaves that one.
         max_noops: do between 1 and this many no-op actions after each reset; 0 does none.
         env_kwargs: keyword arguments for ``gymnasium.make``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
@@ -58,7 +61,8 @@ def gym_simulator(
         wrappers: put around it last, the innermost first, for example ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:
-        ConfigError: arguments that do not go together.
+        ConfigError: arguments that do not go together; ``max_episode_steps`` above a limit that the environment has
+            itself; ``frame_skip`` around an Atari world that skips frames already.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
     """
@@ -71,7 +75,10 @@ def gym_simulator(
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
     if info_keys:
         around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
-    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), [*around, *_limiting(max_episode_steps), *wrappers])
+    if max_episode_steps is not None and isinstance(name_or_env, str):
+        env_kwargs = _without_limit(env_kwargs)
+    driven = [partial(_require_one_skip, frame_skip), *around]
+    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), [*driven, *_limiting(max_episode_steps), *wrappers])
 
 
 def dm_control_simulator(
@@ -94,7 +101,8 @@ def dm_control_simulator(
         domain_or_env: a domain of the suite, or a ``dm_env.Environment`` (then ``task`` must be None).
         task: a task of the domain.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated, beside the suite's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, instead of the suite's own limit; None
+            leaves that one.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``. Drawing takes OpenGL: on a machine without a
@@ -105,10 +113,13 @@ def dm_control_simulator(
         wrappers: put around it last, the innermost first.
 
     Raises:
-        ConfigError: arguments that do not go together.
+        ConfigError: arguments that do not go together; ``max_episode_steps`` above a limit that the environment has
+            itself.
         EnvError: no such domain or task, or nothing to draw with.
         MissingExtraError: dm_control is not installed.
     """
+    if max_episode_steps is not None and isinstance(domain_or_env, str):
+        task_kwargs = {"time_limit": math.inf, **(task_kwargs or {})}
     make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
     around = [*_leaving_out(leave_out), *_driving(frame_skip, 0)]
     if from_pixels:
@@ -130,12 +141,13 @@ def toy_simulator(
     Args:
         name: of a toy world, such as ``"Matching"``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated, beside the world's own limit.
+        max_episode_steps: agent steps after which an episode is truncated, at most the world's own limit.
         toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         wrappers: put around it last, the innermost first.
 
     Raises:
+        ConfigError: ``max_episode_steps`` above the world's own limit.
         EnvError: no such world.
     """
     if name not in TOYS:
@@ -157,6 +169,24 @@ def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:
     if max_noops:
         wrappers.append(partial(NoopReset, max_noops=max_noops))
     return wrappers
+
+
+def _without_limit(env_kwargs: dict | None) -> dict:
+    """Take an id's own limit away, so that the one that is asked for holds."""
+    if "max_episode_steps" in (env_kwargs or {}):
+        got = "both, here and in env_kwargs"
+        raise ConfigError(explain("GymEnv", expected="one max_episode_steps", got=got, hint="Leave one of them out."))
+    return {**(env_kwargs or {}), "max_episode_steps": -1}
+
+
+def _require_one_skip(frame_skip: int, simulator: GymSimulator) -> GymSimulator:
+    """Refuse to skip frames around an Atari world that skips them already, since the two multiply."""
+    own = frames_per_step(simulator.env)
+    if frame_skip > 1 and own > 1:
+        hint = 'Write env_kwargs={"frameskip": 1} as well, or leave frame_skip out.'
+        got = f"{frame_skip} around {own} of its own"
+        raise ConfigError(explain("GymEnv, frame_skip", expected="one that skips frames", got=got, hint=hint))
+    return simulator
 
 
 def _limiting(max_episode_steps: int | None) -> list[Wrap]:

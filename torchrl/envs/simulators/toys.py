@@ -66,6 +66,10 @@ class Matching(Simulator):
         self._step += 1
         return self._shown(), reward, False, self._step == self.num_steps, {}
 
+    def step_limit(self) -> float:
+        """Return the length of every episode; see :meth:`Simulator.step_limit`."""
+        return self.num_steps
+
     def get_state(self) -> State:
         """Return the targets, the count of steps and the random generator; see :meth:`Simulator.get_state`."""
         going = capture_attributes(self, skip=vars(self).keys() - {"_random", "_targets", "_step"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import numpy as np
 from gymnasium.spaces import Box
 
@@ -35,6 +38,11 @@ class FrameSkip(SimulatorWrapper):
                 break
         return observation, total, terminated, truncated, info
 
+    def step_limit(self) -> float:
+        """Return that of the wrapped simulator in steps of this wrapper; see :meth:`Simulator.step_limit`."""
+        limit = super().step_limit()
+        return limit if math.isinf(limit) else math.ceil(limit / self.num_frames)
+
 
 class TimeLimit(SimulatorWrapper):
     """Truncate an episode after a number of steps of this wrapper.
@@ -42,12 +50,23 @@ class TimeLimit(SimulatorWrapper):
     Args:
         simulator: the world to wrap.
         max_steps: length of the longest episode, in steps of this wrapper: agent steps if it is the outermost.
+
+    Raises:
+        ConfigError: ``max_steps`` is not positive, or more than the world below allows, so that it could not hold.
+
+    Where a world below truncates earlier without having told that it would, a warning says so, once.
     """
 
     def __init__(self, simulator: Simulator, max_steps: int) -> None:
         super().__init__(simulator)
         self.max_steps = _at_least_one("TimeLimit", "max_steps", max_steps)
         self._num_steps = 0
+        self._may_warn = not _is_cut_at_random(simulator)
+        limit = super().step_limit()
+        if max_steps > limit:
+            hint = "Raise the world's own limit where it is built, or ask for fewer steps."
+            expected = f"max_steps of at most {limit}, after which the world below truncates by itself"
+            raise ConfigError(explain("TimeLimit", expected=expected, got=max_steps, hint=hint))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode and count from zero."""
@@ -58,7 +77,21 @@ class TimeLimit(SimulatorWrapper):
         """Advance by one step; the step number ``max_steps`` is truncated."""
         observation, reward, terminated, truncated, info = self.simulator.step(action)
         self._num_steps += 1
+        if truncated and self._may_warn and self._num_steps < self.max_steps:
+            self._warn()
         return observation, reward, terminated, truncated or self._num_steps >= self.max_steps, info
+
+    def step_limit(self) -> float:
+        """Return ``max_steps``; see :meth:`Simulator.step_limit`."""
+        return self.max_steps
+
+    def _warn(self) -> None:
+        self._may_warn = False
+        warnings.warn(
+            f"TimeLimit: the world below truncated an episode after {self._num_steps} steps, not the {self.max_steps} "
+            "that were asked for: by a limit of its own, or for another reason.",
+            stacklevel=4,
+        )
 
     def _own_state(self) -> State:
         return {"num_steps": self._num_steps}
@@ -105,6 +138,10 @@ class NoopReset(SimulatorWrapper):
         hint = f"Lower max_noops, which is {self.max_noops}."
         expected = f"an episode that outlives its no-ops within {MAX_TRIALS} trials"
         raise EnvError(explain("NoopReset", expected=expected, got="none", hint=hint))
+
+    def step_limit(self) -> float:
+        """Return that of the wrapped simulator less the no-ops, which count there; see :meth:`Simulator.step_limit`."""
+        return super().step_limit() - self.max_noops
 
     def _started(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:
         observation, info = self.simulator.reset(seed=seed, options=options)
@@ -163,6 +200,14 @@ class RandomTruncation(SimulatorWrapper):
 
     def _set_own_state(self, state: State) -> None:
         self._num_steps, self._stop_at = state["num_steps"], state["stop_at"]
+
+
+def _is_cut_at_random(simulator: Simulator) -> bool:
+    while isinstance(simulator, SimulatorWrapper):
+        if isinstance(simulator, RandomTruncation):
+            return True
+        simulator = simulator.simulator
+    return False
 
 
 def _at_least_one(who: str, name: str, value: int) -> int:

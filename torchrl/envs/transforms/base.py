@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class EnvSpecs:
         action_spec: what goes down, ``[*B]`` or ``[*B, A]``.
         reward_spec: ``[*B, 1]``.
         action_mask_key: the observation that says which choices are legal, or None.
+        step_limit: the steps after which the worlds truncate every episode by themselves; infinity for none.
     """
 
     batch_size: torch.Size
@@ -40,6 +42,7 @@ class EnvSpecs:
     action_spec: TensorSpec
     reward_spec: TensorSpec
     action_mask_key: Key | None = None
+    step_limit: float = math.inf
 
 
 class Transform(StepEditor):
@@ -304,6 +307,11 @@ class TransformedEnv(Env):
     def num_moves(self, num_moves: int) -> None:
         self.env.num_moves = num_moves
 
+    @property
+    def step_limit(self) -> float:
+        """See :class:`Env`."""
+        return self.env.step_limit
+
     def driven_things(self) -> list:
         """List those of the environment below; see :meth:`Env.driven_things`."""
         return self.env.driven_things()
@@ -437,6 +445,7 @@ def seen_through(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
         action_spec=transform.action_spec(env.action_spec),
         reward_spec=transform.reward_spec(env.reward_spec),
         action_mask_key=transform.action_mask_key(env.action_mask_key),
+        step_limit=env.step_limit,
     )
 
 

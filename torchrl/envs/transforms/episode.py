@@ -100,7 +100,7 @@ class StepCounter(EpisodeObservation):
         max_steps: the step after which an episode is truncated; None never does.
 
     Raises:
-        ConfigError: ``max_steps`` is not positive.
+        ConfigError: ``max_steps`` is not positive; or, where it meets the environment, more than the worlds allow.
     """
 
     def __init__(self, out_key: Key = "step_count", max_steps: int | None = None) -> None:
@@ -112,6 +112,10 @@ class StepCounter(EpisodeObservation):
 
     def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         """Return the spec, bounded by the limit if there is one, and 0."""
+        if self.max_steps is not None and self.max_steps > env.step_limit:
+            hint = "Raise their own limit where they are built: GymEnv(name, max_episode_steps=...)."
+            expected = f"max_steps of at most {env.step_limit}, after which the worlds truncate by themselves"
+            raise ConfigError(explain("StepCounter", expected=expected, got=self.max_steps, hint=hint))
         shape = (*env.batch_size, 1)
         if self.max_steps is None:
             spec = Unbounded(shape, torch.int64, env.device)

@@ -82,6 +82,7 @@ class EnvPoolEnv(WorkerEnv):
             batch_size=[num_envs],
         )
         self.name = name
+        self.step_limit = spec.config.max_episode_steps
         if seed is not None:
             self.set_seed(seed)
 

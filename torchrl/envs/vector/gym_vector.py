@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -21,6 +22,7 @@ from gymnasium.wrappers import vector as wrappers
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.simulators.foreign import foreign_hint
 from torchrl.envs.simulators.leaving_out import Name, without_entries
+from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
@@ -101,6 +103,15 @@ class GymVectorEnv(WorkerEnv):
     def _require_options(self, options: list[dict]) -> None:
         """Refuse options that differ from row to row: the worlds are restarted together."""
         shared_options("GymVectorEnv", options)
+
+    @property
+    def step_limit(self) -> float:
+        """See :class:`Env`; only a ``SyncVectorEnv`` shows its worlds, others tell what their id says."""
+        inner = self.vector_env.unwrapped
+        if isinstance(inner, SyncVectorEnv):
+            return min(map(gym_step_limit, inner.envs))
+        limit = None if inner.spec is None else inner.spec.max_episode_steps
+        return math.inf if limit is None else limit
 
     def driven_things(self) -> list:
         """List this and the vector environment; see :meth:`Env.driven_things`."""

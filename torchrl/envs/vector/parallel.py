@@ -89,6 +89,12 @@ class ParallelEnv(WorkerEnv):
         """How many processes there are, or will be."""
         return len(self._pool.shares)
 
+    @property
+    def step_limit(self) -> float:
+        """See :class:`Env`; the processes are asked, and started where they do not run."""
+        self.start()
+        return self._pool.step_limit()
+
     def start(self) -> None:
         """Start the processes now, if they do not run, rather than at the first use."""
         self._pool.start()
@@ -190,6 +196,13 @@ class ProcessPool:
             raise
         self._has_ended[:] = True
         self._is_astray = False
+
+    def step_limit(self) -> float:
+        """Return the least :meth:`Simulator.step_limit` of all slots."""
+        with self._closed_if_lost():
+            for remote in self._remotes:
+                remote.post("step_limit")
+            return min(self._answers(self._remotes))
 
     def advance(self, actions: Actions) -> bool:
         """Step every slot; see :meth:`Worker.advance`."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from torchrl.envs.driving import world_of
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import build_simulators, factories_of, require_free_names
 from torchrl.envs.vector.worker import SimulatorWorker, own_method
@@ -45,6 +46,11 @@ class SerialEnv(WorkerEnv):
     def simulators(self) -> list[Simulator]:
         """The worlds, one per slot."""
         return self._worker.simulators
+
+    @property
+    def step_limit(self) -> float:
+        """See :class:`Env`."""
+        return min(map(step_limit_of, self.simulators))
 
     def driven_things(self) -> list:
         """List this and its worlds; see :meth:`Env.driven_things`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from gymnasium import Space
 
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.vector.buffers import StepBuffers, allocate, allocate_actions, rows_of
 from torchrl.envs.vector.building import build_simulators
 from torchrl.envs.vector.worker import Actions, SimulatorWorker
@@ -27,7 +28,8 @@ class SimulatorHost:
     """
 
     COMMANDS = frozenset(
-        {"spaces", "attach", "advance", "restart", "require_ability", "freeze", "render", "get_state", "set_state"}
+        ("spaces", "attach", "advance", "restart", "require_ability", "step_limit", "freeze", "render")
+        + ("get_state", "set_state")
     )  # fmt: skip
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
@@ -64,6 +66,10 @@ class SimulatorHost:
     def require_ability(self, ability: str) -> None:
         """See :meth:`Worker.require_ability`."""
         self._worker.require_ability(ability)
+
+    def step_limit(self) -> float:
+        """Return the least :meth:`Simulator.step_limit` of this process's slots."""
+        return min(map(step_limit_of, self._simulators))
 
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""

@@ -1,0 +1,51 @@
+"""How long an episode may be by a world's own account, so that a longer one that is asked for is not cut in silence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+
+ALE_FRAMES = "max_num_frames_per_episode"  # where Atari worlds keep their own limit, in frames of the console
+
+
+def step_limit_of(simulator: Any) -> float:
+    """Return the steps after which a simulator truncates every episode, as far as it tells; infinity if it does not.
+
+    A ``gymnasium.Env`` that is a simulator by duck typing tells by its wrappers.
+    """
+    told = getattr(simulator, "step_limit", None)
+    if callable(told):
+        return told()
+    return gym_step_limit(simulator) if isinstance(simulator, gymnasium.Env) else math.inf
+
+
+def gym_step_limit(env: gymnasium.Env) -> float:
+    """Return that of a gymnasium environment: of its ``TimeLimit`` wrappers, and of an Atari world itself."""
+    limit = math.inf
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            limit = min(limit, env._max_episode_steps)
+        env = env.env
+    made_with = {} if env.spec is None else env.spec.kwargs
+    if made_with.get(ALE_FRAMES):
+        limit = min(limit, made_with[ALE_FRAMES] // frames_per_step(env))
+    return limit
+
+
+def frames_per_step(env: gymnasium.Env) -> int:
+    """Return how often an Atari world repeats an action by itself, at most; 1 for other worlds."""
+    spec = env.unwrapped.spec
+    skip = 1 if spec is None else spec.kwargs.get("frameskip", 1)
+    return skip if isinstance(skip, int) else skip[-1] - 1
+
+
+def dm_step_limit(env: Any) -> float:
+    """Return that of a dm_control environment: of the suite, or of its composer."""
+    while hasattr(env, "_env"):
+        env = env._env
+    if hasattr(env, "_step_limit"):
+        return math.ceil(env._step_limit) if math.isfinite(env._step_limit) else math.inf
+    seconds = getattr(env, "_time_limit", math.inf)
+    return math.ceil(seconds / env.control_timestep()) if math.isfinite(seconds) else math.inf
