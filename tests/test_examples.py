@@ -15,6 +15,7 @@ import torch
 
 from fakes import wait_until
 from torchrl.agents import load_checkpoint
+from torchrl.record import read_csv
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "ppo" / "ppo.py"
@@ -168,6 +169,59 @@ def test_a_resumed_run_has_the_weights_of_its_flags_and_the_optimizer_it_began_w
     assert (loss["_entropy_coef"], loss["_clip_epsilon"], loss["_critic_coef"]) == (0.25, 0.125, 0.5)
 
 
+def test_a_resumed_run_keeps_its_table_and_names_its_parent(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example.main(["--name=half", "--folder=runs", "--minibatch_size=64", *TINY])
+    (half,) = (tmp_path / "runs").iterdir()
+    example.main([f"--resume={half}/last.pt", "--name=rest", "--total_frames=500"])
+    printed = capsys.readouterr().out
+    assert f"going on from {half}/last.pt" in printed
+    assert "--total_frames=500 is rounded up to whole batches of 128: 512 frames" in printed
+    (rest,) = (tmp_path / "runs").glob("rest*")
+    table = read_csv(rest / "progress.csv")
+    assert table["frames"] == [128, 256, 384, 512] and table["time/seconds"] == sorted(table["time/seconds"])
+    assert (rest / "learning_curve.png").is_file()
+    summary = json.loads((rest / "summary.json").read_text())
+    assert (summary["algorithm"], summary["env"], summary["parent"]) == ("ppo", "CartPole-v1", f"{half}/last.pt")
+    assert summary["simulator_steps"] == 512 and summary["versions"]["torch"] == torch.__version__
+    assert summary["date"].startswith("20")
+
+
+def test_one_checkpoint_is_evaluated_and_a_cut_one_does_not_block_another(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example.main(["--loggers=csv", "--minibatch_size=64", *TINY])
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    assert not list(folder.glob("events.*"))
+    capsys.readouterr()
+    example.main([f"--evaluate={folder}/best.pt"])
+    printed = capsys.readouterr().out
+    assert "best.pt: return" in printed and "last.pt" not in printed
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"cut short: .*last.pt'. It is left out"):
+        example.main([f"--evaluate={folder}"])
+    assert "best.pt: return" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=r"cut short: .*last.pt'. best.pt is taken instead"):
+        example.main([f"--resume={folder}", "--total_frames=512"])
+    with pytest.raises(SystemExit):
+        example.main([f"--resume={folder}/last.pt", "--total_frames=512"])
+    assert "cut short" in capsys.readouterr().err
+
+
+def test_a_key_of_an_older_configuration_is_a_warning_where_a_run_is_evaluated(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example.main(["--loggers", *TINY, "--minibatch_size=64", "--name=old"])
+    (folder,) = (tmp_path / "ppo_logging").iterdir()
+    config = folder / "config.txt"
+    config.write_text(config.read_text() + "of_yore = 3\n")
+    with pytest.warns(UserWarning, match=r"config.txt, line \d+: the unknown key 'of_yore' is left out"):
+        example.main([f"--evaluate={folder}"])
+    assert not (folder / "progress.csv").exists()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        example.main([f"--resume={folder}", "--total_frames=512"])
+    assert "expected a known key, got 'of_yore'" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_not_resumed_without_more_frames(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example.main([f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY])
@@ -295,7 +349,7 @@ def test_a_mistake_leaves_no_traceback(tmp_path):
 def test_a_checkpoint_cut_short_is_refused(tmp_path):
     assert run(f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "ppo_logging").iterdir()
-    checkpoint = folder / "last.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    for checkpoint in (folder / "last.pt", folder / "best.pt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     done = run(f"--evaluate={folder}", cwd=tmp_path)
     assert done.returncode == 2 and "cut short" in done.stderr and "Traceback" not in done.stderr

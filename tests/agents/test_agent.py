@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.agents import BEST, LAST, Hook, StopAtReturn, episode_statistics, load_checkpoint
+from torchrl.agents import BEST, LAST, Hook, ProgressBar, StopAtReturn, episode_statistics, load_checkpoint
 from torchrl.errors import CheckpointError, ConfigError, NonFiniteError
 from torchrl.record import Logger
 
@@ -101,7 +101,7 @@ def test_hooks_are_told_in_the_documented_order_and_metrics_are_logged_over_fram
     assert [step for step, _ in recorder.rows] == [128, 256]
     names = {"train/episode_return", "train/episode_length"}
     names |= {"eval/return_mean", "eval/return_std", "eval/policy_version", "diary/pages"}
-    names |= {"time/collect_s", "time/optimise_s", "time/evaluate_s", "time/fps", "collect/policy_lag"}
+    names |= {"time/collect_s", "time/optimise_s", "time/evaluate_s", "time/seconds", "time/fps", "collect/policy_lag"}
     losses = {"loss_objective", "loss_critic", "loss_entropy", "approx_kl", "clip_fraction", "entropy", "grad_norm"}
     names |= {f"loss/{name}" for name in (*losses, "explained_variance")}
     for _, metrics in recorder.rows:
@@ -314,6 +314,15 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_frame(make
     assert agent.collector.frames == 0 and hook.calls == []
     make_agent(folder=tmp_path / "new" / "run").train()
     assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == [LAST]
+
+
+def test_progress_is_shown_on_request_once(make_agent, capsys):
+    agent = make_agent(total_frames=128)
+    agent.train(progress=True)
+    assert capsys.readouterr().err.startswith("128 of 128 frames, ")
+    agent = make_agent(total_frames=128, hooks=[ProgressBar()])
+    agent.train(progress=True)
+    assert capsys.readouterr().err.count("128 of 128 frames") == 1
 
 
 def test_a_second_training_without_frames_is_refused_and_goes_on_with_more(make_agent):

@@ -19,6 +19,7 @@ class Stub:
     def __init__(self, frames=0, total_frames=-1):
         self.frames = frames
         self.collector = SimpleNamespace(total_frames=total_frames)
+        self.evaluator = None
         self.is_stopped = False
 
     def stop(self):
@@ -56,7 +57,8 @@ def test_the_normalizer_learns_from_the_valid_rows_only():
         UpdateNormalizer(normalizer).on_optimised(Stub(), batch, {})
 
 
-def test_the_progress_bar_follows_the_frames_from_where_a_run_stands(capsys):
+def test_the_progress_bar_follows_the_frames_from_where_a_run_stands(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     bar, agent = ProgressBar(), Stub(frames=100, total_frames=400)
     bar.on_train_start(agent)
     agent.frames = 200
@@ -69,6 +71,24 @@ def test_the_progress_bar_follows_the_frames_from_where_a_run_stands(capsys):
     assert "400/400" in last and "train=12.3" in last and "eval=42.0" in last
     bar.on_train_end(agent)  # a second end is harmless
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every_frames", [None, 50])
+def test_in_a_file_progress_is_a_line_for_each_record(capsys, every_frames):
+    bar, agent = ProgressBar(), Stub(frames=0, total_frames=400)
+    agent.evaluator = SimpleNamespace(every_frames=every_frames)
+    bar.on_train_start(agent)
+    for agent.frames in range(1, 401):
+        bar.on_optimised(agent, None, {"train/episode_return": agent.frames / 2})
+        if every_frames is not None and agent.frames % 200 == 0:
+            bar.on_evaluated(agent, result(42.0))
+    bar.on_train_end(agent)
+    lines = capsys.readouterr().err.splitlines()
+    if every_frames is None:
+        assert len(lines) == 10 and lines[0].startswith("40 of 400 frames, ") and lines[0].endswith(", train 20.0")
+    else:
+        assert len(lines) == 2 and lines[0].startswith("200 of 400 frames, ")
+        assert lines[0].endswith("frames/s, train 100.0, eval 42.0") and "\r" not in "".join(lines)
 
 
 def test_a_method_that_is_no_named_point_is_refused():

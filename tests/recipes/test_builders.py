@@ -15,7 +15,7 @@ from torchrl.envs.transforms import (
     RewardScaling,
     TransformedEnv,
 )
-from torchrl.errors import ConfigError
+from torchrl.errors import ConfigError, EnvError
 from torchrl.modules import Categorical, GSDENormal, MultiCategorical, Normal, TanhNormal, TruncatedNormal
 from torchrl.objectives import A2CLoss, ClipPPOLoss, DiscountedReturn, KLPenaltyPPOLoss, PPOLoss, ReinforceLoss
 from torchrl.recipes import (
@@ -46,6 +46,7 @@ from torchrl.recipes import (
     make_schedules,
     make_single_step,
 )
+from torchrl.recipes.config import save_config
 
 
 def parse(*flags, add_loss_arguments=add_ppo_arguments):
@@ -314,3 +315,20 @@ def test_a_run_folder_is_never_one_that_exists(tmp_path, monkeypatch):
     folders = [make_run_folder("ppo", args) for _ in range(3)]
     assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
     assert all(folder.parts[0] == "ppo_logging" and folder.name.startswith("try_") for folder in folders)
+    elsewhere = make_run_folder("ppo", parse("--name=try", f"--folder={tmp_path}/a/b"))
+    assert elsewhere.parent == tmp_path / "a" / "b" and elsewhere.is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--folder: expected a folder that can be made"):
+        make_run_folder("ppo", parse(f"--folder={tmp_path}/file"))
+
+
+def test_arguments_reach_the_environment_typed_and_stand_in_the_configuration(tmp_path):
+    args = parse("--env_name=FrozenLake-v1", "--env_kwargs", "map_name=8x8", "is_slippery=false")
+    env = make_env(args, num_envs=1, training=True)
+    assert env.observation_spec["observation"].shape == (1, 64)
+    save_config(args, tmp_path / "config.txt")
+    assert "env_kwargs = map_name=8x8 is_slippery=false" in (tmp_path / "config.txt").read_text()
+    with pytest.raises(EnvError, match="wind"):
+        make_env(parse("--env_kwargs", "wind=true"), num_envs=1, training=True)
+    with pytest.raises(ConfigError, match="--env_kwargs: expected none for toy"):
+        make_env(parse("--env_library=toy", "--env_name=matching", "--env_kwargs", "a=1"), num_envs=1, training=True)

@@ -24,7 +24,7 @@ from torchrl.agents.checkpoint import (
 )
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
-from torchrl.agents.hooks import Hook, check_hooks
+from torchrl.agents.hooks import Hook, ProgressBar, check_hooks
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
 from torchrl.agents.periodic import PeriodicEvaluation
@@ -130,6 +130,7 @@ class Agent:
         self._pending = MeanMetrics()
         self._interrupt = InterruptGuard()
         self._is_stopping = False
+        self._shown: tuple[Hook, ...] = ()
         self._periodic = PeriodicEvaluation(None)
 
     @property
@@ -153,16 +154,21 @@ class Agent:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.loss.trainable_parameters())
 
-    def train(self) -> None:
+    def train(self, *, progress: bool = False) -> None:
         """Train until the collector's ``total_frames``, :meth:`stop` or Ctrl-C; a second Ctrl-C raises at once.
 
         An error leaves ``last.pt`` with what was trained before it, and says so. SIGTERM, by which schedulers and
         containers ask for an end, is treated as Ctrl-C is, and ends in SystemExit with status 143.
 
+        Args:
+            progress: show how far it is, as :class:`ProgressBar` does.
+
         Raises:
             ConfigError: before any frame: all of ``total_frames`` are collected, or the folder cannot be written to.
         """
         self._require_ready()
+        shows_already = any(isinstance(hook, ProgressBar) for hook in self.hooks)
+        self._shown = (ProgressBar(),) if progress and not shows_already else ()
         self._is_stopping = False
         self._periodic = PeriodicEvaluation(self.evaluator)
         with InterruptGuard() as self._interrupt:
@@ -286,6 +292,7 @@ class Agent:
         spent = {phase: self.seconds[phase] - self._seconds_logged[phase] for phase in PHASES}
         metrics |= {f"time/{phase}_s": seconds for phase, seconds in spent.items()}
         metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
+        metrics["time/seconds"] = sum(self.seconds.values())
         self._seconds_logged = dict(self.seconds)
         self._log(metrics, self.frames)
 
@@ -454,7 +461,7 @@ class Agent:
             error.add_note(f"The agent as it stands after {self.frames:,} frames is saved in {self.folder / LAST}.")
 
     def _tell(self, point: str, *arguments: object) -> None:
-        for hook in self.hooks:
+        for hook in (*self.hooks, *self._shown):
             getattr(hook, point)(self, *arguments)
 
     @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
@@ -156,7 +158,11 @@ class AdaptPenalty(Hook):
 
 
 class ProgressBar(Hook):
-    """Show frames, speed and the latest returns on one line of the terminal, through tqdm."""
+    """Show frames, speed and the latest returns on one line of the terminal, through tqdm.
+
+    Where the standard error is no terminal but a file or a pipe, each periodic evaluation writes one line; each tenth
+    of the way, where there are none.
+    """
 
     def __init__(self) -> None:
         self._bar = None
@@ -168,25 +174,50 @@ class ProgressBar(Hook):
 
         total = agent.collector.total_frames
         self._bar = tqdm(
-            total=total if total > 0 else None, initial=agent.frames, unit="frame", unit_scale=True, dynamic_ncols=True
+            total=total if total > 0 else None,
+            initial=agent.frames,
+            unit="frame",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
         )
+        self._start, self._begun = agent.frames, time.perf_counter()
+        self._tenths = self._tenths_of(agent)
+        self._is_evaluated = getattr(agent.evaluator, "every_frames", None) is not None
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
         """Move on by the frames of the batch."""
         if "train/episode_return" in metrics:
             self._shown["train"] = metrics["train/episode_return"]
+        if self._bar.disable:
+            if not self._is_evaluated and self._tenths_of(agent) > self._tenths:
+                self._write_line(agent)
+            return
         self._bar.set_postfix({name: f"{value:.1f}" for name, value in self._shown.items()}, refresh=False)
         self._bar.update(agent.frames - self._bar.n)
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
         """Remember the return to show."""
         self._shown["eval"] = result.mean
+        if self._bar.disable:
+            self._write_line(agent)
 
     def on_train_end(self, agent: Agent) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _tenths_of(self, agent: Agent) -> int:
+        total = agent.collector.total_frames
+        return 10 * agent.frames // total if total > 0 else 0
+
+    def _write_line(self, agent: Agent) -> None:
+        total, self._tenths = agent.collector.total_frames, self._tenths_of(agent)
+        speed = (agent.frames - self._start) / max(time.perf_counter() - self._begun, 1e-9)
+        way = f"{agent.frames:,} of {total:,} frames" if total > 0 else f"{agent.frames:,} frames"
+        returns = "".join(f", {name} {value:.1f}" for name, value in self._shown.items())
+        print(f"{way}, {speed:,.0f} frames/s{returns}", file=sys.stderr, flush=True)
 
 
 def check_hooks(hooks: tuple) -> tuple[Hook, ...]:

@@ -88,7 +88,7 @@ def make_optimise(args: Namespace, loss: Loss, *, seed: int) -> MinibatchEpochs:
         loss,
         make_optimizer(args, loss),
         num_epochs=args.num_epochs,
-        minibatch_size=args.minibatch_size,
+        minibatch_size=min(args.minibatch_size, args.frames_per_batch),
         max_grad_norm=args.max_grad_norm,
         max_grad_value=args.max_grad_value,
         generator=torch.Generator().manual_seed(seed),

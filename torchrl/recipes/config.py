@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ import configargparse
 from torchrl.errors import ConfigError, TorchRLError, explain, nearest
 from torchrl.files import written_whole
 from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
+from torchrl.recipes.synonyms import same_meaning
 
 COMMAND_LINE = "command line"
 _NEGATIVE_NUMBER = re.compile(r"^-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^-(inf|nan)$")
@@ -72,6 +75,69 @@ def non_negative_float(text: str) -> float:
 def fraction(text: str) -> float:
     """Read a number from 0 to 1."""
     return _checked(real(text), lambda value: 0 <= value <= 1, "a number from 0 to 1", text)
+
+
+def share(text: str) -> float:
+    """Read a number above 0 and up to 1."""
+    return _checked(real(text), lambda value: 0 < value <= 1, "a number above 0 and up to 1", text)
+
+
+def margin(text: str) -> float:
+    """Read a number between 0 and 1, neither of the two."""
+    return _checked(real(text), lambda value: 0 < value < 1, "a number between 0 and 1", text)
+
+
+def file_name(text: str) -> str:
+    """Read a name that a folder can have, and that does not lead out of where it lies."""
+    fits = text not in (".", "..") and not {"/", "\\", "\0"}.intersection(text)
+    return _checked(text, lambda _: fits, "a name, without slashes", text)
+
+
+def keyword(text: str) -> str:
+    """Check ``name=value``, an argument for a call; :func:`keywords` reads it."""
+    name, equals, _ = text.partition("=")
+    return _checked(text, lambda _: bool(equals) and name.isidentifier(), "name=value", text)
+
+
+def keywords(words: Iterable[str]) -> dict[str, Any]:
+    """Read ``name=value`` words as the arguments of a call.
+
+    Args:
+        words: values are numbers, ``true``, ``false``, ``none``, lists and mappings in JSON, or else text; text in
+            double quotes stays text, whatever it looks like.
+
+    Raises:
+        ConfigError: a name comes twice.
+    """
+    arguments: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name in arguments:
+            raise ConfigError(explain("arguments", expected="each name once", got=f"{name!r} again"))
+        arguments[name] = _typed(text)
+    return arguments
+
+
+def _typed(text: str) -> Any:
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    for convert in (int, float):  # JSON has no 1_000, no .5 and no inf
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def typed_names(flags: Iterable[str]) -> list[str]:
+    """Return the names of the flags on a command line, switches as they are without ``no-``."""
+    words = [word.partition("=")[0] for word in flags if word.startswith("--")]
+    return list(dict.fromkeys(word.removeprefix("--").removeprefix("no-") for word in words))
 
 
 def _checked(value: Any, fits: Callable[[Any], bool], expected: str, text: str) -> Any:
@@ -159,7 +225,11 @@ class FlagGroup(_Flags, argparse._ArgumentGroup):
 
 
 class ConfigParser(_Flags, configargparse.ArgumentParser):
-    """A parser of flags and config files by the rules of this module; its mistakes are :class:`ConfigError`."""
+    """A parser of flags and config files by the rules of this module; its mistakes are :class:`ConfigError`.
+
+    Attributes:
+        leaves_out_unknown: warn of a key of a file that is not known, rather than refuse it.
+    """
 
     def __init__(self, description: str) -> None:
         super().__init__(
@@ -171,6 +241,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
             config_file_parser_class=ConfigFile(self._check_entry),
             config_file_open_func=_open_text,
         )
+        self.leaves_out_unknown = False
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes "-1e-3" for a flag
         self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
 
@@ -227,8 +298,12 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
                 raise ConfigError(explain(value.place, expected=f"values of {key}", got=f"{word!r}, a flag"))
         return [f"--{key}", *words]
 
-    def _check_entry(self, key: str, entry: Entry) -> None:
+    def _check_entry(self, key: str, entry: Entry) -> bool:
+        """Refuse an entry that is wrong; answer whether it counts."""
         action = self._settable().get(key)
+        if action is None and self.leaves_out_unknown:
+            warnings.warn(f"{entry.place}: the unknown key {key!r} is left out.", stacklevel=2)
+            return False
         if action is None:
             close = _closest(key, self._settable())
             hint = f"Did you mean {close!r}?" if close else "--help lists them."
@@ -238,6 +313,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
             argparse.ArgumentParser.parse_known_args(self, words, argparse.Namespace())
         except _FlagMistake as mistake:
             raise ConfigError(f"{entry.place}: {str(mistake).removeprefix('--')}") from None
+        return True
 
     def _settable(self) -> dict[str, argparse.Action]:
         """Return the flags that a file may set, by key: all but those that act at once."""
@@ -280,17 +356,21 @@ def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment:
         temporary.write_text(write_entries(values, comment=comment), encoding="utf-8")
 
 
-def load_config(parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = ()) -> argparse.Namespace:
+def load_config(
+    parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = (), *, leaves_out_unknown: bool = False
+) -> argparse.Namespace:
     """Read a configuration back.
 
     Args:
         parser: with the flags that the file sets.
         path: of the file.
         flags: of a command line, which go before the file.
+        leaves_out_unknown: warn of a key that is not known, rather than refuse it.
 
     Raises:
         ConfigError: the file is missing or does not fit the parser.
     """
+    parser.leaves_out_unknown = leaves_out_unknown
     return parser.parse_args([f"--config={os.fspath(path)}", *flags])
 
 
@@ -311,7 +391,8 @@ def exit_on_mistake() -> Iterator[None]:
 
 def _closest(name: str, names: Iterable[str]) -> str | None:
     names = list(names)
-    return nearest(name, names) or next((other for other in names if other.startswith(name)), None)
+    close = same_meaning(name, names) or nearest(name, names)
+    return close or next((other for other in names if other.startswith(name)), None)
 
 
 def _open_text(path: str) -> TextIO:

@@ -133,8 +133,8 @@ def write_entries(values: Mapping[str, object], *, comment: str = "") -> str:
 class ConfigFile(configargparse.ConfigFileParser):
     """The file format, in the form ConfigArgParse asks for; every entry is checked where it stands."""
 
-    def __init__(self, check: Callable[[str, Entry], None]) -> None:
-        """Check every entry with ``check(key, entry)``, which raises if it is wrong."""
+    def __init__(self, check: Callable[[str, Entry], bool]) -> None:
+        """Check every entry with ``check(key, entry)``, which raises if it is wrong and answers whether it counts."""
         super().__init__()
         self._check = check
 
@@ -151,9 +151,7 @@ class ConfigFile(configargparse.ConfigFileParser):
             entries = read_entries(stream, stream.name)
         except UnicodeDecodeError:
             raise ConfigError(explain(stream.name, expected="text in UTF-8", got="other bytes")) from None
-        for key, entry in entries.items():
-            self._check(key, entry)
-        return entries
+        return {key: entry for key, entry in entries.items() if self._check(key, entry)}
 
     def serialize(self, items: Mapping[str, Any]) -> str:
         """Write values as the lines of a file."""

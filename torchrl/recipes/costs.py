@@ -16,7 +16,15 @@ from torchrl.objectives import (
     ReinforceLoss,
     ReturnEstimator,
 )
-from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, fraction, non_negative_float, positive_float
+from torchrl.recipes.config import (
+    ConfigParser,
+    FlagGroup,
+    default_of,
+    fraction,
+    margin,
+    non_negative_float,
+    positive_float,
+)
 from torchrl.recipes.networks import ActorCritic
 
 PPO_LOSSES = {"clip": ClipPPOLoss, "kl_penalty": KLPenaltyPPOLoss, "plain": PPOLoss}
@@ -34,7 +42,7 @@ def add_ppo_arguments(parser: ConfigParser) -> None:
     )
     group.add_argument(
         "--clip_epsilon",
-        type=positive_float,
+        type=margin,
         default=default_of(ClipPPOLoss, "clip_epsilon"),
         help="how far the probability ratio may move from 1 before it gains nothing (objective clip)",
     )

@@ -28,6 +28,8 @@ from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import (
     ConfigParser,
     default_of,
+    keyword,
+    keywords,
     non_negative_int,
     positive_float,
     positive_int,
@@ -48,6 +50,13 @@ def add_env_arguments(parser: ConfigParser) -> None:
         "--env_name", default="CartPole-v1", help="registered id (gym), domain (dm_control) or name (toy)"
     )
     group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
+    group.add_argument(
+        "--env_kwargs",
+        type=keyword,
+        nargs="*",
+        default=[],
+        help="arguments of the environment, or of the task (dm_control), as name=value: numbers, true, lists in JSON",
+    )
     group.add_argument("--num_envs", type=positive_int, default=8, help="environments, over all processes")
     group.add_argument(
         "--env_workers",
@@ -169,16 +178,21 @@ def _simulator(args: Namespace, training: bool, filmed: bool) -> Callable[[], Si
         if args.env_library == "toy":
             raise ConfigError(explain("--from_pixels", expected="gym or dm_control", got="--env_library=toy"))
         common |= {"from_pixels": True, "pixels_only": True, "pixels_key": "observation"}
+    arguments = keywords(args.env_kwargs)
     if args.env_library == "gym":
-        if filmed:
-            common["env_kwargs"] = {"render_mode": "rgb_array"}
+        common["env_kwargs"] = arguments | ({"render_mode": "rgb_array"} if filmed else {})
         return partial(gym_simulator, args.env_name, max_noops=args.max_noops, **common)
     if args.max_noops:
         raise ConfigError(explain("--max_noops", expected=f"0 for {args.env_library}", got=args.max_noops))
     if args.env_library == "toy":
+        if arguments:
+            got = " ".join(args.env_kwargs)
+            raise ConfigError(explain("--env_kwargs", expected="none for toy, whose worlds take no arguments", got=got))
         return partial(toy_simulator, args.env_name, **common)
     if not args.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {args.env_name!r}", got="none"))
     if args.from_pixels:
         common["render_kwargs"] = {"height": args.image_size, "width": args.image_size}
+    if arguments:
+        common["task_kwargs"] = arguments
     return partial(dm_control_simulator, args.env_name, args.env_task, **common)

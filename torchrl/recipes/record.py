@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
+from torchrl import __version__
 from torchrl.agents import (
     BEST,
     BUFFER,
@@ -22,6 +26,7 @@ from torchrl.agents import (
     RecordVideo,
     ReplayUpdates,
     StopAtReturn,
+    load_checkpoint,
     summarise,
     write_summary,
 )
@@ -30,6 +35,7 @@ from torchrl.objectives.costs import Coefficient
 from torchrl.recipes.config import (
     ConfigParser,
     default_of,
+    file_name,
     load_config,
     non_negative_int,
     positive_int,
@@ -37,17 +43,30 @@ from torchrl.recipes.config import (
     save_config,
 )
 from torchrl.recipes.envs import FILM, make_env, task_name
-from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve, require_video
+from torchrl.recipes.sense import num_trained
+from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, copy_table, learning_curve, require_video
 from torchrl.seeding import named_seeds
 
 CONFIG, PROGRESS, SUMMARY, CURVE = "config.txt", "progress.csv", "summary.json", "learning_curve.png"
 MAX_EVALUATION_ENVS = 10
+LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depend on, beside the environment's own
 
 
 def add_record_arguments(parser: ConfigParser) -> None:
     """Add the flags about seeds, evaluation and logs."""
     group = parser.add_argument_group("recording")
-    group.add_argument("--name", default="", help="name of the run's folder; empty takes the task's")
+    group.add_argument(
+        "--folder", help="where the runs' folders go; none takes <algorithm>_logging below the current folder"
+    )
+    group.add_argument("--name", type=file_name, default="", help="name of the run's folder; empty takes the task's")
+    group.add_argument(
+        "--loggers",
+        nargs="*",
+        choices=sorted(LOGGERS),
+        default=sorted(LOGGERS),
+        help="where the numbers of the run go, beside its summary; csv is the table that the curve is drawn from",
+    )
     group.add_argument("--seed", type=non_negative_int, default=0, help="all random streams derive from it")
     group.add_argument("--record_interval", type=positive_int, default=50_000, help="frames between two evaluations")
     group.add_argument(
@@ -71,51 +90,78 @@ def add_record_arguments(parser: ConfigParser) -> None:
     )
     group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
     group.add_switch("--progress_bar", default=True, help="show a progress bar")
-    group.add_argument("--evaluate", metavar="RUN", help="train nothing: evaluate the run saved in this folder")
+    group.add_argument(
+        "--evaluate",
+        metavar="RUN",
+        help="train nothing: evaluate the run saved in this folder, or one checkpoint, RUN/best.pt",
+    )
     group.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with the run saved in this folder, in a new one; needs more --total_frames",
+        help="go on with the run saved in this folder, or one checkpoint, RUN/last.pt, in a new folder; needs more "
+        "--total_frames",
     )
 
 
 def make_run_folder(algorithm: str, args: Namespace) -> Path:
-    """Make ``<algorithm>_logging/<name>_<date>/`` below the current folder, never one that exists, with ``config.txt``.
+    """Make ``<folder>/<name>_<date>/``, never one that exists, with ``config.txt``.
+
+    Args:
+        algorithm: names the folder of the runs, ``<algorithm>_logging``, where ``--folder`` names no other.
+        args: the parsed flags.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
+    runs = Path(f"{algorithm}_logging" if args.folder is None else args.folder)
     stem = f"{args.name or task_name(args)}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
-        folder = Path(f"{algorithm}_logging") / f"{stem}{suffix}"
+        folder = runs / f"{stem}{suffix}"
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             if folder.is_dir():
                 continue
-            raise ConfigError(explain("--name", expected="a folder that can be made", got=str(error))) from error
+            flag = "--name" if args.folder is None else "--folder"
+            raise ConfigError(explain(flag, expected="a folder that can be made", got=str(error))) from error
         settings = {key: value for key, value in vars(args).items() if key not in ("evaluate", "resume")}
         origin = f", resumed from {args.resume}" if args.resume else ""
         save_config(Namespace(**settings), folder / CONFIG, comment=f"{algorithm} on {task_name(args)}{origin}")
-        if args.resume and (Path(args.resume) / BEST).is_file():
-            shutil.copyfile(Path(args.resume) / BEST, folder / BEST)
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
+
+
+def saved_run(path: str | Path) -> tuple[Path, list[str]]:
+    """Read what ``--resume`` and ``--evaluate`` name: a run's folder and its checkpoints, or one of them alone."""
+    path = Path(path)
+    is_checkpoint = path.is_file() or path.suffix == Path(LAST).suffix
+    return (path.parent, [path.name]) if is_checkpoint else (path, [LAST, BEST])
+
+
+def take_over(args: Namespace, agent: Agent) -> None:
+    """Copy into the folder of a resumed run what its parent has reached: the best checkpoint, and the table so far."""
+    parent, _ = saved_run(args.resume)
+    if (parent / BEST).is_file():
+        shutil.copyfile(parent / BEST, agent.folder / BEST)
+    if "csv" in args.loggers and (parent / PROGRESS).is_file():
+        copy_table(parent / PROGRESS, agent.folder / PROGRESS, until=agent.frames)
 
 
 def resume(args: Namespace, agent: Agent) -> None:
     """Let an agent go on from the run that ``--resume`` names, with the learning rate and the weights of the flags.
 
-    The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it.
+    The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it. Of a run whose last
+    checkpoint cannot be read the best one is taken, and a warning says so.
 
     Raises:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
         ConfigError: the run has all its frames, or had another optimizer.
     """
-    buffer = Path(args.resume) / BUFFER
+    folder, names = saved_run(args.resume)
+    buffer = folder / BUFFER
     if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
         agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
-    agent.load(Path(args.resume) / LAST)
+    agent.load_state_dict(_first_readable(folder, names))
     if agent.frames >= args.total_frames:
         got = f"{args.total_frames:,}, which the run has"
         raise ConfigError(explain("--total_frames", expected=f"more than {agent.frames:,}", got=got))
@@ -130,9 +176,21 @@ def resume(args: Namespace, agent: Agent) -> None:
         group |= {"lr": args.lr, "weight_decay": args.weight_decay}
 
 
-def make_logger(folder: Path) -> Logger:
-    """Write to TensorBoard and to ``progress.csv``."""
-    return FanOut(TensorBoardLogger(folder), CSVLogger(folder))
+def _first_readable(folder: Path, names: Sequence[str]) -> dict:
+    """Read the first of some checkpoints that can be read; warn where it is not the first of all."""
+    while True:
+        name, *names = names
+        try:
+            return load_checkpoint(folder / name)
+        except CheckpointError as error:
+            if not any((folder / other).is_file() for other in names):
+                raise
+            warnings.warn(f"{error} {names[0]} is taken instead.", stacklevel=3)
+
+
+def make_logger(args: Namespace, folder: Path) -> Logger:
+    """Write to what ``--loggers`` names."""
+    return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(args.loggers)))
 
 
 def make_evaluator(args: Namespace) -> Evaluator | EvaluationProcess:
@@ -175,6 +233,8 @@ def make_record_hooks(args: Namespace) -> list[Hook]:
 def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
     """Parse flags; where ``--evaluate`` or ``--resume`` names a run, its configuration stands below the other flags.
 
+    A key of a run that is to be evaluated and that is not known any more is a warning.
+
     Raises:
         ConfigError: the folder holds no run, or both are given, or one of them and ``--config``.
     """
@@ -186,34 +246,59 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
         raise ConfigError(
             explain(f"--{named[0]}", expected="it alone", got=" and ".join(f"--{name}" for name in named))
         )
-    folder = getattr(args, named[0])
-    path = Path(folder) / CONFIG
+    folder, _ = saved_run(getattr(args, named[0]))
+    path = folder / CONFIG
     if not path.is_file():
         raise ConfigError(explain(f"--{named[0]}", expected="the folder of a run", got=f"no {path}"))
-    return load_config(parser, path, flags)
+    return load_config(parser, path, flags, leaves_out_unknown=named == ["evaluate"])
 
 
-def report_saved(agent: Agent, reporter: Evaluator, folder: Path) -> dict[str, Evaluation]:
-    """Evaluate the checkpoints of a run and print what they reach.
+def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[str, Evaluation]:
+    """Evaluate the checkpoints of a run, or one of them, and print what they reach.
+
+    One that cannot be read is a warning where another can.
 
     Raises:
-        CheckpointError: the folder holds none.
+        CheckpointError: there is none, none can be read, or one does not fit.
     """
-    names = [name for name in (LAST, BEST) if (folder / name).is_file()]
+    folder, wanted = saved_run(path)
+    names = [name for name in wanted if (folder / name).is_file()]
     if not names:
-        raise CheckpointError(explain("--evaluate", expected=f"{LAST} or {BEST}", got=f"neither in {folder}"))
+        expected, got = " or ".join(wanted), f"{'none' if len(wanted) == 1 else 'neither'} in {folder}"
+        raise CheckpointError(explain("--evaluate", expected=expected, got=got))
     results = {}
-    for name in names:
+    for index, name in enumerate(names):
+        try:
+            load_checkpoint(folder / name)
+        except CheckpointError as error:
+            if not results and index == len(names) - 1:
+                raise
+            warnings.warn(f"{error} It is left out.", stacklevel=2)
+            continue
         agent.load_networks(folder / name)
         results[name] = agent.evaluate(reporter)
         print(f"{name}: {_returns(results[name])}")
     return results
 
 
-def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, float | int]:
-    """Evaluate the trained agent, write summary and picture, and print what a user wants to know."""
+def report(algorithm: str, args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, object]:
+    """Evaluate the trained agent, write summary and picture, and print what a user wants to know.
+
+    Returns:
+        What :func:`~torchrl.agents.summarise` gathers, after ``algorithm``, ``env``, ``parent`` (the run that this one
+        went on from), ``date``, ``versions`` and ``simulator_steps``.
+    """
     folder = agent.folder
-    summary = summarise(agent, reporter, seed=args.seed)
+    summary = {
+        "algorithm": algorithm,
+        "env": task_name(args),
+        "parent": args.resume,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), "torchrl": __version__}
+        | {library: metadata.version(library) for library in LIBRARIES},
+        "simulator_steps": agent.frames * args.frame_skip,
+    }
+    summary |= summarise(agent, reporter, seed=args.seed)
     write_summary(folder / SUMMARY, summary)
     has_best = (folder / BEST).is_file()
     best = f" (best checkpoint: {summary['best_eval_return_mean']:.1f})" if has_best else ""
@@ -227,7 +312,7 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
         f"logs:        {folder}  (tensorboard --logdir {folder.parent})\n"
         f"checkpoints: {', '.join(str(folder / name) for name in (LAST, BEST) if (folder / name).is_file())}"
     )
-    if not (folder / PROGRESS).is_file():  # stopped before the first batch was trained on
+    if not (folder / PROGRESS).is_file():  # stopped before the first batch was trained on, or by --loggers
         return summary
     try:
         learning_curve(folder / PROGRESS, folder / CURVE, title=task_name(args))
@@ -238,11 +323,13 @@ def report(args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, floa
     return summary
 
 
-def announce(args: Namespace, folder: Path) -> None:
-    """Print what is about to run."""
-    frames = f"{args.total_frames:,} frames{_simulator_steps(args, args.total_frames)}"
+def announce(args: Namespace, folder: Path, notes: Sequence[str] = ()) -> None:
+    """Print what is about to run, and notes about its flags."""
+    frames = f"{num_trained(args):,} frames{_simulator_steps(args, num_trained(args))}"
     origin = f", going on from {args.resume}" if args.resume else ""
     print(f"{task_name(args)}: {frames}, seed {args.seed}{origin}; configuration and logs in {folder}")
+    for note in notes:
+        print(note)
 
 
 def _simulator_steps(args: Namespace, frames: int) -> str:

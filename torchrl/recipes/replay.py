@@ -35,6 +35,7 @@ from torchrl.recipes.config import (
     non_negative_int,
     positive_float,
     positive_int,
+    share,
 )
 from torchrl.recipes.observations import num_stacked, sees_images
 
@@ -118,7 +119,7 @@ def add_update_arguments(
         help="gradient steps from one copy to the next; needs --hard_update",
     )
     group.add_argument(
-        "--tau", type=positive_float, default=default_of(SoftUpdate, "tau"), help="share of the way that targets follow"
+        "--tau", type=share, default=default_of(SoftUpdate, "tau"), help="share of the way that targets follow"
     )
     group.add_switch(
         "--normalize_rewards_online",

@@ -6,7 +6,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import torch
 
@@ -22,8 +21,10 @@ from torchrl.recipes.record import (
     report,
     report_saved,
     resume,
+    take_over,
     with_saved_config,
 )
+from torchrl.recipes.sense import remarks, require_sense
 
 
 def run(
@@ -41,28 +42,34 @@ def run(
         flags: of the command line; None takes those of the process.
     """
     with exit_on_mistake():
-        args = with_saved_config(parser, sys.argv[1:] if flags is None else flags)
+        flags = sys.argv[1:] if flags is None else flags
+        args = with_saved_config(parser, flags)
+        require_sense(args, flags)
         torch.set_num_threads(args.num_threads)
         # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
         # 3,000 frames of SAC they were 28 % of all, and every update took 0.8 ms longer.
         torch.set_flush_denormal(True)
         reporter = make_reporter(args)
+        notes = remarks(args, parser, flags)
         if args.evaluate:
+            print(*notes, sep="\n", end="\n" if notes else "")
             with closing(make_agent(_in_one_process(args))) as agent:
-                report_saved(agent, reporter, Path(args.evaluate))
+                report_saved(agent, reporter, args.evaluate)
             return
         with closing(make_agent(args)) as agent:
             agent.configuration = vars(args)
             if args.resume:
                 resume(args, agent)
             agent.folder = make_run_folder(algorithm, args)
-            agent.logger = make_logger(agent.folder)
-            announce(args, agent.folder)
+            if args.resume:
+                take_over(args, agent)
+            agent.logger = make_logger(args, agent.folder)
+            announce(args, agent.folder, notes)
             if (sight := describe_observations(args, reporter.env)) is not None:
                 print(sight)
             with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()
-            report(args, agent, reporter)
+            report(algorithm, args, agent, reporter)
 
 
 def _in_one_process(args: Namespace) -> Namespace:

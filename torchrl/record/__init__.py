@@ -1,6 +1,6 @@
 """Where the numbers of a run go: sinks with one small contract. What is measured, and when, is the agent's affair."""
 
-from torchrl.record.csv import CSVLogger, read_csv
+from torchrl.record.csv import CSVLogger, copy_table, read_csv
 from torchrl.record.fan_out import FanOut
 from torchrl.record.logger import Logger
 from torchrl.record.plots import learning_curve
@@ -12,6 +12,7 @@ __all__ = [
     "FanOut",
     "Logger",
     "TensorBoardLogger",
+    "copy_table",
     "learning_curve",
     "read_csv",
     "require_video",

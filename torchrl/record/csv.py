@@ -99,6 +99,23 @@ def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
     return {name: [row[index] for row in values] for index, name in enumerate(rows[0])}
 
 
+def copy_table(source: str | os.PathLike, target: str | os.PathLike, *, until: int) -> None:
+    """Copy a table that :class:`CSVLogger` wrote, up to a step, whole or not at all: a run that goes on continues it.
+
+    Args:
+        source: path of the table.
+        target: path of the copy.
+        until: frames of the last row that is copied.
+
+    Raises:
+        TorchRLError: it is not such a table.
+    """
+    head, *rows = _read_rows(Path(source)) or [[STEP]]
+    with written_whole(target) as temporary:
+        lines = (_line(row) for row in [head, *(row for row in rows if float(row[0]) <= until)])
+        temporary.write_text("".join(lines), encoding="utf-8", newline="")
+
+
 def _read_rows(path: Path) -> list[list[str]]:
     """Return the complete lines of a table, its header first; a last line without a newline was cut short."""
     if not path.exists():

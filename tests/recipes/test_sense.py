@@ -1,0 +1,164 @@
+"""Flags that do not go together: refused, or said to have no effect; and what other libraries call them."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from torchrl.errors import ConfigError
+from torchrl.recipes import synonyms
+from torchrl.recipes.config import keywords
+from torchrl.recipes.sense import num_trained, remarks, require_sense
+from torchrl.recipes.synonyms import same_meaning
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def parser_of(algorithm):
+    spec = importlib.util.spec_from_file_location(algorithm, EXAMPLES / algorithm / f"{algorithm}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, f"make_{algorithm}_parser")()
+
+
+PARSERS = {name: parser_of(name) for name in ("ppo", "reinforce", "dqn", "td3", "sac")}
+
+
+def said(algorithm, *flags):
+    args = PARSERS[algorithm].parse_args(flags)
+    require_sense(args, flags)
+    return remarks(args, PARSERS[algorithm], flags)
+
+
+@pytest.mark.parametrize("algorithm", PARSERS)
+def test_defaults_have_their_effect(algorithm):
+    args = PARSERS[algorithm].parse_args([])
+    assert said(algorithm, f"--total_frames={20_480 * args.frames_per_batch}") == []
+
+
+EARLY = ["--start_frames=10", "--init_random_frames=10"]
+WHOLE = "--total_frames=20480"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags", "name", "needs"),
+    [
+        ("ppo", ["--objective=plain", "--clip_schedule=linear"], "clip_schedule", "--objective=clip"),
+        ("ppo", ["--objective=kl_penalty", "--clip_epsilon=0.1"], "clip_epsilon", "--objective=clip"),
+        ("ppo", ["--kl_target=0.1"], "kl_target", "--objective=kl_penalty"),
+        ("ppo", ["--num_epochs=1", "--target_kl=0.1"], "target_kl", "--num_epochs above 1"),
+        ("reinforce", ["--no-baseline", "--critic_coef=0.1"], "critic_coef", "--baseline"),
+        ("reinforce", ["--no-baseline", "--loss_function=l1"], "loss_function", "--baseline"),
+        ("dqn", ["--prb_alpha=0.1"], "prb_alpha", "--prb"),
+        ("dqn", ["--n_steps_return=5"], "n_steps_return", "--multi_step"),
+        ("dqn", ["--target_update_interval=9"], "target_update_interval", "--hard_update"),
+        ("dqn", ["--hard_update", "--tau=0.1"], "tau", "--no-hard_update"),
+        ("dqn", ["--noisy", "--eps_end=0.1"], "eps_end", "--no-noisy"),
+        ("dqn", ["--atoms=9"], "atoms", "--distributional or --quantiles"),
+        ("dqn", ["--quantiles", "--value_low=-1"], "value_low", "--distributional"),
+        ("dqn", ["--quantiles", "--loss_function=l1"], "loss_function", "--no-quantiles"),
+        ("td3", ["--ou_theta=0.1", *EARLY], "ou_theta", "--ou_exploration"),
+        ("sac", ["--gsde_log_std=-1"], "gsde_log_std", "--gsde"),
+        ("sac", ["--no-learn_temperature", "--target_entropy=1"], "target_entropy", "--learn_temperature"),
+    ],
+)
+def test_a_flag_that_does_nothing_beside_another_is_named_with_what_it_needs(algorithm, flags, name, needs):
+    assert said(algorithm, WHOLE, *flags) == [f"no effect: --{name}, which needs {needs}"]
+
+
+def test_frames_are_rounded_up_to_whole_batches_and_minibatches_down_to_the_batch_and_said_to_be():
+    flags = ["--total_frames=512", "--frames_per_batch=2048", "--minibatch_size=4096"]
+    small, rounded = said("ppo", *flags)
+    assert small.startswith("no effect: --minibatch_size=4,096 above the 2,048 of --frames_per_batch")
+    assert rounded == "--total_frames=512 is rounded up to whole batches of 2,048: 2,048 frames"
+    assert num_trained(PARSERS["ppo"].parse_args(["--total_frames=2049", "--frames_per_batch=2048"])) == 4096
+
+
+def test_what_an_evaluation_does_not_read_is_said_and_a_film_refused():
+    flags = ["--evaluate=run", "--num_workers=2", "--eval_episodes=3", "--lr=1", "--no-progress_bar", "--frame_skip=2"]
+    assert said("ppo", *flags) == ["no effect on an evaluation: --num_workers", "no effect on an evaluation: --lr"]
+    with pytest.raises(ConfigError, match="--record_video: expected a run that trains, got --evaluate"):
+        said("ppo", "--evaluate=run", "--record_video")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch_size=64", "--buffer_size=32"], "--batch_size: expected at most the 32 of --buffer_size, got 64"),
+        (["--total_frames=1000"], "--start_frames: expected less than the 1,000 of --total_frames"),
+        (["--total_frames=1000", "--start_frames=0"], "--init_random_frames: expected less than the 1,000"),
+    ],
+)
+def test_numbers_with_which_nothing_would_be_learned_are_refused(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        said("td3", *flags)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flag"),
+    [
+        ("ppo", "--clip_epsilon=20"),
+        ("ppo", "--clip_epsilon=1"),
+        ("ppo", "--gamma=1.5"),
+        ("ppo", "--gae_lambda=-0.1"),
+        ("ppo", "--lr=-1"),
+        ("ppo", "--entropy_coef=-1"),
+        ("ppo", "--name=../x"),
+        ("ppo", "--name=/tmp/x"),
+        ("ppo", "--name=.."),
+        ("ppo", "--loggers=wandb"),
+        ("ppo", "--env_kwargs=continuous"),
+        ("dqn", "--tau=5"),
+        ("dqn", "--tau=0"),
+        ("dqn", "--eps_end=2"),
+        ("dqn", "--prb_beta=1.1"),
+    ],
+)
+def test_numbers_and_names_that_mean_nothing_are_refused(algorithm, flag):
+    with pytest.raises(ConfigError, match=f"command line: {flag.partition('=')[0]}"):
+        PARSERS[algorithm].parse_args([flag])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "theirs", "ours"),
+    [
+        ("ppo", "env", "env_name"),
+        ("ppo", "learning_rate", "lr"),
+        ("ppo", "log_dir", "folder"),
+        ("ppo", "n_steps", "frames_per_batch"),
+        ("ppo", "ent_coef", "entropy_coef"),
+        ("ppo", "vf_coef", "critic_coef"),
+        ("ppo", "total_timesteps", "total_frames"),
+        ("ppo", "num_timesteps", "total_frames"),
+        ("ppo", "batch_size", "minibatch_size"),
+        ("ppo", "clip_range", "clip_epsilon"),
+        ("ppo", "n_epochs", "num_epochs"),
+        ("ppo", "lmbda", "gae_lambda"),
+        ("ppo", "Learning-Rate", "lr"),
+        ("ppo", "env_args", "env_kwargs"),
+        ("sac", "ent_coef", "temperature"),
+        ("sac", "learning_starts", "start_frames"),
+        ("sac", "minibatch_size", "batch_size"),
+        ("sac", "replay_buffer_size", "buffer_size"),
+        ("dqn", "n_step", "n_steps_return"),
+    ],
+)
+def test_a_hint_knows_what_other_libraries_call_a_flag(algorithm, theirs, ours):
+    with pytest.raises(ConfigError, match=f"Did you mean --{ours}\\?"):
+        PARSERS[algorithm].parse_args([f"--{theirs}=1"])
+
+
+def test_a_name_that_means_nothing_has_no_synonym_and_every_hint_names_a_flag():
+    assert same_meaning("gama", {"gamma"}) is None and same_meaning("env", {"gamma"}) is None
+    known = {action.dest for name in ("redq", *PARSERS) for action in parser_of(name)._actions}
+    assert not synonyms._NAMES.keys() - known
+
+
+def test_arguments_of_an_environment_are_typed():
+    words = ["a=1", "b=1.5", "c=true", "d=none", "e=[1, 2]", 'f={"x": 0.5}', "g=text", 'h="1"', "i=1_000"]
+    expected = {"a": 1, "b": 1.5, "c": True, "d": None, "e": [1, 2], "f": {"x": 0.5}, "g": "text", "h": "1", "i": 1000}
+    assert keywords(words) == expected
+    assert keywords(["j=", "k=x=y"]) == {"j": "", "k": "x=y"}
+    assert type(keywords(words)["a"]) is int
+    with pytest.raises(ConfigError, match="each name once, got 'a' again"):
+        keywords(["a=1", "a=2"])
