@@ -323,13 +323,11 @@ def report(algorithm: str, args: Namespace, agent: Agent, reporter: Evaluator) -
     return summary
 
 
-def announce(args: Namespace, folder: Path, notes: Sequence[str] = ()) -> None:
-    """Print what is about to run, and notes about its flags."""
+def announce(args: Namespace, folder: Path) -> None:
+    """Print what is about to run."""
     frames = f"{num_trained(args):,} frames{_simulator_steps(args, num_trained(args))}"
     origin = f", going on from {args.resume}" if args.resume else ""
     print(f"{task_name(args)}: {frames}, seed {args.seed}{origin}; configuration and logs in {folder}")
-    for note in notes:
-        print(note)
 
 
 def _simulator_steps(args: Namespace, frames: int) -> str:

@@ -64,9 +64,10 @@ def run(
             if args.resume:
                 take_over(args, agent)
             agent.logger = make_logger(args, agent.folder)
-            announce(args, agent.folder, notes)
+            announce(args, agent.folder)
             if (sight := describe_observations(args, reporter.env)) is not None:
                 print(sight)
+            print(*notes, sep="\n", end="\n" if notes else "")
             with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()
             report(algorithm, args, agent, reporter)

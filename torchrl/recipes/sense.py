@@ -69,19 +69,9 @@ def require_sense(args: Namespace, flags: Sequence[str]) -> None:
     Raises:
         ConfigError: naming both.
     """
-    if args.evaluate is not None:
-        if "record_video" in typed_names(flags) and args.record_video:
-            hint = "Films are made while a run trains, by the same flag; or by the hook RecordVideo in Python."
-            raise ConfigError(explain("--record_video", expected="a run that trains", got="--evaluate", hint=hint))
-        return
-    if "buffer_size" in args and args.batch_size > args.buffer_size:
-        expected = f"at most the {args.buffer_size:,} of --buffer_size"
-        raise ConfigError(explain("--batch_size", expected=expected, got=f"{args.batch_size:,}"))
-    for name in ("start_frames", "init_random_frames"):
-        if name in args and getattr(args, name) >= args.total_frames:
-            expected, got = f"less than the {args.total_frames:,} of --total_frames", f"{getattr(args, name):,}"
-            hint = "Nothing would be learned."
-            raise ConfigError(explain(f"--{name}", expected=expected, got=got, hint=hint))
+    if args.evaluate is not None and args.record_video and "record_video" in typed_names(flags):
+        hint = "Films are made while a run trains, by the same flag; or by the hook RecordVideo in Python."
+        raise ConfigError(explain("--record_video", expected="a run that trains", got="--evaluate", hint=hint))
 
 
 def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list[str]:
@@ -101,6 +91,14 @@ def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list
         for name in need.flags
         if name in changed and not need.holds(args)
     ]
+    if "buffer_size" in args and args.batch_size > args.buffer_size:
+        above = f"above the {args.buffer_size:,} of --buffer_size"
+        lines.append(f"--batch_size={args.batch_size:,} is {above}: items repeat")
+    for name, never in (("start_frames", "nothing is learned"), ("init_random_frames", "the policy never acts")):
+        if getattr(args, name, 0) >= args.total_frames:
+            lines.append(
+                f"{never}: --{name}={getattr(args, name):,} is not below the {args.total_frames:,} of --total_frames"
+            )
     if "minibatch_size" in args and args.minibatch_size > args.frames_per_batch:
         lines.append(
             f"no effect: --minibatch_size={args.minibatch_size:,} above the {args.frames_per_batch:,} of "

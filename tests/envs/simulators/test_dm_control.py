@@ -388,3 +388,8 @@ def test_an_action_of_whole_numbers_stays_one():
     assert env.action_spec == Bounded(1, 3, (1,), torch.int32)
     env.step(env.reset().set("action", torch.tensor([2], dtype=torch.int32)))
     assert world.last_action == 2 and world.last_action.dtype == np.int32
+
+
+def test_an_argument_that_the_task_does_not_take_is_refused():
+    with pytest.raises(EnvError, match=r'task_kwargs: expected arguments that "balance" takes, got \[\'wind\'\]'):
+        DMControlSimulator("cartpole", "balance", task_kwargs={"wind": True})

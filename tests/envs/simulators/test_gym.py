@@ -287,3 +287,8 @@ def test_close():
     simulator = GymSimulator(Closing())
     simulator.close()
     assert simulator.env.is_closed
+
+
+def test_an_argument_that_the_environment_does_not_take_is_refused():
+    with pytest.raises(EnvError, match=r'env_kwargs: expected arguments that "CartPole-v1" takes, got \[\'wind\'\]'):
+        GymSimulator("CartPole-v1", {"wind": True})

@@ -210,7 +210,13 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
             raise EnvError(_unknown("a domain of the suite", domain, tasks))
         if task not in tasks[domain]:
             raise EnvError(_unknown(f'a task of "{domain}"', task, tasks[domain]))
-        return suite.load(domain, task, task_kwargs=task_kwargs)
+        try:
+            return suite.load(domain, task, task_kwargs=task_kwargs)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            expected, got = f'arguments that "{task}" takes', f"{sorted(task_kwargs or {})}: {error}"
+            raise EnvError(explain("DMControlSimulator, task_kwargs", expected=expected, got=got)) from error
 
 
 @contextlib.contextmanager

@@ -149,6 +149,11 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
         if "must specify an" not in str(error):  # gymnasium's check of the two spaces
             raise
         raise EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error)) from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        expected, got = f'arguments that "{env_id}" takes', f"{sorted(env_kwargs)}: {error}"
+        raise EnvError(explain("GymSimulator, env_kwargs", expected=expected, got=got)) from error
     except gym_error.Error as error:
         hint = _hint_for(env_id, error)
         raise EnvError(explain("GymSimulator", expected="a registered id", got=repr(env_id), hint=hint)) from error
