@@ -1,10 +1,12 @@
 """The roots: messages, seeds, extras, shapes and unchecked containers."""
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
 from torchrl import errors, extras, seeding, shapes, unchecked
+from torchrl.counts import is_count
 
 
 def test_explain_names_who_expected_got_and_hint():
@@ -82,3 +84,11 @@ def test_a_row_copies_what_has_its_layout_through_its_views_and_nothing_else():
         assert not like.update_(step.clone().set(key, value))
     assert not like.update_(step.exclude("a")) and not like.update_(step.clone().set("in", torch.ones(2)))
     assert batch["a"].tolist() == [[0, 1, 0]] * 2 and batch["in", "b"].squeeze(-1).tolist() == [[0, 2, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(1, True), (np.int64(3), True), (0, False), (-1, False), (2.0, False), (float("nan"), False), (True, False)],
+)
+def test_a_count_is_a_whole_number(value, fits):
+    assert is_count(value) is fits and is_count(0, least=0)

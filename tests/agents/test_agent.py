@@ -325,6 +325,12 @@ def test_progress_is_shown_on_request_once(make_agent, capsys):
     assert capsys.readouterr().err.count("128 of 128 frames") == 1
 
 
+def test_minibatches_larger_than_a_batch_are_refused(make_agent):
+    with pytest.raises(ConfigError, match="minibatch_size of at most the collector's frames_per_batch=128, got 129"):
+        make_agent(minibatch_size=129)
+    make_agent(minibatch_size=128)
+
+
 def test_a_second_training_without_frames_is_refused_and_goes_on_with_more(make_agent):
     agent = make_agent(total_frames=256)
     agent.train()

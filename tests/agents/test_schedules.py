@@ -1,5 +1,6 @@
 """Schedules as functions of frames, and the hook that sets what they say."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -48,3 +49,9 @@ def test_attributes_are_set_and_tensors_are_filled_in_place():
 def test_an_unknown_name_is_refused_at_construction_with_the_nearest(target):
     with pytest.raises(ConfigError, match="Did you mean '(lr|weight)'"):
         Anneal(target, "lrr" if isinstance(target, torch.optim.Optimizer) else "weigth", Constant(1.0))
+
+
+@pytest.mark.parametrize("numbers", [(1.0, 0.0, 0), (1.0, 0.0, math.nan), (math.nan, 0.0, 9), (1.0, math.inf, 9)])
+def test_lines_that_lead_nowhere_are_refused(numbers):
+    with pytest.raises(ConfigError, match="LinearSchedule: expected"):
+        LinearSchedule(*numbers)

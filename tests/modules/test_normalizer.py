@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.errors import NonFiniteError, SpecError
+from torchrl.errors import ConfigError, NonFiniteError, SpecError
 from torchrl.modules import MLP, Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
 
 
@@ -146,3 +146,9 @@ def test_one_normaliser_in_actor_and_critic_is_updated_once_for_both():
     expected = actor.module[1]((batch["observation"] - normalizer.mean.float()) / normalizer.var.sqrt().float())
     torch.testing.assert_close(after[0], expected, rtol=1e-4, atol=1e-4)
     assert not list(normalizer.parameters())
+
+
+@pytest.mark.parametrize("options", [{"clip": 0.0}, {"clip": float("nan")}, {"eps": 0.0}, {"eps": -1.0}])
+def test_numbers_that_mean_nothing_are_refused(options):
+    with pytest.raises(ConfigError, match="a positive eps, and a positive clip or None"):
+        ObservationNormalizer(2, **options)

@@ -81,7 +81,8 @@ class Agent:
             fast as possible. Needs :class:`ReplayUpdates` and a collector over processes.
 
     Raises:
-        ConfigError: ``log_interval`` below 1, or ``keep_learning`` with parts that cannot.
+        ConfigError: ``log_interval`` below 1, ``keep_learning`` with parts that cannot, or minibatches larger than the
+            batches.
 
     Attributes:
         frames: valid frames (agent steps) trained on.
@@ -112,6 +113,7 @@ class Agent:
             raise ConfigError(explain("Agent", expected=expected, got=got))
         require_batch_function("Agent, advantage", advantage)
         require_batch_function("Agent, store", store)
+        _require_minibatches(collector, optimise)
         self.collector = collector
         self.optimise = optimise
         self.advantage = advantage
@@ -471,3 +473,12 @@ class Agent:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - start
+
+
+def _require_minibatches(collector: object, optimise: object) -> None:
+    """Refuse minibatches of more rows than a batch has, where that is known: each would be the batch as a whole."""
+    rows, wanted = getattr(collector, "frames_per_batch", None), getattr(optimise, "minibatch_size", None)
+    if rows is not None and wanted is not None and wanted > rows:
+        hint = "Minibatches are parts of a batch; raise frames_per_batch, or lower minibatch_size."
+        expected, got = f"a minibatch_size of at most the collector's frames_per_batch={rows:,}", f"{wanted:,}"
+        raise ConfigError(explain("Agent", expected=expected, got=got, hint=hint))

@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from torchrl.collectors.checks import act_checked
+from torchrl.counts import is_count
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
 from torchrl.errors import ConfigError, EnvError, explain
@@ -78,8 +79,8 @@ class Evaluator:
     ) -> None:
         counts = {"num_episodes": num_episodes, "every_frames": every_frames, "max_episode_steps": max_episode_steps}
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ConfigError(explain(f"Evaluator, {name}", expected="at least 1", got=value))
+            if not (value is None or is_count(value)):
+                raise ConfigError(explain(f"Evaluator, {name}", expected="at least 1, a whole number", got=value))
         if not isinstance(env, Env):
             hint = "GymEnv(name, num_envs=n) makes one."
             raise EnvError(explain("Evaluator", expected="an Env", got=repr(env), hint=hint))

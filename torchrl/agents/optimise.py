@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.statistics import Figures
+from torchrl.counts import is_count
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import Loss, total_loss
 from torchrl.objectives.keys import MASK, read
@@ -57,8 +58,8 @@ class MinibatchEpochs:
         target_kl: float | None = None,
     ) -> None:
         for name, value in (("num_epochs", num_epochs), ("minibatch_size", minibatch_size)):
-            if value < 1:
-                raise ConfigError(explain(name, expected="at least 1", got=value))
+            if not is_count(value):
+                raise ConfigError(explain(name, expected="at least 1, a whole number", got=value))
         for name, value in (
             ("max_grad_norm", max_grad_norm),
             ("max_grad_value", max_grad_value),

@@ -13,6 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.agents.optimise import require_optimised
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
+from torchrl.counts import is_count
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
 from torchrl.devices import moved
 from torchrl.errors import ConfigError, NonFiniteError, explain
@@ -76,7 +77,7 @@ class ReplayUpdates:
             ("start_frames", start_frames, 0),
             ("actor_interval", actor_interval, 1),
         ):
-            if value < least:
+            if not is_count(value, least=least):
                 raise ConfigError(explain(who, expected=f"{name} of at least {least}", got=value))
         if not (math.isfinite(updates_per_frame) and updates_per_frame >= 0):
             raise ConfigError(explain(who, expected="updates_per_frame of at least 0", got=updates_per_frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,16 @@ class LinearSchedule:
         start: value at frame 0.
         end: value from frame ``num_frames`` on.
         num_frames: length of the line, in frames.
+
+    Raises:
+        ConfigError: ``num_frames`` below 1, or a value that is not finite.
     """
 
     def __init__(self, start: float, end: float, num_frames: int) -> None:
-        if num_frames < 1:
+        if not num_frames >= 1:
             raise ConfigError(explain("LinearSchedule", expected="num_frames of at least 1", got=num_frames))
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise ConfigError(explain("LinearSchedule", expected="finite numbers", got=f"from {start} to {end}"))
         self.start = start
         self.end = end
         self.num_frames = num_frames

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
 from torchrl.data.specs.fitting import require_fit
@@ -214,7 +215,7 @@ class Env(ABC):
             SpecError: the policy does not fit the action spec; it names what does. Or a transition has not the keys,
                 shapes, dtypes and devices of the first.
         """
-        if num_steps < 1:
+        if not is_count(num_steps):
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
         policy = self._act_at_random if policy is None else policy
         root = self.reset()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env, ResetOptions, action_of
 from torchrl.envs.vector.building import RESERVED
@@ -60,7 +61,7 @@ class TorchEnv(Env):
         if taken:
             expected = "observations under names that the environment does not use itself"
             raise EnvError(explain(who, expected=expected, got=taken, hint="Rename them in the observation_spec."))
-        if max_episode_steps is not None and max_episode_steps < 1:
+        if max_episode_steps is not None and not is_count(max_episode_steps):
             raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
         self.max_episode_steps = max_episode_steps
         self.step_limit = math.inf if max_episode_steps is None else max_episode_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchrl.errors import NonFiniteError, SpecError, explain
+from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
 
 
 class ObservationNormalizer(nn.Module):
@@ -27,10 +27,16 @@ class ObservationNormalizer(nn.Module):
         shape: shape of one observation, an int or a sequence.
         clip: normalised values are clipped to [−clip, clip]; None clips nothing.
         eps: added to the variance.
+
+    Raises:
+        ConfigError: ``clip`` or ``eps`` is not positive.
     """
 
     def __init__(self, shape: int | tuple[int, ...], *, clip: float | None = 10.0, eps: float = 1e-8) -> None:
         super().__init__()
+        if not (eps > 0 and (clip is None or clip > 0)):
+            expected, got = "a positive eps, and a positive clip or None", f"eps={eps}, clip={clip}"
+            raise ConfigError(explain("ObservationNormalizer", expected=expected, got=got))
         self.shape = torch.Size([shape] if isinstance(shape, int) else shape)
         self.clip = clip
         self.eps = eps

@@ -3,8 +3,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError
+from torchrl.modules import Categorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss, KLPenaltyPPOLoss, PPOLoss
 
 LOG_2 = math.log(2.0)
@@ -131,3 +133,25 @@ def test_defaults():
     assert (penalty["kl_target"], penalty["kl_coef"]) == (0.01, 1.0)
     assert (penalty["increment"], penalty["decrement"]) == (2.0, 0.5)
     assert plain.items() <= clipped.items() and plain.items() <= penalty.items()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_epsilon": 20.0}, "ClipPPOLoss: expected a finite clip_epsilon of at least 0 and below 1, got 20.0"),
+        ({"clip_epsilon": -0.1}, "clip_epsilon of at least 0"),
+        ({"clip_epsilon": math.nan}, "clip_epsilon of at least 0"),
+        ({"entropy_coef": -1.0}, "a finite entropy_coef of at least 0"),
+        ({"critic_coef": math.inf}, "a finite critic_coef of at least 0"),
+        ({"value_clip": 0.0}, "value_clip, a positive number or None"),
+        ({"value_clip": math.nan}, "value_clip, a positive number or None"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(options, message):
+    actor, critic = ProbabilisticActor(nn.Linear(1, 2), Categorical), ValueOperator(nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match=message):
+        ClipPPOLoss(actor, critic, **options)
+    loss = ClipPPOLoss(actor, critic)
+    loss.clip_epsilon = 0.0  # where a schedule ends
+    with pytest.raises(ConfigError, match="below 1, got 1.0"):
+        loss.clip_epsilon = 1.0

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchrl.counts import is_count
 from torchrl.data.replay.incoming import Incoming
 from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
@@ -39,7 +40,7 @@ class StackedFrames:
     """
 
     def __init__(self, key: str | tuple[str, ...] = "pixels", *, num_frames: int = 4, dim: int = -3) -> None:
-        if num_frames < 1 or dim >= 0:
+        if not is_count(num_frames) or dim >= 0:
             expected, got = "num_frames of at least 1 and a negative dim", f"num_frames={num_frames}, dim={dim}"
             raise ConfigError(explain("StackedFrames", expected=expected, got=got))
         self.key = (key,) if isinstance(key, str) else tuple(key)

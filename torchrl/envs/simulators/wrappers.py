@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from gymnasium.spaces import Box
 
+from torchrl.counts import is_count
 from torchrl.envs.simulators.base import Observation, Simulator, SimulatorWrapper, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.errors import ConfigError, EnvError, explain
@@ -211,6 +212,6 @@ def _is_cut_at_random(simulator: Simulator) -> bool:
 
 
 def _at_least_one(who: str, name: str, value: int) -> int:
-    if value < 1:
+    if not is_count(value):
         raise ConfigError(explain(who, expected=f"{name} >= 1", got=value))
     return value

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
@@ -105,7 +106,7 @@ class StepCounter(EpisodeObservation):
 
     def __init__(self, out_key: Key = "step_count", max_steps: int | None = None) -> None:
         super().__init__(out_key)
-        if max_steps is not None and max_steps < 1:
+        if max_steps is not None and not is_count(max_steps):
             raise ConfigError(explain("StepCounter", expected="max_steps of at least 1, or None", got=max_steps))
         self.max_steps = max_steps
         self.ends_episodes = max_steps is not None

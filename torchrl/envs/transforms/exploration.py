@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDict
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Composite, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
@@ -37,7 +38,7 @@ class GSDENoise(RandomTransform):
         self, num_features: int, num_actions: int, *, resample_every: int | None = None, out_key: Key = "gsde_noise"
     ) -> None:
         super().__init__()
-        if num_features < 1 or num_actions < 1 or (resample_every is not None and resample_every < 1):
+        if not all(map(is_count, (num_features, num_actions, 1 if resample_every is None else resample_every))):
             got = f"num_features={num_features}, num_actions={num_actions}, resample_every={resample_every}"
             raise ConfigError(explain("GSDENoise", expected="numbers of at least 1", got=got))
         self.num_features = num_features

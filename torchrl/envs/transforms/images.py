@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from torchrl.counts import is_count
 from torchrl.data.specs import TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
@@ -106,7 +107,7 @@ class Resize(_ImageTransform):
     def __init__(self, height: int, width: int | None = None, in_keys: Sequence[Key] = ("pixels",)) -> None:
         super().__init__(in_keys)
         self.size = (height, height if width is None else width)
-        if min(self.size) < 1:
+        if not all(map(is_count, self.size)):
             raise ConfigError(explain("Resize", expected="at least one pixel each way", got=self.size))
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:

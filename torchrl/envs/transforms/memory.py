@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
@@ -30,7 +31,7 @@ class _FrameMemory(ObservationTransform):
 
     def __init__(self, num_frames: int, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
-        if num_frames < 1:
+        if not is_count(num_frames):
             raise ConfigError(explain(type(self).__name__, expected="num_frames of at least 1", got=num_frames))
         self.num_frames = num_frames
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
@@ -119,7 +120,7 @@ class ObservationNorm(ObservationTransform):
             KeyMissing: the environment has no such observation.
             ConfigError: ``make_env`` is an environment, or ``num_steps`` is not positive.
         """
-        if not callable(make_env) or num_steps < 1:
+        if not callable(make_env) or not is_count(num_steps):
             raise ConfigError(
                 explain(
                     "ObservationNorm.fitted",

@@ -47,7 +47,7 @@ class ActorLoss(Loss):
         ConfigError: an unknown reduction.
     """
 
-    entropy_coef = Coefficient()
+    entropy_coef = Coefficient(least=0.0)
 
     def __init__(
         self,

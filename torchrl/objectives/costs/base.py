@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import reduce
@@ -24,10 +25,20 @@ class Coefficient:
     the buffer, so a compiled loss is not compiled again (a plain float would be, at each new value), ``.to()`` moves it
     and ``state_dict()`` holds it. It has the precision of that buffer; reading gives the shortest decimal, and waits
     for an accelerator.
+
+    Args:
+        least: the smallest value it may have.
+        below: what its values are smaller than.
+
+    Raises:
+        ConfigError: when it is set to another.
     """
 
+    def __init__(self, *, least: float = -math.inf, below: float = math.inf) -> None:
+        self.least, self.below = least, below
+
     def __set_name__(self, owner: type, name: str) -> None:
-        self.buffer = f"_{name}"
+        self.name, self.buffer = name, f"_{name}"
 
     def __get__(self, loss: Loss | None, owner: type | None = None) -> float | Coefficient:
         if loss is None:
@@ -35,6 +46,11 @@ class Coefficient:
         return float(f"{loss.get_buffer(self.buffer).item():.7g}")
 
     def __set__(self, loss: Loss, value: float) -> None:
+        if not (math.isfinite(value) and self.least <= value < self.below):
+            bounds = f" and below {self.below:g}" if self.below < math.inf else ""
+            bounds = f" of at least {self.least:g}{bounds}" if self.least > -math.inf else bounds
+            expected = f"a finite {self.name}{bounds}"
+            raise ConfigError(explain(type(loss).__name__, expected=expected, got=value))
         if self.buffer in loss._buffers:
             loss.get_buffer(self.buffer).fill_(value)
         else:

@@ -103,7 +103,7 @@ class TD3Loss(DDPGLoss):
         generator: torch.Generator | None = None,
     ) -> None:
         low, high = action_bounds("TD3Loss", action_spec)
-        if target_noise < 0 or noise_clip < 0:
+        if not (target_noise >= 0 and noise_clip >= 0):
             got = f"target_noise={target_noise}, noise_clip={noise_clip}"
             raise ConfigError(explain("TD3Loss", expected="numbers of at least 0", got=got))
         super().__init__(actor, critic, gamma=gamma, distance=distance)

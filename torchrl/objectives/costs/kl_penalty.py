@@ -58,7 +58,7 @@ class KLPenaltyPPOLoss(PPOLoss):
             a target or factor that cannot work.
     """
 
-    kl_coef = Coefficient()
+    kl_coef = Coefficient(least=0.0)
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -9,7 +10,7 @@ from tensordict import NestedKey, TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from torchrl.errors import SpecError, explain
+from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize, value_loss
 from torchrl.modules import Distribution, Sequence
 from torchrl.modules.training_layers import require_repeatable
@@ -58,7 +59,7 @@ class PolicyGradientLoss(ActorLoss):
             those of the batch and the actor has dropout or a batch norm.
     """
 
-    critic_coef = Coefficient()
+    critic_coef = Coefficient(least=0.0)
 
     def __init__(
         self,
@@ -98,6 +99,9 @@ class PolicyGradientLoss(ActorLoss):
         self.critic = critic
         self.critic_coef = critic_coef
         self.normalize_advantage = normalize_advantage
+        if not (value_clip is None or 0 < value_clip < math.inf):
+            expected = "value_clip, a positive number or None"
+            raise ConfigError(explain(type(self).__name__, expected=expected, got=value_clip))
         self.value_clip = value_clip
         self.critic_distance = critic_distance
         self._trunk, self._heads = _split(actor, critic)  # tuples: references only, registered once as actor and critic

@@ -120,7 +120,7 @@ class ClipPPOLoss(PPOLoss):
         ConfigError: as :class:`PPOLoss`.
     """
 
-    clip_epsilon = Coefficient()
+    clip_epsilon = Coefficient(least=0.0, below=1.0)
 
     def __init__(
         self,

@@ -1,0 +1,10 @@
+"""Whole numbers of things, as arguments. Knows nothing of what is counted. Imports nothing: workers use it too."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Answer whether a value is a whole number of at least ``least``: no bool, and no float, be it 2.0 or NaN."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and bool(value >= least)
