@@ -1,4 +1,4 @@
-"""Child seeds: every random stream of a run comes from one seed. Numpy only, so workers may use it."""
+"""Child seeds: every random stream of a command comes from one seed. Numpy only, so workers may use it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class FragmentSource:
             (:meth:`Env.freeze_`) and begins a new episode with the next fragment. ``("collector", "mask")`` is false
             while it waits, so that each row is a stretch of one episode whose length :func:`torchrl.data.lengths_of`
             tells. Where the environment cannot let a slot wait, it is stepped on, and masked all the same.
-        seed: seeds the environments; None leaves them as they are.
+        seed: seeds the environments, and the actions if ``policy`` is None; None leaves them as they are. A policy
+            draws from its own generators, or from torch's global stream, which is not seeded here.
         device: where a copy of the policy acts, brought up to date before each fragment, and where fragments are handed
             out; None uses the policy itself, and the device of the environment.
 

@@ -48,7 +48,8 @@ def rollout(
         policy: see :class:`FragmentSource`; with workers a module, whose weights can be sent, or None.
         n_steps: steps per fragment, T.
         sticky: see :class:`FragmentSource`.
-        seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are.
+        seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are. In this
+            process see :class:`FragmentSource`.
         device: where a copy of the policy acts, and, in this process, where fragments are handed out.
         num_workers: 0 steps in this process; 1 or more in so many others.
         fragments_per_batch: how many workers' fragments are joined, along ``B``, as they come. Needs as many workers,

@@ -46,7 +46,8 @@ class Collector:
         total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
         device: where a copy of the policy acts; None uses the policy itself where it is.
         storage_device: where batches are handed out; None leaves them on the environment's device.
-        seed: seeds the environment; None leaves it as it is.
+        seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
+            its own generators, or from torch's global stream, which is not seeded here.
         postproc: applied to every batch before it is handed out.
 
     Raises:
