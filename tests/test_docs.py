@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -44,24 +45,47 @@ BASES = {
 }  # fmt: skip
 
 
-POLICIES = re.findall(r"```python\n(.*?)```", (DOCS / "concepts" / "policies.md").read_text(), flags=re.DOTALL)
+def blocks_of(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("block", POLICIES, ids=["nested", "masked", "recurrent", "imitation", "exported"])
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if blocks_of(path)]  # those of the README: test_readme.py
+APART = "policies"  # the one page whose blocks do not go on from one another
+COMMANDS = [
+    (path.stem, line)
+    for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    for line in path.read_text().replace("\\\n", " ").splitlines()
+    if line.startswith("python examples/")
+]
+
+
+@pytest.mark.parametrize("block", blocks_of(DOCS / "concepts" / f"{APART}.md"))
 def test_the_blocks_on_policies_run(block):
     torch.manual_seed(0)
-    exec(compile(block, "policies.md", "exec"), {"__name__": "policies"})
+    exec(compile(block, f"{APART}.md", "exec"), {"__name__": APART})
 
 
 @pytest.mark.usefixtures("leaves_nothing")
-@pytest.mark.parametrize("page", ["collectors", "data_layout", "off_policy", "replay"])
-def test_the_blocks_of_a_page_run_one_after_another(page):
+@pytest.mark.parametrize("path", [path for path in PAGES if path.stem != APART], ids=lambda path: path.stem)
+def test_the_blocks_of_a_page_run_one_after_another(path):
     torch.manual_seed(0)
-    namespace = {"__name__": page}
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "concepts" / f"{page}.md").read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, f"{page}.md", "exec"), namespace)
+    namespace = {"__name__": path.stem}
+    for block in blocks_of(path):
+        exec(compile(block, path.name, "exec"), namespace)
+
+
+def test_every_page_that_shows_code_is_run():
+    names = {path.stem for path in PAGES}
+    assert {"collectors", "data_layout", "environments", "off_policy", "policies", "replay"} <= names
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_the_commands_of_the_docs_have_the_flags_that_they_name(page, command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, script, *flags = shlex.split(command, comments=True)
+    module = load(ROOT / script)
+    (make_parser,) = [getattr(module, name) for name in dir(module) if re.fullmatch(r"make_[a-z0-9]+_parser", name)]
+    assert make_parser().parse_args(flags)
 
 
 @pytest.mark.parametrize("suite", SUITES.values())

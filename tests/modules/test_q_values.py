@@ -48,6 +48,9 @@ def test_illegal_actions_are_not_taken():
     actor = QValueActor(Fixed(1.0, 3.0, 2.0), mask_key="action_mask")
     mask = torch.tensor([[True, True, True], [True, False, True], [True, False, False]])
     assert actor(rows(3, action_mask=mask))["action"].tolist() == [1, 2, 0]
+    assert actor(rows(3, action_mask=mask.to(torch.int8)))["action"].tolist() == [1, 2, 0]
+    with pytest.raises(SpecError, match=r"QValueActor.*0 and 1 in any dtype, got -1 at \[0, 0\], int8"):
+        actor(rows(3, action_mask=-mask.to(torch.int8)))
     assert actor.in_keys == ["observation", "action_mask"]
     with pytest.raises(SpecError, match=r"QValueActor: expected a mask that allows something.*none in row \[1\]"):
         actor(rows(2, action_mask=torch.tensor([[True] * 3, [False] * 3])))

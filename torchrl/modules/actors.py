@@ -78,9 +78,9 @@ class ProbabilisticActor(Operator):
         in_keys: entries that ``module`` is called with.
         action_key: where the action goes: int64 ``[*B]`` or ``[*B, A]``.
         log_prob_key: where its log-probability goes, ``[*B]``; None leaves it out.
-        mask_key: entry that says which actions are legal, ``env.action_mask_key``: bool ``[*B, n]``, true = legal, or a
-            TensorDict of masks for the parts of a nested action. It joins ``in_keys``; the distribution gets it, the
-            module does not. None for actions that are always legal.
+        mask_key: entry that says which actions are legal, ``env.action_mask_key``: ``[*B, n]``, true = legal, bool or 0
+            and 1 of any dtype, or a TensorDict of masks for the parts of a nested action. It joins ``in_keys``; the
+            distribution gets it, the module does not. None for actions that are always legal.
         generator: source of the samples; None uses torch's global one, the only one that ``torch.compile`` takes
             (torch 2.13). A copy of the actor has a copy of the generator in its present state: give each copy that acts
             beside this one a generator of its own.

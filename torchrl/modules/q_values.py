@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torchrl.data.specs.fitting import fitting_line
+from torchrl.data.specs.masks import as_bools
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
@@ -37,8 +38,9 @@ class QValueActor(Operator):
         in_keys: entries that ``module`` is called with.
         action_key: where the action goes.
         one_hot: write actions one-hot, int64; int64 numbers otherwise.
-        mask_key: entry that says which actions are legal, ``env.action_mask_key``: bool ``[*B, A]``, true = legal. It
-            joins ``in_keys``; the module does not get it. None for actions that are always legal.
+        mask_key: entry that says which actions are legal, ``env.action_mask_key``: ``[*B, A]``, true = legal, bool or
+            0 and 1 of any dtype. It joins ``in_keys``; the module does not get it. None for actions that are always
+            legal.
 
     Raises:
         SpecError: from a call, a mask has another shape or allows nothing.
@@ -100,7 +102,8 @@ class QValueActor(Operator):
         """Return which actions are legal, bool ``[*B, A]``; None where all are."""
         if self.mask_key is None:
             return None
-        return read(tensordict, (self.mask_key,), f"{type(self).__name__}(mask_key=...)")[0]
+        who = f"{type(self).__name__}(mask_key=...)"
+        return as_bools(who, read(tensordict, (self.mask_key,), who)[0])
 
     def greedy(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the number of the best legal action, int64 ``[*B]``; the first of equals."""

@@ -92,7 +92,12 @@ def test_a_row_without_a_choice_is_named(spec, width, where):
         (torch.ones(5, dtype=torch.bool), r"bool mask of shape \[4, 5\].*got shape \[5\]"),
         (torch.ones(4, 6, dtype=torch.bool), r"got shape \[4, 6\]"),
         (torch.ones(1, 5, dtype=torch.bool), r"got shape \[1, 5\]"),
-        (torch.ones(4, 5, dtype=torch.int8), r"got dtype int8\. Write it as a condition"),
+        (
+            torch.full((4, 5), 2, dtype=torch.int8),
+            r"0 and 1 .*, got 2 at \[0, 0\], int8\. Write it as a condition",
+        ),
+        (torch.full((4, 5), 0.5), "got 0.5 at"),
+        (torch.full((4, 5), torch.nan), "got nan at"),
         ([[True] * 5] * 4, "got list"),
         (torch.ones(4, 5, dtype=torch.bool, device="meta"), "a mask on cpu, got one on meta"),
     ],
@@ -139,3 +144,13 @@ def test_a_composite_names_what_is_wrong_with_its_masks():
         composite().rand(mask=TensorDict({"arm": torch.ones(2, 3, dtype=torch.bool)}))
     with pytest.raises(SpecError, match="Bounded.rand: expected no mask"):
         composite().rand(mask=TensorDict({"arm": {"force": torch.ones(2, dtype=torch.bool)}}))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("spec", [Categorical(3, [2]), OneHot(3, [2, 3]), MultiCategorical([2, 1], [2, 2])])
+def test_zeros_and_ones_of_any_dtype_are_a_mask(spec, dtype):
+    mask = torch.tensor([[0, 1, 1], [1, 0, 1]])
+    due, drawn = (
+        spec.rand(mask=one, generator=torch.Generator().manual_seed(0)) for one in (mask.bool(), mask.to(dtype))
+    )
+    assert torch.equal(drawn, due)

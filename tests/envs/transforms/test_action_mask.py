@@ -250,7 +250,7 @@ def test_the_mask_keeps_its_shape():
 
 
 def test_a_mask_of_another_form_is_refused():
-    for mask in (Binary((2, 4), torch.bool), Binary((2, 3), torch.int8), Bounded(0.0, 1.0, (2, 3))):
+    for mask in (Binary((2, 4), torch.bool), Binary((2,), torch.int8), Bounded(0.0, 1.0, (2, 1))):
         with pytest.raises(SpecError, match=r"ActionMask: expected a bool mask of shape \[2, 3\] in 'mask', got"):
             ActionMask("mask").attach(specs(Categorical(3, (2,)), mask, 2))
     with pytest.raises(SpecError, match="before transforms that change the number of actions"):
@@ -404,3 +404,47 @@ def test_everything_lives_where_the_env_does(device):
     check.inverse(TensorDict({"action": out}, [2]))
     with pytest.raises(SpecError, match=r"row \[0\]"):
         check.inverse(TensorDict({"action": torch.tensor([0, 1], device=device)}, [2]))
+
+
+class Numbered(Menu):
+    """Shows the mask as numbers, as Taxi and PettingZoo do, or whatever else it is told to."""
+
+    def __init__(self, space, low=0, high=1):
+        super().__init__()
+        self.observation_space = spaces.Dict(last=spaces.Box(-1.0, 2.0, (1,)), menu=space)
+        self.numbers = np.array([low, high], space.dtype)
+
+    def _observe(self):
+        observation = super()._observe()
+        return {**observation, "menu": self.numbers[observation["menu"].astype(int)]}
+
+
+FORMS = [spaces.MultiBinary(3)] + [spaces.Box(0, 9, (3,), dtype) for dtype in (np.int8, np.uint8, np.int64, np.float32)]
+
+
+@pytest.mark.parametrize("space", FORMS, ids=str)
+def test_a_mask_of_zeros_and_ones_becomes_one_of_bools(space):
+    env = TransformedEnv(SerialEnv(lambda: Numbered(space), 2), ActionMask("menu"))
+    assert env.observation_spec["menu"] == Binary((2, 3), torch.bool)
+    root = env.reset()
+    assert root["menu"].tolist() == [[True, True, False]] * 2
+    transition, root = env.step_and_reset(root.set("action", torch.tensor([0, 1])))
+    assert transition["next", "menu"].tolist() == root["menu"].tolist() == [[False, True, False]] * 2
+    with pytest.raises(SpecError, match=r"expected a legal action in row \[1\], got 2 under the mask \[0, 1, 0\]"):
+        env.step_and_reset(root.set("action", torch.tensor([1, 2])))
+    env.reset()
+    assert env.rollout(20)["menu"].dtype == torch.bool  # at random, and never an illegal one
+
+
+@pytest.mark.parametrize(("low", "high", "got"), [(0, 2, "2.*at \\[0, 0\\]"), (-1, 1, "-1.*at \\[0, 2\\]")])
+def test_a_mask_of_other_numbers_is_refused(low, high, got):
+    space = spaces.Box(-5, 5, (3,), np.int8)
+    env = TransformedEnv(SerialEnv(lambda: Numbered(space, low, high), 2), ActionMask("menu"))
+    with pytest.raises(SpecError, match=f"^ActionMask, 'menu': expected a mask of bools, or of 0 and 1.*, got {got}"):
+        env.reset()
+
+
+def test_a_mask_of_numbers_is_widened_as_one_of_bools():
+    chain = ActionMask("menu"), DiscreteActionProjection(5)
+    env = TransformedEnv(SerialEnv(lambda: Numbered(spaces.MultiBinary(3)), 2), Compose(*chain))
+    assert env.reset()["menu"].tolist() == [[True, True, False, False, False]] * 2

@@ -95,11 +95,24 @@ def test_in_a_compiled_graph_such_a_row_has_no_log_prob():
 
 @pytest.mark.parametrize("family", [MaskedCategorical, MaskedOneHotCategorical])
 @pytest.mark.parametrize(
-    "mask", [torch.ones(2, 3), torch.ones(3, dtype=torch.bool), torch.ones(2, 1, dtype=torch.bool)]
+    "mask", [torch.ones(2, 2), torch.ones(3, dtype=torch.bool), torch.ones(2, 1, dtype=torch.bool)]
 )
-def test_a_mask_of_another_shape_or_dtype_is_refused(family, mask):
+def test_a_mask_of_another_shape_is_refused(family, mask):
     with pytest.raises(SpecError, match=rf"{family.__name__}: expected a bool mask of shape \[2, 3\], got torch\."):
         family(torch.zeros(2, 3), mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("family", [MaskedCategorical, MaskedOneHotCategorical, MultiCategorical.of([2, 2])])
+def test_zeros_and_ones_of_any_dtype_are_a_mask_and_nothing_else_is(family, dtype):
+    logits, legal = (
+        torch.arange(8.0).reshape(2, 4),
+        torch.tensor([[True, False, True, True], [False, True, True, False]]),
+    )
+    due, same = (family(logits, mask=mask) for mask in (legal, legal.to(dtype)))
+    assert torch.equal(same.mode, due.mode) and torch.equal(same.entropy(), due.entropy())
+    with pytest.raises(SpecError, match="expected a mask of bools, or of 0 and 1 in any dtype, got 2"):
+        family(logits, mask=2 * legal.to(dtype))
 
 
 def test_only_distributions_under_the_same_family_are_compared():

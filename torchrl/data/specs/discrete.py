@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from torchrl.data.specs.base import LeafSpec, Shape, dtype_name, entry, first_true, nan_mismatch
-from torchrl.data.specs.masks import draw_allowed, require_mask
+from torchrl.data.specs.masks import checked_mask, draw_allowed
 from torchrl.errors import SpecError, explain
 
 
@@ -48,15 +48,15 @@ class Categorical(LeafSpec):
         Args:
             batch: dimensions to put in front of ``shape``.
             generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: bool ``[*batch, *shape, n]``, true where a choice is allowed.
+            mask: ``[*batch, *shape, n]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
 
         Raises:
-            SpecError: the mask has another shape or dtype, or a row of it allows nothing.
+            SpecError: the mask has another shape or other values, or a row of it allows nothing.
         """
         shape = (*batch, *self.shape)
         if mask is None:
             return torch.randint(self.n, shape, generator=generator, device=self.device).to(self.dtype)
-        require_mask("Categorical.rand", mask, (*shape, self.n), self.device)
+        mask = checked_mask("Categorical.rand", mask, (*shape, self.n), self.device)
         return draw_allowed("Categorical.rand", mask, generator=generator).to(self.dtype)
 
     def zero(self, batch: Shape = ()) -> torch.Tensor:
@@ -140,12 +140,12 @@ class MultiCategorical(LeafSpec):
         Args:
             batch: dimensions to put in front of ``shape``.
             generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: bool, true where a choice is allowed, the entries' choices one after the other:
+            mask: true where a choice is allowed, bool or 0 and 1 of any dtype, the entries' choices in a row:
                 ``[*batch, *shape[:-1], sum(nvec)]``. Its number of dimensions says how many of ``shape`` are rows;
                 the rest are entries, in row-major order. All rows must have the same ``nvec``.
 
         Raises:
-            SpecError: the mask has another shape or dtype, or allows nothing for an entry of a row.
+            SpecError: the mask has another shape or other values, or allows nothing for an entry of a row.
         """
         if mask is not None and self.shape.numel():
             return self._rand_allowed(batch, generator, mask)
@@ -162,9 +162,9 @@ class MultiCategorical(LeafSpec):
         if row is None:
             hint = "Draw row by row, or have a mask with fewer dimensions, so that more of them are entries."
             raise SpecError(explain(who, expected="the same nvec in every row", got=self.nvec.tolist(), hint=hint))
-        require_mask(who, mask, (*batch, *self.shape[:num_rows], sum(row)), self.device)
+        mask = checked_mask(who, mask, (*batch, *self.shape[:num_rows], sum(row)), self.device)
         parts = enumerate(mask.split(row, -1))
-        drawn = [draw_allowed(who, part, generator=generator, entry=at) for at, part in parts]
+        drawn = [draw_allowed(who, part, generator=generator, of_entry=at) for at, part in parts]
         return torch.stack(drawn, -1).reshape((*batch, *self.shape)).to(self.dtype)
 
     def _row(self, num_rows: int) -> list[int] | None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from torchrl.data.specs.base import Shape, dtype_name, first_true
+from torchrl.data.specs.base import Shape, dtype_name, entry, first_true
 from torchrl.errors import SpecError, explain
 
 
-def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> None:
-    """Refuse what is not a bool mask of ``shape`` on ``device``.
+def checked_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
+    """Return a mask as bool, or refuse what is no mask of ``shape`` on ``device``.
 
     Raises:
         SpecError: naming ``who``, and what came.
@@ -19,17 +19,37 @@ def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> Non
     expected = f"a bool mask of shape {list(shape)}, true = allowed"
     if not isinstance(mask, torch.Tensor):
         raise SpecError(explain(who, expected=expected, got=type(mask).__name__))
-    if mask.dtype is not torch.bool:
-        hint = "Write it as a condition, such as mask > 0."
-        raise SpecError(explain(who, expected=expected, got=f"dtype {dtype_name(mask.dtype)}", hint=hint))
     if mask.shape != torch.Size(shape):
         raise SpecError(explain(who, expected=expected, got=f"shape {list(mask.shape)}"))
     if mask.device.type != device.type:
         raise SpecError(explain(who, expected=f"a mask on {device}", got=f"one on {mask.device}"))
+    return as_bools(who, mask)
+
+
+def as_bools(who: str, mask: torch.Tensor) -> torch.Tensor:
+    """Return a mask as bool; it may come in any dtype, as 0 and 1, which is how most environments have it.
+
+    In a graph of ``torch.compile``, which cannot depend on values, other numbers count as 0.
+
+    Raises:
+        SpecError: an entry is neither 0 nor 1.
+    """
+    if mask.dtype is torch.bool:
+        return mask
+    allowed = mask == 1
+    if not torch.compiler.is_compiling():
+        bad = first_true(~allowed & (mask != 0))
+        if bad is not None:
+            hint = "Write it as a condition, such as mask > 0."
+            expected = "a mask of bools, or of 0 and 1 in any dtype"
+            raise SpecError(
+                explain(who, expected=expected, got=f"{entry(mask, bad)}, {dtype_name(mask.dtype)}", hint=hint)
+            )
+    return allowed
 
 
 def draw_allowed(
-    who: str, mask: torch.Tensor, *, generator: torch.Generator | None = None, entry: int | None = None
+    who: str, mask: torch.Tensor, *, generator: torch.Generator | None = None, of_entry: int | None = None
 ) -> torch.Tensor:
     """Draw one allowed choice per row, each with equal probability.
 
@@ -37,7 +57,7 @@ def draw_allowed(
         who: who asks, for the message.
         mask: bool ``[*rows, n]``, true where a choice is allowed.
         generator: source of randomness, on the mask's device.
-        entry: which of several entries the mask is for, for the message; None if there is one.
+        of_entry: which of several entries the mask is for, for the message; None if there is one.
 
     Returns:
         The index of the choice, ``[*rows]`` int64.
@@ -49,7 +69,7 @@ def draw_allowed(
     stuck = first_true(num_allowed == 0)
     if stuck is not None:
         row = f"none in row {list(stuck)}" if stuck else "none"
-        got = row if entry is None else f"{row} for entry {entry}"
+        got = row if of_entry is None else f"{row} for entry {of_entry}"
         hint = "Where nothing is allowed, the episode should have ended."
         raise SpecError(explain(who, expected="a mask that allows something in every row", got=got, hint=hint))
     share = torch.rand(num_allowed.shape, generator=generator, dtype=torch.float64, device=mask.device)

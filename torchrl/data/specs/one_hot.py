@@ -10,7 +10,7 @@ import torch
 
 from torchrl.data.specs.base import LeafSpec, Shape, ShapeOp, first_true, probe
 from torchrl.data.specs.discrete import Binary, binary_mismatch, require_real
-from torchrl.data.specs.masks import draw_allowed, require_mask
+from torchrl.data.specs.masks import checked_mask, draw_allowed
 from torchrl.errors import SpecError, explain
 
 
@@ -60,19 +60,19 @@ class MultiOneHot(LeafSpec):
         Args:
             batch: dimensions to put in front of ``shape``.
             generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: bool ``[*batch, *shape]``, true where a choice is allowed.
+            mask: ``[*batch, *shape]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
 
         Raises:
-            SpecError: the mask has another shape or dtype, or a group of a row allows nothing.
+            SpecError: the mask has another shape or other values, or a group of a row allows nothing.
         """
         who, shape = f"{type(self).__name__}.rand", (*batch, *self.shape)
         if mask is None:
             drawn = [torch.randint(n, shape[:-1], generator=generator, device=self.device) for n in self.nvec]
         else:
-            require_mask(who, mask, shape, self.device)
+            mask = checked_mask(who, mask, shape, self.device)
             entries = [None] if len(self.nvec) == 1 else range(len(self.nvec))
             parts = zip(entries, mask.split(self.nvec, -1), strict=True)
-            drawn = [draw_allowed(who, part, generator=generator, entry=entry) for entry, part in parts]
+            drawn = [draw_allowed(who, part, generator=generator, of_entry=entry) for entry, part in parts]
         return self._one_hot(drawn, self.dtype)
 
     def zero(self, batch: Shape = ()) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Transforms that know which actions are legal: by a mask that the environment shows, bool, true = legal."""
+"""Transforms that know which actions are legal: by a mask that the environment shows, true = legal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from torchrl.data.specs import Binary, Categorical, Composite, MultiCategorical, MultiOneHot, TensorSpec
 from torchrl.data.specs.base import first_true
+from torchrl.data.specs.masks import as_bools
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.action import ActionTransform
 from torchrl.envs.transforms.base import EnvSpecs, Transform
@@ -24,18 +25,19 @@ from torchrl.errors import ConfigError, SpecError, explain
 class ActionMask(Transform):
     """Declare which observation is the mask of legal actions, and refuse an illegal one.
 
-    Whatever acts at random then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation.
-    An action is held against the mask of the root it answers, so a mask that allows nothing is an error only where it
-    is acted on: at the end of an episode there may be nothing left to do.
+    Whatever acts at random then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation,
+    as bool. An action is held against the mask of the root it answers, so a mask that allows nothing is an error only
+    where it is acted on: at the end of an episode there may be nothing left to do.
 
     Args:
-        mask_key: a bool observation, true = legal: for an index ``[*B]`` or a one-hot vector ``[*B, n]`` it is
-            ``[*B, n]``; for several choices at once their masks one after the other, ``[*B, n_1 + ... + n_A]``.
+        mask_key: an observation, true = legal, bool or 0 and 1 of any dtype: for an index ``[*B]`` or a one-hot vector
+            ``[*B, n]`` it is ``[*B, n]``; for several choices at once their masks one after the other,
+            ``[*B, n_1 + ... + n_A]``.
 
     Raises:
         KeyMissing: at attachment: there is no such observation.
-        SpecError: at attachment: it is not bool or has another shape, or actions are no choices; at a step: an action
-            is illegal, or a row allows none.
+        SpecError: at attachment: it has another shape, or actions are no choices; at a step: an action is illegal, a
+            row allows none, or an entry of the mask is neither 0 nor 1.
         ConfigError: at attachment: the environment names another mask.
     """
 
@@ -56,18 +58,34 @@ class ActionMask(Transform):
         self._action = env.action_spec
         self._choices = _choices_of(env.action_spec, len(env.batch_size))
         leaf = env.observation_spec[self.mask_key]
-        if leaf.dtype is not torch.bool or leaf.shape != self._choices.mask_shape:
+        self._is_bool = leaf.dtype is torch.bool
+        if leaf.shape != self._choices.mask_shape:
             expected = f"a bool mask of shape {[*self._choices.mask_shape]} in {self.mask_key!r}"
             hint = "It goes before transforms that change the number of actions."
             raise SpecError(explain("ActionMask", expected=expected, got=leaf, hint=hint))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Remember the mask of the root to act on."""
-        self._mask = root.get(self.mask_key)
+        self._remember(root)
+        if not self._is_bool:
+            set_leaf(next_, self.mask_key, self._mask)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Remember the mask of the root to act on."""
+        self._remember(root)
+
+    def _remember(self, root: TensorDict) -> None:
         self._mask = root.get(self.mask_key)
+        if not self._is_bool:
+            self._mask = as_bools(f"ActionMask, {self.mask_key!r}", self._mask)
+            set_leaf(root, self.mask_key, self._mask)
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec with the mask as bool."""
+        if self._is_bool:
+            return spec
+        shape = self._choices.mask_shape
+        return spec.clone().set(self.mask_key, Binary(shape, torch.bool, spec[self.mask_key].device))
 
     def inverse(self, inputs: TensorDict) -> None:
         """Hold the action against the mask; it goes on as it is."""
@@ -160,7 +178,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
 
     def _widen(self, tensordict: TensorDict) -> torch.Tensor:
         """Widen the mask in a container, and return the one that was there."""
-        mask = tensordict.get(self._mask_key)
+        mask = as_bools("DiscreteActionProjection", tensordict.get(self._mask_key))
         set_leaf(tensordict, self._mask_key, pad(mask, (0, self.max_n - self._below.n)))
         return mask
 

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from torchrl.data.specs.masks import as_bools
 from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.discrete import Categorical
 
@@ -22,10 +23,10 @@ class MaskedCategorical(Categorical):
 
     Args:
         logits: unnormalised log-probabilities, ``[*B, K]``.
-        mask: bool ``[*B, K]``, true where an action is legal.
+        mask: ``[*B, K]``, true where an action is legal; bool, or 0 and 1 of any dtype.
 
     Raises:
-        SpecError: the mask has another dtype or shape, or a row of it allows nothing.
+        SpecError: the mask has another shape or other values, or a row of it allows nothing.
     """
 
     takes_mask = True
@@ -42,15 +43,16 @@ def only_legal(who: str, logits: torch.Tensor, mask: torch.Tensor, *, rows: str 
     Args:
         who: who asks, for the message.
         logits: ``[*B, K]``.
-        mask: bool ``[*B, K]``, true = legal.
+        mask: ``[*B, K]``, true = legal; bool, or 0 and 1 of any dtype.
         rows: what an index into ``[*B]`` is called.
 
     Raises:
-        SpecError: the mask has another dtype or shape, or a row of it allows nothing; it is named.
+        SpecError: the mask has another shape or other values, or a row of it allows nothing; it is named.
     """
-    if mask.dtype is not torch.bool or mask.shape != logits.shape:
+    if mask.shape != logits.shape:
         expected, got = f"a bool mask of shape {list(logits.shape)}", f"{mask.dtype} of shape {list(mask.shape)}"
         raise SpecError(explain(who, expected=expected, got=got, hint="True means legal; nothing is broadcast."))
+    mask = as_bools(who, mask)
     if not torch.compiler.is_compiling() and not mask.any(-1).all():
         stuck = (~mask.any(-1)).nonzero()[0].tolist()
         got = f"none in {rows} {stuck}" if stuck else "none"

@@ -58,7 +58,8 @@ class MultiCategorical(Distribution):
     Args:
         logits: unnormalised log-probabilities, ``[*B, sum(nvec)]``.
         nvec: sizes of the groups; :meth:`of` fills them in, checked and prepared.
-        mask: bool ``[*B, sum(nvec)]``, true where an action is legal; None allows all. See :class:`MaskedCategorical`.
+        mask: ``[*B, sum(nvec)]``, true where an action is legal, bool or 0 and 1 of any dtype; None allows all. See
+            :class:`MaskedCategorical`.
 
     Raises:
         ConfigError: a size is not a positive integer. SpecError: the logits or the mask do not have the shape, or a row

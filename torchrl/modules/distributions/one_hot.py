@@ -72,10 +72,10 @@ class MaskedOneHotCategorical(OneHotCategorical):
 
     Args:
         logits: unnormalised log-probabilities, ``[*B, K]``.
-        mask: bool ``[*B, K]``, true where an action is legal.
+        mask: ``[*B, K]``, true where an action is legal; bool, or 0 and 1 of any dtype.
 
     Raises:
-        SpecError: the mask has another dtype or shape, or a row of it allows nothing.
+        SpecError: the mask has another shape or other values, or a row of it allows nothing.
     """
 
     takes_mask = True
