@@ -67,6 +67,8 @@ def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the entry of ``names`` that looks most like ``name``, or None if none looks alike."""
-    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """Return the entry of ``names`` that looks most like ``name``, or begins with it, or None if none looks alike."""
+    names = list(names)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    begun = sorted((other for other in names if len(name) > 1 and other.startswith(name)), key=len)
+    return next(iter([*matches, *begun]), None)

@@ -102,8 +102,10 @@ class TestAdditiveGaussian:
         assert (actions >= BOUNDS.low).all() and (actions <= BOUNDS.high).all()
         assert (actions == BOUNDS.high).any() and (actions == BOUNDS.low).any()
 
-    @pytest.mark.parametrize("spec", [Unbounded((2,)), Categorical(3), BOUNDS.expand(4, 2)])
-    def test_actions_without_bounds_are_refused(self, spec):
+    @pytest.mark.parametrize(
+        "spec", [Unbounded((2,)), Categorical(3), Bounded(torch.tensor([[-1.0], [-2.0]]), 2.0, (2, 1))]
+    )
+    def test_actions_without_bounds_or_with_others_in_each_row_are_refused(self, spec):
         with pytest.raises(SpecError, match=r"AdditiveGaussian: expected actions \[A\] with finite bounds"):
             AdditiveGaussian(Actor(Fixed(0.0, 0.0)), spec)
 

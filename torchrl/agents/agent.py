@@ -111,6 +111,7 @@ class Agent:
             got = f"{type(optimise).__name__} and {type(collector).__name__}"
             expected = "keep_learning with ReplayUpdates and a collector over processes"
             raise ConfigError(explain("Agent", expected=expected, got=got))
+        _require_parts(collector, optimise, evaluator, logger)
         require_batch_function("Agent, advantage", advantage)
         require_batch_function("Agent, store", store)
         _require_minibatches(collector, optimise)
@@ -482,3 +483,22 @@ def _require_minibatches(collector: object, optimise: object) -> None:
         hint = "Minibatches are parts of a batch; raise frames_per_batch, or lower minibatch_size."
         expected, got = f"a minibatch_size of at most the collector's frames_per_batch={rows:,}", f"{wanted:,}"
         raise ConfigError(explain("Agent", expected=expected, got=got, hint=hint))
+
+
+def _require_parts(collector: object, optimise: object, evaluator: object, logger: object) -> None:
+    """Refuse parts in each other's places.
+
+    Raises:
+        ConfigError: naming the argument and what it takes.
+    """
+    parts = (
+        ("collector", collector, ("collect", "policy"), "a collector", "Collector(env, policy, ...)."),
+        ("optimise", optimise, ("loss", "optimizer"), "what takes gradient steps", "MinibatchEpochs(loss, optimizer)."),
+        ("evaluator", evaluator, ("every_frames",), "an Evaluator, or None", "Evaluator(env)."),
+        ("logger", logger, ("log_scalars",), "a Logger, or None", "CSVLogger(folder)."),
+    )
+    for name, part, needed, expected, hint in parts:
+        is_optional = name in ("evaluator", "logger")
+        if not (part is None and is_optional) and not all(hasattr(part, attribute) for attribute in needed):
+            got = type(part).__name__ if isinstance(part, nn.Module) else repr(part)
+            raise ConfigError(explain(f"Agent, {name}", expected=expected, got=got, hint=f"Write {hint}"))

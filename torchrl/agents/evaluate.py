@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.collectors.checks import act_checked
+from torchrl.collectors.checks import act_checked, require_policy
 from torchrl.counts import is_count
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
@@ -106,7 +106,11 @@ class Evaluator:
 
         Raises:
             EnvError: an episode does not end within ``max_episode_steps``.
+            ConfigError: the policy cannot be called. SpecError: it does not fit the action spec.
         """
+        require_policy("Evaluator", policy)
+        if policy is None:
+            raise ConfigError(explain("Evaluator", expected="a policy", got=None))
         with (
             own_randomness(policy, self._sampling_seed),
             eval_mode(policy),

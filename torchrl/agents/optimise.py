@@ -69,6 +69,7 @@ class MinibatchEpochs:
                 raise ConfigError(explain(name, expected="a positive number or None", got=value))
         if max_grad_norm is not None and max_grad_value is not None:
             raise ConfigError(explain("MinibatchEpochs", expected="max_grad_norm or max_grad_value", got="both"))
+        require_loss("MinibatchEpochs", loss, optimizer)
         self.loss = loss
         self.optimizer = optimizer
         self.num_epochs = num_epochs
@@ -237,6 +238,21 @@ class _Snapshot(NamedTuple):
             tensor.copy_(copy)
         self.optimizer.state.clear()
         self.optimizer.state.update(self.states)
+
+
+def require_loss(who: str, loss: object, optimizer: object) -> None:
+    """Refuse what is no loss, or no optimizer.
+
+    Raises:
+        ConfigError: naming which.
+    """
+    if not hasattr(loss, "trainable_parameters"):
+        got = type(loss).__name__
+        raise ConfigError(explain(f"{who}, loss", expected="a Loss", got=got, hint="The loss comes first."))
+    if not hasattr(optimizer, "param_groups"):
+        hint = "Write torch.optim.Adam(loss.trainable_parameters())."
+        got = type(optimizer).__name__
+        raise ConfigError(explain(f"{who}, optimizer", expected="an optimizer of torch", got=got, hint=hint))
 
 
 def require_optimised(who: str, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:

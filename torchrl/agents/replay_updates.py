@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.agents.optimise import require_optimised
+from torchrl.agents.optimise import require_loss, require_optimised
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
 from torchrl.counts import is_count
@@ -86,6 +86,10 @@ class ReplayUpdates:
         if actor_interval > 1 and not hasattr(loss, "actor_terms"):
             expected = "actor_interval of 1 for a loss without an actor of its own"
             raise ConfigError(explain(who, expected=expected, got=actor_interval))
+        require_loss(who, loss, optimizer)
+        if not hasattr(buffer, "sample"):
+            got = type(buffer).__name__
+            raise ConfigError(explain(f"{who}, buffer", expected="a ReplayBuffer", got=got))
         self.loss = loss
         self.optimizer = optimizer
         self.buffer = buffer

@@ -11,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.batch_functions import BatchFunction, applied
 from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
-from torchrl.data.specs.fitting import require_fit
+from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
 from torchrl.modules import RandomPolicy
@@ -37,9 +37,10 @@ def require_policy(who: str, policy: Callable | None, total_frames: int = -1) ->
     Raises:
         ConfigError: ``policy`` cannot be called, or ``total_frames`` is neither a number of frames nor -1.
     """
-    if policy is not None and not callable(policy):
+    if policy is not None and (not callable(policy) or isinstance(policy, type)):
         expected = "a policy that can be called with a root, or None"
-        raise ConfigError(explain(who, expected=expected, got=repr(policy)))
+        hint = f"Make one: {policy.__name__}(...)." if isinstance(policy, type) else ""
+        raise ConfigError(explain(who, expected=expected, got=repr(policy), hint=hint))
     if not isinstance(total_frames, Integral) or total_frames < -1:
         expected = "a number of frames, or -1, which never stops"
         raise ConfigError(explain("total_frames", expected=expected, got=total_frames))
@@ -72,11 +73,12 @@ def act_checked(act: Callable, root: TensorDict, env: Env, *, is_first: bool) ->
     Where it acts for the first time, it is asked whether it fits the action spec, beyond the form of its actions.
 
     Raises:
-        SpecError: it returned no TensorDict, replaced what it was shown, or the action does not fit the action spec.
+        ConfigError: it cannot be called with a TensorDict.
+        SpecError: it returned none, replaced what it was shown, or the action does not fit the action spec.
         KeyMissing: it wrote no action.
     """
     shown = dict(root.items(include_nested=True, leaves_only=True))
-    acted = act(root)
+    acted = first_act(act, root, env.action_spec, len(env.batch_size)) if is_first else act(root)
     if not isinstance(acted, TensorDictBase):
         hint = "A policy writes into the TensorDict it was given and returns it."
         raise SpecError(explain("policy", expected="a TensorDict", got=type(acted).__name__, hint=hint))

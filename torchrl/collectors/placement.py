@@ -45,6 +45,11 @@ class PlacedPolicy:
                 root.set(key, value.to(home))
         return root
 
+    @property
+    def in_keys(self) -> list:
+        """What the policy reads, where it says so."""
+        return self.copy.in_keys
+
     def require_fit(self, action_spec: TensorSpec, root: TensorDictBase) -> None:
         """Ask the copy whether it fits an action spec of one row, where it can tell.
 

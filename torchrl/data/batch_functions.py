@@ -49,6 +49,9 @@ def require_batch_function(who: str, function: object) -> None:
         if issubclass(kind, StepEditor):
             got = f"{kind.__name__}, which edits the steps of an environment"
             raise ConfigError(explain(who, expected=expected, got=got, hint=_instead_of(kind)))
+    if isinstance(function, type):
+        hint = f"Make one: {function.__name__}(...)."
+        raise ConfigError(explain(who, expected=expected, got=repr(function), hint=hint))
     if not callable(function):
         is_store = hasattr(function, "extend") and not isinstance(function, list)
         hint = "Give its method extend." if is_store else "Several go into one: lambda batch: second(first(batch))."

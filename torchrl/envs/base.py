@@ -14,7 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
-from torchrl.data.specs.fitting import require_fit
+from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.slot_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
@@ -222,7 +222,8 @@ class Env(ABC):
         steps = []
         has_ended = torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
         for step in range(num_steps):
-            acted = policy(root)
+            num_dims = len(self.batch_size)
+            acted = policy(root) if step else first_act(policy, root, self.action_spec, num_dims)
             if step == 0:
                 require_fit(policy, action_of(acted), acted, self.action_spec, len(self.batch_size))
             transition, root = self.step_and_reset(acted)

@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.errors import ConfigError, explain
-from torchrl.modules.operator import accept_tensors
+from torchrl.modules.operator import accept_tensors, require_keys
 from torchrl.modules.sequence import Sequence, call_all, call_all_aside
 
 
@@ -24,6 +24,7 @@ class ActorCriticWrapper(TensorDictModuleBase):
 
     def __init__(self, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:
         super().__init__()
+        require_keys("ActorCriticWrapper", actor=actor, critic=critic)
         self.actor = actor
         self.critic = critic
         self.in_keys = Sequence(actor, critic).in_keys
@@ -58,6 +59,7 @@ class ActorValueOperator(TensorDictModuleBase):
 
     def __init__(self, common: TensorDictModuleBase, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:
         super().__init__()
+        require_keys(type(self).__name__, common=common, actor=actor, critic=critic)
         self.actor = Sequence(common, actor, out_keys=actor.out_keys)
         self.critic = Sequence(common, critic, out_keys=critic.out_keys)
         self.in_keys = Sequence(common, actor, critic).in_keys

@@ -43,7 +43,7 @@ class RandomPolicy(TensorDictModuleBase):
     """Write actions drawn uniformly from the action spec, whatever the observation and the exploration type.
 
     Args:
-        action_spec: ``env.action_spec``, which has the batch dimensions of the environment, ``[*B]`` or ``[*B, A]``.
+        action_spec: ``env.action_spec``, or that of one row, ``env.action_spec[0]``, for any batch dimensions.
         action_key: where the action goes.
         mask_key: the observation that says which actions are allowed, ``env.action_mask_key``: bool ``[*B, n]``, true
             where one is, or for a nested action a TensorDict of these; None allows all.
@@ -73,11 +73,14 @@ class RandomPolicy(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         masks = read(tensordict, self._in_keys, "RandomPolicy")
         spec, home = self.action_spec, self.action_spec.device
+        size = tensordict.batch_size
+        rows = () if spec.shape[: len(size)] == size else size
         if self.generator is None or home in (None, self.generator.device):
-            action = spec.rand(generator=self.generator, mask=masks[0] if masks else None)
+            action = spec.rand(rows, generator=self.generator, mask=masks[0] if masks else None)
         else:  # drawn where the generator lives and then moved: one stream, whatever the device
             there = self.generator.device
-            action = spec.to(there).rand(generator=self.generator, mask=masks[0].to(there) if masks else None).to(home)
+            mask = masks[0].to(there) if masks else None
+            action = spec.to(there).rand(rows, generator=self.generator, mask=mask).to(home)
         return tensordict.set(self.action_key, action)
 
 

@@ -28,8 +28,7 @@ class EGreedy(AnnealedExploration):
 
     Args:
         module: the policy, such as a :class:`QValueActor`.
-        action_spec: of the action of one row, without batch dimensions: ``env.action_spec[0]`` where the environment is
-            ``[B]``.
+        action_spec: ``env.action_spec``, or that of one row, ``env.action_spec[0]``, for any batch dimensions.
         start: ε before the first frame.
         end: ε from ``num_frames`` on.
         num_frames: frames from start to end, counted over all environments.
@@ -63,14 +62,15 @@ class EGreedy(AnnealedExploration):
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the action of some rows."""
         (action,) = read(tensordict, (self.action_key,), "EGreedy")
-        batch = tensordict.batch_size
+        is_row = action.ndim > self.action_spec.ndim
+        batch = action.shape[: action.ndim - self.action_spec.ndim] if is_row else tensordict.batch_size
         chance = draw(torch.Tensor.uniform_, torch.empty(batch, device=action.device), self.generator)
-        random = self._random(tensordict, batch, action.device)
+        random = self._random(tensordict, batch if is_row else (), action.device)
         explores = expand_right(chance < self.strength, action)
         write(tensordict, self.action_key, torch.where(explores, random, action))
         return tensordict
 
-    def _random(self, tensordict: TensorDictBase, batch: torch.Size, device: torch.device) -> torch.Tensor:
+    def _random(self, tensordict: TensorDictBase, batch: tuple[int, ...], device: torch.device) -> torch.Tensor:
         home = device if self.generator is None else self.generator.device
         spec = self.action_spec if self.action_spec.device in (None, home) else self.action_spec.to(home)
         mask = None
@@ -120,7 +120,7 @@ class AdditiveGaussian(_ActionNoise):
 
     Args:
         module: the policy, such as an :class:`Actor`.
-        action_spec: of the action of one row, without batch dimensions, with finite bounds.
+        action_spec: ``env.action_spec``, or that of one row, with finite bounds.
         start: standard deviation before the first frame.
         end: standard deviation from ``num_frames`` on.
         num_frames: frames from start to end, counted over all environments.
@@ -161,7 +161,7 @@ class OrnsteinUhlenbeck(_ActionNoise):
 
     Args:
         module: the policy, such as an :class:`Actor`.
-        action_spec: of the action of one row, without batch dimensions, with finite bounds.
+        action_spec: ``env.action_spec``, or that of one row, with finite bounds.
         start: strength before the first frame.
         end: strength from ``num_frames`` on.
         num_frames: frames from start to end, counted over all environments.
@@ -224,12 +224,20 @@ class OrnsteinUhlenbeck(_ActionNoise):
 def action_bounds(who: str, action_spec: TensorSpec) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the finite bounds of one row's action, ``[A]`` each, in its dtype.
 
+    Args:
+        who: who asks, for the message.
+        action_spec: ``[A]``, or ``[*B, A]`` with the same bounds in each row.
+
     Raises:
         SpecError: it has none.
     """
+    if isinstance(action_spec, Bounded) and action_spec.ndim > 1 and action_spec.shape.numel():
+        row = action_spec[(0,) * (action_spec.ndim - 1)]
+        if row.expand(action_spec.shape) == action_spec:
+            action_spec = row
     if isinstance(action_spec, Bounded) and action_spec.dtype.is_floating_point and action_spec.ndim == 1:
         low, high = (bound.expand(action_spec.shape).clone() for bound in (action_spec.low, action_spec.high))
         if bool(low.isfinite().all() and high.isfinite().all()):
             return low, high
-    hint = "Pass the spec of one row: env.action_spec[0] where the environment is [B]."
+    hint = "Pass env.action_spec, or that of one row; bounds are the same in all rows."
     raise SpecError(explain(who, expected="actions [A] with finite bounds", got=repr(action_spec), hint=hint))

@@ -6,6 +6,7 @@ Nothing here knows what the entries mean; actors, critics and trunks do.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -13,10 +14,13 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from torchrl.errors import ConfigError, KeyMissing, explain, nearest
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.unchecked import put
 
 Key = str | tuple[str, ...]
+SAME_SIZE = (ObservationNormalizer, nn.LayerNorm, nn.Identity)  # what may stand before the first layer
+SIZES = re.compile("shapes|dimension|Expected size")  # how torch complains of them
 Forward = Callable[[TensorDictModuleBase, TensorDictBase], TensorDictBase]
 
 
@@ -29,6 +33,7 @@ def accept_tensors(forward: Forward) -> Callable[..., TensorDictBase | torch.Ten
 
     Raises:
         KeyMissing: from a call, a keyword names no entry that the module reads, or more tensors came than it reads.
+        ConfigError: from a call, it was given neither.
     """
 
     @functools.wraps(forward)
@@ -38,11 +43,15 @@ def accept_tensors(forward: Forward) -> Callable[..., TensorDictBase | torch.Ten
         *others: torch.Tensor,
         **entries: torch.Tensor,
     ) -> TensorDictBase | torch.Tensor | tuple[torch.Tensor, ...]:
-        if not (entries or tensordict is None or isinstance(tensordict, torch.Tensor)):
+        if not (entries or others) and isinstance(tensordict, TensorDictBase):
             return forward(self, tensordict)
         if not others and isinstance(entries.get("tensordict"), TensorDictBase):
             return forward(self, **entries)
         inputs = others if tensordict is None else (tensordict, *others)
+        if not all(isinstance(x, (torch.Tensor, TensorDictBase)) for x in (*inputs, *entries.values())):
+            got = [type(x).__name__ for x in (*inputs, *entries.values())]
+            hint = "Write TensorDict(entries, batch_size=[...]), or torch.as_tensor(array)."
+            raise ConfigError(explain(type(self).__name__, expected="a TensorDict or tensors", got=got, hint=hint))
         written = forward(self, _container(self, inputs, entries))
         results = tuple(written.get(key, None) for key in self.out_keys)
         return results[0] if len(results) == 1 else results
@@ -107,7 +116,12 @@ class Operator(TensorDictModuleBase):
 
     def _results(self, tensordict: TensorDictBase, num: int) -> tuple[torch.Tensor, ...]:
         """Call the module and return its ``num`` results as a tuple."""
-        results = self._modules["module"](*read(tensordict, self._module_keys, type(self).__name__))
+        inputs = read(tensordict, self._module_keys, type(self).__name__)
+        try:
+            results = self._modules["module"](*inputs)
+        except RuntimeError as error:
+            self._explain_size(inputs, error)
+            raise
         if isinstance(results, torch.Tensor):
             results = (results,)
         if len(results) != num:
@@ -116,6 +130,51 @@ class Operator(TensorDictModuleBase):
             hint = "A NormalHead after the network gives loc and scale." if num == 2 else ""
             raise ConfigError(explain(who, expected=f"{num} tensors from its module", got=got, hint=hint))
         return results
+
+    def _explain_size(self, inputs: list[torch.Tensor], error: RuntimeError) -> None:
+        """Say which network failed on what; raise instead where its first layer takes another number of features.
+
+        Raises:
+            SpecError: naming the network, the entries it read, and the size to write.
+        """
+        shapes = {key: list(x.shape) for key, x in zip(self._module_keys, inputs, strict=True)}
+        who, name = f"{type(self).__name__} of {self.out_keys[0]!r}", type(self.module).__name__
+        error.add_note(f"In the {name} of the {who}, called with {shapes}.")
+        leaves = [part for part in self.module.modules() if not any(True for _ in part.children())]
+        layer = next((part for part in leaves if not isinstance(part, SAME_SIZE)), None)
+        num = getattr(layer, "in_features", 0)
+        if not num or not SIZES.search(str(error)):
+            return
+        expected = f"{num} features for the first layer of its {name}"
+        if len({x.ndim for x in inputs}) > 1:
+            hint = (
+                "Entries are joined along the last dimension, which a discrete action has in its one-hot form only."
+            )
+            raise SpecError(explain(who, expected=expected, got=shapes, hint=hint)) from error
+        came = sum(x.shape[-1] for x in inputs if x.ndim)
+        if num != came:
+            hint = f"Build the network with in_features={came}, or read other in_keys."
+            raise SpecError(explain(who, expected=expected, got=f"{came} from {shapes}", hint=hint)) from error
+
+
+def require_keys(who: str, **modules: nn.Module) -> None:
+    """Refuse networks of tensors where modules are due that read and write entries of a TensorDict.
+
+    Args:
+        who: who asks, for the message.
+        modules: by the names of the arguments.
+
+    Raises:
+        ConfigError: naming the argument and what to wrap the network in.
+    """
+    for name, module in modules.items():
+        if not (hasattr(module, "in_keys") and hasattr(module, "out_keys")):
+            family = "ValueOperator(network)" if name == "critic" else "ProbabilisticActor(network, family)"
+            wrapped = "Operator(network, in_keys=[...], out_keys=[...])"
+            hint = f"Write {family}, or {wrapped}." if isinstance(module, nn.Module) else ""
+            expected = "a module with in_keys and out_keys"
+            got = type(module).__name__ if isinstance(module, nn.Module) else repr(module)
+            raise ConfigError(explain(f"{who}, {name}", expected=expected, got=got, hint=hint))
 
 
 def key_list(who: str, keys: Iterable[Key]) -> list[Key]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.operator import Key, accept_tensors, key_list, write
+from torchrl.modules.operator import Key, accept_tensors, key_list, require_keys, write
 from torchrl.modules.randomness import kept_randomness, kept_state
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Sequence(TensorDictModuleBase):
         super().__init__()
         if not modules:
             raise ConfigError(explain("Sequence", expected="at least one module", got="none"))
+        for index, module in enumerate(modules):
+            require_keys("Sequence", **{f"module {index}": module})
         needed: dict[Key, None] = {}  # dicts, because they keep the order
         written: dict[Key, None] = {}
         for module in modules:

@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.operator import Key
+from torchrl.modules.operator import Key, require_keys
 
 
 class PolicyWrapper(TensorDictModuleBase):
@@ -18,10 +18,14 @@ class PolicyWrapper(TensorDictModuleBase):
 
     Args:
         module: the policy.
+
+    Raises:
+        ConfigError: it has no keys: a network of tensors.
     """
 
     def __init__(self, module: TensorDictModuleBase) -> None:
         super().__init__()
+        require_keys(type(self).__name__, policy=module)
         self.module = module
         self.in_keys = list(module.in_keys)
         self.out_keys = list(module.out_keys)

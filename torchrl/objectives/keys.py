@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
-from torchrl.errors import KeyMissing, explain
+from torchrl.errors import KeyMissing, explain, nearest
 
 MASK = ("collector", "mask")
 TRAJ_IDS = ("collector", "traj_ids")
@@ -36,5 +36,19 @@ def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
     if value is None:
         there = sorted(map(str, batch.keys(include_nested=True, leaves_only=True)))
         hint = _WRITTEN_BY.get(key, "A network reads it, so the environment or the policy must have written it.")
+        close = _nearest(key, batch)
+        hint = f"Did you mean {close!r}? {hint}" if close else hint
         raise KeyMissing(explain(who, expected=f"the key {key!r} in the batch", got=", ".join(there), hint=hint))
     return value
+
+
+def _nearest(key: NestedKey, batch: TensorDictBase) -> NestedKey | None:
+    """Return the entry whose name, on whatever level, looks most like the key's."""
+    last_of = {other: _last(other) for other in batch.keys(include_nested=True, leaves_only=True)}
+    close = nearest(_last(key), last_of.values())
+    same = [other for other, last in last_of.items() if last == close]
+    return min(same, key=lambda other: isinstance(other, tuple) != isinstance(key, tuple), default=None)
+
+
+def _last(key: NestedKey) -> str:
+    return key if isinstance(key, str) else key[-1]

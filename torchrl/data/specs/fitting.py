@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -11,9 +12,38 @@ from torchrl.data.specs.composite import Composite
 from torchrl.data.specs.continuous import Bounded, Unbounded
 from torchrl.data.specs.discrete import Binary, Categorical, MultiCategorical
 from torchrl.data.specs.one_hot import MultiOneHot, OneHot
-from torchrl.errors import SpecError
+from torchrl.errors import ConfigError, SpecError, explain
 
 ONE = "A family has one vector of actions: change the action space's shape to [A]."
+
+
+def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> TensorDictBase:
+    """Let a policy act for the first time, and refuse one of tensors: a network without keys.
+
+    Args:
+        policy: maps a root to the same root with ``action``.
+        root: ``[*B]``.
+        action_spec: ``[*B, ...]``.
+        batch_dims: number of the dimensions ``*B``.
+
+    Raises:
+        ConfigError: it cannot be called with a TensorDict. SpecError: it returns none.
+    """
+    row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
+    expected = "a policy that takes a TensorDict, writes 'action' into it and returns it"
+    name = type(policy).__name__
+    try:
+        acted = policy(root)
+    except TypeError as error:
+        if hasattr(policy, "in_keys"):
+            raise
+        got = f"a {name} that raised {type(error).__name__} when it was given one"
+        raise ConfigError(explain("policy", expected=expected, got=got, hint=fitting_line(row))) from error
+    if not isinstance(acted, TensorDictBase):
+        got = f"{type(acted).__name__} from a {name}"
+        hint = f"A policy writes into the TensorDict it was given and returns it. {fitting_line(row)}"
+        raise SpecError(explain("policy", expected="a TensorDict", got=got, hint=hint))
+    return acted
 
 
 def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> None:

@@ -10,8 +10,9 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import distance_loss
-from torchrl.modules.operator import write
+from torchrl.modules.operator import require_keys, write
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import TDLoss, held_out
@@ -49,6 +50,11 @@ class ActorCriticLoss(TDLoss):
         gamma: float,
         distance: str,
     ) -> None:
+        require_keys(type(self).__name__, actor=actor, critic=critic)
+        if not hasattr(actor, "action_key"):
+            hint = "The actor comes first: Actor(network), or ProbabilisticActor(network, family)."
+            got = type(actor).__name__
+            raise ConfigError(explain(type(self).__name__, expected="an actor with an action_key", got=got, hint=hint))
         require_distance(type(self).__name__, "distance", distance)
         state_keys = _without(actor.action_key, [*actor.in_keys, *critic.in_keys])
         super().__init__(in_keys=[*state_keys, actor.action_key], next_keys=state_keys, trained=trained, gamma=gamma)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize, value_loss
 from torchrl.modules import Distribution, Sequence
+from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.costs.actor import (
     ActorLoss,
@@ -77,6 +78,7 @@ class PolicyGradientLoss(ActorLoss):
     ) -> None:
         who = type(self).__name__
         require_distribution(who, actor)
+        require_keys(who, actor=actor, **({} if critic is None else {"critic": critic}))
         require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         require_distance(who, "critic_distance", critic_distance)
         compared = self.keys_of(actor)

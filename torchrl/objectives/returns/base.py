@@ -15,6 +15,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
 from torchrl.functional.steps import coefficient
+from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 from torchrl.shapes import require_same_shape
@@ -67,6 +68,8 @@ class ReturnEstimator(nn.Module, ABC):
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=got, hint=hint))
         if actor is not None:
             require_repeatable(who, actor)
+        if critic is not None:
+            require_keys(who, critic=critic)
         self.critic = critic
         self.actor = actor
         self.standardize = standardize
