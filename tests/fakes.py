@@ -283,6 +283,39 @@ class Fivefold(gymnasium.RewardWrapper):
         return 5 * reward
 
 
+class Painter(gymnasium.Env):
+    """Shows a picture of its time and of its last action beside both; earns its time; episodes are ``length`` long."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1000}
+    action_space = spaces.Box(-2, 2, (2,), np.float32)
+    box = spaces.Box(-100, 100, (4,), np.float32)
+    picture = spaces.Box(0, 255, (4, 4, 3), np.uint8)
+
+    def __init__(self, length, form="box", render_mode=None):
+        self.length, self.form, self.render_mode = length, form, render_mode
+        self.observation_space = {
+            "box": self.box,
+            "picture": self.picture,
+            "dict": spaces.Dict({"box": self.box, "picture": self.picture}),
+        }[form]
+
+    def reset(self, *, seed=None, options=None):
+        self.time, self.last = 0, np.zeros(2)
+        return self.seen(), {}
+
+    def step(self, action):
+        self.time, self.last = self.time + 1, np.array(action)
+        return self.seen(), float(self.time), self.time >= self.length, False, {"time": self.time}
+
+    def seen(self):
+        box = np.array([self.time, self.length, *self.last], np.float32)
+        picture = np.full((4, 4, 3), [self.time, self.length, 0], np.uint8)
+        return {"box": box, "picture": picture, "dict": {"box": box, "picture": picture}}[self.form]
+
+    def render(self):
+        return np.full((4, 4, 3), self.time, np.uint8)
+
+
 class PlantedError(Exception):
     """Raised by a simulator that was asked to fail."""
 

@@ -37,7 +37,7 @@ class GymEnv(SerialEnv):
             made with ``render_mode="rgb_array"``.
         pixels_only: whether pictures replace the other observations.
         pixels_key: the pictures' name.
-        wrappers: put around each world last, the innermost first, for example
+        wrappers: put around each world last, the innermost first, ours or gymnasium's, for example
             ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:
@@ -103,7 +103,7 @@ class DMControlEnv(SerialEnv):
         pixels_only: whether pictures replace the other observations.
         pixels_key: the pictures' name.
         render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
-        wrappers: put around each world last, the innermost first, for example
+        wrappers: put around each world last, the innermost first, ours or gymnasium's, for example
             ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:

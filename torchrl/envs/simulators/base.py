@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import Space
 
@@ -18,11 +19,12 @@ Action = np.ndarray | np.integer | dict[str, "Action"] | tuple["Action", ...]
 State = dict[str, Any]
 
 
-class Simulator(ABC):
+class Simulator(gymnasium.Env, ABC):
     """One world: reset it, step it, and save where it stands if it can.
 
     Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` included
-    (it then cannot save its state). After an ending, :meth:`reset` comes next.
+    (it then cannot save its state). And this one is a ``gymnasium.Env``, so that gymnasium's wrappers go around it.
+    After an ending, :meth:`reset` comes next.
 
     Attributes:
         observation_space: what :meth:`reset` and :meth:`step` return: a ``Box``, ``Discrete``, ``MultiDiscrete`` or
@@ -107,8 +109,16 @@ class SimulatorWrapper(Simulator):
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
+        self.metadata = getattr(simulator, "metadata", {})
+        self.render_mode = getattr(simulator, "render_mode", None)
+        self.spec = getattr(simulator, "spec", None)
         self.observation_space = simulator.observation_space
         self.action_space = simulator.action_space
+
+    @property
+    def unwrapped(self) -> Any:
+        """The world below all wrappers."""
+        return getattr(self.simulator, "unwrapped", self.simulator)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode of the wrapped simulator."""

@@ -57,6 +57,18 @@ class GymSimulator(Simulator):
         self._outward, self._inward = outward or _unchanged, inward or _unchanged
         if outward is None and inward is None:
             self.step, self.reset = self.env.step, self.env.reset
+        self.metadata, self.render_mode, self.spec = self.env.metadata, self.env.render_mode, self.env.spec
+
+    @property
+    def unwrapped(self) -> gymnasium.Env:
+        """The environment below all wrappers."""
+        return self.env.unwrapped
+
+    def require_ability(self, ability: str) -> None:
+        """Ask the simulator below gymnasium's wrappers, if there is one; see :meth:`Simulator.require_ability`."""
+        *_, world = _layers(self.env)
+        if isinstance(world, Simulator):
+            world.require_ability(ability)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; see :meth:`Simulator.reset`."""
@@ -117,6 +129,9 @@ class GymSimulator(Simulator):
         if saved != own:
             raise EnvError(explain("GymSimulator.set_state", expected=f"a state of {own}", got=f"one of {saved}"))
         for layer, layer_state in zip(layers, state["layers"].values(), strict=True):
+            if isinstance(layer, Simulator):
+                layer.set_state(layer_state["simulator"])
+                continue
             if "physics" in layer_state:
                 set_physics(layer.model, layer.data, layer_state["physics"])
             restore_attributes(layer, layer_state["attributes"])
@@ -131,6 +146,8 @@ def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 
 def _layer_state(layer: gymnasium.Env) -> State:
+    if isinstance(layer, Simulator):
+        return {"class": type(layer).__name__, "simulator": layer.get_state()}
     held = {"env"} if isinstance(layer, gymnasium.Wrapper) else set()
     state = {"class": type(layer).__name__}
     own = vars(layer)

@@ -28,6 +28,9 @@ def gym_step_limit(env: gymnasium.Env) -> float:
         if isinstance(env, gymnasium.wrappers.TimeLimit):
             limit = min(limit, env._max_episode_steps)
         env = env.env
+    told = getattr(env, "step_limit", None)  # a simulator of ours, below
+    if callable(told):
+        return min(limit, told())
     made_with = {} if env.spec is None else env.spec.kwargs
     if made_with.get(ALE_FRAMES):
         limit = min(limit, made_with[ALE_FRAMES] // frames_per_step(env))

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import gymnasium
 from gymnasium import Space
+from gymnasium.vector import VectorWrapper
 
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
@@ -77,8 +79,8 @@ def gym_simulator(
         around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
     if max_episode_steps is not None and isinstance(name_or_env, str):
         env_kwargs = _without_limit(env_kwargs)
-    driven = [partial(_require_one_skip, frame_skip), *around]
-    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), [*driven, *_limiting(max_episode_steps), *wrappers])
+    driven = [partial(_require_one_skip, frame_skip), *around, *_limiting(max_episode_steps)]
+    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
 
 
 def dm_control_simulator(
@@ -124,7 +126,7 @@ def dm_control_simulator(
     around = [*_leaving_out(leave_out), *_driving(frame_skip, 0)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
-    return _wrapped(make, [*around, *_limiting(max_episode_steps), *wrappers])
+    return _wrapped(make, [*around, *_limiting(max_episode_steps)], wrappers)
 
 
 def toy_simulator(
@@ -155,7 +157,7 @@ def toy_simulator(
         hint = f'Did you mean "{near}"?' if near else ""
         raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
     around = [*_leaving_out(leave_out), *_driving(frame_skip, 0), *_limiting(max_episode_steps)]
-    return _wrapped(partial(TOYS[name], **(toy_kwargs or {})), [*around, *wrappers])
+    return _wrapped(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
 
 
 def _leaving_out(names: Sequence[Name]) -> list[Wrap]:
@@ -193,16 +195,44 @@ def _limiting(max_episode_steps: int | None) -> list[Wrap]:
     return [] if max_episode_steps is None else [partial(TimeLimit, max_steps=max_episode_steps)]
 
 
-def _wrapped(make: Callable[[], Simulator], wrappers: Sequence[Wrap]) -> Simulator:
+def _wrapped(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
     """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
+    if callable(given) or isinstance(given, gymnasium.Env):
+        raise ConfigError(explain("wrappers", expected="a list", got=repr(given), hint="Write wrappers=[...]."))
     simulator = make()
     try:
-        for wrap in wrappers:
+        for wrap in own:
             simulator = wrap(simulator)
+        for position, wrap in enumerate(given):
+            simulator = _around(simulator, wrap, f"wrappers[{position}]")
     except BaseException:
         simulator.close()
         raise
     return simulator
+
+
+def _around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
+    """Put one wrapper around a simulator; what is gymnasium's becomes a simulator again."""
+    kind = getattr(wrap, "func", wrap)  # of a partial
+    hint = ""
+    if not callable(wrap):
+        hint = "Give what is called with the world: the class, or partial(Wrapper, argument=...)."
+    elif isinstance(kind, type) and issubclass(kind, VectorWrapper):
+        hint = f"That of one world is gymnasium.wrappers.{kind.__name__}."
+    elif hasattr(kind, "inverse") and hasattr(kind, "attach"):
+        hint = "It is a transform, which wraps the batch: TransformedEnv(GymEnv(...), transform)."
+    if hint:
+        raise ConfigError(explain(name, expected="a callable that wraps a simulator", got=repr(wrap), hint=hint))
+    try:
+        wrapped = wrap(simulator)
+    except Exception as error:
+        error.add_note(f"Raised by {name} around a {type(simulator).__name__}.")
+        raise
+    if not (hasattr(wrapped, "reset") and hasattr(wrapped, "step")):
+        expected = "a wrapper that returns a simulator"
+        raise EnvError(explain(name, expected=expected, got=f"{wrap!r}, which returned {wrapped!r}"))
+    is_simulator = isinstance(wrapped, Simulator) or not isinstance(wrapped, gymnasium.Env)
+    return wrapped if is_simulator else GymSimulator(wrapped)
 
 
 def _with_pictures(env_kwargs: dict | None) -> dict:
