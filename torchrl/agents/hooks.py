@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from torchrl.agents.statistics import LATEST, Figures, num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
+from torchrl.misspelling import refuse_misspelt
 from torchrl.modules import AnnealedExploration, ObservationNormalizer
 from torchrl.objectives import KLPenaltyPPOLoss
 from torchrl.objectives.keys import MASK, read
@@ -37,6 +38,7 @@ class Hook:
     def __init_subclass__(cls) -> None:
         """Refuse a method that looks like a named point and is none: it would never be called."""
         super().__init_subclass__()
+        refuse_misspelt(cls)
         points = [name for name in vars(Hook) if name.startswith("on_")]
         for name in vars(cls):
             if name.startswith(("on_", "before_", "after_")) and name not in points:

@@ -20,6 +20,7 @@ from torchrl.envs.slot_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
+from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, joined_seed
 from torchrl.unchecked import put
 
@@ -35,6 +36,12 @@ OWN_NAMES = {  # what stands here for what environments have elsewhere
     "num_envs": "batch_size",
     "seed": "set_seed",
 }
+
+
+# What subclasses write beside public names, and what such methods are called elsewhere.
+_WRITTEN = ("_reset", "_advance", "_freeze", "_require_options", "_require_seeds")
+_SEEDS = "_reset, which is given the seeds"
+_ELSEWHERE = {"_step": "_advance", "_set_seed": _SEEDS, "seed": _SEEDS}
 
 
 class Env(ABC):
@@ -74,6 +81,11 @@ class Env(ABC):
     _row_options: list[dict] | None = None  # env_info, row by row
     num_moves = 0
     step_limit: float = math.inf
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls, also=_WRITTEN, synonyms=_ELSEWHERE)
 
     def __init__(
         self,

@@ -8,10 +8,16 @@ from types import TracebackType
 from typing import SupportsFloat
 
 from torchrl.errors import SpecError, explain
+from torchrl.misspelling import refuse_misspelt
 
 
 class Logger(ABC):
     """A sink for the numbers and texts of a run; use it in a ``with`` block or close it."""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     @abstractmethod
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from torchrl.data.replay.ledger import Ledger
 from torchrl.errors import ConfigError, explain
+from torchrl.misspelling import refuse_misspelt
 
 _NOTHING = np.empty(0, np.int64)
 
@@ -48,6 +49,11 @@ class Sampler(ABC):
     """Draws places of live items. The buffer holds its lock during every call."""
 
     needs_order = False  # whether it follows chains of steps, which a RingWriter keeps
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def bind(self, capacity: int) -> None:  # noqa: B027 - not all keep something for each place
         """Learn how many places there are, once."""

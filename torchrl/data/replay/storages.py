@@ -27,6 +27,7 @@ from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.records import Entry, Records, entries_of, nested, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
 from torchrl.files import written_whole
+from torchrl.misspelling import refuse_misspelt
 
 log = logging.getLogger("torchrl.data.replay")
 FORMAT = 1
@@ -46,6 +47,11 @@ class Storage(ABC):
 
     device = torch.device("cpu")  # where the items lie
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(self, capacity: int) -> None:
         if isinstance(capacity, bool) or not isinstance(capacity, Integral) or capacity < 1:

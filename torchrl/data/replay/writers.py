@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchrl.data.replay.ledger import Ledger
 from torchrl.errors import KeyMissing, SpecError, explain
+from torchrl.misspelling import refuse_misspelt
 
 REFUSED = -1
 Values = dict[tuple[str, ...], Tensor]
@@ -27,6 +28,11 @@ class Writer(ABC):
 
     keeps_order = False
     asks_priority = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     @abstractmethod
     def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:

@@ -13,6 +13,7 @@ from gymnasium import Space
 
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.errors import EnvError, explain
+from torchrl.misspelling import refuse_misspelt
 
 Observation = np.ndarray | Mapping[str, "Observation"] | tuple["Observation", ...]
 Action = np.ndarray | np.integer | dict[str, "Action"] | tuple["Action", ...]
@@ -34,6 +35,11 @@ class Simulator(gymnasium.Env, ABC):
 
     observation_space: Space
     action_space: Space
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls, also=("_own_state", "_set_own_state"), synonyms={"seed": "reset, which is given the seed"})
 
     @abstractmethod
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:

@@ -18,6 +18,7 @@ from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.misspelling import is_used_in, refuse_misspelt
 from torchrl.seeding import child_seeds, named_seeds
 from torchrl.unchecked import shallow
 
@@ -45,6 +46,23 @@ class EnvSpecs:
     step_limit: float = math.inf
 
 
+# What such methods are called in wrappers and transforms elsewhere.
+_ELSEWHERE = {
+    "_step": "step",
+    "_reset": "reset",
+    "_call": "step",
+    "_apply_transform": "step",
+    "_inv_call": "inverse",
+    "inv": "inverse",
+    "observation": "step",
+    "reward": "step",
+    "action": "inverse",
+    "transform_observation_spec": "observation_spec",
+    "transform_reward_spec": "reward_spec",
+    "transform_action_spec": "action_spec",
+}
+
+
 class Transform(StepEditor):
     """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
 
@@ -59,6 +77,16 @@ class Transform(StepEditor):
     """
 
     ends_episodes = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a method that nobody would call: a misspelt one, and a ``forward`` that no base uses."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls, synonyms=_ELSEWHERE)
+        own = cls.__mro__[: -len(Transform.__mro__)]
+        if "forward" in vars(cls) and not any(is_used_in(base, "forward") for base in own):
+            hint = "Write step and reset, or derive from ObservationTransform, RewardTransform or ActionTransform."
+            got = "a forward, which nobody would call"
+            raise ConfigError(explain(cls.__name__, expected="names of Transform", got=got, hint=hint))
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.misspelling import refuse_misspelt
 
 Key = str | tuple[str, ...]
 
@@ -34,6 +35,11 @@ class Distribution:
     takes_mask: bool = False
     needs_mask: bool = False
     __slots__ = ()
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls, also=("rsample_and_log_prob",))
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw one action per row, without gradient; ``generator=None`` uses torch's global one."""

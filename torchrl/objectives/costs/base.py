@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.misspelling import refuse_misspelt
 from torchrl.objectives.keys import MASK, read
 from torchrl.unchecked import new_tensordict, put
 
@@ -70,6 +71,11 @@ class Loss(nn.Module, ABC):
         trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
         optional_keys: what :meth:`terms` reads where a batch has it.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(
         self,

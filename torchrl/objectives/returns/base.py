@@ -15,6 +15,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
 from torchrl.functional.steps import coefficient
+from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read
@@ -47,6 +48,11 @@ class ReturnEstimator(nn.Module, ABC):
         ConfigError: γ is not between 0 and 1, or not 1 with an average reward, or the actor writes no log-prob, or has
             dropout or a batch norm.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(
         self,
