@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Mapping
 
 import torch
+from gymnasium import Space, spaces
 from tensordict import TensorDict
+from torch import nn
 
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import NOT_CARRIED
@@ -17,20 +21,23 @@ STATISTICS = ("episode_return", "episode_length")
 SPECS = ("observation_spec", "action_spec", "reward_spec")
 
 
-def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
+def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = True) -> None:
     """Act at random for ``num_steps`` steps, twice from the same seed, and hold every transition against the contract.
 
     Checks keys, shapes, dtypes and devices; that observations and rewards lie in their specs and are finite, and that
     nothing else is handed out; that ``done`` is ``terminated or truncated``; that the next root carries what ``next``
     held, and a fresh episode where a row ended; that ``next`` holds the true last observation there, not the one after
     the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first rows; that
-    no root is written again while it is acted on; that the specs stay what they are; and that a seed repeats the
-    whole run.
+    no root is written again while it is acted on; that the specs stay what they are; that a world in this process
+    observes nothing that its space does not declare; and that a seed repeats the whole run. Where every ending is both
+    ``terminated`` and ``truncated``, a warning says that the worlds may reset themselves.
 
     Args:
         env: any environment, transformed or not. It is reset and stepped; its streams are re-seeded.
         num_steps: how many vector steps to look at; long enough to see an episode end.
         seed: for both runs.
+        repeats: whether a seed must repeat the run. False for worlds that cannot, such as those that Box2D simulates
+            (BipedalWalker), whose contacts come in another order the second time.
 
     Raises:
         EnvError, KeyMissing, SpecError, NonFiniteError: the first mistake, with what to do about it.
@@ -38,6 +45,7 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
     if not isinstance(env, Env):
         hint = "Wrap a gymnasium environment in GymEnv(env), another simulator in SerialEnv."
         raise EnvError(explain("check_env", expected="an Env", got=type(env).__name__, hint=hint))
+    _require_declared(env, seed)
     specs = {name: getattr(env, name).clone() for name in SPECS}
     first, starts = _checked_run(env, num_steps, seed)
     second, _ = _checked_run(env, num_steps, seed)
@@ -47,20 +55,92 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0) -> None:
             raise EnvError(
                 explain(f"check_env, {name}", expected=f"{spec} for good", got=getattr(env, name), hint=hint)
             )
-    for key, value in first.items(include_nested=True, leaves_only=True):
-        if not torch.equal(value, second.get(key)):
-            name = key if isinstance(key, str) else "/".join(key)
-            raise EnvError(
-                explain(
-                    "check_env",
-                    expected=f"the same run twice after set_seed({seed})",
-                    got=f"another {name!r}",
-                    hint="Draw every random number from the generator that reset(seed=...) seeds; freeze running "
-                    "statistics of transforms first (env.transform.eval()).",
-                )
-            )
-
+    if repeats:
+        _require_repeated(env, first, second, seed)
     _check_last_observations(env, first, starts)
+    _check_flags(first)
+
+
+def _require_declared(env: Env, seed: int) -> None:
+    """Refuse entries of observations that the space does not have: they would be dropped, and nobody would know.
+
+    Looks at the first world of those in this process; whoever calls resets it.
+    """
+    try:
+        worlds = env.simulators
+    except AttributeError:  # processes, or worlds that are a batch
+        return
+    world = worlds[0]
+    results = [world.reset(seed=seed)]
+    if env.action_mask_key is None:  # else a step would have to be a legal one
+        actions = copy.deepcopy(world.action_space)
+        actions.seed(seed)
+        results.append(world.step(actions.sample()))
+    for result in results:
+        if not isinstance(result, tuple) or len(result) not in (2, 5):
+            return  # of another interface, as the first run will say
+        surplus = _undeclared(world.observation_space, result[0])
+        if not surplus:
+            continue
+        hint = "Declare them in its observation_space, or leave them out of what reset and step return."
+        expected = f"observations with the entries of {world.observation_space}"
+        raise EnvError(explain("check_env", expected=expected, got=f"{surplus} beside them", hint=hint))
+
+
+def _undeclared(space: Space, observation: object, path: str = "") -> list[str]:
+    if isinstance(space, spaces.Dict) and isinstance(observation, Mapping):
+        surplus = [f"{path}{key}" for key in observation if key not in space.spaces]
+        parts = [(key, part) for key, part in space.spaces.items() if key in observation]
+    elif isinstance(space, spaces.Tuple) and isinstance(observation, (tuple, list)):
+        surplus = [f"{path}{at}" for at in range(len(space.spaces), len(observation))]
+        parts = list(enumerate(space.spaces))[: len(observation)]
+    else:
+        return []
+    return surplus + [name for key, part in parts for name in _undeclared(part, observation[key], f"{path}{key}/")]
+
+
+def _check_flags(steps: TensorDict) -> None:
+    """Say what it may mean where no ending is only the one or only the other."""
+    terminated, truncated = steps["next", "terminated"], steps["next", "truncated"]
+    num = int((terminated | truncated).sum())
+    if num < 2 or int((terminated & truncated).sum()) < num:
+        return
+    message = explain(
+        "check_env",
+        expected="endings that are terminated, or truncated",
+        got=f"both at all {num}",
+        hint="A world that resets itself, or knows only 'done', often reports so: nothing is bootstrapped then, also "
+        "where time was up, and what is under 'next' may belong to the next episode.",
+    )
+    warnings.warn(message, stacklevel=3)
+
+
+def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int) -> None:
+    """Refuse two runs from one seed that differ, and say what may be the reason, by where they begin to."""
+    time = len(env.batch_size)
+    found: list[tuple[int, bool, str]] = []
+    for key, value in first.items(include_nested=True, leaves_only=True):
+        differs = (value != second.get(key)) & ~((value != value) & (second.get(key) != second.get(key)))
+        steps = differs.movedim(time, 0).reshape(value.shape[time], -1).any(-1).nonzero()
+        if len(steps):
+            is_later = isinstance(key, tuple) and key[0] == "next"
+            found.append((int(steps[0]), is_later, key if isinstance(key, str) else "/".join(key)))
+    if not found:
+        return
+    step, is_later, name = min(found)
+    if not step and not is_later:
+        hint = "Draw every random number, that of the start too, from the generator that reset(seed=...) seeds."
+    else:
+        hint = (
+            "The runs start alike: the world keeps something over a reset, or draws from another generator than the "
+            "one that reset(seed=...) seeds. If its physics are like that, as Box2D's (BipedalWalker), it is no "
+            "mistake, but no seed repeats a run: check_env(env, repeats=False) looks at all the rest."
+        )
+    if isinstance(getattr(env, "transform", None), nn.Module) and any(True for _ in env.transform.buffers()):
+        hint += " Freeze running statistics of transforms first (env.transform.eval())."
+    got = f"another {name!r} from step {step} on"
+    expected = f"the same run twice after set_seed({seed})"
+    raise EnvError(explain("check_env", expected=expected, got=got, hint=hint))
 
 
 def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:

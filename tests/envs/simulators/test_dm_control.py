@@ -157,6 +157,16 @@ def test_a_choice_as_action():
     assert simulator.env.last_action == 3
 
 
+@pytest.mark.parametrize("discount", [2.0, -0.1, float("nan"), None, "1"])
+def test_a_discount_that_is_none_is_refused(discount):
+    simulator = DMControlSimulator(Scripted(discount))
+    simulator.reset()
+    simulator.step(np.zeros(2))
+    simulator.step(np.zeros(2))
+    with pytest.raises(EnvError, match="a discount from 0 to 1"):
+        simulator.step(np.zeros(2))
+
+
 @pytest.mark.parametrize(("discount", "flags"), [(0.0, (True, False)), (1.0, (False, True)), (0.9, (False, True))])
 def test_a_last_discount_of_zero_is_an_end_of_the_task_and_any_other_a_time_limit(discount, flags):
     simulator = DMControlSimulator(Scripted(discount))

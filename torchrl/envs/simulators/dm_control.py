@@ -92,8 +92,12 @@ class DMControlSimulator(Simulator):
             raise EnvError(
                 explain("DMControlSimulator.step", expected="reset() first", got="a step without an episode")
             )
+        discount = timestep.discount
+        if discount != 1.0 and not (isinstance(discount, (float, int, np.generic, np.ndarray)) and 0 <= discount <= 1):
+            expected = "a discount from 0 to 1"
+            raise EnvError(explain("DMControlSimulator.step", expected=expected, got=repr(discount)))
         ended = timestep.last()
-        terminated = ended and timestep.discount == 0
+        terminated = ended and discount == 0
         return _owned(timestep.observation), float(timestep.reward), terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:

@@ -5,6 +5,7 @@ Imports no torch, so that a worker process may use it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,6 +126,9 @@ class Leaf:
         self._slot_name = slot_name
         rows = self.array.shape
         self._joined = self.array.reshape(rows[0] * rows[1], *rows[2:]) if self.array.ndim > 1 else None
+        is_narrow = self.array.dtype.kind in "iu" and self.array.itemsize < 8
+        self._casting = "safe" if is_narrow else SAME  # what does not fit is looked at number by number
+        self._may_overflow = None if self.array.dtype.kind == "f" else False  # as the first step shows
 
     def write(self, observations: Sequence) -> None:
         """Write one value per slot; concatenation refuses shapes that an assignment would broadcast."""
@@ -132,14 +136,18 @@ class Leaf:
         try:
             for key in self._keys:
                 values = tuple([value[key] for value in values])
+            if self._may_overflow is None:
+                self._may_overflow = any(np.asarray(value).itemsize > self.array.itemsize for value in values)
             if self._joined is None:
-                np.copyto(self.array, values, casting=SAME)
+                np.copyto(self.array, values, casting=self._casting)
             else:
-                np.concatenate(values, out=self._joined)
-        except (ValueError, TypeError, LookupError) as error:
+                np.concatenate(values, out=self._joined, casting=self._casting)
+            is_written = not self._may_overflow or math.isfinite(np.add.reduce(self.array, None))
+        except (ValueError, TypeError, LookupError, RuntimeWarning):  # the last: an overflow, where warnings raise
+            is_written = False
+        if not is_written:  # look at each
             for index, observation in enumerate(observations):
-                self._require_fit(self._value_in(observation, index), index)
-            raise SpecError(f"the observations {self.path} of a step do not stack: {error}") from error
+                self.write_one(index, observation)
 
     def write_one(self, index: int, observation: object) -> None:
         """Write the value of one slot."""
@@ -187,7 +195,21 @@ class Leaf:
                     got=f"shape {list(came[0])} and dtype {came[1]}",
                 )
             )
+        self._require_range(observations, "a batch of observations")
         return observations
+
+    def _require_range(self, value: np.ndarray, who: str) -> None:
+        """Refuse numbers that the dtype cannot hold: an integer would become another one, a float infinite."""
+        if np.can_cast(value.dtype, self.array.dtype, "safe"):
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = value.astype(self.array.dtype)
+        lost = np.isinf(cast) & ~np.isinf(value) if cast.dtype.kind == "f" else cast != value
+        if lost.any():
+            expected = f"numbers that {self.array.dtype} holds (the observation_space)"
+            hint = "Give the space a wider dtype, or keep the numbers in its bounds."
+            got = value[lost].flat[0]
+            raise SpecError(explain(f"{who}, {'/'.join(self.path)!r}", expected=expected, got=got, hint=hint))
 
     def _value_in(self, observation: object, index: int) -> object:
         """Go down to this key, or say that it is not there."""
@@ -214,6 +236,7 @@ class Leaf:
                     hint="Make the simulator's observation_space say what reset and step return.",
                 )
             )
+        self._require_range(value, f"observation of {self._slot_name(index)}")
 
 
 def _form(observation: object) -> object:

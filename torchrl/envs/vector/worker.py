@@ -141,11 +141,20 @@ class Worker(ABC):
             self._reward[:] = rewards
             self._terminated[:] = terminated
             self._truncated[:] = truncated
+            if type(rewards) is tuple:
+                sum(rewards)  # numpy reads numbers out of text
         except (ValueError, TypeError):
             self._require_numbers(rewards, terminated, truncated)
             self._reward[:] = [np.asarray(value).item() for value in rewards]  # they have one entry each
             self._terminated[:] = [np.asarray(value).item() for value in terminated]
             self._truncated[:] = [np.asarray(value).item() for value in truncated]
+        for name, values in (("terminated", terminated), ("truncated", truncated)):
+            if isinstance(values, np.ndarray):
+                are_bools = values.dtype.kind == "b"
+            else:
+                are_bools = values.count(False) + values.count(True) == len(values)
+            if not are_bools:
+                self._require_bools(name, values)
 
     def _turn_over(self) -> None:
         """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
@@ -170,6 +179,12 @@ class Worker(ABC):
         root["episode_return"][index] = 0
         root["episode_length"][index] = 0
         self._has_ended[index] = False
+
+    def _require_bools(self, name: str, values: Sequence) -> None:
+        """Refuse what an assignment takes for true or false and is neither: None, NaN, text, other numbers."""
+        for index, value in enumerate(values):
+            if np.asarray(value).dtype.kind not in "biuf" or value not in (0, 1):
+                raise EnvError(explain(f"{name} of {self.slot(index)}", expected="a bool", got=repr(value)))
 
     def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
         """Refuse what is no number, or several."""
