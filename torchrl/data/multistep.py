@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import LazyStackedTensorDict, NestedKey, TensorDictBase
 from torch import Tensor
 
 from torchrl.data.trajectories import MASK, STARTS, TRAJ_IDS
@@ -351,6 +351,8 @@ def _taken(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictB
     def taken(leaf: Tensor) -> Tensor:
         return leaf.reshape(size.numel(), *leaf.shape[len(size) :])[index.to(leaf.device)].reshape(leaf.shape)
 
+    if isinstance(after, LazyStackedTensorDict):  # its apply() is called with the leaves of each part
+        after = after.contiguous()
     return after.apply(taken)
 
 

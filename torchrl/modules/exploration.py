@@ -23,7 +23,7 @@ from tensordict.nn import set_interaction_type as set_exploration_type
 
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.models.arguments import positive
-from torchrl.modules.operator import Key, accept_tensors, read
+from torchrl.modules.operator import Key, accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class RandomPolicy(TensorDictModuleBase):
             there = self.generator.device
             mask = masks[0].to(there) if masks else None
             action = spec.to(there).rand(rows, generator=self.generator, mask=mask).to(home)
-        return tensordict.set(self.action_key, action)
+        write(tensordict, self.action_key, action)
+        return tensordict
 
 
 class AnnealedExploration(PolicyWrapper):

@@ -147,9 +147,7 @@ class Operator(TensorDictModuleBase):
             return
         expected = f"{num} features for the first layer of its {name}"
         if len({x.ndim for x in inputs}) > 1:
-            hint = (
-                "Entries are joined along the last dimension, which a discrete action has in its one-hot form only."
-            )
+            hint = "Entries are joined along the last dimension, which a discrete action has in its one-hot form only."
             raise SpecError(explain(who, expected=expected, got=shapes, hint=hint)) from error
         came = sum(x.shape[-1] for x in inputs if x.ndim)
         if num != came:
@@ -202,8 +200,18 @@ def read(tensordict: TensorDictBase, keys: Iterable[Key], who: str) -> list[torc
 
 
 def write(tensordict: TensorDictBase, key: Key, value: torch.Tensor) -> None:
-    """Set one entry, unchecked where the key is a plain string."""
-    if type(key) is str:
-        put(tensordict, key, value)
-    else:
-        tensordict.set(key, value)
+    """Set one entry, unchecked where the key is a plain string.
+
+    Raises:
+        SpecError: the TensorDict is locked.
+    """
+    try:
+        if type(key) is str:
+            put(tensordict, key, value)
+        else:
+            tensordict.set(key, value)
+    except RuntimeError:
+        if not tensordict.is_locked:
+            raise
+        expected, hint = f"a TensorDict that {key!r} can be written to", "Call the module on tensordict.copy()."
+        raise SpecError(explain("module", expected=expected, got="a locked one", hint=hint)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
-from torchrl.errors import KeyMissing, explain, nearest
+from torchrl.errors import KeyMissing, SpecError, explain, nearest
 
 MASK = ("collector", "mask")
 TRAJ_IDS = ("collector", "traj_ids")
@@ -40,6 +40,17 @@ def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
         hint = f"Did you mean {close!r}? {hint}" if close else hint
         raise KeyMissing(explain(who, expected=f"the key {key!r} in the batch", got=", ".join(there), hint=hint))
     return value
+
+
+def require_writable(who: str, batch: TensorDictBase) -> None:
+    """Refuse a batch that takes no new entries, before anything is computed.
+
+    Raises:
+        SpecError: it is locked, as a memory-mapped or shared one is.
+    """
+    if batch.is_locked:
+        hint = "Give it batch.copy(), which shares the tensors, and go on with what it returns."
+        raise SpecError(explain(who, expected="a batch to write its results into", got="a locked one", hint=hint))
 
 
 def _nearest(key: NestedKey, batch: TensorDictBase) -> NestedKey | None:

@@ -415,6 +415,20 @@ class ReplayBuffer:
             self._thread = None
         self.storage.close()
 
+    def __deepcopy__(self, memo: dict) -> ReplayBuffer:
+        """Return a buffer of its own with the same items, from which the same samples follow.
+
+        Raises:
+            StorageError: the items lie in files, which another buffer would write to as well.
+        """
+        with self.storage.locked():
+            parts = {name: deepcopy(getattr(self, name), memo) for name in ("sampler", "writer", "transform")}
+            numbers = {"batch_size": self.batch_size, "prefetch": self.prefetch, "seed": self._seed}
+            twin = type(self)(self.storage.make_empty_copy(), **parts, **numbers)
+            twin.load_state_dict(self.state_dict())
+        memo[id(self)] = twin
+        return twin
+
     def __getstate__(self) -> dict:
         if not isinstance(self.storage, MemmapStorage):
             hint = "MemmapStorage(capacity, folder) is shared; a folder in /dev/shm keeps it in memory."

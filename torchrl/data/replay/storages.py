@@ -68,6 +68,16 @@ class Storage(ABC):
         with self._lock:
             yield
 
+    def make_empty_copy(self) -> Storage:
+        """Return an empty storage of this kind and size, with memory of its own.
+
+        Raises:
+            StorageError: this kind cannot.
+        """
+        hint = "Make the second one yourself: buffer.save(folder), then load(folder) into a buffer over it."
+        expected = "a storage in memory, which can be copied"
+        raise StorageError(explain(type(self).__name__, expected=expected, got=f"{self!r}", hint=hint))
+
     def refresh(self) -> None:  # noqa: B027 - most storages are nobody else's
         """Look whether another process has made the memory meanwhile; called by who holds the lock."""
 
@@ -169,6 +179,10 @@ class ListStorage(Storage):
         stacked = {entry.key: torch.stack([item[entry.key] for item in items]) for entry in self.entries}
         return nested({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
 
+    def make_empty_copy(self) -> ListStorage:
+        """Return an empty list of the same capacity."""
+        return ListStorage(self.capacity)
+
     @property
     def layout(self) -> str:
         """One by one."""
@@ -268,6 +282,11 @@ class TensorStorage(Storage):
         for one in self.frames:
             one.bind(self.capacity)
 
+    def make_empty_copy(self) -> TensorStorage:
+        """Return an empty storage of the same capacity on the same device, which stacks the same frames."""
+        frames = [StackedFrames(one.key, num_frames=one.num_frames, dim=one.dim) for one in self.frames]
+        return TensorStorage(self.capacity, device=self.device, frames=frames)
+
     @property
     def layout(self) -> str:
         """Records, and what is rebuilt from frames."""
@@ -332,6 +351,14 @@ class MemmapStorage(TensorStorage):
             storage._lock_file = (storage.folder / "lock").open("ab")
             storage._attach(layout)
         return storage
+
+    def make_empty_copy(self) -> MemmapStorage:
+        """Refuse: other files need another folder.
+
+        Raises:
+            StorageError: always.
+        """
+        return Storage.make_empty_copy(self)
 
     def __reduce__(self) -> tuple:
         with self.locked():

@@ -18,7 +18,7 @@ from torchrl.functional.steps import coefficient
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
-from torchrl.objectives.keys import MASK, TRAJ_IDS, read
+from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
 
@@ -112,9 +112,10 @@ class ReturnEstimator(nn.Module, ABC):
 
         Raises:
             KeyMissing: the batch lacks a key of a network, the reward or a flag.
-            SpecError: the batch has no time dimension, or an entry does not have the shape it should.
+            SpecError: the batch is locked, has no time dimension, or an entry does not have the shape it should.
         """
         who = type(self).__name__
+        require_writable(who, batch)
         reward = read(batch, ("next", "reward"), who=who)
         if reward.shape[:-1] != batch.batch_size:
             expected = f"reward [*B, T, R] in a batch [*B, T] = {list(batch.batch_size)}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.data.multistep import require_episodes
 from torchrl.functional.returns import discounted_return, reaches_ending
 from torchrl.functional.steps import require_clip
-from torchrl.objectives.keys import MASK, read
+from torchrl.objectives.keys import MASK, read, require_writable
 from torchrl.objectives.returns.base import ReturnEstimator, read_flags, require_fraction
 
 
@@ -101,7 +101,7 @@ class Reward2Go:
         """Write the sums and the mask into a batch ``[*B, T]`` and return it.
 
         Raises:
-            SpecError: the batch is one step of longer episodes.
+            SpecError: the batch is locked, or one step of longer episodes.
         """
         reward = read(batch, ("next", "reward"), who="Reward2Go")
         terminated, truncated = read_flags(batch, who="Reward2Go")
@@ -124,6 +124,7 @@ def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
     Returns:
         which rows are left, bool ``[*B, T, 1]``.
     """
+    require_writable(who, batch)
     terminated, truncated = read_flags(batch, who=who)
     mask = batch.get(MASK, None)
     valid = reaches_ending(
