@@ -175,3 +175,17 @@ def test_worlds_of_other_kinds_are_told_where_they_go(make, message):
 def test_a_gym_env_says_the_same(make, message):
     with pytest.raises(EnvError, match=f"expected an id or a gymnasium.Env.*{message}"):
         GymEnv(make())
+
+
+class Alternating(World):
+    """Two players in turn behind one observation and two spaces."""
+
+    agent_selection = "white"
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_a_world_of_players_in_turn_is_refused_also_where_it_has_spaces(num_envs):
+    with pytest.raises(EnvError, match="Alternating, in which several agents act in turn. It has several"):
+        SerialEnv(Alternating, num_envs)
+    with pytest.raises(EnvError, match="a world of one agent"):
+        SerialEnv(lambda: TimeLimit(Alternating(), 5), num_envs)

@@ -129,7 +129,7 @@ def test_a_state_keeps_which_slots_are_frozen():
 
 def vector_worker():
     vector_env = SyncVectorEnv([lambda: CountingEnv(9)] * 2, autoreset_mode=AutoresetMode.DISABLED)
-    return VectorWorker(vector_env, AutoresetMode.DISABLED, allocate(vector_env.single_observation_space, 2))
+    return VectorWorker(vector_env, AutoresetMode.DISABLED, (), allocate(vector_env.single_observation_space, 2))
 
 
 def test_a_vector_environment_takes_options_that_are_alike_and_freezes_nothing():

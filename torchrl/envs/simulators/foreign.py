@@ -16,7 +16,7 @@ def foreign_hint(world: object) -> str:
         return "A vector environment is a batch already: GymVectorEnv(vector_env)."
     if is_pool(world):
         return "An EnvPool is a batch already: EnvPoolEnv(name, num_envs) builds it."
-    if hasattr(world, "possible_agents") or "pettingzoo" in _libraries(world):
+    if hasattr(world, "possible_agents") or hasattr(world, "agent_selection") or "pettingzoo" in _libraries(world):
         return "It has several agents: present it to one of them as a gymnasium.Env, in which the others act."
     if "gym" in _libraries(world) or "gym" in _libraries(getattr(world, "action_space", None)):
         return (

@@ -10,7 +10,7 @@ from typing import Any
 from gymnasium import Space
 from gymnasium.vector import VectorEnv
 
-from torchrl.envs.driving import require_undriven
+from torchrl.envs.driving import require_undriven, world_of
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.vector.buffers import observation_leaves
@@ -31,7 +31,7 @@ def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs
     Raises:
         ConfigError: counts that do not go together, or what is no factory.
     """
-    if _is_world(make_simulator) or isinstance(make_simulator, str) or not hasattr(make_simulator, "__iter__"):
+    if _is_world(make_simulator) or isinstance(make_simulator, str) or _is_one(make_simulator):
         _require_factory(who, make_simulator, num_envs)
         if num_envs is not None and (not isinstance(num_envs, Integral) or num_envs < 1):
             raise ConfigError(explain(who, expected="a whole num_envs of at least 1", got=num_envs))
@@ -42,6 +42,10 @@ def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs
     for factory in factories:
         _require_factory(who, factory, num_envs)
     return factories
+
+
+def _is_one(given: object) -> bool:
+    return isinstance(given, type) or not hasattr(given, "__iter__")
 
 
 def _is_world(given: object) -> bool:
@@ -115,6 +119,10 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
     if isinstance(simulator, VectorEnv) or is_pool(simulator):
         hint = foreign_hint(simulator)
         raise EnvError(explain(who, expected="a simulator, one world", got=type(simulator).__name__, hint=hint))
+    world = world_of(simulator)
+    if hasattr(world, "agent_selection"):  # players in turn, as PettingZoo's; also where it has the two spaces
+        got = f"{type(world).__name__}, in which several agents act in turn"
+        raise EnvError(explain(who, expected="a world of one agent", got=got, hint=foreign_hint(world)))
     lacking = [name for name in ("observation_space", "action_space", "reset", "step") if not hasattr(simulator, name)]
     if lacking:
         got = f"{type(simulator).__name__} without {', '.join(lacking)}"

@@ -18,6 +18,9 @@ class GAE(ReturnEstimator):
 
     >>> GAE(critic, gamma=0.99, lambda_=0.95)(batch)  # writes state_value, advantage, value_target
 
+    The value of the next row is taken for the future of this one: both belong to the same agent. In a game whose
+    players move in turn it would be the opponent's, see docs/concepts/endings.md.
+
     Args:
         critic: reads a state, writes its value ``[..., 1]`` under its first out key.
         gamma: discount γ; 0.99 as in section 6.1 of Schulman et al. (2017), https://arxiv.org/abs/1707.06347.
