@@ -28,9 +28,10 @@ def gym_step_limit(env: gymnasium.Env) -> float:
         if isinstance(env, gymnasium.wrappers.TimeLimit):
             limit = min(limit, env._max_episode_steps)
         env = env.env
-    told = getattr(env, "step_limit", None)  # a simulator of ours, below
-    if callable(told):
-        return min(limit, told())
+    told = getattr(env, "step_limit", None)  # a simulator of ours, below; what wraps a world knows its limit
+    below = told() if callable(told) else math.inf
+    if math.isfinite(below):
+        return min(limit, below)
     made_with = {} if env.spec is None else env.spec.kwargs
     if made_with.get(ALE_FRAMES):
         limit = min(limit, made_with[ALE_FRAMES] // frames_per_step(env))
