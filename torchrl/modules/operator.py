@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.modules.models.inputs import Misfit, misfit
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.unchecked import put
 
@@ -95,6 +96,7 @@ class Operator(TensorDictModuleBase):
         ConfigError: ``module`` is no module, a string stands where a sequence of keys is due, or (from a call) there
             are more or fewer results than ``out_keys``.
         KeyMissing: from a call, an entry to read is not there.
+        SpecError: from a call, an entry has another dtype or size than the module takes.
     """
 
     def __init__(self, module: nn.Module, *, in_keys: Iterable[Key], out_keys: Iterable[Key]) -> None:
@@ -119,8 +121,13 @@ class Operator(TensorDictModuleBase):
         inputs = read(tensordict, self._module_keys, type(self).__name__)
         try:
             results = self._modules["module"](*inputs)
-        except RuntimeError as error:
-            self._explain_size(inputs, error)
+        except (RuntimeError, Misfit) as error:
+            who = f"{type(self).__name__}({type(self.module).__name__})"
+            found = misfit(who, self.module, dict(zip(self._module_keys, inputs, strict=True)))
+            if found is not None:
+                raise found from error
+            if isinstance(error, RuntimeError):
+                self._explain_size(inputs, error)
             raise
         if isinstance(results, torch.Tensor):
             results = (results,)

@@ -1,0 +1,54 @@
+"""What a network says of dtypes that it cannot take, looked at after a failure: a call that works pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from torchrl.data.specs.base import dtype_name
+from torchrl.errors import SpecError, explain
+from torchrl.modules.models.conv import ConvNet
+
+Key = str | tuple[str, ...]
+# What takes other numbers than its weights are.
+_OTHERS = (nn.Embedding, nn.EmbeddingBag, ConvNet)
+
+
+class Misfit(SpecError):
+    """An input of a network has another dtype than its weights; whoever knows the input's key says it again."""
+
+
+def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> Misfit | None:
+    """Return the error to raise where the dtype of an input is why a network failed; None where it is not.
+
+    Args:
+        who: complains, with the network's name.
+        network: that failed.
+        inputs: that it was called with, by what to call them.
+    """
+    first = next((part for part in network.modules() if isinstance(part, _OTHERS) or part._parameters), None)
+    if first is None or isinstance(first, _OTHERS):
+        return None
+    due = next((value.dtype for value in first.parameters() if value.dtype.is_floating_point), None)
+    for key, value in inputs.items():
+        if due is not None and value.dtype is not due:
+            got = f"{dtype_name(value.dtype)} of shape {list(value.shape)} in {key!r}"
+            expected = f"{dtype_name(due)}, as its weights are"
+            return Misfit(explain(who, expected=expected, got=got, hint=_transform_for(key, value.dtype, due)))
+    return None
+
+
+def _transform_for(key: Key, dtype: torch.dtype, due: torch.dtype) -> str:
+    """Say which transform of the environment makes numbers of it."""
+    if (key if isinstance(key, str) else key[-1]) == "action":
+        return "TransformedEnv(env, OneHotAction(dtype=torch.float32)) lets a policy write a choice as a vector."
+    if dtype is torch.float64 and due is torch.float32:
+        return "TransformedEnv(env, DoubleToFloat()) makes it float32."
+    if dtype.is_floating_point:
+        return f"Convert one of them: .to({due})."
+    if dtype is torch.bool:
+        return "TransformedEnv(env, BitsToFloat()) makes numbers of flags."
+    ways = "OneHotObservation() for choices, ScaleByBounds() for numbers, BitsToFloat() for bits"
+    return f"Write TransformedEnv(env, ...) with {ways}; ConvNet takes pictures of bytes."
