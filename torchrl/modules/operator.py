@@ -122,7 +122,7 @@ class Operator(TensorDictModuleBase):
         try:
             results = self._modules["module"](*inputs)
         except (RuntimeError, Misfit) as error:
-            who = f"{type(self).__name__}({type(self.module).__name__})"
+            who = f"{type(self).__name__} of {self.out_keys[0]!r}"
             found = misfit(who, self.module, dict(zip(self._module_keys, inputs, strict=True)))
             if found is not None:
                 raise found from error

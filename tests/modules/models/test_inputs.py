@@ -43,7 +43,8 @@ NETWORKS = {
     ],
 )
 def test_another_dtype_is_named_with_what_to_write(name, value, got, write):
-    message = rf"^{name}\(\w+\): expected float32, as its weights are, got {got} in 'observation'\. .*{write}"
+    due = r"expected float32, as the weights of its \w+ are"
+    message = rf"^{name} of '\w+': {due}, got {got} in 'observation'\. .*{write}"
     with pytest.raises(SpecError, match=message):
         NETWORKS[name]()(TensorDict({"observation": value}, [3]))
 
@@ -59,7 +60,7 @@ def test_an_action_that_is_a_number_of_a_choice_is_no_input_of_a_critic():
     critics = ValueEnsemble(lambda: MLP(5, 1), 2)
     rows = TensorDict({"observation": torch.zeros(3, 4), "action": CHOICE}, [3])
     with pytest.raises(
-        SpecError, match=r"^ValueEnsemble\(Ensemble\): .*int64 of shape \[3\] in 'action'.*OneHotAction"
+        SpecError, match=r"^ValueEnsemble of 'state_action_value': .*a discrete action has in its one-hot form only"
     ):
         critics(rows)
 
@@ -74,9 +75,9 @@ def image(size):
         (nn.Embedding(2, 3), torch.tensor([5]), IndexError, "index out of range"),
         (
             Encoded(ConvNet(1), MLP(64, 2)),
-            torch.zeros(1, 1, 44, 44, dtype=torch.uint8),
-            SpecError,
-            r"^MLP: expected \[\*B, 64\]",
+            image(44),
+            RuntimeError,
+            "cannot be multiplied",
         ),
         (ConvNet(1), torch.zeros(1, 1, 9, 9, dtype=torch.uint8), SpecError, "^ConvNet: .*9 × 9 pixels"),
         (
@@ -101,5 +102,6 @@ def test_a_failure_inside_keeps_its_own_error():
         def forward(self, x):
             raise RuntimeError("its own")
 
-    with pytest.raises(RuntimeError, match="^its own$"):
+    with pytest.raises(RuntimeError) as failed:
         Operator(Broken(), in_keys=["x"], out_keys=["y"])(TensorDict({"x": torch.zeros(1, 2)}, [1]))
+    assert str(failed.value) == "its own"

@@ -33,17 +33,16 @@ def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> 
         return None
     due = next((value.dtype for value in first.parameters() if value.dtype.is_floating_point), None)
     for key, value in inputs.items():
-        if due is not None and value.dtype is not due:
+        is_action = (key if isinstance(key, str) else key[-1]) == "action"  # a critic joins it, whatever its dtype
+        if due is not None and value.dtype is not due and not is_action:
             got = f"{dtype_name(value.dtype)} of shape {list(value.shape)} in {key!r}"
-            expected = f"{dtype_name(due)}, as its weights are"
-            return Misfit(explain(who, expected=expected, got=got, hint=_transform_for(key, value.dtype, due)))
+            expected = f"{dtype_name(due)}, as the weights of its {type(network).__name__} are"
+            return Misfit(explain(who, expected=expected, got=got, hint=_transform_for(value.dtype, due)))
     return None
 
 
-def _transform_for(key: Key, dtype: torch.dtype, due: torch.dtype) -> str:
+def _transform_for(dtype: torch.dtype, due: torch.dtype) -> str:
     """Say which transform of the environment makes numbers of it."""
-    if (key if isinstance(key, str) else key[-1]) == "action":
-        return "TransformedEnv(env, OneHotAction(dtype=torch.float32)) lets a policy write a choice as a vector."
     if dtype is torch.float64 and due is torch.float32:
         return "TransformedEnv(env, DoubleToFloat()) makes it float32."
     if dtype.is_floating_point:
