@@ -254,9 +254,7 @@ def test_a_copy_of_an_empty_buffer_is_empty_and_one_over_files_is_refused(tmp_pa
     assert len(twin) == 0 and isinstance(twin.writer, KeepBest) and twin.writer is not None
     buffer = ReplayBuffer(MemmapStorage(100, tmp_path / "items"))
     buffer.extend(steps)
-    with pytest.raises(
-        StorageError, match=r"expected a storage in memory, which.* buffer\.save\(folder\)"
-    ):
+    with pytest.raises(StorageError, match=r"expected a storage in memory, which.* buffer\.save\(folder\)"):
         copy.deepcopy(buffer)
     assert len(buffer) == 48
     buffer.close()

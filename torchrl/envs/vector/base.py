@@ -20,6 +20,8 @@ from torchrl.envs.vector.worker import Worker
 from torchrl.errors import EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict, put, shallow
 
+LOOKS = ("_read", "_next", "_roots", "_folders")  # of an environment at its worker's memory
+
 
 class WorkerEnv(Env):
     """An environment whose tensors are views of the buffers that a worker writes.
@@ -58,10 +60,27 @@ class WorkerEnv(Env):
         super().__init__(batch_size=batch_size, observation_spec=observation, action_spec=action)
         buffers = allocate(observation_space, self.batch_size.numel()) if buffers is None else buffers
         self._worker = make_worker(buffers)
-        self._read = action_reader(action_space, action)
+        self._action_space = action_space
+        self._look(buffers)
+
+    def _look(self, buffers: StepBuffers) -> None:
+        self._read = action_reader(self._action_space, self.action_spec)
         self._next = self._view(buffers.next)
         self._roots = tuple(self._view(root) for root in buffers.roots)
         self._folders = _folders(self._next)
+
+    def __getstate__(self) -> dict:
+        """Return what a copy is made of; it has memory and worlds of its own, and is reset before it steps.
+
+        Raises:
+            EnvError: the worlds cannot be copied.
+        """
+        return {name: value for name, value in vars(self).items() if name not in LOOKS}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if "_worker" in state:
+            self._look(self._worker.buffers)
 
     def _view(self, tree: dict) -> TensorDict:
         """Wrap numpy buffers in a TensorDict over the same memory; batch size ``[]`` sees the one row."""

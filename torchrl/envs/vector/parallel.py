@@ -21,7 +21,7 @@ from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import StepBuffers, copy_actions
 from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
-from torchrl.envs.vector.worker import Actions, Options, not_restarted
+from torchrl.envs.vector.worker import Actions, Options, cannot_copy, not_restarted
 from torchrl.errors import ConfigError, EnvError, ProcessError, explain
 from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, answers, call_frame, close_all
@@ -168,6 +168,16 @@ class ProcessPool:
         self._actions: Actions = ()
         self._has_ended = np.ones(len(factories), dtype=bool)  # to be restarted before their next step
         self._is_astray = False  # some slots were stepped and others not
+
+    def __getstate__(self) -> dict:
+        """Return what a copy is made of: it starts processes of its own.
+
+        Raises:
+            EnvError: the processes were started.
+        """
+        if self._memory is not None:
+            raise cannot_copy("ParallelEnv, started")
+        return vars(self)
 
     def attached(self, buffers: StepBuffers) -> ProcessPool:
         """Return this worker, whose processes write the given buffers already."""

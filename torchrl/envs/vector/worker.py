@@ -96,6 +96,14 @@ class Worker(ABC):
         expected = "worlds that can wait one by one"
         raise EnvError(explain(type(self).__name__, expected=expected, got="some that are stepped together"))
 
+    def __getstate__(self) -> dict:
+        """Return what a copy is made of, see :class:`SimulatorWorker`.
+
+        Raises:
+            EnvError: this worker cannot be copied.
+        """
+        raise cannot_copy(type(self).__name__)
+
     def get_state(self) -> dict:
         """Capture the worlds and the current root.
 
@@ -215,6 +223,16 @@ class SimulatorWorker(Worker):
         self._frozen: set[int] = set()
         self._each = splitter(self.simulators[0].action_space)
 
+    def __getstate__(self) -> dict:
+        """Return what a copy is made of: memory of its own, and copies of the simulators, which start with a reset.
+
+        Where a world stands is no part of that: many of gymnasium's are built anew when they are copied.
+        """
+        return {"simulators": self.simulators, "buffers": self.buffers, "first_index": self._first_index}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
     def advance(self, actions: Actions) -> bool:
         """Step every simulator; see :meth:`Worker.advance`."""
         if not self._may_step:
@@ -322,6 +340,12 @@ class SimulatorWorker(Worker):
                 )
                 return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got, hint=hint))
         return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
+
+
+def cannot_copy(who: str) -> EnvError:
+    """Say that worlds are neither copied nor pickled."""
+    hint = 'Copy or send a function that builds the environment: partial(EnvPoolEnv, "CartPole-v1", 4).'
+    return EnvError(explain(who, expected="worlds that can be copied or pickled", got="some that cannot", hint=hint))
 
 
 def not_restarted(slots: Sequence[int]) -> EnvError:
