@@ -48,7 +48,7 @@ class Actor(Operator):
         """Where the action is written."""
         return self.out_keys[0]
 
-    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase | None = None) -> None:
         """Refuse bounds of a :class:`TanhHead` that are not those of the actions, ``action_spec`` of one row.
 
         Raises:

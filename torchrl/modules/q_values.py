@@ -119,7 +119,7 @@ class QValueActor(Operator):
             action: as this actor writes it, or as numbers ``[*B]``.
 
         Raises:
-            SpecError: the action has another shape.
+            SpecError: the action has another shape, or is none of those that are valued.
         """
         num_dims = outputs.ndim - self.num_trailing
         if self.one_hot and action.ndim > num_dims:
@@ -127,10 +127,17 @@ class QValueActor(Operator):
         if action.shape != outputs.shape[:num_dims]:
             got = f"action {list(action.shape)} beside values {list(outputs.shape)}"
             raise SpecError(explain(type(self).__name__, expected=self._expected_action(outputs), got=got))
-        if self.num_trailing == 1:
-            return outputs.gather(-1, action.unsqueeze(-1))
-        index = action[..., None, None].expand(*action.shape, 1, outputs.shape[-1])
-        return outputs.gather(-2, index).squeeze(-2)
+        try:
+            if self.num_trailing == 1:
+                return outputs.gather(-1, action.unsqueeze(-1))
+            index = action[..., None, None].expand(*action.shape, 1, outputs.shape[-1])
+            return outputs.gather(-2, index).squeeze(-2)
+        except RuntimeError as error:
+            num, least, most = outputs.shape[num_dims], int(action.min()), int(action.max())
+            if least >= 0 and most < num:
+                raise
+            got, expected = f"numbers from {least} to {most}", f"actions below {num}, the number of values"
+            raise SpecError(explain(type(self).__name__, expected=expected, got=got)) from error
 
     def _expected_action(self, outputs: torch.Tensor) -> str:
         shape = list(outputs.shape[: outputs.ndim - self.num_trailing])

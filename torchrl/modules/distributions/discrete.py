@@ -53,7 +53,16 @@ class Categorical(Distribution):
                     hint="One-hot actions become indices by `action.argmax(-1)`.",
                 )
             )
-        return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        try:
+            return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        except RuntimeError as error:
+            num, least, most = self.logits.shape[-1], int(action.min()), int(action.max())
+            if least >= 0 and most < num:
+                raise
+            got = f"indices from {least} to {most}"
+            hint = "Give the actor's network as many outputs as there are choices."
+            who = f"{type(self).__name__}.log_prob"
+            raise SpecError(explain(who, expected=f"indices below {num}", got=got, hint=hint)) from error
 
     def entropy(self) -> torch.Tensor:
         """Return −Σ p log p, ``[*B]``."""

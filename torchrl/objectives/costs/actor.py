@@ -11,9 +11,12 @@ from tensordict import NestedKey
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import DISTANCES, sampled_entropy
-from torchrl.modules import CompositeDistribution, Delta, Distribution, Sequence
+from torchrl.modules import Actor, CompositeDistribution, Delta, Distribution, Sequence
+from torchrl.modules.distributions.bounds import Bounds
+from torchrl.modules.families import require_bounds
 from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
 
@@ -163,3 +166,19 @@ def require_distance(who: str, name: str, distance: str) -> None:
     """Refuse an unknown distance."""
     if distance not in DISTANCES:
         raise ConfigError(explain(who, expected=f"{name} out of {list(DISTANCES)}", got=repr(distance)))
+
+
+def require_within(who: str, actor: nn.Module, low: Tensor, high: Tensor) -> None:
+    """Refuse an actor whose actions lie beyond these bounds, ``[A]`` each; warn where they only reach a part of them.
+
+    Raises:
+        SpecError: naming the bounds to write.
+    """
+    head, row = head_of(actor), Bounded(low, high)
+    distribution, family = getattr(head, "distribution", None), family_of(head)
+    if isinstance(head, Actor):
+        head.require_fit(row)
+    elif isinstance(family, type) and hasattr(family, "within"):
+        keywords = getattr(distribution, "keywords", {})
+        bounds = keywords.get("bounds") or Bounds.of(keywords.get("low", -1.0), keywords.get("high", 1.0))
+        require_bounds(f"{who}, {family.__name__}", bounds, row)

@@ -12,6 +12,7 @@ from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import without_exploration
 from torchrl.modules.explorers import action_bounds
+from torchrl.objectives.costs.actor import require_within
 from torchrl.objectives.costs.actor_critic import ActorCriticLoss
 from torchrl.objectives.costs.targets import target_copy
 
@@ -107,6 +108,7 @@ class TD3Loss(DDPGLoss):
             got = f"target_noise={target_noise}, noise_clip={noise_clip}"
             raise ConfigError(explain("TD3Loss", expected="numbers of at least 0", got=got))
         super().__init__(actor, critic, gamma=gamma, distance=distance)
+        require_within("TD3Loss", actor, low, high)
         self.target_noise = target_noise
         self.noise_clip = noise_clip
         self.generator = generator

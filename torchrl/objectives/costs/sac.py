@@ -11,13 +11,13 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from torchrl.data.specs import Categorical, OneHot, TensorSpec
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import distance_loss
 from torchrl.functional.q_values import temperature_loss
 from torchrl.modules.distributions import OneHotCategorical
 from torchrl.modules.exploration import without_exploration
 from torchrl.modules.explorers import action_bounds
-from torchrl.objectives.costs.actor import family_of, head_of, require_distribution
+from torchrl.objectives.costs.actor import family_of, head_of, require_distribution, require_within
 from torchrl.objectives.costs.actor_critic import ActorCriticLoss
 from torchrl.objectives.costs.targets import target_copy
 
@@ -145,6 +145,8 @@ class SACLoss(_SoftLoss):
             hint = "TanhNormal has it; DiscreteSACLoss is for choices."
             expected = "an actor that can be differentiated through its actions"
             raise ConfigError(explain(who, expected=expected, got=family.__name__, hint=hint))
+        if action_spec is not None:
+            require_within(who, actor, *action_bounds(who, action_spec))
         self.value = value
         self.target_value = None if value is None else target_copy(value)
 
@@ -334,6 +336,10 @@ class DiscreteSACLoss(_SoftLoss):
         return {"loss_actor": -value.mean()} | self.temperature_terms(-entropy.detach())
 
     def _soft_value(self, distribution: object, values: Tensor) -> tuple[Tensor, Tensor]:
+        if distribution.logits.shape != values.shape:
+            got = f"{distribution.logits.shape[-1]} choices and {values.shape[-1]} values"
+            expected = "an actor and critics of as many actions"
+            raise SpecError(explain("DiscreteSACLoss", expected=expected, got=got))
         entropy = distribution.entropy()
         expected = (distribution.log_probs.exp() * values).sum(-1)
         return expected + self.temperature() * entropy, entropy
