@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, SpecError
-from torchrl.recipes import add_env_arguments, make_env, make_parser
+from torchrl.recipes import add_env_arguments, make_env, make_parser, make_q_actor
+from torchrl.recipes.networks import is_choice
 from torchrl.recipes.observations import describe_observations, sees_images
 from torchrl.recipes.run import run
 
@@ -233,3 +234,16 @@ def test_the_command_says_what_it_observes(tmp_path, monkeypatch, capsys):
     run("ppo", module.make_ppo_parser(), module.make_ppo_agent, flags)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "observes 151 numbers: direction [] one-hot; image [7, 7, 3] scaled by its bounds, flattened"
+
+
+def test_several_bits_at_once_are_not_one_choice(env_of):
+    gymnasium.register(
+        "seen/Switches-v0",
+        World,
+        kwargs={"observation_space": spaces.Discrete(3), "action_space": spaces.Box(0, 1, (3,), np.bool_)},
+        disable_env_checker=True,
+    )
+    env, args = env_of("Switches")
+    assert not is_choice(env) and is_choice(env_of("Lake")[0])
+    with pytest.raises(ConfigError, match="networks: expected one choice as the action"):
+        make_q_actor(args, env, seed=0)

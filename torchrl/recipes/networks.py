@@ -202,6 +202,13 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
         raise ConfigError(explain("--image_size", expected="an image for the convolutions", got=error)) from error
 
 
+def is_choice(env: Env) -> bool:
+    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``."""
+    spec = env.action_spec
+    num_dims = len(spec.shape) - len(env.batch_size)
+    return isinstance(spec, specs.Categorical if num_dims == 0 else specs.OneHot) and num_dims <= 1
+
+
 def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
     """Put a network behind an encoder, if there is one."""
     return network if encoder is None else Encoded(encoder, network)

@@ -46,7 +46,7 @@ from torchrl.recipes.config import (
     real,
 )
 from torchrl.recipes.envs import OU_STATE
-from torchrl.recipes.networks import ACTIVATIONS, add_gsde_arguments, make_network, make_trunk
+from torchrl.recipes.networks import ACTIVATIONS, add_gsde_arguments, is_choice, make_network, make_trunk
 
 DISTRIBUTIONS = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
 CRITIC_KEYS = ("observation", "action")
@@ -370,11 +370,6 @@ def make_redq_loss(
 ) -> REDQLoss:
     """Build the loss of REDQ; see :func:`make_sac_loss`."""
     return REDQLoss(actor, critics, num_sampled=args.num_sampled, **_soft_options(args, env, seed))
-
-
-def is_choice(env: Env) -> bool:
-    """Answer whether an action is one choice."""
-    return isinstance(env.action_spec, Categorical | OneHot)
 
 
 def _soft_options(args: Namespace, env: Env, seed: int) -> dict:

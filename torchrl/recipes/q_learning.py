@@ -9,7 +9,7 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from torchrl.data.specs import Categorical, OneHot
+from torchrl.data.specs import OneHot
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
@@ -23,7 +23,7 @@ from torchrl.modules import (
 )
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss, Loss, QuantileDQNLoss
 from torchrl.recipes.config import ConfigParser, default_of, fraction, positive_int, real
-from torchrl.recipes.networks import ACTIVATIONS, behind, make_encoder
+from torchrl.recipes.networks import ACTIVATIONS, behind, is_choice, make_encoder
 
 
 def add_q_network_arguments(parser: ConfigParser) -> None:
@@ -88,7 +88,7 @@ def make_q_actor(args: Namespace, env: Env, *, seed: int, generator: torch.Gener
         ConfigError: the environment has other observations or actions, or flags do not go together.
     """
     spec = env.action_spec
-    if not isinstance(spec, Categorical | OneHot):
+    if not is_choice(env):
         hint = "DDPG, TD3 and SAC have continuous actions."
         raise ConfigError(explain("networks", expected="one choice as the action", got=spec, hint=hint))
     if args.distributional and args.quantiles:

@@ -182,6 +182,21 @@ class TestPixels:
         assert_continues(lambda: make(True), steps=12, warm_up=6)
 
 
+def test_choices_in_info_that_start_elsewhere_are_counted_from_0():
+    class Lettered(CountingEnv):
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed, options=options)[0], {"floor": 5, "deep": {"pair": np.array([1, 3])}}
+
+    keys = {
+        "floor": spaces.Discrete(3, start=4),
+        "deep": spaces.Dict(pair=spaces.MultiDiscrete([2, 2], start=[1, 2])),
+    }
+    env = GymEnv(Lettered([3, 2]), info_keys=keys)
+    assert env.observation_spec["floor"].n == 3
+    root = env.reset()
+    assert root["floor"].item() == 1 and root["deep", "pair"].tolist() == [0, 1]
+
+
 class Speaking(Simulator):
     """Observes numbers beside text, in a dict within a dict, or in a tuple."""
 

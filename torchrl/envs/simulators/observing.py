@@ -11,6 +11,7 @@ from gymnasium import Space, spaces
 
 from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper
 from torchrl.envs.simulators.leaving_out import Name, without_entries
+from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.errors import ConfigError, EnvError, explain
 
 
@@ -65,7 +66,8 @@ class InfoKeys(Beside):
     """Let entries of ``info`` be observed.
 
     An entry must come with every step and every reset, unless it has a default: nothing is made up. A space of bools
-    takes zeros and ones too, as masks of legal actions come.
+    takes zeros and ones too, as masks of legal actions come. Choices that do not start at 0 are presented as if they
+    did.
 
     Args:
         simulator: the world to wrap.
@@ -79,7 +81,9 @@ class InfoKeys(Beside):
     def __init__(
         self, simulator: Simulator, keys: Mapping[str, Space], *, defaults: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(simulator, keys)
+        presented = {key: counted_from_zero(space) for key, space in keys.items()}
+        super().__init__(simulator, {key: space for key, (space, _, _) in presented.items()})
+        self._moves = {key: outward for key, (_, _, outward) in presented.items() if outward is not None}
         self._keys = dict(keys)
         self._bools = {key for key, space in keys.items() if space.dtype == np.bool_}
         self._defaults = {key: self._checked_default(key, value) for key, value in (defaults or {}).items()}
@@ -103,6 +107,8 @@ class InfoKeys(Beside):
         if value is None:
             hint = f"Say what is observed then: defaults={{{key!r}: ...}}, in GymEnv info_defaults."
             raise EnvError(explain("InfoKeys", expected=f"an info with {key!r}", got=sorted(info), hint=hint))
+        if key in self._moves:
+            return self._moves[key](value)
         return _as_bools(value) if key in self._bools else value
 
 
