@@ -1,11 +1,12 @@
 """Objects that live in a process of their own: calls by message, each with a deadline. Knows no environment.
 
-The object is built in the child by a function that goes there by ``cloudpickle``. Its class lists in ``COMMANDS`` which
-of its methods may be called from outside. Imports no torch.
+The object is built in the child by a function that goes there by ``cloudpickle``: by value, but for what lies in shared
+memory. Its class lists in ``COMMANDS`` which of its methods may be called from outside. Imports no torch.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import select
@@ -14,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
@@ -34,6 +36,22 @@ from torchrl.processes import START_S, THREADS, Child, start_child
 
 CLOSE_S = 1.0  # the time an object has to close itself
 END = None  # the message that ends a child
+MAX_DESCRIPTORS = 200  # in one message; Linux takes 253
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """How something goes to a process that is not copied there.
+
+    Attributes:
+        build: called there with an open file and ``arguments``, returns it.
+        arguments: of ``build``.
+        descriptor: the open file; None for none.
+    """
+
+    build: Callable[..., object]
+    arguments: tuple
+    descriptor: int | None = None
 
 
 class RemoteObject:
@@ -51,6 +69,7 @@ class RemoteObject:
         start_method: see :func:`~torchrl.processes.start_child`.
         start_timeout_s: the longest wait for the first answer, which comes when the child has imported what it needs
             and the object is built; other deadlines begin after it.
+        parcel_of: asked of everything that ``arguments`` hold, says what is not copied; None copies all.
     """
 
     def __init__(
@@ -61,19 +80,23 @@ class RemoteObject:
         *arguments: object,
         start_method: str = "forkserver",
         start_timeout_s: float = START_S,
+        parcel_of: Callable[[object], Parcel | None] | None = None,
     ) -> None:
         self.name = name
         self.start_timeout_s = start_timeout_s
         self.has_started = False
         self.num_pending = 0
-        work = cloudpickle.dumps((build, arguments))  # refuses what cannot be sent before anything is started
+        # Refuses what cannot be sent before anything is started.
+        work, descriptors = _packed((build, arguments), parcel_of)
         self._child, connection = start_child(serve, start_method=start_method)
         self._channel = Channel(connection, stall_s=start_timeout_s)
         self._is_closed = False
         self._owner = os.getpid()
         weakref.finalize(self, _end, self._child, self._channel)  # where nobody closes it
         surroundings = {"path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ)}
-        self._post_frame(framed((surroundings, work)))
+        self._post_frame(framed((surroundings, work, len(descriptors))))
+        for chunk in _chunks(descriptors):
+            self._channel.send_descriptors(chunk)
         self._channel.allow_stall(STALL_S)
 
     @property
@@ -263,19 +286,76 @@ def close_all(remotes: Sequence[RemoteObject], timeout_s: float = CLOSE_S) -> No
             remote.kill()
 
 
+# ---- what an object is built from ------------------------------------------------------------------------------------
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles by value, but for what ``parcel_of`` recognises; collects the open files that go along."""
+
+    def __init__(self, file: io.BytesIO, parcel_of: Callable[[object], Parcel | None] | None) -> None:
+        super().__init__(file)
+        self._parcel_of = parcel_of
+        self._known: dict[int, tuple] = {}  # what stands for an object, by its id: one that comes twice is sent once
+        self.descriptors: list[int] = []
+
+    def persistent_id(self, value: object) -> tuple | None:
+        """Return what stands for an object that is not copied."""
+        if self._parcel_of is None or id(value) in self._known:
+            return self._known.get(id(value))
+        parcel = self._parcel_of(value)
+        if parcel is None:
+            return None
+        place = None
+        if parcel.descriptor is not None:
+            place = len(self.descriptors)
+            self.descriptors.append(parcel.descriptor)
+        self._known[id(value)] = (len(self._known), place, parcel.build, parcel.arguments)
+        return self._known[id(value)]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what :class:`_Pickler` wrote."""
+
+    def __init__(self, file: io.BytesIO, descriptors: Sequence[int]) -> None:
+        super().__init__(file)
+        self._descriptors = descriptors
+        self._built: dict[int, object] = {}
+
+    def persistent_load(self, stands_for: tuple) -> object:
+        """Build an object that was not copied; the same one where it comes again."""
+        number, place, build, arguments = stands_for
+        if number not in self._built:
+            self._built[number] = build(None if place is None else self._descriptors[place], *arguments)
+        return self._built[number]
+
+
+def _packed(work: object, parcel_of: Callable[[object], Parcel | None] | None) -> tuple[bytes, list[int]]:
+    """Pickle what an object is built from; return it with the open files that go along."""
+    file = io.BytesIO()
+    pickler = _Pickler(file, parcel_of)
+    pickler.dump(work)
+    return file.getvalue(), pickler.descriptors
+
+
+def _chunks(values: Sequence[int]) -> list[Sequence[int]]:
+    """Cut into pieces of as many open files as the kernel sends at once."""
+    return [values[start : start + MAX_DESCRIPTORS] for start in range(0, len(values), MAX_DESCRIPTORS)]
+
+
 # ---- in the child ----------------------------------------------------------------------------------------------------
 
 
 def serve_object(connection: socket.socket) -> None:
     """Build the object that the first message asks for, answer calls until told to end, and close it."""
     channel = Channel(connection, stall_s=None)  # whoever is to read may train for long
-    surroundings, work = channel.receive()
+    surroundings, work, num_descriptors = channel.receive()
+    descriptors = [one for chunk in _chunks(range(num_descriptors)) for one in channel.receive_descriptors(len(chunk))]
     sys.path[:] = surroundings["path"]
     os.chdir(surroundings["folder"])
     _take_environment(surroundings["environment"])
     target = None
     try:
-        target = _built(channel, work)
+        target = _built(channel, work, descriptors)
         while target is not None:
             message = channel.receive()
             if message is END:
@@ -294,13 +374,16 @@ def _take_environment(environment: dict[str, str]) -> None:
     os.environ.update({name: value for name, value in environment.items() if name not in THREADS})
 
 
-def _built(channel: Channel, work: bytes) -> object:
+def _built(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
     try:
-        build, arguments = cloudpickle.loads(work)
+        build, arguments = _Unpickler(io.BytesIO(work), descriptors).load()
         target = build(*arguments)
     except Exception as error:
         channel.send((False, packed_error(error)))
         return None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     channel.send((True, None))
     return target
 

@@ -26,6 +26,7 @@ from torchrl.errors import ConfigError, EnvError, ProcessError, explain
 from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, answers, call_frame, close_all
 from torchrl.shared_memory import SharedMemory, size_of
+from torchrl.shared_tensors import parcel_of
 
 SERVE = "torchrl.envs.vector.serving:serve"
 ADVANCE = call_frame("advance")
@@ -161,7 +162,7 @@ class ProcessPool:
         self.turn = 0
         self.shares = shares_of(len(factories), num_workers)
         self._factories = factories
-        self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+        self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": parcel_of}
         self._timeout_s = timeout_s
         self._remotes: list[RemoteObject] = []
         self._memory: SharedMemory | None = None

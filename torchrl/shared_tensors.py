@@ -1,0 +1,66 @@
+"""Tensors that lie in shared memory, and arrays that lie in files, as they go to another process: not as copies.
+
+What goes along is the open file, or its name, so that both processes see the same numbers. Only for the objects that a
+process is built from; see :mod:`torchrl.remote`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchrl.remote import Parcel
+
+
+def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:
+    """Return how an object goes to another process where it shares its memory with it; None where it is copied.
+
+    Args:
+        value: anything. Tensors of ``share_memory_()``, also as leaves of a module or a TensorDict, and ``np.memmap``
+            share their memory.
+        copied: the memory of tensors that are copied all the same, see :func:`memory_of`.
+    """
+    kind = type(value)
+    if kind is torch.Tensor or kind is nn.Parameter:
+        is_common = value.device.type == "cpu" and value.layout is torch.strided and value.is_shared()
+        if not is_common or memory_of(value) in copied:
+            return None
+        descriptor, size = value.untyped_storage()._share_fd_cpu_()
+        form = (value.dtype, value.shape, value.stride(), value.storage_offset())
+        return Parcel(tensor_in, (size, *form, value.requires_grad, kind is nn.Parameter), descriptor)
+    if kind is np.memmap and not isinstance(value.base, np.memmap) and value.mode in ("r", "r+", "w+"):
+        mode = "r" if value.mode == "r" else "r+"
+        order = "C" if value.flags.c_contiguous else "F"
+        return Parcel(array_in, (value.filename, value.dtype, mode, value.offset, value.shape, order))
+    return None
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    """Return where the memory of a tensor begins; a parameter and its data have one memory."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def tensor_in(
+    descriptor: int,
+    size: int,
+    dtype: torch.dtype,
+    shape: torch.Size,
+    stride: tuple[int, ...],
+    offset: int,
+    requires_grad: bool,
+    is_parameter: bool,
+) -> torch.Tensor:
+    """Return a tensor in the memory behind an open file, of ``size`` bytes."""
+    storage = torch.UntypedStorage._new_shared_fd_cpu(descriptor, size)  # it opens the file once more for itself
+    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, shape, stride)
+    return nn.Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
+
+
+def array_in(
+    descriptor: None, path: str, dtype: np.dtype, mode: str, offset: int, shape: tuple[int, ...], order: str
+) -> np.memmap:
+    """Return an array in a file."""
+    return np.memmap(path, dtype, mode, offset, shape, order)
