@@ -141,7 +141,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "sprung"), "w"))
 
-    torch.save({"format": "torchrl checkpoint", "version": 1, "state": Trap()}, tmp_path / "a.pt")
+    torch.save({"format": "torchrl checkpoint", "version": 2, "state": Trap()}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="does not load"):
         load_checkpoint(tmp_path / "a.pt")
     assert not (tmp_path / "sprung").exists()
@@ -149,7 +149,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 
 def test_another_version_is_refused(tmp_path):
     torch.save({"format": "torchrl checkpoint", "version": 99, "state": {}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="version 1, got version 99"):
+    with pytest.raises(CheckpointError, match="version 2, got version 99"):
         load_checkpoint(tmp_path / "a.pt")
 
 

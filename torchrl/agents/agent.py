@@ -41,7 +41,7 @@ from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
 from torchrl.data.batch_functions import require_batch_function
 from torchrl.devices import moved
-from torchrl.errors import CheckpointError, ConfigError, explain
+from torchrl.errors import CheckpointError, ConfigError, SpecError, explain
 from torchrl.files import make_writable
 from torchrl.modules.randomness import generators_of
 from torchrl.record import Logger
@@ -222,7 +222,7 @@ class Agent:
                 explain("evaluate", expected="an evaluator", got="none", hint="Pass one here or to the Agent.")
             )
         with self._measured("evaluate"):
-            return evaluator(self.policy)
+            return evaluator(self.policy, learned=self.collector.learned_states())
 
     def close(self) -> None:
         """Close the environments, here and in other processes, and end these; may be called twice."""
@@ -312,8 +312,8 @@ class Agent:
         with self._measured("evaluate"):
             has_to_keep = self._periodic.is_beside and self.folder is not None
             state = copy.deepcopy(self.state_dict()) if has_to_keep else None
-            version = self.collector.policy_version
-            self._periodic.launch(self.policy, version=version, frames=self.frames, keep=state)
+            version, learned = self.collector.policy_version, self.collector.learned_states()
+            self._periodic.launch(self.policy, learned=learned, version=version, frames=self.frames, keep=state)
         return results + self._finished(wait=self._is_last_batch)
 
     @property
@@ -354,6 +354,7 @@ class Agent:
             "optimizer": self.optimizer.state_dict(),
             "optimise": self.optimise.state_dict(),
             "collector": self.collector.state_dict(),
+            "learned": self.collector.learned_states(),  # of transforms: a policy sees with it
             "store": self.store.state_dict() if hasattr(self.store, "state_dict") else {},
             "generators": {
                 name: generator.get_state() for name, generator in without_compiled(self._generators()).items()
@@ -409,12 +410,18 @@ class Agent:
     def load_networks(self, path: str | os.PathLike) -> None:
         """Take only the networks of a checkpoint: to evaluate them, or to start another run from them.
 
+        What transforms have learned of observations goes with them; what was learned of rewards does not.
+
         Raises:
             CheckpointError: as :meth:`load`.
         """
-        came = load_checkpoint(path)["networks"]
-        self._require_networks_fit(came)
-        self._load_networks(came)
+        came = load_checkpoint(path)
+        self._require_networks_fit(came["networks"])
+        try:
+            self.collector.load_learned_states(came["learned"], for_acting=True)
+        except SpecError as error:
+            raise CheckpointError(f"checkpoint, {error}") from error
+        self._load_networks(came["networks"])
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -16,7 +16,7 @@ from torchrl.errors import CheckpointError, explain
 from torchrl.files import written_whole
 
 FORMAT = "torchrl checkpoint"
-VERSION = 1
+VERSION = 2
 ARRAY, SCALAR, CONTAINER = "__array__", "__scalar__", "__tensordict__"
 COMPILED = "_orig_mod."  # what ``torch.compile`` puts between a module and the names inside it
 

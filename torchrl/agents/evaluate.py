@@ -14,6 +14,7 @@ from torchrl.collectors.checks import act_checked, require_policy
 from torchrl.counts import is_count
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.learned import Learned, frozen
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import kept_randomness
@@ -49,8 +50,9 @@ class Evaluator:
     Episode k begins with ``start_seeds[k]`` whatever the number of slots. Where rows cannot be seeded one by one
     (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
     the row goes on with its next ones. The policy acts in eval mode and gets its training flags back, module by module;
-    torch's global random stream and every generator inside the policy are put back too. So training with and without
-    evaluation is bit-identical.
+    torch's global random stream and every generator inside the policy are put back too. The environment's transforms
+    learn nothing, and see with what those of the training have learned. So training with and without evaluation is
+    bit-identical.
 
     Args:
         env: ``[*B]``, of its own: nothing else steps it until :meth:`close`, or until this is deleted.
@@ -101,12 +103,21 @@ class Evaluator:
         take_env("Evaluator", env, self)
 
     @torch.no_grad()
-    def __call__(self, policy: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
+    def __call__(
+        self, policy: Callable[[TensorDictBase], TensorDictBase], *, learned: Sequence[Learned] | None = None
+    ) -> Evaluation:
         """Evaluate a policy.
+
+        Args:
+            policy: what is measured.
+            learned: what the transforms of the training have learned, ``collector.learned_states()``, which an agent
+                passes by itself; None leaves the environment's transforms what they have learned themselves.
 
         Raises:
             EnvError: an episode does not end within ``max_episode_steps``.
-            ConfigError: the policy cannot be called. SpecError: it does not fit the action spec.
+            SpecError: the policy does not fit the action spec.
+            ConfigError: the policy cannot be called; or the environment shows it something else than the training did,
+                or has a transform that has learned nothing yet.
         """
         require_policy("Evaluator", policy)
         if policy is None:
@@ -114,6 +125,7 @@ class Evaluator:
         with (
             own_randomness(policy, self._sampling_seed),
             eval_mode(policy),
+            frozen(self.env, learned),
             set_exploration_type(self.exploration_type),
         ):
             return self._episodes(placed(policy, self.env.device))

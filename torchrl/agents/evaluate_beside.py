@@ -22,12 +22,14 @@ from torchrl.channels import SLICE_S, too_late
 from torchrl.collectors.weights import tensors_of
 from torchrl.collectors.workers import SERVE  # the same fork server: it has imported most of what is needed here
 from torchrl.envs import Env
+from torchrl.envs.learned import Learned
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
 from torchrl.modules.lazy import lazy_tensors
 from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, ready
+from torchrl.shared_tensors import parcel_of
 
 _DEFAULTS = Evaluator.__init__.__kwdefaults__  # where they are written
 NAME = "evaluation beside training"
@@ -62,8 +64,9 @@ class EvaluationProcess:
     """An :class:`Evaluator` in a process of its own: launch it, go on training, take the result when it is there.
 
     The weights go along with the launch, so training may change them at once, and the result is that of an
-    ``Evaluator`` here, number for number. What goes along are parameters, buffers and extra state; the policy itself
-    goes with the first launch, and again where another one is launched. It acts on the CPU there.
+    ``Evaluator`` here, number for number. What goes along are parameters, buffers and extra state, and what the
+    transforms of the training have learned; the policy itself goes with the first launch, and again where another one
+    is launched. It acts on the CPU there.
 
     If the process dies, a warning says so and another one repeats the evaluation, which is the same again; if that one
     dies too, it is a :class:`ProcessError`. What the environment or the policy raises there is raised by ``poll`` or
@@ -124,7 +127,7 @@ class EvaluationProcess:
             "every_frames": every_frames,
             "max_episode_steps": max_episode_steps,
         }
-        how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+        how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": parcel_of}
         self._start = partial(_start, make_env, options, num_threads, how)
         self._timeout_s = timeout_s
         self._remote: RemoteObject | None = None
@@ -149,6 +152,7 @@ class EvaluationProcess:
         self,
         policy: Callable[[TensorDictBase], TensorDictBase],
         *,
+        learned: Sequence[Learned] | None = None,
         version: int = 0,
         frames: int = 0,
         keep: object = None,
@@ -157,6 +161,7 @@ class EvaluationProcess:
 
         Args:
             policy: what is measured; it may be changed as soon as this returns.
+            learned: see :meth:`Evaluator.__call__`.
             version: of its weights.
             frames: that it was trained on.
             keep: anything to be handed back with the result, for example the state to be saved if it is the best.
@@ -171,7 +176,7 @@ class EvaluationProcess:
             raise ConfigError(explain("launch", expected="no evaluation under way", got=got, hint="Call take() first."))
         if not self._policy.is_of(policy):
             self._policy = _Structure.of(policy)
-        self._order = _Order(self._policy, state_of(policy), version, frames, keep)
+        self._order = _Order(self._policy, state_of(policy), learned, version, frames, keep)
         with self._lost_if_it_fails():
             self._post()
 
@@ -202,13 +207,15 @@ class EvaluationProcess:
         result, self._done = self._done, None
         return result
 
-    def __call__(self, policy: Callable[[TensorDictBase], TensorDictBase]) -> Evaluation:
+    def __call__(
+        self, policy: Callable[[TensorDictBase], TensorDictBase], *, learned: Sequence[Learned] | None = None
+    ) -> Evaluation:
         """Evaluate a policy and wait for it; one that was launched before is finished first, and can be taken after."""
         self._require_open()
         self._wait()
         waiting, self._done = self._done, None
         try:
-            self.launch(policy)
+            self.launch(policy, learned=learned)
             return self.take().evaluation
         finally:
             self._done = waiting
@@ -246,7 +253,7 @@ class EvaluationProcess:
         try:
             structure = None if self._there is order.structure else order.structure.pickled
             order.deadline = time.monotonic() + self._timeout_s
-            self._remote.post("evaluate", structure, order.state)
+            self._remote.post("evaluate", structure, order.state, order.learned)
             self._there = None  # until it has answered: a policy that cannot be built there is not there
         except ProcessError as error:
             self._repeat(error)
@@ -336,6 +343,7 @@ class _Order:
 
     structure: _Structure
     state: tuple
+    learned: Sequence[Learned] | None
     version: int
     frames: int
     keep: object
@@ -362,12 +370,12 @@ class EvaluationHost:
         self._evaluator = Evaluator(env, **options)
         self._policy: Callable | None = None
 
-    def evaluate(self, pickled: bytes | None, state: tuple) -> Evaluation:
+    def evaluate(self, pickled: bytes | None, state: tuple, learned: Sequence[Learned] | None) -> Evaluation:
         """Measure a policy: one that is sent along, or the last one, with the given weights."""
         if pickled is not None:
             self._policy = cloudpickle.loads(pickled)
         set_state_(self._policy, state)
-        return self._evaluator(self._policy)
+        return self._evaluator(self._policy, learned=learned)
 
     def close(self) -> None:
         """Close the environment."""

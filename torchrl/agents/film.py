@@ -12,6 +12,7 @@ from torchrl.agents.evaluate import Evaluation, eval_mode, own_randomness, place
 from torchrl.agents.hooks import Hook
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.learned import frozen
 from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.record import require_video, video_writer
@@ -89,6 +90,7 @@ class RecordVideo(Hook):
             torch.no_grad(),
             own_randomness(agent.policy, self.seed),
             eval_mode(agent.policy),
+            frozen(self._env, agent.collector.learned_states()),
             set_exploration_type(self.exploration_type),
             video_writer(agent.folder / VIDEOS / f"{agent.frames:09d}.mp4", fps=self.fps) as add,
         ):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torchrl.agents.evaluate import Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
+from torchrl.envs.learned import Learned
 
 
 class EvaluatedHere:
@@ -24,9 +25,11 @@ class EvaluatedHere:
         """Whether there is a result that was not taken."""
         return self._done is not None
 
-    def launch(self, policy: Callable, *, version: int, frames: int, keep: object = None) -> None:
+    def launch(
+        self, policy: Callable, *, learned: Sequence[Learned], version: int, frames: int, keep: object = None
+    ) -> None:
         """Evaluate; see :meth:`EvaluationProcess.launch`."""
-        self._done = BesideResult(self._evaluator(policy), version, frames, keep)
+        self._done = BesideResult(self._evaluator(policy, learned=learned), version, frames, keep)
 
     def poll(self) -> BesideResult | None:
         """Return the result, once; see :meth:`EvaluationProcess.poll`."""
@@ -61,9 +64,11 @@ class PeriodicEvaluation:
         """Whether there are any."""
         return self._every is not None
 
-    def launch(self, policy: Callable, *, version: int, frames: int, keep: object) -> None:
+    def launch(
+        self, policy: Callable, *, learned: Sequence[Learned], version: int, frames: int, keep: object
+    ) -> None:
         """Begin an evaluation; see :meth:`EvaluationProcess.launch`."""
-        self._runner.launch(policy, version=version, frames=frames, keep=keep)
+        self._runner.launch(policy, learned=learned, version=version, frames=frames, keep=keep)
 
     def finished(self, *, wait: bool) -> BesideResult | None:
         """Return the result of the one under way, once it is there; None where there is none."""

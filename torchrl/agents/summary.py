@@ -51,7 +51,7 @@ def write_summary(path: str | os.PathLike, summary: dict) -> None:
 
 
 def _evaluate_best(agent: Agent, evaluator: Evaluator) -> Evaluation | None:
-    """Evaluate with the networks of the best checkpoint, and put back those of now."""
+    """Evaluate with the networks of the best checkpoint and what it saw with, and put back what there is now."""
     path = None if agent.folder is None else Path(agent.folder) / BEST
     if path is None or not path.exists():
         return None
@@ -59,9 +59,11 @@ def _evaluate_best(agent: Agent, evaluator: Evaluator) -> Evaluation | None:
     present = {
         name: {key: value.clone() for key, value in module.state_dict().items()} for name, module in networks.items()
     }
+    learned = agent.collector.learned_states()
     try:
         agent.load_networks(path)
         return agent.evaluate(evaluator)
     finally:
         for name, module in networks.items():
             module.load_state_dict(present[name])
+        agent.collector.load_learned_states(learned, for_acting=True)

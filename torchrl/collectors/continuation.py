@@ -10,11 +10,15 @@ from torchrl.seeding import named_seeds
 
 
 def captured(env: Env) -> dict:
-    """Capture an environment: its state under ``env``, or None there and the reason under ``env_error``."""
+    """Capture an environment: what it has learned under ``learned``, where its worlds stand under ``env``.
+
+    Where worlds cannot be captured, ``env`` is None, and the reason stands under ``env_error``.
+    """
+    learned = env.learned_state_dict()
     try:
-        return {"env": env.state_dict(), "env_error": ""}
+        return {"learned": learned, "env": env.state_dict(), "env_error": ""}
     except EnvError as error:
-        return {"env": None, "env_error": str(error)}
+        return {"learned": learned, "env": None, "env_error": str(error)}
 
 
 def was_moved(who: str, env: Env, num_moves: int) -> bool:
@@ -38,14 +42,16 @@ def was_moved(who: str, env: Env, num_moves: int) -> bool:
 def goes_on(env: Env, state: dict, seed: int | None) -> bool:
     """Restore an environment from a collector's state, and return whether there is a root to go on from.
 
-    Where the environment was not captured, new episodes are to start, with a warning, and not those that the run began
-    with. Where nothing had begun, the environment's seed still waits for the first reset.
+    What it has learned goes on in any case. Where its worlds were not captured, new episodes are to start, with a
+    warning, and not those that the run began with. Where nothing had begun, the environment's seed still waits for the
+    first reset.
 
     Args:
         env: the environment that was captured.
         state: with :func:`captured`, ``frames`` and ``root``, a dict of tensors or None.
         seed: of the collector.
     """
+    env.load_learned_state_dict(state["learned"])
     if state["env"] is None:
         warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=3)
         if seed is not None:

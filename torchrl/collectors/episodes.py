@@ -26,6 +26,7 @@ from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.learned import Learned, joined
 from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
@@ -118,6 +119,7 @@ class EpisodeCollector:
         self._layers = acting_layers(self._act)
         self._seed = seed
         self._can_freeze = True
+        self._idle: list[int] = []  # slots that are stepped on for nothing, where the environment cannot freeze them
         self._rows: GrowingRows | None = None
         self._num_begun = 0
         self._root: TensorDict | None = None  # None: all slots begin anew
@@ -166,6 +168,19 @@ class EpisodeCollector:
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
         self.policy_version += 1
+
+    def learned_states(self) -> list[Learned]:
+        """Copy what the environment's transforms have learned, see :meth:`Env.learned_state_dict`; a list of one."""
+        return [self.env.learned_state_dict()]
+
+    def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
+        """Take over what the transforms of one environment or several have learned, all of them joined.
+
+        Args:
+            states: of a collector's :meth:`learned_states`.
+            for_acting: see :meth:`Env.load_learned_state_dict`.
+        """
+        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
 
     def state_dict(self) -> dict:
         """Capture counters, unfinished episodes, the environment (where it can be captured) and the root to go on from.
@@ -226,7 +241,7 @@ class EpisodeCollector:
     def _begin(self) -> TensorDict:
         """Restart all slots and number their episodes; return the root to act on."""
         root = self.env.reset()
-        self._kept, self._ended = None, []
+        self._kept, self._ended, self._idle = None, [], []
         self._num_open = self._finished.num_to_begin(self.num_episodes)
         num_slots = self.env.batch_size.numel()
         self._numbers = [self._next_number() for _ in range(num_slots)]
@@ -281,11 +296,19 @@ class EpisodeCollector:
 
     def _let_wait(self, slots: Sequence[int]) -> None:
         """Freeze slots until the next batch where the environment can; else they are stepped on, for nothing."""
-        if not slots or not self._can_freeze:
+        if not slots:
             return
+        if self._can_freeze:
+            self._can_freeze = let_wait(self.env, self._mask_of(slots))
+        if not self._can_freeze:
+            self._idle = [*self._idle, *slots]
+            self.env.ignore_(self._mask_of(self._idle))
+
+    def _mask_of(self, slots: Sequence[int]) -> torch.Tensor:
+        """Return where some slots are, bool ``[*B]``."""
         rows = torch.zeros(self.env.batch_size.numel(), dtype=torch.bool, device=self.env.device)
         rows[list(slots)] = True
-        self._can_freeze = let_wait(self.env, rows.reshape(self.env.batch_size))
+        return rows.reshape(self.env.batch_size)
 
     def _last_step(self) -> int:
         """Return the step of this batch before which the oldest running episode must have ended."""

@@ -189,9 +189,11 @@ class FragmentSource:
             is_valid.append(~waiting)
             ended = transition.get("next").get("done").squeeze(-1) & ~waiting
             if index < self.n_steps - 1 and bool(ended.any()):
-                let_wait(env, ended)
                 waiting = waiting | ended
+                if not let_wait(env, ended):
+                    env.ignore_(waiting)
         if bool(waiting.any()):
+            env.ignore_(None)
             root = env.reset(waiting, root=root)
         return root, torch.stack(is_valid, -1)
 

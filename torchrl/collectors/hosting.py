@@ -20,6 +20,7 @@ from torchrl.collectors.transport import Layout, cut_batch, layout_of, require_o
 from torchrl.collectors.warmup import WarmUp
 from torchrl.collectors.weights import WeightReader
 from torchrl.envs.base import Env
+from torchrl.envs.learned import Learned, is_same, joined, level_, restore_own_
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import generators_of
@@ -62,11 +63,14 @@ class Report:
     Attributes:
         layout: of the batch, where there is no shared memory for it yet.
         num_trajectories: how many trajectories the worker has begun.
+        learned: what transforms have learned since the last report, see :meth:`Env.learned_state_dict`; those that
+            stand as they did are left out.
         warm_up_frames: how many frames it has acted at random in a warm-up.
     """
 
     layout: Layout | None
     num_trajectories: int
+    learned: Learned
     warm_up_frames: int = field(default=0)
 
 
@@ -81,7 +85,7 @@ class CollectorHost:
 
     COMMANDS = frozenset(
         ("batch_size", "share_weights", "prepare", "collect", "attach", "reset", "set_info")
-        + ("state_dict", "load_state_dict")
+        + ("state_dict", "load_state_dict", "learned_state_dict", "load_learned_states", "restore_own")
     )
 
     def __init__(self, make_env: Callable[[], Env], policy: Callable | None, num_threads: int) -> None:
@@ -95,6 +99,7 @@ class CollectorHost:
         self._plan: Plan | None = None
         self._views: TensorDict | None = None
         self._held: TensorDict | None = None  # the first batch, until there is memory for it
+        self._told: Learned = env.learned_state_dict()  # what the parent knows of what transforms have learned
 
     def batch_size(self) -> torch.Size:
         """Return the batch size of the environment."""
@@ -121,9 +126,32 @@ class CollectorHost:
             self.env.set_seed(list(plan.row_seeds))
         self._source.num_trajectories = plan.first_trajectory
 
-    def collect(self, version: int, exploration: ExplorationType | None) -> Report:
-        """Collect a batch into shared memory, or keep it until :meth:`attach`."""
+    def learned_state_dict(self) -> Learned:
+        """Return what the transforms have learned; see :meth:`Env.learned_state_dict`."""
+        self._told = self.env.learned_state_dict()
+        return self._told
+
+    def load_learned_states(self, states: Sequence[Learned], for_acting: bool) -> None:
+        """Take over what transforms have learned, here or elsewhere; see :meth:`Collector.load_learned_states`."""
+        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
+
+    def restore_own(self, learned: Learned) -> None:
+        """Go on from what the transforms of the worker that was lost had learned."""
+        restore_own_(self.env.transforms, learned)
+
+    def collect(
+        self, version: int, exploration: ExplorationType | None, learned: Sequence[Learned] | None = None
+    ) -> Report:
+        """Collect a batch into shared memory, or keep it until :meth:`attach`.
+
+        Args:
+            version: of a policy without weights in shared memory.
+            exploration: how the policy acts.
+            learned: what the transforms of each worker have learned, of those that differ; None where none do.
+        """
         source = self._source
+        if learned is not None:
+            level_(self.env.transforms, learned)
         if self._reader is not None and self._reader.refresh():
             source.update_policy_weights_()
         source.policy_version = version if self._reader is None else self._reader.version
@@ -138,7 +166,13 @@ class CollectorHost:
             layout, self._held = layout_of(batch), batch
         else:
             _write(self._views, batch)
-        return Report(layout, source.num_trajectories, acted)
+        return Report(layout, source.num_trajectories, self._news(), acted)
+
+    def _news(self) -> Learned:
+        """Return what transforms have learned since the parent was told; the costs of asking only where they learn."""
+        before = self._told
+        now = self.learned_state_dict() if before else before
+        return {name: tensors for name, tensors in now.items() if not is_same(tensors, before[name])}
 
     def attach(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
         """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows, a held one at once."""

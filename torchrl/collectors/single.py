@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -24,6 +24,7 @@ from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.learned import Learned, joined
 from torchrl.envs.stepping import require_same_layout
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.training_layers import acting_mode
@@ -146,6 +147,19 @@ class Collector:
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
         self.policy_version += 1
+
+    def learned_states(self) -> list[Learned]:
+        """Copy what the environment's transforms have learned, see :meth:`Env.learned_state_dict`; a list of one."""
+        return [self.env.learned_state_dict()]
+
+    def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
+        """Take over what the transforms of one environment or several have learned, all of them joined.
+
+        Args:
+            states: of a collector's :meth:`learned_states`.
+            for_acting: see :meth:`Env.load_learned_state_dict`.
+        """
+        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
 
     def state_dict(self) -> dict:
         """Capture counters, the environment (where it can be captured) and the root to continue from.

@@ -23,6 +23,7 @@ from torchrl.collectors.weights import SharedWeights, tensors_of
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.devices import checked_device
 from torchrl.envs.base import Env
+from torchrl.envs.learned import Learned, differing
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
@@ -30,6 +31,7 @@ from torchrl.processes import START_S
 from torchrl.remote import RemoteObject, answers, close_all, ready
 from torchrl.seeding import child_seeds, named_seeds
 from torchrl.shared_memory import SharedMemory
+from torchrl.shared_tensors import memory_of, parcel_of
 
 SERVE = "torchrl.collectors.hosting:serve"
 MAX_RESTARTS = 3  # of one worker, without a batch in between
@@ -228,16 +230,46 @@ class MultiCollector:
                 worker.remote.post("reset")
             self._answers(self._workers)
 
+    def learned_states(self) -> list[Learned]:
+        """Copy what the transforms of each worker had learned with its last batch, see :meth:`Env.learned_state_dict`.
+
+        Before each of its batches a worker goes on from what all have learned together, where the transforms' class
+        says how that is joined (:attr:`Transform.merge_learned`).
+        """
+        return [dict(worker.learned) for worker in self._workers]
+
+    def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
+        """Let each worker take over what it had learned, or, from another number of workers, what all have together.
+
+        Args:
+            states: of a collector's :meth:`learned_states`.
+            for_acting: see :meth:`Env.load_learned_state_dict`.
+
+        Raises:
+            ConfigError: a batch is being collected: take it first.
+            SpecError: other transforms learned it.
+        """
+        each = [[state] for state in states] if len(states) == len(self._workers) else [states] * len(self._workers)
+        with self._quiet("load_learned_states"):
+            for worker, own in zip(self._workers, each, strict=True):
+                worker.remote.post("load_learned_states", own, for_acting)
+            self._answers(self._workers)
+            for worker, learned in zip(self._workers, self._call("learned_state_dict"), strict=True):
+                worker.learned = learned
+
     def state_dict(self) -> dict:
         """Capture counters, and of each worker the environments (where they can be captured) and random streams.
 
-        Of workers that were lost or shut down only the counters are left: what is loaded from them begins new episodes.
+        Of workers that were lost or shut down the counters are left, and what transforms had learned: what is loaded
+        from them begins new episodes.
 
         Raises:
             ConfigError: a batch is being collected: take it first.
         """
         if self._is_shut_down:
-            workers = [{"num_trajectories": worker.num_trajectories} for worker in self._workers]
+            workers = [
+                {"num_trajectories": worker.num_trajectories, "learned": worker.learned} for worker in self._workers
+            ]
         else:
             with self._quiet("state_dict"):
                 for worker in self._workers:
@@ -272,10 +304,12 @@ class MultiCollector:
                 worker.warm_up_frames = state["warm_up_frames"][index]
                 if "collector" not in own:
                     worker.num_trajectories = own["num_trajectories"]
+                    worker.learned = own["learned"]
                     self._start_anew(worker)
                     continue
                 worker.remote.post("load_state_dict", own)
                 worker.num_trajectories = own["collector"]["num_trajectories"]
+                worker.learned = own["collector"]["learned"]
                 worker.earlier_warm_up_frames = worker.warm_up_frames - own["warm_up_frames"]
                 loading.append(worker)
             self._answers(loading)
@@ -309,10 +343,14 @@ class MultiCollector:
         worker.remote.post("prepare", self._plan(worker))
         if any(info is not None for info in self._info):
             worker.remote.post("set_info", *_rows_of(self._info, worker))
+        if worker.learned:  # it is started again
+            worker.remote.post("restore_own", worker.learned)
+        worker.remote.post("learned_state_dict")
 
     def _take_preparations(self, worker: Worker) -> None:
         while worker.remote.num_pending:
-            worker.remote.answer(self._timeout_s)
+            learned = worker.remote.answer(self._timeout_s)  # the last answer is what its transforms have learned
+        worker.learned = learned
 
     def _plan(self, worker: Worker) -> Plan:
         seed = self._entropy if self._seed is None else self._seed
@@ -341,11 +379,15 @@ class MultiCollector:
         kind = ExplorationType.RANDOM if kind is None else kind
         worker.patience = Patience(self._timeout_s)
         try:
-            worker.remote.post("collect", self._launched_version(), kind)
+            worker.remote.post("collect", self._launched_version(), kind, self._levelled())
         except ProcessError as error:
             self._replace(worker, error)
         else:
             worker.is_pending = True
+
+    def _levelled(self) -> list[Learned] | None:
+        """Return what transforms have learned in each worker, of those that differ; None where none do."""
+        return differing([worker.learned for worker in self._workers])
 
     def _launched_version(self) -> int:
         """The version that a batch of a policy without weights in shared memory has."""
@@ -380,6 +422,7 @@ class MultiCollector:
     def _note(self, worker: Worker, report: Report) -> None:
         worker.num_failures = 0
         worker.num_trajectories = report.num_trajectories
+        worker.learned = {**worker.learned, **report.learned}
         worker.warm_up_frames = worker.earlier_warm_up_frames + report.warm_up_frames
         if isinstance(self.policy, WarmUp):
             self.policy.progress.frames = self._acted_before + sum(one.warm_up_frames for one in self._workers)
@@ -492,6 +535,7 @@ class Worker:
         self.num_failures = 0  # since its last batch
         self.warm_up_frames = 0
         self.earlier_warm_up_frames = 0
+        self.learned: Learned = {}  # what its transforms had learned with its last batch
         self.memory: SharedMemory | None = None
         self.shared: TensorDict | None = None
 
@@ -506,7 +550,9 @@ def _start(
     start_timeout_s: float,
 ) -> RemoteObject:
     arguments = (with_registered_ids(CollectorHost), factory, policy, num_threads)
-    how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+    weights = map(memory_of, tensors_of(policy)) if isinstance(policy, nn.Module) else ()
+    share = partial(parcel_of, copied=frozenset(weights))  # shared ones would change under a worker as it acts
+    how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": share}
     return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, **how)
 
 

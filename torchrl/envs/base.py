@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.composite import Key
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.learned import Learned, learned_state, load_learned_
 from torchrl.envs.slot_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.envs.vector.building import RESERVED
@@ -23,6 +25,9 @@ from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, joined_seed
 from torchrl.unchecked import put
+
+if TYPE_CHECKING:
+    from torchrl.envs.transforms.base import Transform
 
 Seed = int | Sequence[int] | None
 ResetOptions = dict | list[dict] | None  # for all rows alike, or one dict for each row of the batch
@@ -284,6 +289,13 @@ class Env(ABC):
         self.num_moves += 1
         self._freeze(mask)
 
+    def ignore_(self, mask: torch.Tensor | None) -> None:  # noqa: B027 - without transforms nothing is learned
+        """Let transforms learn nothing from rows whose steps nobody keeps: where rows cannot wait, they are stepped on.
+
+        Args:
+            mask: bool ``[*B]``, true on those rows; it replaces the one before. None, or a reset of all rows, ends it.
+        """
+
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Set parameters of each row, for the policy and for the world; None leaves what was set before.
 
@@ -356,6 +368,31 @@ class Env(ABC):
             EnvError: the environment cannot draw itself.
         """
         raise EnvError(explain(type(self).__name__, expected="worlds that can draw themselves", got="no render()"))
+
+    @property
+    def transforms(self) -> Sequence[Transform]:
+        """The transforms between the worlds and the policy, the nearest to the worlds first."""
+        return []
+
+    def learned_state_dict(self) -> Learned:
+        """Copy what the transforms have learned, also where the worlds cannot be captured.
+
+        Hand it to another environment with the same transforms, of any number of rows:
+        ``other.load_learned_state_dict(env.learned_state_dict())``.
+        """
+        return learned_state(self.transforms)
+
+    def load_learned_state_dict(self, state: Learned, *, for_acting: bool = False) -> None:
+        """Write :meth:`learned_state_dict` into the transforms.
+
+        Args:
+            state: what transforms like these have learned.
+            for_acting: take only what a policy sees with; what was learned of rewards stays as it is.
+
+        Raises:
+            SpecError: other transforms learned it, or its tensors have other names or shapes; nothing is changed.
+        """
+        load_learned_(self.transforms, state, for_acting=for_acting)
 
     def state_dict(self) -> dict:
         """Capture what a continuation needs. Subclasses add to it, or say that they cannot."""

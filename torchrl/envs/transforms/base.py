@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,8 @@ from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.misspelling import is_used_in, refuse_misspelt
 from torchrl.seeding import child_seeds, named_seeds
-from torchrl.unchecked import shallow
+from torchrl.shapes import expand_right
+from torchrl.unchecked import put, shallow
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,28 @@ _ELSEWHERE = {
 class Transform(StepEditor):
     """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
 
-    Each of the two directions has a twin for specs. A transform belongs to one environment. What it learns or remembers
-    is in buffers, so that ``state_dict`` saves it and ``eval()`` can freeze it.
+    Each of the two directions has a twin for specs. A transform belongs to one environment.
+
+    What it *learns* is in buffers. It is saved and loaded apart from the worlds, handed on to evaluations and to
+    restarted workers, and ``eval()`` freezes it. What it *remembers* of each row is in buffers that
+    :meth:`register_memory` makes: it belongs to where the worlds stand, and stays as it is on rows that wait.
 
     The containers it is given are fresh, down to the last level, and are edited in place. The tensors in them belong to
     others and are never written to: set new ones.
 
     Attributes:
         ends_episodes: whether :meth:`step` may set the flags of an ending; read once, when the environment is wrapped.
+        changes_reward_only: whether a policy sees the same without it.
+        waiting: bool ``[*B]``, true on rows that wait (:meth:`Env.freeze_`), which are no data: nothing is learned from
+            them. None where no row waits.
+        merge_learned: a static method that joins the ``learned_state_dict()`` of several environments that are built
+            alike, such as those of collecting processes; None where there is no telling how.
     """
 
     ends_episodes = False
+    changes_reward_only = False
+    waiting: torch.Tensor | None = None
+    merge_learned: Callable[[Sequence[dict[str, torch.Tensor]]], dict[str, torch.Tensor]] | None = None
 
     def __init_subclass__(cls, **options: object) -> None:
         """Refuse a method that nobody would call: a misspelt one, and a ``forward`` that no base uses."""
@@ -91,6 +104,7 @@ class Transform(StepEditor):
     def __init__(self) -> None:
         super().__init__()
         self._is_attached = False
+        self._memory: dict[str, int | None] = {}  # at which dimension the rows begin, by name
 
     def attach(self, env: Env | EnvSpecs) -> None:
         """Read the specs of the environment below; called once, before anything else.
@@ -108,6 +122,44 @@ class Transform(StepEditor):
                 )
             )
         self._is_attached = True
+
+    def register_memory(self, name: str, value: torch.Tensor | None, *, batch_dim: int | None = 0) -> None:
+        """Register a buffer for what is remembered of each row.
+
+        Args:
+            name: of the attribute.
+            value: ``[*B, ...]``; None until the batch size is known.
+            batch_dim: the dimension at which ``*B`` begins; None where all rows share what is remembered.
+        """
+        self.register_buffer(name, value)
+        self._memory[name] = batch_dim
+
+    def learned_tensors(self) -> dict[str, torch.Tensor]:
+        """Return what the transform has learned, the tensors themselves: all that it saves but its memory."""
+        remembered = set()
+        for path, module in self.named_modules():
+            names = [*(module._memory if isinstance(module, Transform) else ()), "_extra_state"]
+            remembered.update(f"{path}.{name}" if path else name for name in names)
+        state = self.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if name not in remembered}
+
+    def learned_state_dict(self) -> dict[str, torch.Tensor]:
+        """Copy what the transform has learned."""
+        return {name: value.detach().clone() for name, value in self.learned_tensors().items()}
+
+    @torch.no_grad()
+    def load_learned_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Write :meth:`learned_state_dict` into the transform, in place, so that tensors stay where they are shared."""
+        for name, value in self.learned_tensors().items():
+            value.copy_(state[name])
+
+    def has_learned(self) -> bool:
+        """Answer whether the transform can do its work without learning any more."""
+        return True
+
+    def parts(self) -> list[Transform]:
+        """List the transforms this one consists of, the nearest to the environment first."""
+        return [self]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Edit the outcome of a step and the root after it.
@@ -133,6 +185,10 @@ class Transform(StepEditor):
         Args:
             inputs: a container of ours, ``[*B]``, with the policy's ``action`` and whatever else it holds.
         """
+
+    def set_waiting(self, rows: torch.Tensor | None) -> None:
+        """Note which rows wait from now on; see :attr:`waiting`."""
+        self.waiting = rows
 
     def set_seed(self, seed: int) -> None:
         """Seed what the transform draws; called before a reset of all rows that is given a seed."""
@@ -198,6 +254,10 @@ class Compose(Transform):
         self._devices = devices if any(device != env.device for device in devices) else None
         self.initial_state()
 
+    def parts(self) -> list[Transform]:
+        """List the transforms of the chain; see :meth:`Transform.parts`."""
+        return [part for transform in self._chain for part in transform.parts()]
+
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Edit with every transform in turn; see :meth:`Transform.step`."""
         for transform in self._chain:
@@ -216,6 +276,12 @@ class Compose(Transform):
         """Edit with every transform, the last one first; see :meth:`Transform.inverse`."""
         for transform in self._inverse_chain:
             transform.inverse(inputs)
+
+    def set_waiting(self, rows: torch.Tensor | None) -> None:
+        """Tell every transform, where its tensors are; see :meth:`Transform.set_waiting`."""
+        super().set_waiting(rows)
+        for transform, device in zip(self._chain, self._devices or [None] * len(self), strict=True):
+            transform.set_waiting(rows if rows is None or device is None else rows.to(device))
 
     def set_seed(self, seed: int) -> None:
         """Give every transform a seed of its own; see :meth:`Transform.set_seed`."""
@@ -314,7 +380,8 @@ class TransformedEnv(Env):
             self.set_info_(agent_info=env._agent_info, env_info=env._env_info)
         self._may_end = transform.ends_episodes
         self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
-        self._frozen: torch.Tensor | None = None  # [*B, 1], where rows wait that a transform would end again
+        self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait (freeze_)
+        self._ignored: torch.Tensor | None = None  # [*B], rows that are stepped on for nothing (ignore_)
         self._is_elsewhere = seen.device != env.device
         self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
 
@@ -349,33 +416,91 @@ class TransformedEnv(Env):
         """The worlds, one per slot, where the environment below has them."""
         return self.env.simulators
 
+    @property
+    def transforms(self) -> list[Transform]:
+        """All transforms, the nearest to the worlds first; see :attr:`Env.transforms`."""
+        return [*self.env.transforms, *self.transform.parts()]
+
     def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         if self._waiting is not None:
             raise self._not_restarted()
         inputs = shallow(tensordict)  # the policy's action stays in its own container
-        self.transform.inverse(inputs)
-        next_, root, ended = self.env._advance(inputs)
-        self.transform.step(next_, root)
+        if self._frozen is None:
+            next_, root, ended = self._advance_through(inputs)
+        else:
+            with self._remembered(self._frozen.squeeze(-1)):
+                next_, root, ended = self._advance_through(inputs)
+            self._repeat(tensordict, next_, root)
         if self._may_end:
-            if self._frozen is not None:
-                _clear_flags(next_, self._frozen)
             done = next_.get("done")
             ended = bool(done.any())
             self._waiting = done.clone() if ended else None
         return next_, root, ended
+
+    def _advance_through(self, inputs: TensorDict) -> tuple[TensorDict, TensorDict, bool]:
+        self.transform.inverse(inputs)
+        next_, root, ended = self.env._advance(inputs)
+        self.transform.step(next_, root)
+        return next_, root, ended
+
+    @contextmanager
+    def _remembered(self, rows: torch.Tensor) -> Iterator[None]:
+        """Put back what transforms remember of some rows, bool ``[*B]``."""
+        kept = []
+        for part in self.transform.parts():
+            for module in [module for module in part.modules() if isinstance(module, Transform)]:
+                for name, batch_dim in module._memory.items():
+                    if batch_dim is not None:  # a copy: transforms may write into their own
+                        kept.append((module, name, batch_dim, module._buffers[name].clone()))
+        yield
+        for module, name, batch_dim, before in kept:
+            after = module._buffers[name]
+            waits = rows.to(after.device).reshape(*rows.shape, *[1] * (after.ndim - batch_dim - rows.ndim))
+            module._buffers[name] = torch.where(waits, before, after)
+
+    def _repeat(self, before: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
+        """Let rows that wait show once more what was acted on, with reward 0 and no flags."""
+        for key, _ in self.observation_spec.leaves():
+            value, seen = next_.get(key), before.get(key, None)
+            if seen is None:  # whoever steps by hand may send the action alone
+                continue
+            value = torch.where(expand_right(self._frozen.squeeze(-1), value), seen, value)
+            next_.set(key, value)
+            root.set(key, value)
+        put(next_, "reward", next_.get("reward").masked_fill(self._frozen, 0))
+        _clear_flags(next_, self._frozen)
+
+    def _set_frozen(self, rows: torch.Tensor | None) -> None:
+        """Note the rows that wait, bool ``[*B, 1]``."""
+        self._frozen = None if rows is None or not bool(rows.any()) else rows
+        self._tell_waiting()
+
+    def ignore_(self, mask: torch.Tensor | None) -> None:
+        """Let transforms learn nothing from some rows; see :meth:`Env.ignore_`."""
+        self.env.ignore_(None if mask is None else mask.to(self.env.device))
+        self._ignored = mask
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Tell the transforms from which rows there is nothing to learn."""
+        waiting = None if self._frozen is None else self._frozen.squeeze(-1)
+        if self._ignored is not None:
+            waiting = self._ignored if waiting is None else waiting | self._ignored
+        self.transform.set_waiting(waiting)
 
     def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         if seeds is not None and seeds[0] is not None and mask is None:
             self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
         below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
         root = self.env._reset(below, seeds=seeds, options=options)
+        if mask is None and self._ignored is not None:
+            self.ignore_(None)
+        if self._frozen is not None:  # before the transforms see the first observations of those rows
+            self._set_frozen(None if mask is None else self._frozen & ~mask.unsqueeze(-1))
         self.transform.reset(root, mask)
         if self._waiting is not None:
             waiting = None if mask is None else self._waiting & ~mask.unsqueeze(-1)
             self._waiting = None if waiting is None or not bool(waiting.any()) else waiting
-        if self._frozen is not None:
-            frozen = None if mask is None else self._frozen & ~mask.unsqueeze(-1)
-            self._frozen = None if frozen is None or not bool(frozen.any()) else frozen
         return root
 
     def _freeze(self, mask: torch.Tensor) -> None:
@@ -384,8 +509,7 @@ class TransformedEnv(Env):
         if self._waiting is not None:
             waiting = self._waiting & ~rows
             self._waiting = waiting if bool(waiting.any()) else None
-        if self._may_end and bool(rows.any()):
-            self._frozen = rows.clone() if self._frozen is None else self._frozen | rows
+        self._set_frozen(rows.clone() if self._frozen is None else self._frozen | rows)
 
     @property
     def restarts_rows(self) -> bool:
@@ -448,7 +572,7 @@ class TransformedEnv(Env):
         self.transform.load_state_dict(state["transform"])
         self._pending_seed = None
         self._waiting = None
-        self._frozen = None if state["frozen"] is None else state["frozen"].clone()
+        self._set_frozen(None if state["frozen"] is None else state["frozen"].to(self.device, copy=True))
         self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))
         return root
 

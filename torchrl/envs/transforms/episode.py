@@ -63,7 +63,7 @@ class EpisodeObservation(Transform):
         self._keys, self._starts = tuple(starts), tuple(starts.values())
         self._names = [f"value_{index}" for index in range(len(starts))]
         for name, value in zip(self._names, self._starts, strict=True):
-            self.register_buffer(name, value.clone())
+            self.register_memory(name, value.clone())
         is_flat = all(isinstance(key, str) for key in self._keys)
         self._set = put if is_flat else TensorDict.set  # the checked one makes the levels it lacks
 
@@ -252,7 +252,8 @@ class InitTracker(Transform):
     def attach(self, env: Env | EnvSpecs) -> None:
         """Start every row."""
         super().attach(env)
-        self.register_buffer("is_init", torch.ones((*env.batch_size, 1), dtype=torch.bool, device=env.device))
+        fresh = torch.ones((*env.batch_size, 1), dtype=torch.bool, device=env.device)
+        self.register_memory("is_init", fresh, batch_dim=None)  # a row that waits begins no episode
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Write false: rows that ended wait for their reset."""

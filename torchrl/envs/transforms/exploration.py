@@ -48,8 +48,9 @@ class GSDENoise(RandomTransform):
         self._set = (
             put if isinstance(self.out_key, str) else TensorDict.set
         )  # the checked one makes the levels it lacks
-        self.register_buffer("noise", None)  # [*B, F, A], once the batch size is known
-        self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))  # since all rows were drawn
+        self.register_memory("noise", None)  # [*B, F, A], once the batch size is known
+        since_drawn = torch.zeros((), dtype=torch.int64)  # vector steps since all rows were drawn
+        self.register_memory("num_steps", since_drawn, batch_dim=None)
 
     def attach(self, env: Env | EnvSpecs) -> None:
         """Make room for the noise of every row."""

@@ -49,7 +49,7 @@ class _FrameMemory(ObservationTransform):
             refuse_mask(type(self).__name__, key, env.action_mask_key)
             self._require_fit(key, leaf)
             zeros = torch.zeros((self.num_frames, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-            self.register_buffer(name, zeros)
+            self.register_memory(name, zeros, batch_dim=1)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Take the new values in; replace the observations in both containers."""

@@ -26,6 +26,8 @@ class RewardTransform(Transform):
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
     """
 
+    changes_reward_only = True
+
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return the new reward, ``[*B, 1]``, once per step; ``reward`` is not ours to write to."""
         raise NotImplementedError
@@ -188,7 +190,7 @@ class RewardNorm(RewardTransform):
         self.gamma = gamma
         self.clip = clip
         self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))  # count, mean, sum of squared deviations
-        self.register_buffer("returns", None)  # [*B, 1], once the batch size is known
+        self.register_memory("returns", None)  # [*B, 1], once the batch size is known
 
     def attach(self, env: Env | EnvSpecs) -> None:
         """Start every row's return at 0."""
@@ -216,9 +218,23 @@ class RewardNorm(RewardTransform):
         returns += reward_rows
         count, mean, squares = moments.tolist()
         if self.training:
-            moments[:] = count, mean, squares = _merged(count, mean, squares, returns.reshape(-1))
+            counted = returns if self.waiting is None else returns[~self.waiting.cpu().numpy()]
+            moments[:] = count, mean, squares = _merged(count, mean, squares, counted.reshape(-1))
         scaled = reward_rows * (1.0 / _deviation(count, mean, squares))
         return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
+
+    @staticmethod
+    def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Join the moments of several environments: those of all returns, with the mean of their counts.
+
+        So each can go on from the joint moments as if they were its own; see :meth:`VecNorm.merge_learned`.
+        """
+        triples = [state["moments"].tolist() for state in states]
+        count, mean, squares = 0.0, 0.0, 0.0
+        for other_count, other_mean, other_squares in triples:
+            count, mean, squares = _pooled(count, mean, squares, other_count, other_mean, other_squares)
+        share = len(states)
+        return {"moments": torch.tensor([count / share, mean, squares / share], dtype=torch.float64)}
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Start the returns of rows that restarted at 0."""
@@ -235,12 +251,21 @@ class RewardNorm(RewardTransform):
 def _merged(count: float, mean: float, squares: float, values: np.ndarray) -> tuple[float, float, float]:
     """Merge a batch into count, mean and sum of squared deviations (Chan et al., 1979)."""
     size = values.size
-    batch_mean = float(values.sum()) / size
+    batch_mean = float(values.sum()) / size if size else 0.0
     centred = values - batch_mean
-    delta = batch_mean - mean
-    total = count + size
-    squares += float(centred.dot(centred)) + delta * delta * count * size / total
-    return total, mean + delta * size / total, squares
+    return _pooled(count, mean, squares, size, batch_mean, float(centred.dot(centred)))
+
+
+def _pooled(
+    count: float, mean: float, squares: float, other_count: float, other_mean: float, other_squares: float
+) -> tuple[float, float, float]:
+    """Pool count, mean and sum of squared deviations of two sets (Chan et al., 1979)."""
+    total = count + other_count
+    if not total:
+        return count, mean, squares
+    delta = other_mean - mean
+    squares += other_squares + delta * delta * count * other_count / total
+    return total, mean + delta * other_count / total, squares
 
 
 def _deviation(count: float, mean: float, squares: float) -> float:

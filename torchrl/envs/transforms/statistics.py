@@ -68,12 +68,14 @@ class ObservationStatistics(nn.Module):
 
         Args:
             key: which observation.
-            rows: ``[*N, *shape]``, each counted once; not empty.
+            rows: ``[*N, *shape]``, each counted once; without any, nothing changes.
             decay: factor on the weights of all rows so far.
 
         Raises:
             NonFiniteError: a row holds NaN or infinity; the statistics are as before.
         """
+        if not rows.numel():
+            return
         count, mean, var = self.moments(key)
         rows = rows.to(torch.float64).reshape(-1, *mean.shape)
         rows_var, rows_mean = torch.var_mean(rows, 0, correction=0)
@@ -145,14 +147,14 @@ class VecNorm(ObservationTransform):
         self._names = [f"root_{index}" for index in range(len(leaves))]
         for name, (key, leaf) in zip(self._names, leaves.items(), strict=True):
             _require_fit(key, shapes[key], env.device, self.statistics)
-            self.register_buffer(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
+            self.register_memory(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Learn from the successors, unless in eval mode; normalise them in both containers."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = next_.get(key)
             if self.training:
-                self.statistics.update_(key, value, decay=self.decay)
+                self.statistics.update_(key, self._data_of(value), decay=self.decay)
             value = self._normalised(key, value)
             self._buffers[name] = value
             set_leaf(next_, key, value)
@@ -162,21 +164,61 @@ class VecNorm(ObservationTransform):
         """Learn from rows that restarted, unless in eval mode, and normalise them; others stay as they were."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = root.get(key)
-            fresh = value if mask is None else value[mask]
-            if self.training and fresh.numel():
-                self.statistics.update_(key, fresh)
+            if self.training:
+                self.statistics.update_(key, value if mask is None else value[self._data_in(mask)])
             value = self._normalised(key, value)
             if mask is not None:  # the statistics have moved since those rows were seen
                 value = torch.where(expand_right(mask, value), value, self._buffers[name])
             self._buffers[name] = value
             set_leaf(root, key, value)
 
+    def has_learned(self) -> bool:
+        """Answer whether any observation has been seen."""
+        return all(float(self.statistics.moments(key)[0]) for key in self.in_keys)
+
+    @staticmethod
+    def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Join the statistics of several environments: mean and variance of all rows, and the mean of their counts.
+
+        So each can go on from the joint statistics as if they were its own: rows that are seen later weigh as they
+        would in one environment with the rows of all.
+        """
+        joint = {}
+        for index in range(len(states[0]) // 3):
+            names = [f"statistics.{name}_{index}" for name in ("count", "mean", "var")]
+            moments = joined_moments([[state[name] for name in names] for state in states])
+            joint.update(zip(names, moments, strict=True))
+        return joint
+
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return a spec without bounds, floating."""
         return Unbounded(leaf.shape, _float_of(leaf.dtype), leaf.device)
 
+    def _data_of(self, value: torch.Tensor) -> torch.Tensor:
+        """Leave out the rows that wait."""
+        return value if self.waiting is None else value[~self.waiting]
+
+    def _data_in(self, mask: torch.Tensor) -> torch.Tensor:
+        """Leave out of some rows those that restart for nothing."""
+        return mask if self.waiting is None else mask & ~self.waiting
+
     def _normalised(self, key: Key, value: torch.Tensor) -> torch.Tensor:
         return self.statistics.normalised(key, value, self.eps).to(_float_of(value.dtype))
+
+
+def joined_moments(moments: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Join counts ``[]``, means and variances ``[*shape]``, each weighted by its count; return the mean of the counts.
+
+    Where nothing was counted, the first mean and variance are returned.
+    """
+    counts, means, variances = (torch.stack(list(values)) for values in zip(*moments, strict=True))
+    total = counts.sum()
+    if not float(total):
+        return counts[0], means[0], variances[0]
+    weights = (counts / total).reshape(-1, *[1] * (means.ndim - 1))
+    mean = (weights * means).sum(0)
+    variance = (weights * (variances + (means - mean).square())).sum(0)
+    return counts.mean(), mean, variance
 
 
 def _float_of(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,226 @@
+"""What the transforms of an environment have learned, apart from where its worlds stand.
+
+Learned state outlives the worlds: it is saved where they cannot be, goes on in a restarted worker, and is handed to the
+environment of an evaluation, where it is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from torchrl.errors import ConfigError, SpecError, explain
+
+if TYPE_CHECKING:
+    from torchrl.envs.base import Env
+    from torchrl.envs.transforms.base import Transform
+
+Learned = dict[str, dict[str, torch.Tensor]]  # tensors by their name in a transform, by the name of the transform
+REWARD = "reward/"  # begins the names of transforms that change the reward alone, which no policy needs to act
+
+
+def learned_state(transforms: Sequence[Transform]) -> Learned:
+    """Copy what transforms have learned; those that learn nothing are left out."""
+    return {name: transform.learned_state_dict() for name, transform in _named(transforms).items()}
+
+
+def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting: bool = False) -> None:
+    """Write :func:`learned_state` into transforms, in place.
+
+    Args:
+        transforms: of an environment.
+        state: what transforms like these have learned.
+        for_acting: leave out the transforms that change the reward alone, which may then be others.
+
+    Raises:
+        SpecError: other transforms learned it, or its tensors have other names or shapes; nothing is written then.
+    """
+    named = _named(transforms)
+    if for_acting:
+        named, state = (
+            {name: value for name, value in one.items() if not name.startswith(REWARD)} for one in (named, state)
+        )
+    if named.keys() != state.keys():
+        expected = f"what {list(named)} have learned"
+        raise SpecError(explain("learned state", expected=expected, got=f"that of {list(state)}"))
+    for name, transform in named.items():
+        require_same_form(name, transform.learned_tensors(), state[name])
+    for name, transform in named.items():
+        transform.load_learned_state_dict(state[name])
+
+
+def joined(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learned:
+    """Join what transforms like these have learned in several environments, see :attr:`Transform.merge_learned`.
+
+    Raises:
+        ConfigError: a transform has learned something else in each, and its class does not say how to join it.
+    """
+    named = _named(transforms)
+    return {name: _joined(name, named.get(name), [state[name] for state in states]) for name in states[0]}
+
+
+def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
+    """Write :func:`learned_state` into the transforms of a process that is started again.
+
+    What lies in shared memory has gone on meanwhile, and is left alone.
+    """
+    for name, transform in _named(transforms).items():
+        if not _is_common(transform):
+            transform.load_learned_state_dict(state[name])
+
+
+def level_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
+    """Let transforms go on from what those of all workers have learned together, where their class says how.
+
+    What lies in shared memory is common to all as it is, and is left alone.
+    """
+    named = _named(transforms)
+    for name in states[0]:
+        transform = named[name]
+        if transform.merge_learned is not None and not _is_common(transform):
+            transform.load_learned_state_dict(transform.merge_learned([state[name] for state in states]))
+
+
+@contextmanager
+def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
+    """Let the transforms of an environment learn nothing for a while.
+
+    Args:
+        env: whose transforms are put into eval mode; on exit they get their training flags back.
+        states: what they see with meanwhile, learned elsewhere, by one environment or several; on exit what they have
+            learned themselves is put back. None leaves them their own.
+
+    Raises:
+        ConfigError: the policy would see something else than where ``states`` were learned, or, without ``states``, a
+            transform has nothing to see with.
+    """
+    transforms = env.transforms
+    modules = [module for transform in transforms for module in transform.modules()]
+    flags = [module.training for module in modules]
+    replaced = []
+    if states is None:
+        _require_learned(transforms)
+    else:
+        state = joined(transforms, states)
+        require_same_view(env, state)
+        named = _named(transforms)
+        replaced = [(named[name], tensors) for name, tensors in state.items() if name in named]
+    before = [(transform, _exchanged(transform, tensors)) for transform, tensors in replaced]
+    for transform in transforms:
+        transform.eval()
+    try:
+        yield
+    finally:
+        for transform, tensors in reversed(before):  # two of them may share their statistics
+            _exchanged(transform, tensors)
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+
+
+def require_same_view(env: Env, state: Learned) -> None:
+    """Refuse an environment that shows a policy something else than the one in which ``state`` was learned.
+
+    Transforms that change the reward alone may be there or not.
+
+    Raises:
+        ConfigError: naming the transforms that differ.
+    """
+    named = _named(env.transforms)
+    missing, extra = (
+        [name for name in one if name not in other and not name.startswith(REWARD)]
+        for one, other in ((state, named), (named, state))
+    )
+    if missing or extra:
+        parts = [f"without {missing}"] if missing else []
+        parts += [f"with {extra}"] if extra else []
+        hint = "Build it with the transforms of the training environment; what those have learned is handed on to it."
+        expected = "an environment seen through the transforms that the policy is trained behind"
+        raise ConfigError(explain("evaluation", expected=expected, got=f"one {' and '.join(parts)}", hint=hint))
+    for name in state.keys() & named.keys():
+        require_same_form(name, named[name].learned_tensors(), state[name])
+
+
+def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None) -> bool:
+    """Answer whether two transforms have learned the same."""
+    return other is not None and all(torch.equal(other[key], value) for key, value in one.items())
+
+
+def differing(states: Sequence[Learned]) -> list[Learned] | None:
+    """Return of the states only the transforms that have learned different things; None where there are none."""
+    first, *others = states
+    names = [name for name, tensors in first.items() if not all(is_same(tensors, other[name]) for other in others)]
+    return [{name: state[name] for name in names} for state in states] if names else None
+
+
+def require_same_form(name: str, have: dict[str, torch.Tensor], came: dict[str, torch.Tensor]) -> None:
+    """Refuse tensors of other names or shapes.
+
+    Raises:
+        SpecError: naming them.
+    """
+    ours, theirs = ({key: list(value.shape) for key, value in tensors.items()} for tensors in (have, came))
+    if ours != theirs:
+        raise SpecError(explain(f"learned state of {name}", expected=f"{ours}", got=f"{theirs}"))
+
+
+def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
+    """Name each transform that has learned state, by its class and its observations, and by number from the second."""
+    named: dict[str, Transform] = {}
+    for transform in transforms:
+        if not transform.learned_tensors():
+            continue
+        keys = getattr(transform, "in_keys", None)
+        name = (REWARD if transform.changes_reward_only else "") + type(transform).__name__
+        name += f"[{', '.join(map(_spelled, keys))}]" if keys else ""
+        count = sum(known.partition(" #")[0] == name for known in named)
+        named[f"{name} #{count + 1}" if count else name] = transform
+    return named
+
+
+def _is_common(transform: Transform) -> bool:
+    """Answer whether other processes see what a transform learns."""
+    return any(tensor.is_shared() for tensor in transform.learned_tensors().values())
+
+
+def _joined(name: str, transform: Transform | None, states: Sequence[dict]) -> dict[str, torch.Tensor]:
+    first, *others = states
+    if all(is_same(first, other) for other in others):
+        return first
+    if transform is None or transform.merge_learned is None:
+        hint = "Give its class a static method merge_learned(states) that joins them."
+        got = f"{len(states)} different states of {name}"
+        raise ConfigError(explain("learned state", expected="the same in all workers", got=got, hint=hint))
+    return transform.merge_learned(states)
+
+
+def _spelled(key: str | tuple) -> str:
+    return key if isinstance(key, str) else "/".join(key)
+
+
+def _require_learned(transforms: Sequence[Transform]) -> None:
+    for transform in transforms:
+        if not transform.has_learned():
+            hint = "Pass learned=collector.learned_state_dict() of the training, as an Agent does by itself."
+            got = f"a {type(transform).__name__} that has seen nothing"
+            raise ConfigError(explain("evaluation", expected="transforms that have learned", got=got, hint=hint))
+
+
+def _exchanged(transform: Transform, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put other tensors in the places of learned ones, and return these.
+
+    The objects change places, not the numbers in them: learned tensors may lie in memory that a training shares.
+    """
+    before = {}
+    for path, value in tensors.items():
+        owner, _, name = path.rpartition(".")
+        module = transform.get_submodule(owner)
+        places = module._buffers if name in module._buffers else module._parameters
+        before[path] = mine = places[name]
+        if isinstance(mine, nn.Parameter) and not isinstance(value, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=False)
+        places[name] = value if value is mine else value.to(mine.device)
+    return before
