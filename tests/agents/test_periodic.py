@@ -59,7 +59,7 @@ class Scripted(EvaluationProcess):
     def is_pending(self):
         return self._done is not None
 
-    def launch(self, policy, *, version=0, frames=0, keep=None):
+    def launch(self, policy, *, learned=None, version=0, frames=0, keep=None):
         assert not self.is_pending
         self.calls.append(("launch", frames))
         evaluation = Evaluation(torch.tensor([self.means.pop(0)]), torch.tensor([1]))
