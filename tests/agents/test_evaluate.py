@@ -5,6 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import NormalizeObservation
 from torch import nn
 
 from fakes import CountingSimulator, Together
@@ -78,6 +79,18 @@ def test_what_cannot_be_evaluated_is_refused_at_once():
 class Seedless(CountingSimulator):
     def require_ability(self, ability):
         raise EnvError(f"planted: no {ability}")
+
+
+def test_worlds_that_normalise_by_what_each_has_seen_are_refused():
+    env = TransformedEnv(GymEnv("CartPole-v1", num_envs=2, wrappers=[NormalizeObservation]), RewardScaling(2.0))
+    with pytest.raises(EnvError, match=r"NormalizeObservation.*VecNorm\(\)"):
+        Evaluator(env)
+    for simulator in env.simulators:
+        layer = simulator
+        while not isinstance(layer, NormalizeObservation):
+            layer = vars(layer).get("simulator") or layer.env
+        layer.update_running_mean = False  # a user who hands the statistics on
+    assert Evaluator(env, num_episodes=1)
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])

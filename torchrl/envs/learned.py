@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from gymnasium.wrappers import NormalizeObservation
 from torch import nn
 
-from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.errors import ConfigError, EnvError, SpecError, explain
 
 if TYPE_CHECKING:
     from torchrl.envs.base import Env
@@ -142,6 +143,22 @@ def require_same_view(env: Env, state: Learned) -> None:
         raise ConfigError(explain("evaluation", expected=expected, got=f"one {' and '.join(parts)}", hint=hint))
     for name in state.keys() & named.keys():
         require_same_form(name, named[name].learned_tensors(), state[name])
+
+
+def refuse_statistics_of_worlds(who: str, env: Env) -> None:
+    """Refuse worlds that normalise what they show by what each has seen itself; the training's have seen something else.
+
+    Raises:
+        EnvError: naming the wrapper.
+    """
+    for simulator in getattr(env, "simulators", ()):
+        layer = simulator
+        while layer is not None:
+            if isinstance(layer, NormalizeObservation) and layer.update_running_mean:
+                hint = "Leave it out, here and in the training, and write TransformedEnv(env, VecNorm())."
+                got = "gymnasium's NormalizeObservation, whose statistics are those of each world alone"
+                raise EnvError(explain(who, expected="worlds that show what the training's do", got=got, hint=hint))
+            layer = vars(layer).get("simulator") or vars(layer).get("env")
 
 
 def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None) -> bool:

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from torchrl.envs.simulators import GymSimulator
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
@@ -271,3 +272,17 @@ def test_a_world_that_draws_from_its_own_space_continues_bit_for_bit():
     other.set_state(state)
     ours, theirs = [[one.step(0)[:2] for _ in range(20)] for one in (world, other)]
     assert [(float(seen[0]), reward) for seen, reward in ours] == [(float(seen[0]), reward) for seen, reward in theirs]
+
+
+@pytest.mark.parametrize("wrap", [NormalizeObservation, NormalizeReward])
+def test_a_world_in_a_wrapper_that_normalises_continues_bit_for_bit(wrap):
+    """The wrapper's statistics are part of where its world stands."""
+    world, other = (GymSimulator(wrap(gymnasium.make("CartPole-v1"))) for _ in range(2))
+    world.reset(seed=1)
+    for _ in range(5):
+        world.step(1)
+    other.reset(seed=2)
+    other.set_state(world.get_state())
+    for action in (0, 1, 0):
+        (ours, reward, *_), (theirs, same, *_) = world.step(action), other.step(action)
+        assert np.array_equal(ours, theirs) and reward == same

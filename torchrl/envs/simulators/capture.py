@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers.utils import RunningMeanStd
 
 from torchrl.envs.simulators.base import FRESH, State
 from torchrl.errors import EnvError, explain
@@ -130,6 +131,8 @@ def _encode(value: Any, path: str) -> Any:
     if isinstance(value, Space):
         generators = {at: _encode(generator, f"{path}{at}") for at, generator in _generators_of(value).items()}
         return {KIND: "Space", "generators": generators}
+    if type(value) is RunningMeanStd:
+        return {KIND: "RunningMeanStd", "moments": _encode(vars(value), path)}
     expected = "attributes that are numbers, strings, arrays or random generators"
     raise EnvError(explain("get_state", expected=expected, got=f"{path} of type {type(value).__name__}", hint=FRESH))
 
@@ -152,6 +155,10 @@ def _decode(value: Any, current: Any = None) -> Any:
         return value["letters"].copy().view(value["dtype"]).reshape(value["shape"])
     if kind == "Space":
         return _restored_space(value["generators"], current)
+    if kind == "RunningMeanStd":
+        restored = current if type(current) is RunningMeanStd else RunningMeanStd()
+        vars(restored).update(_decode(value["moments"]))
+        return restored
     if kind in ("Generator", "RandomState"):
         return _restored_generator(kind, _decode(value["state"]), current)
     items = [_decode(item) for item in value["items"].values()]
