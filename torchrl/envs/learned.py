@@ -146,7 +146,7 @@ def require_same_view(env: Env, state: Learned) -> None:
 
 
 def refuse_statistics_of_worlds(who: str, env: Env) -> None:
-    """Refuse worlds that normalise what they show by what each has seen itself; the training's have seen something else.
+    """Refuse worlds that normalise what they show by statistics of their own, which are not those of the training.
 
     Raises:
         EnvError: naming the wrapper.

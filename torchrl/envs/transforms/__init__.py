@@ -2,7 +2,7 @@
 
 from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTransform
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
-from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform, TransformedEnv
+from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform
 from torchrl.envs.transforms.choices import ActionDiscretizer, OneHotAction
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import InitTracker, LastAction, LastReward, RewardSum, StepCounter, TargetReturn
@@ -26,6 +26,7 @@ from torchrl.envs.transforms.reward import (
 from torchrl.envs.transforms.shapes import Flatten, Permute, Squeeze, Unsqueeze
 from torchrl.envs.transforms.statistics import ObservationStatistics, VecNorm
 from torchrl.envs.transforms.structure import CatTensors, DoubleToFloat
+from torchrl.envs.transforms.transformed import TransformedEnv
 
 __all__ = [
     "ActionClip",

@@ -1,0 +1,295 @@
+"""The environment seen through a transform. What a transform is stands in ``base``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.envs.base import Env, ResetOptions, Seed
+from torchrl.envs.driving import require_undriven
+from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.transforms.base import EnvSpecs, Transform, joined_state, require_transform, seen_through
+from torchrl.envs.vector.building import RESERVED
+from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.seeding import named_seeds
+from torchrl.shapes import expand_right
+from torchrl.unchecked import put, shallow
+
+
+class TransformedEnv(Env):
+    """An environment seen through a transform; it takes the environment over.
+
+    The transition's ``action`` is the policy's own; what the simulator received is not recorded. ``episode_return`` is
+    counted below and stays raw. Seeds mean the same with and without the transform.
+
+    Args:
+        env: the environment below, ``[*B]``.
+        transform: what it is seen through; several go into a :class:`Compose`.
+
+    Raises:
+        EnvError: ``env`` is no environment, or something steps it already, such as a collector.
+        ConfigError: ``transform`` is no transform, or belongs to another environment, or names as a policy's state what
+            is an observation or another's state.
+        KeyMissing: the environment has no observation that the transform reads.
+    """
+
+    def __init__(self, env: Env, transform: Transform) -> None:
+        if not isinstance(env, Env):
+            hint = "A simulator becomes one by SerialEnv(make_simulator, num_envs)."
+            raise EnvError(explain("TransformedEnv", expected="an Env", got=type(env).__name__, hint=hint))
+        require_transform("TransformedEnv", transform)
+        require_undriven("TransformedEnv", env)
+        transform.attach(env)
+        seen = seen_through(transform, env)
+        self.env = env
+        waiting = env._pending_seed
+        super().__init__(
+            batch_size=env.batch_size,
+            observation_spec=seen.observation_spec,
+            action_spec=seen.action_spec,
+            reward_spec=seen.reward_spec,
+            device=seen.device,
+        )
+        self.transform = transform
+        self.action_mask_key = seen.action_mask_key
+        # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
+        self._generator = env._generator
+        self._pending_seed = waiting
+        self._primed = _checked_state(joined_state(env._primed, transform.initial_state()), seen)
+        self._initial_state = self._primed
+        if env._agent_info is not None or env._env_info is not None:  # from now on it is set, and used, out here
+            self.set_info_(agent_info=env._agent_info, env_info=env._env_info)
+        self._may_end = transform.ends_episodes
+        self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
+        self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait (freeze_)
+        self._ignored: torch.Tensor | None = None  # [*B], rows that are stepped on for nothing (ignore_)
+        self._is_elsewhere = seen.device != env.device
+        self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
+
+    @property
+    def _pending_seed(self) -> Seed:
+        return self.env._pending_seed
+
+    @_pending_seed.setter
+    def _pending_seed(self, seed: Seed) -> None:
+        self.env._pending_seed = seed
+
+    @property
+    def num_moves(self) -> int:
+        """See :class:`Env`; it is counted below, where several may wrap one environment."""
+        return self.env.num_moves
+
+    @num_moves.setter
+    def num_moves(self, num_moves: int) -> None:
+        self.env.num_moves = num_moves
+
+    @property
+    def step_limit(self) -> float:
+        """See :class:`Env`."""
+        return self.env.step_limit
+
+    def driven_things(self) -> list:
+        """List those of the environment below; see :meth:`Env.driven_things`."""
+        return self.env.driven_things()
+
+    @property
+    def simulators(self) -> list:
+        """The worlds, one per slot, where the environment below has them."""
+        return self.env.simulators
+
+    @property
+    def transforms(self) -> list[Transform]:
+        """All transforms, the nearest to the worlds first; see :attr:`Env.transforms`."""
+        return [*self.env.transforms, *self.transform.parts()]
+
+    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        if self._waiting is not None:
+            raise self._not_restarted()
+        inputs = shallow(tensordict)  # the policy's action stays in its own container
+        if self._frozen is None:
+            next_, root, ended = self._advance_through(inputs)
+        else:
+            with self._remembered(self._frozen.squeeze(-1)):
+                next_, root, ended = self._advance_through(inputs)
+            self._repeat(tensordict, next_, root)
+        if self._may_end:
+            done = next_.get("done")
+            ended = bool(done.any())
+            self._waiting = done.clone() if ended else None
+        return next_, root, ended
+
+    def _advance_through(self, inputs: TensorDict) -> tuple[TensorDict, TensorDict, bool]:
+        self.transform.inverse(inputs)
+        next_, root, ended = self.env._advance(inputs)
+        self.transform.step(next_, root)
+        return next_, root, ended
+
+    @contextmanager
+    def _remembered(self, rows: torch.Tensor) -> Iterator[None]:
+        """Put back what transforms remember of some rows, bool ``[*B]``."""
+        kept = []
+        for part in self.transform.parts():
+            for module in [module for module in part.modules() if isinstance(module, Transform)]:
+                for name, batch_dim in module._memory.items():
+                    if batch_dim is not None:  # a copy: transforms may write into their own
+                        kept.append((module, name, batch_dim, module._buffers[name].clone()))
+        yield
+        for module, name, batch_dim, before in kept:
+            after = module._buffers[name]
+            waits = rows.to(after.device).reshape(*rows.shape, *[1] * (after.ndim - batch_dim - rows.ndim))
+            module._buffers[name] = torch.where(waits, before, after)
+
+    def _repeat(self, before: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
+        """Let rows that wait show once more what was acted on, with reward 0 and no flags."""
+        for key, _ in self.observation_spec.leaves():
+            value, seen = next_.get(key), before.get(key, None)
+            if seen is None:  # whoever steps by hand may send the action alone
+                continue
+            value = torch.where(expand_right(self._frozen.squeeze(-1), value), seen, value)
+            next_.set(key, value)
+            root.set(key, value)
+        put(next_, "reward", next_.get("reward").masked_fill(self._frozen, 0))
+        _clear_flags(next_, self._frozen)
+
+    def _set_frozen(self, rows: torch.Tensor | None) -> None:
+        """Note the rows that wait, bool ``[*B, 1]``."""
+        self._frozen = None if rows is None or not bool(rows.any()) else rows
+        self._tell_waiting()
+
+    def ignore_(self, mask: torch.Tensor | None) -> None:
+        """Let transforms learn nothing from some rows; see :meth:`Env.ignore_`."""
+        self.env.ignore_(None if mask is None else mask.to(self.env.device))
+        self._ignored = mask
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Tell the transforms from which rows there is nothing to learn."""
+        waiting = None if self._frozen is None else self._frozen.squeeze(-1)
+        if self._ignored is not None:
+            waiting = self._ignored if waiting is None else waiting | self._ignored
+        self.transform.set_waiting(waiting)
+
+    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+        if seeds is not None and seeds[0] is not None and mask is None:
+            self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
+        below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
+        root = self.env._reset(below, seeds=seeds, options=options)
+        if mask is None and self._ignored is not None:
+            self.ignore_(None)
+        if self._frozen is not None:  # before the transforms see the first observations of those rows
+            self._set_frozen(None if mask is None else self._frozen & ~mask.unsqueeze(-1))
+        self.transform.reset(root, mask)
+        if self._waiting is not None:
+            waiting = None if mask is None else self._waiting & ~mask.unsqueeze(-1)
+            self._waiting = None if waiting is None or not bool(waiting.any()) else waiting
+        return root
+
+    def _freeze(self, mask: torch.Tensor) -> None:
+        self.env._freeze(mask.to(self.env.device))
+        rows = mask.unsqueeze(-1)
+        if self._waiting is not None:
+            waiting = self._waiting & ~rows
+            self._waiting = waiting if bool(waiting.any()) else None
+        self._set_frozen(rows.clone() if self._frozen is None else self._frozen | rows)
+
+    @property
+    def restarts_rows(self) -> bool:
+        """Whether single rows below can be restarted; see :attr:`Env.restarts_rows`."""
+        return self.env.restarts_rows
+
+    @property
+    def seeds_rows(self) -> bool:
+        """Whether single rows below can be restarted from seeds of their own; see :attr:`Env.seeds_rows`."""
+        return self.env.seeds_rows
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether rows below can wait one by one; see :attr:`Env.can_freeze`."""
+        return self.env.can_freeze
+
+    def _require_seeds(self) -> None:
+        self.env._require_seeds()
+
+    def _require_options(self, options: list[dict]) -> None:
+        self.env._require_options(options)
+
+    def as_simulator(self) -> EnvSimulator:
+        """Refuse: transforms wrap the batch, never the worlds in it.
+
+        Raises:
+            EnvError: always.
+        """
+        raise EnvError(
+            explain(
+                "as_simulator",
+                expected="a factory of simulators (one world in numpy)",
+                got="one that returns TransformedEnv",
+                hint="Transforms wrap the batch: TransformedEnv(SerialEnv(make_simulator, num_envs), transform).",
+            )
+        )
+
+    def _not_restarted(self) -> EnvError:
+        """Say what an environment below would say, had it ended these rows itself."""
+        rows = self._waiting.squeeze(-1).nonzero().tolist()
+        hint = "Call reset(mask) for them first, or use step_and_reset."
+        expected = "every row inside an episode"
+        return EnvError(explain("step", expected=expected, got=f"rows {rows} that have ended", hint=hint))
+
+    def state_dict(self) -> dict:
+        """Capture the environment and the transform, with what the transform remembers of each row.
+
+        State that a policy carries is not the environment's: save the root beside it, as collectors do.
+
+        Raises:
+            EnvError: a simulator's state cannot be captured.
+        """
+        transform = {name: value.clone() for name, value in self.transform.state_dict().items()}
+        frozen = None if self._frozen is None else self._frozen.clone()
+        return {"env": self.env.state_dict(), "transform": transform, "frozen": frozen}
+
+    def load_state_dict(self, state: dict) -> TensorDict:
+        """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
+        root = self.env.load_state_dict(state["env"])
+        self.transform.load_state_dict(state["transform"])
+        self._pending_seed = None
+        self._waiting = None
+        self._set_frozen(None if state["frozen"] is None else state["frozen"].to(self.device, copy=True))
+        self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))
+        return root
+
+    def render(self) -> torch.Tensor:
+        """Return a picture of every world below; see :meth:`Env.render`."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the environment below."""
+        self.env.close()
+
+    def __repr__(self) -> str:
+        return f"TransformedEnv({self.env!r}, {self.transform!r})"
+
+
+def _checked_state(state: TensorDict | None, seen: EnvSpecs) -> TensorDict | None:
+    """Return an initial state on the device of what the policy sees; refuse one that is among the observations."""
+    if state is None:
+        return None
+    taken = [key for key in state.keys() if key in seen.observation_spec or key in RESERVED]
+    if taken:
+        expected = f"a policy's state beside the observations {list(seen.observation_spec.keys())}"
+        hint = "Give it another key, or a level of its own."
+        raise ConfigError(explain("TransformedEnv", expected=expected, got=f"{taken}", hint=hint))
+    return state.to(seen.device)
+
+
+def _clear_flags(next_: TensorDict, rows: torch.Tensor) -> None:
+    """Take the flags of an ending from some rows, bool ``[*B, 1]``."""
+    for key in ("terminated", "truncated", "done"):
+        next_.set(key, next_.get(key) & ~rows)
+
+
+def _depth(env: Env) -> int:
+    """Count the transformed environments one inside the other."""
+    return 1 + _depth(env.env) if isinstance(env, TransformedEnv) else 0
