@@ -290,6 +290,18 @@ def test_all_answers_are_read_before_the_first_exception_is_raised(start):
     assert [one.call("add", 1, timeout_s=LIMIT_S), two.call("add", 1, timeout_s=LIMIT_S)] == [1, 6]
 
 
+def test_one_that_could_not_be_built_and_ended_is_heard_while_another_is_waited_for(start):
+    """It has said why, and its process is gone by the time it is its turn."""
+    other = start()
+    broken = RemoteObject("broken", SERVE, Thing, None)
+    while not broken.has_died():
+        time.sleep(0.01)
+    other.post("sleep", 0.5)
+    with pytest.raises(Awkward, match="planted in __init__"):
+        answers([other, broken], LIMIT_S)
+    assert other.call("add", 1, timeout_s=LIMIT_S) == 1
+
+
 def test_ready_tells_who_has_answered(start):
     one, two = start(), start()
     assert ready([one, two], 0) == []

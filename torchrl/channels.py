@@ -75,6 +75,13 @@ class Channel:
         except OSError:
             return False
 
+    def has_come(self) -> bool:
+        """Answer whether something of a message has come that was not received."""
+        try:
+            return bool(self._come) or bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def receive(self, timeout_s: float | None = None) -> object:
         """Wait for one message and return it; see :meth:`receive_bytes`."""
         return pickle.loads(self.receive_bytes(timeout_s))

@@ -253,8 +253,8 @@ def _awaited(
             if patience.is_over():
                 remote.kill()
                 raise remote.too_late(timeout_s) from None
-            for other in others:
-                if other.has_died():
+            for other in others:  # one that could not build its object says why, and ends
+                if other.has_died() and not other._channel.has_come():
                     raise other.death() from None
 
 

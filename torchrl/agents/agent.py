@@ -111,9 +111,9 @@ class Agent:
             got = f"{type(optimise).__name__} and {type(collector).__name__}"
             expected = "keep_learning with ReplayUpdates and a collector over processes"
             raise ConfigError(explain("Agent", expected=expected, got=got))
-        _require_parts(collector, optimise, evaluator, logger)
         require_batch_function("Agent, advantage", advantage)
         require_batch_function("Agent, store", store)
+        _require_parts(collector, optimise, evaluator, logger)
         _require_minibatches(collector, optimise)
         self.collector = collector
         self.optimise = optimise
