@@ -86,6 +86,23 @@ def test_a_row_copies_what_has_its_layout_through_its_views_and_nothing_else():
     assert batch["a"].tolist() == [[0, 1, 0]] * 2 and batch["in", "b"].squeeze(-1).tolist() == [[0, 2, 0]] * 2
 
 
+def test_tensors_that_come_again_are_looked_at_once_and_at_the_end():
+    """An environment's own roots, in turn, and what a policy writes anew."""
+    batch = TensorDict({"own": torch.zeros(2, 20), "new": torch.zeros(2, 20)}, [2, 20])
+    first, *others = batch.unbind(1)
+    like = unchecked.Row(first)
+    rows = [like, *(unchecked.Row(views, like) for views in others)]
+    roots = [torch.full((2,), 0.0), torch.full((2,), 1.0)]
+    for step, row in enumerate(rows[:12]):
+        assert row.update_(TensorDict({"own": roots[step % 2], "new": torch.full((2,), float(step))}, [2]))
+    assert batch["own"][0, :12].tolist() == [0, 1] * 6 and batch["new"][1, :12].tolist() == list(range(12))
+    for step in ({"own": roots[0], "new": torch.ones(2).int()}, {"own": roots[0], "new": torch.ones(2, 1)}):
+        assert not rows[12].update_(TensorDict(step, [2]))
+    assert not rows[12].update_(TensorDict({"own": roots[0]}, [2]))
+    odd = TensorDict({"own": torch.ones(2, dtype=torch.int32), "new": torch.ones(2)}, [2])
+    assert not rows[12].fits(odd) and rows[12].fits(TensorDict({"own": torch.ones(2), "new": torch.ones(2)}, [2]))
+
+
 @pytest.mark.parametrize(
     ("value", "fits"),
     [(1, True), (np.int64(3), True), (0, False), (-1, False), (2.0, False), (float("nan"), False), (True, False)],

@@ -7,7 +7,8 @@ checks once.
 
 from __future__ import annotations
 
-from operator import attrgetter
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -23,40 +24,96 @@ def put(tensordict: TensorDictBase, key: str, value: torch.Tensor | TensorDictBa
     tensordict._set_str(key, value, validated=True, inplace=False, non_blocking=False)
 
 
+def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase | None:
+    """Return one entry of the first level, None where there is none: 0.1 µs instead of the 1.2 of a ``get``."""
+    if type(tensordict) is TensorDict:
+        return tensordict._tensordict.get(key)
+    return tensordict.get(key, None)
+
+
 class Row:
     """One step of a pre-allocated batch: views to copy transitions into that have exactly its layout.
 
     ``TensorDict.update_`` plans anew at each call which leaf goes where, drops keys that it does not know, broadcasts
-    and casts. This plans once, and compares keys, shapes and dtypes on the way, which costs a tenth of the copy.
+    and casts. This plans once, and compares keys, shapes and dtypes on the way.
 
     Args:
         views: the step, ``[*B]``; every leaf is written through.
-        like: another row of the same batch, whose plan serves here too.
+        like: another row of the same batch, whose layout serves here too.
     """
 
-    __slots__ = ("views", "_leaves", "_plan", "_forms")
+    __slots__ = ("views", "_leaves", "_layout")
 
     def __init__(self, views: TensorDict, like: Row | None = None) -> None:
         self.views = views
-        self._plan = _plan_of(views) if like is None else like._plan
+        plan = _plan_of(views) if like is None else like._layout.plan
         self._leaves: list[torch.Tensor] = []
-        _gather(views, self._plan, self._leaves)
-        self._forms = list(map(_form_of, self._leaves)) if like is None else like._forms
+        _gather(views, plan, self._leaves)
+        self._layout = _Layout(plan, self._leaves) if like is None else like._layout
 
     def update_(self, transition: TensorDict) -> bool:
-        """Copy a transition if it has the row's keys, shapes and dtypes; else answer False and copy nothing."""
+        """Copy a transition if it has the row's keys, shapes and dtypes; else answer False and copy nothing.
+
+        Tensors that came again and again, as an environment's own do, are taken for themselves without a look: whoever
+        hands rows out asks :meth:`fits` about the last transition.
+        """
         values: list[torch.Tensor] = []
+        layout = self._layout
         try:
-            is_whole = _gather(transition, self._plan, values)
+            is_whole = _gather(transition, layout.plan, values)
         except (KeyError, AttributeError):  # a key is missing, or a level is none
             return False
-        if not is_whole or list(map(_form_of, values)) != self._forms:
+        pick = layout.pick
+        if not is_whole or [(value.dtype, value.shape) for value in pick(values)] != layout.picked_forms:
             return False
+        if layout.num_to_learn:
+            layout.learn(values)
         torch._foreach_copy_(self._leaves, values)
         return True
 
+    def fits(self, transition: TensorDict) -> bool:
+        """Answer whether a transition has the row's keys, shapes and dtypes, all of them."""
+        values: list[torch.Tensor] = []
+        try:
+            is_whole = _gather(transition, self._layout.plan, values)
+        except (KeyError, AttributeError):
+            return False
+        return is_whole and [(value.dtype, value.shape) for value in values] == self._layout.forms
 
-_form_of = attrgetter("dtype", "shape")
+
+class _Layout:
+    """The forms (dtype and shape) of the leaves of all rows of a batch, in the order of ``plan``.
+
+    In the middle of a step, with cold caches, looking at the forms of 14 leaves takes 10 µs, which is 3 % of a step of
+    8 CartPoles. But an environment writes the same tensors again, the roots in turn. The first transitions show which
+    those are; from then on only the others are looked at, mostly what the policy wrote.
+    """
+
+    __slots__ = ("plan", "forms", "pick", "picked_forms", "num_to_learn", "_before")
+
+    def __init__(self, plan: tuple, leaves: list[torch.Tensor]) -> None:
+        self.plan = plan
+        self.forms = self.picked_forms = [(leaf.dtype, leaf.shape) for leaf in leaves]
+        self.pick: Callable[[list], Sequence] = list
+        self.num_to_learn = 8  # transitions, of which the last four are compared: the first come after a reset
+        self._before: list[list[torch.Tensor]] = []
+
+    def learn(self, values: list[torch.Tensor]) -> None:
+        """Look at a transition whose leaves have the right forms."""
+        self.num_to_learn -= 1
+        self._before = [*self._before[-3:], values]
+        if self.num_to_learn:
+            return
+        one, other, *again = self._before
+        self._before = []
+        comes_again = [
+            first is third and second is fourth
+            for first, second, third, fourth in zip(one, other, *again, strict=True)
+        ]
+        places = [place for place, same in enumerate(comes_again) if not same]
+        if len(places) > 1:  # an itemgetter of one place returns no tuple
+            self.pick = itemgetter(*places)
+            self.picked_forms = [self.forms[place] for place in places]
 
 
 def _plan_of(tensordict: TensorDict) -> tuple[list[str], list[tuple[str, tuple]]]:

@@ -277,6 +277,8 @@ class EpisodeCollector:
             if bool(done.any()):
                 self._turn_over(done.flatten().nonzero().flatten().tolist(), step + 1)
                 last_step = self._last_step()
+        if played and not self._rows[len(played) - 1].fits(transition):
+            raise another_layout("EpisodeCollector", transition, self._rows[len(played) - 1].views)
         self._begun_at = [begun_at - len(played) for begun_at in self._begun_at]
         return root, played
 

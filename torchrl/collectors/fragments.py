@@ -192,6 +192,8 @@ class FragmentSource:
                 waiting = waiting | ended
                 if not let_wait(env, ended):
                     env.ignore_(waiting)
+        if not self._rows[-1].fits(transition):
+            raise another_layout("rollout", transition, self._rows[-1].views)
         if bool(waiting.any()):
             env.ignore_(None)
             root = env.reset(waiting, root=root)

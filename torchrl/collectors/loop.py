@@ -31,6 +31,8 @@ def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -
         if not row.update_(transition):
             raise another_layout("Collector", transition, row.views)
         root = next_root
+    if rows and not row.fits(transition):
+        raise another_layout("Collector", transition, row.views)
     return root
 
 

@@ -24,7 +24,7 @@ from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
 from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, joined_seed
-from torchrl.unchecked import put
+from torchrl.unchecked import peek, put
 
 if TYPE_CHECKING:
     from torchrl.envs.transforms.base import Transform
@@ -200,13 +200,13 @@ class Env(ABC):
         transition, root, ended = self._transition(tensordict)
         if not ended:
             return transition, root
-        outcome = transition.get("next")
-        fresh = self._reset(outcome.get("done").squeeze(-1), seeds=None, options=self._row_options)
+        outcome = peek(transition, "next")
+        fresh = self._reset(peek(outcome, "done").squeeze(-1), seeds=None, options=self._row_options)
         keep_missing(fresh, root)
         return transition, fresh
 
     def _transition(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
-        written = tensordict.get("next", None)
+        written = peek(tensordict, "next")
         initial = self._initial_state
         if initial is not None:
             written = with_unwritten(written, tensordict, initial)
@@ -536,7 +536,7 @@ def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:
     Raises:
         KeyMissing: there is none.
     """
-    action = tensordict.get("action", None)
+    action = peek(tensordict, "action")
     if action is None:
         raise KeyMissing(
             explain(

@@ -7,7 +7,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.errors import KeyMissing, SpecError, explain
 from torchrl.shapes import expand_right
-from torchrl.unchecked import put
+from torchrl.unchecked import peek, put
 
 NOT_CARRIED = ("reward", "terminated", "truncated", "done")
 
@@ -35,7 +35,7 @@ def carry_written(
 def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
     """Put into a fresh root what only the old one holds: policy state that was carried, at any level."""
     for key, value in root.items():
-        mine = fresh.get(key, None)
+        mine = peek(fresh, key)
         if mine is None:
             put(fresh, key, value)
         elif isinstance(mine, TensorDictBase):

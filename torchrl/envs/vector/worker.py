@@ -23,6 +23,7 @@ Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 PAIR = "(observation, info)"
 FIVE = "(observation, reward, terminated, truncated, info)"
 OLD = "4 values"
+BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
 class Worker(ABC):
@@ -151,18 +152,18 @@ class Worker(ABC):
             self._truncated[:] = truncated
             if type(rewards) is tuple:
                 sum(rewards)  # numpy reads numbers out of text
+                are_bools = BOOLS.issuperset(terminated) and BOOLS.issuperset(truncated)
+            else:
+                are_bools = np.asarray(terminated).dtype.kind == np.asarray(truncated).dtype.kind == "b"
         except (ValueError, TypeError):
             self._require_numbers(rewards, terminated, truncated)
             self._reward[:] = [np.asarray(value).item() for value in rewards]  # they have one entry each
             self._terminated[:] = [np.asarray(value).item() for value in terminated]
             self._truncated[:] = [np.asarray(value).item() for value in truncated]
-        for name, values in (("terminated", terminated), ("truncated", truncated)):
-            if isinstance(values, np.ndarray):
-                are_bools = values.dtype.kind == "b"
-            else:
-                are_bools = values.count(False) + values.count(True) == len(values)
-            if not are_bools:
-                self._require_bools(name, values)
+            are_bools = False
+        if not are_bools:
+            self._require_bools("terminated", terminated)
+            self._require_bools("truncated", truncated)
 
     def _turn_over(self) -> None:
         """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
