@@ -255,12 +255,15 @@ def test_a_loaded_collector_acts_with_the_weights_of_now_and_says_so(make, kind)
 
 
 def test_asking_does_not_let_the_workers_run_ahead(make):
-    policy = Marked()
-    collector = make(MultiAsyncCollector, partial(counting, 1), policy, num_workers=3, frames_per_batch=2)
+    collector = make(MultiAsyncCollector, partial(counting, 1), Marked(), num_workers=3, frames_per_batch=2)
+    taken_at = dict.fromkeys(collector.pids, 0)
     for version in range(40):
         collector.is_ready()
         batch = collector.take()
-        assert version - batch["collector", "policy_version"].unique().item() <= 2 * 3
+        process = batch["process"].unique().item()
+        # A worker's batch begins when its last one is taken, not before: with the weights of then or newer ones.
+        assert batch["collector", "policy_version"].unique().item() >= taken_at[process]
+        taken_at[process] = version
         collector.update_policy_weights_()
         assert len(collector._arrived) <= 3
 

@@ -4,13 +4,14 @@ import sys
 import textwrap
 import threading
 from functools import partial
+from types import ModuleType
 
 import gymnasium
 import pytest
 import torch
 from gymnasium.envs.registration import WrapperSpec
 
-from fakes import Fivefold, Sized
+from fakes import Fivefold, Sized, sized_if_imported
 from torchrl.agents import EvaluationProcess
 from torchrl.collectors import MultiSyncCollector, rollout
 from torchrl.envs import GymEnv, ParallelEnv
@@ -103,6 +104,27 @@ def test_a_registration_that_cannot_be_sent_matters_to_who_asks_for_it(register)
     with pytest.raises(EnvError, match=r"the id 'Locked-v0'.*could not be sent: TypeError: cannot pickle.*module:id"):
         env.reset()
     assert sizes(ParallelEnv(partial(gym_simulator, "Mine-v0"), num_workers=1)) == ([1.0] * 3, 0)
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_worker_imports_only_what_its_own_worlds_need(register, tmp_path, monkeypatch):
+    (tmp_path / "module_of_another.py").write_text("from fakes import Sized\n\nclass World(Sized):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    register("Another-v0", entry_point=__import__("module_of_another").World)
+    assert sizes(ParallelEnv(partial(sized_if_imported, "module_of_another"), num_workers=1)) == ([0.0] * 3, 0)
+    both = [partial(gym_simulator, "Another-v0"), partial(sized_if_imported, "module_of_another")]
+    assert sizes(ParallelEnv(both, num_workers=1)) == ([1.0] * 6, 0)
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(register, monkeypatch):
+    monkeypatch.setitem(sys.modules, "module_of_air", air := ModuleType("module_of_air"))
+    air.World = type("World", (Sized,), {"__module__": "module_of_air"})
+    register("Air-v0", entry_point=air.World)
+    env = ParallelEnv(partial(gym_simulator, "Air-v0"), num_workers=1)
+    with pytest.raises(EnvError, match=r"the id 'Air-v0'.*could not be sent: ModuleNotFoundError.*module_of_air"):
+        env.reset()
+    assert sizes(ParallelEnv(Sized, num_workers=1)) == ([1.0] * 3, 0)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import difflib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import cloudpickle
@@ -85,6 +86,41 @@ def install_hint(module: str) -> str:
     return f"pip install {packages[module]}." if module in packages else f'Install the package that brings "{module}".'
 
 
+class SentEntryPoint:
+    """What builds the environments of an id in another process, loaded there when it is asked for.
+
+    So a worker imports what its own environments need, and not the modules of all that are registered.
+
+    Args:
+        env_id: the id.
+        entry_point: what its :class:`gymnasium.envs.registration.EnvSpec` holds under that name, and is no string.
+    """
+
+    def __init__(self, env_id: str, entry_point: Callable[..., Any]) -> None:
+        self.env_id = env_id
+        self._state = cloudpickle.dumps(entry_point)
+
+    @cached_property
+    def _loaded(self) -> Callable[..., Any]:
+        try:
+            return pickle.loads(self._state)
+        except Exception as error:
+            raise _not_sent(self.env_id, f"{type(error).__name__}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"env_id": self.env_id, "_state": self._state}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Build an environment."""
+        return self._loaded(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer what gymnasium asks a class of environments for: ``metadata``."""
+        if name.startswith("_"):  # of pickle and copy, which come before there is anything to load
+            raise AttributeError(name)
+        return getattr(self._loaded, name)
+
+
 def with_registered_ids(build: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``build`` for another process: before it is called there, the ids that are registered here are there too.
 
@@ -107,21 +143,31 @@ def _is_of_gymnasium(spec: EnvSpec) -> bool:
 def _packed(spec: EnvSpec) -> tuple[str, bytes, str]:
     """Return an id, its spec with what it needs of ``__main__``, and why it cannot be sent, if so."""
     try:
-        main = {name: getattr(sys.modules["__main__"], name) for name in _names_in_main(spec)}
-        return spec.id, cloudpickle.dumps((spec, main)), ""
+        entries = {name: _sendable(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
+        main = {name: _in_main(name) for name in map(_name_in_main, _wrappers_of(spec)) if name}
+        return spec.id, cloudpickle.dumps((replace(spec, **entries), main)), ""
     except Exception as error:  # whoever asks for this id is told; others do not need it
         return spec.id, b"", f"{type(error).__name__}: {error}"
 
 
-def _names_in_main(spec: EnvSpec) -> Iterator[str]:
-    entries = [
-        spec.entry_point,
-        spec.vector_entry_point,
-        *[wrapper.entry_point for wrapper in spec.additional_wrappers],
-    ]
-    for entry in entries:
-        if isinstance(entry, str) and entry.startswith("__main__:"):
-            yield entry.split(":")[1]
+def _sendable(env_id: str, entry: Callable[..., Any] | str | None) -> Callable[..., Any] | str | None:
+    name = _name_in_main(entry)
+    if name:
+        return SentEntryPoint(env_id, _in_main(name))
+    return SentEntryPoint(env_id, entry) if callable(entry) and not isinstance(entry, SentEntryPoint) else entry
+
+
+def _wrappers_of(spec: EnvSpec) -> list[str]:
+    return [wrapper.entry_point for wrapper in spec.additional_wrappers]
+
+
+def _name_in_main(entry: Any) -> str:
+    """Return what an entry point like ``"__main__:World"`` is called there; empty for others."""
+    return entry.split(":")[1] if isinstance(entry, str) and entry.startswith("__main__:") else ""
+
+
+def _in_main(name: str) -> Any:
+    return getattr(sys.modules["__main__"], name)
 
 
 def _build_with(packed: list[tuple[str, bytes, str]], build: Callable[..., Any], *arguments: Any) -> Any:
@@ -139,10 +185,14 @@ def _received(env_id: str, state: bytes, reason: str) -> EnvSpec:
         else:
             vars(sys.modules["__main__"]).update(main)
             return spec
-    return EnvSpec(env_id, entry_point=partial(_not_sent, env_id, reason))
+    return EnvSpec(env_id, entry_point=partial(_refuse, env_id, reason))
 
 
-def _not_sent(env_id: str, reason: str, **kwargs: Any) -> None:
+def _refuse(env_id: str, reason: str, **kwargs: Any) -> None:
+    raise _not_sent(env_id, reason)
+
+
+def _not_sent(env_id: str, reason: str) -> EnvError:
     hint = 'Register it in a module, and write that module\'s name before it: "module:id".'
     got = f"a registration that could not be sent: {reason}"
-    raise EnvError(explain(f"the id {env_id!r}", expected="one that this process knows", got=got, hint=hint))
+    return EnvError(explain(f"the id {env_id!r}", expected="one that this process knows", got=got, hint=hint))
