@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "diayn" / "diayn.py"
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize(
     ("seed", "num_batches", "num_workers", "low", "high"),
-    [(0, 0, 1, 0.0, 0.6), (0, 150, 2, 0.8, 1.0), (1, 150, 1, 0.8, 1.0)],  # 0.2 by chance
+    [(0, 0, 1, 0.0, 0.6), (1, 150, 2, 0.8, 1.0)],  # 0.2 by chance
 )
 def test_skills_are_told_apart_after_training_and_not_before(seed, num_batches, num_workers, low, high):
     flags = [f"--seed={seed}", f"--num_batches={num_batches}", f"--num_workers={num_workers}"]
