@@ -28,6 +28,7 @@ from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv, check_env
 from torchrl.envs.simulators import GymSimulator
 from torchrl.envs.transforms import StepCounter
 from torchrl.envs.vector.building import shares_of
+from torchrl.envs.vector.parallel import TOLD_BY_PROCESSES
 from torchrl.errors import ConfigError, DeadlineError, EnvError, ProcessError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor
 from torchrl.processes import START_METHODS
@@ -207,10 +208,15 @@ def test_a_script_needs_no_main_guard_and_its_workers_no_torch(method, tmp_path)
 def test_nothing_runs_before_it_is_needed(make, monkeypatch):
     env = make(COUNTING, 2)
     assert env.batch_size == (2,) and "num_workers" in repr(env)
+    for name in ("_repr_html_", "shape", "obsevation_spec"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(env, name)
     assert not env._pool._remotes
+    before = set(vars(env))
     env.close()  # of one that never ran
     assert env.observation_spec["observation"].shape == (2, 1)
     assert len(env._pool._remotes) == min(2, len(os.sched_getaffinity(0)))
+    assert set(vars(env)) - before == TOLD_BY_PROCESSES
 
 
 def test_it_may_be_used_again_after_a_close(make):

@@ -17,7 +17,7 @@ from gymnasium import Space
 
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.ids import with_registered_ids
-from torchrl.envs.vector.base import WorkerEnv
+from torchrl.envs.vector.base import LOOKS, WorkerEnv
 from torchrl.envs.vector.buffers import StepBuffers, copy_actions
 from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
@@ -30,6 +30,9 @@ from torchrl.shared_tensors import parcel_of
 
 SERVE = "torchrl.envs.vector.serving:serve"
 ADVANCE = call_frame("advance")
+# What an environment has only once its processes have told their spaces: a look at one of these starts them.
+SPECS = ("observation_spec", "action_spec", "reward_spec")
+TOLD_BY_PROCESSES = frozenset([*SPECS, *LOOKS, "_worker", "_action_space", "_generator", "_pending_seed"])
 
 
 class ParallelEnv(WorkerEnv):
@@ -122,7 +125,7 @@ class ParallelEnv(WorkerEnv):
 
     def __getattr__(self, name: str) -> object:
         """Start on the first look at what only running simulators can tell: the specs and what rests on them."""
-        if "_pool" not in self.__dict__ or self._is_started or name.startswith("__"):
+        if name not in TOLD_BY_PROCESSES or "_pool" not in self.__dict__ or self._is_started:
             return super().__getattr__(name)
         self.start()
         return getattr(self, name)
