@@ -1,7 +1,11 @@
 """What transforms have learned, apart from the worlds: handed on, frozen, joined, and not from rows that wait."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
 from fakes import CountingSimulator
@@ -297,3 +301,88 @@ def test_memory_of_a_module_that_is_no_transform_is_not_mistaken():
     transform = Largest()
     transform.inner = Odd()
     assert list(transform.learned_tensors()) == ["largest"]
+
+
+class Later(ObservationTransform):
+    """Divides by the mean size of observations, whose shape it knows with the first of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("size", None)
+        self.register_memory("last", None)
+
+    def step(self, next_, root):
+        self.last = next_.get("observation")
+        if self.training:
+            seen = self.last.abs().mean(0)
+            self.size = seen if self.size is None else (self.size + seen) / 2
+        super().step(next_, root)
+
+    def forward(self, value):
+        return value if self.size is None else value / self.size.clamp(min=1e-6)
+
+    def transform_spec(self, leaf):
+        return Unbounded(leaf.shape, leaf.dtype)
+
+
+def test_a_buffer_that_is_made_of_the_first_data_goes_on_with_the_rest():
+    env, resumed, other = (pendulums(num_envs, Later()) for num_envs in (2, 2, 3))
+    assert flat(env.learned_state_dict()) == {}
+    env.rollout(3)
+    learned = env.learned_state_dict()
+    assert list(learned["Later[observation]"]) == ["size"]
+    root = resumed.load_state_dict(env.state_dict())
+    assert flat(resumed.learned_state_dict()) == flat(learned)
+    assert torch.equal(resumed.transform[0].last, env.transform[0].last)
+    assert root.batch_size == (2,)
+    with frozen(other, [learned]):
+        assert flat(other.learned_state_dict()) == flat(learned)
+    assert flat(other.learned_state_dict()) == {}
+    other.load_learned_state_dict(learned)
+    assert flat(other.learned_state_dict()) == flat(learned)
+
+
+def test_an_extra_state_of_any_kind_is_saved():
+    class Counting(Transform):
+        num_steps = 0
+
+        def step(self, next_, root):
+            self.num_steps += 1
+
+        def get_extra_state(self):
+            return {"num_steps": self.num_steps}
+
+        def set_extra_state(self, state):
+            self.num_steps = state["num_steps"]
+
+    env, resumed = (TransformedEnv(counting(5), Counting()) for _ in range(2))
+    env.rollout(3)
+    resumed.load_state_dict(env.state_dict())
+    assert resumed.transform.num_steps == 3
+
+
+@pytest.mark.parametrize(
+    "start", [0, 0.0, [0.0], {"mean": torch.zeros(2)}, torch.zeros(()), np.zeros(1), RunningMeanStd()]
+)
+def test_what_a_transform_learns_into_plain_attributes_is_announced(start):
+    class Plain(Transform):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.fixed, self.unset = copy.deepcopy(start), [1, "a"], None
+
+        def step(self, next_, root):
+            self.unset = next_.get("reward")
+            if isinstance(self.seen, RunningMeanStd):
+                self.seen.update(np.ones((1,)))
+            elif isinstance(self.seen, dict):
+                self.seen["mean"] = self.seen["mean"] + 1
+            elif isinstance(self.seen, list):
+                self.seen[0] += 1
+            else:
+                self.seen = self.seen + 1
+
+    env = TransformedEnv(counting(5), Plain())
+    env.learned_state_dict()  # nothing has changed yet
+    env.rollout(2)
+    with pytest.warns(UserWarning, match=r"Plain: its attributes \['seen'\] change .* goes into register_buffer"):
+        env.learned_state_dict()

@@ -6,12 +6,16 @@ environment of an evaluation, where it is frozen.
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from gymnasium.wrappers import NormalizeObservation
+from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
@@ -25,7 +29,12 @@ REWARD = "reward/"  # begins the names of transforms that change the reward alon
 
 
 def learned_state(transforms: Sequence[Transform]) -> Learned:
-    """Copy what transforms have learned; those that learn nothing are left out."""
+    """Copy what transforms have learned; those that learn nothing are left out.
+
+    Warns of attributes that a user's transform changes and that are no buffers: nobody can save them or hand them on.
+    """
+    for transform in transforms:
+        _warn_of_attributes(transform)
     return {name: transform.learned_state_dict() for name, transform in _named(transforms).items()}
 
 
@@ -49,7 +58,7 @@ def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting
         expected = f"what {list(named)} have learned"
         raise SpecError(explain("learned state", expected=expected, got=f"that of {list(state)}"))
     for name, transform in named.items():
-        require_same_form(name, transform.learned_tensors(), state[name])
+        require_same_form(name, transform, state[name])
     for name, transform in named.items():
         transform.load_learned_state_dict(state[name])
 
@@ -142,7 +151,7 @@ def require_same_view(env: Env, state: Learned) -> None:
         expected = "an environment seen through the transforms that the policy is trained behind"
         raise ConfigError(explain("evaluation", expected=expected, got=f"one {' and '.join(parts)}", hint=hint))
     for name in state.keys() & named.keys():
-        require_same_form(name, named[name].learned_tensors(), state[name])
+        require_same_form(name, named[name], state[name])
 
 
 def refuse_statistics_of_worlds(who: str, env: Env) -> None:
@@ -161,9 +170,17 @@ def refuse_statistics_of_worlds(who: str, env: Env) -> None:
             layer = vars(layer).get("simulator") or vars(layer).get("env")
 
 
+def note_attributes(transforms: Sequence[Transform]) -> None:
+    """Note the numbers that a user's transforms hold in plain attributes when they are attached."""
+    for transform in transforms:
+        transform._attributes = _attributes_of(transform)
+
+
 def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None) -> bool:
     """Answer whether two transforms have learned the same."""
-    return other is not None and all(torch.equal(other[key], value) for key, value in one.items())
+    if other is None or one.keys() != other.keys():
+        return False
+    return all(torch.equal(other[key], value) for key, value in one.items())
 
 
 def differing(states: Sequence[Learned]) -> list[Learned] | None:
@@ -173,12 +190,15 @@ def differing(states: Sequence[Learned]) -> list[Learned] | None:
     return [{name: state[name] for name in names} for state in states] if names else None
 
 
-def require_same_form(name: str, have: dict[str, torch.Tensor], came: dict[str, torch.Tensor]) -> None:
-    """Refuse tensors of other names or shapes.
+def require_same_form(name: str, transform: Transform, came: dict[str, torch.Tensor]) -> None:
+    """Refuse tensors of other names or shapes than a transform has; what holds nothing yet takes any.
 
     Raises:
         SpecError: naming them.
     """
+    have = transform.learned_tensors()
+    if transform.learns_later():
+        came = {key: value for key, value in came.items() if key in have}
     ours, theirs = ({key: list(value.shape) for key, value in tensors.items()} for tensors in (have, came))
     if ours != theirs:
         raise SpecError(explain(f"learned state of {name}", expected=f"{ours}", got=f"{theirs}"))
@@ -188,7 +208,7 @@ def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
     """Name each transform that has learned state, by its class and its observations, and by number from the second."""
     named: dict[str, Transform] = {}
     for transform in transforms:
-        if not transform.learned_tensors():
+        if not transform.learned_tensors() and not transform.learns_later():
             continue
         keys = getattr(transform, "in_keys", None)
         name = (REWARD if transform.changes_reward_only else "") + type(transform).__name__
@@ -196,6 +216,46 @@ def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
         count = sum(known.partition(" #")[0] == name for known in named)
         named[f"{name} #{count + 1}" if count else name] = transform
     return named
+
+
+def _attributes_of(transform: Transform) -> dict[str, str]:
+    """Return what stands in plain attributes of a user's transform, by name; nothing of what has no numbers.
+
+    One that saves its attributes by ``get_extra_state`` looks after them itself.
+    """
+    kind = type(transform)
+    if kind.__module__.startswith("torchrl.") or kind.get_extra_state is not nn.Module.get_extra_state:
+        return {}
+    plain = {name: _numbers_in(value) for name, value in vars(transform).items() if name not in _OWN}
+    return {name: repr(value) for name, value in plain.items() if value is not None}
+
+
+_OWN = frozenset(("waiting", "_attributes", "_memory", "_is_attached", *vars(nn.Module())))
+
+
+def _numbers_in(value: object) -> object:
+    """Return numbers, arrays and tensors as Python's, also those inside containers; None for everything else."""
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple, deque)):
+        return [_numbers_in(item) for item in value]
+    if isinstance(value, (dict, RunningMeanStd)):
+        items = value if isinstance(value, dict) else vars(value)
+        return {name: _numbers_in(item) for name, item in items.items()}
+    return value if isinstance(value, (int, float)) else None
+
+
+def _warn_of_attributes(transform: Transform) -> None:
+    """Warn where a user's transform has changed attributes that are no buffers."""
+    before, now = transform._attributes, _attributes_of(transform)
+    changed = [name for name, value in before.items() if now.get(name) != value]
+    if changed:
+        warnings.warn(
+            f"{type(transform).__name__}: its attributes {changed} change as it works, and are neither saved nor "
+            "handed on to evaluations and other processes. What a transform learns goes into register_buffer, what it "
+            "remembers of each row into register_memory.",
+            stacklevel=4,
+        )
 
 
 def _is_common(transform: Transform) -> bool:
@@ -239,5 +299,6 @@ def _exchanged(transform: Transform, tensors: dict[str, torch.Tensor]) -> dict[s
         before[path] = mine = places[name]
         if isinstance(mine, nn.Parameter) and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=False)
-        places[name] = value if value is mine else value.to(mine.device)
+        is_moved = value is not mine and value is not None and mine is not None
+        places[name] = value.to(mine.device) if is_moved else value
     return before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +98,7 @@ class Transform(StepEditor):
     def __init__(self) -> None:
         super().__init__()
         self._is_attached = False
+        self._attributes: dict[str, str] = {}  # plain ones, as they were when it was attached
         self._memory: dict[str, int | None] = {}  # at which dimension the rows begin, by name
 
     def attach(self, env: Env | EnvSpecs) -> None:
@@ -137,6 +138,14 @@ class Transform(StepEditor):
         state = self.state_dict(keep_vars=True)
         return {name: value for name, value in state.items() if name not in remembered}
 
+    def learns_later(self) -> bool:
+        """Answer whether a buffer, no memory, holds nothing yet: its shape is that of the first data."""
+        return any(
+            value is None and name not in getattr(module, "_memory", ())
+            for module in self.modules()
+            for name, value in module._buffers.items()
+        )
+
     def learned_state_dict(self) -> dict[str, torch.Tensor]:
         """Copy what the transform has learned."""
         return {name: value.detach().clone() for name, value in self.learned_tensors().items()}
@@ -144,6 +153,7 @@ class Transform(StepEditor):
     @torch.no_grad()
     def load_learned_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Write :meth:`learned_state_dict` into the transform, in place, so that tensors stay where they are shared."""
+        fill_empty_(self, state)
         for name, value in self.learned_tensors().items():
             value.copy_(state[name])
 
@@ -340,6 +350,16 @@ def seen_through(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
         action_mask_key=transform.action_mask_key(env.action_mask_key),
         step_limit=env.step_limit,
     )
+
+
+def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put copies of tensors, by their name in a state dict, where a module has buffers that hold nothing yet."""
+    owners = dict(module.named_modules())
+    for path, value in state.items():
+        owner, _, name = path.rpartition(".")
+        places = owners[owner]._buffers if owner in owners else {}
+        if name in places and places[name] is None:
+            places[name] = value.clone()
 
 
 def joined_state(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:

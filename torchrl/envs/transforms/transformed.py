@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,8 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.envs.base import Env, ResetOptions, Seed
 from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
-from torchrl.envs.transforms.base import EnvSpecs, Transform, joined_state, require_transform, seen_through
+from torchrl.envs.learned import note_attributes
+from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, joined_state, require_transform, seen_through
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import named_seeds
@@ -54,6 +56,7 @@ class TransformedEnv(Env):
             device=seen.device,
         )
         self.transform = transform
+        note_attributes(transform.parts())
         self.action_mask_key = seen.action_mask_key
         # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
         self._generator = env._generator
@@ -246,13 +249,14 @@ class TransformedEnv(Env):
         Raises:
             EnvError: a simulator's state cannot be captured.
         """
-        transform = {name: value.clone() for name, value in self.transform.state_dict().items()}
+        transform = copy.deepcopy(dict(self.transform.state_dict()))
         frozen = None if self._frozen is None else self._frozen.clone()
         return {"env": self.env.state_dict(), "transform": transform, "frozen": frozen}
 
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
         root = self.env.load_state_dict(state["env"])
+        fill_empty_(self.transform, state["transform"])
         self.transform.load_state_dict(state["transform"])
         self._pending_seed = None
         self._waiting = None
