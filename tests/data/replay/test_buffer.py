@@ -321,3 +321,18 @@ def test_a_save_holds_what_there_is_and_no_more(make_storage, tmp_path):
     other = ReplayBuffer(make_storage(100_000))
     other.load_state_dict(state)
     assert len(other) == 10 and other[:]["x"].tolist() == list(range(10)), "a state is a copy"
+
+
+def test_a_saved_key_with_a_slash_keeps_its_name(make_storage, tmp_path):
+    buffer = ReplayBuffer(make_storage(10))
+    buffer.extend(TensorDict({"camera/left": torch.arange(4), "goal": {"x/y": torch.arange(4)}}, [4]))
+    buffer.save(tmp_path / "save")
+    other = ReplayBuffer(make_storage(10))
+    other.load(tmp_path / "save")
+    assert other[2]["camera/left"] == 2 and other[2]["goal", "x/y"] == 2
+
+
+def test_a_list_reads_the_saves_of_older_versions():
+    storage = ListStorage(4)
+    storage.load({"x": torch.arange(3), "next/x": torch.arange(1, 4)})
+    assert list(storage._items[1]) == [("x",), ("next", "x")]

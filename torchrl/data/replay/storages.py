@@ -193,7 +193,7 @@ class ListStorage(Storage):
         num = min(num_slots, len(self._items))
         example = next((item for item in self._items if item is not None), {})
         return {
-            "/".join(key): torch.stack(
+            key: torch.stack(
                 [torch.zeros_like(value) if item is None else item[key] for item in self._items[:num]]
             )
             for key, value in example.items()
@@ -201,7 +201,8 @@ class ListStorage(Storage):
 
     def load(self, state: dict) -> None:
         """Restore the items."""
-        columns = {tuple(name.split("/")): value for name, value in state.items()}
+        # Older saves wrote a key as text.
+        columns = {tuple(key.split("/")) if isinstance(key, str) else key: value for key, value in state.items()}
         num = len(next(iter(columns.values()))) if columns else 0
         self._items = [{key: value[row].clone() for key, value in columns.items()} for row in range(num)]
 
