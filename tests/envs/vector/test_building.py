@@ -189,3 +189,24 @@ def test_a_world_of_players_in_turn_is_refused_also_where_it_has_spaces(num_envs
         SerialEnv(Alternating, num_envs)
     with pytest.raises(EnvError, match="a world of one agent"):
         SerialEnv(lambda: TimeLimit(Alternating(), 5), num_envs)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_numbers_and_flags_may_be_tensors(num_envs):
+    world = partial(World, torch.tensor([2.0]), torch.tensor(False))
+    batch = SerialEnv(world, num_envs).rollout(3)
+    assert torch.equal(batch["next", "reward"], torch.full((num_envs, 3, 1), 2.0))
+    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got tensor"):
+        SerialEnv(partial(World, torch.ones((), device="meta")), num_envs).rollout(2)
+
+
+@pytest.mark.parametrize("make", [SerialEnv, lambda world: GymEnv(world())])
+def test_a_reset_that_takes_no_seed_is_told_what_to_take(make):
+    class Old(gymnasium.Env):
+        observation_space, action_space = World.observation_space, World.action_space
+
+        def reset(self):
+            return np.zeros(2, np.float32)
+
+    with pytest.raises(EnvError, match=r"reset of slot 0: expected a world with reset\(\*, seed=None, options=None\)"):
+        make(Old).reset()

@@ -336,3 +336,64 @@ def test_close_closes_the_vector_environment(make):
     env.close()
     env.close()
     assert env.vector_env.closed and not any(process.is_alive() for process in processes)
+
+
+class OfOldGym(Together):
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0] if self.final else super().reset()
+
+    def step(self, actions):
+        observations, rewards, terminated, _, info = super().step(actions)
+        return observations, rewards, terminated, info
+
+
+class Scalar(Together):
+    def step(self, actions):
+        observations, _, *others = super().step(actions)
+        return observations, np.array(1.0), *others
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (OfOldGym("SameStep"), r"reset of the vector environment: expected \(observation, info\), got ndarray. In the"),
+        (OfOldGym("SameStep", final=False), r"step of the vector environment: expected .*, got 4 values. In the old"),
+        (Scalar("SameStep"), r"reward: expected one for each of the 2 rows, got ndarray of shape \[\]"),
+    ],
+)
+def test_what_a_vector_environment_returns_is_counted(env, message):
+    with pytest.raises(EnvError, match=message):
+        GymVectorEnv(env).rollout(2)
+
+
+class Plain(gymnasium.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+
+    def __init__(self, reward, num_values=5):
+        self.values = (np.zeros(2, np.float32), reward, False, False, {})[:num_values]
+
+    def reset(self, *, seed=None, options=None):
+        return self.values[0], {}
+
+    def step(self, action):
+        return self.values
+
+
+class Declared(Plain):
+    reward_space = spaces.Box(0, 1, (2,))
+
+
+def test_rows_whose_rewards_are_vectors_are_told_what_to_return(make):
+    with pytest.raises(EnvError, match=r"expected one reward a step, got Declared with rewards of shape \[2\]"):
+        make([partial(Declared, np.zeros(2))])
+    with pytest.raises(EnvError, match=r"expected worlds with one number as reward.*Return float\(reward\)"):
+        make([partial(Plain, np.zeros(2))] * 2).rollout(2)
+    with pytest.raises(EnvError, match="expected worlds of gymnasium, got .*values to unpack"):
+        make([partial(Plain, 1.0, num_values=4)] * 2).rollout(2)
+
+
+def test_tensors_of_a_vector_environment_are_told_of_torch_envs():
+    env = Together("SameStep")
+    env.reset = lambda **options: (torch.zeros(2, 1), {})
+    with pytest.raises(SpecError, match="got a Tensor. Worlds in torch derive from TorchEnv"):
+        GymVectorEnv(env).reset()

@@ -186,7 +186,9 @@ class Leaf:
         shape = self.array.shape if num_rows is None else (num_rows, *self.array.shape[1:])
         if not isinstance(came[1], np.dtype):
             expected, got = f"an array of numpy at the key {'/'.join(self.path)!r}", f"a {type(observations).__name__}"
-            raise SpecError(explain("a batch of observations", expected=expected, got=got))
+            hint = "Worlds in torch derive from TorchEnv: their tensors stay where they are."
+            is_tensor = type(observations).__module__.split(".")[0] == "torch"
+            raise SpecError(explain("a batch of observations", expected=expected, got=got, hint=hint * is_tensor))
         if came[0] != shape or not np.can_cast(came[1], self.array.dtype, SAME):
             raise SpecError(
                 explain(

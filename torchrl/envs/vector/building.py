@@ -133,7 +133,7 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
             got = f"{type(simulator).__name__}, whose {name} is {_described(space)}"
             expected = "a simulator with two spaces of gymnasium"
             raise EnvError(explain(who, expected=expected, got=got, hint=foreign_hint(simulator)))
-    _require_one_reward(who, simulator)
+    require_one_reward(who, simulator)
     return simulator
 
 
@@ -141,8 +141,12 @@ def _described(space: object) -> str:
     return "a method" if callable(space) else f"of {type(space).__module__}.{type(space).__name__}"
 
 
-def _require_one_reward(who: str, simulator: Any) -> None:
-    """Refuse worlds that say that their rewards are vectors."""
+def require_one_reward(who: str, simulator: Any) -> None:
+    """Refuse worlds that say that their rewards are vectors.
+
+    Raises:
+        EnvError: naming the world.
+    """
     world = simulator
     while hasattr(world, "simulator") or hasattr(world, "env"):
         world = getattr(world, "simulator", None) or world.env

@@ -26,8 +26,8 @@ from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
-from torchrl.envs.vector.building import require_free_names
-from torchrl.envs.vector.worker import Actions, Options, Worker, not_restarted, shared_options
+from torchrl.envs.vector.building import require_free_names, require_one_reward
+from torchrl.envs.vector.worker import FIVE, PAIR, WEIGH, Actions, Options, Worker, not_restarted, shared_options
 from torchrl.errors import EnvError, explain
 from torchrl.seeding import joined_seed
 
@@ -82,6 +82,8 @@ class GymVectorEnv(WorkerEnv):
         _require_all_rows(vector_env)
         _refuse_wrappers(vector_env)
         _require_restarts(vector_env, mode)
+        for world in getattr(vector_env.unwrapped, "envs", ()):
+            require_one_reward("GymVectorEnv", world)
         left, _ = without_entries("GymVectorEnv, leave_out", vector_env.single_observation_space, leave_out)
         observation_space, _, _ = counted_from_zero(left)
         action_space, _, _ = counted_from_zero(vector_env.single_action_space)
@@ -172,7 +174,17 @@ class VectorWorker(Worker):
         actions = actions if self._inward is None else self._inward(actions)
         if self._is_wrapped:
             actions = deepcopy(actions)  # VectorizeTransformAction may write into what it is given: the policy's action
-        observations, rewards, terminated, truncated, info = self.vector_env.step(actions)
+        try:
+            result = self.vector_env.step(actions)
+        except (ValueError, TypeError) as error:
+            explained = _explained(error)
+            if explained is None:
+                raise
+            raise explained from error
+        try:
+            observations, rewards, terminated, truncated, info = result
+        except (ValueError, TypeError) as error:
+            raise _not_so_many("step", FIVE, result) from error
         observations = self._presented(observations)
         for leaf in self._next_leaves:
             leaf.write_batch(observations)
@@ -254,12 +266,13 @@ class VectorWorker(Worker):
         if seed is not None and not _is_of_gymnasium(self.vector_env):
             seed = joined_seed(seed)
         if rows.all():
-            observations, _ = self.vector_env.reset(seed=seed, options=options)
+            observations = _first_of(self.vector_env.reset(seed=seed, options=options))
         elif not self.restarts_rows:
             raise _cannot_restart(self.vector_env)
         else:
             kept = [(layer, name, getattr(layer, name).copy()) for layer, name in self._kept]
-            observations, _ = self.vector_env.reset(seed=seed, options={**(options or {}), "reset_mask": rows.copy()})
+            options = {**(options or {}), "reset_mask": rows.copy()}
+            observations = _first_of(self.vector_env.reset(seed=seed, options=options))
             for layer, name, values in kept:
                 getattr(layer, name)[~rows] = values[~rows]
         observations = self._presented(observations)
@@ -267,6 +280,35 @@ class VectorWorker(Worker):
             others = leaf.write_rows(rows, observations)
             if not (others or _is_of_gymnasium(self.vector_env)):
                 raise _cannot_restart(self.vector_env)
+
+
+def _first_of(result: Any) -> Any:
+    """Return the observations of a reset."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise _not_so_many("reset", PAIR, result)
+    return result[0]
+
+
+def _not_so_many(method: str, expected: str, result: Any) -> EnvError:
+    got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+    hint = "In the old gym, done was terminated or a time limit, and a reset returned the observations alone."
+    return EnvError(explain(f"{method} of the vector environment", expected=expected, got=got, hint=hint))
+
+
+def _explained(error: Exception) -> EnvError | None:
+    """Say what gymnasium stumbles over where it collects what single worlds return; None for errors of the worlds."""
+    frames = error.__traceback__
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    if not frames.tb_frame.f_globals["__name__"].startswith("gymnasium."):
+        return None
+    if "array element with a sequence" in str(error):
+        hint = f"Return float(reward). {WEIGH}"
+        return EnvError(explain("GymVectorEnv.step", expected="worlds with one number as reward", got=error, hint=hint))
+    if "values to unpack" in str(error):
+        hint = f"A step returns {FIVE}."
+        return EnvError(explain("GymVectorEnv.step", expected="worlds of gymnasium", got=error, hint=hint))
+    return None
 
 
 def _mode(vector_env: VectorEnv) -> AutoresetMode:

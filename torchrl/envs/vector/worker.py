@@ -6,6 +6,7 @@ loop.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,9 @@ Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 PAIR = "(observation, info)"
 FIVE = "(observation, reward, terminated, truncated, info)"
 OLD = "4 values"
+OLD_RESET = "In the old gym, reset took no seed: take it, and options, and return (observation, info)."
+NO_RESET_ARGUMENT = r"unexpected keyword argument '(seed|options)'"
+WEIGH = "Weigh several objectives in a wrapper: one number a step."
 BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
@@ -192,16 +196,21 @@ class Worker(ABC):
     def _require_bools(self, name: str, values: Sequence) -> None:
         """Refuse what an assignment takes for true or false and is neither: None, NaN, text, other numbers."""
         for index, value in enumerate(values):
-            if np.asarray(value).dtype.kind not in "biuf" or value not in (0, 1):
+            if _as_array(value).dtype.kind not in "biuf" or value not in (0, 1):
                 raise EnvError(explain(f"{name} of {self.slot(index)}", expected="a bool", got=repr(value)))
 
     def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
         """Refuse what is no number, or several."""
+        num_rows = len(self._reward)
         for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
+            came = len(values) if isinstance(values, (tuple, list)) else (*np.shape(values), 0)[0]
+            if came != num_rows:
+                got = f"{type(values).__name__} of shape {list(np.shape(values))}"
+                raise EnvError(explain(name, expected=f"one for each of the {num_rows} rows", got=got))
             for index, value in enumerate(values):
-                if np.size(value) != 1 or np.asarray(value).dtype.kind not in "biuf":
-                    is_vector = name == "reward" and np.size(value) > 1
-                    hint = "Weigh several objectives in a wrapper: one number a step." if is_vector else ""
+                array = _as_array(value)
+                if array.size != 1 or array.dtype.kind not in "biuf":
+                    hint = WEIGH if name == "reward" and array.size > 1 else ""
                     expected = "a float" if name == "reward" else "a bool"
                     who = f"{name} of {self.slot(index)}"
                     raise EnvError(explain(who, expected=expected, got=repr(value), hint=hint))
@@ -272,6 +281,9 @@ class SimulatorWorker(Worker):
                 result = self.simulators[index].reset(seed=seed, options=own)
             except Exception as error:
                 error.add_note(f"Raised by the simulator of {self.slot(index)} in reset().")
+                if isinstance(error, TypeError) and re.search(NO_RESET_ARGUMENT, str(error)):
+                    who, expected = f"reset of {self.slot(index)}", "a world with reset(*, seed=None, options=None)"
+                    raise EnvError(explain(who, expected=expected, got=error, hint=OLD_RESET)) from error
                 raise
             if not isinstance(result, tuple) or len(result) != 2:
                 got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
@@ -341,6 +353,14 @@ class SimulatorWorker(Worker):
                 )
                 return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got, hint=hint))
         return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """Return a value, also a tensor, as numpy has it; nothing where it has none: of a gradient, on another device."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):
+        return np.empty(0, object)
 
 
 def cannot_copy(who: str) -> EnvError:
