@@ -103,6 +103,22 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run_here, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_command_trains_without_a_config(algorithm, run_here, tmp_path):
+    flags = ["--updates_per_frame=0.2", "--actor_interval=1"] if algorithm == "redq" else []  # it makes 20 in a frame
+    run_here(algorithm, "--total_frames=200", "--max_episode_steps=16", "--eval_episodes=2", *flags)
+    (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["frames"] >= 200
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "redq", "td3"])
+def test_a_task_with_choices_is_refused_where_an_algorithm_needs_vectors(algorithm, run_here, capsys):
+    with pytest.raises(SystemExit):
+        run_here(algorithm, "--env_name=CartPole-v1")
+    told = capsys.readouterr().err
+    assert "--env_name: expected a task with a vector of bounded actions" in told and "examples dqn, sac" in told
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_has_an_example_that_names_its_configs(algorithm, run_here, capsys):
     assert (ROOT / "configs" / algorithm).is_dir()
     with pytest.raises(SystemExit) as ended:

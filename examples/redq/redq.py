@@ -44,7 +44,7 @@ from torchrl.seeding import named_seeds
 def make_redq_parser():
     """All flags of this example."""
     parser = make_parser("Train a policy by randomised ensembled double Q-learning.")
-    add_env_arguments(parser)
+    add_env_arguments(parser, env_name="Pendulum-v1", num_envs=1)
     add_stochastic_network_arguments(parser)
     add_off_policy_collector_arguments(parser, init_random_frames=100)
     add_replay_arguments(parser)

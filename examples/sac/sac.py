@@ -46,7 +46,7 @@ from torchrl.seeding import named_seeds
 def make_sac_parser():
     """All flags of this example."""
     parser = make_parser("Train a policy by soft actor-critic.")
-    add_env_arguments(parser)
+    add_env_arguments(parser, num_envs=1)
     add_stochastic_network_arguments(parser)
     add_off_policy_collector_arguments(parser, init_random_frames=100)
     add_replay_arguments(parser)

@@ -44,7 +44,7 @@ from torchrl.seeding import named_seeds
 def make_td3_parser():
     """All flags of this example."""
     parser = make_parser("Train a policy by twin delayed deterministic policy gradients.")
-    add_env_arguments(parser)
+    add_env_arguments(parser, env_name="Pendulum-v1", num_envs=1)
     add_deterministic_network_arguments(parser)
     add_noise_arguments(parser)
     add_off_policy_collector_arguments(parser, init_random_frames=10_000)

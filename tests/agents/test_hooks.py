@@ -91,6 +91,16 @@ def test_in_a_file_progress_is_a_line_for_each_record(capsys, every_frames):
         assert lines[0].endswith("frames/s, train 100.0, eval 42.0") and "\r" not in "".join(lines)
 
 
+def test_progress_counts_to_the_end_of_the_last_whole_batch(capsys):
+    bar, agent = ProgressBar(), Stub(frames=100, total_frames=400)
+    agent.collector.frames_per_batch = 256
+    agent.evaluator = SimpleNamespace(every_frames=50)
+    bar.on_train_start(agent)
+    agent.frames = 612  # 100 + 2 * 256
+    bar.on_evaluated(agent, result(42.0))
+    assert capsys.readouterr().err.startswith("612 of 612 frames, ")
+
+
 def test_a_method_that_is_no_named_point_is_refused():
     with pytest.raises(ConfigError, match="Did you mean 'on_batch'"):
         type("Typo", (Hook,), {"on_bach": lambda self, agent, batch: None})

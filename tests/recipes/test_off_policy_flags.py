@@ -288,7 +288,7 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
     [
         ("dqn", ["--distributional", "--quantiles"], "--distributional: expected it or --quantiles, got both"),
         ("dqn", ["--env_name=Pendulum-v1"], "one choice as the action.*DDPG, TD3 and SAC"),
-        ("td3", ["--env_name=CartPole-v1"], "a vector of bounded actions.*DQN"),
+        ("td3", ["--env_name=CartPole-v1"], "a vector of bounded actions.*dqn"),
         ("dqn", ["--async_collection"], "--async_collection: expected --num_workers with it"),
         ("dqn", ["--keep_learning"], "keep_learning with ReplayUpdates and a collector over processes"),
         ("dqn", ["--multi_step", "--sub_traj_len=4"], "--sub_traj_len: expected none with --multi_step, got 4"),

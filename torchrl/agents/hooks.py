@@ -174,9 +174,9 @@ class ProgressBar(Hook):
         """Open the bar where the agent stands."""
         from tqdm import tqdm  # on first use: nobody pays for it at import
 
-        total = agent.collector.total_frames
+        self._total = _whole_batches(agent)
         self._bar = tqdm(
-            total=total if total > 0 else None,
+            total=self._total if self._total > 0 else None,
             initial=agent.frames,
             unit="frame",
             unit_scale=True,
@@ -211,15 +211,20 @@ class ProgressBar(Hook):
             self._bar = None
 
     def _tenths_of(self, agent: Agent) -> int:
-        total = agent.collector.total_frames
-        return 10 * agent.frames // total if total > 0 else 0
+        return 10 * agent.frames // self._total if self._total > 0 else 0
 
     def _write_line(self, agent: Agent) -> None:
-        total, self._tenths = agent.collector.total_frames, self._tenths_of(agent)
+        self._tenths = self._tenths_of(agent)
         speed = (agent.frames - self._start) / max(time.perf_counter() - self._begun, 1e-9)
-        way = f"{agent.frames:,} of {total:,} frames" if total > 0 else f"{agent.frames:,} frames"
+        way = f"{agent.frames:,} of {self._total:,} frames" if self._total > 0 else f"{agent.frames:,} frames"
         returns = "".join(f", {name} {value:.1f}" for name, value in self._shown.items())
         print(f"{way}, {speed:,.0f} frames/s{returns}", file=sys.stderr, flush=True)
+
+
+def _whole_batches(agent: Agent) -> int:
+    """Return the frames at which a training ends: the collector's total, rounded up to whole batches; or no end, -1."""
+    total, batch = agent.collector.total_frames, getattr(agent.collector, "frames_per_batch", 1)
+    return agent.frames + -(-(total - agent.frames) // batch) * batch if total > 0 else total
 
 
 def check_hooks(hooks: tuple) -> tuple[Hook, ...]:

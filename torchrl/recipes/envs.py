@@ -40,14 +40,20 @@ FILM = "film"  # the picture of `--record_video`
 OU_STATE = "ou_noise"  # where the exploration of `--ou_exploration` has its state
 
 
-def add_env_arguments(parser: ConfigParser) -> None:
-    """Add the flags that :func:`make_env` reads."""
+def add_env_arguments(parser: ConfigParser, *, env_name: str = "CartPole-v1", num_envs: int = 8) -> None:
+    """Add the flags that :func:`make_env` reads.
+
+    Args:
+        parser: they are added to.
+        env_name: an environment whose actions the algorithm can choose.
+        num_envs: the algorithm's usual number.
+    """
     group = parser.add_argument_group("environment")
     group.add_argument(
         "--env_library", choices=("gym", "dm_control", "toy"), default="gym", help="library that simulates"
     )
     group.add_argument(
-        "--env_name", default="CartPole-v1", help="registered id (gym), domain (dm_control) or name (toy)"
+        "--env_name", default=env_name, help="registered id (gym), domain (dm_control) or name (toy)"
     )
     group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
     group.add_argument(
@@ -57,7 +63,7 @@ def add_env_arguments(parser: ConfigParser) -> None:
         default=[],
         help="arguments of the environment, or of the task (dm_control), as name=value: numbers, true, lists in JSON",
     )
-    group.add_argument("--num_envs", type=positive_int, default=8, help="environments, over all processes")
+    group.add_argument("--num_envs", type=positive_int, default=num_envs, help="environments, over all processes")
     group.add_argument(
         "--env_workers",
         type=non_negative_int,

@@ -368,7 +368,12 @@ def make_sac_loss(
 def make_redq_loss(
     args: Namespace, env: Env, actor: TensorDictModuleBase, critics: ValueEnsemble, *, seed: int
 ) -> REDQLoss:
-    """Build the loss of REDQ; see :func:`make_sac_loss`."""
+    """Build the loss of REDQ; see :func:`make_sac_loss`.
+
+    Raises:
+        ConfigError: the environment has other actions than a vector with bounds.
+    """
+    _bounded_row(env)
     return REDQLoss(actor, critics, num_sampled=args.num_sampled, **_soft_options(args, env, seed))
 
 
@@ -387,6 +392,7 @@ def _soft_options(args: Namespace, env: Env, seed: int) -> dict:
 def _bounded_row(env: Env) -> Bounded:
     spec = env.action_spec
     if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
-        hint = "DQN, and SAC's form for choices, have discrete actions."
-        raise ConfigError(explain("networks", expected="a vector of bounded actions", got=spec, hint=hint))
+        expected = "a task with a vector of bounded actions"
+        hint = "Choices are learned by the examples dqn, sac, ppo, a2c and reinforce."
+        raise ConfigError(explain("--env_name", expected=expected, got=spec, hint=hint))
     return spec[(0,) * len(env.batch_size)]
