@@ -77,6 +77,23 @@ def test_a_world_in_two_environments_has_one_driver():
     with pytest.raises(EnvError, match="rollout: .* that Evaluator steps"):
         rollout(GymVectorEnv(gymnasium.wrappers.vector.RecordEpisodeStatistics(vector)), n_steps=2)
     del collector, evaluator
+    collector = Collector(GymEnv(world), frames_per_batch=4)
+    with pytest.raises(EnvError, match="Evaluator: .* that Collector steps"):
+        Evaluator(GymVectorEnv(gymnasium.vector.SyncVectorEnv([lambda: gymnasium.wrappers.TimeLimit(world, 5)])))
+    del collector
+
+
+def test_worlds_written_in_torch_are_driven_as_simulators_are():
+    serial = SerialEnv(lambda: Counter(batch_size=()), 2)
+    env = TransformedEnv(serial, StepCounter())
+    collector = Collector(env, frames_per_batch=4)
+    assert collector.collect().shape == (2, 2)
+    with pytest.raises(EnvError, match="Evaluator: .* that Collector steps"):
+        Evaluator(serial)
+    one = Counter(batch_size=()).as_simulator()
+    collector = Collector(SerialEnv(lambda: one, 1), frames_per_batch=4)
+    with pytest.raises(EnvError, match="Evaluator: .* that Collector steps"):
+        Evaluator(SerialEnv(lambda: one, 1))
 
 
 def test_a_copy_is_another_environment():

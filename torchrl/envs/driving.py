@@ -65,8 +65,8 @@ def require_undriven(who: str, env: Env, driver: object = None) -> None:
     expected = "an environment that nothing else steps"
     got = f"a {type(env).__name__} that {name} steps"
     hint = (
-        f"Build an environment for each, or they tear each other's episodes apart. A {name} that is done with "
-        "lets go when it is closed, or deleted with all that refers to it."
+        f"Build an environment for each, or they tear each other's episodes apart. {name} lets go when it is closed, "
+        "or deleted with all that refers to it."
     )
     raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
@@ -80,8 +80,13 @@ def _name_of_other(env: Env, driver: object) -> str | None:
 
 
 def world_of(simulator: object) -> object:
-    """Return the world at the bottom of wrappers, which may be in several of them."""
+    """Return the world at the bottom of wrappers, which may be in several of them.
+
+    An ``Env`` that became a simulator is that simulator's alone, which is the world then.
+    """
     while isinstance(simulator, SimulatorWrapper):
         simulator = simulator.simulator
     inner = getattr(simulator, "env", simulator)
+    if hasattr(inner, "driven_things") or not hasattr(inner, "step"):
+        return simulator
     return getattr(inner, "unwrapped", inner)

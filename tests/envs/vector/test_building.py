@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fakes import CountingSimulator
+from fakes import CountingEnv, CountingSimulator
 from torchrl.envs import CartPole, GymEnv, ParallelEnv, SerialEnv
 from torchrl.envs.simulators import TimeLimit
 from torchrl.errors import ConfigError, EnvError
@@ -210,3 +210,9 @@ def test_a_reset_that_takes_no_seed_is_told_what_to_take(make):
 
     with pytest.raises(EnvError, match=r"reset of slot 0: expected a world with reset\(\*, seed=None, options=None\)"):
         make(Old).reset()
+
+
+def test_one_world_in_wrappers_of_its_own_in_each_slot_is_refused():
+    world = CountingEnv()
+    with pytest.raises(EnvError, match="the same one in the slots 0 and 1"):
+        SerialEnv([lambda: world, lambda: gymnasium.wrappers.TimeLimit(world, 5)])

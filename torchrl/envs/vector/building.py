@@ -167,12 +167,13 @@ def _presented(who: str, env: Any) -> Simulator:
 
 
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
-    """Refuse one simulator in two slots, and slots whose spaces differ."""
+    """Refuse one world in two slots, also in wrappers of its own in each, and slots whose spaces differ."""
     first, seen = simulators[0], {}
-    for index, other in enumerate(simulators, first_index):
-        if seen.setdefault(id(other), index) != index:
+    worlds = [world_of(simulator) for simulator in simulators]
+    for index, (other, world) in enumerate(zip(simulators, worlds, strict=True), first_index):
+        if seen.setdefault(id(world), index) != index:
             hint = "The factory builds a new one at each call."
-            got = f"the same one in the slots {seen[id(other)]} and {index}"
+            got = f"the same one in the slots {seen[id(world)]} and {index}"
             raise EnvError(explain(who, expected="a simulator of its own for every slot", got=got, hint=hint))
         for name in ("observation_space", "action_space"):
             if getattr(other, name) != getattr(first, name):

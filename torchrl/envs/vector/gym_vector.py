@@ -19,6 +19,7 @@ from gymnasium.vector import (
 )
 from gymnasium.wrappers import vector as wrappers
 
+from torchrl.envs.driving import world_of
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.simulators.foreign import foreign_hint
 from torchrl.envs.simulators.leaving_out import Name, without_entries
@@ -116,8 +117,9 @@ class GymVectorEnv(WorkerEnv):
         return math.inf if limit is None else limit
 
     def driven_things(self) -> list:
-        """List this and the vector environment; see :meth:`Env.driven_things`."""
-        return [self, self.vector_env.unwrapped]
+        """List this, the vector environment and the worlds that it shows; see :meth:`Env.driven_things`."""
+        inner = self.vector_env.unwrapped
+        return [self, inner, *(map(world_of, inner.envs) if isinstance(inner, SyncVectorEnv) else ())]
 
     def state_dict(self) -> dict:
         """Refuse: what happens inside a vector environment cannot be captured.
