@@ -1,16 +1,20 @@
 """Evaluation: which episodes are played, from which starts, and that nothing of the training is touched."""
 
+import functools
+import re
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import NormalizeObservation
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from torch import nn
 
 from fakes import CountingSimulator, Together
 from torchrl.agents import Evaluation, Evaluator
-from torchrl.envs import EnvPoolEnv, GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
+from torchrl.envs import EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import RewardScaling
 from torchrl.errors import ConfigError, EnvError
@@ -91,6 +95,33 @@ def test_worlds_that_normalise_by_what_each_has_seen_are_refused():
             layer = vars(layer).get("simulator") or layer.env
         layer.update_running_mean = False  # a user who hands the statistics on
     assert Evaluator(env, num_episodes=1)
+
+
+def normalised(wrapper):
+    return lambda: wrapper(gymnasium.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize("wrapper", [NormalizeObservation, NormalizeReward])
+@pytest.mark.parametrize("backend", ["serial", "parallel", "vector"])
+def test_no_back_end_hides_worlds_that_learn(backend, wrapper, leaves_nothing):
+    make = normalised(wrapper)
+    if backend == "vector":
+        env = GymVectorEnv(SyncVectorEnv([make, make]))
+    else:
+        env = SerialEnv(make, 2) if backend == "serial" else ParallelEnv(make, 2, num_workers=2)
+    instead = "VecNorm()" if wrapper is NormalizeObservation else "RewardNorm(gamma)"
+    with pytest.raises(EnvError, match=re.escape(wrapper.__name__) + ".*" + re.escape(instead)):
+        Evaluator(TransformedEnv(env, RewardScaling(2.0)))
+    env.close()
+
+
+def test_a_vector_wrapper_that_learns_is_refused():
+    make = functools.partial(gymnasium.make, "CartPole-v1")
+    envs = SyncVectorEnv([make, make], autoreset_mode=AutoresetMode.SAME_STEP)
+    env = GymVectorEnv(gymnasium.wrappers.vector.NormalizeReward(envs))
+    with pytest.raises(EnvError, match=r"Evaluator: .*NormalizeReward.*RewardNorm"):
+        Evaluator(env)
+    env.close()
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])

@@ -370,6 +370,11 @@ class Env(ABC):
         raise EnvError(explain(type(self).__name__, expected="worlds that can draw themselves", got="no render()"))
 
     @property
+    def learning_wrapper(self) -> str:
+        """Name of the wrapper by which the worlds learn from what they show; empty for none that can be seen."""
+        return ""
+
+    @property
     def transforms(self) -> Sequence[Transform]:
         """The transforms between the worlds and the policy, the nearest to the worlds first."""
         return []

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from gymnasium.wrappers import NormalizeObservation
 from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
@@ -154,20 +153,20 @@ def require_same_view(env: Env, state: Learned) -> None:
         require_same_form(name, named[name], state[name])
 
 
-def refuse_statistics_of_worlds(who: str, env: Env) -> None:
+def refuse_learning_worlds(who: str, env: Env) -> None:
     """Refuse worlds that normalise what they show by statistics of their own, which are not those of the training.
 
     Raises:
         EnvError: naming the wrapper.
     """
-    for simulator in getattr(env, "simulators", ()):
-        layer = simulator
-        while layer is not None:
-            if isinstance(layer, NormalizeObservation) and layer.update_running_mean:
-                hint = "Leave it out, here and in the training, and write TransformedEnv(env, VecNorm())."
-                got = "gymnasium's NormalizeObservation, whose statistics are those of each world alone"
-                raise EnvError(explain(who, expected="worlds that show what the training's do", got=got, hint=hint))
-            layer = vars(layer).get("simulator") or vars(layer).get("env")
+    name = env.learning_wrapper
+    if name:
+        has_rewards = "Reward" in name
+        instead = "TransformedEnv(env, RewardNorm(gamma)) there" if has_rewards else "TransformedEnv(env, VecNorm())"
+        hint = f"Leave it out, here and in the training, and write {instead}."
+        expected = "worlds that always pay alike" if has_rewards else "worlds that show what the training's do"
+        got = f"gymnasium's {name}, whose statistics are those of each world alone"
+        raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
 def note_attributes(transforms: Sequence[Transform]) -> None:

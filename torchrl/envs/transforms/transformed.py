@@ -94,6 +94,11 @@ class TransformedEnv(Env):
         """See :class:`Env`."""
         return self.env.step_limit
 
+    @property
+    def learning_wrapper(self) -> str:
+        """See :class:`Env`."""
+        return self.env.learning_wrapper
+
     def driven_things(self) -> list:
         """List those of the environment below; see :meth:`Env.driven_things`."""
         return self.env.driven_things()

@@ -22,6 +22,7 @@ from gymnasium.wrappers import vector as wrappers
 from torchrl.envs.driving import world_of
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.simulators.foreign import foreign_hint
+from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import counted_from_zero
@@ -115,6 +116,15 @@ class GymVectorEnv(WorkerEnv):
             return min(map(gym_step_limit, inner.envs))
         limit = None if inner.spec is None else inner.spec.max_episode_steps
         return math.inf if limit is None else limit
+
+    @property
+    def learning_wrapper(self) -> str:
+        """See :class:`Env`; only a ``SyncVectorEnv`` shows its worlds."""
+        for layer in _layers(self.vector_env):
+            if isinstance(layer, wrappers.NormalizeReward) and layer.update_running_mean:
+                return type(layer).__name__
+        inner = self.vector_env.unwrapped
+        return learning_wrapper(inner.envs) if isinstance(inner, SyncVectorEnv) else ""
 
     def driven_things(self) -> list:
         """List this, the vector environment and the worlds that it shows; see :meth:`Env.driven_things`."""

@@ -99,6 +99,12 @@ class ParallelEnv(WorkerEnv):
         self.start()
         return self._pool.step_limit()
 
+    @property
+    def learning_wrapper(self) -> str:
+        """See :class:`Env`; the processes are asked, and started where they do not run."""
+        self.start()
+        return self._pool.learning_wrapper()
+
     def start(self) -> None:
         """Start the processes now, if they do not run, rather than at the first use."""
         self._pool.start()
@@ -217,6 +223,10 @@ class ProcessPool:
             for remote in self._remotes:
                 remote.post("step_limit")
             return min(self._answers(self._remotes))
+
+    def learning_wrapper(self) -> str:
+        """Name the wrapper by which the worlds of some slot learn; empty where none do."""
+        return max(self._call_all("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:
         """Step every slot; see :meth:`Worker.advance`."""

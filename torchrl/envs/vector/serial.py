@@ -8,6 +8,7 @@ from functools import partial
 
 from torchrl.envs.driving import world_of
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import build_simulators, factories_of, require_free_names
@@ -51,6 +52,11 @@ class SerialEnv(WorkerEnv):
     def step_limit(self) -> float:
         """See :class:`Env`."""
         return min(map(step_limit_of, self.simulators))
+
+    @property
+    def learning_wrapper(self) -> str:
+        """See :class:`Env`."""
+        return learning_wrapper(self.simulators)
 
     def driven_things(self) -> list:
         """List this and its worlds; see :meth:`Env.driven_things`."""

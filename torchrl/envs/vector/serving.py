@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from gymnasium import Space
 
 from torchrl.envs.simulators.base import Simulator
+from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.vector.buffers import StepBuffers, allocate, allocate_actions, rows_of
 from torchrl.envs.vector.building import build_simulators
@@ -29,7 +30,7 @@ class SimulatorHost:
 
     COMMANDS = frozenset(
         ("spaces", "attach", "advance", "restart", "require_ability", "step_limit", "freeze", "render")
-        + ("get_state", "set_state")
+        + ("get_state", "set_state", "learning_wrapper")
     )  # fmt: skip
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
@@ -70,6 +71,10 @@ class SimulatorHost:
     def step_limit(self) -> float:
         """Return the least :meth:`Simulator.step_limit` of this process's slots."""
         return min(map(step_limit_of, self._simulators))
+
+    def learning_wrapper(self) -> str:
+        """See :func:`~torchrl.envs.simulators.learning.learning_wrapper`."""
+        return learning_wrapper(self._simulators)
 
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""
