@@ -3,6 +3,7 @@
 import sys
 import textwrap
 import threading
+import warnings
 from functools import partial
 from types import ModuleType
 
@@ -72,6 +73,13 @@ def test_ids_of_a_module_that_no_worker_imports_are_known_there(register, tmp_pa
     __import__("module_with_ids")
     assert sizes(ParallelEnv(partial(gym_simulator, "of/Module-v0"), num_workers=1)) == ([7.0] * 3, 0)
     assert sizes(ParallelEnv(partial(gym_simulator, "module_with_ids:of/Module-v0"), num_workers=1)) == ([7.0] * 3, 0)
+
+    def number_of_warnings():
+        with warnings.catch_warnings(record=True) as caught:
+            gymnasium.make("module_with_ids:of/Module-v0")
+        return Sized(size=sum("Overriding" in str(one.message) for one in caught))
+
+    assert sizes(ParallelEnv(number_of_warnings, num_workers=1)) == ([0.0] * 3, 0)
     with pytest.raises(EnvError, match=r'"module_with_ids" was imported and registers no such id'):
         GymEnv("module_with_ids:Other-v0")
 
@@ -136,6 +144,9 @@ def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(registe
         ("MiniGrid-Empty-5x5-v0", 'pip install minigrid, and write "minigrid:MiniGrid-Empty-5x5-v0"'),
         ("highway-fast-v0", 'pip install highway-env, and write "highway_env:highway-fast-v0"'),
         ("FetchReach-v4", 'pip install gymnasium-robotics, and write "gymnasium_robotics:FetchReach-v4"'),
+        ("mo-lunar-lander-v3", 'pip install mo-gymnasium, and write "mo_gymnasium:mo-lunar-lander-v3"'),
+        ("minecart-v0", 'pip install mo-gymnasium, and write "mo_gymnasium:minecart-v0"'),
+        ("VizdoomBasic-v0", 'pip install vizdoom, and write "vizdoom.gymnasium_wrapper:VizdoomBasic-v0"'),
         ("CartPol-v1", 'Did you mean "CartPole-v1"'),
         ("cartpole-v1", 'Did you mean "CartPole-v1"'),
         ("CartPole-v7", 'Did you mean "CartPole-v1"'),
@@ -163,6 +174,12 @@ def test_a_package_that_is_not_there_is_named(env_id, message, tmp_path, monkeyp
     (tmp_path / "module_in_need.py").write_text("import another_module")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingExtraError, match=message):
+        GymEnv(env_id)
+
+
+@pytest.mark.parametrize("env_id", [":CartPole-v1", "CartPole-v1:", "a:b:CartPole-v1"])
+def test_what_is_no_id_says_how_one_is_written(env_id):
+    with pytest.raises(EnvError, match=f"expected an id, or module:id, got '{env_id}'"):
         GymEnv(env_id)
 
 

@@ -27,6 +27,8 @@ from torchrl.errors import ConfigError, EnvError
             r'"CartPole-v1", num_envs=2\), or (Serial|Parallel)Env\(partial\(gym_simulator, "CartPole-v1"\)',
         ),
         (["CartPole-v1"], None, r'Write GymEnv\("CartPole-v1"\), or'),
+        (2, CountingSimulator, r"got 2. The factory comes first: (Serial|Parallel)Env\(make_simulator, 2\)"),
+        (gymnasium.spec("CartPole-v1"), 2, r"got an EnvSpec. (Serial|Parallel)Env\(spec.make, 2\) builds each world"),
         (3, 2, "got 3. Write a function that builds a new one at each call"),
     ],
 )
@@ -169,6 +171,10 @@ def test_worlds_of_other_kinds_are_told_where_they_go(make, message):
         (Turns, "It has several agents"),
         (Old, "It is of the old gym"),
         (Named, r"A dm_env goes into DMControlEnv\(env\)"),
+        (partial(CartPole, 2), "got CartPole. It is an environment of this library already"),
+        (partial(gymnasium.spec, "CartPole-v1"), r'got EnvSpec. Write its id: GymEnv\("CartPole-v1"\)'),
+        (lambda: World, r"A function that builds a world, of any kind, goes into SerialEnv"),
+        (World, r"got World. A function that builds a world, of any kind, goes into SerialEnv"),
         (type("PoolEnv", (gymnasium.Env,), {"__module__": "envpool.python"}), r"EnvPoolEnv\(name, num_envs\)"),
     ],
 )

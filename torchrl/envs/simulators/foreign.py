@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 
@@ -14,6 +15,10 @@ def foreign_hint(world: object) -> str:
     """Say what to do with a world of another library; empty where nothing is known of it."""
     if isinstance(world, VectorEnv):
         return "A vector environment is a batch already: GymVectorEnv(vector_env)."
+    if isinstance(world, EnvSpec):
+        return f'Write its id: GymEnv("{world.id}").'
+    if hasattr(world, "as_simulator"):
+        return "It is an environment of this library already, and can be used as it is."
     if is_pool(world):
         return "An EnvPool is a batch already: EnvPoolEnv(name, num_envs) builds it."
     if hasattr(world, "possible_agents") or hasattr(world, "agent_selection") or "pettingzoo" in _libraries(world):

@@ -158,6 +158,9 @@ def _layer_state(layer: gymnasium.Env) -> State:
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
+    if env_id.count(":") > 1 or env_id.startswith(":") or env_id.endswith(":"):
+        hint = 'Such as "CartPole-v1" or "minigrid:MiniGrid-Empty-8x8-v0".'
+        raise EnvError(explain("GymSimulator", expected="an id, or module:id", got=repr(env_id), hint=hint))
     try:
         return gymnasium.make(env_id, **env_kwargs)
     except (gym_error.DependencyNotInstalled, ImportError) as error:
@@ -213,6 +216,8 @@ def _checked(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
         raise EnvError(explain("GymSimulator", expected=expected, got=f"an environment and {sorted(env_kwargs)}"))
     if not isinstance(env, gymnasium.Env) or is_pool(env):
         hint = foreign_hint(env)
+        if not hint and (callable(env) or hasattr(env, "step")):
+            hint = "A function that builds a world, of any kind, goes into SerialEnv(make_simulator, num_envs)."
         expected = "an id or a gymnasium.Env"
         raise EnvError(explain("GymSimulator", expected=expected, got=type(env).__name__, hint=hint))
     return env

@@ -9,6 +9,7 @@ import difflib
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -48,6 +49,14 @@ PACKAGES = (
     ("metaworld", "metaworld", r"Meta-World/"),
     ("PyFlyt.gym_envs", "PyFlyt", r"PyFlyt/"),
     ("shimmy", "shimmy", r"dm_control/|bsuite/"),
+    (
+        "mo_gymnasium",
+        "mo-gymnasium",
+        r"mo-|(deep-sea-treasure|resource-gathering|minecart|four-room|fruit-tree|breakable-bottles|fishwood)(-|$)",
+    ),
+    ("vizdoom.gymnasium_wrapper", "vizdoom", r"Vizdoom"),
+    ("minihack", "minihack", r"MiniHack-"),
+    ("nle", "nle", r"NetHack"),
 )
 ALIKE = 0.8  # how much a name must look like another to be taken for a slip of the pen
 
@@ -173,6 +182,8 @@ def _in_main(name: str) -> Any:
 def _build_with(packed: list[tuple[str, bytes, str]], build: Callable[..., Any], *arguments: Any) -> Any:
     for env_id, state, reason in packed:
         gymnasium.registry[env_id] = _received(env_id, state, reason)
+    # A module that is imported here registers them again: nothing is overridden that was not the same.
+    warnings.filterwarnings("ignore", message=r".*Overriding environment .* already in registry")
     return build(*arguments)
 
 

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from gymnasium import Space
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from torchrl.envs.driving import require_undriven, world_of
@@ -57,13 +58,19 @@ def _require_factory(who: str, given: object, num_envs: int | None) -> None:
     is_world = _is_world(given)
     if callable(given) and not is_world:
         return
-    count, named = ("", "") if num_envs is None else (f", {num_envs}", f", num_envs={num_envs}")
+    is_number = isinstance(num_envs, Integral)
+    count, named = (f", {num_envs}", f", num_envs={num_envs}") if is_number else ("", "")
     hint = f'Write a function that builds a new one at each call: {who}(lambda: gymnasium.make("CartPole-v1"){count}).'
     if isinstance(given, str):
         hint = f'Write GymEnv("{given}"{named}), or {who}(partial(gym_simulator, "{given}"){count}).'
     elif is_world and num_envs is None and who == "SerialEnv":
         hint = "GymEnv(env) takes a gymnasium environment that is there already."
+    elif callable(num_envs):
+        hint = f"The factory comes first: {who}(make_simulator, {given!r})."
+    elif isinstance(given, EnvSpec):
+        hint = f"{who}(spec.make{count}) builds each world of it."
     got = f"a {type(given).__name__} that is there already" if is_world else repr(given)
+    got = "an EnvSpec" if isinstance(given, EnvSpec) else got
     raise ConfigError(explain(who, expected="callables that build a simulator", got=got, hint=hint))
 
 
