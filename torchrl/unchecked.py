@@ -107,8 +107,7 @@ class _Layout:
         one, other, *again = self._before
         self._before = []
         comes_again = [
-            first is third and second is fourth
-            for first, second, third, fourth in zip(one, other, *again, strict=True)
+            first is third and second is fourth for first, second, third, fourth in zip(one, other, *again, strict=True)
         ]
         places = [place for place, same in enumerate(comes_again) if not same]
         if len(places) > 1:  # an itemgetter of one place returns no tuple

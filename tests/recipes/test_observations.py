@@ -78,6 +78,12 @@ WORLDS = {  # space, the size of the vector, what is said of it
         5,
         "speed [2]; gear [] one-hot",
     ),
+    "Half": (spaces.Box(-1.0, 1.0, (2, 2), np.float16), 4, "observation [2, 2] in float32, flattened"),
+    "Halves": (
+        spaces.Dict(a=spaces.Box(-1.0, 1.0, (2,), np.float16), b=spaces.Box(-1.0, 1.0, (3,))),
+        5,
+        "a [2] in float32; b [3]",
+    ),
     "Vector": (spaces.Box(-1.0, 1.0, (3,)), 3, None),
 }
 PICTURES = {

@@ -18,6 +18,7 @@ from torchrl.envs import Env, TransformedEnv
 from torchrl.envs.transforms import (
     BitsToFloat,
     CatTensors,
+    DoubleToFloat,
     Flatten,
     FrameStack,
     GrayScale,
@@ -179,7 +180,7 @@ def _vector_transforms(env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
             expected = f"at most {MOST_CHOICES:,} choices to write one-hot"
             raise ConfigError(explain("networks", expected=expected, got=f"{num:,} in {key!r}", hint=hint))
     transforms: list[Transform] = []
-    for encode in (OneHotObservation, BitsToFloat, ScaleByBounds):
+    for encode in (OneHotObservation, BitsToFloat, ScaleByBounds, DoubleToFloat):
         if keys := [key for key in seen if encode.takes(leaves[key])]:
             transforms.append(encode(keys))
     if keys := [key for key in seen if _is_flattened(leaves[key])]:
@@ -200,6 +201,7 @@ def _num_choices(leaf: TensorSpec) -> int:
 def _treatment(leaf: TensorSpec) -> str:
     """Say what becomes of an observation; nothing where it stays as it is."""
     kinds = {"one-hot": OneHotObservation, "as bits": BitsToFloat, "scaled by its bounds": ScaleByBounds}
+    kinds["in float32"] = DoubleToFloat
     words = [word for word, encode in kinds.items() if encode.takes(leaf)]
     return ", ".join([*words, "flattened"] if _is_flattened(leaf) else words)
 

@@ -121,12 +121,13 @@ def test_cat_refuses_what_does_not_go_together():
         CatTensors([])
 
 
-def test_double_to_float_converts_what_is_double_and_nothing_else():
+def test_double_to_float_converts_what_is_double_or_half_and_nothing_else():
     leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
+    leaves["h"] = Bounded(-1.0, 1.0, (2, 1), torch.float16)
     convert = DoubleToFloat()
     convert.attach(specs(**leaves))
-    assert convert.in_keys == ("x",)
-    due = Composite({**leaves, "x": Unbounded((2, 1))}, (2,))
+    assert convert.in_keys == ("x", "h")
+    due = Composite({**leaves, "x": Unbounded((2, 1)), "h": Bounded(-1.0, 1.0, (2, 1))}, (2,))
     assert convert.observation_spec(Composite(leaves, (2,))) == due
 
 
@@ -146,7 +147,7 @@ def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double()
 
 
 def test_double_to_float_refuses_a_named_key_that_is_not_double():
-    with pytest.raises(SpecError, match="float64 in 'height', got torch.float32"):
+    with pytest.raises(SpecError, match="float64 or float16 in 'height', got torch.float32"):
         body(DoubleToFloat(["height"]))
 
 

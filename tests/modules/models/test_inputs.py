@@ -39,7 +39,8 @@ NETWORKS = {
         (torch.zeros(3, 4, dtype=torch.int8), r"int8 of shape \[3, 4\]", r"BitsToFloat\(\) for bits"),
         (torch.zeros(3, 4, dtype=torch.bool), r"bool of shape \[3, 4\]", r"BitsToFloat\(\)\) makes"),
         (torch.zeros(3, 4, dtype=torch.float64), r"float64 of shape \[3, 4\]", r"DoubleToFloat\(\)\) makes"),
-        (torch.zeros(3, 4, dtype=torch.float16), r"float16 of shape \[3, 4\]", r"\.to\(torch\.float32\)"),
+        (torch.zeros(3, 4, dtype=torch.float16), r"float16 of shape \[3, 4\]", r"DoubleToFloat\(\)\) makes"),
+        (torch.zeros(3, 4, dtype=torch.bfloat16), r"bfloat16 of shape \[3, 4\]", r"\.to\(torch\.float32\)"),
     ],
 )
 def test_another_dtype_is_named_with_what_to_write(name, value, got, write):

@@ -193,9 +193,7 @@ class ListStorage(Storage):
         num = min(num_slots, len(self._items))
         example = next((item for item in self._items if item is not None), {})
         return {
-            key: torch.stack(
-                [torch.zeros_like(value) if item is None else item[key] for item in self._items[:num]]
-            )
+            key: torch.stack([torch.zeros_like(value) if item is None else item[key] for item in self._items[:num]])
             for key, value in example.items()
         }
 

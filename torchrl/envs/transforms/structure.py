@@ -101,28 +101,35 @@ class CatTensors(Transform):
 class DoubleToFloat(ObservationTransform):
     """Let the policy see float32 where the environment has float64: observations, reward and action.
 
-    Simulators need it not, their numbers become float32 at the border; environments written in torch may.
+    Observations in float16 become float32 as well. Simulators need it for those alone, since their float64 numbers
+    become float32 at the border; environments written in torch may.
 
     Args:
-        in_keys: which observations; None takes every one in float64.
+        in_keys: which observations; None takes every one in float64 or float16.
 
     Raises:
-        SpecError: at attachment: an observation in ``in_keys`` is not float64.
+        SpecError: at attachment: an observation in ``in_keys`` is neither.
     """
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
         super().__init__(() if in_keys is None else in_keys)
         self._takes_all = in_keys is None
 
+    @staticmethod
+    def takes(leaf: TensorSpec) -> bool:
+        """Say whether an observation is of floats that are no float32."""
+        return leaf.dtype in (torch.float64, torch.float16)
+
     def attach(self, env: Env | EnvSpecs) -> None:
-        """Find what is in float64."""
+        """Find what is in float64 or float16."""
         leaves = dict(env.observation_spec.leaves())
         if self._takes_all:
-            self.in_keys = tuple(key for key, leaf in leaves.items() if _is_double(leaf))
+            self.in_keys = tuple(key for key, leaf in leaves.items() if self.takes(leaf))
         super().attach(env)
         for key in self.in_keys:
-            if not _is_double(leaves[key]):
-                raise SpecError(explain("DoubleToFloat", expected=f"float64 in {key!r}", got=leaves[key].dtype))
+            if not self.takes(leaves[key]):
+                expected = f"float64 or float16 in {key!r}"
+                raise SpecError(explain("DoubleToFloat", expected=expected, got=leaves[key].dtype))
         self._has_double_reward = _is_double(env.reward_spec)
         self._action_below = env.action_spec
         self._has_double_action = self.action_spec(env.action_spec) != env.action_spec

@@ -43,7 +43,7 @@ def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> 
 
 def _transform_for(dtype: torch.dtype, due: torch.dtype) -> str:
     """Say which transform of the environment makes numbers of it."""
-    if dtype is torch.float64 and due is torch.float32:
+    if dtype in (torch.float64, torch.float16) and due is torch.float32:
         return "TransformedEnv(env, DoubleToFloat()) makes it float32."
     if dtype.is_floating_point:
         return f"Convert one of them: .to({due})."
