@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import LIMIT_S
 from torchrl import processes
 
 
@@ -50,7 +51,7 @@ def leaves_nothing():
     gc.collect()
     before, files, descriptors = descendants(os.getpid()), shared_files(), num_descriptors()
     yield
-    deadline = time.monotonic() + 60  # only what stays takes so long
+    deadline = time.monotonic() + LIMIT_S  # only what stays takes so long
     while descendants(os.getpid()) - before and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)

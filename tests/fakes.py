@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from torchrl.envs.simulators import Simulator
-from torchrl.errors import EnvError
+from torchrl.errors import DeadlineError, EnvError
 
 LIMIT_S = 300.0  # what a test waits for comes long before, however slow or busy the machine
 FOREVER_S = 3600.0  # what lasts so long never ends within a test
@@ -92,6 +93,24 @@ class SlowSimulator(CountingSimulator):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         time.sleep(self.seconds)
         return super().step(action)
+
+
+class Gated(gymnasium.Wrapper):
+    """An environment whose steps wait while a file exists: what shall happen before a step ends, happens before it.
+
+    Args:
+        env: any.
+        gate: path of the file.
+    """
+
+    def __init__(self, env: gymnasium.Env, gate: Path) -> None:
+        super().__init__(env)
+        self.gate = gate
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        while self.gate.exists():
+            time.sleep(0.005)
+        return self.env.step(action)
 
 
 class DeadlySimulator(CountingSimulator):
@@ -430,6 +449,20 @@ def _assert_equal(results: Sequence[Any], when: str) -> None:
                 _assert_equal([one, two], f"{when}, entry {at}")
         else:
             np.testing.assert_array_equal(first, other, when)
+
+
+def with_more_time(attempt: Callable[[float], None], seconds: float = 0.5) -> None:
+    """Try something with a deadline of so many seconds; where it fails, with ten times as many, up to the limit.
+
+    For deadlines that one part shall miss and others shall meet: on a busy machine these take longer, too.
+    """
+    while True:
+        try:
+            return attempt(seconds)
+        except (AssertionError, DeadlineError):
+            if 10 * seconds > LIMIT_S:
+                raise
+            seconds *= 10
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

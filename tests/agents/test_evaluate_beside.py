@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cases.evaluation import choose_zero, stay_still
-from fakes import FOREVER_S, CountingSimulator, FaultySimulator, PlantedError, wait_until
+from fakes import FOREVER_S, CountingSimulator, FaultySimulator, Gated, PlantedError, wait_until
 from torchrl.agents import BesideResult, EvaluationProcess, Evaluator
 from torchrl.agents.evaluate_beside import set_state_, state_of
 from torchrl.envs import GymEnv, SerialEnv
@@ -135,13 +135,25 @@ def test_what_training_changes_in_a_policy_goes_along():
     assert other[0].count.item() == 3 and other[0].word == "b"
 
 
+@pytest.fixture
+def gate(tmp_path):
+    """A file; while it exists, the steps of :func:`gated` wait."""
+    return tmp_path / "gate"
+
+
+def gated(gate):
+    return GymEnv("Pendulum-v1", num_envs=2, wrappers=[partial(Gated, gate=gate)])
+
+
 @pytest.mark.parametrize("was_pending", [False, True])
-def test_a_process_that_dies_is_replaced_and_the_evaluation_repeated(beside, was_pending):
-    process, policy = beside(PENDULUM, num_episodes=20), stay_still
+def test_a_process_that_dies_is_replaced_and_the_evaluation_repeated(beside, gate, was_pending):
+    process, policy = beside(partial(gated, gate)), stay_still
     expected, first = process(policy), process.pid
     if was_pending:
+        gate.touch()
         process.launch(policy, version=4)
         os.kill(first, signal.SIGKILL)
+        gate.unlink()
     else:
         os.kill(first, signal.SIGKILL)
         wait_until(process._remote.has_died)
@@ -153,9 +165,10 @@ def test_a_process_that_dies_is_replaced_and_the_evaluation_repeated(beside, was
     assert process.num_restarts == 1 and process.pid != first
 
 
-def test_one_that_dies_twice_is_an_error_and_not_the_end(beside):
-    process, policy = beside(PENDULUM, num_episodes=20), stay_still
+def test_one_that_dies_twice_is_an_error_and_not_the_end(beside, gate):
+    process, policy = beside(partial(gated, gate)), stay_still
     expected = process(policy)
+    gate.touch()
     process.launch(policy)
     os.kill(process.pid, signal.SIGKILL)
     with pytest.warns(UserWarning, match="repeated"):
@@ -166,6 +179,7 @@ def test_one_that_dies_twice_is_an_error_and_not_the_end(beside):
         process.take()
     assert "tried twice" in "".join(caught.value.__notes__)
     assert not process.is_pending
+    gate.unlink()
     assert torch.equal(process(policy).returns, expected.returns)
 
 
@@ -201,18 +215,20 @@ def test_what_was_launched_can_be_discarded(beside):
     process.discard()
 
 
-def test_ctrl_c_in_a_wait_leaves_no_answer_to_be_mistaken(beside):
-    process, policy = beside(PENDULUM, num_episodes=10), stay_still
+def test_ctrl_c_in_a_wait_leaves_no_answer_to_be_mistaken(beside, gate):
+    process, policy = beside(partial(gated, gate)), stay_still
     expected = process(policy)
+    gate.touch()
     process.launch(policy)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
     before = signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
-            process.take()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            process.take()  # it cannot end
     finally:
         signal.signal(signal.SIGALRM, before)
     assert not process.is_pending
+    gate.unlink()
     assert torch.equal(process(policy).returns, expected.returns)
 
 

@@ -7,7 +7,7 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from fakes import CountingSimulator, FaultySimulator, SlowSimulator
+from fakes import CountingSimulator, FaultySimulator, Gated, SlowSimulator
 from torchrl.envs import GymEnv, SerialEnv
 from torchrl.modules import AnnealedExploration
 
@@ -45,6 +45,10 @@ def counting(num_envs, length=5):
 
 def slow(seconds, num_envs=1):
     return SerialEnv(partial(SlowSimulator, seconds), num_envs)
+
+
+def gated(gate):
+    return GymEnv("CartPole-v1", num_envs=1, wrappers=[partial(Gated, gate=gate)])
 
 
 def faulty(fault, from_step=1):

@@ -15,8 +15,8 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from cases.workers import Marked, Nudge, Stepwise, Wide, cartpole, counting, faulty, slow
-from fakes import FOREVER_S, DeadlySimulator, PlantedError, wait_until
+from cases.workers import Marked, Nudge, Stepwise, Wide, cartpole, counting, faulty, gated, slow
+from fakes import FOREVER_S, DeadlySimulator, PlantedError, wait_until, with_more_time
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
 from torchrl.envs import SerialEnv, TransformedEnv
 from torchrl.envs.transforms import RewardScaling, StepCounter
@@ -328,8 +328,10 @@ def test_a_warm_up_is_shared_by_the_workers_and_counted_here(make, kind):
 # ---- without waiting -------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_can_be_launched_asked_for_and_taken(make):
-    collector = make(MultiSyncCollector, partial(slow, 0.05), num_workers=2, frames_per_batch=8)
+def test_a_batch_can_be_launched_asked_for_and_taken(make, tmp_path):
+    gate = tmp_path / "gate"
+    collector = make(MultiSyncCollector, partial(gated, gate), num_workers=2, frames_per_batch=8)
+    gate.touch()
     collector.launch()
     assert not collector.is_ready()
     with pytest.raises(ConfigError, match=r"launch: .*Call take\(\) first"):
@@ -338,6 +340,7 @@ def test_a_batch_can_be_launched_asked_for_and_taken(make):
         with pytest.raises(ConfigError, match=r"no batch under way.*Call take\(\) first"):
             forbidden()
     collector.update_policy_weights_()  # safe: it holds from the next batch on
+    gate.unlink()
     wait_until(collector.is_ready)
     batch = collector.take()
     assert batch["collector", "policy_version"].unique().tolist() == [0]
@@ -472,9 +475,13 @@ def test_a_start_has_a_deadline_of_its_own(make):
 
 
 def test_a_batch_that_never_ends_is_ended(make):
-    collector = make(MultiSyncCollector, [partial(slow, 0), partial(slow, 3600)], frames_per_batch=4, timeout_s=1.0)
-    with pytest.raises(DeadlineError, match=r"worker 1.*a batch within 1 s"):
-        collector.collect()
+    def attempt(seconds):
+        makers = [partial(slow, 0), partial(slow, FOREVER_S)]
+        collector = make(MultiSyncCollector, makers, frames_per_batch=4, timeout_s=seconds)
+        with pytest.raises(DeadlineError, match=rf"worker 1.*a batch within {seconds:g} s"):
+            collector.collect()
+
+    with_more_time(attempt)
 
 
 @both
