@@ -199,6 +199,22 @@ def test_what_nobody_can_join_is_refused_unless_it_is_the_same():
         joined(one.transforms, [one.learned_state_dict(), states[1]])
 
 
+def test_what_several_have_learned_of_rewards_is_no_matter_where_rewards_are_left_as_they_are():
+    workers = [pendulums(1, VecNorm(), RewardNorm(0.9)) for _ in range(2)]
+    for seed, worker in enumerate(workers):
+        worker.set_seed(seed)
+        worker.rollout(3)
+    states = [worker.learned_state_dict() for worker in workers]
+    bare = pendulums(2, VecNorm())
+    with frozen(bare, states):
+        inside = flat(bare.learned_state_dict())
+    bare.load_learned_state_dict(joined(bare.transforms, states), for_acting=True)
+    norm = {key: value for key, value in flat(joined(workers[0].transforms, states)).items() if "VecNorm" in key}
+    assert inside == flat(bare.learned_state_dict()) == norm
+    with pytest.raises(ConfigError, match=r"without \['VecNorm"), frozen(pendulums(2), states):
+        pass
+
+
 # ---- rows that wait --------------------------------------------------------------------------------------------------
 
 

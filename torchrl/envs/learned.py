@@ -264,9 +264,9 @@ def _is_common(transform: Transform) -> bool:
 
 def _joined(name: str, transform: Transform | None, states: Sequence[dict]) -> dict[str, torch.Tensor]:
     first, *others = states
-    if all(is_same(first, other) for other in others):
+    if transform is None or all(is_same(first, other) for other in others):  # where it is missing nobody reads it
         return first
-    if transform is None or transform.merge_learned is None:
+    if transform.merge_learned is None:
         hint = "Give its class a static method merge_learned(states) that joins them."
         got = f"{len(states)} different states of {name}"
         raise ConfigError(explain("learned state", expected="the same in all workers", got=got, hint=hint))

@@ -92,6 +92,18 @@ def test_buffers_that_were_replaced_are_followed():
     assert target.mean.tolist() == [5.0, 5.0] and target.weight.tolist() == [2.0, 4.0]
 
 
+@pytest.mark.parametrize("make", [lambda loss: SoftUpdate(loss, tau=0.5), lambda loss: HardUpdate(loss, interval=1)])
+def test_a_buffer_that_is_made_of_the_first_data_is_followed_from_then_on(make):
+    network, target = moved_network(), Counting()
+    update = make(OneNetwork(network, target))
+    update.step()
+    assert target.nothing is None
+    for value in (1.0, 2.0):
+        network.nothing = torch.full((2,), value)
+        update.step()
+        assert target.nothing.tolist() == [value, value] and target.nothing is not network.nothing
+
+
 def test_the_target_normalises_by_the_statistics_of_its_network():
     normalizer = ObservationNormalizer(1)
     loss = DQNLoss(QValueActor(nn.Sequential(normalizer, MLP(1, 2))))

@@ -56,12 +56,18 @@ class _TargetUpdate:
         copied = [place for pair in pairs for place in _places_of("_buffers", *pair)]
         self._blended = [place for place in blended if _is_blendable(place)]
         self._copied = copied + [place for place in blended if not _is_blendable(place)]
+        self._empty = [place for pair in pairs for place in _places_of("_buffers", *pair, empty=True)]
         self._extra = [two for network, target in pairs for two in _with_extra_state(network, target)]
 
     def _copy_the_rest(self) -> None:
         """Give the targets what the networks keep beside their parameters: statistics, counters, constants."""
         for ours, theirs, name in self._copied:
             ours[name].copy_(theirs[name])
+        for place in [place for place in self._empty if place[1][place[2]] is not None]:  # filled by the first data
+            ours, theirs, name = place
+            ours[name] = theirs[name].detach().clone()
+            self._empty.remove(place)
+            self._copied.append(place)
         for network, target in self._extra:
             target.set_extra_state(copy.deepcopy(network.get_extra_state()))
 
@@ -69,14 +75,17 @@ class _TargetUpdate:
 Place = tuple[dict, dict, str]
 
 
-def _places_of(kind: str, network: nn.Module, target: nn.Module) -> Iterator[Place]:
-    """Yield where each tensor of a target and of its network is: found once, since the search takes longer than the
-    update; what stands there may be replaced, as ``.to()`` does with buffers."""
+def _places_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool = False) -> Iterator[Place]:
+    """Yield where each tensor of a target and of its network is, or where there is none yet: found once, since the
+    search takes longer than the update; what stands there may be replaced, as ``.to()`` does with buffers."""
     seen: set[int] = set()
     for theirs, ours in zip(network.modules(), target.modules(), strict=True):
         kept, followed = getattr(ours, kind), getattr(theirs, kind)
         for name, tensor in kept.items():
-            if tensor is not None and id(tensor) not in seen:
+            if tensor is None:
+                if empty:
+                    yield kept, followed, name
+            elif not empty and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield kept, followed, name
 
