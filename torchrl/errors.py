@@ -66,9 +66,15 @@ def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
     return f"{message} {hint}" if hint else message
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the entry of ``names`` that looks most like ``name``, or begins with it, or None if none looks alike."""
+def nearest(name: str, names: Iterable[str], *, likeness: float = 0.5) -> str | None:
+    """Return the entry of ``names`` that looks most like ``name``, or begins with it, or None if none looks alike.
+
+    Args:
+        name: what was written.
+        names: what could have been meant.
+        likeness: how much of both agrees at least, from 0 to 1.
+    """
     names = list(names)
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=likeness)
     begun = sorted((other for other in names if len(name) > 1 and other.startswith(name)), key=len)
     return next(iter([*matches, *begun]), None)

@@ -145,11 +145,27 @@ def test_numbers_and_names_that_mean_nothing_are_refused(algorithm, flag):
         ("sac", "minibatch_size", "batch_size"),
         ("sac", "replay_buffer_size", "buffer_size"),
         ("dqn", "n_step", "n_steps_return"),
+        ("ppo", "n-timesteps", "total_frames"),
+        ("ppo", "num_gpus", "device"),
+        ("ppo", "num_env_runners", "num_workers"),
+        ("ppo", "normalize_obs", "norm_observations"),
+        ("ppo", "hidden_layers", "num_cells"),
+        ("ppo", "tensorboard_dir", "folder"),
+        ("ppo", "optim.lr", "lr"),
+        ("ppo", "use_linear_lr_decay", "lr_schedule"),
+        ("dqn", "initial_epsilon", "eps_start"),
+        ("sac", "critic_target_tau", "tau"),
     ],
 )
 def test_a_hint_knows_what_other_libraries_call_a_flag(algorithm, theirs, ours):
     with pytest.raises(ConfigError, match=f"Did you mean --{ours}\\?"):
         PARSERS[algorithm].parse_args([f"--{theirs}=1"])
+
+
+@pytest.mark.parametrize("name", ["algo", "save_model", "use_gae", "mode", "torch-deterministic", "framework"])
+def test_a_flag_that_has_no_counterpart_is_not_guessed(name):
+    with pytest.raises(ConfigError, match=r"--help lists them\.$"):
+        PARSERS["ppo"].parse_args([f"--{name}=1"])
 
 
 def test_a_name_that_means_nothing_has_no_synonym_and_every_hint_names_a_flag():

@@ -390,8 +390,8 @@ def exit_on_mistake() -> Iterator[None]:
 
 
 def _closest(name: str, names: Iterable[str]) -> str | None:
-    names = list(names)
-    close = same_meaning(name, names) or nearest(name, names)
+    names = [other for other in names if other.startswith("no-") == name.startswith("no-")] or list(names)
+    close = same_meaning(name, names) or nearest(name, names, likeness=0.68)
     return close or next((other for other in names if other.startswith(name)), None)
 
 
