@@ -13,6 +13,7 @@ from torchrl.envs.simulators.base import SimulatorWrapper
 from torchrl.envs.transforms import ActionTransform, ObservationTransform, RewardTransform, StepCounter, Transform
 from torchrl.errors import ConfigError
 from torchrl.misspelling import refuse_misspelt
+from torchrl.modules import AnnealedExploration, EGreedy, ProbabilisticActor, RandomPolicy, ValueOperator
 from torchrl.modules.distributions import Distribution
 from torchrl.objectives import Loss, PPOLoss
 from torchrl.objectives.returns import ReturnEstimator
@@ -56,6 +57,11 @@ MISSPELT = [
     (Storage, "refesh", "refresh"),
     (Distribution, "log_pro", "log_prob"),
     (Distribution, "entropi", "entropy"),
+    (ProbabilisticActor, "foward", "forward"),
+    (ValueOperator, "forwrad", "forward"),
+    (AnnealedExploration, "explores", "explore"),
+    (EGreedy, "setp", "step"),
+    (RandomPolicy, "foward", "forward"),
 ]
 
 

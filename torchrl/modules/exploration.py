@@ -22,6 +22,7 @@ from tensordict.nn import interaction_type as exploration_type
 from tensordict.nn import set_interaction_type as set_exploration_type
 
 from torchrl.errors import ConfigError, explain
+from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.models.arguments import positive
 from torchrl.modules.operator import Key, accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
@@ -52,6 +53,11 @@ class RandomPolicy(TensorDictModuleBase):
     Raises:
         KeyMissing: from a call, there is no mask. SpecError: from a call, the mask allows nothing, or does not fit.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(
         self,

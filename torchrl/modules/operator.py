@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.models.inputs import Misfit, misfit
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.unchecked import peek, put
@@ -100,6 +101,11 @@ class Operator(TensorDictModuleBase):
         KeyMissing: from a call, an entry to read is not there.
         SpecError: from a call, an entry has another dtype or size than the module takes.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(self, module: nn.Module, *, in_keys: Iterable[Key], out_keys: Iterable[Key]) -> None:
         super().__init__()

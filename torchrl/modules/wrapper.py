@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.distributions.base import Distribution
 from torchrl.modules.operator import Key, require_keys
 
@@ -22,6 +23,11 @@ class PolicyWrapper(TensorDictModuleBase):
     Raises:
         ConfigError: it has no keys: a network of tensors.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
 
     def __init__(self, module: TensorDictModuleBase) -> None:
         super().__init__()
