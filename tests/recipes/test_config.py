@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchrl.errors import CheckpointError, ConfigError, EnvError, MissingExtraError
-from torchrl.recipes import config
+from torchrl.recipes import add_optimise_arguments, config
 from torchrl.recipes.config_file import read_entries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,6 +180,13 @@ class TestHelp:
             parse("--config=missing.txt", "--help")
         assert caught.value.code == 0
         assert "Train something." in capsys.readouterr().out
+
+    def test_none_is_taken_beside_another_default_where_the_flag_says_so(self):
+        parser = config.ConfigParser("Test.")
+        add_optimise_arguments(parser)
+        assert parser.parse_args([]).max_grad_norm == 0.5
+        assert parser.parse_args(["--max_grad_norm=none", "--max_grad_value=1"]).max_grad_norm is None
+        assert parser.parse_args(["--max_grad_norm=2"]).max_grad_norm == 2.0
 
     def test_a_flag_without_a_meaning_is_a_defect(self):
         with pytest.raises(TypeError, match="--lr: expected a help text"):

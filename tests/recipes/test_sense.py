@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.recipes import synonyms
 from torchrl.recipes.config import keywords
-from torchrl.recipes.sense import num_trained, remarks, require_sense
+from torchrl.recipes.sense import num_trained, remarks, remarks_on_env, require_sense
 from torchrl.recipes.synonyms import same_meaning
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -59,11 +60,54 @@ WHOLE = "--total_frames=20480"
         ("dqn", ["--quantiles", "--loss_function=l1"], "loss_function", "--no-quantiles"),
         ("td3", ["--ou_theta=0.1", *EARLY], "ou_theta", "--ou_exploration"),
         ("sac", ["--gsde_log_std=-1"], "gsde_log_std", "--gsde"),
+        ("reinforce", ["--no-baseline", "--shared_mapping"], "shared_mapping", "--baseline"),
+        ("td3", ["--target_noise=0", "--noise_clip=1", *EARLY], "noise_clip", "--target_noise above 0"),
+        (
+            "td3",
+            ["--exploration_type=mean", "--ou_exploration", *EARLY],
+            "ou_exploration",
+            "--exploration_type=random",
+        ),
+        ("dqn", ["--exploration_type=deterministic", "--eps_end=0.1"], "eps_end", "--exploration_type=random"),
+        (
+            "ppo",
+            ["--target_return=9", "--record_interval=20480"],
+            "target_return",
+            "--record_interval below --total_frames",
+        ),
         ("sac", ["--no-learn_temperature", "--target_entropy=1"], "target_entropy", "--learn_temperature"),
     ],
 )
 def test_a_flag_that_does_nothing_beside_another_is_named_with_what_it_needs(algorithm, flags, name, needs):
     assert said(algorithm, WHOLE, *flags) == [f"no effect: --{name}, which needs {needs}"]
+
+
+def test_what_an_environment_leaves_without_effect_is_named_once_it_is_known():
+    choices, forces = GymEnv("CartPole-v1", num_envs=1), GymEnv("Pendulum-v1", num_envs=1)
+
+    def said_on(algorithm, env, *flags):
+        return remarks_on_env(PARSERS[algorithm].parse_args(flags), PARSERS[algorithm], env)
+
+    lines = [f"no effect: --{name}, which needs pictures" for name in ("image_size", "grayscale")]
+    assert said_on("ppo", choices, "--image_size=40", "--no-grayscale") == lines
+    assert said_on("ppo", choices, "--init_log_std=-1") == ["no effect: --init_log_std, which needs continuous actions"]
+    assert said_on("sac", choices, "--init_std=2") == ["no effect: --init_std, which needs continuous actions"]
+    assert said_on("ppo", forces, "--init_log_std=-1") == said_on("sac", choices) == []
+
+
+def test_runs_too_short_for_an_update_or_a_copy_of_the_targets_are_named():
+    flags = ["--total_frames=1024", "--start_frames=512", "--hard_update", "--init_random_frames=0"]
+    [line] = said("dqn", *flags, "--updates_per_frame=0.5", "--target_update_interval=257")
+    assert line == ("the target networks never move: --target_update_interval=257 is above the 256 updates of this run")
+    assert said("dqn", *flags, "--updates_per_frame=0.5", "--target_update_interval=256") == []
+    [line] = said("dqn", *flags[:2], "--updates_per_frame=0.001", "--init_random_frames=0")
+    assert line == "nothing is learned: --updates_per_frame=0.001 gives no update in this run"
+
+
+def test_a_distribution_on_one_atom_is_refused_before_anything_is_built():
+    with pytest.raises(ConfigError, match="--atoms: expected at least 2 with --distributional, got 1"):
+        said("dqn", "--distributional", "--atoms=1")
+    said("dqn", "--quantiles", "--atoms=1")
 
 
 def test_frames_are_rounded_up_to_whole_batches_and_minibatches_down_to_the_batch_and_said_to_be():

@@ -44,6 +44,7 @@ def add_optimise_arguments(
         "--max_grad_norm",
         type=positive_float,
         default=max_grad_norm,
+        or_none=True,
         help="scale gradients down to this joint norm; none leaves them",
     )
     group.add_argument(

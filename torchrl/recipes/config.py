@@ -151,7 +151,7 @@ def _unfit(expected: str, text: str) -> argparse.ArgumentTypeError:
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let ``none`` stand for None, for flags whose default is None."""
+    """Let ``none`` stand for None, for flags that may be it."""
 
     def converted(text: str) -> Any:
         return None if text.lower() == "none" else convert(text)
@@ -203,11 +203,15 @@ class _Flags:
     """What a parser and its groups have in common: every flag has a meaning, and None can be said."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        """Add a flag, as argparse does, with a ``help`` and a ``default``; if the default is None, ``none`` says so."""
+        """Add a flag, as argparse does, with a ``help`` and a ``default``; if the default is None, ``none`` says so.
+
+        ``or_none=True`` takes ``none`` beside another default, too.
+        """
         options.setdefault("default", None)
+        takes_none = options.pop("or_none", False) or (options["default"] is None and "action" not in options)
         if not options.get("help"):
             raise TypeError(explain(f"flag {names[-1]}", expected="a help text", got="none"))
-        if options["default"] is None and "action" not in options:
+        if takes_none:
             options["type"] = _or_none(options.get("type") or str)
         if isinstance(options["default"], tuple):
             options["default"] = list(options["default"])

@@ -24,7 +24,7 @@ from torchrl.recipes.record import (
     take_over,
     with_saved_config,
 )
-from torchrl.recipes.sense import remarks, require_sense
+from torchrl.recipes.sense import remarks, remarks_on_env, require_sense
 
 
 def run(
@@ -67,6 +67,7 @@ def run(
             announce(args, agent.folder)
             if (sight := describe_observations(args, reporter.env)) is not None:
                 print(sight)
+            notes += remarks_on_env(args, parser, reporter.env)
             print(*notes, sep="\n", end="\n" if notes else "")
             with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()

@@ -6,8 +6,11 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from torchrl.data.specs import Composite
+from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import ConfigParser, typed_names
+from torchrl.recipes.observations import sees_images
 
 
 class _Need(NamedTuple):
@@ -36,7 +39,7 @@ _NEEDS = (
     _Need(["clip_epsilon", "clip_schedule"], lambda args: args.objective == "clip", "--objective=clip"),
     _Need(["kl_target"], lambda args: args.objective == "kl_penalty", "--objective=kl_penalty"),
     _Need(["target_kl"], lambda args: args.num_epochs > 1, "--num_epochs above 1"),
-    _Need(["critic_coef"], lambda args: getattr(args, "baseline", True), "--baseline"),
+    _Need(["critic_coef", "shared_mapping"], lambda args: getattr(args, "baseline", True), "--baseline"),
     _Need(["prb_alpha", "prb_beta"], _is_on("prb"), "--prb"),
     _Need(["n_steps_return"], _is_on("multi_step"), "--multi_step"),
     _Need(["target_update_interval"], _is_on("hard_update"), "--hard_update"),
@@ -51,7 +54,20 @@ _NEEDS = (
     _Need(["loss_function"], _is_off("distributional"), "--no-distributional"),
     _Need(["loss_function"], _is_off("quantiles"), "--no-quantiles"),
     _Need(["loss_function"], lambda args: getattr(args, "baseline", True), "--baseline"),
+    _Need(["noise_clip"], lambda args: args.target_noise > 0, "--target_noise above 0"),
+    _Need(
+        ["eps_start", "eps_end", "noise_start", "noise_end", "annealing_frames", "ou_exploration"],
+        lambda args: args.exploration_type == "random",
+        "--exploration_type=random",
+    ),
+    _Need(
+        ["target_return"],
+        lambda args: args.record_interval < args.total_frames,
+        "--record_interval below --total_frames",
+    ),
 )
+_OF_PICTURES = ("image_size", "grayscale")
+_OF_NUMBERS = ("distribution", "init_log_std", "init_std", "tanh_loc", "gsde_log_std")
 
 # What an evaluation reads: these groups and flags, without what is in them for training alone.
 _GROUPS = ("environment", "networks")
@@ -72,6 +88,8 @@ def require_sense(args: Namespace, flags: Sequence[str]) -> None:
     if args.evaluate is not None and args.record_video and "record_video" in typed_names(flags):
         hint = "Films are made while a run trains, by the same flag; or by the hook RecordVideo in Python."
         raise ConfigError(explain("--record_video", expected="a run that trains", got="--evaluate", hint=hint))
+    if getattr(args, "distributional", False) and args.atoms < 2:
+        raise ConfigError(explain("--atoms", expected="at least 2 with --distributional", got=args.atoms))
 
 
 def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list[str]:
@@ -84,7 +102,7 @@ def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list
     """
     if args.evaluate is not None:
         return [f"no effect on an evaluation: --{name}" for name in _unread(parser, flags)]
-    changed = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    changed = _changed(args, parser)
     lines = [
         f"no effect: --{name}, which needs {need.needs}"
         for need in _NEEDS
@@ -99,6 +117,7 @@ def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list
             lines.append(
                 f"{never}: --{name}={getattr(args, name):,} is not below the {args.total_frames:,} of --total_frames"
             )
+    lines += _remarks_on_updates(args)
     if "minibatch_size" in args and args.minibatch_size > args.frames_per_batch:
         lines.append(
             f"no effect: --minibatch_size={args.minibatch_size:,} above the {args.frames_per_batch:,} of "
@@ -110,6 +129,40 @@ def remarks(args: Namespace, parser: ConfigParser, flags: Sequence[str]) -> list
             f"{num_trained(args):,} frames"
         )
     return lines
+
+
+def remarks_on_env(args: Namespace, parser: ConfigParser, env: Env) -> list[str]:
+    """Say which flags have no effect on what an environment shows, or on the actions that it takes.
+
+    Args:
+        args: the parsed flags.
+        parser: knows their defaults.
+        env: that of the run, or another that was made by the same flags.
+    """
+    action = env.action_spec
+    leaves = [leaf for _, leaf in action.leaves()] if isinstance(action, Composite) else [action]
+    needs = [] if sees_images(env) else [(_OF_PICTURES, "pictures")]
+    if not any(leaf.dtype.is_floating_point for leaf in leaves):
+        needs.append((_OF_NUMBERS, "continuous actions"))
+    changed = _changed(args, parser)
+    return [f"no effect: --{name}, which needs {what}" for names, what in needs for name in names if name in changed]
+
+
+def _remarks_on_updates(args: Namespace) -> list[str]:
+    """Say where a run from replay is too short for what its flags ask for."""
+    if "updates_per_frame" not in args or args.start_frames >= args.total_frames:
+        return []
+    num_updates = int((num_trained(args) - args.start_frames) * args.updates_per_frame)
+    if num_updates < 1:
+        return [f"nothing is learned: --updates_per_frame={args.updates_per_frame:g} gives no update in this run"]
+    if getattr(args, "hard_update", False) and args.target_update_interval > num_updates:
+        interval = f"--target_update_interval={args.target_update_interval:,}"
+        return [f"the target networks never move: {interval} is above the {num_updates:,} updates of this run"]
+    return []
+
+
+def _changed(args: Namespace, parser: ConfigParser) -> list[str]:
+    return [name for name, value in vars(args).items() if value != parser.get_default(name)]
 
 
 def num_trained(args: Namespace) -> int:
