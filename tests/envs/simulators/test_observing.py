@@ -7,9 +7,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fakes import ActionEchoSimulator, CountingEnv, CountingSimulator, assert_continues
-from torchrl.envs import GymEnv, GymVectorEnv
+from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv
 from torchrl.envs.simulators import GymSimulator, InfoKeys, LeaveOut, Pixels, Simulator, TimeLimit
-from torchrl.errors import ConfigError, EnvError
+from torchrl.errors import ConfigError, EnvError, SpecError
 
 UNBOUNDED = spaces.Box(-np.inf, np.inf, ())
 MASK = spaces.Box(0, 1, (2,), np.bool_)
@@ -84,6 +84,20 @@ class TestInfoKeys:
         simulator.reset()
         simulator.step(0)
         assert simulator.step(0)[0]["square"] == 4.0  # no bool: left as it is, for the border to refuse
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, np.bool_])
+    @pytest.mark.parametrize(
+        "space", [MASK, spaces.MultiBinary(2), spaces.Box(0, 1, (2,), np.int8), spaces.MultiDiscrete([2, 2])]
+    )
+    def test_masks_of_any_dtype_go_into_a_space_of_bits(self, space, dtype):
+        world = Telling()
+        world._told = lambda: {"mask": np.array([0, 1], dtype)}
+        env = SerialEnv(lambda: InfoKeys(world, {"mask": space}))
+        mask = env.reset()["mask"]
+        assert mask.tolist() == [0, 1] and mask.dtype == env.observation_spec["mask"].dtype
+        world._told = lambda: {"mask": np.array([0.5, np.nan])}
+        with pytest.raises(SpecError, match="observation 'mask' of slot 0: .*got shape .* and dtype float64"):
+            env.reset()
 
     def test_a_missing_entry_is_an_error_that_names_the_default(self):
         simulator = InfoKeys(Telling(at_reset=False), {"square": UNBOUNDED})

@@ -66,8 +66,8 @@ class InfoKeys(Beside):
     """Let entries of ``info`` be observed.
 
     An entry must come with every step and every reset, unless it has a default: nothing is made up. A space of bools
-    takes zeros and ones too, as masks of legal actions come. Choices that do not start at 0 are presented as if they
-    did.
+    or bits takes zeros and ones of any dtype, as masks of legal actions come. Choices that do not start at 0 are
+    presented as if they did.
 
     Args:
         simulator: the world to wrap.
@@ -85,7 +85,7 @@ class InfoKeys(Beside):
         super().__init__(simulator, {key: space for key, (space, _, _) in presented.items()})
         self._moves = {key: outward for key, (_, _, outward) in presented.items() if outward is not None}
         self._keys = dict(keys)
-        self._bools = {key for key, space in keys.items() if space.dtype == np.bool_}
+        self._bits = {key: space.dtype for key, space in keys.items() if _holds_bits(space)}
         self._defaults = {key: self._checked_default(key, value) for key, value in (defaults or {}).items()}
 
     def _checked_default(self, key: str, value: Any) -> Any:
@@ -109,13 +109,25 @@ class InfoKeys(Beside):
             raise EnvError(explain("InfoKeys", expected=f"an info with {key!r}", got=sorted(info), hint=hint))
         if key in self._moves:
             return self._moves[key](value)
-        return _as_bools(value) if key in self._bools else value
+        dtype = self._bits.get(key)
+        return value if dtype is None else _as_bits(value, dtype)
 
 
-def _as_bools(value: Any) -> Any:
+def _holds_bits(space: Space) -> bool:
+    """Say whether a space is of entries that are true or false, 0 or 1."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return bool((space.nvec == 2).all() and not np.any(space.start))
+    is_box = isinstance(space, spaces.Box) and space.dtype.kind in "iu"
+    is_unit = is_box and bool((space.low == 0).all() and (space.high == 1).all())
+    return isinstance(space, spaces.MultiBinary) or space.dtype == np.bool_ or is_unit
+
+
+def _as_bits(value: Any, dtype: np.dtype) -> Any:
     value = np.asarray(value)
-    is_binary = value.dtype.kind in "iu" and bool(((value == 0) | (value == 1)).all())
-    return value.astype(np.bool_) if is_binary else value
+    if value.dtype == dtype:
+        return value
+    is_binary = value.dtype.kind in "iufb" and bool(((value == 0) | (value == 1)).all())
+    return value.astype(dtype) if is_binary else value
 
 
 class LeaveOut(SimulatorWrapper):
