@@ -403,3 +403,50 @@ def test_an_action_of_whole_numbers_stays_one():
 def test_an_argument_that_the_task_does_not_take_is_refused():
     with pytest.raises(EnvError, match=r'task_kwargs: expected arguments that "balance" takes, got \[\'wind\'\]'):
         DMControlSimulator("cartpole", "balance", task_kwargs={"wind": True})
+
+
+class Rewarded(Scripted):
+    """Gives the reward it is told to."""
+
+    def __init__(self, value, **specs):
+        super().__init__()
+        self.value, self.specs = value, specs
+
+    def step(self, action):
+        return super().step(action)._replace(reward=self.value)
+
+    def reward_spec(self):
+        return self.specs.get("reward", super().reward_spec())
+
+    def action_spec(self):
+        return self.specs.get("action", super().action_spec())
+
+    def observation_spec(self):
+        return self.specs.get("observation", super().observation_spec())
+
+
+def test_a_reward_of_one_entry_is_a_number_and_others_are_refused():
+    assert DMControlEnv(Rewarded(np.array([2.0]))).rollout(2)["next", "reward"].tolist() == [[2.0], [2.0]]
+    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got array.*Weigh several objectives"):
+        DMControlEnv(Rewarded(np.zeros(2))).rollout(2)
+    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got None"):
+        DMControlEnv(Rewarded(None)).rollout(2)
+
+
+ARRAY = dm_env.specs.Array((2,), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Rewarded(0.0, reward=ARRAY), r"one reward a step, got Rewarded with rewards of shape \[2\]. Weigh"),
+        (lambda: Rewarded(0.0, action={"a": ARRAY}), "one array as action, got a dict of several. Join or choose"),
+        (lambda: Rewarded(0.0, action=[ARRAY]), "one array as action, got a list of several"),
+        (lambda: Rewarded(0.0, observation={"a": [ARRAY]}), "arrays, or dicts of arrays, got a list for observation.a"),
+        (lambda: Scripted, r"got the class Scripted. Build one: DMControlEnv\(Scripted\(...\)\)"),
+        (lambda: type("Pool", (Scripted,), {"__module__": "envpool.python"})(), r"EnvPoolEnv\(name, num_envs\)"),
+    ],
+)
+def test_what_cannot_be_presented_is_told_what_to_write(build, message):
+    with pytest.raises(EnvError, match=f"DMControlSimulator: expected .*{message}"):
+        DMControlEnv(build())

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.foreign import is_pool
 from torchrl.envs.simulators.limits import dm_step_limit
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
@@ -60,6 +61,15 @@ class DMControlSimulator(Simulator):
         self.observation_space = _observation_space(self.env.observation_spec(), "observation")
         self._render_kwargs = render_kwargs or {}
         action_spec = self.env.action_spec()
+        if not hasattr(action_spec, "shape"):
+            hint = "Join or choose its parts in a wrapper of the environment."
+            got = f"a {type(action_spec).__name__} of several"
+            raise EnvError(explain("DMControlSimulator", expected="one array as action", got=got, hint=hint))
+        reward_spec = getattr(self.env, "reward_spec", lambda: None)()
+        if getattr(reward_spec, "shape", ()) not in ((), (1,)):
+            got = f"{type(self.env).__name__} with rewards of shape {list(reward_spec.shape)}"
+            hint = "Weigh them in a wrapper of the environment."
+            raise EnvError(explain("DMControlSimulator", expected="one reward a step", got=got, hint=hint))
         self._action_shape = action_spec.shape
         self.action_space = _action_space(action_spec)
 
@@ -98,7 +108,11 @@ class DMControlSimulator(Simulator):
             raise EnvError(explain("DMControlSimulator.step", expected=expected, got=repr(discount)))
         ended = timestep.last()
         terminated = ended and discount == 0
-        return _owned(timestep.observation), float(timestep.reward), terminated, ended and not terminated, {}
+        try:
+            reward = float(timestep.reward)
+        except (TypeError, ValueError):
+            reward = timestep.reward  # an array of one entry, or what whoever steps this refuses
+        return _owned(timestep.observation), reward, terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:
         """Draw the world as it stands with ``physics.render``; see :meth:`Simulator.render`.
@@ -258,6 +272,11 @@ def _checked(env: Any, task: str | None, task_kwargs: dict[str, Any] | None) -> 
     if lacking:
         got = f"{type(env).__name__} without {', '.join(lacking)}"
         raise EnvError(explain("DMControlSimulator", expected="a domain or a dm_env.Environment", got=got))
+    if isinstance(env, type) or is_pool(env):
+        hint = "An EnvPool is a batch already: EnvPoolEnv(name, num_envs) builds it."
+        hint = f"Build one: DMControlEnv({env.__name__}(...))." if isinstance(env, type) else hint
+        got = f"the class {env.__name__}" if isinstance(env, type) else f"a {type(env).__name__}"
+        raise EnvError(explain("DMControlSimulator", expected="one dm_env.Environment", got=got, hint=hint))
     return env
 
 
@@ -267,6 +286,10 @@ def _observation_space(spec: Any, path: str) -> spaces.Space:
         return spaces.Dict(parts)  # pairs keep the task's order, a dict would be sorted
     if hasattr(spec, "num_values"):
         return spaces.MultiDiscrete([spec.num_values])
+    if not hasattr(spec, "dtype"):
+        hint = "Name the parts in a wrapper of the environment."
+        got = f"a {type(spec).__name__} for {path}"
+        raise EnvError(explain("DMControlSimulator", expected="arrays, or dicts of arrays", got=got, hint=hint))
     if np.dtype(spec.dtype).kind in "OSU":
         return spaces.Text(LONGEST)
     return _box(spec, np.dtype(spec.dtype), path)
