@@ -238,6 +238,17 @@ def test_a_key_of_an_older_configuration_is_a_warning_where_a_run_is_evaluated(e
     assert "expected a known key, got 'of_yore'" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_run_is_refused_and_the_newest_run_named(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "ppo_logging" / "CartPole-v1_2026"
+    run.mkdir(parents=True)
+    (run / "config.txt").touch()
+    for wrong in ("ppo_logging", "ppo_logging/CartPole-v1_2025"):
+        with pytest.raises(SystemExit):
+            example.main([f"--evaluate={wrong}"])
+        assert "The newest run in ppo_logging is ppo_logging/CartPole-v1_2026." in capsys.readouterr().err
+
+
 def test_a_finished_run_is_not_resumed_without_more_frames(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example.main([f"--config={ROOT}/configs/ppo/cartpole.txt", *TINY])

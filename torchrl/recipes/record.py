@@ -249,8 +249,16 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
     folder, _ = saved_run(getattr(args, named[0]))
     path = folder / CONFIG
     if not path.is_file():
-        raise ConfigError(explain(f"--{named[0]}", expected="the folder of a run", got=f"no {path}"))
+        flag, hint = f"--{named[0]}", _newest(folder)
+        raise ConfigError(explain(flag, expected="the folder of a run", got=f"no {path}", hint=hint))
     return load_config(parser, path, flags, leaves_out_unknown=named == ["evaluate"])
+
+
+def _newest(folder: Path) -> str:
+    """Name the run that was written to last, in a folder or, where there is none, beside it."""
+    runs = folder if folder.is_dir() else folder.parent
+    files = sorted(runs.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    return f"The newest run in {runs} is {files[-1].parent}." if files else ""
 
 
 def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[str, Evaluation]:

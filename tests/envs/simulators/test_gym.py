@@ -292,3 +292,8 @@ def test_close():
 def test_an_argument_that_the_environment_does_not_take_is_refused():
     with pytest.raises(EnvError, match=r'env_kwargs: expected arguments that "CartPole-v1" takes, got \[\'wind\'\]'):
         GymSimulator("CartPole-v1", {"wind": True})
+
+
+def test_a_value_that_the_environment_does_not_take_is_refused():
+    with pytest.raises(EnvError, match=r'env_kwargs: expected values that "FrozenLake-v1" takes, got .*8x9.*KeyError'):
+        GymSimulator("FrozenLake-v1", {"map_name": "8x9", "render_mode": "rgb_array"})

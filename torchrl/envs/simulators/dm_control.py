@@ -230,10 +230,12 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
             raise EnvError(_unknown(f'a task of "{domain}"', task, tasks[domain]))
         try:
             return suite.load(domain, task, task_kwargs=task_kwargs)
-        except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
+        except Exception as error:
+            if not task_kwargs:
                 raise
-            expected, got = f'arguments that "{task}" takes', f"{sorted(task_kwargs or {})}: {error}"
+            is_unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+            what = f"{sorted(task_kwargs)}: " if is_unknown else f"{task_kwargs}: {type(error).__name__}: "
+            expected, got = f'{"arguments" if is_unknown else "values"} that "{task}" takes', f"{what}{error}"
             raise EnvError(explain("DMControlSimulator, task_kwargs", expected=expected, got=got)) from error
 
 

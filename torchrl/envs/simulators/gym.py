@@ -157,26 +157,37 @@ def _layer_state(layer: gymnasium.Env) -> State:
     return state | {"attributes": capture_attributes(layer, skip=held)}
 
 
+_OF_GYMNASIUM = ("render_mode", "max_episode_steps", "disable_env_checker")  # what no environment trips over
+
+
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
     if env_id.count(":") > 1 or env_id.startswith(":") or env_id.endswith(":"):
         hint = 'Such as "CartPole-v1" or "minigrid:MiniGrid-Empty-8x8-v0".'
         raise EnvError(explain("GymSimulator", expected="an id, or module:id", got=repr(env_id), hint=hint))
     try:
         return gymnasium.make(env_id, **env_kwargs)
-    except (gym_error.DependencyNotInstalled, ImportError) as error:
-        raise MissingExtraError(_missing_dependency(env_id, error)) from error
-    except AttributeError as error:
-        if "must specify an" not in str(error):  # gymnasium's check of the two spaces
+    except Exception as error:
+        mistake = _mistake(env_id, env_kwargs, error)
+        if mistake is None:
             raise
-        raise EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error)) from error
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        expected, got = f'arguments that "{env_id}" takes', f"{sorted(env_kwargs)}: {error}"
-        raise EnvError(explain("GymSimulator, env_kwargs", expected=expected, got=got)) from error
-    except gym_error.Error as error:
+        raise mistake from error
+
+
+def _mistake(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> EnvError | MissingExtraError | None:
+    """Say what the user did wrong where gymnasium could not make an environment; None where it is a defect of it."""
+    if isinstance(error, gym_error.DependencyNotInstalled | ImportError):
+        return MissingExtraError(_missing_dependency(env_id, error))
+    if isinstance(error, AttributeError) and "must specify an" in str(error):  # gymnasium's check of the two spaces
+        return EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error))
+    if isinstance(error, gym_error.Error):
         hint = _hint_for(env_id, error)
-        raise EnvError(explain("GymSimulator", expected="a registered id", got=repr(env_id), hint=hint)) from error
+        return EnvError(explain("GymSimulator", expected="a registered id", got=repr(env_id), hint=hint))
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        expected, got = f'arguments that "{env_id}" takes', f"{sorted(env_kwargs)}: {error}"
+        return EnvError(explain("GymSimulator, env_kwargs", expected=expected, got=got))
+    own = {name: value for name, value in env_kwargs.items() if name not in _OF_GYMNASIUM}
+    expected, got = f'values that "{env_id}" takes', f"{own}: {type(error).__name__}: {error}"
+    return EnvError(explain("GymSimulator, env_kwargs", expected=expected, got=got)) if own else None
 
 
 def _hint_for(env_id: str, error: Exception) -> str:
