@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.agents import AdaptPenalty, Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents.hooks import check_hooks
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
 from torchrl.objectives import KLPenaltyPPOLoss
@@ -120,3 +121,16 @@ def test_the_penalty_follows_the_divergence_of_each_update():
         actor.module.bias += torch.tensor([3.0, 0.0])
     AdaptPenalty(loss).on_optimised(Stub(), batch, metrics)
     assert metrics["loss/kl_update"] > 0.015 and loss.kl_coef == 1.0
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        (ProgressBar(), r"got ProgressBar. Write hooks=\[ProgressBar\(...\)\]"),
+        (None, r"got NoneType. Write hooks=\(\) for none"),
+        ([print], "instances of Hook, got <built-in function print>"),
+    ],
+)
+def test_what_is_no_list_of_hooks_is_refused(hooks, message):
+    with pytest.raises(ConfigError, match=message):
+        check_hooks(hooks)

@@ -9,13 +9,15 @@ from torch import nn
 
 import torchrl.envs.transforms as transforms
 from fakes import CountingEnv
-from torchrl.agents import Agent
+from torchrl.agents import Agent, MinibatchEpochs
 from torchrl.collectors import Collector, EpisodeCollector, MultiAsyncCollector, MultiSyncCollector
 from torchrl.data import MultiStep
 from torchrl.data.replay import ReplayBuffer, TensorStorage
-from torchrl.envs import SerialEnv
+from torchrl.envs import CartPole, SerialEnv
 from torchrl.envs.transforms import Compose, RewardClipping, StepCounter, Transform
 from torchrl.errors import ConfigError, SpecError
+from torchrl.modules import Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
+from torchrl.objectives import ClipPPOLoss
 
 
 def make_env():
@@ -81,6 +83,36 @@ def test_a_transform_of_environments_is_refused_where_parts_meet(place, make):
 def test_what_cannot_be_called_is_refused(place):
     with pytest.raises(ConfigError, match=r"a function of a batch, got \[.*second\(first\(batch\)\)"):
         place([MultiStep(3, 0.99), MultiStep(3, 0.99)])
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "make", [nn.Tanh, lambda: nn.Linear(4, 2), lambda: nn.ModuleList([nn.Tanh()]), lambda: ObservationNormalizer(4)]
+)
+def test_a_layer_of_a_network_is_refused(place, make):
+    with pytest.raises(ConfigError, match=r"got \w+, a function of tensors.*batch.set\(key, function\("):
+        place(make())
+
+
+def test_a_layer_that_reads_batches_by_key_is_taken():
+    critic = ValueOperator(nn.LazyLinear(1))
+    identity = nn.Identity()
+    assert replay(critic).transform is critic and replay(identity).transform is identity
+
+
+@pytest.mark.parametrize("function", [torch.tanh, lambda batch: batch.clamp(-1, 1)])
+def test_a_function_that_makes_numbers_of_flags_is_refused(function):
+    with pytest.raises(SpecError, match=r"postproc: expected flags that stay bool, got \('next', 'done'\) of torch"):
+        collected(function).collect()
+
+
+def test_an_advantage_that_returns_nothing_is_named():
+    actor, critic = ProbabilisticActor(nn.Linear(1, 2), Categorical), ValueOperator(nn.Linear(1, 1))
+    loss = ClipPPOLoss(actor, critic)
+    optimise = MinibatchEpochs(loss, torch.optim.SGD(loss.trainable_parameters(), 0.1), num_epochs=1, minibatch_size=4)
+    collector = Collector(CartPole(2), frames_per_batch=4)
+    with pytest.raises(SpecError, match="Agent, advantage: expected a TensorDict, got NoneType.*Return the batch"):
+        Agent(collector, optimise, advantage=lambda batch: None).train()
 
 
 def test_a_buffer_in_the_place_of_its_method_is_named():

@@ -39,7 +39,7 @@ from torchrl.agents.statistics import (
 )
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
-from torchrl.data.batch_functions import require_batch_function
+from torchrl.data.batch_functions import applied, require_batch_function
 from torchrl.devices import moved
 from torchrl.errors import CheckpointError, ConfigError, SpecError, explain
 from torchrl.files import make_writable
@@ -262,7 +262,7 @@ class Agent:
             episodes = episode_statistics(batch)
             learner_batch = moved(batch, next(self.loss.parameters()).device)
             if self.advantage is not None:
-                learner_batch = self.advantage(learner_batch)
+                learner_batch = applied("Agent, advantage", self.advantage, learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
             metrics = losses.renamed(lambda name: name if "/" in name else f"loss/{name}") | episodes
             metrics |= policy_lag(batch, self.collector.policy_version)

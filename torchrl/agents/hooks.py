@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
@@ -231,8 +232,12 @@ def check_hooks(hooks: tuple) -> tuple[Hook, ...]:
     """Return the hooks as a tuple.
 
     Raises:
-        ConfigError: one of them is no :class:`Hook`.
+        ConfigError: it is no list, or one of them is no :class:`Hook`.
     """
+    if isinstance(hooks, Hook) or not isinstance(hooks, Iterable):
+        got = type(hooks).__name__
+        hint = f"Write hooks=[{got}(...)]." if isinstance(hooks, Hook) else "Write hooks=() for none."
+        raise ConfigError(explain("hooks", expected="a list of instances of Hook", got=got, hint=hint))
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise ConfigError(explain("hooks", expected="instances of Hook", got=repr(hook)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from tensordict import TensorDictBase
+import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, SpecError, explain
 
+ENDED = ("next", "done")
 BatchFunction = Callable[[TensorDictBase], TensorDictBase]
 
 
@@ -49,6 +51,10 @@ def require_batch_function(who: str, function: object) -> None:
         if issubclass(kind, StepEditor):
             got = f"{kind.__name__}, which edits the steps of an environment"
             raise ConfigError(explain(who, expected=expected, got=got, hint=_instead_of(kind)))
+        if _is_of_tensors(part):
+            name = getattr(function, "__name__", kind.__name__)
+            hint = "Write which entry it is for: lambda batch: batch.set(key, function(batch[key]))."
+            raise ConfigError(explain(who, expected=expected, got=f"{name}, a function of tensors", hint=hint))
     if isinstance(function, type):
         hint = f"Make one: {function.__name__}(...)."
         raise ConfigError(explain(who, expected=expected, got=repr(function), hint=hint))
@@ -62,12 +68,17 @@ def applied(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorD
     """Return what a function makes of a batch.
 
     Raises:
-        SpecError: it returns no TensorDict.
+        SpecError: it returns no TensorDict, or one whose flags are none any more, as where it changes every entry.
     """
     result = function(batch)
     if not isinstance(result, TensorDictBase):
         hint = "Return the batch, also where it is edited in place."
         raise SpecError(explain(who, expected="a TensorDict", got=type(result).__name__, hint=hint))
+    flag = result.get(ENDED, None) if isinstance(result, TensorDict) else None  # a lazy stack may be ragged
+    if flag is not None and flag.dtype is not torch.bool:
+        hint = "Change single entries: batch.set(key, function(batch[key]))."
+        got = f"{ENDED} of {flag.dtype}, as if every entry were changed"
+        raise SpecError(explain(who, expected="flags that stay bool", got=got, hint=hint))
     return result
 
 
@@ -80,6 +91,13 @@ def _parts(function: object) -> Iterator[object]:
             yield from _parts(part)
     else:
         yield getattr(function, "__self__", function)
+
+
+def _is_of_tensors(part: object) -> bool:
+    """Answer whether something is a layer of a network: some of them would change every entry of a batch."""
+    if isinstance(part, nn.Identity) or hasattr(part, "in_keys"):
+        return False
+    return isinstance(part, nn.Module) and type(part).__module__.startswith(("torch.nn.", "torchrl.modules."))
 
 
 def _instead_of(kind: type[StepEditor]) -> str:
