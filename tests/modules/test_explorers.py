@@ -7,11 +7,11 @@ from torch import nn
 
 from fakes import CountingEnv
 from torchrl.collectors import Collector
-from torchrl.data.specs import Bounded, Categorical, OneHot, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import GymEnv, SerialEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.modules import Actor, AdditiveGaussian, EGreedy, OrnsteinUhlenbeck, QValueActor
+from torchrl.modules import MLP, Actor, AdditiveGaussian, EGreedy, OrnsteinUhlenbeck, QValueActor, RandomPolicy
 from torchrl.modules.exploration import without_exploration
 
 BOUNDS = Bounded(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
@@ -169,3 +169,50 @@ def test_the_policy_inside_of_exploration_is_found():
     once = EGreedy(actor, Categorical(2), num_frames=10)
     assert without_exploration(EGreedy(once, Categorical(2), num_frames=10)) is actor
     assert without_exploration(actor) is actor
+
+
+BOX, TWO, THREE = Bounded(-1.0, 1.0, (2,)), Categorical(2, ()), Categorical(3, ())
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "message"),
+    [
+        (RandomPolicy(Bounded(-5.0, 5.0, (2,))), BOX, "RandomPolicy: expected actions between -1.0 and 1.0"),
+        (RandomPolicy(TWO), THREE, "RandomPolicy: expected one index of 3, got one index of 2. Build it with the"),
+        (RandomPolicy(Bounded(-1.0, 1.0, (4, 3))), BOX, "RandomPolicy: expected numbers of shape"),
+        (
+            RandomPolicy(Composite({"a": TWO, "b": BOX})),
+            Composite({"a": THREE, "b": BOX}),
+            "RandomPolicy, 'a': expected one index of 3",
+        ),
+        (
+            EGreedy(QValueActor(MLP(4, 3)), TWO, num_frames=1),
+            THREE,
+            "EGreedy: expected one index of 3, got one index of 2",
+        ),
+        (EGreedy(QValueActor(MLP(4, 2)), THREE, num_frames=1), THREE, "QValueActor: expected one index of 3"),
+        (
+            AdditiveGaussian(Actor(MLP(4, 2)), Bounded(-5.0, 5.0, (2,))),
+            BOX,
+            "AdditiveGaussian: expected actions between",
+        ),
+        (
+            OrnsteinUhlenbeck(Actor(MLP(4, 2)), Bounded(-5.0, 5.0, (2,)), num_frames=1),
+            BOX,
+            "OrnsteinUhlenbeck: .* Bounded.low=-5",
+        ),
+    ],
+)
+def test_an_exploration_with_the_action_spec_of_another_environment_is_refused(policy, spec, message):
+    root = TensorDict({"observation": torch.zeros(4), "ou_noise": torch.zeros(2)}, [])
+    with pytest.raises(SpecError, match=message):
+        policy.require_fit(spec, policy(root))
+
+
+def test_an_exploration_with_the_spec_of_one_row_or_of_all_fits():
+    root = TensorDict({"observation": torch.zeros(5, 4)}, [5])
+    for own in (BOX, BOX.expand(5, 2)):
+        for policy in (RandomPolicy(own), AdditiveGaussian(Actor(MLP(4, 2)), own)):
+            policy.require_fit(BOX, policy(root))
+    egreedy = EGreedy(QValueActor(MLP(4, 3)), THREE.expand(5), num_frames=1)
+    egreedy.require_fit(THREE, egreedy(root))

@@ -23,6 +23,7 @@ from tensordict.nn import set_interaction_type as set_exploration_type
 
 from torchrl.errors import ConfigError, explain
 from torchrl.misspelling import refuse_misspelt
+from torchrl.modules.families import require_drawn
 from torchrl.modules.models.arguments import positive
 from torchrl.modules.operator import Key, accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
@@ -89,6 +90,14 @@ class RandomPolicy(TensorDictModuleBase):
             action = spec.to(there).rand(rows, generator=self.generator, mask=mask).to(home)
         write(tensordict, self.action_key, action)
         return tensordict
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase | None = None) -> None:
+        """Refuse an action spec, of one row, other than that of this policy.
+
+        Raises:
+            SpecError: another kind of action, another number of choices or dimensions, or other bounds.
+        """
+        require_drawn("RandomPolicy", self.action_spec, action_spec, self.action_key)
 
 
 class AnnealedExploration(PolicyWrapper):

@@ -13,6 +13,7 @@ from torchrl.data.specs import Bounded, Unbounded
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import AnnealedExploration
+from torchrl.modules.families import require_drawn
 from torchrl.modules.operator import Key, read, write
 from torchrl.shapes import expand_right
 
@@ -59,6 +60,16 @@ class EGreedy(AnnealedExploration):
         self.action_spec = action_spec
         self.mask_key = mask_key
 
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
+
+        Raises:
+            SpecError: naming what would fit.
+        """
+        if hasattr(self.module, "require_fit"):
+            self.module.require_fit(action_spec, tensordict)
+        require_drawn(type(self).__name__, self.action_spec, action_spec, self.action_key)
+
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the action of some rows."""
         (action,) = read(tensordict, (self.action_key,), "EGreedy")
@@ -97,8 +108,19 @@ class _ActionNoise(AnnealedExploration):
         if start < 0 or end < 0:
             got = f"start={start}, end={end}"
             raise ConfigError(explain(type(self).__name__, expected="strengths of at least 0", got=got))
+        self.action_spec = action_spec
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
+
+        Raises:
+            SpecError: naming what would fit.
+        """
+        if hasattr(self.module, "require_fit"):
+            self.module.require_fit(action_spec, tensordict)
+        require_drawn(type(self).__name__, self.action_spec, action_spec, self.action_key)
 
     def _moved(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)

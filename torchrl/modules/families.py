@@ -63,8 +63,14 @@ def require_family(who: str, distribution: Distribution, row: specs.TensorSpec, 
         require_bounds(f"{who}, {name}", distribution.bounds, row)
 
 
-def require_bounds(who: str, bounds: Bounds, row: specs.TensorSpec) -> None:
+def require_bounds(who: str, bounds: Bounds | specs.Bounded, row: specs.TensorSpec, *, hint: str = "") -> None:
     """Refuse actions beyond those of a spec; warn of those that only reach a part of them.
+
+    Args:
+        who: the actor, for the message.
+        bounds: of its actions.
+        row: the action spec of one row.
+        hint: what to write; a family that fits, if empty.
 
     Raises:
         SpecError: naming the bounds to write.
@@ -74,7 +80,8 @@ def require_bounds(who: str, bounds: Bounds, row: specs.TensorSpec) -> None:
     low, high = (torch.as_tensor(bound, dtype=torch.float64, device="cpu") for bound in (bounds.low, bounds.high))
     least, most = row.low.double().cpu(), row.high.double().cpu()
     room = 1e-6 * (1 + torch.maximum(least.abs(), most.abs()).nan_to_num(posinf=0))  # bounds come in other dtypes
-    message = explain(who, expected=f"actions between {_span(least, most)}", got=f"{bounds}", hint=fitting_line(row))
+    expected = f"actions between {_span(least, most)}"
+    message = explain(who, expected=expected, got=f"{bounds}", hint=hint or fitting_line(row))
     if bool(((low < least - room) | (high > most + room)).any()):
         raise SpecError(message)
     is_finite = least.isfinite() & most.isfinite()
@@ -82,9 +89,36 @@ def require_bounds(who: str, bounds: Bounds, row: specs.TensorSpec) -> None:
         warnings.warn(f"The policy never takes a part of the actions. {message}", stacklevel=2)
 
 
+def require_drawn(who: str, own: specs.TensorSpec, action_spec: specs.TensorSpec, action_key: Key) -> None:
+    """Refuse an exploration whose actions come from another spec than those of the environment.
+
+    Args:
+        who: the exploration, for the message.
+        own: the spec that it was built with, of one row or of all.
+        action_spec: that of one row of the environment.
+        action_key: where the exploration writes.
+
+    Raises:
+        SpecError: another kind of action, another number of choices or dimensions, or actions beyond the bounds.
+    """
+    row = spec_at(action_spec, action_key)
+    if row is None:
+        return
+    extra = max(0, own.ndim - row.ndim)
+    own = own[(0,) * extra] if extra else own
+    if kind_of(own) != kind_of(row) or (kind_of(own) == PARTS and set(own.keys()) != set(row.keys())):
+        raise SpecError(explain(who, expected=described(row), got=described(own), hint=_OWN_SPEC))
+    if isinstance(row, specs.Composite):
+        for key, part in row.items():
+            require_drawn(f"{who}, {key!r}", own[key], part, "action")
+    elif isinstance(own, specs.Bounded):
+        require_bounds(who, own, row, hint=_OWN_SPEC)
+
+
 # What an action is: (kind, numbers of choices, or the number of dimensions).
 INDEX, INDICES, BITS, ONE_HOT, GROUPS = "one index", "indices", "bits", "a one-hot vector", "one-hot vectors"
 NUMBERS, PARTS, OTHER = "numbers", ("parts", ()), ("other", ())
+_OWN_SPEC = "Build it with the action_spec of the environment that it acts in."
 TABLES = (INDICES, BITS)  # entries that are written alike
 
 
