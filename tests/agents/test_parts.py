@@ -2,8 +2,10 @@
 
 import re
 
+import gymnasium
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import nn
 
 from torchrl.agents import Agent, Evaluator, MinibatchEpochs, ReplayUpdates
@@ -109,6 +111,26 @@ MISTAKES = {
     "a discrete action beside features": (
         lambda: ValueEnsemble(lambda: MLP(5, 1), 2)(batch()),
         "ValueEnsemble of 'state_action_value'.*a discrete action has in its one-hot form only",
+    ),
+    "pictures with the channels last": (
+        lambda: actor(nn.Conv2d(3, 2, 3))(TensorDict({"observation": torch.zeros(2, 8, 8, 3)}, [2])),
+        r"expected pictures \[\*B, 3, H, W\] for the first layer of its Conv2d, got .*Permute\(\(2, 0, 1\)",
+    ),
+    "pictures with other channels": (
+        lambda: actor(nn.Conv2d(4, 2, 3))(TensorDict({"observation": torch.zeros(2, 3, 8, 8)}, [2])),
+        r"expected pictures \[\*B, 4, H, W\].*got \{'observation': \[2, 3, 8, 8\]\}\.$",
+    ),
+    "what is not flattened": (
+        lambda: actor(MLP(12, 2))(TensorDict({"observation": torch.zeros(2, 4, 3)}, [2])),
+        r"expected 12 features .*got 3 .*Flatten\(in_keys=\[\.\.\.\]\) of the environment",
+    ),
+    "an environment as EGreedy's spec": (
+        lambda: EGreedy(QValueActor(MLP(4, 2)), make_env(), num_frames=3),
+        r"EGreedy, action_spec: expected a TensorSpec, got GymEnv\(.*Write env.action_spec",
+    ),
+    "a space as RandomPolicy's spec": (
+        lambda: RandomPolicy(gymnasium.spaces.Discrete(2)),
+        r"RandomPolicy, action_spec: expected a TensorSpec, got Discrete\(2\).*spec_from_space",
     ),
     "in_keys of an actor": (
         lambda: collected(actor(in_keys=["obs"])),

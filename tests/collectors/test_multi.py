@@ -629,6 +629,8 @@ def test_arguments_that_do_not_go_together_are_refused(make, kind, options, mess
 def test_an_environment_instead_of_its_maker_is_refused():
     with pytest.raises(ConfigError, match="a callable that makes an Env"):
         MultiSyncCollector(counting(2), num_workers=2, frames_per_batch=4)
+    with pytest.raises(ConfigError, match=r'got .CartPole-v1.*Write lambda: GymEnv\("CartPole-v1", num_envs=...\)'):
+        MultiSyncCollector("CartPole-v1", num_workers=2, frames_per_batch=4)
 
 
 INTERRUPTED = """

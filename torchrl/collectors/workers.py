@@ -560,6 +560,9 @@ def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: i
     if isinstance(make_env, Env):
         hint = "Write a function that builds it: it is called in each worker."
         raise ConfigError(explain(who, expected="a callable that makes an Env", got=repr(make_env), hint=hint))
+    if isinstance(make_env, str):
+        hint = f'Write lambda: GymEnv("{make_env}", num_envs=...).'
+        raise ConfigError(explain(who, expected="a callable that makes an Env", got=repr(make_env), hint=hint))
     if callable(make_env):
         if not isinstance(num_workers, Integral) or num_workers < 1:
             raise ConfigError(explain(who, expected="a num_workers of at least 1", got=num_workers))

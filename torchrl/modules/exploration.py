@@ -12,7 +12,7 @@ Outside any context :func:`exploration_type` is None, and policies sample.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -21,15 +21,13 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.nn import interaction_type as exploration_type
 from tensordict.nn import set_interaction_type as set_exploration_type
 
+from torchrl.data.specs import TensorSpec
 from torchrl.errors import ConfigError, explain
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.families import require_drawn
 from torchrl.modules.models.arguments import positive
 from torchrl.modules.operator import Key, accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
-
-if TYPE_CHECKING:
-    from torchrl.data.specs import TensorSpec
 
 __all__ = [
     "AnnealedExploration",
@@ -39,6 +37,17 @@ __all__ = [
     "set_exploration_type",
     "without_exploration",
 ]
+
+
+def require_spec(who: str, spec: Any) -> None:
+    """Refuse what is no spec in the place of one.
+
+    Raises:
+        ConfigError: saying what to write.
+    """
+    if not isinstance(spec, TensorSpec):
+        hint = "Write env.action_spec; spec_from_space(space) makes a spec of a gymnasium space."
+        raise ConfigError(explain(f"{who}, action_spec", expected="a TensorSpec", got=repr(spec), hint=hint))
 
 
 class RandomPolicy(TensorDictModuleBase):
@@ -52,6 +61,7 @@ class RandomPolicy(TensorDictModuleBase):
         generator: source of the actions; None uses torch's global one.
 
     Raises:
+        ConfigError: the spec is none, such as an environment or a gymnasium space.
         KeyMissing: from a call, there is no mask. SpecError: from a call, the mask allows nothing, or does not fit.
     """
 
@@ -69,6 +79,7 @@ class RandomPolicy(TensorDictModuleBase):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        require_spec("RandomPolicy", action_spec)
         self.in_keys = [] if mask_key is None else [mask_key]
         self.out_keys = [action_key]
         self.action_spec = action_spec

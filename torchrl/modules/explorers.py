@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.modules.distributions.base import draw
-from torchrl.modules.exploration import AnnealedExploration
+from torchrl.modules.exploration import AnnealedExploration, require_spec
 from torchrl.modules.families import require_drawn
 from torchrl.modules.operator import Key, read, write
 from torchrl.shapes import expand_right
@@ -55,6 +55,7 @@ class EGreedy(AnnealedExploration):
         super().__init__(module, start=start, end=end, num_frames=num_frames, generator=generator)
         if not (0 <= start <= 1 and 0 <= end <= 1):
             raise ConfigError(explain("EGreedy", expected="ε between 0 and 1", got=f"start={start}, end={end}"))
+        require_spec("EGreedy", action_spec)
         if mask_key is not None and mask_key not in self.in_keys:
             self.in_keys = [*self.in_keys, mask_key]
         self.action_spec = action_spec

@@ -6,6 +6,7 @@ Nothing here knows what the entries mean; actors, critics and trunks do.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -22,7 +23,7 @@ from torchrl.unchecked import peek, put
 
 Key = str | tuple[str, ...]
 SAME_SIZE = (ObservationNormalizer, nn.LayerNorm, nn.Identity)  # what may stand before the first layer
-SIZES = re.compile("shapes|dimension|Expected size")  # how torch complains of them
+SIZES = re.compile("shapes|dimension|Expected size|channels")  # how torch complains of them
 Forward = Callable[[TensorDictModuleBase, TensorDictBase], TensorDictBase]
 
 
@@ -157,6 +158,11 @@ class Operator(TensorDictModuleBase):
         error.add_note(f"In the {name} of the {who}, called with {shapes}.")
         leaves = [part for part in self.module.modules() if not any(True for _ in part.children())]
         layer = next((part for part in leaves if not isinstance(part, SAME_SIZE)), None)
+        if isinstance(layer, nn.Conv2d) and "channels" in str(error):
+            expected = f"pictures [*B, {layer.in_channels}, H, W] for the first layer of its {name}"
+            comes_last = any(x.ndim > 2 and x.shape[-1] == layer.in_channels for x in inputs)
+            hint = "Permute((2, 0, 1), [key]) of the environment puts the channels first." if comes_last else ""
+            raise SpecError(explain(who, expected=expected, got=shapes, hint=hint)) from error
         num = getattr(layer, "in_features", 0)
         if not num or not SIZES.search(str(error)):
             return
@@ -167,6 +173,8 @@ class Operator(TensorDictModuleBase):
         came = sum(x.shape[-1] for x in inputs if x.ndim)
         if num != came:
             hint = f"Build the network with in_features={came}, or read other in_keys."
+            if any(num in (math.prod(x.shape[at:]) for at in range(x.ndim - 1)) for x in inputs):
+                hint = "Flatten(in_keys=[...]) of the environment joins the dimensions of an observation."
             raise SpecError(explain(who, expected=expected, got=f"{came} from {shapes}", hint=hint)) from error
 
 
