@@ -64,6 +64,17 @@ def require_batch_function(who: str, function: object) -> None:
         raise ConfigError(explain(who, expected=expected, got=repr(function), hint=hint))
 
 
+def require_batch(who: str, batch: object) -> None:
+    """Refuse what is no batch.
+
+    Raises:
+        SpecError: saying what to write.
+    """
+    if not isinstance(batch, TensorDictBase):
+        hint = "Write TensorDict(entries, batch_size=[...])." if isinstance(batch, dict) else ""
+        raise SpecError(explain(who, expected="a TensorDict", got=type(batch).__name__, hint=hint))
+
+
 def applied(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
     """Return what a function makes of a batch.
 

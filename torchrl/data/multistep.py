@@ -13,6 +13,7 @@ import torch
 from tensordict import LazyStackedTensorDict, NestedKey, TensorDictBase
 from torch import Tensor
 
+from torchrl.data.batch_functions import require_batch
 from torchrl.data.trajectories import MASK, STARTS, TRAJ_IDS
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.functional.endings import is_done, next_row_follows
@@ -244,6 +245,7 @@ def read_facts(batch: TensorDictBase, *, who: str) -> Facts:
         KeyMissing: ``terminated`` or ``truncated`` is not there.
         SpecError: no time series, or a flag has another shape or dtype than it should.
     """
+    require_batch(who, batch)
     if not batch.batch_dims:
         raise SpecError(explain(who, expected="a batch [*B, T], time last", got="batch size []"))
     if batch.batch_dims == 1 and batch.get(_SAMPLED, None) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
+from torchrl.data.batch_functions import require_batch
 from torchrl.errors import KeyMissing, SpecError, explain, nearest
 
 MASK = ("collector", "mask")
@@ -46,8 +47,9 @@ def require_writable(who: str, batch: TensorDictBase) -> None:
     """Refuse a batch that takes no new entries, before anything is computed.
 
     Raises:
-        SpecError: it is locked, as a memory-mapped or shared one is.
+        SpecError: it is none, or locked, as a memory-mapped or shared one is.
     """
+    require_batch(who, batch)
     if batch.is_locked:
         hint = "Give it batch.copy(), which shares the tensors, and go on with what it returns."
         raise SpecError(explain(who, expected="a batch to write its results into", got="a locked one", hint=hint))

@@ -13,6 +13,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.misspelling import refuse_misspelt
 from torchrl.objectives.keys import MASK, read
@@ -118,6 +119,7 @@ class Loss(nn.Module, ABC):
     def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
         """Gather ``in_keys`` without their graphs in a new container, ``[n]`` if a mask leaves n rows."""
         who = type(self).__name__
+        require_batch(who, batch)
         mask = batch.get(MASK, None)
         size = batch.batch_size
         if mask is not None:
