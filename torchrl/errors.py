@@ -38,7 +38,7 @@ class CheckpointError(TorchRLError, RuntimeError):
 
 
 class StorageError(TorchRLError, RuntimeError):
-    """Memory or files for data are not to be had, or are not what they should be."""
+    """Memory or files for data are missing, full or damaged."""
 
 
 class ProcessError(TorchRLError, RuntimeError):

@@ -1,6 +1,6 @@
 """Child processes, started in one of three ways and ended without fail. What they do is not known here.
 
-Imports no torch, so that a child that needs none starts in a blink. Three ways to start a child:
+Imports no torch, so that a child that needs no torch starts in milliseconds. Three ways to start a child:
 
 - ``"forkserver"``: a small server process imports what the children need, once, and forks each in milliseconds. It has
   one thread and no library state, so forking it is safe. The default.
@@ -181,7 +181,7 @@ class ForkServer:
         self._socket.settimeout(START_S)  # its first answer comes when it has imported what it serves
         self._lock = threading.RLock()
         self._numbers = count()
-        self._answers: dict[int, bytes] = {}  # to other questions than the one that is waited for
+        self._answers: dict[int, bytes] = {}  # answers to earlier questions, which another caller still waits for
 
     def is_usable(self) -> bool:
         """Answer whether it runs and is this process's own, not that of the one that forked this."""
@@ -240,7 +240,7 @@ class ForkServer:
 
 
 def run_server(serve: str, descriptor: int, parent: int) -> None:
-    """Be the fork server, until the parent is gone: fork children and tell how they ended."""
+    """Run the fork server until the parent ends: fork children and report how they ended."""
     own, libc = os.getpid(), ctypes.CDLL(None)
     with socket.socket(fileno=descriptor) as requests:
         requests.settimeout(WATCH_S)
@@ -282,7 +282,7 @@ def _forked(serve: str, requests: socket.socket, theirs: int, own: int, libc: ct
 
 
 def run_child(serve: str, descriptor: int, parent: int) -> None:
-    """Be a child: watch the parent, serve the socket, and end."""
+    """Run a child: watch the parent, serve the socket, then end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _outlast_sigterm()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -292,7 +292,7 @@ def run_child(serve: str, descriptor: int, parent: int) -> None:
 
 
 def _outlast_sigterm() -> None:
-    """Let SIGTERM pass, but not for what this process starts in turn: whoever sends it there wants it to end."""
+    """Ignore SIGTERM in this process, and restore it in the processes that this one starts."""
     own = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:

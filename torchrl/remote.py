@@ -224,7 +224,7 @@ def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
     Those that have only begun to start have ``start_timeout_s`` for it instead.
 
     Raises:
-        ProcessError: one has died; it is named at once, whoever else is still busy. The other answers stay to be read.
+        ProcessError: one has died; raised at once, while others are still busy. Their answers can be read later.
         DeadlineError: one did not answer in time, and was killed.
     """
     patience = Patience(timeout_s)
@@ -347,7 +347,7 @@ def _chunks(values: Sequence[int]) -> list[Sequence[int]]:
 
 def serve_object(connection: socket.socket) -> None:
     """Build the object that the first message asks for, answer calls until told to end, and close it."""
-    channel = Channel(connection, stall_s=None)  # whoever is to read may train for long
+    channel = Channel(connection, stall_s=None)  # the reader may train for long
     surroundings, work, num_descriptors = channel.receive()
     descriptors = [one for chunk in _chunks(range(num_descriptors)) for one in channel.receive_descriptors(len(chunk))]
     sys.path[:] = surroundings["path"]

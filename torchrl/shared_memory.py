@@ -1,7 +1,7 @@
 """Memory that several processes see, without a name and without a file: nothing can be left behind.
 
-A region belongs to whoever has its file descriptor (Linux ``memfd_create``); when the last process that has it ends,
-in whatever way, it is gone. Knows nothing of what is in it. Imports no torch.
+The processes that hold a region's file descriptor (Linux ``memfd_create``) own it. The kernel frees the region when the
+last of them ends, in whatever way. This module knows nothing of a region's content. It imports no torch.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Agent:
     that is not finished, and a checkpoint knows nothing of it.
 
     Args:
-        collector: yields batches ``[*B, T]``; its policy is the one that is trained.
+        collector: yields batches ``[*B, T]``; its policy is trained.
         optimise: takes the gradient steps, :class:`MinibatchEpochs` or :class:`ReplayUpdates`; has ``loss`` and
             ``optimizer``.
         advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
@@ -88,7 +88,7 @@ class Agent:
         frames: valid frames (agent steps) trained on.
         best_return: best mean return of a periodic evaluation; -inf before the first.
         seconds: wall-clock seconds spent to ``collect``, ``optimise`` and ``evaluate``, counted on in a resumed run.
-        configuration: plain settings to be kept in checkpoints; set by whoever built the parts.
+        configuration: plain settings that checkpoints keep; the code that builds the parts sets it.
     """
 
     def __init__(
@@ -403,7 +403,7 @@ class Agent:
         """Go on from a checkpoint; where environments could not be captured, new episodes start and a warning says so.
 
         Raises:
-            CheckpointError: the file is missing, cut short or none of ours, or does not fit this agent.
+            CheckpointError: the file is missing, cut short, not written by torchrl, or does not fit this agent.
         """
         self.load_state_dict(load_checkpoint(path))
 
@@ -465,7 +465,7 @@ class Agent:
                 "env_error": f"the run had ended with {type(error).__name__}.",
             }
             save_checkpoint(self.folder / LAST, state)
-        except Exception as second:  # the first error is the one to be seen
+        except Exception as second:  # the user must see the first error, not this one
             error.add_note(f"The agent could not be saved either: {second}")
         else:
             error.add_note(f"The agent as it stands after {self.frames:,} frames is saved in {self.folder / LAST}.")

@@ -37,7 +37,7 @@ NAME = "evaluation beside training"
 
 @dataclass(frozen=True)
 class BesideResult:
-    """An evaluation, and of what it was one.
+    """The result of an evaluation beside training, with the version of the weights and the frame count of its launch.
 
     Attributes:
         evaluation: what it measured.

@@ -123,7 +123,7 @@ class SaveBuffer(Hook):
     It goes to ``replay`` in the agent's folder; without one nothing is saved.
 
     Args:
-        buffer: the one.
+        buffer: the replay buffer to save.
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
@@ -141,7 +141,7 @@ class AdaptPenalty(Hook):
     Put it before :class:`UpdateNormalizer`, whose new statistics would count as divergence.
 
     Args:
-        loss: the one that is trained.
+        loss: the loss in training.
     """
 
     def __init__(self, loss: KLPenaltyPPOLoss) -> None:

@@ -13,7 +13,7 @@ class EvaluatedHere:
     """An :class:`Evaluator` that is used as if it were an :class:`EvaluationProcess`: its launch takes all the time.
 
     Args:
-        evaluator: the one.
+        evaluator: runs the episodes.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
@@ -44,7 +44,7 @@ class EvaluatedHere:
 
 
 class PeriodicEvaluation:
-    """Evaluations at every so many frames, one at a time.
+    """Evaluate the policy every ``interval`` frames, one evaluation at a time.
 
     Args:
         evaluator: what evaluates; None, or one without ``every_frames``, never does.
@@ -71,12 +71,12 @@ class PeriodicEvaluation:
         self._runner.launch(policy, learned=learned, version=version, frames=frames, keep=keep)
 
     def finished(self, *, wait: bool) -> BesideResult | None:
-        """Return the result of the one under way, once it is there; None where there is none."""
+        """Return the result of the running evaluation once it has ended; None before, or where none runs."""
         if not self.is_wanted or not self._runner.is_pending:
             return None
         return self._runner.take() if wait else self._runner.poll()
 
     def discard(self) -> None:
-        """Forget the one under way."""
+        """Drop the running evaluation and its result."""
         if self.is_wanted:
             self._runner.discard()

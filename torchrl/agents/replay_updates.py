@@ -25,7 +25,7 @@ PRIORITIZED = (PrioritizedSampler, PrioritizedSliceSampler)
 
 
 class ReplayUpdates:
-    """Take gradient steps on samples of a buffer, so many for each frame that is collected.
+    """Take gradient steps on samples of a replay buffer: ``updates_per_frame`` for each collected frame.
 
     A call takes no step until ``start_frames`` have come; from then on ``updates_per_frame`` for each frame, fractions
     carried over, so that the ratio holds over a run whatever the size of a batch. ``once()`` takes one step more: an
@@ -42,7 +42,7 @@ class ReplayUpdates:
         batch_size: items of a sample.
         updates_per_frame: gradient steps per frame (agent step); Chen et al. (2021) call it G.
         start_frames: frames to be collected before the first step.
-        actor_interval: train the actor at every so many steps only (TD3's delay d); needs a loss with an actor.
+        actor_interval: number of critic steps for each step of the actor (TD3's delay d); needs a loss with an actor.
         target_update: lets the targets follow after each step; None leaves them.
         reward_scale: divides the rewards of each sample; None leaves them.
         max_grad_norm: scales gradients down to this joint norm; None does not.
@@ -102,7 +102,7 @@ class ReplayUpdates:
         self.max_grad_norm = max_grad_norm
         self.num_updates = 0
         self.num_frames = 0
-        self._learns_from = start_frames  # when so many frames have come
+        self._learns_from = start_frames  # the number of collected frames
         self._before = (0, 0)  # frames and steps that the ratio does not count
         self._owed = 0.0
         self._parameters = list(loss.trainable_parameters())

@@ -45,7 +45,7 @@ class Figures(dict):
 def episode_statistics(batch: TensorDictBase) -> Figures:
     """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did.
 
-    Their weights are so many episodes.
+    The weight of each figure is the number of its episodes.
     """
     done = batch.get(("next", "done"))
     mask = batch.get(MASK, None)

@@ -47,7 +47,7 @@ def require_policy(who: str, policy: Callable | None, total_frames: int = -1) ->
 
 
 def steps_of(frames_per_batch: int, num_envs: int, *, of: str = "environments") -> int:
-    """Return the steps of a batch of so many frames.
+    """Return the number of steps ``T`` of a batch of ``frames_per_batch`` frames.
 
     Raises:
         ConfigError: it is not a positive multiple of the number of environments.

@@ -61,7 +61,7 @@ class EpisodeCollector:
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
             :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode.
         num_episodes: episodes per batch, N.
-        total_frames: stop iterating when so many steps were delivered, rounded up to whole batches; -1 never stops.
+        total_frames: stop iterating after this many delivered steps, rounded up to whole batches; -1 never stops.
             Only steps of delivered episodes count.
         finished: ``"leave"`` or ``"restart"``.
         packed: lay the episodes one behind the other, ``[sum of lengths]``, without padding and mask: one lane, which

@@ -92,7 +92,7 @@ class MultiSyncCollector(MultiCollector):
         self.policy_version += 1
 
     def collect(self) -> TensorDict:
-        """Collect and return the next batch, or the one that was launched, ``[B, T]``."""
+        """Return the batch that was launched, or launch the next one and return it, ``[B, T]``."""
         if not self._is_under_way():
             self.launch()
         return self.take()

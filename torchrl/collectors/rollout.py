@@ -51,7 +51,7 @@ def rollout(
         seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are. In this
             process see :class:`FragmentSource`.
         device: where a copy of the policy acts, and, in this process, where fragments are handed out.
-        num_workers: 0 steps in this process; 1 or more in so many others.
+        num_workers: number of worker processes; 0 steps in this process.
         fragments_per_batch: how many workers' fragments are joined, along ``B``, as they come. Needs as many workers,
             all with equally many environments.
         on_worker_failure: ``"raise"`` or ``"restart"``, see :class:`MultiAsyncCollector`.

@@ -44,7 +44,7 @@ class Collector:
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
             :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode.
         frames_per_batch: rows per batch, a multiple of the number of environments.
-        total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
+        total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         device: where a copy of the policy acts; None uses the policy itself where it is.
         storage_device: where batches are handed out; None leaves them on the environment's device.
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from

@@ -32,7 +32,7 @@ def trajectory_ids(starts: Tensor, current: Tensor, num_begun: int) -> Tensor:
 def let_wait(env: Env, rows: Tensor) -> bool:
     """Freeze rows of an environment until they are reset; answer whether it can.
 
-    Where it cannot, rows are stepped on for nothing, and whoever collects leaves out what they do.
+    Where the environment cannot, it steps these rows on, and the collector leaves out their steps.
 
     Args:
         env: ``[*B]``.

@@ -28,7 +28,7 @@ def layout_of(batch: TensorDictBase) -> Layout:
 
 
 def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
-    """Lay out a batch with so many rows in memory that ``make`` cuts."""
+    """Lay out a batch of ``num_rows`` rows in memory that ``make`` cuts."""
     entries = {}
     for key, entry in layout["entries"].items():
         if isinstance(entry, dict):

@@ -1,4 +1,16 @@
-"""What the collectors over several processes share: workers that are started, given weights, asked, and replaced."""
+"""The worker processes of a collector: start them, send them weights, ask them for batches, replace those that die.
+
+One batch of a collector over two workers::
+
+    this process                      worker 0                     worker 1
+    send "collect", newest weights -> act and step, write rows     act and step, write rows
+                                      into memory both share       into memory both share
+    wait for both        <- report    (counts, and what transforms have learned; no data)
+    copy the rows, hand the batch out
+
+What runs inside a worker is in ``hosting``; how a batch lies in shared memory, in ``transport``; the weights, in
+``weights``. Whether the batch is one of all workers or of the first that is ready: ``multi``.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +60,7 @@ class MultiCollector:
         policy: maps a root to the same root with ``action``; every worker acts with a copy of it. None acts at random.
         num_workers: how many processes; None takes one per entry of ``make_env``.
         frames_per_batch: rows per batch.
-        total_frames: stop iterating when so many were collected, rounded up to whole batches; -1 never stops.
+        total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         devices: where the copies act: one for all, or one per worker.
         storage_device: where batches are handed out; None is the CPU.
         seed: seeds all environments, as a :class:`Collector` over all of them would, and each copy's random streams.

@@ -38,7 +38,7 @@ def require_batch_function(who: str, function: object) -> None:
 
     Args:
         who: takes it, for the message: ``"Collector, postproc"``.
-        function: the one; a chain (:class:`~torch.nn.Sequential`) is looked into.
+        function: what a part was given; a chain (:class:`~torch.nn.Sequential`) is looked into.
 
     Raises:
         ConfigError: it cannot be called, or is a transform of environments.

@@ -97,7 +97,7 @@ def last_step(batch: TensorDictBase) -> TensorDictBase:
 
 
 def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
-    """Take one step of those rows of a padded batch that are as long.
+    """Take one step of a padded batch, of the rows that last that long.
 
     Args:
         batch: ``[N, T]``.

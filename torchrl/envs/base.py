@@ -276,7 +276,7 @@ class Env(ABC):
 
         In further steps such a row repeats its last observation with reward 0 and no flags, and its statistics stay;
         one that had ended waits for no reset any more. What a policy and transforms make of it goes on. Rows after
-        that are no data: whoever records them marks them in ``("collector", "mask")``.
+        that are no data: a collector marks them in ``("collector", "mask")``.
 
         Args:
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row shall wait; others stay as they are.

@@ -51,7 +51,7 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
     second, _ = _checked_run(env, num_steps, seed)
     for name, spec in specs.items():
         if getattr(env, name) != spec:
-            hint = "Specs are read once, by whoever builds on them: set them in the constructor and leave them."
+            hint = "Other parts read the specs once: set them in the constructor and leave them."
             raise EnvError(
                 explain(f"check_env, {name}", expected=f"{spec} for good", got=getattr(env, name), hint=hint)
             )
@@ -64,7 +64,7 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
 def _require_declared(env: Env, seed: int) -> None:
     """Refuse entries of observations that the space does not have: they would be dropped, and nobody would know.
 
-    Looks at the first world of those in this process; whoever calls resets it.
+    Looks at the first simulator of this process. The caller resets it.
     """
     try:
         worlds = env.simulators
@@ -100,7 +100,7 @@ def _undeclared(space: Space, observation: object, path: str = "") -> list[str]:
 
 
 def _check_flags(steps: TensorDict) -> None:
-    """Say what it may mean where no ending is only the one or only the other."""
+    """Warn where every ending is both terminated and truncated, and say what may cause it."""
     terminated, truncated = steps["next", "terminated"], steps["next", "truncated"]
     num = int((terminated | truncated).sum())
     if num < 2 or int((terminated & truncated).sum()) < num:

@@ -93,7 +93,7 @@ def next_row_follows(
 
 
 def _require_flags(who: str, **flags: Tensor) -> None:
-    """Refuse flags of several shapes, and numbers, on which ``~`` and ``|`` mean something else."""
+    """Refuse flags of different shapes, and flags that are not bool: ``~`` and ``|`` compute bits on numbers."""
     require_same_shape(who, **flags)
     for name, flag in flags.items():
         if flag.dtype is not torch.bool:

@@ -3,7 +3,7 @@
 Time is the last batch dimension. Rewards and values are ``[*B, T, R]``, with R = 1 unless there are several rewards;
 flags, masks and log-weights are ``[*B, T, 1]``; γ, λ and the average reward are numbers or tensors ``[]``, ``[R]`` or
 ``[*B, T, R]``: the rule is in ``functional/steps.py``, and nothing else is broadcast. Row t holds what was known at t
-(``value``) and what came of it (``reward``, ``terminated``, ``truncated``, ``next_value``: received on entering t+1).
+(``value``) and the outcome of step t (``reward``, ``terminated``, ``truncated``, ``next_value``: known at t+1).
 
 What the functions have in common:
 

@@ -160,7 +160,7 @@ class ProbabilisticActor(Operator):
 
 
 def _require_family(distribution: Callable[..., Distribution], names: tuple[Key, ...], mask_key: Key | None) -> None:
-    """Refuse what is no family of ours, and a mask where there should be none, or none where there should be one.
+    """Refuse a class that is no :class:`Distribution`, a mask for a family that takes none, and a missing mask.
 
     Raises:
         ConfigError: saying which.

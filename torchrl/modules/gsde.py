@@ -89,7 +89,7 @@ class GSDEMarginal(nn.Module):
     Shapes: features ``[*B, F]`` in; loc and scale ``[*B, A]`` out.
 
     Args:
-        head: the one.
+        head: computes mean and noise features from ``[*B, F]``.
     """
 
     def __init__(self, head: GSDEHead) -> None:

@@ -91,7 +91,7 @@ def add_env_arguments(parser: ConfigParser, *, env_name: str = "CartPole-v1", nu
     group.add_argument(
         "--init_with_lag",
         type=positive_int,
-        help="cut the first episode of each slot at random within so many frames, so that slots do not end together",
+        help="end the first episode of each row at random within this many frames, so that rows do not end together",
     )
     group.add_argument(
         "--leave_out",

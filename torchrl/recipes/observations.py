@@ -53,7 +53,7 @@ def add_observation_arguments(group: FlagGroup) -> None:
     group.add_argument(
         "--frame_stack",
         type=positive_int,
-        help=f"so many last observations are seen at once; none stacks {IMAGE_FRAMES} images, and vectors not at all",
+        help=f"stack this many last observations into one; by default {IMAGE_FRAMES} for images and 1 for vectors",
     )
 
 

@@ -292,7 +292,7 @@ def make_action_noise(args: Namespace, env: Env, actor: Actor, *, seed: int) -> 
     Args:
         args: the parsed flags.
         env: says how far actions reach.
-        actor: the one.
+        actor: the policy.
         seed: of the noise.
     """
     options = {

@@ -87,7 +87,7 @@ class OfflineDataset:
 
         Args:
             buffer: what to call ``extend`` of.
-            chunk_len: so many steps at a time, at most the buffer's capacity.
+            chunk_len: number of steps that are copied at a time, at most the buffer's capacity.
 
         Raises:
             ConfigError: ``chunk_len`` is below 1.

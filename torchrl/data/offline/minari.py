@@ -85,7 +85,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         return _as_gymnasium(self._require("action_space", self._actions))
 
     def make_env(self, **kwargs: Any) -> Any:
-        """Return a new gymnasium environment like the one that the episodes are from, made by Minari.
+        """Return a new gymnasium environment of the kind that the episodes come from, made by Minari.
 
         ``GymEnv(episodes.make_env())`` or ``SerialEnv(episodes.make_env, num_envs=8)`` make an environment of ours.
 

@@ -45,7 +45,7 @@ class ReplayBuffer:
         sampler: which items are drawn; None draws uniformly.
         writer: where new items go; None replaces the oldest.
         batch_size: number of items of a sample; None leaves it to each call.
-        prefetch: so many samples are made ahead by a thread, while the caller works on the last. They are drawn at
+        prefetch: number of samples that a thread makes ahead, while the caller works on the last. They are drawn at
             once, so they do not know later items and priorities.
         transform: a function applied to each sample, for example :class:`~torchrl.data.MultiStep` on slices; no
             transform of environments, which would change every entry.
@@ -446,7 +446,7 @@ class ReplayBuffer:
 
 
 class _Ahead(NamedTuple):
-    """A sample that is made while the caller works: of so many items, what was drawn, and the sample to come."""
+    """A sample that a thread makes while the caller works: the number of items, the draw, and the future sample."""
 
     num: int
     draw: Draw

@@ -1,4 +1,12 @@
-"""A batch on its way into a buffer: which steps count, in which order they are laid out, what came before what."""
+"""A batch on its way into a buffer: which steps count, in which order they become items, and what came before each.
+
+The order of items for a batch ``[B, T]`` without and with a mask::
+
+    row a   a0 a1 a2                a0 a1 --      a mask leaves out the last step of row a
+    row b   b0 b1 b2                b0 b1 b2
+
+    items   a0 b0 a1 b1 a2 b2       a0 a1 b0 b1 b2
+"""
 
 from __future__ import annotations
 

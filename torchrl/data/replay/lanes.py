@@ -1,4 +1,15 @@
-"""Which step came before which, where batches ``[B, T]`` become items one behind the other. Numpy only."""
+"""Which step came before which, when batches ``[B, T]`` become items in one line. Numpy only.
+
+A lane is one row of one source of batches, followed from batch to batch::
+
+    batch 1 of 2 rows, 2 steps      batch 2 of the same source
+    row a   a0 a1                   a2 a3        a2 follows a1, which was the last item of its lane
+    row b   b0 b1                   b2 b3
+
+    items   a0 b0 a1 b1             a2 b2 a3 b3
+
+``Lanes`` remembers the last item of every lane. Two collectors that write into one buffer are two sources.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,23 @@
-"""What is known of every place of a storage: which item it holds, and what came before it. Numpy only, no data.
+"""The table of a storage's places: which item lies in each place, and which item came before it in time.
 
-Items are numbered in the order in which they are written, from 0 on; such a number never comes again. A writer
-*claims* numbers before it touches a row, and *commits* them when the rows are whole. So whoever finds the ledger after
-a writer was killed knows what is whole. Live are ``len(ledger)`` places, the first ones until all are in use; where
-places are used in turn, live are the items from ``oldest`` to before ``written``, and ``slot_of`` says where they lie.
+It holds numbers and no data, in numpy only. Items are numbered 0, 1, 2, ... in the order of writing; no number comes
+twice. With four places that are used in turn, after six items::
+
+    place         0    1    2    3
+    ids           4    5    2    3      oldest = 2, written = 6, len(ledger) = 4, slot_of(5) = 1
+
+A writer *claims* numbers before it touches a place and *commits* them when their rows are whole. If it is killed in
+between, ``claimed`` exceeds ``written``: a process that opens the ledger later knows which places hold no whole item.
+
+Three columns link each item to the step before it. After a batch of two rows, a and b, of three steps each::
+
+    item          0    1    2    3    4    5
+    step          a0   b0   a1   b1   a2   b2
+    gap           0    0    2    2    2    2     the step before it was written so many numbers earlier; 0: no step
+    run           1    1    2    2    3    3     steps of the episode so far
+    straight      0    0    1    1    2    2     over how many steps back the gap stays the same
+
+So the five steps that end with an item lie ``gap`` apart if ``straight`` is at least 4, and one slice reads them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Samples from several buffers at once, for example three quarters of the present and a quarter of demonstrations.
 
-Holds no items: each buffer is filled, saved and closed by whoever made it.
+Holds no items: the caller fills, saves and closes each buffer.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[E
 
 
 class Records:
-    """Memory for so many items with given entries.
+    """Memory for ``capacity`` items with given entries.
 
     Args:
         capacity: number of items.

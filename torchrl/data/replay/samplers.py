@@ -63,7 +63,7 @@ class Sampler(ABC):
         """Draw ``num`` items.
 
         Raises:
-            ConfigError: so many cannot be drawn.
+            ConfigError: the sampler cannot draw this number of items.
         """
 
     def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:  # noqa: B027 - not all follow what is written

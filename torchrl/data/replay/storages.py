@@ -42,7 +42,7 @@ class Storage(ABC):
 
     Raises:
         ConfigError: it is not a positive integer.
-        StorageError: not even the notes on so many places would fit into memory, 20 bytes each.
+        StorageError: the table of places does not fit into memory; it takes 20 bytes for each item of the capacity.
     """
 
     device = torch.device("cpu")  # where the items lie

@@ -1,6 +1,12 @@
-"""The attributes of an object as plain data and back: numbers, strings, None and arrays, never code.
+"""Save the attributes of an object as plain data, and restore them: numbers, strings, None and arrays, never code.
 
-What cannot be written so is refused by name, unless it is known not to change while an episode runs.
+An attribute falls into one of three kinds::
+
+    constant   specs, classes, loggers, renderers, functions without    left out: an episode does not change them
+               memory, spaces without a generator
+    plain      numbers, text, arrays, random generators, and lists,     saved
+               tuples, deques and dicts of these
+    other      open files, locks, objects of any other class            refused by name: EnvError
 """
 
 from __future__ import annotations

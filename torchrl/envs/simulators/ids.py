@@ -155,7 +155,7 @@ def _packed(spec: EnvSpec) -> tuple[str, bytes, str]:
         entries = {name: _sendable(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
         main = {name: _in_main(name) for name in map(_name_in_main, _wrappers_of(spec)) if name}
         return spec.id, cloudpickle.dumps((replace(spec, **entries), main)), ""
-    except Exception as error:  # whoever asks for this id is told; others do not need it
+    except Exception as error:  # raised when somebody builds this id; other ids work
         return spec.id, b"", f"{type(error).__name__}: {error}"
 
 

@@ -154,7 +154,7 @@ class TransformedEnv(Env):
         """Let rows that wait show once more what was acted on, with reward 0 and no flags."""
         for key, _ in self.observation_spec.leaves():
             value, seen = next_.get(key), before.get(key, None)
-            if seen is None:  # whoever steps by hand may send the action alone
+            if seen is None:  # a caller that steps by hand may send the action alone
                 continue
             value = torch.where(expand_right(self._frozen.squeeze(-1), value), seen, value)
             next_.set(key, value)

@@ -377,7 +377,7 @@ def not_restarted(slots: Sequence[int]) -> EnvError:
 
 
 def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
-    """Be the step of a slot that waits."""
+    """Step a row that waits: repeat its last observation, with reward 0 and no flags."""
     return observation, 0.0, False, False, {}
 
 

@@ -17,7 +17,7 @@ _OTHERS = (nn.Embedding, nn.EmbeddingBag, ConvNet)
 
 
 class Misfit(SpecError):
-    """An input of a network has another dtype than its weights; whoever knows the input's key says it again."""
+    """An input of a network has another dtype than its weights. A caller that knows the input's key adds the key."""
 
 
 def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> Misfit | None:

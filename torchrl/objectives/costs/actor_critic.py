@@ -117,7 +117,7 @@ class ActorCriticLoss(TDLoss):
         """Return what a critic says of rows, ``[n, N]``.
 
         Args:
-            critic: the one.
+            critic: the networks to ask.
             rows: with the states that it reads, and the action if none is given.
             action: another than that of the rows.
         """

@@ -145,7 +145,7 @@ class SoftUpdate(_TargetUpdate):
 
 
 class HardUpdate(_TargetUpdate):
-    """Copy the networks into the targets at every so many steps.
+    """Copy the networks into their targets every ``interval`` steps.
 
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1.
 
