@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.devices import available_devices, checked_device, moved
+from torchrl.devices import available_devices, checked_device, to_device
 from torchrl.errors import ConfigError
 
 
@@ -29,13 +29,13 @@ def transitions():
 
 def test_transitions_that_are_there_already_are_not_copied():
     batch = transitions()
-    assert moved(batch, torch.device("cpu")) is batch
+    assert to_device(batch, torch.device("cpu")) is batch
     unrewarded = batch.exclude(("next", "reward"))
-    assert moved(unrewarded, torch.device("cpu")) is unrewarded
+    assert to_device(unrewarded, torch.device("cpu")) is unrewarded
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_transitions_go_to_a_gpu_and_back():
-    there = moved(transitions(), torch.device("cuda:0"))
+    there = to_device(transitions(), torch.device("cuda:0"))
     assert there["observation"].is_cuda and there["next", "reward"].is_cuda
-    assert (moved(there, torch.device("cpu")) == transitions()).all()
+    assert (to_device(there, torch.device("cpu")) == transitions()).all()

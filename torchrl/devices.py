@@ -34,7 +34,7 @@ def checked_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def moved(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
+def to_device(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
     """Return transitions on a device, without a copy where they are there already; one entry tells."""
     entry = transitions.get(("next", "reward"), None)
     if (next(iter(transitions.values(True, True))) if entry is None else entry).device == device:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchrl.collectors import Collector, PlacedPolicy, WarmUp
-from torchrl.collectors.placement import placed
+from torchrl.collectors.placement import place_policy
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, set_exploration_type
@@ -27,7 +27,7 @@ def test_the_copy_acts_on_its_device_and_writes_into_the_root_it_was_given(devic
     assert next(placed.copy.parameters()).device == torch.device(device)
     root = GymEnv("CartPole-v1", num_envs=3).reset(seed=0)
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        acted, expected = placed(root), policy(root.copy())
+        acted, expected = place_policy(root), policy(root.copy())
     assert acted is root
     for key in ("action", "action_log_prob", "logits"):
         assert acted[key].device.type == "cpu"
@@ -102,8 +102,8 @@ def test_the_copy_draws_from_the_policys_own_generator():
 
 def test_what_cannot_be_moved_is_refused():
     with pytest.raises(ConfigError, match="one of cpu"):
-        placed(make_policy(), "cuda:63", torch.device("cpu"))
-    assert placed(len, "cpu", torch.device("cpu")) is len
+        place_policy(make_policy(), "cuda:63", torch.device("cpu"))
+    assert place_policy(len, "cpu", torch.device("cpu")) is len
 
 
 def test_a_warm_up_ends_in_the_copy_too():

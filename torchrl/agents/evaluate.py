@@ -131,7 +131,7 @@ class Evaluator:
             frozen(self.env, learned),
             set_exploration_type(self.exploration_type),
         ):
-            return self._episodes(placed(policy, self.env.device))
+            return self._episodes(move_roots_to_policy(policy, self.env.device))
 
     def close(self) -> None:
         """Close the environment, which others may take then; may be called twice."""
@@ -211,7 +211,7 @@ def own_randomness(policy: object, seed: int) -> Iterator[None]:
         yield
 
 
-def placed(policy: Callable, device: torch.device) -> Callable:
+def move_roots_to_policy(policy: Callable, device: torch.device) -> Callable:
     """Wrap a policy that lives on another device than the environment: roots go there, what it wrote comes back."""
     tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, nn.Module) else []
     if not tensors or tensors[0].device == device:

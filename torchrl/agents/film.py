@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from tensordict import NestedKey
 
-from torchrl.agents.evaluate import Evaluation, eval_mode, own_randomness, placed
+from torchrl.agents.evaluate import Evaluation, eval_mode, move_roots_to_policy, own_randomness
 from torchrl.agents.hooks import Hook
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
@@ -95,7 +95,7 @@ class RecordVideo(Hook):
             set_exploration_type(self.exploration_type),
             video_writer(agent.folder / VIDEOS / f"{agent.frames:09d}.mp4", fps=self.fps) as add,
         ):
-            self._film(placed(agent.policy, self._env.device), add)
+            self._film(move_roots_to_policy(agent.policy, self._env.device), add)
 
     def on_train_end(self, agent: Agent) -> None:
         """Close the environment."""

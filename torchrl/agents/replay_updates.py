@@ -15,7 +15,7 @@ from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
 from torchrl.counts import is_count
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
-from torchrl.devices import moved
+from torchrl.devices import to_device
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
@@ -149,7 +149,7 @@ class ReplayUpdates:
         began = time.perf_counter()
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
-        rows = moved(rows, self._parameters[0].device)
+        rows = to_device(rows, self._parameters[0].device)
         buffers = [buffers[name] for buffers, name in self._buffers]
         if buffers:  # a layer that learns from what it is shown would keep the NaN of a step that is refused
             torch._foreach_copy_(self._kept, buffers)

@@ -9,7 +9,7 @@ from torchrl.errors import EnvError
 from torchrl.seeding import named_seeds
 
 
-def captured(env: Env) -> dict:
+def capture_env(env: Env) -> dict:
     """Capture an environment: what it has learned under ``learned``, where its worlds stand under ``env``.
 
     Where worlds cannot be captured, ``env`` is None, and the reason stands under ``env_error``.
@@ -39,7 +39,7 @@ def was_moved(who: str, env: Env, num_moves: int) -> bool:
     return True
 
 
-def goes_on(env: Env, state: dict, seed: int | None) -> bool:
+def restore_or_seed(env: Env, state: dict, seed: int | None) -> bool:
     """Restore an environment from a collector's state, and return whether there is a root to go on from.
 
     What it has learned goes on in any case. Where its worlds were not captured, new episodes are to start, with a

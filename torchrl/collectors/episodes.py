@@ -18,10 +18,10 @@ from torchrl.collectors.checks import (
     require_finite,
     require_specs,
 )
-from torchrl.collectors.continuation import captured, goes_on, was_moved
-from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
+from torchrl.collectors.continuation import capture_env, restore_or_seed, was_moved
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
 from torchrl.collectors.rows import GrowingRows
-from torchrl.collectors.slots import let_wait, set_info
+from torchrl.collectors.slots import freeze_rows, set_info
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
@@ -115,7 +115,7 @@ class EpisodeCollector:
         self.frames = 0
         self.policy_version = 0
         self._finished = _FINISHED[finished]
-        self._act = placed(self.policy, device, env.device)
+        self._act = place_policy(self.policy, device, env.device)
         self._layers = acting_layers(self._act)
         self._seed = seed
         self._can_freeze = True
@@ -194,7 +194,7 @@ class EpisodeCollector:
             "policy_version": self.policy_version,
             "num_begun": self._num_begun,
             "root": None,
-            **captured(self.env),
+            **capture_env(self.env),
         }
         if state["env"] is not None and self._root is not None:
             state["root"] = self._root.clone().to_dict()
@@ -211,7 +211,7 @@ class EpisodeCollector:
         self._root = None
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
-        continues = goes_on(self.env, state, self._seed)
+        continues = restore_or_seed(self.env, state, self._seed)
         self._num_moves = self.env.num_moves
         if continues:
             self._root = TensorDict(state["root"], batch_size=self.env.batch_size)
@@ -275,7 +275,7 @@ class EpisodeCollector:
             played.append(self._numbers)
             done = transition.get("next").get("done")
             if bool(done.any()):
-                self._turn_over(done.flatten().nonzero().flatten().tolist(), step + 1)
+                self._end_episodes(done.flatten().nonzero().flatten().tolist(), step + 1)
                 last_step = self._last_step()
         if played and not self._rows[len(played) - 1].fits(transition):
             raise another_layout("EpisodeCollector", transition, self._rows[len(played) - 1].views)
@@ -285,7 +285,7 @@ class EpisodeCollector:
     def _act_checked(self, root: TensorDict) -> TensorDictBase:
         return act_checked(self._act, root, self.env, is_first=self._rows is None)
 
-    def _turn_over(self, slots: Sequence[int], step: int) -> None:
+    def _end_episodes(self, slots: Sequence[int], step: int) -> None:
         """Count the episodes of these slots as over; those that follow begin at ``step``."""
         numbers = list(self._numbers)
         for slot in slots:
@@ -301,7 +301,7 @@ class EpisodeCollector:
         if not slots:
             return
         if self._can_freeze:
-            self._can_freeze = let_wait(self.env, self._mask_of(slots))
+            self._can_freeze = freeze_rows(self.env, self._mask_of(slots))
         if not self._can_freeze:
             self._idle = [*self._idle, *slots]
             self.env.ignore_(self._mask_of(self._idle))

@@ -23,8 +23,8 @@ from torchrl.collectors.checks import (
 )
 from torchrl.collectors.continuation import was_moved
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
-from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
-from torchrl.collectors.slots import let_wait, set_info, trajectory_ids
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
+from torchrl.collectors.slots import freeze_rows, set_info, trajectory_ids
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
@@ -97,7 +97,7 @@ class FragmentSource:
         self.n_steps = n_steps
         self.sticky = sticky
         self.device = None if device is None else checked_device(device)
-        self._act = placed(self.policy, device, self.env.device)
+        self._act = place_policy(self.policy, device, self.env.device)
         self._layers = acting_layers(self._act)
         self._root: TensorDict | None = None
         self._batch: TensorDict | None = None
@@ -190,7 +190,7 @@ class FragmentSource:
             ended = transition.get("next").get("done").squeeze(-1) & ~waiting
             if index < self.n_steps - 1 and bool(ended.any()):
                 waiting = waiting | ended
-                if not let_wait(env, ended):
+                if not freeze_rows(env, ended):
                     env.ignore_(waiting)
         if not self._rows[-1].fits(transition):
             raise another_layout("rollout", transition, self._rows[-1].views)

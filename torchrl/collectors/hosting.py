@@ -84,7 +84,7 @@ class CollectorHost:
     """
 
     COMMANDS = frozenset(
-        ("batch_size", "share_weights", "prepare", "collect", "attach", "reset", "set_info")
+        ("batch_size", "share_weights", "prepare", "collect", "map_memory", "reset", "set_info")
         + ("state_dict", "load_state_dict", "learned_state_dict", "load_learned_states", "restore_own")
     )
 
@@ -174,7 +174,7 @@ class CollectorHost:
         now = self.learned_state_dict() if before else before
         return {name: tensors for name, tensors in now.items() if not is_same(tensors, before[name])}
 
-    def attach(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
+    def map_memory(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
         """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows, a held one at once."""
         memory = SharedMemory(size, descriptor)
         own = slice(start, start + max(1, self.env.batch_size.numel()))

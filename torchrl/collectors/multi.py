@@ -46,7 +46,7 @@ class MultiSyncCollector(MultiCollector):
         if self._is_under_way():
             raise ConfigError(explain("launch", expected="no batch under way", got="one", hint="Call take() first."))
         with self._shut_down_if_lost():
-            self._refreshed()
+            self._update_weights_if_asked()
             if self._staged is not None:
                 self._weights.publish(self.policy_version, self._staged)
                 self._staged = None
@@ -106,7 +106,7 @@ class MultiSyncCollector(MultiCollector):
     def _launched_version(self) -> int:
         return self._version
 
-    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+    def _receive(self, worker: Worker, report: Report | Exception) -> None:
         self._reports[worker.index] = report
 
     def _failures(self) -> list[Exception]:
@@ -134,16 +134,16 @@ class MultiSyncCollector(MultiCollector):
             if report.layout is None:
                 continue
             try:
-                self._attach(worker)
+                self._share_memory(worker)
                 worker.remote.answer(self._timeout_s)
                 report.layout = None
             except ProcessError as error:
                 del self._reports[worker.index]
                 self._replace(worker, error)
 
-    def _attach(self, worker: Worker) -> None:
+    def _share_memory(self, worker: Worker) -> None:
         arguments = (self._memory.size, self._layout, self.num_envs, worker.first_row)
-        worker.remote.post("attach", *arguments, descriptors=[self._memory.descriptor])
+        worker.remote.post("map_memory", *arguments, descriptors=[self._memory.descriptor])
 
     def _is_under_way(self) -> bool:
         return bool(self._reports) or any(worker.is_pending for worker in self._workers)
@@ -154,7 +154,7 @@ class MultiSyncCollector(MultiCollector):
             hint = "Call launch() first."
             raise ConfigError(explain(doing, expected="a batch that was launched", got="none", hint=hint))
 
-    def _come_to_rest(self, doing: str) -> None:
+    def _stop_collecting(self, doing: str) -> None:
         if self._is_under_way():
             raise ConfigError(explain(doing, expected="no batch under way", got="one", hint="Call take() first."))
 
@@ -200,7 +200,7 @@ class MultiAsyncCollector(MultiCollector):
             ProcessError: a worker was lost. Or what an environment or the policy raised.
         """
         self._require_open()
-        self._refreshed()
+        self._update_weights_if_asked()
         self.launch()
         with self._shut_down_if_lost():
             while not self._arrived:
@@ -221,7 +221,7 @@ class MultiAsyncCollector(MultiCollector):
         self._arrived: deque[tuple[Worker, TensorDict | Exception]] = deque()
         super()._open()
 
-    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+    def _receive(self, worker: Worker, report: Report | Exception) -> None:
         """Copy a batch that has come; its worker waits until it is taken."""
         if isinstance(report, Exception):
             self._arrived.append((worker, report))
@@ -241,17 +241,17 @@ class MultiAsyncCollector(MultiCollector):
         cut = partial(cut_batch, layout, worker.num_rows)
         worker.memory = SharedMemory(size_of(cut))
         worker.shared = cut(worker.memory.array)
-        self._attach(worker)
+        self._share_memory(worker)
         worker.remote.answer(self._timeout_s)
 
-    def _attach(self, worker: Worker) -> None:
+    def _share_memory(self, worker: Worker) -> None:
         if worker.memory is None:  # lost before its first batch: it will be given memory then
             worker.remote.post("batch_size")
             return
         arguments = (worker.memory.size, self._layout, worker.num_rows, 0)
-        worker.remote.post("attach", *arguments, descriptors=[worker.memory.descriptor])
+        worker.remote.post("map_memory", *arguments, descriptors=[worker.memory.descriptor])
 
-    def _come_to_rest(self, doing: str) -> None:
+    def _stop_collecting(self, doing: str) -> None:
         while any(worker.is_pending for worker in self._workers):
             self._gather(SLICE_S)
 

@@ -80,7 +80,7 @@ def acting_layers(act: Callable) -> list[nn.Module]:
     return list(training_layers(act.copy if isinstance(act, PlacedPolicy) else act).values())
 
 
-def placed(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
+def place_policy(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
     """Return what acts on roots of device ``home``: the policy itself where it can, or a copy on ``device``.
 
     Args:

@@ -17,9 +17,9 @@ from torchrl.collectors.checks import (
     require_specs,
     steps_of,
 )
-from torchrl.collectors.continuation import captured, goes_on, was_moved
+from torchrl.collectors.continuation import capture_env, restore_or_seed, was_moved
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
-from torchrl.collectors.placement import PlacedPolicy, acting_layers, placed
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
 from torchrl.collectors.slots import set_info, trajectory_ids
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
@@ -79,7 +79,7 @@ class Collector:
         self.postproc = postproc
         self.frames = 0
         self.policy_version = 0
-        self._act = placed(self.policy, device, env.device)
+        self._act = place_policy(self.policy, device, env.device)
         self._layers = acting_layers(self._act)
         self._seed = seed
         self._num_steps = steps_of(frames_per_batch, env.batch_size.numel())
@@ -174,7 +174,7 @@ class Collector:
             "traj_ids": self._traj_ids.clone(),
             "num_trajectories": self.num_trajectories,
             "root": None,
-            **captured(self.env),
+            **capture_env(self.env),
         }
         if state["env"] is not None and self._root is not None:
             state["root"] = self._root.clone().to_dict()
@@ -188,7 +188,7 @@ class Collector:
         self.num_trajectories = state["num_trajectories"]
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
-        continues = goes_on(self.env, state, self._seed)
+        continues = restore_or_seed(self.env, state, self._seed)
         self._num_moves = self.env.num_moves
         self._root = TensorDict(state["root"], batch_size=self.env.batch_size) if continues else None
 

@@ -29,7 +29,7 @@ def trajectory_ids(starts: Tensor, current: Tensor, num_begun: int) -> Tensor:
     return ids.cummax(-1).values
 
 
-def let_wait(env: Env, rows: Tensor) -> bool:
+def freeze_rows(env: Env, rows: Tensor) -> bool:
     """Freeze rows of an environment until they are reset; answer whether it can.
 
     Where the environment cannot, it steps these rows on, and the collector leaves out their steps.

@@ -161,15 +161,15 @@ class MultiCollector:
         """Refuse sizes of a batch that do not go with the numbers of environments, which are known by now."""
         raise NotImplementedError
 
-    def _attach(self, worker: Worker) -> None:
+    def _share_memory(self, worker: Worker) -> None:
         """Post to a worker where to write its batches."""
         raise NotImplementedError
 
-    def _arrive(self, worker: Worker, report: Report | Exception) -> None:
+    def _receive(self, worker: Worker, report: Report | Exception) -> None:
         """Take over the batch that a worker has written, or note what it raised."""
         raise NotImplementedError
 
-    def _come_to_rest(self, doing: str) -> None:
+    def _stop_collecting(self, doing: str) -> None:
         """Let no worker collect any more, or refuse."""
         raise NotImplementedError
 
@@ -224,7 +224,7 @@ class MultiCollector:
             if info is not None and (not isinstance(info, TensorDictBase) or info.batch_size != rows):
                 got = list(info.batch_size) if isinstance(info, TensorDictBase) else type(info).__name__
                 raise ConfigError(explain(name, expected=f"a TensorDict of batch size {list(rows)}", got=got))
-        with self._quiet("set_info"):
+        with self._while_idle("set_info"):
             for worker in self._workers:
                 worker.remote.post("set_info", *_rows_of((agent_info, env_info), worker))
             self._answers(self._workers)
@@ -237,7 +237,7 @@ class MultiCollector:
         Raises:
             ConfigError: a batch is being collected: take it first.
         """
-        with self._quiet("reset"):
+        with self._while_idle("reset"):
             for worker in self._workers:
                 worker.remote.post("reset")
             self._answers(self._workers)
@@ -262,7 +262,7 @@ class MultiCollector:
             SpecError: other transforms learned it.
         """
         each = [[state] for state in states] if len(states) == len(self._workers) else [states] * len(self._workers)
-        with self._quiet("load_learned_states"):
+        with self._while_idle("load_learned_states"):
             for worker, own in zip(self._workers, each, strict=True):
                 worker.remote.post("load_learned_states", own, for_acting)
             self._answers(self._workers)
@@ -283,7 +283,7 @@ class MultiCollector:
                 {"num_trajectories": worker.num_trajectories, "learned": worker.learned} for worker in self._workers
             ]
         else:
-            with self._quiet("state_dict"):
+            with self._while_idle("state_dict"):
                 for worker in self._workers:
                     worker.remote.post("state_dict")
                 workers = self._answers(self._workers)
@@ -305,7 +305,7 @@ class MultiCollector:
         if len(state["workers"]) != len(self._workers):
             got = f"one of {len(state['workers'])}"
             raise ConfigError(explain(self._who, expected=f"a state of {len(self._workers)} workers", got=got))
-        with self._quiet("load_state_dict"):
+        with self._while_idle("load_state_dict"):
             self.policy_version = state["policy_version"]
             if self._weights is not None:
                 self._weights.publish(self.policy_version)
@@ -317,7 +317,7 @@ class MultiCollector:
                 if "collector" not in own:
                     worker.num_trajectories = own["num_trajectories"]
                     worker.learned = own["learned"]
-                    self._start_anew(worker)
+                    self._restart_process(worker)
                     continue
                 worker.remote.post("load_state_dict", own)
                 worker.num_trajectories = own["collector"]["num_trajectories"]
@@ -391,13 +391,13 @@ class MultiCollector:
         kind = ExplorationType.RANDOM if kind is None else kind
         worker.patience = Patience(self._timeout_s)
         try:
-            worker.remote.post("collect", self._launched_version(), kind, self._levelled())
+            worker.remote.post("collect", self._launched_version(), kind, self._differing_learned())
         except ProcessError as error:
             self._replace(worker, error)
         else:
             worker.is_pending = True
 
-    def _levelled(self) -> list[Learned] | None:
+    def _differing_learned(self) -> list[Learned] | None:
         """Return what transforms have learned in each worker, of those that differ; None where none do."""
         return differing([worker.learned for worker in self._workers])
 
@@ -405,7 +405,7 @@ class MultiCollector:
         """The version that a batch of a policy without weights in shared memory has."""
         return self.policy_version
 
-    def _refreshed(self) -> None:
+    def _update_weights_if_asked(self) -> None:
         if self.update_every_batch:
             self.update_policy_weights_()
 
@@ -422,16 +422,16 @@ class MultiCollector:
             except ProcessError as error:
                 self._replace(worker, error)
             except Exception as error:
-                self._arrive(worker, error)
+                self._receive(worker, error)
             else:
-                self._note(worker, report)
-                self._arrive(worker, report)
+                self._record_report(worker, report)
+                self._receive(worker, report)
         for worker in pending.values():
             if worker.patience.is_over():
                 worker.remote.kill()
                 self._replace(worker, too_late(worker.remote.where, "a batch", self._timeout_s))
 
-    def _note(self, worker: Worker, report: Report) -> None:
+    def _record_report(self, worker: Worker, report: Report) -> None:
         worker.num_failures = 0
         worker.num_trajectories = report.num_trajectories
         worker.learned = {**worker.learned, **report.learned}
@@ -450,7 +450,7 @@ class MultiCollector:
         except ProcessError:
             raise
         except Exception as other:
-            self._arrive(worker, other)
+            self._receive(worker, other)
         else:
             self._launch(worker)
         self.dropped_frames += self._frames_of(worker)
@@ -464,13 +464,13 @@ class MultiCollector:
                 raise error
             worker.num_failures += 1
             try:
-                self._start_anew(worker)
+                self._restart_process(worker)
             except ProcessError as another:
                 error = another
             else:
                 return
 
-    def _start_anew(self, worker: Worker) -> None:
+    def _restart_process(self, worker: Worker) -> None:
         """Start another process in a worker's place, with random streams of its own and new episodes."""
         worker.remote.kill()
         worker.num_restarts += 1
@@ -481,7 +481,7 @@ class MultiCollector:
         self._post_preparations(worker)
         self._take_preparations(worker)
         if self._layout is not None:
-            self._attach(worker)
+            self._share_memory(worker)
             worker.remote.answer(self._timeout_s)
 
     def _call(self, command: str) -> list:
@@ -498,11 +498,11 @@ class MultiCollector:
         return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
 
     @contextmanager
-    def _quiet(self, doing: str) -> Iterator[None]:
+    def _while_idle(self, doing: str) -> Iterator[None]:
         """Do something while no worker collects."""
         self._require_open()
         with self._shut_down_if_lost():
-            self._come_to_rest(doing)
+            self._stop_collecting(doing)
             for worker in self._workers:
                 if worker.remote.has_died():
                     self._revive(worker, worker.remote.death())

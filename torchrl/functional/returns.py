@@ -49,7 +49,7 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
     require_same_shape("reverse_scan", x=x, decay=decay)
     span, length = 1, x.shape[-2]
     while span < length:
-        x, decay = _leap(x, decay, x, span), decay[..., :-span, :] * decay[..., span:, :]
+        x, decay = _add_decayed(x, decay, x, span), decay[..., :-span, :] * decay[..., span:, :]
         span *= 2
     return x
 
@@ -190,9 +190,9 @@ def n_step_return(
     rounds, span, length = n - 1, 1, x.shape[-2]  # `rounds` times y_t = x_t + decay_t y_{t+1}, from the one-step target
     while rounds and span < length:
         if rounds % 2:
-            target = _leap(x, decay, target, span)
+            target = _add_decayed(x, decay, target, span)
         rounds //= 2
-        x, decay = _leap(x, decay, x, span), decay[..., :-span, :] * decay[..., span:, :]
+        x, decay = _add_decayed(x, decay, x, span), decay[..., :-span, :] * decay[..., span:, :]
         span *= 2
     return x if rounds else target
 
@@ -346,7 +346,7 @@ def _backup(steps: Steps, lambda_: float | Tensor, weight_clip: float | None) ->
     return x, decay
 
 
-def _leap(x: Tensor, decay: Tensor, y: Tensor, span: int) -> Tensor:
+def _add_decayed(x: Tensor, decay: Tensor, y: Tensor, span: int) -> Tensor:
     """Compute ``x_t + decay_t · y_{t+span}``, and ``x_t`` on the last rows, where nothing follows.
 
     ``decay`` may lack its last rows, which are not used.

@@ -128,13 +128,13 @@ class ReplayBuffer:
     def _write_in_turn(self, incoming: Incoming) -> np.ndarray:
         ledger = self.storage.ledger
         slots = self.writer.place({}, incoming.num, ledger)
-        self.storage.make_way(slots)
+        self.storage.keep_what_others_need(slots)
         first = ledger.claim(slots)
         self.storage.write(slots, incoming.steps())
         links = incoming.links(self._lanes, first) if self._keeps_chains else Links.none(incoming.num)
         self.storage.wrote(slots, incoming, links, first)
         ledger.commit(slots, links)
-        self._catch_up(slots)
+        self._update_sampler(slots)
         return slots
 
     def _write_anywhere(self, incoming: Incoming) -> np.ndarray:
@@ -146,7 +146,7 @@ class ReplayBuffer:
             ledger.claim(slots)
             self.storage.write(slots, {key: value[admitted] for key, value in values.items()})
             ledger.commit(slots, Links.none(len(slots)))
-            self._catch_up(slots)
+            self._update_sampler(slots)
         return places
 
     # ---- sampling ----------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class ReplayBuffer:
         """Draw; return the draw and the numbers of its items. The caller holds the lock."""
         self.storage.refresh()
         ledger = self.storage.ledger
-        self._catch_up()
+        self._update_sampler()
         if not len(ledger):
             hint = "Add something before: add(item) or extend(batch)."
             raise ConfigError(explain("sample", expected="a buffer with items", got="an empty one", hint=hint))
@@ -222,7 +222,7 @@ class ReplayBuffer:
         while self._pending:
             self._pending.popleft().sample.cancel()
 
-    def _catch_up(self, slots: np.ndarray | None = None) -> None:
+    def _update_sampler(self, slots: np.ndarray | None = None) -> None:
         """Tell the sampler what has been written since, by whomever."""
         ledger = self.storage.ledger
         written, claimed = ledger.written, ledger.claimed
@@ -297,7 +297,7 @@ class ReplayBuffer:
             priority = np.full(len(slots), float(priority))
         values = checked_priority(priority, len(slots))
         with self.storage.locked():
-            self._catch_up()
+            self._update_sampler()
             ledger = self.storage.ledger
             if len(slots) and (slots.min() < 0 or slots.max() >= self.storage.capacity):
                 expected = f"places from 0 to {self.storage.capacity - 1}"
@@ -330,7 +330,7 @@ class ReplayBuffer:
     def _state(self) -> dict:
         """Return what :meth:`state_dict` does, with the storage's own memory. The caller holds the lock."""
         self.storage.refresh()
-        self._catch_up()
+        self._update_sampler()
         entries = self.storage.entries
         ledger = self.storage.ledger
         return {

@@ -120,7 +120,7 @@ class StackedFrames:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def make_way(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
+    def keep_what_others_need(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
         """Keep what steps that stay need of those that are about to be overwritten."""
         old = slots[ledger.ids_at(slots) >= 0]
         if not len(old):
@@ -134,7 +134,7 @@ class StackedFrames:
             self._older_at[heirs] = self._pool.put(self._read(places, memory)).reshape(places.shape)
         for column in (self._next_at, self._older_at):
             taken = column[old]
-            self._pool.take_back(taken[taken >= 0])
+            self._pool.free_places(taken[taken >= 0])
             column[old] = NONE
 
     def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
@@ -155,7 +155,7 @@ class StackedFrames:
         self._after[slots] = NONE
         self._after[earlier] = slots[follows]
         taken = self._next_at[earlier]
-        self._pool.take_back(taken[taken >= 0])
+        self._pool.free_places(taken[taken >= 0])
         self._next_at[earlier] = NONE
         self._is_start[slots] = is_init
         last = np.flatnonzero(self._after[slots] == NONE)
@@ -267,7 +267,7 @@ class _Pool:
         """Copy frames out."""
         return self._memory[torch.from_numpy(places).to(self._memory.device)]
 
-    def take_back(self, places: np.ndarray) -> None:
+    def free_places(self, places: np.ndarray) -> None:
         """Let places be used again."""
         self._free = np.concatenate((self._free, places))
 

@@ -116,7 +116,7 @@ class Storage(ABC):
             SpecError: saying why.
         """
 
-    def make_way(self, slots: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
+    def keep_what_others_need(self, slots: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
         """Keep what other items need of those that are about to be overwritten."""
 
     def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:  # noqa: B027
@@ -265,10 +265,10 @@ class TensorStorage(Storage):
         for one in self.frames:
             one.check(incoming)
 
-    def make_way(self, slots: np.ndarray) -> None:
+    def keep_what_others_need(self, slots: np.ndarray) -> None:
         """Keep the frames of old steps that later ones need."""
         for one in self.frames:
-            one.make_way(slots, self.ledger, self._records.views[one.key])
+            one.keep_what_others_need(slots, self.ledger, self._records.views[one.key])
 
     def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
         """Take in the frames that no other step has."""
@@ -348,7 +348,7 @@ class MemmapStorage(TensorStorage):
         storage._depth = 0
         with _explained(storage.folder):
             storage._lock_file = (storage.folder / "lock").open("ab")
-            storage._attach(layout)
+            storage._open_memory(layout)
         return storage
 
     def make_empty_copy(self) -> MemmapStorage:
@@ -388,7 +388,7 @@ class MemmapStorage(TensorStorage):
     def refresh(self) -> None:
         """Attach to the memory if another process has made it meanwhile."""
         if self.entries is None and (self.folder / LAYOUT).exists():
-            self._attach(_read_layout(self.folder / LAYOUT))
+            self._open_memory(_read_layout(self.folder / LAYOUT))
 
     def _prepare_first(self, entries: list[Entry]) -> None:
         with self.locked():
@@ -421,9 +421,9 @@ class MemmapStorage(TensorStorage):
             }
             with written_whole(self.folder / LAYOUT) as path:
                 path.write_text(json.dumps(layout, indent=1))
-            self._attach(layout)
+            self._open_memory(layout)
 
-    def _attach(self, layout: dict) -> None:
+    def _open_memory(self, layout: dict) -> None:
         self.entries = [Entry(tuple(key), tuple(shape), getattr(torch, name)) for key, shape, name in layout["entries"]]
         self._records = Records(self.capacity, self.entries, self._make)
         self.ledger = Ledger(self.capacity, self._column)

@@ -75,7 +75,7 @@ class _BestWriter(Writer):
         self._scores: dict[int, float] = {}  # by place
         self._heap: list[tuple[float, int]] = []  # with entries that are out of date
 
-    def _admit(self, scores: list[float], capacity: int) -> np.ndarray:
+    def _choose_places(self, scores: list[float], capacity: int) -> np.ndarray:
         places = []
         for score in scores:
             if len(self._scores) < capacity:
@@ -141,7 +141,7 @@ class KeepBest(_BestWriter):
             raise SpecError(explain(f"KeepBest, {self.key!r}", expected="one number per item", got=got))
         if bool(torch.isnan(found.double()).any()):
             raise SpecError(explain(f"KeepBest, {self.key!r}", expected="numbers", got="NaN"))
-        return self._admit(found.reshape(-1).tolist(), ledger.capacity)
+        return self._choose_places(found.reshape(-1).tolist(), ledger.capacity)
 
 
 class KeepHighestPriority(_BestWriter):
@@ -158,7 +158,7 @@ class KeepHighestPriority(_BestWriter):
 
     def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
         """Return the places of the least."""
-        return self._admit([self._highest] * num, ledger.capacity)
+        return self._choose_places([self._highest] * num, ledger.capacity)
 
     def reprioritized(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """Rank items anew."""

@@ -15,8 +15,8 @@ from torchrl.envs.transforms.leaves import (
     as_key,
     as_path,
     is_below,
+    key_tuple,
     leaves_at,
-    listed,
     require_free,
     topmost_emptied,
     without,
@@ -172,4 +172,4 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
 def _checked_keys(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
     if not keys:
         raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys)))
-    return listed(who, keys)
+    return key_tuple(who, keys)

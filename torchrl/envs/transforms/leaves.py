@@ -15,7 +15,7 @@ from torchrl.unchecked import put
 Key = str | tuple[str, ...]
 
 
-def listed(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
+def key_tuple(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
     """Return a list of keys, or refuse a single string, whose letters would be taken for keys.
 
     Raises:

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, listed, mapped_spec, require_numbers
+from torchrl.envs.transforms.leaves import Key, key_tuple, mapped_spec, require_numbers
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.unchecked import put
@@ -133,7 +133,7 @@ class SignTransform(ObservationTransform):
     """
 
     def __init__(self, in_keys: Sequence[Key] = ("reward",)) -> None:
-        keys = listed("SignTransform", in_keys)
+        keys = key_tuple("SignTransform", in_keys)
         super().__init__([key for key in keys if key != "reward"])
         self._has_reward = "reward" in keys
 

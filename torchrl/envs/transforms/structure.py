@@ -13,7 +13,7 @@ from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.leaves import (
     Key,
     is_below,
-    listed,
+    key_tuple,
     mapped_spec,
     require_free,
     require_leaves,
@@ -45,7 +45,7 @@ class CatTensors(Transform):
         super().__init__()
         if in_keys is not None and not in_keys:
             raise ConfigError(explain("CatTensors", expected="at least one key", got="none", hint="None takes all."))
-        self.in_keys = None if in_keys is None else listed("CatTensors", in_keys)
+        self.in_keys = None if in_keys is None else key_tuple("CatTensors", in_keys)
         self.out_key = out_key
         self.delete = delete
         self._set = put if isinstance(out_key, str) else TensorDict.set  # the checked one makes the levels it lacks

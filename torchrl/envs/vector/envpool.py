@@ -145,7 +145,7 @@ class EnvPoolWorker(Worker):
             leaf.write_batch(outcome.observations)
         self._write_flags(outcome.rewards, outcome.done > outcome.truncated, outcome.truncated)
         ended = bool(outcome.done.any())
-        self._turn_over()
+        self._finish_step()
         if ended:
             self._mark_ended()
             np.copyto(self._is_over, outcome.done)
@@ -173,7 +173,7 @@ class EnvPoolWorker(Worker):
             self._threads.follow()
             self._write_root(slots[~is_over], self._pool.reset(self._playing[slots[~is_over]]))
         if is_over.any():
-            self._go_on(slots[is_over])
+            self._begin_next_episodes(slots[is_over])
         self._is_over[slots] = False
         self._begin(slots)
         self._may_step = not self._has_ended.any()
@@ -181,7 +181,7 @@ class EnvPoolWorker(Worker):
     def _stepped(self, actions: Actions) -> Outcome:
         return self._pool.step(self._playing, actions)
 
-    def _go_on(self, slots: np.ndarray) -> None:
+    def _begin_next_episodes(self, slots: np.ndarray) -> None:
         """Begin the next episode of slots whose last one is over."""
         self._threads.follow()
         self._write_root(slots, self._pool.step(self._playing[slots], self._actions[slots]))  # no action counts here
@@ -222,7 +222,7 @@ class EnvPoolWorker(Worker):
             return
         seeds = [seed if seed < MAX_SEED else child_seeds(seed, 1)[0] for seed in seeds]
         build = partial(self._make_pool, seed=self._seeds_of_worlds(seeds))
-        with _quiet():
+        with _without_precision_warning():
             pool, threads = start_apart(build) if self._on_our_core else (build(), [])
             self._pool = _Pool(pool)
         self._threads = SameCore(threads)
@@ -259,16 +259,16 @@ class TurnsWorker(EnvPoolWorker):
             return self._pool.step(self._playing, actions)
         worlds = np.concatenate((self._playing, self._standby[slots]))
         both = self._pool.step(worlds, np.concatenate((actions, actions[slots])))  # for these no action counts
-        self._stand_by(slots, both.part(len(self._slots), len(worlds)))
+        self._keep_first_observations(slots, both.part(len(self._slots), len(worlds)))
         return both.part(0, len(self._slots))
 
-    def _go_on(self, slots: np.ndarray) -> None:
+    def _begin_next_episodes(self, slots: np.ndarray) -> None:
         self._playing[slots], self._standby[slots] = self._standby[slots], self._playing[slots]
         for target, source in zip(self._root_leaves[self.turn], self._begin_leaves, strict=True):
             target.array[slots] = source.array[slots]
         self._to_reset = np.concatenate((self._to_reset, slots))
 
-    def _stand_by(self, slots: np.ndarray, outcome: Outcome) -> None:
+    def _keep_first_observations(self, slots: np.ndarray, outcome: Outcome) -> None:
         """Keep the first observations of the worlds that come next."""
         if outcome.num_steps.any():
             got = f"step {outcome.num_steps.tolist()} of their episodes"
@@ -283,7 +283,7 @@ class TurnsWorker(EnvPoolWorker):
             return
         self._to_reset = self._slots[:0]
         self._playing[:], self._standby[:] = self._slots, self._slots + len(self._slots)
-        self._stand_by(self._slots, self._pool.reset(self._standby))
+        self._keep_first_observations(self._slots, self._pool.reset(self._standby))
 
     def _seeds_of_worlds(self, seeds: list[int]) -> list[int]:
         return seeds + [child_seeds(seed, 1)[0] for seed in seeds]
@@ -387,7 +387,7 @@ def _spec_of(envpool: ModuleType, name: str, options: dict[str, Any]) -> Any:
         hint = f'Did you mean "{near}"?' if near else "envpool.list_all_envs() lists them."
         raise EnvError(explain("EnvPoolEnv", expected="an id that EnvPool knows", got=repr(name), hint=hint))
     try:
-        with _quiet():
+        with _without_precision_warning():
             return envpool.make_spec(name, **options)
     except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
         who, expected = f"EnvPoolEnv({name!r})", "a pool that EnvPool can build, with such env_kwargs"
@@ -400,7 +400,7 @@ def _spaces(name: str, spec: Any) -> tuple[Space, Space]:
     Raises:
         EnvError: it cannot be presented.
     """
-    with _quiet():
+    with _without_precision_warning():
         observation_space, action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
     players = spec.config.max_num_players
     if players > 1 or not isinstance(action_space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)):
@@ -410,7 +410,7 @@ def _spaces(name: str, spec: Any) -> tuple[Space, Space]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_precision_warning() -> Iterator[None]:
     """Keep back what gymnasium says to EnvPool about the precision of its bounds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*precision lowered by casting")

@@ -204,7 +204,7 @@ class VectorWorker(Worker):
         ended = bool(self._terminated.any() or self._truncated.any())
         if ended and self._resets_itself:
             self._hold(observations, info)
-        self._turn_over()
+        self._finish_step()
         if ended:
             self._mark_ended()
         return ended

@@ -114,7 +114,7 @@ class ParallelEnv(WorkerEnv):
         try:
             require_free_names("ParallelEnv", self._pool.observation_space)
             super().__init__(
-                self._pool.attached,
+                self._pool.with_buffers,
                 observation_space=self._pool.observation_space,
                 action_space=self._pool.action_space,
                 batch_size=self.batch_size,
@@ -189,7 +189,7 @@ class ProcessPool:
             raise cannot_copy("ParallelEnv, started")
         return vars(self)
 
-    def attached(self, buffers: StepBuffers) -> ProcessPool:
+    def with_buffers(self, buffers: StepBuffers) -> ProcessPool:
         """Return this worker, whose processes write the given buffers already."""
         return self
 
@@ -209,7 +209,7 @@ class ProcessPool:
             self._agree(self._answers(self._remotes))
             for remote in self._remotes:
                 arguments = (self._memory.size, len(self._factories))
-                remote.post("attach", *arguments, descriptors=[self._memory.descriptor])
+                remote.post("map_memory", *arguments, descriptors=[self._memory.descriptor])
             self._answers(self._remotes)
         except BaseException:
             self.close()

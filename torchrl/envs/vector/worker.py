@@ -169,7 +169,7 @@ class Worker(ABC):
             self._require_bools("terminated", terminated)
             self._require_bools("truncated", truncated)
 
-    def _turn_over(self) -> None:
+    def _finish_step(self) -> None:
         """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
         outcome, root = self.buffers.next, self.root
         np.logical_or(self._terminated, self._truncated, out=self._done)
@@ -263,7 +263,7 @@ class SimulatorWorker(Worker):
         for leaf in self._next_leaves:
             leaf.write(observations)
         self._write_flags(rewards, terminated, truncated)
-        self._turn_over()
+        self._finish_step()
         ended = any(terminated) or any(truncated)
         if ended:
             self._mark_ended()

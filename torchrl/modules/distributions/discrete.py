@@ -27,11 +27,11 @@ class Categorical(Distribution):
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw indices, int64 ``[*B]``."""
-        return self._race(generator).squeeze(-1)
+        return self._draw_by_exponential_clocks(generator).squeeze(-1)
 
     def sample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw indices, int64 ``[*B]``, with their log-probabilities, ``[*B]``."""
-        index = self._race(generator)
+        index = self._draw_by_exponential_clocks(generator)
         return index.squeeze(-1), self.log_probs.gather(-1, index).squeeze(-1)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ class Categorical(Distribution):
         """The most probable index, int64 ``[*B]``; the first of several."""
         return self.logits.argmax(-1)
 
-    def _race(self, generator: torch.Generator | None) -> torch.Tensor:
+    def _draw_by_exponential_clocks(self, generator: torch.Generator | None) -> torch.Tensor:
         """Draw indices ``[*B, 1]``: of exponential clocks with rates p, each rings first with probability p."""
         clocks = draw(torch.Tensor.exponential_, self.log_probs, generator)
         return torch.div(self.log_probs.detach().exp(), clocks).argmax(-1, True)

@@ -20,7 +20,7 @@ class OneHotCategorical(Categorical):
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw one-hot vectors, int64 ``[*B, K]``."""
-        return self._one_hot(self._race(generator))
+        return self._one_hot(self._draw_by_exponential_clocks(generator))
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw one-hot vectors of floats, ``[*B, K]``, whose gradient is that of the probabilities.
@@ -34,7 +34,7 @@ class OneHotCategorical(Categorical):
 
     def sample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw one-hot vectors, int64 ``[*B, K]``, with their log-probabilities, ``[*B]``."""
-        index = self._race(generator)
+        index = self._draw_by_exponential_clocks(generator)
         return self._one_hot(index), self.log_probs.gather(-1, index).squeeze(-1)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
