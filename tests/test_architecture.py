@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -292,6 +293,25 @@ def documented_names(node: ast.ClassDef) -> set[str]:
     return names
 
 
+RIDDLES = re.compile(
+    r"\b(whoever|whomever|so many|none of ours|affair of ours|what came of it|not to be had|in a blink)\b|: the one\.$",
+    re.IGNORECASE | re.MULTILINE,
+)
+SLOT = re.compile(r"\bslots?\b")  # of Python's __slots__ in one module; elsewhere in envs it is a row
+
+
+def breaks_plain_words(source: Source) -> Iterator[str]:
+    """Docstrings and messages say who does what, and call one thing by one word; see CONTRIBUTING, "Words"."""
+    for node in ast.walk(source.tree):
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            continue
+        found = RIDDLES.search(node.value)
+        if found is None and source.folder == "envs" and not source.name.endswith(".capture"):
+            found = SLOT.search(node.value)
+        if found:
+            yield f"line {node.lineno}: says {found.group()!r}"
+
+
 CLASSES: dict[str, list[ast.ClassDef]] = {}
 for _source in PACKAGE.values():
     for _node in ast.walk(_source.tree):
@@ -306,6 +326,7 @@ RULES = [
     breaks_environment,
     breaks_plain_classes,
     breaks_documentation,
+    breaks_plain_words,
 ]
 
 
@@ -346,6 +367,9 @@ MISTAKES = [
     (breaks_environment, "torchrl.data.a", "DEBUG = os.getenv('DEBUG')"),
     (breaks_plain_classes, "torchrl.data.a", "class A(metaclass=M):\n    pass"),
     (breaks_plain_classes, "torchrl.data.a", "class M(type):\n    pass"),
+    (breaks_plain_words, "torchrl.data.a", '"""Closed by whoever opened it."""'),
+    (breaks_plain_words, "torchrl.data.a", '"""Read.\n\nArgs:\n    buffer: the one.\n"""'),
+    (breaks_plain_words, "torchrl.envs.a", "raise ValueError(f'step of slot {index}')"),
     (breaks_documentation, "torchrl.data.a", "x = 1"),
     (breaks_documentation, "torchrl.data.a", '"""Module."""\ndef f(): pass'),
     (breaks_documentation, "torchrl.data.a", '"""Module."""\nclass A:\n    """A."""\n    def f(self): pass'),

@@ -442,7 +442,7 @@ def test_an_exception_keeps_its_type_and_names_the_worker(make, kind):
         for _ in range(9):
             collector.collect()
     notes = "\n".join(caught.value.__notes__)
-    assert "worker 1" in notes and "slot 0" in notes
+    assert "worker 1" in notes and "row 0" in notes
 
 
 def test_the_others_go_on_after_an_exception_was_raised(make):

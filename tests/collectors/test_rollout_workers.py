@@ -297,7 +297,7 @@ def test_what_an_environment_raises_is_raised_here(start):
     with pytest.raises(PlantedError, match="planted in step") as caught:
         for _ in range(3):
             next(stream)
-    assert "worker 0" in "\n".join(caught.value.__notes__) and "slot 0" in "\n".join(caught.value.__notes__)
+    assert "worker 0" in "\n".join(caught.value.__notes__) and "row 0" in "\n".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize(

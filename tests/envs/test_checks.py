@@ -40,7 +40,7 @@ FAULTS = {
     "observation_out_of_bounds": (SpecError, "-1"),
     "observation_nan": (SpecError, "NaN"),
     "reward_nan": (SpecError, "NaN"),
-    "reward_list": (EnvError, "reward of slot 0: expected a float"),
+    "reward_list": (EnvError, "reward of row 0: expected a float"),
     "ignores_seed": (EnvError, "the same run twice"),
     "raises_in_reset": (PlantedError, "planted in reset"),
     "raises_in_step": (PlantedError, "planted in step"),
@@ -54,12 +54,12 @@ def test_planted_mistakes_are_found_and_named(fault):
         check_env(SerialEnv(lambda: FaultySimulator(fault), 2), num_steps=30)
 
 
-def test_an_exception_of_a_simulator_says_which_slot():
+def test_an_exception_of_a_simulator_says_which_row():
     env = SerialEnv([lambda: FaultySimulator(length=9), lambda: FaultySimulator("raises_in_step", length=9)])
     root = env.reset()
     with pytest.raises(PlantedError) as caught:
         env.step(root.set("action", torch.zeros(2, dtype=torch.int64)))
-    assert caught.value.__notes__ == ["Raised by the simulator of slot 1 in step()."]
+    assert caught.value.__notes__ == ["Raised by the simulator of row 1 in step()."]
 
 
 class ReusedBuffer(CountingSimulator):
@@ -143,9 +143,9 @@ class Older(CountingSimulator):
 
 
 def test_results_of_another_interface_are_named():
-    with pytest.raises(EnvError, match=r"step of slot 0: expected \(observation, .*got 4 values"):
+    with pytest.raises(EnvError, match=r"step of row 0: expected \(observation, .*got 4 values"):
         check_env(SerialEnv(Old, 2))
-    with pytest.raises(EnvError, match=r"reset of slot 0: expected \(observation, info\), got ndarray"):
+    with pytest.raises(EnvError, match=r"reset of row 0: expected \(observation, info\), got ndarray"):
         check_env(SerialEnv(Older, 2))
 
 
@@ -204,7 +204,7 @@ class Reporting(CountingSimulator):
 @pytest.mark.parametrize("value", [None, float("nan"), "no", "", 2, 0.5, -1, [], np.float32("nan")])
 def test_a_flag_that_is_none_is_refused_at_any_step(name, value):
     env = SerialEnv([lambda: CountingSimulator(3), lambda: Reporting(name, value)])
-    with pytest.raises(EnvError, match=f"{name} of slot 1: expected a bool"):
+    with pytest.raises(EnvError, match=f"{name} of row 1: expected a bool"):
         check_env(env)
 
 
@@ -219,7 +219,7 @@ def test_text_for_a_reward_is_refused_at_any_step():
             observation, reward, *rest = super().step(action)
             return observation, "1.5" if self.episode == 2 else reward, *rest
 
-    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got '1.5'"):
+    with pytest.raises(EnvError, match="reward of row 0: expected a float, got '1.5'"):
         check_env(SerialEnv(lambda: Texts(3)))
 
 
@@ -254,7 +254,7 @@ class Large(CountingSimulator):
 )
 def test_a_number_that_the_declared_dtype_cannot_hold_is_refused(dtype, came, value, at):
     env = SerialEnv([lambda: Large(dtype, came, 1, at), lambda: Large(dtype, came, value, at)])
-    with pytest.raises(SpecError, match=r"observation of slot 1, 'observation': expected numbers that") as caught:
+    with pytest.raises(SpecError, match=r"observation of row 1, 'observation': expected numbers that") as caught:
         env.rollout(9)
     assert f"got {value}." in str(caught.value)
     check_env(SerialEnv(lambda: Large(dtype, came, 7, at)))

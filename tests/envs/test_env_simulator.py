@@ -167,7 +167,7 @@ def test_batches_and_transformed_ones_are_refused_with_the_line_to_write():
         SerialEnv(lambda: Walk((2,)), 2)
     with pytest.raises(EnvError, match=r"TransformedEnv\(SerialEnv\(make_simulator, num_envs\), transform\)") as caught:
         SerialEnv([CountingSimulator, lambda: TransformedEnv(SerialEnv(CountingSimulator), Transform())])
-    assert caught.value.__notes__ == ["Raised while the simulator of slot 1 was built."]
+    assert caught.value.__notes__ == ["Raised while the simulator of row 1 was built."]
 
 
 def test_a_refused_environment_is_closed():

@@ -43,7 +43,7 @@ def test_transitions_are_those_of_gymnasium():
             observation, _ = theirs.reset()
 
 
-def test_a_seed_repeats_a_run_and_slots_differ():
+def test_a_seed_repeats_a_run_and_rows_differ():
     env = GymEnv("CartPole-v1", num_envs=3)
     first, second, other = steps(env, 40, 0), steps(env, 40, 0), steps(env, 40, 1)
     assert (first == second).all()
@@ -51,7 +51,7 @@ def test_a_seed_repeats_a_run_and_slots_differ():
     assert not torch.equal(first["observation"][0], first["observation"][1])
 
 
-def test_a_slots_stream_does_not_depend_on_how_many_there_are():
+def test_a_rows_stream_does_not_depend_on_how_many_there_are():
     def starts(num_envs):
         return GymEnv("CartPole-v1", num_envs=num_envs).reset(seed=5)["observation"]
 
@@ -191,7 +191,7 @@ class TestPixels:
             def render(self):
                 return np.zeros((2, 4, 3), np.uint8)
 
-        with pytest.raises(EnvError, match=r"uint8 \[2, 3, 3\], of every world, got uint8 \[2, 4, 3\] in slot 1"):
+        with pytest.raises(EnvError, match=r"uint8 \[2, 3, 3\], of every world, got uint8 \[2, 4, 3\] in row 1"):
             SerialEnv([CountingEnv, Wide]).render()
 
 

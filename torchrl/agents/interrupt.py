@@ -14,8 +14,8 @@ class InterruptGuard:
     """Turn the first Ctrl-C inside the ``with`` block into a flag; a second one raises KeyboardInterrupt as usual.
 
     SIGTERM, by which schedulers, containers and ``kill`` ask a process to end, becomes the same flag; a second one
-    raises SystemExit with status 143, and so does the end of a block that ended well after the first. Whoever handles
-    SIGTERM already goes on to.
+    raises SystemExit with status 143, and so does the end of a block that ended well after the first. If the program
+    handles SIGTERM already, its handler stays.
 
     The handlers found on entry are put back on exit. Python delivers signals to the main thread only; elsewhere the
     guard does nothing and the flag stays down.

@@ -18,7 +18,7 @@ from torchrl.data.specs.composite import Key
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.learned import Learned, learned_state, load_learned_
-from torchrl.envs.slot_info import checked_info, options_of, put_info_
+from torchrl.envs.row_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
@@ -72,8 +72,8 @@ class Env(ABC):
             all are. Whatever acts at random honours it.
         step_limit: the steps after which the worlds truncate every episode by themselves, the least of all rows;
             infinity where they do not, or cannot tell.
-        num_moves: how often it was reset, stepped, frozen or given a state, by whomever: so that who drives it sees
-            that somebody else did.
+        num_moves: how often it was reset, stepped, frozen or given a state. A collector compares it with its own
+            count, to see whether other code moved the environment.
     """
 
     action_mask_key: Key | None = None

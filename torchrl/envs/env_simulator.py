@@ -25,7 +25,7 @@ class EnvSimulator(Simulator):
     """One world in numpy over an ``Env`` of batch size ``[]``, which it takes over; see :meth:`Env.as_simulator`.
 
     The spaces are those of the environment's specs: a one-hot vector becomes the number of the choice. What is no
-    observation (policy state, parameters of the slot) stays behind.
+    observation (policy state, parameters of the row) stays behind.
 
     Args:
         env: of batch size ``[]``.

@@ -11,8 +11,8 @@ What the functions have in common:
   masked row; in these places the value of the true successor still counts, unless the task was over.
 - **mask**: row t is valid, bool. Results are 0 on other rows, whatever stands there (NaN too), and so are gradients.
 - **log_weight**: log π(a_t|s_t) - log μ(a_t|s_t), where μ acted and π is asked about; the weight is
-  ``ρ_t = min(weight_clip, π/μ)``, and ``weight_clip=None`` clips nothing. Weights are per decision: an action weighs
-  what came of it, not what came before.
+  ``ρ_t = min(weight_clip, π/μ)``, and ``weight_clip=None`` clips nothing. Weights are per decision: the weight of an
+  action multiplies the rewards after it, not those before.
 - **average_reward**: r̄, taken off every reward. With γ = 1 this gives differential returns, for tasks that go on
   forever: Sutton and Barto, "Reinforcement Learning" (2018), section 10.3. The reward itself is not written to.
 - **Gradients**: every function can be differentiated with respect to every float argument; a clipped weight passes

@@ -1,4 +1,4 @@
-"""Films: pictures, one after another, into an mp4 file that plays everywhere. Who draws them is no affair of ours."""
+"""Write pictures, one after another, into an mp4 file that plays everywhere. It does not draw them."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class TestRandomTruncation:
         simulator.reset()
         assert self.length(simulator) <= 5
 
-    def test_slots_of_one_env_end_apart(self):
+    def test_rows_of_one_env_end_apart(self):
         env = SerialEnv(lambda: RandomTruncation(CountingSimulator(40), 40), 8)
         env.set_seed(0)
         done = env.rollout(200)["next", "done"].squeeze(-1)

@@ -102,7 +102,7 @@ def test_the_numbers_are_saved():
 
 
 def test_fitted_takes_mean_and_deviation_of_the_roots_acted_on():
-    # Counts 0, 1, 2, 0 in both slots: mean 3/4, variance 5/4 - 9/16 = 11/16. The second feature never moves.
+    # Counts 0, 1, 2, 0 in both rows: mean 3/4, variance 5/4 - 9/16 = 11/16. The second feature never moves.
     norm = ObservationNorm.fitted(lambda: pairs(2), num_steps=4, seed=0)
     torch.testing.assert_close(norm.loc, torch.tensor([0.75, 4.0]))
     torch.testing.assert_close(norm.scale, torch.tensor([(11 / 16) ** 0.5, 1.0]))

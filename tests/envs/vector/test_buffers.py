@@ -70,7 +70,7 @@ def test_memory_can_come_from_elsewhere():
 def tuple_leaves(num_envs=2):
     space = spaces.Tuple([spaces.Box(0, 9, (2,)), spaces.Discrete(3)])
     tree = allocate_observations(space, num_envs)
-    return tree, [Leaf(tree, leaf, lambda index: f"slot {index}") for leaf in observation_leaves(space)]
+    return tree, [Leaf(tree, leaf, lambda index: f"row {index}") for leaf in observation_leaves(space)]
 
 
 def test_values_go_where_they_belong():
@@ -97,14 +97,14 @@ def test_values_go_where_they_belong():
 @pytest.mark.parametrize(
     ("observation", "kind", "message"),
     [
-        (([1.0, 2.0],), EnvError, "observation of slot 1: expected the key '1', got tuple of 1"),
-        ({"0": [1.0, 2.0], "1": 1}, EnvError, r"observation of slot 1: expected the key '0', got \['0', '1'\]"),
-        (np.zeros(2), EnvError, "observation of slot 1: expected the key '0', got ndarray"),
-        (([1.0], 1), SpecError, r"observation '0' of slot 1: expected shape \[2\] .*got shape \[1\]"),
-        (([1.0, 2.0], 0.5), SpecError, "observation '1' of slot 1: .*got shape .* dtype float64"),
+        (([1.0, 2.0],), EnvError, "observation of row 1: expected the key '1', got tuple of 1"),
+        ({"0": [1.0, 2.0], "1": 1}, EnvError, r"observation of row 1: expected the key '0', got \['0', '1'\]"),
+        (np.zeros(2), EnvError, "observation of row 1: expected the key '0', got ndarray"),
+        (([1.0], 1), SpecError, r"observation '0' of row 1: expected shape \[2\] .*got shape \[1\]"),
+        (([1.0, 2.0], 0.5), SpecError, "observation '1' of row 1: .*got shape .* dtype float64"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_slot(observation, kind, message):
+def test_what_does_not_fit_is_named_with_its_row(observation, kind, message):
     _, leaves = tuple_leaves()
     with pytest.raises(kind, match=message):
         for leaf in leaves:

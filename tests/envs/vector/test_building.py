@@ -77,15 +77,15 @@ def test_a_reward_of_one_entry_is_a_number(reward, num_envs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reward": np.array([1.0, 2.0])}, "reward of slot 0: expected a float.*Weigh several objectives"),
-        ({"reward": [1.0, 2.0]}, "reward of slot 0: expected a float.*Weigh several objectives"),
-        ({"reward": None}, "reward of slot 0: expected a float, got None"),
-        ({"reward": "1.0"}, "reward of slot 0: expected a float, got '1.0'"),
-        ({"terminated": None}, "terminated of slot 0: expected a bool, got None"),
-        ({"terminated": "no"}, "terminated of slot 0: expected a bool, got 'no'"),
-        ({"num_values": 4}, r"step of slot 0: expected .*, got 4 values. In the old gym, done was"),
-        ({"num_values": 6}, r"step of slot 0: expected .*, got 6 values"),
-        ({"reset": np.zeros(2, np.float32)}, r"reset of slot 0: expected \(observation, info\).*return {} beside it"),
+        ({"reward": np.array([1.0, 2.0])}, "reward of row 0: expected a float.*Weigh several objectives"),
+        ({"reward": [1.0, 2.0]}, "reward of row 0: expected a float.*Weigh several objectives"),
+        ({"reward": None}, "reward of row 0: expected a float, got None"),
+        ({"reward": "1.0"}, "reward of row 0: expected a float, got '1.0'"),
+        ({"terminated": None}, "terminated of row 0: expected a bool, got None"),
+        ({"terminated": "no"}, "terminated of row 0: expected a bool, got 'no'"),
+        ({"num_values": 4}, r"step of row 0: expected .*, got 4 values. In the old gym, done was"),
+        ({"num_values": 6}, r"step of row 0: expected .*, got 6 values"),
+        ({"reset": np.zeros(2, np.float32)}, r"reset of row 0: expected \(observation, info\).*return {} beside it"),
     ],
 )
 def test_the_first_step_says_what_is_malformed(options, message, num_envs):
@@ -202,7 +202,7 @@ def test_numbers_and_flags_may_be_tensors(num_envs):
     world = partial(World, torch.tensor([2.0]), torch.tensor(False))
     batch = SerialEnv(world, num_envs).rollout(3)
     assert torch.equal(batch["next", "reward"], torch.full((num_envs, 3, 1), 2.0))
-    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got tensor"):
+    with pytest.raises(EnvError, match="reward of row 0: expected a float, got tensor"):
         SerialEnv(partial(World, torch.ones((), device="meta")), num_envs).rollout(2)
 
 
@@ -214,7 +214,7 @@ def test_a_reset_that_takes_no_seed_is_told_what_to_take(make):
         def reset(self):
             return np.zeros(2, np.float32)
 
-    with pytest.raises(EnvError, match=r"reset of slot 0: expected a world with reset\(\*, seed=None, options=None\)"):
+    with pytest.raises(EnvError, match=r"reset of row 0: expected a world with reset\(\*, seed=None, options=None\)"):
         make(Old).reset()
 
 

@@ -66,7 +66,7 @@ def test_flags_follow_the_simulator(make_env, ending, flags):
     assert (bool(last["terminated"]), bool(last["truncated"]), bool(last["done"])) == (*flags, True)
 
 
-def test_slots_end_and_restart_alone(make_env):
+def test_rows_end_and_restart_alone(make_env):
     env = make_env([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
     batch = env.rollout(4, act)
     assert batch["observation"].squeeze(-1).tolist() == [[0, 1, 0, 1], [0, 1, 2, 0]]
@@ -84,7 +84,7 @@ def test_dtypes_and_shapes_of_the_data_layout(make_env):
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
-def test_stop_when_done_stops_once_every_slot_has_ended(make_env, ending):
+def test_stop_when_done_stops_once_every_row_has_ended(make_env, ending):
     env = make_env([lambda length=length: CountingSimulator(length, ending=ending) for length in (2, 3)])
     assert env.rollout(10, act, stop_when_done=True).batch_size == (2, 3)
 
@@ -101,18 +101,18 @@ def test_a_partial_reset_touches_only_its_rows(make_env):
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
-def test_step_waits_for_a_reset_of_ended_slots(make_env, ending):
+def test_step_waits_for_a_reset_of_ended_rows(make_env, ending):
     env = counting(make_env, 2, length=1, ending=ending)
     transition = env.step(act(env.reset()))
     assert transition["next", "done"].all()
-    with pytest.raises(EnvError, match=r"slots \[0, 1\]"):
+    with pytest.raises(EnvError, match=r"rows \[0, 1\]"):
         env.step(act(transition.exclude("next")))
     root = env.reset(transition["next", "done"])
     assert env.step(act(root))["next", "observation"].tolist() == [[1], [1]]
 
 
 def test_step_before_reset_is_refused(make_env):
-    with pytest.raises(EnvError, match=r"slots \[0\]"):
+    with pytest.raises(EnvError, match=r"rows \[0\]"):
         counting(make_env).step(TensorDict({"action": torch.tensor(0)}, []))
 
 
@@ -179,7 +179,7 @@ def test_an_action_that_does_not_fit_is_refused(make_env, action, got):
         env.step_and_reset(root.set("action", action))
 
 
-def test_continuous_actions_reach_their_slot(make_env):
+def test_continuous_actions_reach_their_row(make_env):
     env = make_env(lambda: ActionEchoSimulator(), 3)
     action = torch.linspace(-1, 1, 3).unsqueeze(-1).expand(env.action_spec.shape).clone()
     transition = env.step(env.reset().set("action", action))
@@ -209,7 +209,7 @@ def test_a_state_continues_where_it_was_taken(make_env):
 
 
 @pytest.mark.parametrize(("place", "name"), [(1, "reward"), (2, "terminated"), (3, "truncated")])
-def test_a_malformed_result_of_a_step_is_named_with_its_slot(make_env, place, name):
+def test_a_malformed_result_of_a_step_is_named_with_its_row(make_env, place, name):
     class Malformed(CountingSimulator):
         def step(self, action):
             result = list(super().step(action))
@@ -217,7 +217,7 @@ def test_a_malformed_result_of_a_step_is_named_with_its_slot(make_env, place, na
             return tuple(result)
 
     env = make_env([lambda: CountingSimulator(9), lambda: Malformed(9)])
-    with pytest.raises(EnvError, match=f"{name} of slot 1"):
+    with pytest.raises(EnvError, match=f"{name} of row 1"):
         env.step(act(env.reset()))
 
 
@@ -252,9 +252,9 @@ def test_policy_state_beside_observations_in_a_folder_is_carried(make_env):
     assert seen == [[1, 1], [0, 0], [1, 1]]
 
 
-def test_a_missing_key_of_an_observation_is_named_with_its_slot(make_env):
+def test_a_missing_key_of_an_observation_is_named_with_its_row(make_env):
     env = make_env([Folders, lambda: Folders(missing=True)])
-    with pytest.raises(EnvError, match=r"observation of slot 1: expected the key 'agent/x', got \['y'\]"):
+    with pytest.raises(EnvError, match=r"observation of row 1: expected the key 'agent/x', got \['y'\]"):
         env.step(act(env.reset()))
 
 

@@ -61,7 +61,7 @@ def test_a_copy_in_mid_episode_is_reset_first_or_given_the_state(way):
     step = torch.zeros(2, dtype=torch.int64)
     _, root = env.step_and_reset(root.set("action", step))
     twin = way(env)
-    with pytest.raises(EnvError, match=r"slots \[0, 1\] that have ended or never started"):
+    with pytest.raises(EnvError, match=r"rows \[0, 1\] that have ended or never started"):
         twin.step(root.clone().set("action", step))
     stands = twin.load_state_dict(env.state_dict())
     assert twin.step(stands.set("action", step))["next", "observation"].flatten().tolist() == [2, 2]
@@ -107,6 +107,6 @@ def test_a_world_built_anew_by_gymnasium_starts_with_a_reset():
     env = GymEnv(Fresh())
     root = env.reset()
     twin = copy.deepcopy(env)
-    with pytest.raises(EnvError, match=r"slots \[0\] that have ended or never started"):
+    with pytest.raises(EnvError, match=r"rows \[0\] that have ended or never started"):
         twin.step(root.set("action", torch.tensor(0)))
     assert twin.reset()["observation"].item() == 0

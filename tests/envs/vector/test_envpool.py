@@ -189,7 +189,7 @@ def test_the_time_limit_of_a_row_starts_with_the_row():
 
 def test_a_step_needs_an_episode():
     env = make()
-    with pytest.raises(EnvError, match=r"slots \[0, 1, 2\] that have ended or never started"):
+    with pytest.raises(EnvError, match=r"rows \[0, 1, 2\] that have ended or never started"):
         env.step(right(env.observation_spec.zero()))
     root = right(env.reset(seed=0))
     with pytest.raises(EnvError, match="that have ended or never started"):

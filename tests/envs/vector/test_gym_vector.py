@@ -37,13 +37,13 @@ def make():
 
 
 def counting(num_envs, form="box"):
-    """Factories whose slots end at different steps, for different reasons."""
+    """Factories whose rows end at different steps, for different reasons."""
     endings = ("terminated", "truncated", "both")
     return [
         partial(
-            CountingEnv, [2 + slot, 1, 3], ending=[endings[slot % 3], endings[(slot + 1) % 3]], form=form, start=slot
+            CountingEnv, [2 + row, 1, 3], ending=[endings[row % 3], endings[(row + 1) % 3]], form=form, start=row
         )
-        for slot in range(num_envs)
+        for row in range(num_envs)
     ]
 
 
@@ -305,13 +305,13 @@ def test_spaces_that_cannot_be_presented_are_refused(env, message):
 
 def test_steps_need_an_episode(make):
     env = make(counting(2))
-    with pytest.raises(EnvError, match=r"slots \[0, 1\] that have ended or never started"):
+    with pytest.raises(EnvError, match=r"rows \[0, 1\] that have ended or never started"):
         env.step(stop(env.observation_spec.zero()))
     root = stop(env.reset())
     for _ in range(2):
         outcome = env.step(root)["next"]
     assert outcome["done"].any()
-    with pytest.raises(EnvError, match=r"slots \[0\]"):
+    with pytest.raises(EnvError, match=r"rows \[0\]"):
         env.step(root)
 
 

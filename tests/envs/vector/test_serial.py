@@ -83,10 +83,10 @@ def test_simulators_already_built_are_closed_when_something_fails(factories, kin
     assert Closing.num_open == 0
 
 
-def test_an_exception_while_building_says_which_slot():
+def test_an_exception_while_building_says_which_row():
     with pytest.raises(RuntimeError, match="planted") as caught:
         SerialEnv([CountingSimulator, raises])
-    assert caught.value.__notes__ == ["Raised while the simulator of slot 1 was built."]
+    assert caught.value.__notes__ == ["Raised while the simulator of row 1 was built."]
 
 
 def test_what_was_built_stays_open_and_is_closed_with_the_env():
@@ -97,22 +97,22 @@ def test_what_was_built_stays_open_and_is_closed_with_the_env():
     assert Closing.num_open == 0
 
 
-def test_one_simulator_in_two_slots_is_refused():
+def test_one_simulator_in_two_rows_is_refused():
     shared = CountingSimulator()
     with pytest.raises(
-        EnvError, match="of its own for every slot, got the same one in the slots 0 and 1.*at each call"
+        EnvError, match="of its own for every row, got the same one in the rows 0 and 1.*at each call"
     ):
         SerialEnv(lambda: shared, 2)
     assert shared.is_closed
 
 
 def test_simulators_with_different_spaces_are_refused():
-    with pytest.raises(EnvError, match="in slot 1"):
+    with pytest.raises(EnvError, match="in row 1"):
         SerialEnv([CountingSimulator, ActionEchoSimulator])
 
 
 @pytest.mark.parametrize("num_envs", [0, -1])
-def test_no_slots_are_refused(num_envs):
+def test_no_rows_are_refused(num_envs):
     with pytest.raises(ConfigError, match="at least 1"):
         counting(num_envs)
 

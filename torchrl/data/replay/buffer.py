@@ -78,7 +78,7 @@ class ReplayBuffer:
             raise ConfigError(explain("ReplayBuffer", expected="a prefetch of 0 or more samples", got=repr(prefetch)))
         self._seed = seed
         self._generator = np.random.default_rng(seed)
-        # Whether anybody here, or whoever opens the files, asks what came before what.
+        # Whether a sampler here, or in a process that opens the files, needs the links between steps.
         self._keeps_chains = self.sampler.needs_order or self.storage.needs_order
         self._lanes = Lanes()
         self._seen_written = self._seen_claimed = 0  # what the sampler knows of
@@ -111,7 +111,7 @@ class ReplayBuffer:
 
         Raises:
             SpecError: no batch, more items than there are places, or another form than the first; nothing is added.
-            StorageError: the memory for the first items is not to be had.
+            StorageError: there is not enough memory for the first items.
         """
         incoming = Incoming(batch)
         if incoming.num > self.storage.capacity and self.writer.keeps_order:
@@ -223,7 +223,7 @@ class ReplayBuffer:
             self._pending.popleft().sample.cancel()
 
     def _update_sampler(self, slots: np.ndarray | None = None) -> None:
-        """Tell the sampler what has been written since, by whomever."""
+        """Tell the sampler what any process has written since the last call."""
         ledger = self.storage.ledger
         written, claimed = ledger.written, ledger.claimed
         if slots is not None and self._seen_written == written - len(slots) and claimed == written:

@@ -13,7 +13,7 @@ Three columns link each item to the step before it. After a batch of two rows, a
 
     item          0    1    2    3    4    5
     step          a0   b0   a1   b1   a2   b2
-    gap           0    0    2    2    2    2     the step before it was written so many numbers earlier; 0: no step
+    gap           0    0    2    2    2    2     how many numbers earlier the step before it was written; 0: none
     run           1    1    2    2    3    3     steps of the episode so far
     straight      0    0    1    1    2    2     over how many steps back the gap stays the same
 

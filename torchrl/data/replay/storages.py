@@ -90,7 +90,7 @@ class Storage(ABC):
 
         Raises:
             SpecError: other keys, shapes or dtypes than the first, or an entry that is no tensor.
-            StorageError: the memory is not to be had.
+            StorageError: there is not enough memory.
         """
         if self.entries is None:
             self._prepare_first(entries_of(values, batch_dims))

@@ -1,4 +1,4 @@
-"""Simulators: one world each, in numpy. Nothing here imports torch, so a worker process starts in a blink.
+"""Simulators: one world each, in numpy. Nothing here imports torch, so a worker process starts in milliseconds.
 
 A batch of simulators that speaks TensorDict is an ``Env``; see ``torchrl.envs``.
 """

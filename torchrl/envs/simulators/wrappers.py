@@ -160,9 +160,9 @@ class NoopReset(SimulatorWrapper):
 
 
 class RandomTruncation(SimulatorWrapper):
-    """Truncate the first episode after a random number of steps, so that slots that start together do not end together.
+    """Truncate the first episode after a random number of steps, so that rows that start together do not end together.
 
-    Where all episodes have one length, slots would otherwise end at the same time, and every batch would hold the same
+    Where all episodes have one length, rows would otherwise end at the same time, and every batch would hold the same
     part of the task. The number is uniform in 1 to ``max_steps`` and drawn from the seed of the reset. A reset with a
     seed begins anew, so a seed repeats a run; any other episode is left alone. A reset before the first step leaves
     the first episode to come.

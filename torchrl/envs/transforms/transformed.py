@@ -105,7 +105,7 @@ class TransformedEnv(Env):
 
     @property
     def simulators(self) -> list:
-        """The worlds, one per slot, where the environment below has them."""
+        """The worlds, one per row, where the environment below has them."""
         return self.env.simulators
 
     @property

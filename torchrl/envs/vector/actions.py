@@ -29,7 +29,7 @@ def action_reader(space: Space, spec: TensorSpec, name: str = "action") -> Reade
 
     Args:
         space: of the actions of one world.
-        spec: ``env.action_spec``, which describes a batch of them; batch size ``[]`` is read as one slot.
+        spec: ``env.action_spec``, which describes a batch of them; batch size ``[]`` is read as one row.
         name: how messages call the action.
     """
     if isinstance(space, spaces.Dict):

@@ -12,8 +12,8 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite
 from torchrl.envs.base import Env, ResetOptions, action_of
 from torchrl.envs.conversions import spec_from_space
+from torchrl.envs.row_info import own_copy
 from torchrl.envs.simulators.offsets import counted_from_zero
-from torchrl.envs.slot_info import own_copy
 from torchrl.envs.vector.actions import action_reader
 from torchrl.envs.vector.buffers import StepBuffers, allocate
 from torchrl.envs.vector.worker import Worker
@@ -30,7 +30,7 @@ class WorkerEnv(Env):
         make_worker: builds what steps the worlds, given the buffers it is to write.
         observation_space: of one world.
         action_space: of one world.
-        batch_size: ``[num_envs]``, or ``[]`` for one slot.
+        batch_size: ``[num_envs]``, or ``[]`` for one row.
         buffers: the memory to write to, where it is there already; see
             :func:`~torchrl.envs.vector.buffers.allocate`.
 
@@ -146,7 +146,7 @@ class WorkerEnv(Env):
         frames = [np.asarray(frame) for frame in self._worker.render()]
         for index, frame in enumerate(frames):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (*frames[0].shape[:2], 3):
-                got = f"{frame.dtype} {list(frame.shape)} in slot {index}"
+                got = f"{frame.dtype} {list(frame.shape)} in row {index}"
                 expected = f"uint8 {[*frames[0].shape[:2], 3]}" if frames[0].ndim == 3 else "uint8 [H, W, 3]"
                 raise EnvError(explain("render", expected=f"a picture, {expected}, of every world", got=got))
         return torch.from_numpy(np.stack(frames)).reshape(*self.batch_size, *frames[0].shape)

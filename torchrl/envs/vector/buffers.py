@@ -33,7 +33,7 @@ class StepBuffers:
 
 
 def allocate(observation_space: Space, num_envs: int, make: Callable = np.zeros) -> StepBuffers:
-    """Make the buffers for ``num_envs`` slots; ``make(shape, dtype)`` chooses the memory."""
+    """Make the buffers for ``num_envs`` rows; ``make(shape, dtype)`` chooses the memory."""
 
     def statistics() -> Tree:
         return {
@@ -116,14 +116,14 @@ class Leaf:
     Args:
         tree: see :func:`allocate`.
         leaf: which key.
-        slot_name: names a slot in messages.
+        row_name: names a row in messages.
     """
 
-    def __init__(self, tree: Tree, leaf: ObservationLeaf, slot_name: Callable[[int], str]) -> None:
+    def __init__(self, tree: Tree, leaf: ObservationLeaf, row_name: Callable[[int], str]) -> None:
         self.path = leaf.path
         self.array = at(tree, leaf.path)
         self._keys = leaf.keys
-        self._slot_name = slot_name
+        self._row_name = row_name
         rows = self.array.shape
         self._joined = self.array.reshape(rows[0] * rows[1], *rows[2:]) if self.array.ndim > 1 else None
         is_narrow = self.array.dtype.kind in "iu" and self.array.itemsize < 8
@@ -131,7 +131,7 @@ class Leaf:
         self._may_overflow = None if self.array.dtype.kind == "f" else False  # as the first step shows
 
     def write(self, observations: Sequence) -> None:
-        """Write one value per slot; concatenation refuses shapes that an assignment would broadcast."""
+        """Write one value per row; concatenation refuses shapes that an assignment would broadcast."""
         values = observations
         try:
             for key in self._keys:
@@ -150,27 +150,27 @@ class Leaf:
                 self.write_one(index, observation)
 
     def write_one(self, index: int, observation: object) -> None:
-        """Write the value of one slot."""
+        """Write the value of one row."""
         value = self._value_in(observation, index)
         self._require_fit(value, index)
         self.array[index] = value
 
     def write_batch(self, observations: Any) -> None:
-        """Write the values of all slots from a batch: an array ``[num_envs, ...]`` at each leaf of its form."""
+        """Write the values of all rows from a batch: an array ``[num_envs, ...]`` at each leaf of its form."""
         np.copyto(self.array, self._batch_in(observations), casting=SAME)
 
     def write_rows(self, rows: np.ndarray, observations: Any) -> bool:
-        """Write the values of some slots, ``rows`` bool ``[num_envs]``, from a batch.
+        """Write the values of some rows, ``rows`` bool ``[num_envs]``, from a batch.
 
         Returns:
-            Whether the batch holds on all other slots what is there.
+            Whether the batch holds on all other rows what is there.
         """
         values = self._batch_in(observations)
         self.array[rows] = values[rows]
         return np.array_equal(self.array, values.astype(self.array.dtype, copy=False))
 
     def write_part(self, indices: np.ndarray, observations: Any) -> None:
-        """Write the values of some slots, ``indices`` ``[n]``, from a batch of theirs, ``[n, ...]``."""
+        """Write the values of some rows, ``indices`` ``[n]``, from a batch of theirs, ``[n, ...]``."""
         self.array[indices] = self._batch_in(observations, len(indices))
 
     def _batch_in(self, observations: Any, num_rows: int | None = None) -> np.ndarray:
@@ -222,7 +222,7 @@ class Leaf:
             )
             if not found:
                 expected, got = f"the key {'/'.join(self.path)!r}", _form(observation)
-                raise EnvError(explain(f"observation of {self._slot_name(index)}", expected=expected, got=got))
+                raise EnvError(explain(f"observation of {self._row_name(index)}", expected=expected, got=got))
             observation = observation[key]
         return observation
 
@@ -232,13 +232,13 @@ class Leaf:
         if value.shape != expected or not np.can_cast(value.dtype, self.array.dtype, SAME):
             raise SpecError(
                 explain(
-                    f"observation {'/'.join(self.path)!r} of {self._slot_name(index)}",
+                    f"observation {'/'.join(self.path)!r} of {self._row_name(index)}",
                     expected=f"shape {list(expected)} and dtype {self.array.dtype} (the simulator's observation_space)",
                     got=f"shape {list(value.shape)} and dtype {value.dtype}",
                     hint="Make the simulator's observation_space say what reset and step return.",
                 )
             )
-        self._require_range(value, f"observation of {self._slot_name(index)}")
+        self._require_range(value, f"observation of {self._row_name(index)}")
 
 
 def _form(observation: object) -> object:
@@ -269,7 +269,7 @@ def copy_into(target: Tree, source: Tree) -> None:
             np.copyto(value, source[key])
 
 
-# ---- actions, and the rows of some slots -----------------------------------------------------------------------------
+# ---- actions, and some rows of a tree -------------------------------------------------------------------------------
 
 
 def action_dtype(space: Space) -> np.dtype:
@@ -301,7 +301,7 @@ def copy_actions(target: Any, source: Any) -> None:
 
 
 def rows_of(form: Any, rows: slice) -> Any:
-    """Return views of some slots of a tree of buffers, or of a batch of actions."""
+    """Return views of some rows of a tree of buffers, or of a batch of actions."""
     if isinstance(form, dict):
         return {key: rows_of(value, rows) for key, value in form.items()}
     if isinstance(form, tuple):

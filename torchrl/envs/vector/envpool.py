@@ -107,7 +107,7 @@ class EnvPoolEnv(WorkerEnv):
 class EnvPoolWorker(Worker):
     """Steps and restarts a pool, which it builds at the first restart and at each one with seeds.
 
-    Every slot has one world. What ended goes on by a message of its own: a step, which EnvPool turns into a reset that
+    Every row has one world. What ended goes on by a message of its own: a step, which EnvPool turns into a reset that
     leaves a game with lives where it is.
 
     Args:
@@ -117,7 +117,7 @@ class EnvPoolWorker(Worker):
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Attributes:
-        num_worlds: how many each slot has.
+        num_worlds: how many each row has.
     """
 
     num_worlds = 1
@@ -129,10 +129,10 @@ class EnvPoolWorker(Worker):
         self._pool: _Pool | None = None
         self._threads = SameCore([])
         num_envs = len(self._reward)
-        self._slots = np.arange(num_envs)
-        self._playing = np.arange(num_envs, dtype=np.int32)  # which world each slot plays in
+        self._rows = np.arange(num_envs)
+        self._playing = np.arange(num_envs, dtype=np.int32)  # which world each row plays in
         self._is_over = np.zeros(num_envs, dtype=bool)  # what is played
-        self._actions = self._slots  # of the last step
+        self._actions = self._rows  # of the last step
 
     def advance(self, actions: Actions) -> bool:
         """Step the worlds that play; see :meth:`Worker.advance`."""
@@ -157,41 +157,41 @@ class EnvPoolWorker(Worker):
         seeds: Sequence[int | None] | None = None,
         options: dict | Sequence[dict | None] | None = None,
     ) -> None:
-        """Begin the next episode of the given slots; see :meth:`Worker.restart`.
+        """Begin the next episode of the given rows; see :meth:`Worker.restart`.
 
         Raises:
-            EnvError: there are options, or seeds for some of the slots.
+            EnvError: there are options, or seeds for some of the rows.
         """
         if options if options is None or isinstance(options, dict) else any(options):
             raise EnvError(explain("EnvPoolEnv.reset", expected="no options", got=repr(options)))
-        slots = np.fromiter(indices, np.int64)
-        if not len(slots):
+        rows = np.fromiter(indices, np.int64)
+        if not len(rows):
             return
-        self._prepare(slots, [seed for seed in seeds or () if seed is not None])
-        is_over = self._is_over[slots]
+        self._prepare(rows, [seed for seed in seeds or () if seed is not None])
+        is_over = self._is_over[rows]
         if not is_over.all():  # in the middle of an episode, or before the first
             self._threads.follow()
-            self._write_root(slots[~is_over], self._pool.reset(self._playing[slots[~is_over]]))
+            self._write_root(rows[~is_over], self._pool.reset(self._playing[rows[~is_over]]))
         if is_over.any():
-            self._begin_next_episodes(slots[is_over])
-        self._is_over[slots] = False
-        self._begin(slots)
+            self._begin_next_episodes(rows[is_over])
+        self._is_over[rows] = False
+        self._begin(rows)
         self._may_step = not self._has_ended.any()
 
     def _stepped(self, actions: Actions) -> Outcome:
         return self._pool.step(self._playing, actions)
 
-    def _begin_next_episodes(self, slots: np.ndarray) -> None:
-        """Begin the next episode of slots whose last one is over."""
+    def _begin_next_episodes(self, rows: np.ndarray) -> None:
+        """Begin the next episode of rows whose last one is over."""
         self._threads.follow()
-        self._write_root(slots, self._pool.step(self._playing[slots], self._actions[slots]))  # no action counts here
+        self._write_root(rows, self._pool.step(self._playing[rows], self._actions[rows]))  # no action counts here
 
-    def _write_root(self, slots: np.ndarray, outcome: Outcome) -> None:
+    def _write_root(self, rows: np.ndarray, outcome: Outcome) -> None:
         for leaf in self._root_leaves[self.turn]:
-            leaf.write_part(slots, outcome.observations)
+            leaf.write_part(rows, outcome.observations)
 
     def render(self) -> list:
-        """Return one frame per slot.
+        """Return one frame per row.
 
         Raises:
             EnvError: the pool does not draw, or there is none before the first reset.
@@ -207,10 +207,10 @@ class EnvPoolWorker(Worker):
         self._has_ended.fill(True)
         self._may_step = False
 
-    def _prepare(self, slots: np.ndarray, seeds: list[int]) -> None:
+    def _prepare(self, rows: np.ndarray, seeds: list[int]) -> None:
         """Build a pool where there is none, or a seeded one."""
-        num_envs = len(self._slots)
-        if seeds and not (len(slots) == len(seeds) == num_envs):
+        num_envs = len(self._rows)
+        if seeds and not (len(rows) == len(seeds) == num_envs):
             hint = "EnvPool takes seeds when it is built: give every row one, in a reset of all rows."
             expected, got = f"seeds for none or all of the {num_envs} rows", f"{len(seeds)} of them"
             raise EnvError(explain("EnvPoolEnv.reset", expected=expected, got=got, hint=hint))
@@ -233,7 +233,7 @@ class EnvPoolWorker(Worker):
 
 
 class TurnsWorker(EnvPoolWorker):
-    """Has two worlds for each slot, which take turns: while one plays, the other stands at its next beginning.
+    """Has two worlds for each row, which take turns: while one plays, the other stands at its next beginning.
 
     So an episode that is over is followed at once by the next, and the world that it was played in is reset in the same
     message that steps the others.
@@ -246,44 +246,44 @@ class TurnsWorker(EnvPoolWorker):
 
     def __init__(self, make_pool: Callable, observation_space: Space, on_our_core: bool, buffers: StepBuffers) -> None:
         super().__init__(make_pool, observation_space, on_our_core, buffers)
-        num_envs = len(self._slots)
+        num_envs = len(self._rows)
         self._standby = self._playing + np.int32(num_envs)  # which world is next
-        self._to_reset = self._slots[:0]  # slots whose world on standby was played to the end
+        self._to_reset = self._rows[:0]  # rows whose world on standby was played to the end
         self._begins = allocate_observations(observation_space, num_envs)  # where the worlds on standby stand
         leaves = observation_leaves(observation_space)
-        self._begin_leaves = [Leaf(self._begins, leaf, self.slot) for leaf in leaves]
+        self._begin_leaves = [Leaf(self._begins, leaf, self.row) for leaf in leaves]
 
     def _stepped(self, actions: Actions) -> Outcome:
-        slots, self._to_reset = self._to_reset, self._slots[:0]
-        if not len(slots):
+        rows, self._to_reset = self._to_reset, self._rows[:0]
+        if not len(rows):
             return self._pool.step(self._playing, actions)
-        worlds = np.concatenate((self._playing, self._standby[slots]))
-        both = self._pool.step(worlds, np.concatenate((actions, actions[slots])))  # for these no action counts
-        self._keep_first_observations(slots, both.part(len(self._slots), len(worlds)))
-        return both.part(0, len(self._slots))
+        worlds = np.concatenate((self._playing, self._standby[rows]))
+        both = self._pool.step(worlds, np.concatenate((actions, actions[rows])))  # for these no action counts
+        self._keep_first_observations(rows, both.part(len(self._rows), len(worlds)))
+        return both.part(0, len(self._rows))
 
-    def _begin_next_episodes(self, slots: np.ndarray) -> None:
-        self._playing[slots], self._standby[slots] = self._standby[slots], self._playing[slots]
+    def _begin_next_episodes(self, rows: np.ndarray) -> None:
+        self._playing[rows], self._standby[rows] = self._standby[rows], self._playing[rows]
         for target, source in zip(self._root_leaves[self.turn], self._begin_leaves, strict=True):
-            target.array[slots] = source.array[slots]
-        self._to_reset = np.concatenate((self._to_reset, slots))
+            target.array[rows] = source.array[rows]
+        self._to_reset = np.concatenate((self._to_reset, rows))
 
-    def _keep_first_observations(self, slots: np.ndarray, outcome: Outcome) -> None:
+    def _keep_first_observations(self, rows: np.ndarray, outcome: Outcome) -> None:
         """Keep the first observations of the worlds that come next."""
         if outcome.num_steps.any():
             got = f"step {outcome.num_steps.tolist()} of their episodes"
             raise EnvError(explain("EnvPoolEnv", expected="worlds that begin again after an ending", got=got))
         for leaf in self._begin_leaves:
-            leaf.write_part(slots, outcome.observations)
+            leaf.write_part(rows, outcome.observations)
 
-    def _prepare(self, slots: np.ndarray, seeds: list[int]) -> None:
+    def _prepare(self, rows: np.ndarray, seeds: list[int]) -> None:
         before = self._pool
-        super()._prepare(slots, seeds)
+        super()._prepare(rows, seeds)
         if self._pool is before:
             return
-        self._to_reset = self._slots[:0]
-        self._playing[:], self._standby[:] = self._slots, self._slots + len(self._slots)
-        self._keep_first_observations(self._slots, self._pool.reset(self._standby))
+        self._to_reset = self._rows[:0]
+        self._playing[:], self._standby[:] = self._rows, self._rows + len(self._rows)
+        self._keep_first_observations(self._rows, self._pool.reset(self._standby))
 
     def _seeds_of_worlds(self, seeds: list[int]) -> list[int]:
         return seeds + [child_seeds(seed, 1)[0] for seed in seeds]

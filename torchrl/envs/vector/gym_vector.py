@@ -176,7 +176,7 @@ class VectorWorker(Worker):
         ]
         # First observations that came with the last step of the episode before, until they are asked for.
         held = allocate_observations(observation_space, self._num_envs)
-        self._held_leaves = [Leaf(held, leaf, self.slot) for leaf in observation_leaves(observation_space)]
+        self._held_leaves = [Leaf(held, leaf, self.row) for leaf in observation_leaves(observation_space)]
         self._is_held = np.zeros(self._num_envs, dtype=bool)
 
     def advance(self, actions: Actions) -> bool:
@@ -212,10 +212,10 @@ class VectorWorker(Worker):
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Begin the next episode of the given slots; see :meth:`Worker.restart`.
+        """Begin the next episode of the given rows; see :meth:`Worker.restart`.
 
         Raises:
-            EnvError: options that differ from slot to slot.
+            EnvError: options that differ from row to row.
         """
         options = shared_options("GymVectorEnv", options)
         rows = np.zeros(self._num_envs, dtype=bool)
@@ -236,7 +236,7 @@ class VectorWorker(Worker):
         self._may_step = not self._has_ended.any()
 
     def render(self) -> list:
-        """Return one frame per slot.
+        """Return one frame per row.
 
         Raises:
             EnvError: the vector environment was not built to return pictures.

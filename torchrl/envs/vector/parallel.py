@@ -40,18 +40,18 @@ class ParallelEnv(WorkerEnv):
 
     The processes start when the specs or the first root are asked for. After :meth:`close`, and after a process was
     lost, the next ``reset()`` of all rows starts new ones. A simulator's exception is raised here with its type; a
-    process that dies or does not answer is a ``ProcessError`` that names it and its slots.
+    process that dies or does not answer is a ``ProcessError`` that names it and its rows.
 
     Messages cost about 30 to 100 µs a step: worlds that take longer than that to step gain, cheaper ones lose
     against :class:`SerialEnv`. For policies on few cores, collectors in processes gain more.
 
     Args:
-        make_simulator: builds one simulator, in a worker process; or a sequence of such callables, one per slot. What
+        make_simulator: builds one simulator, in a worker process; or a sequence of such callables, one per row. What
             they refer to in ``__main__`` is sent along, and so are ids registered with gymnasium; modules are imported
             there by name.
-        num_envs: how many slots, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
-        num_workers: how many processes, each with as equal a share of the slots as possible; None takes one per core.
-        env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per slot.
+        num_envs: how many rows, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+        num_workers: how many processes, each with as equal a share of the rows as possible; None takes one per core.
+        env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per row.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; see :mod:`torchrl.processes`.
         timeout_s: the longest wait for a worker, in seconds, for any one call.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its simulators.
@@ -141,17 +141,17 @@ class ParallelEnv(WorkerEnv):
 
 
 class ProcessPool:
-    """The worker of a parallel environment: hands each call on to the processes that hold the slots.
+    """The worker of a parallel environment: hands each call on to the processes that hold the rows.
 
     Args:
-        factories: one per slot.
+        factories: one per row.
         num_workers: how many processes.
         start_method: see :mod:`torchrl.processes`.
         timeout_s: the longest wait for an answer.
         start_timeout_s: the longest wait for the start.
 
     Attributes:
-        shares: the slots of each process.
+        shares: the rows of each process.
         turn: which root is next; see :class:`Worker`.
     """
 
@@ -177,7 +177,7 @@ class ProcessPool:
         self._memory: SharedMemory | None = None
         self._actions: Actions = ()
         self._has_ended = np.ones(len(factories), dtype=bool)  # to be restarted before their next step
-        self._is_astray = False  # some slots were stepped and others not
+        self._is_astray = False  # some rows were stepped and others not
 
     def __getstate__(self) -> dict:
         """Return what a copy is made of: it starts processes of its own.
@@ -200,7 +200,7 @@ class ProcessPool:
         build = with_registered_ids(SimulatorHost)
         try:
             for index, share in enumerate(self.shares):
-                factories = [self._factories[slot] for slot in share]
+                factories = [self._factories[row] for row in share]
                 remote = RemoteObject(_name(index, share), SERVE, build, factories, share.start, **self._how)
                 self._remotes.append(remote)
             self._answers(self._remotes)  # one failure is raised when all have answered
@@ -218,7 +218,7 @@ class ProcessPool:
         self._is_astray = False
 
     def step_limit(self) -> float:
-        """Return the least :meth:`Simulator.step_limit` of all slots."""
+        """Return the least :meth:`Simulator.step_limit` of all rows."""
         with self._closed_if_lost():
             for remote in self._remotes:
                 remote.post("step_limit")
@@ -229,11 +229,11 @@ class ProcessPool:
         return max(self._call_all("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:
-        """Step every slot; see :meth:`Worker.advance`."""
+        """Step every row; see :meth:`Worker.advance`."""
         if not self._remotes or self._is_astray:
             got = "some that a failed step left in between" if self._is_astray else "processes that are not running"
             hint = "Call reset() first."
-            raise EnvError(explain("step", expected="every slot inside an episode", got=got, hint=hint))
+            raise EnvError(explain("step", expected="every row inside an episode", got=got, hint=hint))
         if self._has_ended.any():
             raise not_restarted(np.flatnonzero(self._has_ended).tolist())
         copy_actions(self._actions, actions)
@@ -254,7 +254,7 @@ class ProcessPool:
         seeds: Sequence[int | None] | None = None,
         options: Options = None,
     ) -> None:
-        """Restart the given slots; see :meth:`Worker.restart`. One of all slots starts processes that do not run."""
+        """Restart the given rows; see :meth:`Worker.restart`. One of all rows starts processes that do not run."""
         is_whole = len(indices) == len(self._factories)
         if not self._remotes and not is_whole:
             expected, hint = "processes that run", "Call reset() for all rows first."
@@ -304,7 +304,7 @@ class ProcessPool:
     def get_state(self) -> dict:
         """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
         if self._is_astray:
-            expected, got = "slots that were stepped alike", "some that a failed step left in between"
+            expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
         return _joined(self._call_all("get_state"))
 
@@ -355,8 +355,8 @@ class ProcessPool:
         ):
             for share, other in zip(self.shares, others, strict=True):
                 if other != own:
-                    expected = f"the same {name} in every slot: {own}"
-                    got = f"{other} in slot {share.start}"
+                    expected = f"the same {name} in every row: {own}"
+                    got = f"{other} in row {share.start}"
                     raise EnvError(explain("ParallelEnv", expected=expected, got=got))
         if self._memory is not None:
             return
@@ -366,15 +366,15 @@ class ProcessPool:
 
 
 def _name(index: int, share: range) -> str:
-    slots = f"slot {share.start}" if len(share) == 1 else f"slots {share.start} to {share.stop - 1}"
-    return f"worker {index} ({slots})"
+    rows = f"row {share.start}" if len(share) == 1 else f"rows {share.start} to {share.stop - 1}"
+    return f"worker {index} ({rows})"
 
 
 def _checked_workers(num_workers: int | None, num_envs: int) -> int:
     if num_workers is None:
         return min(num_envs, len(os.sched_getaffinity(0)))
     if not isinstance(num_workers, int) or not 1 <= num_workers <= num_envs:
-        expected = f"num_workers from 1 to the {num_envs} slots"
+        expected = f"num_workers from 1 to the {num_envs} rows"
         raise ConfigError(explain("ParallelEnv", expected=expected, got=num_workers))
     return num_workers
 
@@ -386,7 +386,7 @@ def _with_arguments(
         return list(factories)
     each = [env_kwargs] * len(factories) if isinstance(env_kwargs, Mapping) else list(env_kwargs)
     if len(each) != len(factories) or not all(isinstance(one, Mapping) for one in each):
-        expected = f"a mapping, or one for each of the {len(factories)} slots"
+        expected = f"a mapping, or one for each of the {len(factories)} rows"
         raise ConfigError(explain("ParallelEnv, env_kwargs", expected=expected, got=env_kwargs))
     return [partial(factory, **kwargs) for factory, kwargs in zip(factories, each, strict=True)]
 

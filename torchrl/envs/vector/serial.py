@@ -20,8 +20,8 @@ class SerialEnv(WorkerEnv):
 
     Args:
         make_simulator: builds one simulator, or an ``Env`` of batch size ``[]``, see :meth:`Env.as_simulator`; or a
-            sequence of such callables, one per slot.
-        num_envs: how many slots, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+            sequence of such callables, one per row.
+        num_envs: how many rows, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
 
     Raises:
         EnvError: a factory does not return a simulator, or the simulators' spaces differ.
@@ -45,7 +45,7 @@ class SerialEnv(WorkerEnv):
 
     @property
     def simulators(self) -> list[Simulator]:
-        """The worlds, one per slot."""
+        """The worlds, one per row."""
         return self._worker.simulators
 
     @property

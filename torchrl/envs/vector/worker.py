@@ -19,7 +19,7 @@ from torchrl.envs.simulators.base import FRESH, Observation, Simulator
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, Tree, at, copy_into, copy_tree, observation_leaves
 from torchrl.errors import EnvError, explain
 
-Options = Mapping | Sequence[Mapping | None] | None  # for all slots alike, or one entry for each
+Options = Mapping | Sequence[Mapping | None] | None  # for all rows alike, or one entry for each
 Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 PAIR = "(observation, info)"
 FIVE = "(observation, reward, terminated, truncated, info)"
@@ -31,12 +31,12 @@ BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
 class Worker(ABC):
-    """What every worker keeps: which root is next, each slot's statistics, and which slots wait for a restart.
+    """What every worker keeps: which root is next, each row's statistics, and which rows wait for a restart.
 
     Args:
         observation_space: of one world.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
-        first_index: index of the first slot in the whole environment, for messages.
+        first_index: index of the first row in the whole environment, for messages.
     """
 
     def __init__(self, observation_space: Space, buffers: StepBuffers, first_index: int = 0) -> None:
@@ -46,10 +46,10 @@ class Worker(ABC):
         self._has_ended = np.ones(len(buffers.next["reward"]), dtype=bool)  # to be restarted before their next step
         self._may_step = False
         self._is_first = True  # no step was looked at closely: None and text would become numbers
-        self._counts = np.ones((len(self._has_ended), 1), dtype=np.int64)  # added to the lengths; 0 where a slot waits
+        self._counts = np.ones((len(self._has_ended), 1), dtype=np.int64)  # added to the lengths; 0 where a row waits
         leaves = observation_leaves(observation_space)
-        self._next_leaves = [Leaf(buffers.next, leaf, self.slot) for leaf in leaves]
-        self._root_leaves = [[Leaf(root, leaf, self.slot) for leaf in leaves] for root in buffers.roots]
+        self._next_leaves = [Leaf(buffers.next, leaf, self.row) for leaf in leaves]
+        self._root_leaves = [[Leaf(root, leaf, self.row) for leaf in leaves] for root in buffers.roots]
         paths = [leaf.path for leaf in leaves] + [("episode_return",), ("episode_length",)]
         self._carried = [[(at(root, path), at(buffers.next, path)) for path in paths] for root in buffers.roots]
         outcome = buffers.next
@@ -58,16 +58,16 @@ class Worker(ABC):
 
     @abstractmethod
     def advance(self, actions: Actions) -> bool:
-        """Step every slot; write the outcome and the next root, in which ended slots wait for :meth:`restart`.
+        """Step every row; write the outcome and the next root, in which ended rows wait for :meth:`restart`.
 
         Args:
             actions: a batch of the action space: an array ``[num_envs, ...]``, or a dict or tuple of them.
 
         Returns:
-            Whether any slot ended.
+            Whether any row ended.
 
         Raises:
-            EnvError: a slot that ended was not restarted, or a flag or reward is malformed.
+            EnvError: a row that ended was not restarted, or a flag or reward is malformed.
             SpecError: an observation does not fit its space's shape or dtype.
         """
 
@@ -75,11 +75,11 @@ class Worker(ABC):
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Restart the given slots and write their first observation into the current root.
+        """Restart the given rows and write their first observation into the current root.
 
         Args:
-            indices: which slots, counted inside this worker.
-            seeds: one seed (or None) per entry of ``indices``; None continues every slot's own stream.
+            indices: which rows, counted inside this worker.
+            seeds: one seed (or None) per entry of ``indices``; None continues every row's own stream.
             options: passed to each world's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
         """
 
@@ -87,13 +87,13 @@ class Worker(ABC):
         """Refuse where a world lacks an ability, see :meth:`Simulator.require_ability`."""
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Let the given slots wait where they are, until :meth:`restart`.
+        """Let the given rows wait where they are, until :meth:`restart`.
 
         In further steps their worlds are not stepped: they repeat the last observation with reward 0 and no flags, and
         their statistics stay. One that had ended waits for no restart any more.
 
         Args:
-            indices: which slots, counted inside this worker; those that wait already stay as they are.
+            indices: which rows, counted inside this worker; those that wait already stay as they are.
 
         Raises:
             EnvError: this worker cannot.
@@ -127,7 +127,7 @@ class Worker(ABC):
 
     @abstractmethod
     def render(self) -> list:
-        """Return one frame per slot; see :meth:`Simulator.render`."""
+        """Return one frame per row; see :meth:`Simulator.render`."""
 
     @abstractmethod
     def close(self) -> None:
@@ -139,12 +139,12 @@ class Worker(ABC):
         return self.buffers.roots[self.turn]
 
     def ended(self) -> list[int]:
-        """List the slots that wait for a restart."""
+        """List the rows that wait for a restart."""
         return np.flatnonzero(self._has_ended).tolist()
 
-    def slot(self, index: int) -> str:
-        """Name a slot in messages."""
-        return f"slot {self._first_index + index}"
+    def row(self, index: int) -> str:
+        """Name a row in messages."""
+        return f"row {self._first_index + index}"
 
     def _write_flags(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
         if self._is_first:
@@ -181,12 +181,12 @@ class Worker(ABC):
         self.root["is_init"].fill(False)
 
     def _mark_ended(self) -> None:
-        """Let the slots of this step that are done wait for a restart."""
+        """Let the rows of this step that are done wait for a restart."""
         np.copyto(self._has_ended, self._done)
         self._may_step = False
 
     def _begin(self, index: int | np.ndarray) -> None:
-        """Count a slot, or several, whose first observation is written, as one that begins an episode."""
+        """Count a row, or several, whose first observation is written, as one that begins an episode."""
         root = self.root
         root["is_init"][index] = True
         root["episode_return"][index] = 0
@@ -197,7 +197,7 @@ class Worker(ABC):
         """Refuse what an assignment takes for true or false and is neither: None, NaN, text, other numbers."""
         for index, value in enumerate(values):
             if _as_array(value).dtype.kind not in "biuf" or value not in (0, 1):
-                raise EnvError(explain(f"{name} of {self.slot(index)}", expected="a bool", got=repr(value)))
+                raise EnvError(explain(f"{name} of {self.row(index)}", expected="a bool", got=repr(value)))
 
     def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
         """Refuse what is no number, or several."""
@@ -212,7 +212,7 @@ class Worker(ABC):
                 if array.size != 1 or array.dtype.kind not in "biuf":
                     hint = WEIGH if name == "reward" and array.size > 1 else ""
                     expected = "a float" if name == "reward" else "a bool"
-                    who = f"{name} of {self.slot(index)}"
+                    who = f"{name} of {self.row(index)}"
                     raise EnvError(explain(who, expected=expected, got=repr(value), hint=hint))
 
 
@@ -220,9 +220,9 @@ class SimulatorWorker(Worker):
     """Steps and restarts simulators; each call writes whole batches through numpy views.
 
     Args:
-        simulators: one world per slot, all with the same spaces.
+        simulators: one world per row, all with the same spaces.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
-        first_index: index of the first slot in the whole environment, for messages.
+        first_index: index of the first row in the whole environment, for messages.
     """
 
     def __init__(self, simulators: Sequence[Simulator], buffers: StepBuffers, first_index: int = 0) -> None:
@@ -252,7 +252,7 @@ class SimulatorWorker(Worker):
             for step, action in zip(self._steps, self._each(actions), strict=True):
                 results.append(step(action))
         except Exception as error:
-            error.add_note(f"Raised by the simulator of slot {self._first_index + len(results)} in step().")
+            error.add_note(f"Raised by the simulator of row {self._first_index + len(results)} in step().")
             if "values to unpack" in str(error):
                 error.add_note(f"A step returns five values, {FIVE}.")
             raise
@@ -272,7 +272,7 @@ class SimulatorWorker(Worker):
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Reset the simulators of the given slots; see :meth:`Worker.restart`."""
+        """Reset the simulators of the given rows; see :meth:`Worker.restart`."""
         shared = options is None or isinstance(options, Mapping)
         for position, index in enumerate(indices):
             seed = None if seeds is None else seeds[position]
@@ -280,15 +280,15 @@ class SimulatorWorker(Worker):
             try:
                 result = self.simulators[index].reset(seed=seed, options=own)
             except Exception as error:
-                error.add_note(f"Raised by the simulator of {self.slot(index)} in reset().")
+                error.add_note(f"Raised by the simulator of {self.row(index)} in reset().")
                 if isinstance(error, TypeError) and re.search(NO_RESET_ARGUMENT, str(error)):
-                    who, expected = f"reset of {self.slot(index)}", "a world with reset(*, seed=None, options=None)"
+                    who, expected = f"reset of {self.row(index)}", "a world with reset(*, seed=None, options=None)"
                     raise EnvError(explain(who, expected=expected, got=error, hint=OLD_RESET)) from error
                 raise
             if not isinstance(result, tuple) or len(result) != 2:
                 got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
                 hint = "An environment of the old gym returns the observation alone: return {} beside it."
-                raise EnvError(explain(f"reset of {self.slot(index)}", expected=PAIR, got=got, hint=hint))
+                raise EnvError(explain(f"reset of {self.row(index)}", expected=PAIR, got=got, hint=hint))
             for leaf in self._root_leaves[self.turn]:
                 leaf.write_one(index, result[0])
             if index in self._frozen:
@@ -302,7 +302,7 @@ class SimulatorWorker(Worker):
             own_method("require_ability", simulator)(ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Take the simulators of the given slots out of the steps; see :meth:`Worker.freeze`."""
+        """Take the simulators of the given rows out of the steps; see :meth:`Worker.freeze`."""
         seen = self.root if isinstance(self._space, (spaces.Dict, spaces.Tuple)) else self.root["observation"]
         for index in indices:
             self._steps[index] = partial(_repeat, _observation_in(self._space, seen, index))
@@ -336,7 +336,7 @@ class SimulatorWorker(Worker):
         self.freeze(np.flatnonzero(state["is_frozen"]).tolist())
 
     def render(self) -> list:
-        """Return one frame per slot; see :meth:`Simulator.render`."""
+        """Return one frame per row; see :meth:`Simulator.render`."""
         return [own_method("render", simulator)() for simulator in self.simulators]
 
     def close(self) -> None:
@@ -351,8 +351,8 @@ class SimulatorWorker(Worker):
                 hint = (
                     "In the old gym, done was terminated or a time limit: return the two apart." if got == OLD else ""
                 )
-                return EnvError(explain(f"step of {self.slot(index)}", expected=FIVE, got=got, hint=hint))
-        return EnvError(explain("step", expected=f"{FIVE} from every slot", got=repr(results)))
+                return EnvError(explain(f"step of {self.row(index)}", expected=FIVE, got=got, hint=hint))
+        return EnvError(explain("step", expected=f"{FIVE} from every row", got=repr(results)))
 
 
 def _as_array(value: Any) -> np.ndarray:
@@ -369,11 +369,11 @@ def cannot_copy(who: str) -> EnvError:
     return EnvError(explain(who, expected="worlds that can be copied or pickled", got="some that cannot", hint=hint))
 
 
-def not_restarted(slots: Sequence[int]) -> EnvError:
-    """Say that slots must be reset before the next step."""
-    got = f"slots {list(slots)} that have ended or never started"
+def not_restarted(rows: Sequence[int]) -> EnvError:
+    """Say that rows must be reset before the next step."""
+    got = f"rows {list(rows)} that have ended or never started"
     hint = "Call reset(mask) for them first, or use step_and_reset."
-    return EnvError(explain("step", expected="every slot inside an episode", got=got, hint=hint))
+    return EnvError(explain("step", expected="every row inside an episode", got=got, hint=hint))
 
 
 def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
@@ -382,7 +382,7 @@ def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, 
 
 
 def _observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observation:
-    """Read back from the buffers what the world of one slot observed, in the form of its space."""
+    """Read back from the buffers what the world of one row observed, in the form of its space."""
     if isinstance(space, spaces.Dict):
         return {key: _observation_in(part, tree[str(key)], index) for key, part in space.items()}
     if isinstance(space, spaces.Tuple):
@@ -391,16 +391,16 @@ def _observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observ
 
 
 def shared_options(who: str, options: Options) -> Mapping | None:
-    """Return the options of all slots where worlds are restarted together.
+    """Return the options of all rows where worlds are restarted together.
 
     Raises:
-        EnvError: they differ from slot to slot.
+        EnvError: they differ from row to row.
     """
     if options is None or isinstance(options, Mapping):
         return options
     if not all(_is_same(one, options[0]) for one in options[1:]):
         hint = "Use GymEnv or SerialEnv, which restart the worlds one by one."
-        raise EnvError(explain(who, expected="the same options in every slot", got=repr(options), hint=hint))
+        raise EnvError(explain(who, expected="the same options in every row", got=repr(options), hint=hint))
     return options[0] if options else None
 
 
@@ -411,7 +411,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def splitter(space: Space) -> Callable[[Actions], Iterable]:
-    """Return the function that takes a batch of a space apart into one value per slot.
+    """Return the function that takes a batch of a space apart into one value per row.
 
     A dict of arrays becomes dicts, a tuple of arrays tuples; the index of a ``OneOf`` chooses one of its parts.
     """

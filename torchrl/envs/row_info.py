@@ -1,4 +1,4 @@
-"""What a caller sets for each slot: what the policy reads and what the worlds are reset with. Not what they observe."""
+"""What a caller sets for each row: what the policy reads and what the worlds are reset with. Not what they observe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchrl.errors import SpecError, explain
 def checked_info(
     name: str, info: TensorDictBase, before: TensorDict | None, *, batch_size: torch.Size, device: torch.device
 ) -> TensorDict:
-    """Return a copy of what was set for each slot, ``[*B]``, on a device.
+    """Return a copy of what was set for each row, ``[*B]``, on a device.
 
     Args:
         name: names it in messages.
@@ -32,7 +32,7 @@ def checked_info(
     if not isinstance(info, TensorDictBase):
         raise SpecError(explain(who, expected=expected, got=type(info).__name__))
     if info.batch_size != batch_size:
-        hint = "One row for each slot: TensorDict({...}, batch_size=env.batch_size)."
+        hint = "Give one entry for each row: TensorDict({...}, batch_size=env.batch_size)."
         raise SpecError(explain(who, expected=expected, got=f"one of {list(info.batch_size)}", hint=hint))
     form = _form(who, info)
     if not form:
@@ -44,7 +44,7 @@ def checked_info(
 
 
 def options_of(env_info: TensorDict, batch_size: torch.Size) -> list[dict]:
-    """Return the options of each slot's resets: a Python scalar for a leaf ``[*B]``, a numpy array for others."""
+    """Return the options of each row's resets: a Python scalar for a leaf ``[*B]``, a numpy array for others."""
     num = batch_size.numel()
     columns = {}
     for key, value in env_info.items():

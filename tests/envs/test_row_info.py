@@ -53,7 +53,7 @@ def levels(tensordict):
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, lambda env: TransformedEnv(env, Transform())])
-def test_options_reach_their_slot_at_each_restart_and_change_where_a_row_restarts(wrap):
+def test_options_reach_their_row_at_each_restart_and_change_where_a_row_restarts(wrap):
     env = wrap(levelled(2, 3))
     env.set_info_(env_info=rows(level=[10, 20]))
     root = env.reset()
@@ -179,7 +179,7 @@ def test_worlds_without_options_refuse_them_at_once():
     with pytest.raises(EnvError, match="set_info_, env_info: expected worlds whose resets take options, got Counter"):
         TransformedEnv(Counter(), Transform()).set_info_(env_info=rows(level=[1, 2, 3]))
     env = GymVectorEnv(SyncVectorEnv([CountingEnv, CountingEnv]))
-    with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every slot"):
+    with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every row"):
         env.set_info_(env_info=rows(level=[1, 2]))
     env.set_info_(env_info=rows(level=[1, 1]))
     root = env.reset()

@@ -1,4 +1,4 @@
-"""What a worker does for single slots: options of their own, and slots that wait."""
+"""What a worker does for single rows: options of their own, and rows that wait."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def columns(worker, *keys):
     return [worker.buffers.next[key][:, 0].tolist() for key in keys]
 
 
-def test_options_are_for_all_slots_or_one_for_each_that_restarts():
+def test_options_are_for_all_rows_or_one_for_each_that_restarts():
     worker = worker_of(Told(), Told(), Told())
     worker.restart([0, 1, 2], None, {"level": 1})
     worker.restart([2, 0], None, [{"level": 2}, None])
@@ -47,7 +47,7 @@ def test_options_are_for_all_slots_or_one_for_each_that_restarts():
     ]
 
 
-def test_a_frozen_slot_repeats_its_last_observation_until_it_restarts():
+def test_a_frozen_row_repeats_its_last_observation_until_it_restarts():
     worker = worker_of(CountingSimulator(9), CountingSimulator(9))
     worker.restart([0, 1], [0, 0])
     worker.restart([1])  # episode 1, whose reward is 1
@@ -64,7 +64,7 @@ def test_a_frozen_slot_repeats_its_last_observation_until_it_restarts():
     assert columns(worker, "observation", "reward", "episode_length") == [[4, 1], [0, 2], [4, 1]]
 
 
-def test_a_slot_may_be_frozen_before_its_first_step():
+def test_a_row_may_be_frozen_before_its_first_step():
     worker = worker_of(CountingSimulator(9), CountingSimulator(9))
     worker.restart([0, 1])
     worker.advance(actions(worker))
@@ -75,12 +75,12 @@ def test_a_slot_may_be_frozen_before_its_first_step():
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
-def test_a_frozen_slot_that_had_ended_waits_for_no_restart(ending):
+def test_a_frozen_row_that_had_ended_waits_for_no_restart(ending):
     worker = worker_of(CountingSimulator(2, ending=ending), CountingSimulator(3, ending=ending))
     worker.restart([0, 1])
     worker.advance(actions(worker))
     assert worker.advance(actions(worker)) and worker.ended() == [0]
-    with pytest.raises(EnvError, match=r"slots \[0\]"):
+    with pytest.raises(EnvError, match=r"rows \[0\]"):
         worker.advance(actions(worker))
     worker.freeze([0])
     assert worker.ended() == []
@@ -91,12 +91,12 @@ def test_a_frozen_slot_that_had_ended_waits_for_no_restart(ending):
         [False, ending == "terminated"],
         [False, ending == "truncated"],
     ]
-    with pytest.raises(EnvError, match=r"slots \[1\]"):
+    with pytest.raises(EnvError, match=r"rows \[1\]"):
         worker.advance(actions(worker))
 
 
 @pytest.mark.parametrize("form", ["dict", "tuple"])
-def test_a_frozen_slot_repeats_every_part_of_its_observation(form):
+def test_a_frozen_row_repeats_every_part_of_its_observation(form):
     worker = worker_of(CountingEnv(9, form=form), CountingEnv(9, form=form))
     worker.restart([0, 1], [0, 0])
     worker.restart([1])
@@ -108,7 +108,7 @@ def test_a_frozen_slot_repeats_every_part_of_its_observation(form):
     assert index.tolist() == [[2], [1]] and episode.tolist() == [0, 1]
 
 
-def test_a_state_keeps_which_slots_are_frozen():
+def test_a_state_keeps_which_rows_are_frozen():
     worker = worker_of(CountingSimulator(9), CountingSimulator(2))
     worker.restart([0, 1])
     worker.advance(actions(worker))
@@ -136,7 +136,7 @@ def test_a_vector_environment_takes_options_that_are_alike_and_freezes_nothing()
     worker = vector_worker()
     worker.restart([0, 1], None, [{"at": np.arange(2)}, {"at": np.arange(2)}])
     worker.restart([0, 1], None, [None, None])
-    with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every slot"):
+    with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every row"):
         worker.restart([0, 1], None, [{"at": np.arange(2)}, {"at": np.ones(2)}])
     with pytest.raises(EnvError, match="VectorWorker: expected worlds that can wait one by one"):
         worker.freeze([0])
