@@ -40,7 +40,7 @@ from torchrl.agents.statistics import (
 from torchrl.collectors import Collector, WarmUp
 from torchrl.collectors.multi import MultiCollector
 from torchrl.data.batch_functions import applied, require_batch_function
-from torchrl.devices import moved
+from torchrl.devices import to_device
 from torchrl.errors import CheckpointError, ConfigError, SpecError, explain
 from torchrl.files import make_writable
 from torchrl.modules.randomness import generators_of
@@ -260,7 +260,7 @@ class Agent:
         """Train on a batch; return the metrics to log."""
         with self._measured("optimise"):
             episodes = episode_statistics(batch)
-            learner_batch = moved(batch, next(self.loss.parameters()).device)
+            learner_batch = to_device(batch, next(self.loss.parameters()).device)
             if self.advantage is not None:
                 learner_batch = applied("Agent, advantage", self.advantage, learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)

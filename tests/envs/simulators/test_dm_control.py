@@ -427,9 +427,9 @@ class Rewarded(Scripted):
 
 def test_a_reward_of_one_entry_is_a_number_and_others_are_refused():
     assert DMControlEnv(Rewarded(np.array([2.0]))).rollout(2)["next", "reward"].tolist() == [[2.0], [2.0]]
-    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got array.*Weigh several objectives"):
+    with pytest.raises(EnvError, match="reward of row 0: expected a float, got array.*Weigh several objectives"):
         DMControlEnv(Rewarded(np.zeros(2))).rollout(2)
-    with pytest.raises(EnvError, match="reward of slot 0: expected a float, got None"):
+    with pytest.raises(EnvError, match="reward of row 0: expected a float, got None"):
         DMControlEnv(Rewarded(None)).rollout(2)
 
 

@@ -96,7 +96,7 @@ class TestInfoKeys:
         mask = env.reset()["mask"]
         assert mask.tolist() == [0, 1] and mask.dtype == env.observation_spec["mask"].dtype
         world._told = lambda: {"mask": np.array([0.5, np.nan])}
-        with pytest.raises(SpecError, match="observation 'mask' of slot 0: .*got shape .* and dtype float64"):
+        with pytest.raises(SpecError, match="observation 'mask' of row 0: .*got shape .* and dtype float64"):
             env.reset()
 
     def test_a_missing_entry_is_an_error_that_names_the_default(self):

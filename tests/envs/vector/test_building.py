@@ -218,7 +218,7 @@ def test_a_reset_that_takes_no_seed_is_told_what_to_take(make):
         make(Old).reset()
 
 
-def test_one_world_in_wrappers_of_its_own_in_each_slot_is_refused():
+def test_one_world_in_wrappers_of_its_own_in_each_row_is_refused():
     world = CountingEnv()
-    with pytest.raises(EnvError, match="the same one in the slots 0 and 1"):
+    with pytest.raises(EnvError, match="the same one in the rows 0 and 1"):
         SerialEnv([lambda: world, lambda: gymnasium.wrappers.TimeLimit(world, 5)])

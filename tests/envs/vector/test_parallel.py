@@ -88,7 +88,7 @@ def test_a_thousand_transitions_are_those_of_a_serial_env(make, num_workers):
     assert_same(ours, scripted(SerialEnv(CARTPOLE, 4), 250))
     assert ours["next", "done"].sum() > 20
     first = ours["observation"][:, 0]
-    assert len(torch.unique(first, dim=0)) == 4  # different slots differ
+    assert len(torch.unique(first, dim=0)) == 4  # different rows differ
 
 
 def test_a_collector_with_a_policy_sees_the_same_batches(make):
@@ -115,7 +115,7 @@ def test_one_world_has_no_batch_dimension(make):
     assert_same(scripted(env, 12), scripted(SerialEnv(COUNTING), 12))
 
 
-def test_nested_actions_and_observations_reach_their_slot(make):
+def test_nested_actions_and_observations_reach_their_row(make):
     env = make(EchoEnv, 5, num_workers=2)
     action = env.action_spec.rand(generator=torch.Generator().manual_seed(1))
     outcome = env.step(env.reset().set("action", action))["next"]
@@ -123,7 +123,7 @@ def test_nested_actions_and_observations_reach_their_slot(make):
         assert torch.equal(outcome[key], action[key]), key
 
 
-def test_slots_may_be_made_by_factories_of_their_own_with_arguments_of_their_own(make):
+def test_rows_may_be_made_by_factories_of_their_own_with_arguments_of_their_own(make):
     env = make([partial(CountingSimulator, 9), CountingSimulator, CountingSimulator], num_workers=2)
     env.close()
     env = make(CountingSimulator, 3, num_workers=2, env_kwargs=[{"length": 1}, {"length": 2}, {"length": 3}])
@@ -152,7 +152,7 @@ def test_a_state_goes_on_in_either_back_end(make):
         assert_same(*runs)
 
 
-def test_pictures_come_in_the_order_of_the_slots(make):
+def test_pictures_come_in_the_order_of_the_rows(make):
     env = make(partial(CountingEnv, 9), 3, num_workers=2)
     root = env.reset()
     env.step(act(root))
@@ -164,7 +164,7 @@ def test_transforms_take_it_as_any_env(make):
     check_env(TransformedEnv(make(COUNTING, 3, num_workers=2), StepCounter(max_steps=4)), num_steps=20)
 
 
-def test_the_slots_are_shared_out_as_equally_as_can_be():
+def test_the_rows_are_shared_out_as_equally_as_can_be():
     assert shares_of(8, 2) == [range(4), range(4, 8)]
     assert shares_of(5, 3) == [range(2), range(2, 4), range(4, 5)]
     assert shares_of(3, 3) == [range(1), range(1, 2), range(2, 3)]
@@ -246,21 +246,21 @@ def test_fifty_rounds_leave_nothing(make):
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_exception_in_a_constructor_keeps_its_type_and_names_worker_and_slot(make):
+def test_an_exception_in_a_constructor_keeps_its_type_and_names_worker_and_row(make):
     factories = [FaultySimulator, FaultySimulator, partial(FaultySimulator, "raises_in_init"), FaultySimulator]
     with pytest.raises(PlantedError, match="planted in __init__") as caught:
         make(factories, num_workers=2).reset()
     notes = "\n".join(caught.value.__notes__)
-    assert "slot 2" in notes and "worker 1 (slots 2 to 3)" in notes and "Traceback" in notes
+    assert "row 2" in notes and "worker 1 (rows 2 to 3)" in notes and "Traceback" in notes
 
 
 @pytest.mark.parametrize("fault", ["raises_in_reset", "raises_in_step"])
-def test_an_exception_of_a_simulator_keeps_its_type_and_names_worker_and_slot(make, fault):
+def test_an_exception_of_a_simulator_keeps_its_type_and_names_worker_and_row(make, fault):
     env = make([FaultySimulator, FaultySimulator, FaultySimulator, partial(FaultySimulator, fault)], num_workers=2)
     with pytest.raises(PlantedError, match=f"planted in {fault.removeprefix('raises_in_')}") as caught:
         env.step(act(env.reset()))
     notes = "\n".join(caught.value.__notes__)
-    assert "slot 3" in notes and "worker 1 (slots 2 to 3)" in notes
+    assert "row 3" in notes and "worker 1 (rows 2 to 3)" in notes
 
 
 def test_after_a_failed_step_all_rows_must_be_reset_and_go_on(make):
@@ -278,18 +278,18 @@ def test_after_a_failed_step_all_rows_must_be_reset_and_go_on(make):
 
 
 @pytest.mark.parametrize("fault", ["observation_shape", "reward_list"])
-def test_what_a_serial_env_refuses_is_refused_with_the_slot(make, fault):
+def test_what_a_serial_env_refuses_is_refused_with_the_row(make, fault):
     env = make([FaultySimulator, partial(FaultySimulator, fault)], num_workers=2)
-    with pytest.raises((ValueError, RuntimeError), match="slot 1"):
+    with pytest.raises((ValueError, RuntimeError), match="row 1"):
         env.step(act(env.reset()))
 
 
 def test_factories_of_something_else_and_unlike_spaces_are_refused(make):
     with pytest.raises(EnvError, match="ParallelEnv.*a simulator"):
         make(dict, 2).reset()
-    with pytest.raises(EnvError, match=r"the same \w+ in every slot.* in slot 1"):
+    with pytest.raises(EnvError, match=r"the same \w+ in every row.* in row 1"):
         make([CountingSimulator, ActionEchoSimulator], num_workers=2).reset()
-    with pytest.raises(EnvError, match=r"the same \w+ in every slot.* in slot 1"):
+    with pytest.raises(EnvError, match=r"the same \w+ in every row.* in row 1"):
         make([CountingSimulator, ActionEchoSimulator], num_workers=1).reset()
 
 
@@ -310,7 +310,7 @@ def test_a_killed_worker_is_named_at_once(make, when, victim):
         threading.Timer(0.3, kill).start()
     else:
         kill()
-    with pytest.raises(ProcessError, match=rf"worker {victim} \(slots .*killed by SIGKILL"):
+    with pytest.raises(ProcessError, match=rf"worker {victim} \(rows .*killed by SIGKILL"):
         env.step_and_reset(act(root))
     assert env.reset()["observation"].tolist() == [[0]] * 4  # others take its place
 
@@ -331,7 +331,7 @@ def test_a_simulator_that_blocks_for_ever_is_ended(make):
     def attempt(seconds):
         env = make([partial(SlowSimulator, 0), partial(SlowSimulator, FOREVER_S)], num_workers=2, timeout_s=seconds)
         root = env.reset()
-        with pytest.raises(DeadlineError, match=rf"worker 1 \(slot 1\).*an answer within {seconds:g} s"):
+        with pytest.raises(DeadlineError, match=rf"worker 1 \(row 1\).*an answer within {seconds:g} s"):
             env.step_and_reset(act(root))
 
     with_more_time(attempt)
@@ -377,9 +377,9 @@ def test_ctrl_c_in_the_middle_leaves_nothing():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_envs": 2, "num_workers": 3}, "num_workers from 1 to the 2 slots"),
+        ({"num_envs": 2, "num_workers": 3}, "num_workers from 1 to the 2 rows"),
         ({"num_envs": 0}, "num_envs of at least 1"),
-        ({"num_envs": 2, "env_kwargs": [{}]}, "one for each of the 2 slots"),
+        ({"num_envs": 2, "env_kwargs": [{}]}, "one for each of the 2 rows"),
         ({"num_envs": 2, "timeout_s": 0}, "timeout_s: expected a positive number of seconds"),
         ({"num_envs": 2, "start_timeout_s": 0}, "start_timeout_s: expected a positive number of seconds"),
     ],

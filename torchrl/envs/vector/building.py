@@ -27,7 +27,7 @@ Factory = Callable[[], Simulator]
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:
-    """Return one factory per slot.
+    """Return one factory per row.
 
     Raises:
         ConfigError: counts that do not go together, or what is no factory.
@@ -75,7 +75,7 @@ def _require_factory(who: str, given: object, num_envs: int | None) -> None:
 
 
 def shares_of(num: int, num_workers: int) -> list[range]:
-    """Split ``num`` slots into ``num_workers`` runs as equal as can be, the larger ones first."""
+    """Split ``num`` rows into ``num_workers`` runs as equal as can be, the larger ones first."""
     bounds = [-(-num * index // num_workers) for index in range(num_workers + 1)]
     return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 
@@ -85,12 +85,12 @@ def build_simulators(who: str, factories: Sequence[Factory], first_index: int = 
 
     Args:
         who: complains, ``"SerialEnv"``.
-        factories: one per slot.
-        first_index: index of the first slot in the whole environment, for messages.
+        factories: one per row.
+        first_index: index of the first row in the whole environment, for messages.
 
     Raises:
         EnvError: a factory does not return a simulator of its own, or their spaces differ. Or what a factory raised,
-            with a note that names the slot.
+            with a note that names the row.
     """
     with ExitStack() as built:
         simulators: list[Simulator] = []
@@ -121,7 +121,7 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
         if hasattr(simulator, "as_simulator"):  # an Env of one world, written in torch
             simulator = _presented(who, simulator)
     except Exception as error:
-        error.add_note(f"Raised while the simulator of slot {index} was built.")
+        error.add_note(f"Raised while the simulator of row {index} was built.")
         raise
     if isinstance(simulator, VectorEnv) or is_pool(simulator):
         hint = foreign_hint(simulator)
@@ -174,15 +174,15 @@ def _presented(who: str, env: Any) -> Simulator:
 
 
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
-    """Refuse one world in two slots, also in wrappers of its own in each, and slots whose spaces differ."""
+    """Refuse one world in two rows, also in wrappers of its own in each, and rows whose spaces differ."""
     first, seen = simulators[0], {}
     worlds = [world_of(simulator) for simulator in simulators]
     for index, (other, world) in enumerate(zip(simulators, worlds, strict=True), first_index):
         if seen.setdefault(id(world), index) != index:
             hint = "The factory builds a new one at each call."
-            got = f"the same one in the slots {seen[id(world)]} and {index}"
-            raise EnvError(explain(who, expected="a simulator of its own for every slot", got=got, hint=hint))
+            got = f"the same one in the rows {seen[id(world)]} and {index}"
+            raise EnvError(explain(who, expected="a simulator of its own for every row", got=got, hint=hint))
         for name in ("observation_space", "action_space"):
             if getattr(other, name) != getattr(first, name):
-                expected = f"the same {name} in every slot: {getattr(first, name)}"
-                raise EnvError(explain(who, expected=expected, got=f"{getattr(other, name)} in slot {index}"))
+                expected = f"the same {name} in every row: {getattr(first, name)}"
+                raise EnvError(explain(who, expected=expected, got=f"{getattr(other, name)} in row {index}"))

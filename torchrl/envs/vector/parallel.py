@@ -225,7 +225,7 @@ class ProcessPool:
             return min(self._answers(self._remotes))
 
     def learning_wrapper(self) -> str:
-        """Name the wrapper by which the worlds of some slot learn; empty where none do."""
+        """Name the wrapper by which the worlds of some row learn; empty where none do."""
         return max(self._call_all("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:

@@ -21,15 +21,15 @@ from torchrl.shared_memory import MakeArray, SharedMemory
 
 
 class SimulatorHost:
-    """The simulators of some slots of a parallel environment.
+    """The simulators of some rows of a parallel environment.
 
     Args:
-        factories: one per slot of this process.
-        first_index: index of its first slot in the whole environment.
+        factories: one per row of this process.
+        first_index: index of its first row in the whole environment.
     """
 
     COMMANDS = frozenset(
-        ("spaces", "attach", "advance", "restart", "require_ability", "step_limit", "freeze", "render")
+        ("spaces", "map_memory", "advance", "restart", "require_ability", "step_limit", "freeze", "render")
         + ("get_state", "set_state", "learning_wrapper")
     )  # fmt: skip
 
@@ -43,8 +43,8 @@ class SimulatorHost:
         """Return the observation and the action space of one simulator."""
         return self._simulators[0].observation_space, self._simulators[0].action_space
 
-    def attach(self, descriptor: int, size: int, num_envs: int) -> None:
-        """Work in the memory that :func:`cut_buffers` laid out for all ``num_envs`` slots."""
+    def map_memory(self, descriptor: int, size: int, num_envs: int) -> None:
+        """Work in the memory that :func:`cut_buffers` laid out for all ``num_envs`` rows."""
         memory = SharedMemory(size, descriptor)
         buffers, actions = cut_buffers(*self.spaces(), num_envs, memory.array)
         memory.close()
@@ -60,7 +60,7 @@ class SimulatorHost:
     def restart(
         self, turn: int, indices: Sequence[int], seeds: Sequence[int | None] | None, options: dict | Sequence | None
     ) -> None:
-        """Restart slots, writing into the root of this turn; see :meth:`Worker.restart`."""
+        """Restart rows, writing into the root of this turn; see :meth:`Worker.restart`."""
         self._worker.turn = turn
         self._worker.restart(indices, seeds, options)
 
@@ -69,7 +69,7 @@ class SimulatorHost:
         self._worker.require_ability(ability)
 
     def step_limit(self) -> float:
-        """Return the least :meth:`Simulator.step_limit` of this process's slots."""
+        """Return the least :meth:`Simulator.step_limit` of this process's rows."""
         return min(map(step_limit_of, self._simulators))
 
     def learning_wrapper(self) -> str:
