@@ -215,6 +215,17 @@ def test_what_several_have_learned_of_rewards_is_no_matter_where_rewards_are_lef
         pass
 
 
+def test_memory_that_is_registered_as_learned_is_named_where_the_rows_are_others():
+    class Memory(Transform):
+        def attach(self, env):
+            super().attach(env)
+            self.register_buffer("total", torch.zeros(*env.batch_size, 1))
+
+    one, two = pendulums(2, Memory()), pendulums(3, Memory())
+    with pytest.raises(SpecError, match="Memory: expected .*2, 1.*, got .*3, 1.* register_memory, not register_buffer"):
+        one.load_learned_state_dict(two.learned_state_dict())
+
+
 # ---- rows that wait --------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +277,23 @@ def test_nothing_is_learned_or_added_up_on_rows_that_wait():
     _, root = env.step_and_reset(act(root))
     assert root["step_count"].flatten().tolist() == [6, 1]
     assert vec.statistics.moments("observation")[0].item() == added[0] + 3  # one restarted, two stepped
+
+
+@pytest.mark.parametrize("finished", ["leave", "sticky"])
+def test_rows_wait_behind_two_environments_as_behind_a_chain(finished):
+    def parts():
+        return VecNorm(decay=1.0), RewardSum(), RewardNorm(0.5), VecNorm(decay=1.0), FrameStack(2), StepCounter()
+
+    def batch(env):
+        if finished == "leave":
+            return EpisodeCollector(env, act, num_episodes=2).collect()
+        return next(iter(rollout(env, act, n_steps=7, sticky=True)))[0]
+
+    one, (*inner, norm, stack, counter) = TransformedEnv(counting(2, 7), Compose(*parts())), parts()
+    two = TransformedEnv(TransformedEnv(counting(2, 7), Compose(*inner)), Compose(norm, stack, counter))
+    whole, apart = batch(one), batch(two)
+    assert bool((whole == apart).all())
+    assert flat(one.learned_state_dict()) == flat(two.learned_state_dict())
 
 
 def test_an_ending_by_a_transform_does_not_come_to_rows_that_wait():

@@ -200,7 +200,9 @@ def require_same_form(name: str, transform: Transform, came: dict[str, torch.Ten
         came = {key: value for key, value in came.items() if key in have}
     ours, theirs = ({key: list(value.shape) for key, value in tensors.items()} for tensors in (have, came))
     if ours != theirs:
-        raise SpecError(explain(f"learned state of {name}", expected=f"{ours}", got=f"{theirs}"))
+        hint = "What a transform remembers of each row goes into register_memory, not register_buffer."
+        hint = hint if ours.keys() == theirs.keys() else ""
+        raise SpecError(explain(f"learned state of {name}", expected=f"{ours}", got=f"{theirs}", hint=hint))
 
 
 def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:

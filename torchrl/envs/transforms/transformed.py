@@ -69,6 +69,9 @@ class TransformedEnv(Env):
         self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
         self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait (freeze_)
         self._ignored: torch.Tensor | None = None  # [*B], rows that are stepped on for nothing (ignore_)
+        self._is_outermost = True
+        if isinstance(env, TransformedEnv):
+            env._is_outermost = False
         self._is_elsewhere = seen.device != env.device
         self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
 
@@ -151,8 +154,11 @@ class TransformedEnv(Env):
             module._buffers[name] = torch.where(waits, before, after)
 
     def _repeat(self, before: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
-        """Let rows that wait show once more what was acted on, with reward 0 and no flags."""
-        for key, _ in self.observation_spec.leaves():
+        """Let rows that wait show once more what was acted on, with reward 0 and no flags.
+
+        What was acted on is what the outermost environment shows; those inside leave the observations to it.
+        """
+        for key, _ in self.observation_spec.leaves() if self._is_outermost else ():
             value, seen = next_.get(key), before.get(key, None)
             if seen is None:  # a caller that steps by hand may send the action alone
                 continue
