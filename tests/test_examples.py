@@ -238,6 +238,27 @@ def test_a_key_of_an_older_configuration_is_a_warning_where_a_run_is_evaluated(e
     assert "expected a known key, got 'of_yore'" in capsys.readouterr().err
 
 
+def test_a_run_of_another_algorithm_is_refused_by_its_name(tmp_path, run_here, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.txt").write_text("# ppo on CartPole-v1, resumed from x\n")
+    for flag in ("evaluate", "resume"):
+        with pytest.raises(SystemExit):
+            run_here("sac", f"--{flag}={run}")
+        told = capsys.readouterr().err
+        assert f"--{flag}: expected a run of sac, got one of ppo. Go on with the command that began it, ppo.py." in told
+
+
+def test_a_command_prints_a_warning_as_one_line(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.txt").write_text("# ppo on CartPole-v1\nof_yore = 1\n")
+    told = subprocess.run([sys.executable, str(EXAMPLE), f"--evaluate={run}"], capture_output=True, text=True).stderr
+    first, last = told.splitlines()
+    assert first == f"warning: {run}/config.txt, line 2: the unknown key 'of_yore' is left out."
+    assert last.startswith("ppo.py: --evaluate: expected last.pt or best.pt")
+
+
 def test_a_folder_without_a_run_is_refused_and_the_newest_run_named(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "ppo_logging" / "CartPole-v1_2026"

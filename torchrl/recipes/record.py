@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import time
 import warnings
@@ -230,13 +231,14 @@ def make_record_hooks(args: Namespace) -> list[Hook]:
     return hooks
 
 
-def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
+def with_saved_config(parser: ConfigParser, flags: Sequence[str], algorithm: str | None = None) -> Namespace:
     """Parse flags; where ``--evaluate`` or ``--resume`` names a run, its configuration stands below the other flags.
 
     A key of a run that is to be evaluated and that is not known any more is a warning.
 
     Raises:
-        ConfigError: the folder holds no run, or both are given, or one of them and ``--config``.
+        ConfigError: the folder holds no run, or one of another than ``algorithm``, or both are given, or one of them
+            and ``--config``.
     """
     args = parser.parse_args(flags)
     named = [name for name in ("evaluate", "resume", "config") if getattr(args, name) is not None]
@@ -251,6 +253,11 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str]) -> Namespace:
     if not path.is_file():
         flag, hint = f"--{named[0]}", _newest(folder)
         raise ConfigError(explain(flag, expected="the folder of a run", got=f"no {path}", hint=hint))
+    others = re.match(r"# (\w+) on ", path.read_text(encoding="utf-8", errors="replace"))
+    if others is not None and algorithm not in (None, others[1]):
+        hint = f"Go on with the command that began it, {others[1]}.py."
+        expected, got = f"a run of {algorithm}", f"one of {others[1]}"
+        raise ConfigError(explain(f"--{named[0]}", expected=expected, got=got, hint=hint))
     return load_config(parser, path, flags, leaves_out_unknown=named == ["evaluate"])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 import torch
 
@@ -41,9 +43,9 @@ def run(
         make_agent: builds the agent from the parsed flags.
         flags: of the command line; None takes those of the process.
     """
-    with exit_on_mistake():
+    with exit_on_mistake(), _plain_warnings():
         flags = sys.argv[1:] if flags is None else flags
-        args = with_saved_config(parser, flags)
+        args = with_saved_config(parser, flags, algorithm)
         require_sense(args, flags)
         torch.set_num_threads(args.num_threads)
         # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
@@ -72,6 +74,22 @@ def run(
             with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
                 agent.train()
             report(algorithm, args, agent, reporter)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print a warning to the user as one line, without the line of the source that it comes from."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> str:
+        is_ours = category is UserWarning
+        return f"warning: {message}\n" if is_ours else usual(message, category, *place, **options)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _in_one_process(args: Namespace) -> Namespace:
