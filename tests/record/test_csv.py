@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fakes import wait_until
-from torchrl.errors import SpecError, TorchRLError
-from torchrl.record import CSVLogger, read_csv
+from torchrl.errors import ConfigError, SpecError, TorchRLError
+from torchrl.record import CSVLogger, TensorBoardLogger, read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,3 +108,11 @@ def test_texts_become_files(tmp_path):
 def test_a_missing_table_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="progress.csv"):
         read_csv(tmp_path / "progress.csv")
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"{kind.__name__}: expected a folder that can be written to, got .*file"):
+            kind(folder)

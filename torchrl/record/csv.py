@@ -12,7 +12,7 @@ from typing import SupportsFloat, TextIO
 
 from torchrl.errors import SpecError, TorchRLError, explain
 from torchrl.files import written_whole
-from torchrl.record.logger import Logger, as_floats
+from torchrl.record.logger import Logger, as_floats, made_folder
 
 STEP = "frames"
 
@@ -27,11 +27,13 @@ class CSVLogger(Logger):
 
     Args:
         folder: where the files go; made if it is missing.
+
+    Raises:
+        ConfigError: the folder cannot be made, or not be written to.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.path = Path(folder) / "progress.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = made_folder(folder, "CSVLogger") / "progress.csv"
         rows = _read_rows(self.path)
         self._columns = rows[0] if rows else []
         self._file: TextIO | None = None

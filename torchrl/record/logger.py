@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import SupportsFloat
 
-from torchrl.errors import SpecError, explain
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.files import make_writable
 from torchrl.misspelling import refuse_misspelt
 
 
@@ -52,6 +55,19 @@ class Logger(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def made_folder(folder: str | os.PathLike, who: str) -> Path:
+    """Make the folder that a logger writes to.
+
+    Raises:
+        ConfigError: it cannot be made, or not be written to.
+    """
+    try:
+        make_writable(folder)
+    except OSError as error:
+        raise ConfigError(explain(who, expected="a folder that can be written to", got=str(error))) from error
+    return Path(folder)
 
 
 def as_floats(metrics: Mapping[str, SupportsFloat], who: str) -> dict[str, float]:

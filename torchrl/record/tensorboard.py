@@ -6,10 +6,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, SupportsFloat
 
-from torchrl.record.logger import Logger, as_floats
+from torchrl.record.logger import Logger, as_floats, made_folder
 
 
 class TensorBoardLogger(Logger):
@@ -20,6 +19,9 @@ class TensorBoardLogger(Logger):
 
     Args:
         folder: where the event file goes; made if it is missing.
+
+    Raises:
+        ConfigError: the folder cannot be made, or not be written to.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -31,8 +33,7 @@ class TensorBoardLogger(Logger):
         self._make_text = text_pb
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now % 10**9}"
-        self.path = Path(folder) / name
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = made_folder(folder, "TensorBoardLogger") / name
         self._records = RecordWriter(self.path.open("xb"))
         self._write(file_version="brain.Event:2")
 

@@ -5,6 +5,7 @@ import torch
 
 from torchrl.errors import ConfigError
 from torchrl.functional import gae, n_step_return, td0_target, td_lambda
+from torchrl.modules import ValueOperator
 from torchrl.objectives import GAE, TD0, NStepReturn, TDLambda, VTrace, next_values
 
 
@@ -93,3 +94,9 @@ def test_defaults():
     assert default(GAE, "gamma", "lambda_") == (0.99, 0.95)
     assert default(NStepReturn, "n") == (5,)
     assert default(VTrace, "rho_clip", "c_clip", "lambda_") == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("gamma", ["0.9", None, float("nan"), -0.1])
+def test_a_discount_that_is_no_number_between_0_and_1_is_refused(gamma):
+    with pytest.raises(ConfigError, match="GAE: expected gamma between 0 and 1"):
+        GAE(ValueOperator(torch.nn.Linear(4, 1)), gamma=gamma)

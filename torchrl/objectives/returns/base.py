@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -203,9 +204,12 @@ def require_fraction(who: str, name: str, x: float | Tensor) -> None:
     Raises:
         ConfigError: naming it.
     """
-    is_fraction = bool(((x >= 0) & (x <= 1)).all()) if isinstance(x, Tensor) else 0 <= x <= 1
+    if isinstance(x, Tensor):
+        is_fraction = bool(((x >= 0) & (x <= 1)).all())
+    else:
+        is_fraction = isinstance(x, Real) and 0 <= x <= 1
     if not is_fraction:
-        raise ConfigError(explain(who, expected=f"{name} between 0 and 1", got=x))
+        raise ConfigError(explain(who, expected=f"{name} between 0 and 1", got=repr(x)))
 
 
 def _require_average(who: str, average: float | Tensor | str, gamma: float | Tensor) -> None:
