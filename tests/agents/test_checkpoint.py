@@ -169,3 +169,12 @@ def test_names_of_compiled_modules_fit_plain_ones_and_the_reverse():
     for state in (plain, compiled):
         assert as_compiled(state, plain) == plain and as_compiled(state, compiled) == compiled
     assert as_compiled({"_orig_mod.other": 3}, plain) == {"other": 3}  # for a message that names it
+
+
+@pytest.mark.parametrize("name", ["", "folder", "missing/"])
+def test_a_name_that_is_no_files_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CheckpointError, match=f"expected the name of a file, got '{name}'. Write agent.save"):
+        save_checkpoint(name, {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]

@@ -29,14 +29,19 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
         state: nested dicts, lists and tuples of tensors, numpy arrays, TensorDicts, numbers, strings, bools and None.
 
     Raises:
-        CheckpointError: the state holds anything else, named with its place; or the file cannot be written.
+        CheckpointError: the state holds anything else, named with its place; the path is a folder's; or the file cannot
+            be written.
     """
+    name = os.fspath(path)
+    if os.path.isdir(name) or not os.path.basename(name):
+        hint = "Write agent.save('run/last.pt')."
+        raise CheckpointError(explain("checkpoint", expected="the name of a file", got=repr(name), hint=hint))
     content = {"format": FORMAT, "version": VERSION, "state": to_plain(dict(state))}
     try:
         with written_whole(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)  # not to a path: torch takes names without a suffix amiss
     except OSError as error:
-        raise CheckpointError(f"The checkpoint {os.fspath(path)!r} cannot be written: {error}.") from error
+        raise CheckpointError(f"The checkpoint {name!r} cannot be written: {error}.") from error
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict:
