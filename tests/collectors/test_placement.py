@@ -27,7 +27,7 @@ def test_the_copy_acts_on_its_device_and_writes_into_the_root_it_was_given(devic
     assert next(placed.copy.parameters()).device == torch.device(device)
     root = GymEnv("CartPole-v1", num_envs=3).reset(seed=0)
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        acted, expected = place_policy(root), policy(root.copy())
+        acted, expected = placed(root), policy(root.copy())
     assert acted is root
     for key in ("action", "action_log_prob", "logits"):
         assert acted[key].device.type == "cpu"
