@@ -44,7 +44,7 @@ class EvaluatedHere:
 
 
 class PeriodicEvaluation:
-    """Evaluate the policy every ``interval`` frames, one evaluation at a time.
+    """Evaluate the policy every ``evaluator.every_frames`` frames, one evaluation at a time.
 
     Args:
         evaluator: what evaluates; None, or one without ``every_frames``, never does.

@@ -21,7 +21,23 @@ if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
 
 
-class EGreedy(AnnealedExploration):
+class _SpecExploration(AnnealedExploration):
+    """An exploration that draws actions by a spec, which is that of the environment it acts in."""
+
+    action_spec: TensorSpec
+
+    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
+        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
+
+        Raises:
+            SpecError: naming what would fit.
+        """
+        if hasattr(self.module, "require_fit"):
+            self.module.require_fit(action_spec, tensordict)
+        require_drawn(type(self).__name__, self.action_spec, action_spec, self.action_key)
+
+
+class EGreedy(_SpecExploration):
     """With probability ε, which fades, take an action drawn uniformly from the legal ones; else what the policy says.
 
     Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; faded as in Mnih et al., "Human-level control
@@ -61,16 +77,6 @@ class EGreedy(AnnealedExploration):
         self.action_spec = action_spec
         self.mask_key = mask_key
 
-    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
-
-        Raises:
-            SpecError: naming what would fit.
-        """
-        if hasattr(self.module, "require_fit"):
-            self.module.require_fit(action_spec, tensordict)
-        require_drawn(type(self).__name__, self.action_spec, action_spec, self.action_key)
-
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the action of some rows."""
         (action,) = read(tensordict, (self.action_key,), "EGreedy")
@@ -91,7 +97,7 @@ class EGreedy(AnnealedExploration):
         return spec.rand(batch, generator=self.generator, mask=mask).to(device)
 
 
-class _ActionNoise(AnnealedExploration):
+class _ActionNoise(_SpecExploration):
     """Noise on continuous actions, in units of half their range, and kept inside it."""
 
     def __init__(
@@ -112,16 +118,6 @@ class _ActionNoise(AnnealedExploration):
         self.action_spec = action_spec
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
-
-    def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
-
-        Raises:
-            SpecError: naming what would fit.
-        """
-        if hasattr(self.module, "require_fit"):
-            self.module.require_fit(action_spec, tensordict)
-        require_drawn(type(self).__name__, self.action_spec, action_spec, self.action_key)
 
     def _moved(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)
