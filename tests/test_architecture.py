@@ -461,7 +461,7 @@ def test_private_state_is_read_by_its_owner():
 def test_private_state_of_another_class_is_found():
     texts = {
         "torchrl.data.a": "class A:\n    def __init__(self, b):\n        self._x = b._y + super()._x",
-        "torchrl.data.b": "class B:\n    _y: int\n    def f(self, other):\n        return other._y, self.a._x, self.a._z",
+        "torchrl.data.b": "class B:\n    _y: int\n    def f(self, other):\n        return other._y, self.a._x, self._z",
     }
     package = {name: Source(name, text) for name, text in texts.items()}
     names = private_names(package)

@@ -16,7 +16,8 @@ LATEST = math.inf  # the weight of a number that says where things stand: of sev
 class Figures(dict):
     """Numbers of a batch by name, and what each is a mean over, so that a mean of several is that of all they are over.
 
-    >>> metrics["train/jumps"], metrics.weights["train/jumps"] = jumps.mean().item(), len(jumps)  # in a hook
+    >>> Figures({"train/jumps": 2.0}, weights={"train/jumps": 5})  # a mean over five
+    {'train/jumps': 2.0}
 
     Attributes:
         weights: how much a number is a mean over (episodes, rows, steps, seconds), by name; 1 where a name is not among

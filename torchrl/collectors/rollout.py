@@ -32,9 +32,10 @@ def rollout(
 ) -> Iterator[Fragment]:
     """Step environments with a policy, for ever, and yield a fragment after every ``n_steps`` steps.
 
-    >>> envs = [gymnasium.make("CartPole-v1") for _ in range(8)]
-    >>> for batch, last in rollout(envs, policy, n_steps=20):
-    ...     train(batch, last["state_value"])  # the next fragment acts with what was learned
+    >>> fragments = rollout(env, actor, n_steps=20)
+    >>> batch, last = next(fragments)  # train on them; the next fragment acts with what was learned
+    >>> batch.shape, last.shape
+    (torch.Size([2, 20]), torch.Size([2]))
 
     With workers, ``envs`` are callables that build the environments, and each worker steps a share of them with a copy
     of the policy, which gets the present weights and buffers before each fragment. While the learner trains on one

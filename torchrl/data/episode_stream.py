@@ -23,8 +23,9 @@ class EpisodeStream:
     computed of a batch that shows a part of it. Rows wait until their episode ends, so that batches may be as short as
     one step: however they are cut, the same comes out.
 
-    >>> stream = EpisodeStream(HindsightRelabel(reward_fn))
-    >>> buffer.extend(stream(batch))
+    >>> stream = EpisodeStream()
+    >>> len(stream(batch))  # no episode has ended
+    0
 
     Episodes come in the order in which they ended, those of one step in the order of their rows. Batches of several
     workers may come in any order: rows are told apart by ``("collector", "traj_ids")``. An episode whose beginning was

@@ -34,7 +34,10 @@ class HindsightRelabel:
     """Return a batch of goal-conditioned steps followed by copies with goals that were reached.
 
     >>> reward_fn = lambda achieved, goal, rows: -((achieved - goal).norm(dim=-1, keepdim=True) > 0.05).float()
-    >>> buffer.extend(HindsightRelabel(reward_fn)(batch))  # [N, T] in, [5 N, T] stored
+    >>> goals = torch.rand(2, 8, 2)
+    >>> batch["desired_goal"] = batch["next", "desired_goal"] = batch["next", "achieved_goal"] = goals
+    >>> HindsightRelabel(reward_fn)(batch).shape  # [N, T] in, [5 N, T] out
+    torch.Size([10, 8])
 
     ``[*B, T]`` becomes ``[(1 + k) N, T]``, with N the number of lanes in ``[*B]``: first the steps as they were, then k
     times all of them with new goals, each row of time still in its order. The goal of a copied row is what was achieved

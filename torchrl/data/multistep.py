@@ -28,8 +28,8 @@ _SAMPLED = "replay"  # where a buffer notes what it drew
 class MultiStep:
     """Sum up to n rewards into each row, and put what came after the last of them under ``"next"``.
 
-    >>> Collector(env, policy, frames_per_batch=256, postproc=MultiStep(3, 0.99))  # what is stored is n-step
-    >>> ReplayBuffer(storage, sampler=SliceSampler(4), transform=MultiStep(3, 0.99))  # what is stored is not
+    >>> MultiStep(3, 0.99)(batch)["next", "steps_to_next_obs"][0, :, 0]  # a postproc, or the transform of a buffer
+    tensor([3, 3, 3, 3, 3, 3, 2, 1])
 
     Row t of the result, with m the number of rewards in it:
 
@@ -112,7 +112,8 @@ class MultiStepStream:
     What waits when collecting ends is lost.
 
     >>> stream = MultiStepStream(3, 0.99)
-    >>> buffer.extend(stream(batch))
+    >>> stream(batch)["collector", "mask"].sum()  # two rows of each lane wait for the next batch
+    tensor(12)
 
     Batches of several workers may come in any order: they are told apart by ``("collector", "traj_ids")``.
 

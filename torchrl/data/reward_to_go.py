@@ -19,7 +19,8 @@ from torchrl.functional.returns import discounted_return, reaches_ending
 class RewardToGo:
     """Write the discounted sum of the rewards from each row to the end of its episode.
 
-    >>> buffer.extend(RewardToGo(0.99)(batch))  # or as a collector's postproc
+    >>> RewardToGo(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=RewardToGo(0.99))
+    torch.Size([2, 8, 1])
 
     A row whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
     becomes false, so a buffer leaves it out. ``EpisodeStream(RewardToGo(...))`` lets rows wait for the end of their

@@ -16,7 +16,8 @@ from torchrl.objectives.returns.base import ReturnEstimator, require_fraction
 class GAE(ReturnEstimator):
     """Generalised advantages, Schulman et al. (2016): see :func:`torchrl.functional.gae`.
 
-    >>> GAE(critic, gamma=0.99, lambda_=0.95)(batch)  # writes state_value, advantage, value_target
+    >>> GAE(critic, gamma=0.99, lambda_=0.95)(batch)["advantage"].shape  # beside it, state_value and value_target
+    torch.Size([2, 8, 1])
 
     The value of the next row is taken for the future of this one: both belong to the same agent. In a game whose
     players move in turn it would be the opponent's, see docs/concepts/endings.md.

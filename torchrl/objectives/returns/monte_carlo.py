@@ -78,7 +78,8 @@ class DiscountedReturn(ReturnEstimator):
 class Reward2Go:
     """Write the discounted sum of the rewards from each row to the end of its episode, for example as a ``postproc``.
 
-    >>> Collector(env, policy, frames_per_batch=4000, postproc=Reward2Go(0.99))  # writes reward_to_go, [*B, T, 1]
+    >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
+    torch.Size([2, 8, 1])
 
     Rows whose episode does not end inside the batch have no such sum: they get 0, and their ``("collector", "mask")``
     becomes false; ``EpisodeStream(Reward2Go(...))`` lets them wait for it. A time limit counts as an end.

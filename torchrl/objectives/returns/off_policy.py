@@ -12,7 +12,8 @@ from torchrl.objectives.returns.base import ReturnEstimator, require_fraction
 class VTrace(ReturnEstimator):
     """V-trace targets and advantages, Espeholt et al. (2018): see :func:`torchrl.functional.vtrace`.
 
-    >>> VTrace(actor, critic, gamma=0.99)(batch)  # writes state_value, advantage, value_target
+    >>> VTrace(actor, critic, gamma=0.99)(batch)["advantage"].shape  # beside it, state_value and value_target
+    torch.Size([2, 8, 1])
 
     The advantage holds the weight ρ_t already: multiply it with the gradient of log π, not of a ratio.
 

@@ -1,0 +1,27 @@
+"""The names that examples in docstrings may use without making them: the parts of a small straight line."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl.collectors import Collector
+from torchrl.data.replay import ReplayBuffer, TensorStorage
+from torchrl.envs import GymEnv
+from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
+
+
+@pytest.fixture(autouse=True)
+def example_names(request, doctest_namespace):
+    """Give a docstring's example two rows of CartPole, networks for them, a batch ``[2, 8]`` and an empty buffer."""
+    if not isinstance(request.node, pytest.DoctestItem):
+        return
+    torch.manual_seed(0)
+    env = GymEnv("CartPole-v1", num_envs=2)
+    actor = ProbabilisticActor(MLP(4, 2), Categorical)
+    critic = ValueOperator(MLP(4, 1))
+    doctest_namespace |= {"torch": torch, "nn": torch.nn, "TensorDict": TensorDict, "env": env, "actor": actor}
+    doctest_namespace |= {
+        "critic": critic,
+        "batch": Collector(env, actor, frames_per_batch=16, seed=0).collect(),
+        "buffer": ReplayBuffer(TensorStorage(100), batch_size=4),
+    }
