@@ -33,7 +33,7 @@ def test_a_missing_key_is_named_with_the_nearest_one_and_who_asked():
 
 @pytest.mark.parametrize("which", ["in_keys", "out_keys"])
 def test_a_string_is_not_read_letter_by_letter(which):
-    with pytest.raises(ConfigError, match=r"expected a sequence of keys, got 'value'. Write \['value'\]"):
+    with pytest.raises(ConfigError, match=r"expected a list of keys, got 'value'. Write \['value'\]"):
         ValueOperator(nn.Linear(3, 1), **{which: "value"})
 
 

@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
 from torchrl.errors import ConfigError, NonFiniteError, explain
+from torchrl.keys import key_name
 from torchrl.objectives import Loss, total_loss
 from torchrl.objectives.keys import MASK, read
 
@@ -162,7 +163,7 @@ class MinibatchEpochs:
         terms = [name for name, is_bad in zip(names, bad[step].tolist(), strict=True) if is_bad]
         terms = [name for name in terms if name.startswith("loss_")] or terms
         where = f"epoch {epoch + 1}, minibatch {step + 1}"
-        guilty = [_spell(key) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
+        guilty = [repr(key_name(key)) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
         hint = (
             f"The batch itself holds such values under {', '.join(guilty)}."
             if guilty
@@ -276,7 +277,3 @@ def _mean_of(name: str, values: torch.Tensor, names: tuple[str, ...]) -> float:
 
 def _device_of(rows: TensorDict) -> torch.device:
     return next(iter(rows.values(include_nested=True, leaves_only=True))).device
-
-
-def _spell(key: str | tuple) -> str:
-    return repr(key if isinstance(key, str) else "/".join(key))

@@ -17,6 +17,7 @@ from torchrl.counts import is_count
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
 from torchrl.devices import to_device
 from torchrl.errors import ConfigError, NonFiniteError, explain
+from torchrl.keys import key_name
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
 
@@ -232,11 +233,7 @@ class ReplayUpdates:
         if not bad:
             return
         losses = [name for name in bad if name.startswith("loss_")] or bad
-        guilty = [
-            "/".join(key) if isinstance(key, tuple) else key
-            for key, value in rows.items(True, True)
-            if not bool(torch.isfinite(value).all())
-        ]
+        guilty = [key_name(key) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
         hint = f"The sample itself holds such values under {', '.join(guilty)}." if guilty else ""
         hint = hint or "Try a smaller learning rate, or clip the gradient."
         raise NonFiniteError(

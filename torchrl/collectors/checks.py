@@ -14,6 +14,7 @@ from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorS
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.base import Env, action_of
 from torchrl.errors import ConfigError, EnvError, NonFiniteError, SpecError, explain
+from torchrl.keys import key_name
 from torchrl.modules import RandomPolicy
 from torchrl.seeding import named_seeds
 
@@ -86,7 +87,7 @@ def act_checked(act: Callable, root: TensorDict, env: Env, *, is_first: bool) ->
     if replaced:
         hint = 'Write the state to go on with under ("next", key), and other results under keys of their own.'
         expected = "a policy that leaves what it is shown as it is"
-        got = f"another value under {_spelled(replaced[0])!r}"
+        got = f"another value under {key_name(replaced[0])!r}"
         raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
     if is_first:
         require_fit(act, action_of(acted), acted, env.action_spec, len(env.batch_size))
@@ -140,7 +141,7 @@ def require_finite(batch: TensorDict, env: Env) -> None:
         place = bad.nonzero()[0].tolist()
         raise NonFiniteError(
             explain(
-                f"Collector, key {_spelled(key)!r}",
+                f"Collector, key {key_name(key)!r}",
                 expected="finite numbers",
                 got=f"{value[tuple(place)].item()} in environment {place[:time_dim]} at step {place[time_dim]}",
                 hint="The batch was not handed out; look at the simulator, or at the action it was given.",
@@ -161,7 +162,7 @@ def require_choices(action: torch.Tensor | TensorDictBase | None, spec: TensorSp
     """
     if isinstance(spec, Composite):
         for key, leaf in spec.leaves() if isinstance(action, TensorDictBase) else ():
-            _require_choices_of_leaf(f"action {_spelled(key)!r}", action.get(key, None), leaf, batch_dims)
+            _require_choices_of_leaf(f"action {key_name(key)!r}", action.get(key, None), leaf, batch_dims)
     else:
         _require_choices_of_leaf("action", action, spec, batch_dims)
 
@@ -181,7 +182,3 @@ def _require_choices_of_leaf(name: str, action: torch.Tensor | None, spec: Tenso
     if bool(((rows < 0) | (rows >= nvec)).any()):
         got = f"indices up to {rows.amax(0).tolist()}, from {rows.amin(0).tolist()}"
         raise SpecError(explain(name, expected=f"indices below {nvec.tolist()}", got=got, hint=hint))
-
-
-def _spelled(key: str | tuple) -> str:
-    return key if isinstance(key, str) else "/".join(_spelled(part) for part in key)

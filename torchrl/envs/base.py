@@ -14,7 +14,6 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
-from torchrl.data.specs.composite import Key
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.learned import Learned, learned_state, load_learned_
@@ -22,6 +21,7 @@ from torchrl.envs.row_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, joined_seed
 from torchrl.unchecked import peek, put

@@ -14,6 +14,7 @@ from torch import nn
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import NOT_CARRIED
 from torchrl.errors import EnvError, KeyMissing, explain
+from torchrl.keys import key_name
 
 ROOT_KEYS = ("is_init",)
 FLAGS = ("terminated", "truncated", "done")
@@ -124,7 +125,7 @@ def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int
         steps = differs.movedim(time, 0).reshape(value.shape[time], -1).any(-1).nonzero()
         if len(steps):
             is_later = isinstance(key, tuple) and key[0] == "next"
-            found.append((int(steps[0]), is_later, key if isinstance(key, str) else "/".join(key)))
+            found.append((int(steps[0]), is_later, key_name(key)))
     if not found:
         return
     step, is_later, name = min(found)

@@ -18,6 +18,7 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
+from torchrl.keys import key_name
 
 if TYPE_CHECKING:
     from torchrl.envs.base import Env
@@ -213,7 +214,7 @@ def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
             continue
         keys = getattr(transform, "in_keys", None)
         name = (REWARD if transform.changes_reward_only else "") + type(transform).__name__
-        name += f"[{', '.join(map(_spelled, keys))}]" if keys else ""
+        name += f"[{', '.join(map(key_name, keys))}]" if keys else ""
         count = sum(known.partition(" #")[0] == name for known in named)
         named[f"{name} #{count + 1}" if count else name] = transform
     return named
@@ -273,10 +274,6 @@ def _joined(name: str, transform: Transform | None, states: Sequence[dict]) -> d
         got = f"{len(states)} different states of {name}"
         raise ConfigError(explain("learned state", expected="the same in all workers", got=got, hint=hint))
     return transform.merge_learned(states)
-
-
-def _spelled(key: str | tuple) -> str:
-    return key if isinstance(key, str) else "/".join(key)
 
 
 def _require_learned(transforms: Sequence[Transform]) -> None:

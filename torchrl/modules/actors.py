@@ -10,11 +10,12 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 from torchrl.modules.distributions.base import Distribution, trait
 from torchrl.modules.exploration import ExplorationType, exploration_type
 from torchrl.modules.families import require_bounds, require_family, spec_at
 from torchrl.modules.models.heads import TanhHead
-from torchrl.modules.operator import Key, Operator, accept_tensors, read, write
+from torchrl.modules.operator import Operator, accept_tensors, read, write
 from torchrl.modules.randomness import kept_randomness, kept_state
 
 if TYPE_CHECKING:

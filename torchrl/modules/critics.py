@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from torchrl.modules.operator import Key, Operator, key_list
+from torchrl.keys import Key, as_path, key_list
+from torchrl.modules.operator import Operator
 
 
 class ValueOperator(Operator):
@@ -28,6 +29,6 @@ class ValueOperator(Operator):
     ) -> None:
         in_keys = key_list("ValueOperator(in_keys=...)", in_keys)
         if out_keys is None:
-            reads_action = any("action" in ((key,) if isinstance(key, str) else key) for key in in_keys)
+            reads_action = any("action" in as_path(key) for key in in_keys)
             out_keys = ["state_action_value" if reads_action else "state_value"]
         super().__init__(module, in_keys=in_keys, out_keys=out_keys)

@@ -23,10 +23,11 @@ from tensordict.nn import set_interaction_type as set_exploration_type
 
 from torchrl.data.specs import TensorSpec
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.families import require_drawn
 from torchrl.modules.models.arguments import positive
-from torchrl.modules.operator import Key, accept_tensors, read, write
+from torchrl.modules.operator import accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
 
 __all__ = [

@@ -11,10 +11,11 @@ from tensordict.nn import TensorDictModuleBase
 
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.keys import Key
 from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import AnnealedExploration, require_spec
 from torchrl.modules.families import require_drawn
-from torchrl.modules.operator import Key, read, write
+from torchrl.modules.operator import read, write
 from torchrl.shapes import expand_right
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from torchrl.data import specs
 from torchrl.data.specs.fitting import fitting_line
 from torchrl.errors import SpecError, explain
-from torchrl.modules.distributions.base import Distribution, Key
+from torchrl.keys import Key
+from torchrl.modules.distributions.base import Distribution
 from torchrl.modules.distributions.bernoulli import Bernoulli
 from torchrl.modules.distributions.bounds import Bounds
 from torchrl.modules.distributions.composite import CompositeDistribution

@@ -16,12 +16,12 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.keys import Key, key_list
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.models.inputs import Misfit, misfit
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.unchecked import peek, put
 
-Key = str | tuple[str, ...]
 SAME_SIZE = (ObservationNormalizer, nn.LayerNorm, nn.Identity)  # what may stand before the first layer
 SIZES = re.compile("shapes|dimension|Expected size|channels")  # how torch complains of them
 Forward = Callable[[TensorDictModuleBase, TensorDictBase], TensorDictBase]
@@ -196,13 +196,6 @@ def require_keys(who: str, **modules: nn.Module) -> None:
             expected = "a module with in_keys and out_keys"
             got = type(module).__name__ if isinstance(module, nn.Module) else repr(module)
             raise ConfigError(explain(f"{who}, {name}", expected=expected, got=got, hint=hint))
-
-
-def key_list(who: str, keys: Iterable[Key]) -> list[Key]:
-    """Return ``keys`` as a list, refusing a bare string, which would be read letter by letter."""
-    if isinstance(keys, str):
-        raise ConfigError(explain(who, expected="a sequence of keys", got=repr(keys), hint=f"Write [{keys!r}]."))
-    return list(keys)
 
 
 def read(tensordict: TensorDictBase, keys: Sequence[Key], who: str) -> list[torch.Tensor]:

@@ -10,7 +10,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.errors import ConfigError, explain
-from torchrl.modules.operator import Key, accept_tensors, write
+from torchrl.keys import Key
+from torchrl.modules.operator import accept_tensors, write
 from torchrl.modules.wrapper import PolicyWrapper
 
 if TYPE_CHECKING:

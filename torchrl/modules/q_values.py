@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torchrl.data.specs.fitting import fitting_line
 from torchrl.data.specs.masks import as_bools
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key, as_path, key_list
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
 from torchrl.modules.families import INDEX, ONE_HOT, described, kind_of, spec_at
-from torchrl.modules.operator import Key, Operator, accept_tensors, key_list, read, write
+from torchrl.modules.operator import Operator, accept_tensors, read, write
 from torchrl.modules.randomness import kept_randomness, kept_state
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class ValueEnsemble(Operator):
         out_key: Key | None = None,
     ) -> None:
         in_keys = key_list("ValueEnsemble(in_keys=...)", in_keys)
-        reads_action = any("action" in ((key,) if isinstance(key, str) else key) for key in in_keys)
+        reads_action = any("action" in as_path(key) for key in in_keys)
         if out_key is None:
             out_key = "state_action_value" if reads_action else "action_value"
         super().__init__(Ensemble(make_module, num), in_keys=in_keys, out_keys=[out_key])

@@ -11,8 +11,9 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key, key_list
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.operator import Key, accept_tensors, key_list, require_keys, write
+from torchrl.modules.operator import accept_tensors, require_keys, write
 from torchrl.modules.randomness import kept_randomness, kept_state
 
 if TYPE_CHECKING:

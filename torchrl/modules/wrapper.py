@@ -7,9 +7,10 @@ from collections.abc import Callable
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.operator import Key, require_keys
+from torchrl.modules.operator import require_keys
 
 
 class PolicyWrapper(TensorDictModuleBase):

@@ -16,6 +16,7 @@ from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
 from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key
 from torchrl.modules import (
     MLP,
     ActorValueOperator,
@@ -40,7 +41,6 @@ from torchrl.modules import (
     ValueOperator,
     orthogonal_init_,
 )
-from torchrl.modules.operator import Key
 from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, positive_int, real
 from torchrl.recipes.observations import sees_images
 

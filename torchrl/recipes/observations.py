@@ -32,6 +32,7 @@ from torchrl.envs.transforms import (
 )
 from torchrl.envs.transforms.images import DTYPES
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import key_name
 from torchrl.modules import ConvNet
 from torchrl.recipes.config import FlagGroup, positive_int
 
@@ -90,12 +91,12 @@ def describe_observations(args: Namespace, env: Env) -> str | None:
     leaves = _rows(env)
     picture = _picture_of(args, env, list(leaves))
     if picture is not None:
-        was = f"{_plain(picture)} {[*leaves[picture].shape]}"
+        was = f"{key_name(picture)} {[*leaves[picture].shape]}"
         return f"observes a picture: {was} as {[*seen_as]} (--pictures=none takes its numbers)"
     treatments = {key: _treatment(leaf) for key, leaf in leaves.items()}
     if treatments == {"observation": ""}:
         return None
-    parts = [f"{_plain(key)} {[*leaf.shape]} {treatments[key]}".rstrip() for key, leaf in leaves.items()]
+    parts = [f"{key_name(key)} {[*leaf.shape]} {treatments[key]}".rstrip() for key, leaf in leaves.items()]
     return f"observes {seen_as.numel()} numbers: {'; '.join(parts)}"
 
 
@@ -120,7 +121,7 @@ def _picture_of(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> NestedK
         ConfigError: something else is observed beside it, it does not fit, or there is none of the name.
     """
     leaves = _rows(env)
-    names = {_plain(key): key for key in seen}
+    names = {key_name(key): key for key in seen}
     if args.pictures == "none":
         return None
     if args.pictures == "auto":
@@ -176,7 +177,7 @@ def _vector_transforms(env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
     leaves = _rows(env)
     for key in seen:
         if (num := _num_choices(leaves[key])) > MOST_CHOICES:
-            hint = f"Leave it out, --leave_out {_plain(key)}, or give it an embedding in Python."
+            hint = f"Leave it out, --leave_out {key_name(key)}, or give it an embedding in Python."
             expected = f"at most {MOST_CHOICES:,} choices to write one-hot"
             raise ConfigError(explain("networks", expected=expected, got=f"{num:,} in {key!r}", hint=hint))
     transforms: list[Transform] = []
@@ -210,7 +211,3 @@ def _rows(env: Env) -> dict[NestedKey, TensorSpec]:
     """Return the spec of one row of each observation."""
     first = (0,) * len(env.batch_size)
     return {key: leaf[first] for key, leaf in env.observation_spec.leaves()}
-
-
-def _plain(key: NestedKey) -> str:
-    return key if isinstance(key, str) else "/".join(key)

@@ -20,10 +20,11 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from torchrl.data.offline.stitching import STARTS, Key, Piece, Stitcher
+from torchrl.data.offline.stitching import STARTS, Piece, Stitcher
 from torchrl.data.replay.records import nested
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.files import written_whole
+from torchrl.keys import Key
 
 VERSION = 1
 INDEX = "dataset.json"

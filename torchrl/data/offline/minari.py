@@ -18,8 +18,8 @@ from torchrl.data.offline.minari_formats import FILE, JPEG_START, TABLES, Format
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.extras import require
 from torchrl.functional.endings import is_done
+from torchrl.keys import Key, key_name
 
-Key = str | tuple[str, ...]
 Space = dict[str, Any]  # as metadata.json describes it
 RESERVED = (
     ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done", "replay")
@@ -193,7 +193,7 @@ def read_minari(
     for name, keys in (("leave_out", leave_out), ("info_keys", info_keys)):
         if isinstance(keys, str):
             raise ConfigError(explain("read_minari", expected=f"a list of names as {name}", got=repr(keys)))
-    gone = {"/".join(_path(key)) for key in leave_out}
+    gone = {key_name(_path(key)) for key in leave_out}
     choice = _Choice(gone, dict(rename or {}), [_path(key) for key in info_keys])
     return MinariEpisodes(reader, metadata, numbers, choice, dataset)
 

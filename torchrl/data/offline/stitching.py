@@ -13,8 +13,7 @@ from torch import Tensor
 from torchrl.data.replay.records import values_of
 from torchrl.errors import KeyMissing, SpecError, explain
 
-Key = tuple[str, ...]
-Values = dict[Key, Tensor]
+Values = dict[tuple[str, ...], Tensor]
 STARTS, DONE = ("is_init",), ("next", "done")
 MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
 FACTS = "replay"

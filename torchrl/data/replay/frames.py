@@ -18,6 +18,7 @@ from torchrl.data.replay.incoming import Incoming
 from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import as_path
 
 NONE = -1
 Values = dict[tuple[str, ...], Tensor]
@@ -43,7 +44,7 @@ class StackedFrames:
         if not is_count(num_frames) or dim >= 0:
             expected, got = "num_frames of at least 1 and a negative dim", f"num_frames={num_frames}, dim={dim}"
             raise ConfigError(explain("StackedFrames", expected=expected, got=got))
-        self.key = (key,) if isinstance(key, str) else tuple(key)
+        self.key = as_path(key)
         self.next_key = ("next", *self.key)
         self.num_frames = num_frames
         self.dim = dim

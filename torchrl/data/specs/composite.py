@@ -10,8 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs.base import LeafSpec, Shape, ShapeOp, TensorSpec, probe
 from torchrl.errors import KeyMissing, SpecError, explain, nearest
-
-Key = str | tuple[str, ...]
+from torchrl.keys import Key, key_name
 
 
 class Composite(TensorSpec):
@@ -219,8 +218,8 @@ class Composite(TensorSpec):
         return None
 
     def _missing(self, key: Key) -> KeyMissing:
-        known = {".".join(_as_tuple(leaf)): leaf for leaf, _ in self.leaves()}
-        near = nearest(".".join(_as_tuple(key)), known)
+        known = {key_name(leaf): leaf for leaf, _ in self.leaves()}
+        near = nearest(key_name(key), known)
         hint = f"Did you mean {known[near]!r}?" if near else ""
         expected = f"one of the keys {list(known.values())}"
         return KeyMissing(explain("Composite", expected=expected, got=repr(key), hint=hint))

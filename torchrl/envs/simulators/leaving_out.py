@@ -9,6 +9,7 @@ from typing import Any
 from gymnasium import Space, spaces
 
 from torchrl.errors import ConfigError, explain, nearest
+from torchrl.keys import key_name
 
 Name = str | tuple[str, ...]
 
@@ -33,7 +34,7 @@ def without_entries(who: str, space: Space, names: Sequence[Name]) -> tuple[Spac
     """
     if isinstance(names, str):
         raise ConfigError(explain(who, expected="a list of names", got=repr(names), hint=f"Write [{names!r}]."))
-    gone = {name if isinstance(name, str) else "/".join(name) for name in names}
+    gone = {key_name(name) for name in names}
     known: set[str] = set()
     left = _without(space, gone, (), known)
     for name in sorted(gone - known):

@@ -17,9 +17,10 @@ from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.action import ActionTransform
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.choices import choices_per_entry
-from torchrl.envs.transforms.leaves import Key, as_path, require_leaves, set_leaf
+from torchrl.envs.transforms.leaves import require_leaves, set_leaf
 from torchrl.envs.transforms.randomness import RandomTransform
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key, as_path
 
 
 class ActionMask(Transform):

@@ -12,9 +12,9 @@ from torch import nn
 
 from torchrl.data.batch_functions import StepEditor
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.data.specs.composite import Key
 from torchrl.envs.base import Env
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 from torchrl.misspelling import is_used_in, refuse_misspelt
 from torchrl.seeding import child_seeds
 

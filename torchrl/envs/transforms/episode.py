@@ -14,9 +14,10 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, as_key, as_path, require_free
+from torchrl.envs.transforms.leaves import require_free
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.endings import is_done
+from torchrl.keys import Key, as_key, as_path
 from torchrl.shapes import expand_right
 from torchrl.unchecked import put
 

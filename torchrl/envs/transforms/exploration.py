@@ -9,9 +9,10 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Composite, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, as_key, as_path, require_free
+from torchrl.envs.transforms.leaves import require_free
 from torchrl.envs.transforms.randomness import RandomTransform
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key, as_key, as_path
 from torchrl.unchecked import put
 
 

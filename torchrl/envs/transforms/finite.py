@@ -10,8 +10,9 @@ from tensordict import TensorDict
 
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, key_tuple, require_leaves
+from torchrl.envs.transforms.leaves import require_leaves
 from torchrl.errors import NonFiniteError, explain
+from torchrl.keys import Key, key_list
 
 
 class FiniteCheck(Transform):
@@ -29,7 +30,7 @@ class FiniteCheck(Transform):
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
         super().__init__()
-        self.in_keys = None if in_keys is None else key_tuple("FiniteCheck", in_keys)
+        self.in_keys = None if in_keys is None else tuple(key_list("FiniteCheck", in_keys))
 
     def attach(self, env: Env | EnvSpecs) -> None:
         """Find what is written in floats."""

@@ -14,9 +14,10 @@ from torchrl.counts import is_count
 from torchrl.data.specs import TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, mapped_spec, require_numbers
+from torchrl.envs.transforms.leaves import mapped_spec, require_numbers
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key
 
 DTYPES = (torch.uint8, torch.float32, torch.float64)
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601

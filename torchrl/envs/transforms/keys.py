@@ -10,18 +10,9 @@ from torch import Tensor
 from torchrl.data.specs import Composite
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import (
-    Key,
-    as_key,
-    as_path,
-    is_below,
-    key_tuple,
-    leaves_at,
-    require_free,
-    topmost_emptied,
-    without,
-)
+from torchrl.envs.transforms.leaves import is_below, leaves_at, require_free, topmost_emptied, without
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key, as_key, as_path, key_list
 from torchrl.unchecked import put
 
 
@@ -172,4 +163,4 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
 def _checked_keys(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
     if not keys:
         raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys)))
-    return key_tuple(who, keys)
+    return tuple(key_list(who, keys))

@@ -10,20 +10,8 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.keys import Key, as_key, as_path, key_name
 from torchrl.unchecked import put
-
-Key = str | tuple[str, ...]
-
-
-def key_tuple(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """Return a list of keys, or refuse a single string, whose letters would be taken for keys.
-
-    Raises:
-        ConfigError: saying what to write.
-    """
-    if isinstance(keys, str):
-        raise ConfigError(explain(who, expected="a list of keys", got=repr(keys), hint=f"Write [{keys!r}]."))
-    return tuple(keys)
 
 
 def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
@@ -35,7 +23,7 @@ def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key,
     known = {as_path(key): key for key, _ in spec.leaves()}
     for key in keys:
         if as_path(key) not in known:
-            near = nearest("/".join(as_path(key)), names := {"/".join(path): key for path, key in known.items()})
+            near = nearest(key_name(key), names := {key_name(path): key for path, key in known.items()})
             raise KeyMissing(
                 explain(
                     who,
@@ -105,16 +93,6 @@ def without(spec: Composite, keys: Sequence[Key]) -> Composite:
 def is_below(key: Key, levels: Sequence[Key]) -> bool:
     """Say whether ``key`` is one of ``levels`` or lies below one."""
     return any(_is_within(as_path(key), as_path(level)) for level in levels)
-
-
-def as_key(path: tuple[str, ...]) -> Key:
-    """Write a path in its plain form: a string if it has one level."""
-    return path if len(path) > 1 else path[0]
-
-
-def as_path(key: Key) -> tuple[str, ...]:
-    """Write a key as the tuple of the levels it goes through."""
-    return (key,) if isinstance(key, str) else tuple(key)
 
 
 def set_leaf(tensordict: TensorDict, key: Key, value: torch.Tensor) -> None:

@@ -14,9 +14,10 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, refuse_mask, set_leaf
+from torchrl.envs.transforms.leaves import refuse_mask, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key
 from torchrl.shapes import expand_right
 
 

@@ -27,8 +27,9 @@ from torchrl.data.specs import (
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.choices import choices_per_entry
-from torchrl.envs.transforms.leaves import Key, as_path, key_tuple, mapped_spec, refuse_mask, require_leaves, set_leaf
+from torchrl.envs.transforms.leaves import mapped_spec, refuse_mask, require_leaves, set_leaf
 from torchrl.errors import SpecError, explain
+from torchrl.keys import Key, as_path, key_list
 
 WIDEST = 2**24  # float32 tells all integers apart up to here
 
@@ -45,7 +46,7 @@ class _NumberTransform(Transform):
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
         super().__init__()
-        self.in_keys = None if in_keys is None else key_tuple(type(self).__name__, in_keys)
+        self.in_keys = None if in_keys is None else tuple(key_list(type(self).__name__, in_keys))
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:

@@ -13,8 +13,9 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, key_tuple, mapped_spec, require_leaves, require_numbers, set_leaf
+from torchrl.envs.transforms.leaves import mapped_spec, require_leaves, require_numbers, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key, key_list
 
 
 class ObservationTransform(Transform):
@@ -31,7 +32,7 @@ class ObservationTransform(Transform):
 
     def __init__(self, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__()
-        self.in_keys = key_tuple(type(self).__name__, in_keys)
+        self.in_keys = tuple(key_list(type(self).__name__, in_keys))
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the new value of an observation, ``[*B, ...]``, once per step; ``value`` is not ours to write to."""

@@ -10,8 +10,8 @@ from tensordict import TensorDict
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, as_path
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.keys import Key, as_path
 
 
 class TensorDictPrimer(Transform):

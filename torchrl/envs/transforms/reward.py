@@ -12,9 +12,10 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import Key, key_tuple, mapped_spec, require_numbers
+from torchrl.envs.transforms.leaves import mapped_spec, require_numbers
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
+from torchrl.keys import Key, key_list
 from torchrl.unchecked import put
 
 _NO_SPREAD = 1e-8  # a standard deviation below this is rounding noise
@@ -133,7 +134,7 @@ class SignTransform(ObservationTransform):
     """
 
     def __init__(self, in_keys: Sequence[Key] = ("reward",)) -> None:
-        keys = key_tuple("SignTransform", in_keys)
+        keys = tuple(key_list("SignTransform", in_keys))
         super().__init__([key for key in keys if key != "reward"])
         self._has_reward = "reward" in keys
 

@@ -13,9 +13,10 @@ from tensordict import TensorDict
 from torchrl.data.specs import TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, refuse_mask
+from torchrl.envs.transforms.leaves import refuse_mask
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import SpecError, explain
+from torchrl.keys import Key
 
 
 class _ShapeTransform(ObservationTransform):

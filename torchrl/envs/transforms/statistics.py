@@ -17,9 +17,10 @@ from torch import nn
 from torchrl.data.specs import TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import Key, as_key, as_path, require_numbers, set_leaf
+from torchrl.envs.transforms.leaves import require_numbers, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
+from torchrl.keys import Key, as_key, as_path
 from torchrl.shapes import expand_right
 
 

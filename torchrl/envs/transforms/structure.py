@@ -10,18 +10,10 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import (
-    Key,
-    is_below,
-    key_tuple,
-    mapped_spec,
-    require_free,
-    require_leaves,
-    topmost_emptied,
-    without,
-)
+from torchrl.envs.transforms.leaves import is_below, mapped_spec, require_free, require_leaves, topmost_emptied, without
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key, key_list
 from torchrl.unchecked import put
 
 
@@ -45,7 +37,7 @@ class CatTensors(Transform):
         super().__init__()
         if in_keys is not None and not in_keys:
             raise ConfigError(explain("CatTensors", expected="at least one key", got="none", hint="None takes all."))
-        self.in_keys = None if in_keys is None else key_tuple("CatTensors", in_keys)
+        self.in_keys = None if in_keys is None else tuple(key_list("CatTensors", in_keys))
         self.out_key = out_key
         self.delete = delete
         self._set = put if isinstance(out_key, str) else TensorDict.set  # the checked one makes the levels it lacks

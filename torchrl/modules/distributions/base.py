@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
-
-Key = str | tuple[str, ...]
 
 
 class Distribution:

@@ -11,7 +11,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.errors import ConfigError, SpecError, explain
-from torchrl.modules.distributions.base import Distribution, Key, trait
+from torchrl.keys import Key, as_path
+from torchrl.modules.distributions.base import Distribution, trait
 from torchrl.unchecked import new_tensordict
 
 Families = Mapping[str, "Callable[..., Distribution] | Families"]
@@ -91,7 +92,7 @@ class CompositeDistribution(Distribution):
                 raise ConfigError(explain("CompositeDistribution.of", expected=expected, got=repr(family)))
             masking = (trait(family, "takes_mask"), trait(family, "needs_mask"))
             parts.append(Part(name, family, len(names), len(names) + len(inner), *masking))
-            names += [(name, *((key,) if isinstance(key, str) else key)) for key in inner]
+            names += [(name, *as_path(key)) for key in inner]
         if not parts:
             raise ConfigError(explain("CompositeDistribution.of", expected="at least one part", got="none"))
         partial = functools.partial(cls, parts=tuple(parts))

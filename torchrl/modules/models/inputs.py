@@ -9,9 +9,9 @@ from torch import nn
 
 from torchrl.data.specs.base import dtype_name
 from torchrl.errors import SpecError, explain
+from torchrl.keys import Key, as_path
 from torchrl.modules.models.conv import ConvNet
 
-Key = str | tuple[str, ...]
 # What takes other numbers than its weights are.
 _OTHERS = (nn.Embedding, nn.EmbeddingBag, ConvNet)
 
@@ -33,7 +33,7 @@ def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> 
         return None
     due = next((value.dtype for value in first.parameters() if value.dtype.is_floating_point), None)
     for key, value in inputs.items():
-        is_action = (key if isinstance(key, str) else key[-1]) == "action"  # a critic joins it, whatever its dtype
+        is_action = as_path(key)[-1] == "action"  # a critic joins it, whatever its dtype
         if due is not None and value.dtype is not due and not is_action:
             got = f"{dtype_name(value.dtype)} of shape {list(value.shape)} in {key!r}"
             expected = f"{dtype_name(due)}, as the weights of its {type(network).__name__} are"
