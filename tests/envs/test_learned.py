@@ -217,8 +217,8 @@ def test_what_several_have_learned_of_rewards_is_no_matter_where_rewards_are_lef
 
 def test_memory_that_is_registered_as_learned_is_named_where_the_rows_are_others():
     class Memory(Transform):
-        def attach(self, env):
-            super().attach(env)
+        def read_specs(self, env):
+            super().read_specs(env)
             self.register_buffer("total", torch.zeros(*env.batch_size, 1))
 
     one, two = pendulums(2, Memory()), pendulums(3, Memory())
@@ -240,8 +240,8 @@ class Summed(Transform):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
 
-    def attach(self, env):
-        super().attach(env)
+    def read_specs(self, env):
+        super().read_specs(env)
         self.register_memory("steps", torch.zeros(*env.batch_size, 1))
 
     def step(self, next_, root):

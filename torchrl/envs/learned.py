@@ -171,7 +171,7 @@ def refuse_learning_worlds(who: str, env: Env) -> None:
 
 
 def note_attributes(transforms: Sequence[Transform]) -> None:
-    """Note the numbers that a user's transforms hold in plain attributes when they are attached."""
+    """Note the numbers that a user's transforms hold in plain attributes when they wrap an env."""
     for transform in transforms:
         transform._attributes = _attributes_of(transform)
 
@@ -232,7 +232,7 @@ def _attributes_of(transform: Transform) -> dict[str, str]:
     return {name: repr(value) for name, value in plain.items() if value is not None}
 
 
-_OWN = frozenset(("waiting", "_attributes", "_memory", "_is_attached", *vars(nn.Module())))
+_OWN = frozenset(("waiting", "_attributes", "_memory", "_has_env", *vars(nn.Module())))
 
 
 def _numbers_in(value: object) -> object:

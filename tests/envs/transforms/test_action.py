@@ -15,9 +15,9 @@ def echo(low=-2.0, high=6.0, num_envs=None):
     return SerialEnv(lambda: ActionEchoSimulator(num_actions=1, low=low, high=high), num_envs)
 
 
-def attached(transform, low, high):
+def with_specs(transform, low, high):
     cpu, action_spec = torch.device("cpu"), Bounded(low, high)
-    transform.attach(EnvSpecs(torch.Size([]), cpu, Composite(), action_spec, Unbounded((1,))))
+    transform.read_specs(EnvSpecs(torch.Size([]), cpu, Composite(), action_spec, Unbounded((1,))))
     return transform
 
 
@@ -35,7 +35,7 @@ def test_scaling_by_hand(action, due):
 
 def test_scaling_never_leaves_the_bounds_by_rounding():
     low, high = torch.rand(1000), torch.rand(1000) + 1
-    scaling = attached(ActionScaling(), low, high)
+    scaling = with_specs(ActionScaling(), low, high)
     for action in (-1.0, 1.0, 1 - 2**-24, 2**-24 - 1, 0.1):
         scaled = scaling(torch.full((1000,), action))
         assert bool((scaled >= low).all() and (scaled <= high).all())
@@ -55,7 +55,7 @@ def test_a_nan_is_not_clipped_into_a_number():
 
 @pytest.mark.parametrize("make", [ActionScaling, ActionClip])
 def test_an_action_of_another_form_is_refused_and_not_broadcast(make):
-    transform = attached(make(), -torch.ones(3, 2), torch.ones(3, 2))
+    transform = with_specs(make(), -torch.ones(3, 2), torch.ones(3, 2))
     with pytest.raises(SpecError, match=r"action: expected shape \[3, 2\], got shape \[3, 1\]"):
         transform(torch.zeros(3, 1))
     with pytest.raises(SpecError, match="action: expected dtype float32, got dtype float64"):
@@ -74,7 +74,7 @@ def test_clipping_behind_scaling_clips_to_one():
 
 
 def test_each_dimension_has_its_own_bounds():
-    scaling = attached(ActionScaling(), torch.tensor([0.0, -4.0]), torch.tensor([2.0, 4.0]))
+    scaling = with_specs(ActionScaling(), torch.tensor([0.0, -4.0]), torch.tensor([2.0, 4.0]))
     assert scaling(torch.tensor([0.5, 0.5])).tolist() == [1.5, 2]
 
 

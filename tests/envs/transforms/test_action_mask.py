@@ -69,7 +69,7 @@ def asked(action_spec, mask, action, *batch_size):
     """Hold one action against one mask; return nothing, or the message."""
     mask, action = torch.tensor(mask, dtype=torch.bool), torch.tensor(action)
     transform = ActionMask("mask")
-    transform.attach(specs(action_spec, Binary(mask.shape, torch.bool), *batch_size))
+    transform.read_specs(specs(action_spec, Binary(mask.shape, torch.bool), *batch_size))
     transform.reset(TensorDict({"mask": mask}, batch_size), None)
     try:
         transform.inverse(TensorDict({"action": action}, batch_size))
@@ -252,21 +252,21 @@ def test_the_mask_keeps_its_shape():
 def test_a_mask_of_another_form_is_refused():
     for mask in (Binary((2, 4), torch.bool), Binary((2,), torch.int8), Bounded(0.0, 1.0, (2, 1))):
         with pytest.raises(SpecError, match=r"ActionMask: expected a bool mask of shape \[2, 3\] in 'mask', got"):
-            ActionMask("mask").attach(specs(Categorical(3, (2,)), mask, 2))
+            ActionMask("mask").read_specs(specs(Categorical(3, (2,)), mask, 2))
     with pytest.raises(SpecError, match="before transforms that change the number of actions"):
         menus(DiscreteActionProjection(5), ActionMask("menu"))
     with pytest.raises(KeyMissing, match="ActionMask.*'action_mask'.*'menu'"):
         menus(ActionMask())
     with pytest.raises(SpecError, match="ActionMask: expected actions below that are choices"):
-        ActionMask("mask").attach(specs(Bounded(0.0, 1.0, (2,)), Binary((2, 2), torch.bool), 2))
+        ActionMask("mask").read_specs(specs(Bounded(0.0, 1.0, (2,)), Binary((2, 2), torch.bool), 2))
 
 
 def test_an_env_that_names_its_own_mask_may_be_checked_but_not_contradicted():
     env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="mask")
-    ActionMask("mask").attach(env)
+    ActionMask("mask").read_specs(env)
     env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="other")
     with pytest.raises(ConfigError, match="the mask that the environment names, 'other', got 'mask'"):
-        ActionMask("mask").attach(env)
+        ActionMask("mask").read_specs(env)
 
 
 def projected(max_n=5, num_envs=2):
@@ -379,7 +379,7 @@ def test_an_env_that_cannot_be_projected_is_refused():
         projected(2)
     for spec in (Bounded(0.0, 1.0, (2,)), MultiCategorical([2, 2], (2, 2)), Categorical(2, (2,), torch.bool)):
         with pytest.raises(SpecError, match="DiscreteActionProjection: expected actions below that are an index"):
-            DiscreteActionProjection(5).attach(specs(spec, Binary((2, 2)), 2))
+            DiscreteActionProjection(5).read_specs(specs(spec, Binary((2, 2)), 2))
 
 
 DEVICES = [
@@ -393,8 +393,8 @@ def test_everything_lives_where_the_env_does(device):
     spec, leaf = Categorical(3, (2,), device=device), Binary((2, 3), torch.bool, device)
     mask = torch.tensor([[0, 1, 0], [0, 1, 1]], dtype=torch.bool, device=device)
     check, project = ActionMask("mask"), DiscreteActionProjection(4)
-    check.attach(specs(spec, leaf, 2))
-    project.attach(specs(spec, leaf, 2, named="mask"))
+    check.read_specs(specs(spec, leaf, 2))
+    project.read_specs(specs(spec, leaf, 2, named="mask"))
     root = TensorDict({"mask": mask}, [2])
     check.reset(root, None)
     project.reset(root, None)

@@ -97,7 +97,7 @@ def test_a_chain_is_a_sequence():
     assert len(chain) == 2 and chain[1] is second and list(chain) == [first, second]
 
 
-def test_each_of_a_chain_is_attached_to_what_those_before_it_leave():
+def test_each_of_a_chain_has_env_to_what_those_before_it_leave():
     env = TransformedEnv(counting(2), Compose(CatTensors(out_key="vector"), ObservationNorm(1.0, 2.0, ["vector"])))
     assert column(env.rollout(2, act), "vector") == [[-0.5, 0], [-0.5, 0]]
     with pytest.raises(KeyMissing, match=r"'observation'.*\['vector'\]"):

@@ -38,9 +38,9 @@ DEVICES = [
 ]
 
 
-def attached(transform, action_spec, *batch_size):
+def with_specs(transform, action_spec, *batch_size):
     size = torch.Size(batch_size)
-    transform.attach(EnvSpecs(size, action_spec.device, Composite({}, size), action_spec, Unbounded((*size, 1))))
+    transform.read_specs(EnvSpecs(size, action_spec.device, Composite({}, size), action_spec, Unbounded((*size, 1))))
     return transform
 
 
@@ -85,7 +85,7 @@ def test_several_dimensions_take_one_index_each():
 
 def test_each_dimension_has_its_own_number_and_bounds():
     below = Bounded(torch.tensor([0.0, -2.0]), torch.tensor([1.0, 2.0]), (3, 2))
-    discretizer = attached(ActionDiscretizer([2, 4], at="low"), below, 3)
+    discretizer = with_specs(ActionDiscretizer([2, 4], at="low"), below, 3)
     assert discretizer.action_spec(below) == MultiCategorical([2, 4], (3, 2))
     action = torch.tensor([[0, 0], [1, 1], [1, 3]])
     assert discretizer(action).tolist() == [[0, -2], [0.5, -1], [0.5, 1]]
@@ -93,13 +93,13 @@ def test_each_dimension_has_its_own_number_and_bounds():
 
 def test_an_action_of_several_dimensions_in_a_square():
     below = Bounded(0.0, 2.0, (2, 2))
-    discretizer = attached(ActionDiscretizer(torch.tensor([[1, 2], [2, 1]])), below)
+    discretizer = with_specs(ActionDiscretizer(torch.tensor([[1, 2], [2, 1]])), below)
     assert discretizer.action_spec(below) == MultiCategorical([[1, 2], [2, 1]])
     assert discretizer(torch.tensor([[0, 1], [0, 0]])).tolist() == [[1, 1.5], [0.5, 1]]
 
 
 def test_a_scalar_action_stays_a_scalar():
-    discretizer = attached(ActionDiscretizer(2), Bounded(0.0, 2.0, (3,)), 3)
+    discretizer = with_specs(ActionDiscretizer(2), Bounded(0.0, 2.0, (3,)), 3)
     assert discretizer(torch.tensor([0, 1, 1])).tolist() == [0.5, 1.5, 1.5]
 
 
@@ -109,7 +109,7 @@ def test_no_choice_leaves_the_bounds_by_rounding(at, dtype):
     low = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=dtype)
     below = Bounded(low, low * 3 + 0.1, dtype=dtype)
     for num in (2, 3, 7, 49):
-        discretizer = attached(ActionDiscretizer(num, at=at), below)
+        discretizer = with_specs(ActionDiscretizer(num, at=at), below)
         for choice in range(num):
             below.assert_contains(discretizer(torch.full((1000,), choice)))
     if at == "ends":
@@ -138,7 +138,7 @@ def test_what_is_no_choice_is_refused(action, match):
 
 
 def test_a_choice_of_another_dimension_is_refused():
-    discretizer = attached(ActionDiscretizer([2, 4]), Bounded(0.0, 1.0, (1, 2)), 1)
+    discretizer = with_specs(ActionDiscretizer([2, 4]), Bounded(0.0, 1.0, (1, 2)), 1)
     discretizer(torch.tensor([[1, 3]]))
     with pytest.raises(SpecError, match=r"an index from 0 to 1, got 2 at \[0, 0\]"):
         discretizer(torch.tensor([[2, 2]]))
@@ -193,21 +193,21 @@ def test_the_policy_may_write_another_dtype(dtype):
 
 def test_several_choices_lie_side_by_side():
     below = MultiCategorical([3, 2], (2, 2))
-    transform = attached(OneHotAction(), below, 2)
+    transform = with_specs(OneHotAction(), below, 2)
     assert transform.action_spec(below) == MultiOneHot([3, 2], (2, 5))
     assert transform(torch.tensor([[0, 1, 0, 0, 1], [0, 0, 1, 1, 0]])).tolist() == [[1, 1], [2, 0]]
 
 
 def test_several_choices_of_a_square_are_in_row_major_order():
     below = MultiCategorical([[2, 3], [1, 2]])
-    transform = attached(OneHotAction(), below)
+    transform = with_specs(OneHotAction(), below)
     assert transform.action_spec(below) == MultiOneHot([2, 3, 1, 2])
     assert transform(torch.tensor([0, 1, 0, 0, 1, 1, 1, 0])).tolist() == [[1, 2], [0, 0]]
 
 
 def test_a_vector_of_indices_becomes_a_row_of_vectors():
     below = Categorical(3, (2, 2))
-    transform = attached(OneHotAction(), below, 2)
+    transform = with_specs(OneHotAction(), below, 2)
     assert transform.action_spec(below) == OneHot(3, (2, 2, 3))
     assert transform(torch.eye(3, dtype=torch.int64)[torch.tensor([[0, 2], [1, 1]])]).tolist() == [[0, 2], [1, 1]]
 
@@ -232,7 +232,7 @@ def test_what_is_not_one_hot_is_refused(action, match):
 
 
 def test_probabilities_are_not_one_hot():
-    transform = attached(OneHotAction(dtype=torch.float32), Categorical(2, (1,)), 1)
+    transform = with_specs(OneHotAction(dtype=torch.float32), Categorical(2, (1,)), 1)
     for action in ([[0.4, 0.6]], [[torch.nan, 1.0]], [[0.0, torch.inf]]):
         with pytest.raises(SpecError, match="action: expected"):
             transform(torch.tensor(action))
@@ -248,15 +248,15 @@ def test_actions_that_are_no_indices_are_refused():
     with pytest.raises(SpecError, match="OneHotAction: expected actions below that are indices"):
         TransformedEnv(echo(), OneHotAction())
     with pytest.raises(SpecError, match="the same choices in every row"):
-        attached(OneHotAction(), MultiCategorical([[2, 3], [3, 2]]), 2)
+        with_specs(OneHotAction(), MultiCategorical([[2, 3], [3, 2]]), 2)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_everything_lives_where_the_env_does(device):
-    cut = attached(ActionDiscretizer([2, 4], at="low"), Bounded(0.0, 4.0, (1, 2), device=device), 1)
+    cut = with_specs(ActionDiscretizer([2, 4], at="low"), Bounded(0.0, 4.0, (1, 2), device=device), 1)
     out = cut(torch.tensor([[1, 3]], device=device))
     assert out.tolist() == [[2, 3]] and out.device.type == cut.transform_spec(None).device.type == device
     below = MultiCategorical([2, 3], (1, 2), device=device)
-    one_hot = attached(OneHotAction(), below, 1)
+    one_hot = with_specs(OneHotAction(), below, 1)
     out = one_hot(torch.tensor([[0, 1, 0, 0, 1]], device=device))
     assert out.tolist() == [[1, 2]] and out.device.type == one_hot.action_spec(below).device.type == device

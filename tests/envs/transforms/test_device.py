@@ -50,7 +50,7 @@ def test_specs_and_device_are_those_of_the_policy(cast):
 
 def test_everything_moves_and_both_containers_share_what_was_moved(cast):
     env = walker(2)
-    cast.attach(env)
+    cast.read_specs(env)
     root = env.reset(seed=0)
     cast.reset(root, None)
     assert {value.device for value in leaves(root).values()} == {META}
@@ -63,7 +63,7 @@ def test_everything_moves_and_both_containers_share_what_was_moved(cast):
 
 
 def test_levels_that_only_the_root_has_move_too(cast):
-    cast.attach(walker(1))
+    cast.read_specs(walker(1))
     next_ = TensorDict({"a": {"x": torch.zeros(1)}}, [1])
     root = TensorDict({"a": {"x": torch.zeros(1), "y": torch.zeros(1)}, "b": {"z": torch.zeros(1)}}, [1])
     cast.step(next_, root)
@@ -75,7 +75,7 @@ def test_levels_that_only_the_root_has_move_too(cast):
 def test_actions_come_home(make_env):
     transform = DeviceCast("cpu")
     env = make_env(2)
-    transform.attach(env)
+    transform.read_specs(env)
     action = env.action_spec.rand()
     inputs = TensorDict({"action": action}, [2])
     transform.inverse(inputs)

@@ -92,7 +92,7 @@ def test_a_chain_from_a_picture_to_what_convolutions_take():
 )
 def test_what_is_no_image_is_refused(transform, leaf, message):
     with pytest.raises(SpecError, match=message):
-        transform.attach(specs(leaf))
+        transform.read_specs(specs(leaf))
 
 
 def test_bad_arguments_are_refused():

@@ -133,7 +133,7 @@ def test_refusals(make):
         torch.Size([2]), torch.device("cpu"), Composite({"observation": OneHot(3, (2, 3))}, (2,)), None, None
     )
     with pytest.raises(SpecError, match=f"{make.__name__}: expected numbers or indices in 'observation', got OneHot"):
-        make(2).attach(one_hot)
+        make(2).read_specs(one_hot)
 
 
 @pytest.mark.parametrize("make", [FrameStack, TimeMax])
@@ -141,7 +141,7 @@ def test_the_mask_of_legal_actions_is_refused(make):
     leaves = Composite({"mask": Categorical(2, (2, 3), torch.bool)}, (2,))
     named = EnvSpecs(torch.Size([2]), torch.device("cpu"), leaves, Categorical(3, (2,)), None, action_mask_key="mask")
     with pytest.raises(SpecError, match=f"{make.__name__}: expected the mask of legal actions to stay as it is"):
-        make(2, ["mask"]).attach(named)
+        make(2, ["mask"]).read_specs(named)
 
 
 def test_a_dimension_that_is_not_there_is_refused():

@@ -178,7 +178,7 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
     for transform in (OneHotObservation, BitsToFloat, ScaleByBounds):
         if transform is takes:
             one = transform(["x"])
-            one.attach(specs(x=leaf))
+            one.read_specs(specs(x=leaf))
             spec = one.observation_spec(Composite({"x": leaf}, [2]))["x"]
             encoded = one._encoders["x"](leaf.rand())
             spec.assert_contains(encoded)
@@ -187,13 +187,13 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
             with pytest.raises(
                 SpecError, match=f"^{transform.__name__}: expected .* in 'x', got {type(leaf).__name__}"
             ):
-                transform(["x"]).attach(specs(x=leaf))
+                transform(["x"]).read_specs(specs(x=leaf))
 
 
 def test_mistakes_are_refused():
     with pytest.raises(KeyMissing, match="OneHotObservation.*'place'"):
-        OneHotObservation(["place"]).attach(specs(x=Categorical(3, (2,))))
+        OneHotObservation(["place"]).read_specs(specs(x=Categorical(3, (2,))))
     with pytest.raises(ConfigError, match=r"Write \['x'\]"):
         OneHotObservation("x")
     with pytest.raises(SpecError, match="the same choices in every row"):
-        OneHotObservation().attach(specs(x=MultiCategorical([[2, 3], [3, 2]], (2, 2))))
+        OneHotObservation().read_specs(specs(x=MultiCategorical([[2, 3], [3, 2]], (2, 2))))

@@ -230,7 +230,7 @@ def test_keys_that_are_taken_are_refused():
     with pytest.raises(ConfigError, match="a policy's state beside the observations"):
         TransformedEnv(counting(2), Compose(primer(), StepCounter("hidden")))
     with pytest.raises(ConfigError, match="initial state: expected every key once"):
-        Compose(primer(), primer()).attach(counting(2))
+        Compose(primer(), primer()).read_specs(counting(2))
     with pytest.raises(ConfigError, match="initial state: expected every key once"):
         TransformedEnv(TransformedEnv(counting(2), primer()), primer())
 

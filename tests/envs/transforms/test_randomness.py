@@ -11,8 +11,8 @@ from torchrl.envs.transforms import Compose, RandomTransform, TransformedEnv
 class Noise(RandomTransform):
     """Shows a number drawn at every step."""
 
-    def attach(self, env):
-        super().attach(env)
+    def read_specs(self, env):
+        super().read_specs(env)
         self.register_buffer("value", torch.zeros(env.batch_size))
 
     def step(self, next_, root):

@@ -29,9 +29,9 @@ def act(root):
     return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
 
 
-def attached(norm, num_envs):
+def with_specs(norm, num_envs):
     specs = EnvSpecs(torch.Size([num_envs]), torch.device("cpu"), Composite(), Unbounded(), Unbounded((num_envs, 1)))
-    norm.attach(specs)
+    norm.read_specs(specs)
     return norm
 
 
@@ -76,7 +76,7 @@ def test_scaling_refuses_numbers_that_lose_the_reward(scale, loc):
 
 
 def test_norm_by_hand():
-    norm = attached(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), 2)
     # returns (1, 3): std 1. Then (0.5 + 1, 1.5 - 1) = (1.5, 0.5): of 1, 3, 1.5, 0.5 the variance is 0.875.
     rewards = normalised(norm, [[1.0, 3.0], [1.0, -1.0]], [[False, False]] * 2)
     torch.testing.assert_close(rewards, torch.tensor([[1.0, 3.0], [1 / 0.875**0.5, -1 / 0.875**0.5]]))
@@ -84,7 +84,7 @@ def test_norm_by_hand():
 
 
 def test_norm_starts_the_return_over_at_an_ending():
-    norm = attached(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), 2)
     normalised(norm, [[1.0, 3.0], [1.0, -1.0]], [[True, False]] * 2)
     assert norm.returns.tolist() == [[0.0], [0.5]]
     norm.reset(TensorDict(), None)
@@ -96,7 +96,7 @@ def test_norm_equals_a_float64_reference(num_envs):
     random = np.random.default_rng(0)
     rewards = (random.normal(3.0, 2.0, (300, num_envs)) * random.choice([1, 40], (300, num_envs))).astype(np.float32)
     dones = random.random((300, num_envs)) < 0.05
-    out = normalised(attached(RewardNorm(0.97, clip=1.0), num_envs), rewards, dones)
+    out = normalised(with_specs(RewardNorm(0.97, clip=1.0), num_envs), rewards, dones)
     due = reference(rewards.astype(np.float64), dones, 0.97, 1.0)
     torch.testing.assert_close(out, torch.tensor(due, dtype=torch.float32), rtol=1e-6, atol=0)
     assert (np.abs(due) == 1.0).sum() > 3
@@ -104,7 +104,7 @@ def test_norm_equals_a_float64_reference(num_envs):
 
 def test_norm_keeps_its_precision_far_from_zero():
     rewards = np.float32(1e6) + np.random.default_rng(0).integers(0, 9, (2000, 4)).astype(np.float32)
-    norm = attached(RewardNorm(0.0), 4)
+    norm = with_specs(RewardNorm(0.0), 4)
     normalised(norm, rewards, np.zeros((2000, 4), dtype=bool))
     assert norm.std == pytest.approx(np.std(rewards.astype(np.float64)), rel=1e-9)
 
@@ -123,24 +123,27 @@ def test_norm_in_an_env_whose_rows_end_apart_equals_the_reference():
 
 def test_norm_does_not_centre():
     """A constant reward keeps its sign, however far its return has run."""
-    out = normalised(attached(RewardNorm(0.9), 1), np.full((50, 1), -3.0), np.zeros((50, 1), dtype=bool))
+    out = normalised(with_specs(RewardNorm(0.9), 1), np.full((50, 1), -3.0), np.zeros((50, 1), dtype=bool))
     assert bool((out < 0).all())
 
 
 def test_norm_scales_by_one_until_returns_differ():
-    out = normalised(attached(RewardNorm(0.5), 2), np.full((2, 2), 4.0), np.zeros((2, 2), dtype=bool))
+    out = normalised(with_specs(RewardNorm(0.5), 2), np.full((2, 2), 4.0), np.zeros((2, 2), dtype=bool))
     assert out.tolist() == [[4.0, 4.0], [4.0, 4.0]]  # returns 4, 4, then 6, 6: std 1
-    zeros = normalised(attached(RewardNorm(0.5), 2), np.zeros((3, 2)), np.zeros((3, 2), dtype=bool))
+    zeros = normalised(with_specs(RewardNorm(0.5), 2), np.zeros((3, 2)), np.zeros((3, 2), dtype=bool))
     assert zeros.tolist() == [[0.0, 0.0]] * 3
 
 
 def test_norm_clips_at_ten_by_default():
     rewards = [[0.0, 0.0]] * 999 + [[1000.0, -1000.0]]
-    assert normalised(attached(RewardNorm(0.9), 2), rewards, np.zeros((1000, 2), dtype=bool))[-1].tolist() == [10, -10]
+    assert normalised(with_specs(RewardNorm(0.9), 2), rewards, np.zeros((1000, 2), dtype=bool))[-1].tolist() == [
+        10,
+        -10,
+    ]
 
 
 def test_norm_is_frozen_in_eval_mode_and_follows_the_returns_still():
-    norm = attached(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), 2)
     normalised(norm, [[1.0, 3.0]], [[False, False]])
     norm.eval()
     before = norm.moments.clone()
@@ -156,10 +159,10 @@ def test_norm_is_found_by_eval_of_a_chain():
 
 
 def test_norm_keeps_what_it_learned_through_a_state_dict():
-    norm = attached(RewardNorm(0.9), 3)
+    norm = with_specs(RewardNorm(0.9), 3)
     random = np.random.default_rng(0)
     normalised(norm, random.normal(size=(20, 3)), np.zeros((20, 3), dtype=bool))
-    other = attached(RewardNorm(0.9), 3)
+    other = with_specs(RewardNorm(0.9), 3)
     other.load_state_dict(norm.state_dict())
     more = random.normal(size=(5, 3))
     assert torch.equal(normalised(norm, more, more > 1), normalised(other, more, more > 1))
@@ -178,7 +181,7 @@ def test_norm_refuses_numbers_that_make_no_sense(gamma, clip):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_norm_refuses_a_reward_that_would_spoil_its_statistics(bad):
-    norm = attached(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), 2)
     normalised(norm, [[1.0, 3.0]], [[False, False]])
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     with pytest.raises(NonFiniteError, match="RewardNorm: expected finite rewards"):
@@ -259,6 +262,6 @@ def test_the_sign_refuses_what_is_no_number_and_what_is_not_there():
     leaves = Composite({"choice": Categorical(3, (2,))}, (2,))
     specs = EnvSpecs(torch.Size([2]), torch.device("cpu"), leaves, Unbounded((2,)), Unbounded((2, 1)))
     with pytest.raises(SpecError, match="SignTransform: expected numbers in 'choice'"):
-        SignTransform(["choice"]).attach(specs)
+        SignTransform(["choice"]).read_specs(specs)
     with pytest.raises(KeyMissing, match="SignTransform.*'rewards'"):
-        SignTransform(["rewards"]).attach(specs)
+        SignTransform(["rewards"]).read_specs(specs)

@@ -117,11 +117,11 @@ def test_a_scalar_becomes_a_feature_and_a_scalar_again():
 def test_a_batch_of_several_dimensions_is_never_touched():
     value = torch.arange(24.0).reshape(2, 3, 4)
     for transform, shape in ((Flatten(), (2, 3, 4)), (Unsqueeze(0), (2, 3, 1, 4)), (Permute([0]), (2, 3, 4))):
-        transform.attach(specs(2, 3, observation=Unbounded((2, 3, 4))))
+        transform.read_specs(specs(2, 3, observation=Unbounded((2, 3, 4))))
         assert torch.equal(transform(value), value.reshape(shape))
         assert transform.transform_spec(Unbounded((2, 3, 4))) == Unbounded(shape)
     with pytest.raises(SpecError):
-        Squeeze(0).attach(specs(1, observation=Unbounded((1, 4))))
+        Squeeze(0).read_specs(specs(1, observation=Unbounded((1, 4))))
 
 
 def test_choices_stay_choices_where_they_stay_whole():
@@ -134,7 +134,7 @@ def test_choices_stay_choices_where_they_stay_whole():
         (Unsqueeze(-1), wide, Binary((2, 3, 4, 1), torch.int64)),
         (Permute((1, 0)), wide, Binary((2, 4, 3), torch.int64)),
     ):
-        transform.attach(specs(2, observation=leaf))
+        transform.read_specs(specs(2, observation=leaf))
         assert transform.transform_spec(leaf) == due
 
 
@@ -159,7 +159,7 @@ def leaves_and_transforms(draw):
 @settings(max_examples=300, deadline=None)
 def test_the_spec_of_any_leaf_describes_its_values(drawn):
     batch, leaf, transform = drawn
-    transform.attach(specs(*batch, observation=leaf))
+    transform.read_specs(specs(*batch, observation=leaf))
     value = leaf.rand()
     moved = transform(value)
     transform.transform_spec(leaf).assert_contains(moved)
@@ -186,7 +186,7 @@ def test_the_spec_of_any_leaf_describes_its_values(drawn):
         (Permute((0, 1, 3), ["picture"]), "those of [0, 1, 3]"),
     ],
 )
-def test_what_does_not_fit_is_refused_at_attachment(transform, match):
+def test_what_does_not_fit_is_refused_when_wrapping(transform, match):
     with pytest.raises(SpecError) as info:
         pictures(transform, 2)
     assert str(info.value).startswith(f"{type(transform).__name__}: expected observations") and match in str(info.value)

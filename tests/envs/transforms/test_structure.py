@@ -70,7 +70,7 @@ def test_cat_of_a_batch_in_the_order_given():
 def test_cat_takes_all_in_the_order_of_the_spec_by_default():
     leaves = {"b": Unbounded((2, 1)), "a": Unbounded((2, 2)), "s": Unbounded((2,))}
     cat = CatTensors()
-    cat.attach(specs(**leaves))
+    cat.read_specs(specs(**leaves))
     assert cat.in_keys == ("b", "a", "s")
     assert cat.observation_spec(Composite(leaves, (2,))) == Composite({"observation": Unbounded((2, 4))}, (2,))
 
@@ -79,7 +79,7 @@ def test_cat_spec_joins_bounds_where_all_have_some():
     due = Bounded(torch.tensor([0.0, -1, -1, 0]), torch.tensor([9.0, 99, 99, torch.inf]))
     assert body(CatTensors(NUMBERS)).observation_spec["observation"] == due
     cat = CatTensors()
-    cat.attach(specs(a=Unbounded((2, 1)), b=Bounded(0.0, 1.0, (2, 1))))
+    cat.read_specs(specs(a=Unbounded((2, 1)), b=Bounded(0.0, 1.0, (2, 1))))
     both = Composite({"a": Unbounded((2, 1)), "b": Bounded(0.0, 1.0, (2, 1))}, (2,))
     assert cat.observation_spec(both)["observation"] == Unbounded((2, 2))
 
@@ -114,7 +114,7 @@ def test_cat_refuses_what_does_not_go_together():
     with pytest.raises(SpecError, match=r"one dtype.*'choice' of \[\] torch.int64"):
         body(CatTensors())
     with pytest.raises(SpecError, match="differ in nothing but the last dimension"):
-        CatTensors().attach(specs(a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
+        CatTensors().read_specs(specs(a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
     with pytest.raises(KeyMissing, match=r"\('limbs', 'tail'\).*\('limbs', 'arm'\)"):
         body(CatTensors([("limbs", "tail")]))
     with pytest.raises(ConfigError, match="at least one key"):
@@ -125,7 +125,7 @@ def test_double_to_float_converts_what_is_double_or_half_and_nothing_else():
     leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
     leaves["h"] = Bounded(-1.0, 1.0, (2, 1), torch.float16)
     convert = DoubleToFloat()
-    convert.attach(specs(**leaves))
+    convert.read_specs(specs(**leaves))
     assert convert.in_keys == ("x", "h")
     due = Composite({**leaves, "x": Unbounded((2, 1)), "h": Bounded(-1.0, 1.0, (2, 1))}, (2,))
     assert convert.observation_spec(Composite(leaves, (2,))) == due
@@ -136,7 +136,7 @@ def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double()
     below = Composite(parts, (2,))
     size, rewards = torch.Size([2]), Unbounded((2, 1))
     convert = DoubleToFloat()
-    convert.attach(EnvSpecs(size, torch.device("cpu"), Composite(shape=(2,)), below, rewards))
+    convert.read_specs(EnvSpecs(size, torch.device("cpu"), Composite(shape=(2,)), below, rewards))
     above = convert.action_spec(below)
     assert above == Composite({**parts, "push": Bounded(-1.0, 1.0, (2, 1))}, (2,))
     action = above.rand()

@@ -219,7 +219,7 @@ def _around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
         hint = "Give what is called with the world: the class, or partial(Wrapper, argument=...)."
     elif isinstance(kind, type) and issubclass(kind, VectorWrapper):
         hint = f"That of one world is gymnasium.wrappers.{kind.__name__}."
-    elif hasattr(kind, "inverse") and hasattr(kind, "attach"):
+    elif hasattr(kind, "inverse") and hasattr(kind, "read_specs"):
         hint = "It is a transform, which wraps the batch: TransformedEnv(GymEnv(...), transform)."
     if hint:
         raise ConfigError(explain(name, expected="a callable that wraps a simulator", got=repr(wrap), hint=hint))

@@ -38,13 +38,13 @@ class ActionTransform(Transform):
 class _BoundedActionTransform(ActionTransform):
     """An action transform that knows the bounds of the actions below."""
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the bounds.
 
         Raises:
             SpecError: the environment's actions have none.
         """
-        super().attach(env)
+        super().read_specs(env)
         spec = env.action_spec
         if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
             raise SpecError(explain(type(self).__name__, expected="bounded, continuous actions below", got=spec))
@@ -65,13 +65,13 @@ class ActionScaling(_BoundedActionTransform):
     Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
 
     Raises:
-        SpecError: at attachment: the environment's actions are not bounded on both sides; at a step: the
+        SpecError: when wrapping: the environment's actions are not bounded on both sides; at a step: the
             policy's action has another shape or dtype.
     """
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the bounds, which must be finite."""
-        super().attach(env)
+        super().read_specs(env)
         if not bool((self._low.isfinite() & self._high.isfinite()).all()):
             raise SpecError(explain("ActionScaling", expected="actions with finite bounds", got=env.action_spec))
         self._half = self._low.new_tensor(0.5)
@@ -91,7 +91,7 @@ class ActionClip(_BoundedActionTransform):
     """Clip the action to the bounds, for the simulator only: the policy's action and its log-prob stay unclipped.
 
     Raises:
-        SpecError: at attachment: the environment's actions are not bounded; at a step: the
+        SpecError: when wrapping: the environment's actions are not bounded; at a step: the
             policy's action has another shape or dtype.
     """
 

@@ -36,10 +36,10 @@ class ActionMask(Transform):
             ``[*B, n_1 + ... + n_A]``.
 
     Raises:
-        KeyMissing: at attachment: there is no such observation.
-        SpecError: at attachment: it has another shape, or actions are no choices; at a step: an action is illegal, a
+        KeyMissing: when wrapping: there is no such observation.
+        SpecError: when wrapping: it has another shape, or actions are no choices; at a step: an action is illegal, a
             row allows none, or an entry of the mask is neither 0 nor 1.
-        ConfigError: at attachment: the environment names another mask.
+        ConfigError: when wrapping: the environment names another mask.
     """
 
     def __init__(self, mask_key: Key = "action_mask") -> None:
@@ -47,9 +47,9 @@ class ActionMask(Transform):
         self.mask_key = mask_key
         self._mask: torch.Tensor | None = None  # that of the root to act on
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the mask and hold its form against the actions."""
-        super().attach(env)
+        super().read_specs(env)
         (self.mask_key,) = require_leaves("ActionMask", env.observation_spec, [self.mask_key])
         named = env.action_mask_key
         if named is not None and as_path(named) != as_path(self.mask_key):
@@ -126,7 +126,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         max_n: number of actions of the policy, at least that of the environment.
 
     Raises:
-        SpecError: at attachment: the environment's actions are no single index, or more than ``max_n``; at a step: an
+        SpecError: when wrapping: the environment's actions are no single index, or more than ``max_n``; at a step: an
             action is not from 0 to ``max_n - 1``, or one is to be replaced and a row allows none.
     """
 
@@ -135,9 +135,9 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         self.max_n = max_n
         self._mask: torch.Tensor | None = None
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read how many actions there are."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.action_spec
         if not isinstance(spec, Categorical) or spec.dtype is torch.bool or spec.n > self.max_n:
             expected = f"actions below that are an index, of at most {self.max_n} choices"

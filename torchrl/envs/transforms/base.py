@@ -44,6 +44,7 @@ class EnvSpecs:
 
 # What such methods are called in wrappers and transforms elsewhere.
 _ELSEWHERE = {
+    "attach": "read_specs",
     "_step": "step",
     "_reset": "reset",
     "_call": "step",
@@ -97,17 +98,17 @@ class Transform(StepEditor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._is_attached = False
-        self._attributes: dict[str, str] = {}  # plain ones, as they were when it was attached
+        self._has_env = False
+        self._attributes: dict[str, str] = {}  # plain ones, as they were when an env was wrapped
         self._memory: dict[str, int | None] = {}  # at which dimension the rows begin, by name
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the specs of the environment below; called once, before anything else.
 
         Raises:
             ConfigError: the transform already belongs to an environment.
         """
-        if self._is_attached:
+        if self._has_env:
             raise ConfigError(
                 explain(
                     type(self).__name__,
@@ -116,7 +117,7 @@ class Transform(StepEditor):
                     hint="Build another with the same arguments.",
                 )
             )
-        self._is_attached = True
+        self._has_env = True
 
     def register_memory(self, name: str, value: torch.Tensor | None, *, batch_dim: int | None = 0) -> None:
         """Register a buffer for what is remembered of each row.
@@ -243,18 +244,18 @@ class Compose(Transform):
         self._devices: list[torch.device] | None = None  # where each gets its mask; None where all do in one place
         self.ends_episodes = any(transform.ends_episodes for transform in transforms)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
-        """Attach each transform to the environment as seen through those before it.
+    def read_specs(self, env: Env | EnvSpecs) -> None:
+        """Let each transform read the specs of the environment as seen through those before it.
 
         Raises:
             ConfigError: two of them name the same initial state.
         """
-        super().attach(env)
+        super().read_specs(env)
         devices = []
         for transform in self._chain:
-            transform.attach(env)
+            transform.read_specs(env)
             devices.append(env.device)
-            env = seen_through(transform, env)
+            env = specs_above(transform, env)
         self._devices = devices if any(device != env.device for device in devices) else None
         self.initial_state()
 
@@ -296,7 +297,7 @@ class Compose(Transform):
         """Return that of all transforms together; see :meth:`Transform.initial_state`."""
         state = None
         for transform in self._chain:
-            state = joined_state(state, transform.initial_state())
+            state = join_states(state, transform.initial_state())
         return state
 
     def observation_spec(self, spec: Composite) -> Composite:
@@ -339,8 +340,8 @@ class Compose(Transform):
         return iter(self._chain)
 
 
-def seen_through(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
-    """Describe an environment as it looks through a transform that is attached to it."""
+def specs_above(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
+    """Describe an environment as it looks through a transform that has read its specs."""
     return EnvSpecs(
         batch_size=env.batch_size,
         device=transform.device(env.device),
@@ -362,7 +363,7 @@ def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             places[name] = value.clone()
 
 
-def joined_state(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
+def join_states(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
     """Join two initial states, which may share levels but no entries."""
     if one is None or other is None:
         return other if one is None else one

@@ -36,7 +36,7 @@ class ActionDiscretizer(ActionTransform):
 
     Raises:
         ConfigError: ``at`` is another word, or there are too few intervals.
-        SpecError: at attachment: the environment's actions are not bounded on both sides, or have other dimensions; at
+        SpecError: when wrapping: the environment's actions are not bounded on both sides, or have other dimensions; at
             a step: the policy's action is no such choice.
     """
 
@@ -52,9 +52,9 @@ class ActionDiscretizer(ActionTransform):
             expected = f"whole numbers of intervals, at least {least}"
             raise ConfigError(explain("ActionDiscretizer", expected=expected, got=num_intervals))
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the bounds, which must be finite."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.action_spec
         is_continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
         if not is_continuous or not bool((spec.low.isfinite() & spec.high.isfinite()).all()):
@@ -99,7 +99,7 @@ class OneHotAction(ActionTransform):
         dtype: of the policy's vectors.
 
     Raises:
-        SpecError: at attachment: the environment's actions are no indices; at a step: the policy's action is not
+        SpecError: when wrapping: the environment's actions are no indices; at a step: the policy's action is not
             one-hot, such as an index.
     """
 
@@ -107,9 +107,9 @@ class OneHotAction(ActionTransform):
         super().__init__()
         self.dtype = dtype
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read how many choices there are."""
-        super().attach(env)
+        super().read_specs(env)
         self._index = env.action_spec
         self._one_hot = self._one_hot_spec(env.action_spec, len(env.batch_size))
         self._num_choices = self._index.shape.numel()

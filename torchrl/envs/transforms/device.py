@@ -31,9 +31,9 @@ class DeviceCast(Transform):
         super().__init__()
         self.destination = checked_device(device)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Remember where actions go."""
-        super().attach(env)
+        super().read_specs(env)
         self._home = env.device
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
@@ -74,12 +74,12 @@ class PinMemory(Transform):
     """Put what the policy sees into pinned memory, from which a GPU copies without waiting.
 
     Raises:
-        ConfigError: at attachment: there is no CUDA device, or the environment's tensors are not on the CPU.
+        ConfigError: when wrapping: there is no CUDA device, or the environment's tensors are not on the CPU.
     """
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """See that there is something to pin for."""
-        super().attach(env)
+        super().read_specs(env)
         if not torch.cuda.is_available() or env.device.type != "cpu":
             got = f"an environment on {env.device}, CUDA {'' if torch.cuda.is_available() else 'not '}available"
             hint = "Leave it out: it only serves copies to a GPU."

@@ -31,7 +31,7 @@ class EpisodeObservation(Transform):
         out_key: where it goes, in the root and under ``next``.
 
     Raises:
-        ConfigError: at attachment: ``out_key`` covers an observation or a name of the environment.
+        ConfigError: when wrapping: ``out_key`` covers an observation or a name of the environment.
     """
 
     def __init__(self, out_key: Key) -> None:
@@ -51,9 +51,9 @@ class EpisodeObservation(Transform):
         """
         raise NotImplementedError
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Start every row."""
-        super().attach(env)
+        super().read_specs(env)
         require_free(type(self).__name__, env.observation_spec, self.out_key)
         self._spec, start = self.start(env)
         path = as_path(self.out_key)
@@ -170,7 +170,7 @@ class TargetReturn(EpisodeObservation):
 
     Raises:
         ConfigError: the mode is another, or the target not finite.
-        SpecError: at attachment: the target does not broadcast to the reward.
+        SpecError: when wrapping: the target does not broadcast to the reward.
     """
 
     def __init__(self, target: float | torch.Tensor, mode: str = "reduce", *, out_key: Key = "target_return") -> None:
@@ -250,9 +250,9 @@ class InitTracker(Transform):
     Every environment of this library writes it; this is for one that was written elsewhere and does not.
     """
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Start every row."""
-        super().attach(env)
+        super().read_specs(env)
         fresh = torch.ones((*env.batch_size, 1), dtype=torch.bool, device=env.device)
         self.register_memory("is_init", fresh, batch_dim=None)  # a row that waits begins no episode
 

@@ -31,7 +31,7 @@ class GSDENoise(RandomTransform):
         out_key: where it goes.
 
     Raises:
-        ConfigError: a number is not positive; at attachment: ``out_key`` covers an observation or a name of the
+        ConfigError: a number is not positive; when wrapping: ``out_key`` covers an observation or a name of the
             environment.
     """
 
@@ -53,9 +53,9 @@ class GSDENoise(RandomTransform):
         since_drawn = torch.zeros((), dtype=torch.int64)  # vector steps since all rows were drawn
         self.register_memory("num_steps", since_drawn, batch_dim=None)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Make room for the noise of every row."""
-        super().attach(env)
+        super().read_specs(env)
         require_free("GSDENoise", env.observation_spec, self.out_key)
         self._spec = Unbounded((*env.batch_size, self.num_features, self.num_actions), torch.float32, env.device)
         self.noise = self._spec.zero()

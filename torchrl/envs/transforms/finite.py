@@ -24,7 +24,7 @@ class FiniteCheck(Transform):
         in_keys: what to check: keys of observations, and ``"reward"``; None checks all of it. Integers are left out.
 
     Raises:
-        KeyMissing: at attachment: there is no such observation.
+        KeyMissing: when wrapping: there is no such observation.
         NonFiniteError: at a reset or a step: naming the key, the row and the value.
     """
 
@@ -32,9 +32,9 @@ class FiniteCheck(Transform):
         super().__init__()
         self.in_keys = None if in_keys is None else tuple(key_list("FiniteCheck", in_keys))
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find what is written in floats."""
-        super().attach(env)
+        super().read_specs(env)
         leaves = dict(env.observation_spec.leaves())
         if self.in_keys is None:
             self.in_keys = (*leaves, "reward")

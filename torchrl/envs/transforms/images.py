@@ -26,13 +26,13 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 class _ImageTransform(ObservationTransform):
     """Replace images by images of the same dtype."""
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and see that they are images.
 
         Raises:
             SpecError: one is not.
         """
-        super().attach(env)
+        super().read_specs(env)
         who = type(self).__name__
         for key in self.in_keys:
             leaf = env.observation_spec[key]
@@ -67,7 +67,7 @@ class GrayScale(_ImageTransform):
         in_keys: which observations.
 
     Raises:
-        SpecError: at attachment: an observation is no image with three channels.
+        SpecError: when wrapping: an observation is no image with three channels.
     """
 
     def __init__(self, in_keys: Sequence[Key] = ("pixels",)) -> None:
@@ -102,7 +102,7 @@ class Resize(_ImageTransform):
 
     Raises:
         ConfigError: a size is not positive.
-        SpecError: at attachment: an observation is no image.
+        SpecError: when wrapping: an observation is no image.
     """
 
     def __init__(self, height: int, width: int | None = None, in_keys: Sequence[Key] = ("pixels",)) -> None:

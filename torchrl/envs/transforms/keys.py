@@ -19,7 +19,7 @@ from torchrl.unchecked import put
 class _KeyTransform(Transform):
     """Delete some keys from every container, and set some others.
 
-    A subclass sets ``_gone`` at attachment: what to delete, leaves or levels.
+    A subclass sets ``_gone`` when wrapping: what to delete, leaves or levels.
     """
 
     _gone: tuple[Key, ...]
@@ -57,16 +57,16 @@ class Exclude(_KeyTransform):
 
     Raises:
         ConfigError: ``keys`` is empty.
-        KeyMissing: at attachment: there is no such observation.
+        KeyMissing: when wrapping: there is no such observation.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
         super().__init__()
         self.keys = _checked_keys("Exclude", keys)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.observation_spec
         self._gone = topmost_emptied(spec, leaves_at("Exclude", spec, self.keys))
 
@@ -81,16 +81,16 @@ class Select(_KeyTransform):
 
     Raises:
         ConfigError: ``keys`` is empty.
-        KeyMissing: at attachment: there is no such observation.
+        KeyMissing: when wrapping: there is no such observation.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
         super().__init__()
         self.keys = _checked_keys("Select", keys)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.observation_spec
         staying = leaves_at("Select", spec, self.keys)
         self._gone = topmost_emptied(spec, [key for key, _ in spec.leaves() if key not in staying])
@@ -105,9 +105,9 @@ class Rename(_KeyTransform):
         new_keys: the new key by the old one, each a key or a tuple of keys; a level moves with all below it.
 
     Raises:
-        ConfigError: ``new_keys`` is empty; at attachment: a new key would cover an observation that stays, another new
+        ConfigError: ``new_keys`` is empty; when wrapping: a new key would cover an observation that stays, another new
             key, or a name of the environment such as ``reward``.
-        KeyMissing: at attachment: there is no such observation.
+        KeyMissing: when wrapping: there is no such observation.
     """
 
     def __init__(self, new_keys: Mapping[Key, Key]) -> None:
@@ -117,9 +117,9 @@ class Rename(_KeyTransform):
             raise ConfigError(explain("Rename", expected=expected, got=repr(new_keys)))
         self.new_keys = dict(new_keys)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations, and see that their new keys are free."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.observation_spec
         moves = [move for old, new in self.new_keys.items() for move in _moves(spec, old, new)]
         self._moves = dict(moves)

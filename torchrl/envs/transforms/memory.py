@@ -40,9 +40,9 @@ class _FrameMemory(ObservationTransform):
         """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a tensor of our own."""
         raise NotImplementedError
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and make room for their values."""
-        super().attach(env)
+        super().read_specs(env)
         self._batch_dims = len(env.batch_size)
         self._names = [f"frames_{index}" for index in range(len(self.in_keys))]
         for name, key in zip(self._names, self.in_keys, strict=True):
@@ -91,7 +91,7 @@ class FrameStack(_FrameMemory):
 
     Raises:
         ConfigError: ``num_frames`` is not positive, or ``dim`` not negative.
-        SpecError: at attachment: an observation has no such dimension, or is the mask of legal actions, or its values
+        SpecError: when wrapping: an observation has no such dimension, or is the mask of legal actions, or its values
             do not stay themselves when they are joined, as one-hot ones.
     """
 
@@ -135,7 +135,7 @@ class TimeMax(_FrameMemory):
 
     Raises:
         ConfigError: ``num_frames`` is not positive.
-        SpecError: at attachment: a maximum of an observation is none of its values, as of one-hot ones, or it is the
+        SpecError: when wrapping: a maximum of an observation is none of its values, as of one-hot ones, or it is the
             mask of legal actions.
     """
 

@@ -61,14 +61,14 @@ class _NumberTransform(Transform):
         """Return the spec of the numbers."""
         raise NotImplementedError
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations.
 
         Raises:
             KeyMissing: there is no such observation.
             SpecError: one is of another kind, or is the mask of legal actions.
         """
-        super().attach(env)
+        super().read_specs(env)
         who, spec, mask_key = type(self).__name__, env.observation_spec, env.action_mask_key
         self._batch_dims = len(env.batch_size)
         if self.in_keys is None:
@@ -111,7 +111,7 @@ class OneHotObservation(_NumberTransform):
         in_keys: which observations; None takes every choice, but for the mask of legal actions.
 
     Raises:
-        SpecError: at attachment: an observation is no choice, or the rows choose among different numbers.
+        SpecError: when wrapping: an observation is no choice, or the rows choose among different numbers.
     """
 
     expected = "choices (Categorical, MultiCategorical)"
@@ -149,7 +149,7 @@ class BitsToFloat(_NumberTransform):
         in_keys: which observations; None takes every one of bits, but for the mask of legal actions.
 
     Raises:
-        SpecError: at attachment: an observation is no bits.
+        SpecError: when wrapping: an observation is no bits.
     """
 
     expected = "flags, or bits of an integer dtype (Binary, MultiOneHot)"
@@ -178,7 +178,7 @@ class ScaleByBounds(_NumberTransform):
         in_keys: which observations, each of integers; None takes every one, but for the mask of legal actions.
 
     Raises:
-        SpecError: at attachment: an observation is of something else.
+        SpecError: when wrapping: an observation is of something else.
     """
 
     expected = "integers (Bounded, Unbounded)"

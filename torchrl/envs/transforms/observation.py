@@ -42,13 +42,13 @@ class ObservationTransform(Transform):
         """Return the spec of ``forward(value)``, given that of ``value``."""
         raise NotImplementedError
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations.
 
         Raises:
             KeyMissing: there is no such observation.
         """
-        super().attach(env)
+        super().read_specs(env)
         self.in_keys = require_leaves(type(self).__name__, env.observation_spec, self.in_keys)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
@@ -85,7 +85,7 @@ class ObservationNorm(ObservationTransform):
         in_keys: the observations that are normalised by these numbers.
 
     Raises:
-        SpecError: ``loc`` or ``scale`` is not finite or ``scale`` not positive; at attachment: an observation is not
+        SpecError: ``loc`` or ``scale`` is not finite or ``scale`` not positive; when wrapping: an observation is not
             numeric, or the shapes do not go together.
     """
 
@@ -142,9 +142,9 @@ class ObservationNorm(ObservationTransform):
         # A feature that never moved is only centred: dividing by its rounding noise would blow up its first move.
         return cls(mean, torch.where(std > 1e-6, std, 1.0), in_keys=[key])
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and hold the shapes against theirs."""
-        super().attach(env)
+        super().read_specs(env)
         self.to(env.device)
         for key in self.in_keys:
             leaf = env.observation_spec[key]

@@ -31,7 +31,7 @@ class TensorDictPrimer(Transform):
     Raises:
         ConfigError: there are no specs.
         KeyMissing: a default has no spec.
-        SpecError: at attachment: a default does not fit its spec.
+        SpecError: when wrapping: a default does not fit its spec.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class TensorDictPrimer(Transform):
             raise KeyMissing(explain("TensorDictPrimer", expected=expected, got=f"some for {unknown}"))
         self._state: TensorDict | None = None
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Make the initial state of the batch."""
-        super().attach(env)
+        super().read_specs(env)
         spec = self.specs.to(env.device).expand(*env.batch_size)
         state = spec.zero()
         for path, value in self._defaults.items():

@@ -19,9 +19,9 @@ class RandomTransform(Transform):
         super().__init__()
         self.generator = torch.Generator().manual_seed(0)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Put the stream where the environment's tensors are."""
-        super().attach(env)
+        super().read_specs(env)
         self.generator = torch.Generator(env.device).manual_seed(0)
 
     def set_seed(self, seed: int) -> None:

@@ -130,7 +130,7 @@ class SignTransform(ObservationTransform):
         in_keys: what to replace: ``"reward"``, and keys of observations in numbers.
 
     Raises:
-        SpecError: at attachment: an observation is not numeric.
+        SpecError: when wrapping: an observation is not numeric.
     """
 
     def __init__(self, in_keys: Sequence[Key] = ("reward",)) -> None:
@@ -138,9 +138,9 @@ class SignTransform(ObservationTransform):
         super().__init__([key for key in keys if key != "reward"])
         self._has_reward = "reward" in keys
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations."""
-        super().attach(env)
+        super().read_specs(env)
         for key in self.in_keys:
             require_numbers("SignTransform", key, env.observation_spec[key])
 
@@ -193,9 +193,9 @@ class RewardNorm(RewardTransform):
         self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))  # count, mean, sum of squared deviations
         self.register_memory("returns", None)  # [*B, 1], once the batch size is known
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Start every row's return at 0."""
-        super().attach(env)
+        super().read_specs(env)
         self.returns = torch.zeros((*env.batch_size, 1), dtype=torch.float64)
 
     @property

@@ -22,13 +22,13 @@ from torchrl.keys import Key
 class _ShapeTransform(ObservationTransform):
     """Move the dimensions of some observations; the same function describes it for tensors and for specs."""
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and see that they have the dimensions.
 
         Raises:
             SpecError: one has not, or is the mask of legal actions, or cannot be described afterwards.
         """
-        super().attach(env)
+        super().read_specs(env)
         self._batch_dims = len(env.batch_size)
         who = type(self).__name__
         for key in self.in_keys:
@@ -66,7 +66,7 @@ class Unsqueeze(_ShapeTransform):
         in_keys: which observations.
 
     Raises:
-        SpecError: at attachment: an observation has too few dimensions.
+        SpecError: when wrapping: an observation has too few dimensions.
     """
 
     def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
@@ -92,7 +92,7 @@ class Squeeze(_ShapeTransform):
         in_keys: which observations.
 
     Raises:
-        SpecError: at attachment: an observation lacks the dimension, or its size is not 1.
+        SpecError: when wrapping: an observation lacks the dimension, or its size is not 1.
     """
 
     def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
@@ -119,7 +119,7 @@ class Flatten(_ShapeTransform):
         in_keys: which observations.
 
     Raises:
-        SpecError: at attachment: an observation lacks a dimension, or ``first`` is behind ``last``.
+        SpecError: when wrapping: an observation lacks a dimension, or ``first`` is behind ``last``.
     """
 
     def __init__(self, first: int = 0, last: int = -1, *, in_keys: Sequence[Key] = ("observation",)) -> None:
@@ -159,16 +159,16 @@ class Permute(_ShapeTransform):
         in_keys: which observations.
 
     Raises:
-        SpecError: at attachment: an observation has more or fewer dimensions.
+        SpecError: when wrapping: an observation has more or fewer dimensions.
     """
 
     def __init__(self, dims: Sequence[int], in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
         self.dims = tuple(dims)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and see that they have the dimensions."""
-        super().attach(env)
+        super().read_specs(env)
         batch_dims, num = self._batch_dims, len(self.dims)
         self._order = (*range(batch_dims), *(batch_dims + dim % num for dim in self.dims))
 

@@ -111,12 +111,12 @@ class VecNorm(ObservationTransform):
         decay: factor on the weight of older rows, per vector step, above 0 and at most 1.
         eps: added to the variance: a deviation of less than its root counts as noise.
         statistics: those of another, to share them: ``VecNorm(statistics=training_norm.statistics)``; None makes its
-            own when it is attached.
+            own when wrapping an env.
 
     Raises:
         ConfigError: ``decay`` or ``eps`` make no sense.
-        KeyMissing: at attachment: there is no such observation, or no statistics of it.
-        SpecError: at attachment: an observation is not numeric, or the statistics are of another shape or device.
+        KeyMissing: when wrapping: there is no such observation, or no statistics of it.
+        SpecError: when wrapping: an observation is not numeric, or the statistics are of another shape or device.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class VecNorm(ObservationTransform):
         self.eps = eps
         self.statistics = statistics
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations, and make the statistics or hold the shared ones against them."""
-        super().attach(env)
+        super().read_specs(env)
         batch_dims = len(env.batch_size)
         leaves = {key: env.observation_spec[key] for key in self.in_keys}
         shapes = {key: leaf.shape[batch_dims:] for key, leaf in leaves.items()}

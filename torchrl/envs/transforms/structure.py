@@ -26,8 +26,8 @@ class CatTensors(Transform):
         delete: whether the observations themselves go, with the levels that become empty.
 
     Raises:
-        KeyMissing: at attachment: there is no such observation.
-        SpecError: at attachment: their dtypes or leading dimensions differ.
+        KeyMissing: when wrapping: there is no such observation.
+        SpecError: when wrapping: their dtypes or leading dimensions differ.
         ConfigError: ``out_key`` would cover an observation that stays, or a name of the environment such as ``reward``.
     """
 
@@ -42,9 +42,9 @@ class CatTensors(Transform):
         self.delete = delete
         self._set = put if isinstance(out_key, str) else TensorDict.set  # the checked one makes the levels it lacks
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and see that they go together."""
-        super().attach(env)
+        super().read_specs(env)
         spec = env.observation_spec
         keys = [key for key, _ in spec.leaves()] if self.in_keys is None else self.in_keys
         self.in_keys = require_leaves("CatTensors", spec, keys)
@@ -100,7 +100,7 @@ class DoubleToFloat(ObservationTransform):
         in_keys: which observations; None takes every one in float64 or float16.
 
     Raises:
-        SpecError: at attachment: an observation in ``in_keys`` is neither.
+        SpecError: when wrapping: an observation in ``in_keys`` is neither.
     """
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
@@ -112,12 +112,12 @@ class DoubleToFloat(ObservationTransform):
         """Say whether an observation is of floats that are no float32."""
         return leaf.dtype in (torch.float64, torch.float16)
 
-    def attach(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find what is in float64 or float16."""
         leaves = dict(env.observation_spec.leaves())
         if self._takes_all:
             self.in_keys = tuple(key for key, leaf in leaves.items() if self.takes(leaf))
-        super().attach(env)
+        super().read_specs(env)
         for key in self.in_keys:
             if not self.takes(leaves[key]):
                 expected = f"float64 or float16 in {key!r}"

@@ -13,7 +13,7 @@ from torchrl.envs.base import Env, ResetOptions, Seed
 from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.learned import note_attributes
-from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, joined_state, require_transform, seen_through
+from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, join_states, require_transform, specs_above
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import named_seeds
@@ -44,8 +44,8 @@ class TransformedEnv(Env):
             raise EnvError(explain("TransformedEnv", expected="an Env", got=type(env).__name__, hint=hint))
         require_transform("TransformedEnv", transform)
         require_undriven("TransformedEnv", env)
-        transform.attach(env)
-        seen = seen_through(transform, env)
+        transform.read_specs(env)
+        seen = specs_above(transform, env)
         self.env = env
         waiting = env._pending_seed
         super().__init__(
@@ -61,7 +61,7 @@ class TransformedEnv(Env):
         # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
         self._generator = env._generator
         self._pending_seed = waiting
-        self._primed = _checked_state(joined_state(env._primed, transform.initial_state()), seen)
+        self._primed = _checked_state(join_states(env._primed, transform.initial_state()), seen)
         self._initial_state = self._primed
         if env._agent_info is not None or env._env_info is not None:  # from now on it is set, and used, out here
             self.set_info_(agent_info=env._agent_info, env_info=env._env_info)
