@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes import LIMIT_S
-from torchrl import processes
+from torchrl.processes import children
 
 
 def pytest_collection_finish():
@@ -27,7 +27,7 @@ def descendants(pid):
             except OSError:
                 continue
             parents[int(entry.name)] = int(fields[1])
-    servers = {server._process.pid for server in processes._servers.values()}
+    servers = {server._process.pid for server in children._servers.values()}
     found, pending = set(), [pid]
     while pending:
         above = pending.pop()
@@ -58,5 +58,5 @@ def leaves_nothing():
     gc.collect()
     assert not descendants(os.getpid()) - before, "a child process outlives the test"
     assert not shared_files() - files, "a shared-memory file outlives the test"
-    servers = len(processes._servers)
+    servers = len(children._servers)
     assert num_descriptors() <= descriptors + 2 * servers, "open descriptors outlive the test"

@@ -25,6 +25,7 @@ ROOTS = "roots"
 LEVELS = {
     ROOTS: 0,
     "functional": 1,
+    "processes": 1,
     "data": 2,
     "record": 2,
     "envs": 3,
@@ -40,7 +41,7 @@ FORBIDDEN = {"torchrl.collectors": "torchrl.data.replay"}
 # A third-party library enters through one folder. These are the ones every part may use.
 EVERYWHERE = {"torch", "tensordict", "numpy"}
 ADAPTERS = {
-    "cloudpickle": "torchrl",  # of the roots that send messages: channels, remote
+    "cloudpickle": "torchrl",  # of what sends messages: channels, remote
     "gymnasium": "torchrl.envs",
     "dm_control": "torchrl.envs",
     "dm_env": "torchrl.envs",
@@ -65,13 +66,16 @@ ON_FIRST_USE = {
 ONLY_TORCH = "torchrl.functional"
 WITHOUT_TORCH = (
     *("torchrl.errors", "torchrl.extras", "torchrl.files", "torchrl.seeding"),
-    *("torchrl.channels", "torchrl.processes", "torchrl.remote", "torchrl.shared_memory"),
+    *("torchrl.processes.channels", "torchrl.processes.children", "torchrl.processes.remote"),
+    "torchrl.processes.shared_memory",
     *("torchrl.envs.simulators", "torchrl.envs.vector.worker", "torchrl.envs.vector.serving"),
 )
 
 # The rendering back end that a user already chose is the one thing to be read from the environment. The other two hand
 # all of it on to child processes and look at none of it.
-READS_ENVIRONMENT = {"torchrl.envs.simulators.dm_control", "torchrl.processes", "torchrl.remote"}
+READS_ENVIRONMENT = {
+    *("torchrl.envs.simulators.dm_control", "torchrl.processes.children", "torchrl.processes.remote"),
+}
 # Overrides of torch's and Python's own methods, documented there.
 KNOWN_METHODS = {"forward", "extra_repr", "train", "to", "state_dict", "load_state_dict"}
 

@@ -18,7 +18,6 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from torchrl.agents.evaluate import Evaluation, Evaluator
-from torchrl.channels import SLICE_S, too_late
 from torchrl.collectors.weights import tensors_of
 from torchrl.collectors.workers import SERVE  # the same fork server: it has imported most of what is needed here
 from torchrl.envs import Env
@@ -27,9 +26,10 @@ from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
 from torchrl.modules.lazy import lazy_tensors
-from torchrl.processes import START_S
-from torchrl.remote import RemoteObject, ready
-from torchrl.shared_tensors import parcel_of
+from torchrl.processes.channels import SLICE_S, too_late
+from torchrl.processes.children import START_S
+from torchrl.processes.remote import RemoteObject, ready
+from torchrl.processes.shared_tensors import parcel_of
 
 _DEFAULTS = Evaluator.__init__.__kwdefaults__  # where they are written
 NAME = "evaluation beside training"
@@ -80,7 +80,7 @@ class EvaluationProcess:
         exploration_type: see :class:`Evaluator`.
         every_frames: see :class:`Evaluator`.
         max_episode_steps: see :class:`Evaluator`.
-        start_method: see :mod:`torchrl.processes`.
+        start_method: see :mod:`torchrl.processes.children`.
         num_threads: of torch in the process.
         timeout_s: the longest an evaluation may take, in seconds.
         start_timeout_s: the longest the process may take to start, in seconds: its imports and ``make_env``.

@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.channels import SLICE_S
 from torchrl.collectors.checks import postprocessed, steps_of
 from torchrl.collectors.hosting import Report
 from torchrl.collectors.transport import Layout, cut_batch, require_one_layout
 from torchrl.collectors.workers import MultiCollector, Worker
 from torchrl.errors import ConfigError, ProcessError, explain
-from torchrl.shared_memory import SharedMemory, size_of
+from torchrl.processes.channels import SLICE_S
+from torchrl.processes.shared_memory import SharedMemory, size_of
 
 
 class MultiSyncCollector(MultiCollector):

@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.weights import cut_tensor
 from torchrl.errors import SpecError, explain
-from torchrl.shared_memory import MakeArray
+from torchrl.processes.shared_memory import MakeArray
 
 Layout = dict[str, Any]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules.lazy import lazy_tensors
-from torchrl.shared_memory import MakeArray, SharedMemory, size_of
+from torchrl.processes.shared_memory import MakeArray, SharedMemory, size_of
 
 COPY, VERSION = 0, 1  # in the header: which copy this is, and the version it is called by
 BROKEN = -1  # in the place of the copy's number, while it is being made

@@ -25,7 +25,6 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.channels import Patience, too_late
 from torchrl.collectors.checks import require_policy
 from torchrl.collectors.hosting import CollectorHost, Plan, Report
 from torchrl.collectors.single import Collector
@@ -39,11 +38,12 @@ from torchrl.envs.learned import Learned, differing
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
-from torchrl.processes import START_S
-from torchrl.remote import RemoteObject, answers, close_all, ready
+from torchrl.processes.channels import Patience, too_late
+from torchrl.processes.children import START_S
+from torchrl.processes.remote import RemoteObject, answers, close_all, ready
+from torchrl.processes.shared_memory import SharedMemory
+from torchrl.processes.shared_tensors import memory_of, parcel_of
 from torchrl.seeding import child_seeds, named_seeds
-from torchrl.shared_memory import SharedMemory
-from torchrl.shared_tensors import memory_of, parcel_of
 
 SERVE = "torchrl.collectors.hosting:serve"
 MAX_RESTARTS = 3  # of one worker, without a batch in between
@@ -70,7 +70,7 @@ class MultiCollector:
         on_worker_failure: ``"raise"`` closes all workers and raises when one dies or does not answer in time.
             ``"restart"`` starts another in its place, with new episodes: the batch it was at is dropped and counted,
             and the collection goes on. An exception in an environment or the policy is raised in either case.
-        start_method: see :mod:`torchrl.processes`.
+        start_method: see :mod:`torchrl.processes.children`.
         num_threads: of torch in each worker.
         timeout_s: the longest wait for one batch, in seconds.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its environment.

@@ -32,7 +32,7 @@ from torchrl.envs.vector.building import shares_of
 from torchrl.envs.vector.parallel import TOLD_BY_PROCESSES
 from torchrl.errors import ConfigError, DeadlineError, EnvError, ProcessError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor
-from torchrl.processes import START_METHODS
+from torchrl.processes.children import START_METHODS
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 CARTPOLE = partial(GymSimulator, "CartPole-v1")

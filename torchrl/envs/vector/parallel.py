@@ -23,10 +23,10 @@ from torchrl.envs.vector.building import factories_of, require_free_names, share
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
 from torchrl.envs.vector.worker import Actions, Options, cannot_copy, not_restarted
 from torchrl.errors import ConfigError, EnvError, ProcessError, explain
-from torchrl.processes import START_S
-from torchrl.remote import RemoteObject, answers, call_frame, close_all
-from torchrl.shared_memory import SharedMemory, size_of
-from torchrl.shared_tensors import parcel_of
+from torchrl.processes.children import START_S
+from torchrl.processes.remote import RemoteObject, answers, call_frame, close_all
+from torchrl.processes.shared_memory import SharedMemory, size_of
+from torchrl.processes.shared_tensors import parcel_of
 
 SERVE = "torchrl.envs.vector.serving:serve"
 ADVANCE = call_frame("advance")
@@ -52,7 +52,7 @@ class ParallelEnv(WorkerEnv):
         num_envs: how many rows, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
         num_workers: how many processes, each with as equal a share of the rows as possible; None takes one per core.
         env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per row.
-        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; see :mod:`torchrl.processes`.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; see :mod:`torchrl.processes.children`.
         timeout_s: the longest wait for a worker, in seconds, for any one call.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its simulators.
 
@@ -146,7 +146,7 @@ class ProcessPool:
     Args:
         factories: one per row.
         num_workers: how many processes.
-        start_method: see :mod:`torchrl.processes`.
+        start_method: see :mod:`torchrl.processes.children`.
         timeout_s: the longest wait for an answer.
         start_timeout_s: the longest wait for the start.
 

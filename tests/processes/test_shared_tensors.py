@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchrl.processes import START_METHODS
-from torchrl.remote import RemoteObject
-from torchrl.shared_tensors import parcel_of
+from torchrl.processes.children import START_METHODS
+from torchrl.processes.remote import RemoteObject
+from torchrl.processes.shared_tensors import parcel_of
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 SERVE = "torchrl.collectors.hosting:serve"  # a process that has imported torch

@@ -34,8 +34,8 @@ from types import FrameType
 
 import numpy as np
 
-from torchrl.channels import PeerGone
 from torchrl.errors import ConfigError, ProcessError, explain
+from torchrl.processes.channels import PeerGone
 
 START_METHODS = ("forkserver", "spawn", "fork")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -151,8 +151,8 @@ def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: None)\n"  # at once
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"import {module}, torchrl.processes as processes\n"
-        f"processes.{function}({serve!r}, {theirs.fileno()}, {os.getpid()})"
+        f"import {module}, torchrl.processes.children\n"
+        f"torchrl.processes.children.{function}({serve!r}, {theirs.fileno()}, {os.getpid()})"
     )
     try:
         return subprocess.Popen(

@@ -1,7 +1,7 @@
 """Tensors that lie in shared memory, and arrays that lie in files, as they go to another process: not as copies.
 
 What goes along is the open file, or its name, so that both processes see the same numbers. Only for the objects that a
-process is built from; see :mod:`torchrl.remote`.
+process is built from; see :mod:`torchrl.processes.remote`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchrl.remote import Parcel
+from torchrl.processes.remote import Parcel
 
 
 def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:

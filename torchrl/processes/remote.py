@@ -20,7 +20,8 @@ from typing import Any
 
 import cloudpickle
 
-from torchrl.channels import (
+from torchrl.errors import DeadlineError, ProcessError, explain
+from torchrl.processes.channels import (
     STALL_S,
     Channel,
     Patience,
@@ -31,8 +32,7 @@ from torchrl.channels import (
     too_late,
     unpacked_error,
 )
-from torchrl.errors import DeadlineError, ProcessError, explain
-from torchrl.processes import START_S, THREADS, Child, start_child
+from torchrl.processes.children import START_S, THREADS, Child, start_child
 
 CLOSE_S = 1.0  # the time an object has to close itself
 END = None  # the message that ends a child
@@ -66,7 +66,7 @@ class RemoteObject:
         serve: ``"module:function"`` that calls :func:`serve_object`; a fork server imports its module beforehand.
         build: called in the child, returns the object.
         arguments: of ``build``.
-        start_method: see :func:`~torchrl.processes.start_child`.
+        start_method: see :func:`~torchrl.processes.children.start_child`.
         start_timeout_s: the longest wait for the first answer, which comes when the child has imported what it needs
             and the object is built; other deadlines begin after it.
         parcel_of: asked of everything that ``arguments`` hold, says what is not copied; None copies all.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from torchrl.errors import ProcessError
-from torchrl.shared_memory import ALIGNMENT, SharedMemory, size_of
+from torchrl.processes.shared_memory import ALIGNMENT, SharedMemory, size_of
 
 
 def cut(make):

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from fakes import FOREVER_S, LIMIT_S, wait_until
-from torchrl import processes
 from torchrl.errors import ConfigError, DeadlineError, ProcessError
-from torchrl.processes import START_METHODS, start_child
-from torchrl.remote import RemoteObject, answers, close_all, ready
+from torchrl.processes import children
+from torchrl.processes.children import START_METHODS, start_child
+from torchrl.processes.remote import RemoteObject, answers, close_all, ready
 
-SERVE = "torchrl.remote:serve_object"
+SERVE = "torchrl.processes.remote:serve_object"
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 every_method = pytest.mark.parametrize("method", START_METHODS)
 
@@ -193,7 +193,7 @@ def test_an_answer_that_nobody_reads_for_long_stays(start):
 
 
 def test_garbage_that_is_collected_while_the_server_is_asked_does_not_mix_up_its_answers(start, monkeypatch):
-    send = processes.socket.send_fds
+    send = children.socket.send_fds
 
     def collecting(*arguments):
         sent = send(*arguments)
@@ -201,7 +201,7 @@ def test_garbage_that_is_collected_while_the_server_is_asked_does_not_mix_up_its
             gc.collect()
         return sent
 
-    monkeypatch.setattr(processes.socket, "send_fds", collecting)
+    monkeypatch.setattr(children.socket, "send_fds", collecting)
     for _ in range(3):
         lost = start_child(SERVE)[0]
         ring = [lost]
@@ -264,7 +264,7 @@ def test_no_answer_in_time_is_an_error_that_ends_the_child(start):
 def test_a_child_outlasts_the_sigterm_of_a_whole_job_and_what_it_forks_does_not(start, method):
     thing = start(method=method)
     os.kill(thing.pid, signal.SIGTERM)
-    for server in processes._servers.values():
+    for server in children._servers.values():
         server._process.terminate()
     assert thing.call("copy_dies", timeout_s=LIMIT_S) == signal.SIGTERM
     assert start(method=method).call("add", 1, timeout_s=LIMIT_S) == 1
@@ -343,9 +343,9 @@ def test_no_such_start_method_is_refused():
 
 PARENT = """
 import sys, time
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
 from test_remote import LIMIT_S, SERVE, Thing
-from torchrl.remote import RemoteObject
+from torchrl.processes.remote import RemoteObject
 things = [RemoteObject("worker", SERVE, Thing, start_method={method!r}) for _ in range(2)]
 for thing in things:
     thing.answer(LIMIT_S)
