@@ -34,6 +34,18 @@ def checked_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def device_of(tensordict: TensorDictBase) -> torch.device:
+    """Return the device of the first tensor in a TensorDict; the CPU where it holds none.
+
+    >>> device_of(TensorDict({"reward": torch.zeros(8, 1)}))
+    device(type='cpu')
+    """
+    for leaf in tensordict.values(include_nested=True, leaves_only=True):
+        if torch.is_tensor(leaf):
+            return leaf.device
+    return torch.device("cpu")
+
+
 def to_device(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
     """Return transitions on a device, without a copy where they are there already; one entry tells."""
     entry = transitions.get(("next", "reward"), None)

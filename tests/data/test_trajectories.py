@@ -150,7 +150,7 @@ def test_pad_keeps_dtypes_and_fills_with_zeros():
 def test_pad_refuses_what_does_not_belong_together():
     one = TensorDict({"x": torch.zeros(2, 3)}, [2])
     others = {
-        "'x' as in the first.*torch.float32.*torch.int64": TensorDict({"x": torch.zeros(2, 3, dtype=torch.int64)}, [2]),
+        r"'x' is \[3\] torch.int64 .* instead of": TensorDict({"x": torch.zeros(2, 3, dtype=torch.int64)}, [2]),
         "'y'": TensorDict({"x": torch.zeros(2, 3), "y": torch.zeros(2)}, [2]),
         r"\[4\]": TensorDict({"x": torch.zeros(2, 4)}, [2]),
         r"got \[2, 3\]": TensorDict({"x": torch.zeros(2, 3)}, [2, 3]),

@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
+from torchrl.devices import device_of
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.keys import key_name
 from torchrl.objectives import Loss, total_loss
@@ -132,7 +133,7 @@ class MinibatchEpochs:
         """Permute all rows at once and cut them into contiguous pieces: one gather per key and epoch."""
         size = min(self.minibatch_size, len(rows))
         order = torch.randperm(len(rows), generator=self.generator)[: len(rows) // size * size]
-        return rows[order.to(_device_of(rows))].split(size)
+        return rows[order.to(device_of(rows))].split(size)
 
     def _step(self, minibatch: TensorDict) -> tuple[tuple[str, ...], list[torch.Tensor]]:
         total, names, values = self._forward(minibatch)
@@ -273,7 +274,3 @@ def _mean_of(name: str, values: torch.Tensor, names: tuple[str, ...]) -> float:
     if name not in names:
         raise ConfigError(explain("target_kl", expected=f"a loss that reports {name!r}", got=f"{', '.join(names)}"))
     return values[:, names.index(name)].mean().item()
-
-
-def _device_of(rows: TensorDict) -> torch.device:
-    return next(iter(rows.values(include_nested=True, leaves_only=True))).device

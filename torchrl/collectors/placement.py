@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import nn
 
 from torchrl.collectors.warmup import Progress
 from torchrl.data.specs import TensorSpec
-from torchrl.devices import checked_device
+from torchrl.devices import checked_device, device_of
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.training_layers import training_layers
 
@@ -38,7 +38,7 @@ class PlacedPolicy:
 
         What it only read does not travel twice: those entries stay the root's own.
         """
-        home, sent = _device_of(root), root.to(self.device)
+        home, sent = device_of(root), root.to(self.device)
         read = dict(sent.items(include_nested=True, leaves_only=True))
         for key, value in self.copy(sent).items(include_nested=True, leaves_only=True):
             if read.get(key) is not value:
@@ -102,7 +102,3 @@ def place_policy(policy: Callable, device: torch.device | str | None, home: torc
     if device == home and all(tensor.device == device for tensor in _tensors(policy)):
         return policy
     return PlacedPolicy(policy, device)
-
-
-def _device_of(root: TensorDict) -> torch.device:
-    return next(iter(root.values(include_nested=True, leaves_only=True))).device

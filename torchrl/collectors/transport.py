@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.weights import cut_tensor
 from torchrl.errors import SpecError, explain
+from torchrl.layouts import Form, describe_differences
 from torchrl.processes.shared_memory import MakeArray
 
 Layout = dict[str, Any]
@@ -47,18 +48,17 @@ def require_one_layout(layouts: Sequence[Layout], names: Sequence[str]) -> None:
     """
     for layout, name in zip(layouts, names, strict=True):
         if layout != layouts[0]:
-            ours, theirs = _leaves(layouts[0]), _leaves(layout)
-            keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-            got = "; ".join(f"{key!r}: {theirs.get(key, 'none')} instead of {ours.get(key, 'none')}" for key in keys)
+            got = describe_differences(_leaves(layout), _leaves(layouts[0]))
             expected = f"batches of one layout from all workers, as from {names[0]}"
             raise SpecError(explain(name, expected=expected, got=got))
 
 
-def _leaves(layout: Layout, path: str = "") -> dict[str, tuple]:
+def _leaves(layout: Layout, path: str = "") -> dict[str, Form]:
     leaves = {}
     for key, entry in layout["entries"].items():
         if isinstance(entry, dict):
             leaves |= _leaves(entry, f"{path}{key}/")
         else:
-            leaves[f"{path}{key}"] = entry
+            dtype, shape = entry
+            leaves[f"{path}{key}"] = (shape, dtype, None)
     return leaves

@@ -13,7 +13,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from torchrl.devices import device_of
 from torchrl.errors import KeyMissing, SpecError, explain
+from torchrl.layouts import describe_differences, layout_of
 
 MASK = ("collector", "mask")
 TRAJ_IDS = ("collector", "traj_ids")
@@ -188,7 +190,7 @@ def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
             raise SpecError(explain("pad", expected="trajectories [T] of valid steps", got=got, hint="See unpad."))
     flat = _joined("pad", [_without_mask(trajectory) for trajectory in trajectories])
     lengths = [len(trajectory) for trajectory in trajectories]
-    return unpack(flat, torch.tensor(lengths, device=_device_of(flat)))
+    return unpack(flat, torch.tensor(lengths, device=device_of(flat)))
 
 
 def unpad(batch: TensorDictBase) -> list[TensorDict]:
@@ -233,7 +235,7 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
     slots = batch.reshape(-1, batch.batch_size[-1])
     mask = slots.get(MASK, None)
     if mask is None:
-        mask = torch.ones(slots.batch_size, dtype=torch.bool, device=_device_of(slots))
+        mask = torch.ones(slots.batch_size, dtype=torch.bool, device=device_of(slots))
     begins = mask & ~_follows("split_trajectories", slots, mask)
     number = begins.flatten().cumsum(0) - 1  # of the trajectory that each step belongs to
     lengths = number[mask.flatten()].bincount(minlength=int(begins.sum()))
@@ -284,7 +286,7 @@ def _mask_of(who: str, batch: TensorDictBase) -> Tensor:
     _require_two_dims(who, batch)
     mask = batch.get(MASK, None)
     if mask is None:
-        return torch.ones(batch.batch_size, dtype=torch.bool, device=_device_of(batch))
+        return torch.ones(batch.batch_size, dtype=torch.bool, device=device_of(batch))
     holes = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
     if holes:
         hint = "split_trajectories(batch) leaves such steps out."
@@ -313,14 +315,14 @@ def _joined(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorD
     """Concatenate pieces of one layout along a batch dimension; refuse others."""
     if not pieces:
         raise SpecError(explain(who, expected="at least one piece", got="none"))
-    first, *others = [_layout(piece) for piece in pieces]
+    first, *others = [layout_of(piece, batch_dims=piece.batch_dims) for piece in pieces]
     for index, other in enumerate(others, start=1):
-        differing = [key for key in first.keys() | other.keys() if first.get(key) != other.get(key)]
-        if differing:
-            key = min(differing, key=str)
-            expected = f"pieces of one layout, {key!r} as in the first: {first.get(key, 'missing')}"
-            got = f"{other.get(key, 'missing')} in piece {index}"
-            raise SpecError(explain(who, expected=expected, got=got))
+        if pieces[index].batch_dims != pieces[0].batch_dims:
+            expected = f"pieces of {pieces[0].batch_dims} batch dimensions, as the first"
+            raise SpecError(explain(who, expected=expected, got=f"{pieces[index].batch_dims} in piece {index}"))
+        if other != first:
+            got = f"piece {index}: {describe_differences(other, first)}"
+            raise SpecError(explain(who, expected="pieces of one layout", got=got))
     dim %= pieces[0].batch_dims
     sizes = {(*piece.batch_size[:dim], *piece.batch_size[dim + 1 :]) for piece in pieces}
     if len(sizes) > 1:
@@ -329,18 +331,10 @@ def _joined(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorD
     return torch.cat(list(pieces), dim)
 
 
-def _layout(batch: TensorDictBase) -> dict:
-    """Number of batch dimensions, and by key of each leaf the features, dtype and device."""
-    leaves = batch.items(include_nested=True, leaves_only=True)
-    dims = batch.batch_dims
-    layout = {key: (list(leaf.shape[dims:]), leaf.dtype, leaf.device) for key, leaf in leaves if torch.is_tensor(leaf)}
-    return layout | {"the number of batch dimensions": dims}
-
-
 def _with_mask(batch: TensorDictBase) -> TensorDictBase:
     if batch.get(MASK, None) is not None:
         return batch
-    return batch.copy().set(MASK, torch.ones(batch.batch_size, dtype=torch.bool, device=_device_of(batch)))
+    return batch.copy().set(MASK, torch.ones(batch.batch_size, dtype=torch.bool, device=device_of(batch)))
 
 
 def _without_mask(batch: TensorDictBase) -> TensorDictBase:
@@ -352,8 +346,3 @@ def _without_mask(batch: TensorDictBase) -> TensorDictBase:
 
 def _longest(lengths: Tensor) -> int:
     return int(lengths.max()) if len(lengths) else 0
-
-
-def _device_of(batch: TensorDictBase) -> torch.device:
-    leaves = batch.values(include_nested=True, leaves_only=True)
-    return next((leaf.device for leaf in leaves if torch.is_tensor(leaf)), torch.device("cpu"))

@@ -6,6 +6,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.errors import KeyMissing, SpecError, explain
+from torchrl.layouts import describe_differences, layout_of
 from torchrl.shapes import expand_right
 from torchrl.unchecked import peek, put
 
@@ -128,39 +129,17 @@ def require_same_layout(who: str, transition: TensorDictBase, row: TensorDictBas
     Raises:
         SpecError: naming each difference.
     """
-    if _layout(transition) != _layout(row):
+    if layout_of(transition) != layout_of(row):
         raise another_layout(who, transition, row)
 
 
 def another_layout(who: str, transition: TensorDictBase, row: TensorDictBase) -> SpecError:
     """Say in what a transition differs from the row it would be copied into."""
-    came, due = _layout(transition), _layout(row)
-    differences = [f"{_name(key)} is new" for key in came.keys() - due.keys()]
-    differences += [f"{_name(key)} is missing" for key in due.keys() - came.keys()]
-    differences += [
-        f"{_name(key)} is {_describe(came[key])} instead of {_describe(due[key])}"
-        for key in came.keys() & due.keys()
-        if came[key] != due[key]
-    ]
     return SpecError(
         explain(
             who,
             expected="every transition with the keys, shapes, dtypes and devices of the first one",
-            got="; ".join(sorted(differences)),
+            got=describe_differences(layout_of(transition), layout_of(row)),
             hint="Write the same entries at every step; state that goes under 'next' goes into the root, too.",
         )
     )
-
-
-def _layout(tensordict: TensorDictBase) -> dict:
-    leaves = tensordict.items(include_nested=True, leaves_only=True)
-    return {key: (value.shape, value.dtype, value.device) for key, value in leaves}
-
-
-def _name(key: str | tuple) -> str:
-    return repr(key if isinstance(key, str) else "/".join(key))
-
-
-def _describe(layout: tuple[torch.Size, torch.dtype, torch.device]) -> str:
-    shape, dtype, device = layout
-    return f"{list(shape)} {dtype} on {device}"

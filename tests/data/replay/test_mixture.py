@@ -187,7 +187,7 @@ def test_sums_of_n_steps_beside_single_ones_are_refused():
 def test_entries_that_differ_are_named():
     plain, other = make_buffer(0), ReplayBuffer(TensorStorage(10))
     other.extend(TensorDict({"count": torch.zeros(4, 2)}, batch_size=[4]))
-    with pytest.raises(SpecError, match=r"'count' is \[\] torch.int64 .* buffer 0, \[2\] torch.float32 .* buffer 1"):
+    with pytest.raises(SpecError, match=r"in buffer 1 'count' is \[2\] torch.float32 .* instead of \[\] torch.int64"):
         MixedReplay([plain, other], [1, 1]).sample(4)
     unlike = ReplayBuffer(TensorStorage(10))
     unlike.extend(TensorDict({"number": torch.zeros(4)}, batch_size=[4]))

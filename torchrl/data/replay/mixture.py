@@ -21,6 +21,7 @@ from torchrl.data.replay.records import nested, values_of
 from torchrl.data.replay.samplers import Sampler
 from torchrl.data.replay.slices import SliceSampler
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.layouts import describe_differences
 
 log = logging.getLogger("torchrl.data.replay")
 
@@ -221,18 +222,15 @@ def _largest_remainders(num: int, proportions: Sequence[float]) -> list[int]:
 
 
 def _require_same_forms(columns: Sequence[dict[tuple[str, ...], Tensor]], keys: set[tuple[str, ...]]) -> None:
-    problems = []
-    for key in sorted(keys):
-        forms = [(list(column[key].shape[1:]), column[key].dtype, column[key].device) for column in columns]
-        if any(form != forms[0] for form in forms):
-            described = [
-                f"{shape} {dtype} on {device} in buffer {at}" for at, (shape, dtype, device) in enumerate(forms)
-            ]
-            problems.append(f"{'/'.join(key)!r} is {', '.join(described)}")
-    if problems:
+    first, *others = (
+        {key: (column[key].shape[1:], column[key].dtype, column[key].device) for key in keys} for column in columns
+    )
+    for number, other in enumerate(others, start=1):
+        if other == first:
+            continue
         hint = "ReplayBuffer(..., transform=lambda sample: sample.exclude(key)) leaves an entry out."
-        expected = "entries of one form in all buffers"
-        raise SpecError(explain("MixedReplay", expected=expected, got="; ".join(problems), hint=hint))
+        got = f"in buffer {number} {describe_differences(other, first)}"
+        raise SpecError(explain("MixedReplay", expected="the entries of buffer 0 in all others", got=got, hint=hint))
 
 
 def _slice_len_of(buffer: ReplayBuffer) -> int:

@@ -14,6 +14,7 @@ from tensordict import LazyStackedTensorDict, TensorDict, TensorDictBase, is_non
 from torch import Tensor
 
 from torchrl.errors import SpecError, explain
+from torchrl.layouts import describe_differences
 from torchrl.unchecked import new_tensordict
 
 LARGE = 1024  # bytes; entries from here on have memory of their own
@@ -252,15 +253,7 @@ def require_same_entries(who: str, entries: Sequence[Entry], expected: Sequence[
     """
     if list(entries) == list(expected):
         return
-    came, due = {entry.key: entry for entry in entries}, {entry.key: entry for entry in expected}
-    differences = [f"{'/'.join(key)!r} is new" for key in came.keys() - due.keys()]
-    differences += [f"{'/'.join(key)!r} is missing" for key in due.keys() - came.keys()]
-    for key in came.keys() & due.keys():
-        if came[key] != due[key]:
-            one, other = came[key], due[key]
-            differences.append(
-                f"{'/'.join(key)!r} is {list(one.shape)} {one.dtype}, not {list(other.shape)} {other.dtype}"
-            )
+    came, due = ({entry.key: (entry.shape, entry.dtype, None) for entry in each} for each in (entries, expected))
     expected_text = "items with the keys, shapes and dtypes of the first"
     hint = "Use select() or exclude() on what you add, or another buffer."
-    raise SpecError(explain(who, expected=expected_text, got="; ".join(sorted(differences)), hint=hint))
+    raise SpecError(explain(who, expected=expected_text, got=describe_differences(came, due), hint=hint))
