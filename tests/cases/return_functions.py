@@ -4,7 +4,7 @@ import inspect
 
 import torch
 
-from torchrl.functional import discounted_return, gae, n_step_return, td_lambda, vtrace
+from torchrl.functional import discounted_return, gae, importance_weight, n_step_return, td_lambda, vtrace
 
 FUNCTIONS = [discounted_return, n_step_return, td_lambda, gae, vtrace]
 VALUES = ("reward", "value", "next_value")
@@ -28,8 +28,13 @@ def random_batch(*shape, rewards=1, seed=0, dtype=torch.float64, ending=0.15):
 
 
 def call(function, batch, **options):
-    """Call a function with what it takes of a batch, of ``options`` and of the usual constants; return a tuple."""
-    names = inspect.signature(function).parameters
-    given = {name: x for name, x in (USUAL | batch | options).items() if name in names}
+    """Call a function with what it takes of a batch, of ``options`` and of the usual constants; return a tuple.
+
+    A function that takes no log-weight is given the weight, clipped at ``weight_clip``.
+    """
+    given, names = USUAL | batch | options, inspect.signature(function).parameters
+    if "log_weight" in given:
+        given = {"weight": importance_weight(given["log_weight"], clip=given["weight_clip"])} | given
+    given = {name: x for name, x in given.items() if name in names}
     result = function(**given)
     return result if isinstance(result, tuple) else (result,)

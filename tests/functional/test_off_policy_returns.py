@@ -33,12 +33,12 @@ class TestVtrace:
             # c_0 = ¼: v0 = 10 + ½ + ½·¼·(4 - 20) = 8.5, as with λ = ½
             ({"c_clip": 0.25}, [-3.5, -16.0], [8.5, 4.0]),
             ({"lambda_": 0.5}, [-3.5, -16.0], [8.5, 4.0]),
-            # r̄ = 1: errors 0 and -17
-            ({"average_reward": 1.0}, [-4.25, -17.0], [5.75, 3.0]),
+            # rewards less their average 1: errors 0 and -17
+            ({"reward": column(0.0, 3.0)}, [-4.25, -17.0], [5.75, 3.0]),
         ],
     )
     def test_by_hand(self, options, advantages, targets):
-        advantage, target = vtrace(**self.SERIES, gamma=0.5, **options)
+        advantage, target = vtrace(**self.SERIES | options, gamma=0.5)
         torch.testing.assert_close(advantage, column(*advantages))
         torch.testing.assert_close(target, column(*targets))
 

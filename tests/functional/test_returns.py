@@ -49,9 +49,15 @@ WEIGHTED = {
     "reward": column(1.0, 4.0),
     "terminated": flags(0, 0),
     "truncated": flags(0, 0),
-    "log_weight": column(0.5, 2.0).log(),
+    "weight": column(0.5, 2.0),
 }
 SECOND = {"value": column(10.0, 20.0), "next_value": column(20.0, 0.0)}
+
+
+def weights_of(batch: dict, *, given: bool) -> dict:
+    """Take weights, clipped at 1.2, and values out of a batch, and return them, or nothing."""
+    weight, value = batch.pop("log_weight").exp().clamp(max=1.2), batch.pop("value")
+    return {"weight": weight, "value": value} if given else {}
 
 
 def rows(x: Tensor) -> list[float]:
@@ -109,8 +115,8 @@ class TestTd0Target:
         with pytest.raises(SpecError, match="td0_target"):
             td0_target(row.unsqueeze(-1), row, flag, gamma=0.9)
 
-    def test_average_reward(self):
-        target = td0_target(column(1.0, 2.0), column(10.0, 20.0), flags(0, 1), gamma=1.0, average_reward=0.5)
+    def test_less_an_average_reward(self):
+        target = td0_target(column(1.0, 2.0) - 0.5, column(10.0, 20.0), flags(0, 1), gamma=1.0)
         assert rows(target) == [10.5, 1.5]
 
     def test_each_reward_has_its_discount(self):
@@ -129,7 +135,8 @@ class TestDiscountedReturn:
     def test_weights_by_hand(self):
         """2·4 = 8, ½·(1 + ½·8) = 2.5; clipped at 1: 1·4 = 4, ½·(1 + ½·4) = 1.5."""
         assert rows(discounted_return(**WEIGHTED, gamma=0.5)) == [2.5, 8.0]
-        assert rows(discounted_return(**WEIGHTED, gamma=0.5, weight_clip=1.0)) == [1.5, 4.0]
+        clipped = WEIGHTED | {"weight": column(0.5, 1.0)}
+        assert rows(discounted_return(**clipped, gamma=0.5)) == [1.5, 4.0]
 
     def test_control_variate_by_hand(self):
         """8 + (1 - 2)·20 = -12, ½·(1 + ½·-12) + ½·10 = 2.5."""
@@ -139,12 +146,10 @@ class TestDiscountedReturn:
     @pytest.mark.parametrize("weights", [False, True])
     def test_equals_the_definition(self, bootstrap, weights):
         batch = random_batch(3, 40)
-        log_weight, value = batch.pop("log_weight"), batch.pop("value")
+        off = weights_of(batch, given=weights)
         if not bootstrap:
             batch["next_value"] = None
-        off = {"log_weight": log_weight, "weight_clip": 1.2, "value": value} if weights else {}
-        slow = {"weight": log_weight.exp().clamp(max=1.2), "value": value} if weights else {}
-        expected = slow_n_step(**batch, gamma=GAMMA, n=1000, **slow)
+        expected = slow_n_step(**batch, gamma=GAMMA, n=1000, **off)
         got = discounted_return(**batch, gamma=GAMMA, **off)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
@@ -173,10 +178,8 @@ class TestNStepReturn:
     @given(length=st.integers(1, 20), n=st.integers(1, 25), seed=st.integers(0, 1000), weights=st.booleans())
     def test_equals_the_definition(self, length, n, seed, weights):
         batch = random_batch(2, length, seed=seed)
-        log_weight, value = batch.pop("log_weight"), batch.pop("value")
-        off = {"log_weight": log_weight, "value": value} if weights else {}
-        slow = {"weight": log_weight.exp(), "value": value} if weights else {}
-        expected = slow_n_step(**batch, gamma=GAMMA, n=n, **slow)
+        off = weights_of(batch, given=weights)
+        expected = slow_n_step(**batch, gamma=GAMMA, n=n, **off)
         got = n_step_return(**batch, gamma=GAMMA, n=n, **off)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
@@ -196,10 +199,8 @@ class TestTdLambda:
     @pytest.mark.parametrize("weights", [False, True])
     def test_equals_the_definition(self, lambda_, weights):
         batch = random_batch(3, 40)
-        log_weight, value = batch.pop("log_weight"), batch.pop("value")
-        off = {"log_weight": log_weight, "weight_clip": 1.2, "value": value} if weights else {}
-        slow = {"weight": log_weight.exp().clamp(max=1.2), "value": value} if weights else {}
-        expected = slow_td_lambda(**batch, gamma=GAMMA, lambda_=lambda_, **slow)
+        off = weights_of(batch, given=weights)
+        expected = slow_td_lambda(**batch, gamma=GAMMA, lambda_=lambda_, **off)
         got = td_lambda(**batch, gamma=GAMMA, lambda_=lambda_, **off)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
@@ -231,13 +232,12 @@ class TestGae:
     @pytest.mark.parametrize("weights", [False, True])
     def test_equals_the_definition(self, shape, lambda_, weights):
         batch = random_batch(*shape)
-        log_weight = batch.pop("log_weight")
-        off = {"log_weight": log_weight, "weight_clip": 1.2} if weights else {}
-        weight = log_weight.exp().clamp(max=1.2) if weights else None
+        value = batch["value"]
+        off = {"value": value} | weights_of(batch, given=weights)
         advantage, target = gae(**batch, gamma=0.99, lambda_=lambda_, **off)
-        expected = slow_gae(**batch, gamma=0.99, lambda_=lambda_, weight=weight)
+        expected = slow_gae(**batch, gamma=0.99, lambda_=lambda_, **off)
         torch.testing.assert_close(advantage, expected, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(target, expected + batch["value"], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(target, expected + value, rtol=1e-10, atol=1e-10)
 
 
 class TestReachesEnding:

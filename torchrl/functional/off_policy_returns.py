@@ -25,10 +25,14 @@ def vtrace(
     rho_clip: float | None = 1.0,
     c_clip: float | None = 1.0,
     lambda_: float | Tensor = 1.0,
-    average_reward: float | Tensor | None = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute V-trace targets ``v_t`` and the advantages ``ρ_t (r_{t+1} + γ v_{t+1} - V(s_t))``.
+
+    >>> reward, value, never = torch.ones(2, 1), torch.full((2, 1), 8.0), torch.zeros(2, 1, dtype=torch.bool)
+    >>> log_weight = torch.tensor([[0.5], [1.0]]).log()  # the policy takes the first action half as often
+    >>> vtrace(reward, value, value, never, never, log_weight, gamma=0.5)[1].squeeze(-1).tolist()  # δ = -1½ and -3
+    [5.75, 5.0]
 
     ``v_t = V(s_t) + δ_t + γ c_t (v_{t+1} - V(s_{t+1}))`` with ``δ_t = ρ_t (r_{t+1} + γ V(s_{t+1}) - V(s_t))``,
     ``ρ_t = min(ρ̄, π/μ)`` and ``c_t = λ min(c̄, π/μ)``. Espeholt et al., "IMPALA: Scalable Distributed Deep-RL with
@@ -49,7 +53,6 @@ def vtrace(
             limit, goes all the way; 1 is usual.
         c_clip: c̄, which decides how far corrections reach back; None is no limit, 1 is usual.
         lambda_: decay λ of the trace.
-        average_reward: r̄, taken off each reward.
         mask: row t is valid, bool ``[*B, T, 1]``.
 
     Returns:
@@ -59,21 +62,10 @@ def vtrace(
         ConfigError: ``rho_clip`` is less than ``c_clip``, which the paper rules out, or one is not positive.
     """
     require_clips("vtrace", rho_clip, c_clip)
-    steps = Steps(
-        "vtrace",
-        reward,
-        terminated,
-        truncated,
-        gamma=gamma,
-        lambda_=lambda_,
-        value=value,
-        next_value=next_value,
-        log_weight=log_weight,
-        average_reward=average_reward,
-        mask=mask,
-    )
-    rho = importance_weight(steps.log_weight, clip=rho_clip)
-    c = rho if c_clip == rho_clip else importance_weight(steps.log_weight, clip=c_clip)
+    given = {"value": value, "next_value": next_value, "log_weight": log_weight, "mask": mask}
+    steps = Steps("vtrace", reward, terminated, truncated, gamma=gamma, lambda_=lambda_, **given)
+    rho = importance_weight(steps.weight, clip=rho_clip)
+    c = rho if c_clip == rho_clip else importance_weight(steps.weight, clip=c_clip)
     delta = rho * (steps.reward + steps.gamma * steps.next_value - steps.value)
     target = steps.value + reverse_scan(delta, steps.where_followed(c * steps.lambda_ * steps.gamma))
     after = torch.cat([target[..., 1:, :], target[..., -1:, :]], dim=-2)

@@ -1,22 +1,25 @@
 """Returns and advantages as pure functions of tensors. Keys, critics and batches live in ``objectives/returns``.
 
 Time is the last batch dimension. Rewards and values are ``[*B, T, R]``, with R = 1 unless there are several rewards;
-flags, masks and log-weights are ``[*B, T, 1]``; γ, λ and the average reward are numbers or tensors ``[]``, ``[R]`` or
-``[*B, T, R]``: the rule is in ``functional/steps.py``, and nothing else is broadcast. Row t holds what was known at t
-(``value``) and the outcome of step t (``reward``, ``terminated``, ``truncated``, ``next_value``: known at t+1).
+flags, masks and weights are ``[*B, T, 1]``; γ and λ are numbers or tensors ``[]``, ``[R]`` or ``[*B, T, R]``: the
+rule is in ``functional/steps.py``, and nothing else is broadcast. Row t holds what was known at t (``value``) and the
+outcome of step t (``reward``, ``terminated``, ``truncated``, ``next_value``: known at t+1).
 
 What the functions have in common:
 
 - **Endings** are those of ``functional/endings.py``. A sum ends at an ending, at the edge of the batch and next to a
   masked row; in these places the value of the true successor still counts, unless the task was over.
 - **mask**: row t is valid, bool. Results are 0 on other rows, whatever stands there (NaN too), and so are gradients.
-- **log_weight**: log π(a_t|s_t) - log μ(a_t|s_t), where μ acted and π is asked about; the weight is
-  ``ρ_t = min(weight_clip, π/μ)``, and ``weight_clip=None`` clips nothing. Weights are per decision: the weight of an
-  action multiplies the rewards after it, not those before.
-- **average_reward**: r̄, taken off every reward. With γ = 1 this gives differential returns, for tasks that go on
-  forever: Sutton and Barto, "Reinforcement Learning" (2018), section 10.3. The reward itself is not written to.
-- **Gradients**: every function can be differentiated with respect to every float argument; a clipped weight passes
-  none. (The estimators of ``objectives/returns`` detach what they write.)
+- **weight**: ρ_t = π(a_t|s_t) / μ(a_t|s_t), where μ acted and π is asked about, perhaps clipped:
+  :func:`importance_weight` computes it. Weights are per decision: the weight of an action multiplies the rewards after
+  it, not those before.
+- **Average reward**: differential returns, for tasks that never end, are those of ``reward - average`` with γ = 1
+  (Sutton and Barto, "Reinforcement Learning", 2018, section 10.3).
+- **Gradients**: every function can be differentiated with respect to every float argument. (The estimators of
+  ``objectives/returns`` detach what they write.)
+
+The four returns are one recursion, ``G_t = x_t + decay_t · G_{t+1}``, which :func:`reverse_scan` solves; they differ in
+x and decay alone.
 """
 
 from __future__ import annotations
@@ -28,12 +31,16 @@ from torch import Tensor
 
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.endings import bootstraps, is_done, next_row_follows
-from torchrl.functional.steps import Steps, coefficient, importance_weight, require_steps
+from torchrl.functional.steps import Steps, coefficient, require_steps
 from torchrl.shapes import require_same_shape
 
 
 def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
     """Solve ``y_t = x_t + decay_t · y_{t+1}`` backwards in time, with nothing after the last row.
+
+    >>> x, decay = torch.ones(3, 1), torch.full((3, 1), 0.5)
+    >>> reverse_scan(x, decay).squeeze(-1).tolist()  # from the right: 1, 1 + ½·1, 1 + ½·1½
+    [1.75, 1.5, 1.0]
 
     After the k-th of log2(T) rounds every row holds the sum over its next 2^k rows, and ``decay`` the product over as
     many (Hillis and Steele, "Data Parallel Algorithms", 1986). There is no Python loop over T, and it can be
@@ -54,15 +61,12 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
     return x
 
 
-def td0_target(
-    reward: Tensor,
-    next_value: Tensor,
-    terminated: Tensor,
-    *,
-    gamma: float | Tensor,
-    average_reward: float | Tensor | None = None,
-) -> Tensor:
+def td0_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, gamma: float | Tensor) -> Tensor:
     """Compute the one-step target ``r_{t+1} + γ · V(s_{t+1})``, without the value where the task was over.
+
+    >>> reward, next_value, terminated = torch.ones(2, 1), torch.full((2, 1), 4.0), torch.tensor([[False], [True]])
+    >>> td0_target(reward, next_value, terminated, gamma=0.5).squeeze(-1).tolist()
+    [3.0, 1.0]
 
     Sutton, "Learning to predict by the methods of temporal differences" (1988); Sutton and Barto (2018), equation 6.2.
 
@@ -71,15 +75,12 @@ def td0_target(
         next_value: value of the true successor of row t, same shape.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
-        average_reward: r̄, taken off each reward.
 
     Returns:
         ``[*B, T, R]``.
     """
     require_steps("td0_target", {"reward": reward, "next_value": next_value}, {"terminated": terminated})
     gamma = coefficient("td0_target", "gamma", gamma, reward)
-    if average_reward is not None:
-        reward = reward - coefficient("td0_target", "average_reward", average_reward, reward)
     return reward + gamma * torch.where(bootstraps(terminated), next_value, 0)
 
 
@@ -91,12 +92,14 @@ def discounted_return(
     gamma: float | Tensor,
     next_value: Tensor | None = None,
     value: Tensor | None = None,
-    log_weight: Tensor | None = None,
-    weight_clip: float | None = None,
-    average_reward: float | Tensor | None = None,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Compute the return-to-go ``G_t = r_{t+1} + γ G_{t+1}``, or what of it the batch shows.
+
+    >>> reward, never = torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.bool)
+    >>> discounted_return(reward, never, never, gamma=0.5).squeeze(-1).tolist()
+    [1.75, 1.5, 1.0]
 
     Where row t+1 is not the successor, ``G_{t+1}`` is ``next_value``, and 0 without one or where the task was over.
     With weights it is ``G_t = ρ_t (r_{t+1} + γ G_{t+1}) + (1 - ρ_t) V(s_t)``, the last term only where ``value`` is
@@ -109,27 +112,15 @@ def discounted_return(
         gamma: discount γ.
         next_value: V of the true successor of row t, ``[*B, T, R]``; None adds nothing where the rewards end.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
-        weight_clip: the largest weight.
-        average_reward: r̄, taken off each reward.
+        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
         mask: row t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         ``[*B, T, R]``.
     """
-    steps = Steps(
-        "discounted_return",
-        reward,
-        terminated,
-        truncated,
-        gamma=gamma,
-        value=value,
-        next_value=next_value,
-        log_weight=log_weight,
-        average_reward=average_reward,
-        mask=mask,
-    )
-    return reverse_scan(*_backup(steps, 1.0, weight_clip))
+    given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
+    steps = Steps("discounted_return", reward, terminated, truncated, gamma=gamma, **given)
+    return reverse_scan(*_backup(steps, 1.0))
 
 
 def n_step_return(
@@ -141,12 +132,14 @@ def n_step_return(
     gamma: float | Tensor,
     n: int,
     value: Tensor | None = None,
-    log_weight: Tensor | None = None,
-    weight_clip: float | None = None,
-    average_reward: float | Tensor | None = None,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Compute ``G_{t:t+n} = r_{t+1} + … + γ^{n-1} r_{t+n} + γ^n V(s_{t+n})``, in log2(n) rounds.
+
+    >>> reward, next_value, never = torch.ones(3, 1), torch.full((3, 1), 8.0), torch.zeros(3, 1, dtype=torch.bool)
+    >>> n_step_return(reward, next_value, never, never, gamma=0.5, n=2).squeeze(-1).tolist()  # 1 + ½ + ¼·8; at the edge
+    [3.5, 3.5, 5.0]
 
     Sutton and Barto (2018), equation 7.1. Where the rows end before n steps, the value of the last one's successor
     stands at their end. With weights it is ``G_{t:h} = ρ_t (r_{t+1} + γ G_{t+1:h}) + (1 - ρ_t) V(s_t)`` with
@@ -160,9 +153,7 @@ def n_step_return(
         gamma: discount γ.
         n: number of rewards; 1 gives the one-step target, T or more the discounted return with ``next_value``.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
-        weight_clip: the largest weight.
-        average_reward: r̄, taken off each reward.
+        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
         mask: row t is valid, bool ``[*B, T, 1]``.
 
     Returns:
@@ -171,22 +162,11 @@ def n_step_return(
     Raises:
         ConfigError: ``n`` is not a positive integer.
     """
-    if not isinstance(n, Integral) or n < 1:
-        raise ConfigError(explain("n_step_return", expected="n, an integer of at least 1", got=n))
-    steps = Steps(
-        "n_step_return",
-        reward,
-        terminated,
-        truncated,
-        gamma=gamma,
-        value=value,
-        next_value=next_value,
-        log_weight=log_weight,
-        average_reward=average_reward,
-        mask=mask,
-    )
-    target, _ = _backup(steps, 0.0, weight_clip)
-    x, decay = _backup(steps, 1.0, weight_clip)
+    require_count("n_step_return", n)
+    given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
+    steps = Steps("n_step_return", reward, terminated, truncated, gamma=gamma, **given)
+    target, _ = _backup(steps, 0.0)
+    x, decay = _backup(steps, 1.0)
     rounds, span, length = n - 1, 1, x.shape[-2]  # `rounds` times y_t = x_t + decay_t y_{t+1}, from the one-step target
     while rounds and span < length:
         if rounds % 2:
@@ -206,12 +186,14 @@ def td_lambda(
     gamma: float | Tensor,
     lambda_: float | Tensor,
     value: Tensor | None = None,
-    log_weight: Tensor | None = None,
-    weight_clip: float | None = None,
-    average_reward: float | Tensor | None = None,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Compute the λ-return ``G_t = r_{t+1} + γ ((1 - λ) V(s_{t+1}) + λ G_{t+1})``, the target of TD(λ).
+
+    >>> reward, next_value, never = torch.ones(2, 1), torch.full((2, 1), 8.0), torch.zeros(2, 1, dtype=torch.bool)
+    >>> td_lambda(reward, next_value, never, never, gamma=0.5, lambda_=0.5).squeeze(-1).tolist()  # 1 + ½·(½·8 + ½·5)
+    [4.25, 5.0]
 
     Sutton and Barto (2018), section 12.8. Where row t+1 is not the successor, λ counts as 0. With weights it is
     ``ρ_t (…) + (1 - ρ_t) V(s_t)`` around the same, section 12.9; the last term only where ``value`` is given.
@@ -224,28 +206,15 @@ def td_lambda(
         gamma: discount γ.
         lambda_: decay λ of the trace; 0 gives the one-step target, 1 the discounted return with ``next_value``.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
-        weight_clip: the largest weight.
-        average_reward: r̄, taken off each reward.
+        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
         mask: row t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         ``[*B, T, R]``.
     """
-    steps = Steps(
-        "td_lambda",
-        reward,
-        terminated,
-        truncated,
-        gamma=gamma,
-        lambda_=lambda_,
-        value=value,
-        next_value=next_value,
-        log_weight=log_weight,
-        average_reward=average_reward,
-        mask=mask,
-    )
-    return reverse_scan(*_backup(steps, steps.lambda_, weight_clip))
+    given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
+    steps = Steps("td_lambda", reward, terminated, truncated, gamma=gamma, lambda_=lambda_, **given)
+    return reverse_scan(*_backup(steps, steps.lambda_))
 
 
 def gae(
@@ -257,12 +226,15 @@ def gae(
     *,
     gamma: float | Tensor,
     lambda_: float | Tensor,
-    log_weight: Tensor | None = None,
-    weight_clip: float | None = None,
-    average_reward: float | Tensor | None = None,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute generalised advantages ``A_t = δ_t + γ λ A_{t+1}`` and the value targets ``A_t + V(s_t)``.
+
+    >>> reward, value, never = torch.ones(2, 1), torch.full((2, 1), 8.0), torch.zeros(2, 1, dtype=torch.bool)
+    >>> advantage, target = gae(reward, value, value, never, never, gamma=0.5, lambda_=0.5)
+    >>> advantage.squeeze(-1).tolist(), target.squeeze(-1).tolist()  # δ = 1 + ½·8 - 8 = -3 in both rows
+    ([-3.75, -3.0], [4.25, 5.0])
 
     Here ``δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t)``. Schulman et al., "High-Dimensional Continuous Control Using
     Generalized Advantage Estimation" (2016), https://arxiv.org/abs/1506.02438, equation 16. With weights it is
@@ -276,32 +248,18 @@ def gae(
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         lambda_: decay λ of the trace; 0 gives the one-step error, 1 the discounted return minus the value.
-        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
-        weight_clip: the largest weight.
-        average_reward: r̄, taken off each reward.
+        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
         mask: row t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         advantage and value target, ``[*B, T, R]`` each.
     """
-    steps = Steps(
-        "gae",
-        reward,
-        terminated,
-        truncated,
-        gamma=gamma,
-        lambda_=lambda_,
-        value=value,
-        next_value=next_value,
-        log_weight=log_weight,
-        average_reward=average_reward,
-        mask=mask,
-    )
+    given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
+    steps = Steps("gae", reward, terminated, truncated, gamma=gamma, lambda_=lambda_, **given)
     delta = steps.reward + steps.gamma * steps.next_value - steps.value
     decay = steps.gamma * steps.lambda_
-    if log_weight is not None:
-        weight = importance_weight(steps.log_weight, clip=weight_clip)
-        delta, decay = weight * delta, weight * decay
+    if weight is not None:
+        delta, decay = steps.weight * delta, steps.weight * decay
     advantage = reverse_scan(delta, steps.where_followed(decay))
     return advantage, advantage + steps.value
 
@@ -310,6 +268,10 @@ def reaches_ending(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Tell at which rows the rest of the episode, up to its ending for whichever reason, lies inside the batch.
+
+    >>> terminated = torch.tensor([[False], [True], [False]])
+    >>> reaches_ending(terminated, torch.zeros_like(terminated)).squeeze(-1).tolist()
+    [True, True, False]
 
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
@@ -332,17 +294,26 @@ def reaches_ending(
     return reverse_scan(ends.float(), follows.float()) > 0
 
 
-def _backup(steps: Steps, lambda_: float | Tensor, weight_clip: float | None) -> tuple[Tensor, Tensor]:
+def require_count(who: str, n: int) -> None:
+    """Refuse a number of rewards that is not a positive integer.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not isinstance(n, Integral) or n < 1:
+        raise ConfigError(explain(who, expected="n, an integer of at least 1", got=n))
+
+
+def _backup(steps: Steps, lambda_: float | Tensor) -> tuple[Tensor, Tensor]:
     """Write one step of a return as ``G_t = x_t + decay_t · G_{t+1}``; return ``x`` and ``decay``, ``[*B, T, R]``."""
-    goes_on = steps.where_followed(lambda_)
-    x, decay = steps.reward, steps.gamma * goes_on
+    trace = steps.where_followed(lambda_)
+    x, decay = steps.reward, steps.gamma * trace
     if steps.next_value is not None:
-        x = x + steps.gamma * (1 - goes_on) * steps.next_value
-    if steps.log_weight is not None:
-        weight = importance_weight(steps.log_weight, clip=weight_clip)
-        x, decay = weight * x, weight * decay
+        x = x + steps.gamma * (1 - trace) * steps.next_value
+    if steps.weight is not None:
+        x, decay = steps.weight * x, steps.weight * decay
         if steps.value is not None:
-            x = x + (1 - weight) * steps.value
+            x = x + (1 - steps.weight) * steps.value
     return x, decay
 
 

@@ -3,9 +3,9 @@
 **The rule on shapes.** Time is the last batch dimension, and rewards have R dimensions, nearly always one:
 
 - rewards and values are ``[*B, T, R]``, all of one shape;
-- facts about a step (flags, mask, log-weight) are ``[*B, T, 1]``, whatever R is;
-- a coefficient (γ, λ, the average reward) is a number, a 0-d tensor, a ``[R]`` tensor, one per reward dimension, or a
-  tensor of the reward's shape, one per row: that of row t acts between row t and what follows it.
+- facts about a step (flags, mask, weight) are ``[*B, T, 1]``, whatever R is;
+- a coefficient (γ, λ) is a number, a 0-d tensor, a ``[R]`` tensor, one per reward dimension, or a tensor of the
+  reward's shape, one per row: that of row t acts between row t and what follows it.
 
 Everything else is refused, so nothing else is ever broadcast.
 """
@@ -25,8 +25,7 @@ from torchrl.shapes import require_same_shape
 class Steps:
     """The arguments of one call, held against each other and cleaned.
 
-    Masked rows hold 0 (whatever stood there), the average reward is taken off, and the value of a successor is 0 where
-    the task was over.
+    Masked rows hold 0 (whatever stood there), and the value of a successor is 0 where the task was over.
 
     Args:
         who: the function that was called, for errors.
@@ -37,15 +36,14 @@ class Steps:
         lambda_: decay λ.
         value: V(s_t), the reward's shape; may be None.
         next_value: V of the true successor of row t, the reward's shape; may be None.
-        log_weight: log π(a_t|s_t) - log μ(a_t|s_t), ``[*B, T, 1]``; may be None.
-        average_reward: r̄; None takes nothing off.
         mask: row t is valid, bool ``[*B, T, 1]``; may be None.
+        weight: ``weight=ρ`` or ``log_weight=log ρ``, whichever the function takes, ``[*B, T, 1]``; may be None.
 
     Raises:
         SpecError: an argument breaks the rule on shapes, the reward is no float, or a flag no bool.
     """
 
-    __slots__ = ("reward", "value", "next_value", "log_weight", "gamma", "lambda_", "follows")
+    __slots__ = ("reward", "value", "next_value", "weight", "gamma", "lambda_", "follows")
 
     def __init__(
         self,
@@ -58,11 +56,10 @@ class Steps:
         lambda_: float | Tensor = 1.0,
         value: Tensor | None = None,
         next_value: Tensor | None = None,
-        log_weight: Tensor | None = None,
-        average_reward: float | Tensor | None = None,
         mask: Tensor | None = None,
+        **weight: Tensor | None,
     ) -> None:
-        facts = {"terminated": terminated, "truncated": truncated, "log_weight": log_weight, "mask": mask}
+        facts = {"terminated": terminated, "truncated": truncated, "mask": mask, **weight}
         require_steps(who, {"reward": reward, "value": value, "next_value": next_value}, facts)
         if reward.ndim < 2:
             raise SpecError(explain(who, expected="a reward [*B, T, R], time before last", got=list(reward.shape)))
@@ -70,16 +67,15 @@ class Steps:
         goes_on = bootstraps(terminated)
         gamma = coefficient(who, "gamma", gamma, reward)
         lambda_ = coefficient(who, "lambda_", lambda_, reward)
-        if average_reward is not None:
-            reward = reward - coefficient(who, "average_reward", average_reward, reward)
+        (rho,) = weight.values()
         if mask is not None:
             goes_on = goes_on & mask
-            reward, value, log_weight = (_kept(x, mask) for x in (reward, value, log_weight))
+            reward, value, rho = (_kept(x, mask) for x in (reward, value, rho))
             gamma, lambda_ = (_kept(x, mask) if _is_per_row(x) else x for x in (gamma, lambda_))
         self.reward = reward
         self.value = value
         self.next_value = _kept(next_value, goes_on)
-        self.log_weight = log_weight
+        self.weight = rho
         self.gamma = gamma
         self.lambda_ = lambda_
         self.follows = follows
@@ -112,7 +108,7 @@ def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, T
     for name, fact in facts.items():
         if fact is not None and fact.shape != due:
             got = f"{name} {list(fact.shape)} beside reward {list(reward.shape)}"
-            hint = "Flags, masks and log-weights end with 1, rewards and values with the number of rewards."
+            hint = "Flags, masks and weights end with 1, rewards and values with the number of rewards."
             raise SpecError(explain(who, expected=f"{name} of shape {list(due)}", got=got, hint=hint))
 
 
@@ -138,6 +134,9 @@ def coefficient(who: str, name: str, x: float | Tensor, reward: Tensor) -> float
 
 def importance_weight(log_weight: Tensor, *, clip: float | None = None) -> Tensor:
     """Compute ``ρ = min(clip, π(a|s) / μ(a|s))`` from ``log π - log μ``.
+
+    >>> importance_weight(torch.tensor([0.0, 1.0]), clip=1.0).tolist()
+    [1.0, 1.0]
 
     The logarithm is clipped, so that neither the weight nor its gradient overflows; a clipped weight passes none.
 

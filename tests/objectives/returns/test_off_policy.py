@@ -4,7 +4,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.functional import discounted_return, gae, n_step_return, td_lambda, vtrace
+from torchrl.functional import discounted_return, gae, importance_weight, n_step_return, td_lambda, vtrace
 from torchrl.modules import ActorValueOperator, Categorical, Operator, ProbabilisticActor, ValueOperator
 from torchrl.objectives import GAE, DiscountedReturn, NStepReturn, TDLambda, VTrace, next_values
 
@@ -128,7 +128,7 @@ class TestWeightsOfOtherEstimators:
     def test_are_the_pure_functions(self, make_actor, make_critic, make_series, clip):
         batch, actor, critic = make_series(3, 20), make_actor(), make_critic()
         given = arguments(critic, batch)
-        options = {"log_weight": log_weight(actor, batch), "weight_clip": clip, "gamma": 0.9}
+        options = {"weight": importance_weight(log_weight(actor, batch), clip=clip), "gamma": 0.9}
         expected = {
             GAE: gae(**given, **options, lambda_=0.95)[1],
             TDLambda: td_lambda(**given, **options, lambda_=0.95),
@@ -147,7 +147,8 @@ class TestWeightsOfOtherEstimators:
         batch["next", "terminated"][:, -1] = True  # every row has a return
         names = ("reward", "terminated", "truncated")
         given = {name: batch["next", name] for name in names}
-        expected = discounted_return(**given, log_weight=log_weight(actor, batch), weight_clip=1.0, gamma=0.9)
+        weight = importance_weight(log_weight(actor, batch), clip=1.0)
+        expected = discounted_return(**given, weight=weight, gamma=0.9)
         got = DiscountedReturn(actor=actor, gamma=0.9)(batch)
         torch.testing.assert_close(got["value_target"], expected)
 

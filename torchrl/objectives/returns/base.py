@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_row_follows
-from torchrl.functional.steps import coefficient
+from torchrl.functional.steps import coefficient, importance_weight, require_clip
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
+from torchrl.objectives.options import show_passed_options
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
 
@@ -36,10 +37,12 @@ class ReturnEstimator(nn.Module, ABC):
     Args:
         critic: reads a state, writes its value ``[..., R]`` under its first out key; None counts every value as 0 and
             writes no ``state_value``.
-        gamma: discount γ between 0 and 1: a number, or a tensor ``[]`` or ``[R]``.
+        gamma: discount γ between 0 and 1: a number, or a tensor ``[]`` or ``[R]``; 0.99 as in section 6.1 of Schulman
+            et al. (2017), https://arxiv.org/abs/1707.06347.
         actor: the policy that the estimates are about, where another one acted: has ``build(tensordict)``, whose
-            ``log_prob`` of the action less the one that was stored is passed to :meth:`estimate` as ``log_weight``.
-            None where the policy that acted is meant.
+            ``log_prob`` of the action less the one that was stored is the logarithm of the importance weight. None
+            means the policy that acted.
+        weight_clip: the largest importance weight, if there is an actor; None clips nothing.
         average_reward: r̄, taken off each reward (in a copy), for the differential returns of tasks that go on forever
             (Sutton and Barto, 2018, section 10.3; γ must be 1): a number, a tensor ``[R]``, or ``"batch"`` for the mean
             reward of the valid rows.
@@ -51,22 +54,24 @@ class ReturnEstimator(nn.Module, ABC):
     """
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a name that nobody would call, and show in the signature which options are passed on."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls)
+        show_passed_options(cls)
 
     def __init__(
         self,
         critic: TensorDictModuleBase | None,
         *,
-        gamma: float | Tensor,
+        gamma: float | Tensor = 0.99,
         actor: TensorDictModuleBase | None = None,
+        weight_clip: float | None = 1.0,
         average_reward: float | Tensor | str | None = None,
         standardize: bool = False,
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        require_fraction(who, "gamma", gamma)
+        self.keep_fraction("gamma", gamma)
         if average_reward is not None:
             _require_average(who, average_reward, gamma)
         if actor is not None and getattr(actor, "log_prob_key", None) is None:
@@ -77,11 +82,21 @@ class ReturnEstimator(nn.Module, ABC):
             require_repeatable(who, actor)
         if critic is not None:
             require_keys(who, critic=critic)
+        require_clip(who, weight_clip)
         self.critic = critic
         self.actor = actor
+        self.weight_clip = weight_clip
         self.standardize = standardize
-        self._keep("gamma", gamma)
         self._keep("average_reward", average_reward)
+
+    def keep_fraction(self, name: str, x: float | Tensor) -> None:
+        """Keep a discount or decay as an attribute, a tensor as a buffer.
+
+        Raises:
+            ConfigError: it is not between 0 and 1.
+        """
+        require_fraction(type(self).__name__, name, x)
+        self._keep(name, x)
 
     def _keep(self, name: str, x: object) -> None:
         """Keep a constant under a name; a tensor as a buffer, which ``.to()`` moves and ``state_dict()`` leaves out."""
@@ -92,20 +107,24 @@ class ReturnEstimator(nn.Module, ABC):
 
     @abstractmethod
     def estimate(
-        self, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, cut: Tensor
+        self, *, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute advantage and value target, ``[*B, T, R]`` each.
+        """Compute advantage and value target, ``[*B, T, R]`` each, from what the functions of ``functional`` take.
 
         Args:
             reward: received on entering t+1, ``[*B, T, R]``; finite on every row.
             value: V(s_t), ``[*B, T, R]``.
             next_value: V of the true successor of row t, ``[*B, T, R]``.
             terminated: the task was over on entering t+1, ``[*B, T, 1]``.
-            cut: row t+1 of the batch is not the successor of row t (an ending, the edge, a reset, a masked row),
+            truncated: row t+1 of the batch is not the successor of row t (an ending, the edge, a reset, a masked row),
                 ``[*B, T, 1]``.
 
-        With an actor it is called with a keyword more: ``log_weight``, ``[*B, T, 1]``.
+        With an actor it is called with a keyword more: what :meth:`weights` returns.
         """
+
+    def weights(self, log_weight: Tensor) -> dict[str, Tensor]:
+        """Make of ``log π - log μ``, ``[*B, T, 1]``, the keyword for :meth:`estimate`."""
+        return {"weight": importance_weight(log_weight, clip=self.weight_clip)}
 
     @torch.no_grad()
     def forward(self, batch: TensorDictBase) -> TensorDictBase:
@@ -128,9 +147,11 @@ class ReturnEstimator(nn.Module, ABC):
         else:
             value, next_value = _values(self.critic, batch, follows, mask, valid, reward.shape[-1])
             batch.set("state_value", value)
-        weights = {} if self.actor is None else {"log_weight": self._log_weight(batch, valid)}
+        series = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": ~follows}
+        if self.actor is not None:
+            series |= self.weights(self._log_weight(batch, valid))
         reward = _zero_masked(self._less_average(reward, valid), mask)
-        advantage, target = self.estimate(reward, value, next_value, terminated, ~follows, **weights)
+        advantage, target = self.estimate(reward=reward, **series)
         if self.standardize:
             advantage = _standardized(advantage, valid)
         batch.set("advantage", _zero_masked(advantage, mask))

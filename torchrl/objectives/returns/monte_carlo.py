@@ -9,7 +9,6 @@ from torch import Tensor
 
 from torchrl.data.multistep import require_episodes
 from torchrl.functional.returns import discounted_return, reaches_ending
-from torchrl.functional.steps import require_clip
 from torchrl.objectives.keys import MASK, read, require_writable
 from torchrl.objectives.returns.base import ReturnEstimator, read_flags, require_fraction
 
@@ -22,28 +21,17 @@ class DiscountedReturn(ReturnEstimator):
     episode does not end inside the batch has no return: the estimator sets its ``("collector", "mask")`` to false. A
     time limit counts as an end then, since nothing values what it cut off.
 
+    >>> batch["next", "terminated"][:, 4] = True  # both episodes end with the fifth step, and others run on
+    >>> DiscountedReturn(gamma=1.0)(batch)["advantage"].squeeze(-1)[0].tolist()
+    [5.0, 4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0]
+
     Args:
         critic: reads a state, writes its value ``[..., 1]`` under its first out key; None for none.
-        gamma: discount γ.
-        actor: the policy that the estimates are about, if another one acted.
-        weight_clip: the largest importance weight, if there is an actor; None clips nothing.
-        average_reward: taken off each reward, as :class:`ReturnEstimator` says.
-        standardize: shift and scale the advantages over the valid rows of the batch.
+        **options: as for :class:`GAE`.
     """
 
-    def __init__(
-        self,
-        critic: TensorDictModuleBase | None = None,
-        *,
-        gamma: float | Tensor = 0.99,
-        actor: TensorDictModuleBase | None = None,
-        weight_clip: float | None = 1.0,
-        average_reward: float | Tensor | str | None = None,
-        standardize: bool = False,
-    ) -> None:
-        super().__init__(critic, gamma=gamma, actor=actor, average_reward=average_reward, standardize=standardize)
-        require_clip("DiscountedReturn", weight_clip)
-        self.weight_clip = weight_clip
+    def __init__(self, critic: TensorDictModuleBase | None = None, **options: object) -> None:
+        super().__init__(critic, **options)
 
     def forward(self, batch: TensorDictBase) -> TensorDictBase:
         """Write advantages and value targets; without a critic also the mask, as the class says."""
@@ -51,28 +39,10 @@ class DiscountedReturn(ReturnEstimator):
             exclude_unfinished(batch, who="DiscountedReturn")
         return super().forward(batch)
 
-    def estimate(
-        self,
-        reward: Tensor,
-        value: Tensor,
-        next_value: Tensor,
-        terminated: Tensor,
-        cut: Tensor,
-        *,
-        log_weight: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
         """Sum the rewards up to the next cut, and the value of the state after it."""
-        target = discounted_return(
-            reward,
-            terminated,
-            cut,
-            gamma=self.gamma,
-            next_value=next_value,
-            value=value,
-            log_weight=log_weight,
-            weight_clip=self.weight_clip,
-        )
-        return target - value, target
+        target = discounted_return(**series, gamma=self.gamma)
+        return target - series["value"], target
 
 
 class Reward2Go:

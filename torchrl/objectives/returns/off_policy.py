@@ -6,7 +6,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from torchrl.functional.off_policy_returns import require_clips, vtrace
-from torchrl.objectives.returns.base import ReturnEstimator, require_fraction
+from torchrl.objectives.returns.base import ReturnEstimator
 
 
 class VTrace(ReturnEstimator):
@@ -25,8 +25,8 @@ class VTrace(ReturnEstimator):
         rho_clip: ρ̄, the largest weight of an error; None clips nothing.
         c_clip: c̄, the largest weight of a trace; at most ρ̄.
         lambda_: decay λ of the trace; 1 leaves it out, as in equation 1 of the paper.
-        average_reward: taken off each reward, as :class:`ReturnEstimator` says.
-        standardize: shift and scale the advantages over the valid rows of the batch.
+        average_reward: see :class:`ReturnEstimator`.
+        standardize: see :class:`ReturnEstimator`.
 
     Raises:
         ConfigError: the actor writes no log-prob, or the clips are not ``0 < c̄ <= ρ̄``.
@@ -46,31 +46,15 @@ class VTrace(ReturnEstimator):
     ) -> None:
         super().__init__(critic, gamma=gamma, actor=actor, average_reward=average_reward, standardize=standardize)
         require_clips("VTrace", rho_clip, c_clip)
-        require_fraction("VTrace", "lambda_", lambda_)
-        self._keep("lambda_", lambda_)
+        self.keep_fraction("lambda_", lambda_)
         self.rho_clip = rho_clip
         self.c_clip = c_clip
 
-    def estimate(
-        self,
-        reward: Tensor,
-        value: Tensor,
-        next_value: Tensor,
-        terminated: Tensor,
-        cut: Tensor,
-        *,
-        log_weight: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def weights(self, log_weight: Tensor) -> dict[str, Tensor]:
+        """Leave the weight as it is: :func:`torchrl.functional.vtrace` clips it twice."""
+        return {"log_weight": log_weight}
+
+    def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
         """Sum the weighted one-step errors up to the next cut."""
-        return vtrace(
-            reward,
-            value,
-            next_value,
-            terminated,
-            cut,
-            log_weight,
-            gamma=self.gamma,
-            rho_clip=self.rho_clip,
-            c_clip=self.c_clip,
-            lambda_=self.lambda_,
-        )
+        clips = {"rho_clip": self.rho_clip, "c_clip": self.c_clip}
+        return vtrace(**series, gamma=self.gamma, lambda_=self.lambda_, **clips)

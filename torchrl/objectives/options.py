@@ -1,0 +1,37 @@
+"""Options that a constructor passes on to its base, kept visible in its signature. Knows no loss and no estimator."""
+
+from __future__ import annotations
+
+import inspect
+
+
+def show_passed_options(cls: type) -> None:
+    """Name in the signature of a class what its constructor passes on as ``**options``; for ``__init_subclass__``.
+
+    So an option with its default is written once, in the class that uses it, and ``help``, the reference and the flags
+    of recipes still find it in every subclass. Only keywords with a default are options; what the constructor names
+    itself counts before what its base names.
+
+    >>> class Base:
+    ...     def __init__(self, *, gamma=0.99): ...
+    >>> class Clipped(Base):
+    ...     def __init__(self, *, clip=0.2, **options): ...
+    >>> show_passed_options(Clipped)
+    >>> inspect.signature(Clipped)
+    <Signature (*, clip=0.2, gamma=0.99)>
+    """
+    if "__init__" not in vars(cls):
+        return
+    signature = inspect.signature(vars(cls)["__init__"])
+    _, *own = signature.parameters.values()
+    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        named = {parameter.name for parameter in own}
+        passed = [
+            parameter
+            for parameter in inspect.signature(cls.__mro__[1]).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            and parameter.default is not inspect.Parameter.empty
+            and parameter.name not in named
+        ]
+        own = [*own[:-1], *passed]
+    cls.__signature__ = signature.replace(parameters=own)
