@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
+from torchrl.moments import merge_moments_
 
 
 class ObservationNormalizer(nn.Module):
@@ -59,10 +60,7 @@ class ObservationNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Merge the moments of a batch into the running ones; does nothing in eval mode.
-
-        Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
-        equations 2.1.
+        """Merge a batch into the running statistics (:mod:`torchrl.moments`); does nothing in eval mode.
 
         Args:
             x: raw observations, ``[*B, *shape]``.
@@ -83,10 +81,7 @@ class ObservationNormalizer(nn.Module):
             who, hint = "ObservationNormalizer.update", "Find the environment that gives it; a mask leaves rows out."
             raise NonFiniteError(explain(who, expected="finite observations", got="NaN or infinity", hint=hint))
         total = self.count + num_rows
-        share = num_rows / total.double()
-        delta = batch_mean - self.mean
-        self.var.copy_(self.var * (1 - share) + batch_var * share + delta.square() * share * (1 - share))
-        self.mean.copy_(self.mean + delta * share)
+        merge_moments_(self.mean, self.var, batch_mean, batch_var, num_rows / total.double())
         self.count.copy_(total)
         self.loc.copy_(self.mean)
         self.scale.copy_((self.var + self.eps).rsqrt())

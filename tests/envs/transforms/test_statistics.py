@@ -170,9 +170,9 @@ def test_the_same_observation_is_normalised_alike_in_train_eval_reloaded_and_sha
     TransformedEnv(listed(*raw), reloaded)
     reloaded.load_state_dict(state)
     reloaded.eval()
-    assert torch.equal(reloaded.statistics.normalised("observation", raw, reloaded.eps).float(), trained)
+    assert torch.equal(reloaded.statistics.normalise("observation", raw, reloaded.eps).float(), trained)
     env.transform.eval()
-    assert torch.equal(env.transform.statistics.normalised("observation", raw, 1e-8).float(), trained)
+    assert torch.equal(env.transform.statistics.normalise("observation", raw, 1e-8).float(), trained)
 
 
 def test_two_environments_learn_together():

@@ -16,6 +16,7 @@ from torchrl.envs.transforms.leaves import mapped_spec, require_numbers
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.keys import Key, key_list
+from torchrl.moments import merge_moments_, pool_moments
 from torchrl.unchecked import put
 
 _NO_SPREAD = 1e-8  # a standard deviation below this is rounding noise
@@ -169,9 +170,9 @@ class RewardNorm(RewardTransform):
     """Divide the reward by the running standard deviation of the discounted return, and clip it.
 
     Each row keeps its return so far, ``R ← γ R + r``, which starts at 0 with every episode. The deviation is that of
-    all such returns of all rows and steps up to and including this one, merged in float64 (Chan et al., "Updating
-    Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979). The reward is never centred: a constant
-    added to every step would change which behaviour is best. In eval mode the statistics are frozen.
+    all such returns of all rows and steps up to and including this one, in float64 (:mod:`torchrl.moments`). The
+    reward is never centred: a constant added to every step would change which behaviour is best. In eval mode the
+    statistics are frozen.
     The practice is described by Engstrom et al., "Implementation Matters in Deep RL", 2020.
 
     While the returns have shown no spread, as at the very first step of one environment, the reward is only clipped.
@@ -190,7 +191,7 @@ class RewardNorm(RewardTransform):
             raise ConfigError(explain("RewardNorm", expected="gamma from 0 to 1 and a positive clip", got=got))
         self.gamma = gamma
         self.clip = clip
-        self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))  # count, mean, sum of squared deviations
+        self.register_buffer("count_mean_var", torch.zeros(3, dtype=torch.float64))  # of the returns
         self.register_memory("returns", None)  # [*B, 1], once the batch size is known
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
@@ -201,7 +202,7 @@ class RewardNorm(RewardTransform):
     @property
     def std(self) -> float:
         """The deviation that rewards are divided by."""
-        return _deviation(*self.moments.tolist())
+        return _deviation(float(self.count_mean_var[2]))
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return the normalised reward, ``[*B, 1]``; let it into the statistics unless in eval mode.
@@ -214,28 +215,20 @@ class RewardNorm(RewardTransform):
         if not np.isfinite(reward_rows.sum()):
             raise NonFiniteError(explain("RewardNorm", expected="finite rewards", got=reward_rows.ravel().tolist()))
         returns = self._buffers["returns"].numpy()
-        moments = self._buffers["moments"].numpy()
+        moments = self._buffers["count_mean_var"].numpy()
         returns *= self.gamma
         returns += reward_rows
-        count, mean, squares = moments.tolist()
         if self.training:
             counted = returns if self.waiting is None else returns[~self.waiting.cpu().numpy()]
-            moments[:] = count, mean, squares = _merged(count, mean, squares, counted.reshape(-1))
-        scaled = reward_rows * (1.0 / _deviation(count, mean, squares))
+            _take_in(moments, counted.reshape(-1))
+        scaled = reward_rows * (1.0 / _deviation(moments.item(2)))
         return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
 
     @staticmethod
     def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Join the moments of several environments: those of all returns, with the mean of their counts.
-
-        So each can go on from the joint moments as if they were its own; see :meth:`VecNorm.merge_learned`.
-        """
-        triples = [state["moments"].tolist() for state in states]
-        count, mean, squares = 0.0, 0.0, 0.0
-        for other_count, other_mean, other_squares in triples:
-            count, mean, squares = _pooled(count, mean, squares, other_count, other_mean, other_squares)
-        share = len(states)
-        return {"moments": torch.tensor([count / share, mean, squares / share], dtype=torch.float64)}
+        """Pool the moments of several environments, see :func:`torchrl.moments.pool_moments`."""
+        moments = pool_moments([state["count_mean_var"].tolist() for state in states])
+        return {"count_mean_var": torch.tensor(moments, dtype=torch.float64)}
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Start the returns of rows that restarted at 0."""
@@ -249,26 +242,18 @@ class RewardNorm(RewardTransform):
         return Bounded(-self.clip, self.clip, leaf.shape, leaf.dtype, leaf.device)
 
 
-def _merged(count: float, mean: float, squares: float, values: np.ndarray) -> tuple[float, float, float]:
-    """Merge a batch into count, mean and sum of squared deviations (Chan et al., 1979)."""
-    size = values.size
-    batch_mean = float(values.sum()) / size if size else 0.0
+def _take_in(moments: np.ndarray, values: np.ndarray) -> None:
+    """Merge a batch into count, mean and variance, in place."""
+    if not values.size:
+        return
+    batch_mean = float(values.sum()) / values.size
     centred = values - batch_mean
-    return _pooled(count, mean, squares, size, batch_mean, float(centred.dot(centred)))
+    batch_var = float(centred.dot(centred)) / values.size
+    count, mean, var = moments.tolist()
+    count += values.size
+    moments[:] = count, *merge_moments_(mean, var, batch_mean, batch_var, values.size / count)
 
 
-def _pooled(
-    count: float, mean: float, squares: float, other_count: float, other_mean: float, other_squares: float
-) -> tuple[float, float, float]:
-    """Pool count, mean and sum of squared deviations of two sets (Chan et al., 1979)."""
-    total = count + other_count
-    if not total:
-        return count, mean, squares
-    delta = other_mean - mean
-    squares += other_squares + delta * delta * count * other_count / total
-    return total, mean + delta * other_count / total, squares
-
-
-def _deviation(count: float, mean: float, squares: float) -> float:
-    std = math.sqrt(squares / count) if count else 0.0
+def _deviation(var: float) -> float:
+    std = math.sqrt(var)
     return std if std > _NO_SPREAD else 1.0

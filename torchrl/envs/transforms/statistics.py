@@ -21,7 +21,10 @@ from torchrl.envs.transforms.leaves import require_numbers, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
 from torchrl.keys import Key, as_key, as_path
+from torchrl.moments import merge_moments_, pool_moments
 from torchrl.shapes import expand_right
+
+MOMENTS = ("count", "mean", "var")
 
 
 class ObservationStatistics(nn.Module):
@@ -31,8 +34,7 @@ class ObservationStatistics(nn.Module):
     buffer that is written in place. Processes do not wait for each other: of two updates at once one may be lost.
 
     Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
-    ``Σ w (x - m)² / Σ w``. Batches are merged by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm
-    for computing sample variances" (1979), equations 2.1, so that nothing cancels where the mean is large.
+    ``Σ w (x - m)² / Σ w``. Batches are merged by :func:`torchrl.moments.merge_moments_`.
 
     Args:
         shapes: shape of one observation without its batch, by key.
@@ -41,12 +43,12 @@ class ObservationStatistics(nn.Module):
 
     def __init__(self, shapes: Mapping[Key, Sequence[int]], *, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self._indices = {as_path(key): index for index, key in enumerate(shapes)}
+        self._names = {as_path(key): [f"{name}_{index}" for name in MOMENTS] for index, key in enumerate(shapes)}
         options = {"dtype": torch.float64, "device": device}
-        for index, shape in enumerate(shapes.values()):
-            self.register_buffer(f"count_{index}", torch.zeros((), **options))
-            self.register_buffer(f"mean_{index}", torch.zeros(shape, **options))
-            self.register_buffer(f"var_{index}", torch.ones(shape, **options))
+        for (count, mean, var), shape in zip(self._names.values(), shapes.values(), strict=True):
+            self.register_buffer(count, torch.zeros((), **options))
+            self.register_buffer(mean, torch.zeros(shape, **options))
+            self.register_buffer(var, torch.ones(shape, **options))
 
     def moments(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return count ``[]``, mean and variance ``[*shape]`` of an observation, the buffers themselves.
@@ -56,12 +58,13 @@ class ObservationStatistics(nn.Module):
         Raises:
             KeyMissing: there are no statistics of it.
         """
-        index = self._indices.get(as_path(key))
-        if index is None:
-            known = [as_key(path) for path in self._indices]
+        names = self._names.get(as_path(key))
+        if names is None:
+            known = [as_key(path) for path in self._names]
             raise KeyMissing(explain("ObservationStatistics", expected=f"one of the keys {known}", got=repr(key)))
+        count, mean, var = names
         buffers = self._buffers  # by attribute, nn.Module takes half a microsecond for each
-        return buffers[f"count_{index}"], buffers[f"mean_{index}"], buffers[f"var_{index}"]
+        return buffers[count], buffers[mean], buffers[var]
 
     @torch.no_grad()
     def update_(self, key: Key, rows: torch.Tensor, *, decay: float = 1.0) -> None:
@@ -86,13 +89,10 @@ class ObservationStatistics(nn.Module):
             raise NonFiniteError(explain(f"VecNorm, key {key!r}", expected="finite observations", got=got, hint=hint))
         num_rows = rows.shape[0]
         total = float(count) * decay + num_rows
-        share = num_rows / total
-        delta = rows_mean.sub_(mean)
         count.fill_(total)
-        mean.add_(delta, alpha=share)
-        var.mul_(1 - share).add_(rows_var, alpha=share).addcmul_(delta, delta, value=share * (1 - share))
+        merge_moments_(mean, var, rows_mean, rows_var, num_rows / total)
 
-    def normalised(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
+    def normalise(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
         """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64."""
         _, mean, var = self.moments(key)
         return value.to(torch.float64).sub(mean).mul_((var + eps).rsqrt_())
@@ -156,7 +156,7 @@ class VecNorm(ObservationTransform):
             value = next_.get(key)
             if self.training:
                 self.statistics.update_(key, self._data_of(value), decay=self.decay)
-            value = self._normalised(key, value)
+            value = self._normalise(key, value)
             self._buffers[name] = value
             set_leaf(next_, key, value)
             set_leaf(root, key, value)
@@ -167,7 +167,7 @@ class VecNorm(ObservationTransform):
             value = root.get(key)
             if self.training:
                 self.statistics.update_(key, value if mask is None else value[self._data_in(mask)])
-            value = self._normalised(key, value)
+            value = self._normalise(key, value)
             if mask is not None:  # the statistics have moved since those rows were seen
                 value = torch.where(expand_right(mask, value), value, self._buffers[name])
             self._buffers[name] = value
@@ -179,17 +179,13 @@ class VecNorm(ObservationTransform):
 
     @staticmethod
     def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Join the statistics of several environments: mean and variance of all rows, and the mean of their counts.
-
-        So each can go on from the joint statistics as if they were its own: rows that are seen later weigh as they
-        would in one environment with the rows of all.
-        """
-        joint = {}
+        """Pool the statistics of several environments, see :func:`torchrl.moments.pool_moments`."""
+        pooled = {}
         for index in range(len(states[0]) // 3):
-            names = [f"statistics.{name}_{index}" for name in ("count", "mean", "var")]
-            moments = joined_moments([[state[name] for name in names] for state in states])
-            joint.update(zip(names, moments, strict=True))
-        return joint
+            names = [f"statistics.{name}_{index}" for name in MOMENTS]
+            moments = pool_moments([tuple(state[name] for name in names) for state in states])
+            pooled.update(zip(names, moments, strict=True))
+        return pooled
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return a spec without bounds, floating."""
@@ -203,23 +199,8 @@ class VecNorm(ObservationTransform):
         """Leave out of some rows those that restart for nothing."""
         return mask if self.waiting is None else mask & ~self.waiting
 
-    def _normalised(self, key: Key, value: torch.Tensor) -> torch.Tensor:
-        return self.statistics.normalised(key, value, self.eps).to(_float_of(value.dtype))
-
-
-def joined_moments(moments: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Join counts ``[]``, means and variances ``[*shape]``, each weighted by its count; return the mean of the counts.
-
-    Where nothing was counted, the first mean and variance are returned.
-    """
-    counts, means, variances = (torch.stack(list(values)) for values in zip(*moments, strict=True))
-    total = counts.sum()
-    if not float(total):
-        return counts[0], means[0], variances[0]
-    weights = (counts / total).reshape(-1, *[1] * (means.ndim - 1))
-    mean = (weights * means).sum(0)
-    variance = (weights * (variances + (means - mean).square())).sum(0)
-    return counts.mean(), mean, variance
+    def _normalise(self, key: Key, value: torch.Tensor) -> torch.Tensor:
+        return self.statistics.normalise(key, value, self.eps).to(_float_of(value.dtype))
 
 
 def _float_of(dtype: torch.dtype) -> torch.dtype:
