@@ -215,7 +215,7 @@ class Drift(Env):
     def _root(self):
         return TensorDict({key: value.clone() for key, value in self.now.items()}, self.batch_size)
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         rows = torch.ones(self.batch_size, dtype=torch.bool) if mask is None else mask
         seeds = [2**30] * self.batch_size.numel() if seeds is None else seeds
         start = torch.tensor(seeds).reshape(self.batch_size) / 2**31
@@ -225,7 +225,7 @@ class Drift(Env):
             self.now[key] = torch.where(rows.unsqueeze(-1), new, value).to(value.dtype)
         return self._root()
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         action = tensordict["action"]
         now = self.now
         now["observation"] = now["observation"] + action
@@ -257,17 +257,17 @@ class Watched(Env):
         self.action_mask_key = env.action_mask_key
         self.received, self.outcomes, self.handed_out = [], [], []
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         self.assert_untouched()
         self.received.append(tensordict["action"].clone())
-        next_, root, ended = self.env._advance(tensordict)
+        next_, root, ended = self.env.step_rows(tensordict)
         self.outcomes.append(next_.clone())
         self.handed_out = [(dict(leaves(level)), level.clone()) for level in (next_, root)]
         return next_, root, ended
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         self.assert_untouched()
-        root = self.env._reset(mask, seeds=seeds, options=options)
+        root = self.env.reset_rows(mask, seeds=seeds, options=options)
         self.handed_out = [(dict(leaves(root)), root.clone())]
         return root
 

@@ -273,14 +273,14 @@ def test_tensordicts_and_modules_that_a_factory_closes_over_stay_shared(make):
 
     def leveled():
         env = counting(1)
-        advance = env._advance
+        advance = env.step_rows
 
         def told(tensordict):
             next_, root, ended = advance(tensordict)
             next_.set("reward", next_.get("reward") * 0 + level["level"])
             return next_, root, ended
 
-        env._advance = told
+        env.step_rows = told
         return env
 
     collector = make(MultiSyncCollector, leveled, num_workers=1, frames_per_batch=4)

@@ -67,10 +67,10 @@ class Forgetful(Env):
     def __init__(self):
         self.worlds = 2
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         raise NotImplementedError
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         raise NotImplementedError
 
 
@@ -109,10 +109,10 @@ class Learned(Env, nn.Module):
         )
         self.layer = nn.Linear(3, 3)
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         return TensorDict({"observation": self.layer(torch.zeros(2, 3))}, [2])
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         raise NotImplementedError
 
 
@@ -227,10 +227,10 @@ def test_specs_that_do_not_fit_are_refused_at_construction(change, message):
     }
 
     class Plain(Env):
-        def _reset(self, mask, *, seeds, options):
+        def reset_rows(self, mask, *, seeds, options):
             raise NotImplementedError
 
-        def _advance(self, tensordict):
+        def step_rows(self, tensordict):
             raise NotImplementedError
 
     Plain(batch_size=[2], **specs)

@@ -83,8 +83,8 @@ class Tampered(SerialEnv):
         super().__init__(lambda: CountingSimulator(3), 2)
         self.fault = fault
 
-    def _advance(self, tensordict):
-        next_, root, ended = super()._advance(tensordict)
+    def step_rows(self, tensordict):
+        next_, root, ended = super().step_rows(tensordict)
         if self.fault == "done without a flag":
             next_.set("done", torch.ones(2, 1, dtype=torch.bool))
         if self.fault == "done of floats":

@@ -121,10 +121,10 @@ class Forgetful(Env):
         )
         self.is_closed = False
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         return TensorDict({"observation": torch.zeros(1), "is_init": torch.ones(1, dtype=torch.bool)}, [])
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         raise AssertionError
 
     def close(self):

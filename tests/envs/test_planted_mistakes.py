@@ -46,7 +46,7 @@ class Walk(Env):
             del root["is_init"]
         return root
 
-    def _reset(self, mask, *, seeds, options):
+    def reset_rows(self, mask, *, seeds, options):
         if self.mistake == "spec changed after construction":
             self.observation_spec["position"] = Unbounded(COLUMN)
         if seeds is not None and self.mistake != "reset ignoring its seed":
@@ -60,7 +60,7 @@ class Walk(Env):
             self.now["is_init"] = torch.zeros(COLUMN)
         return self._root()
 
-    def _advance(self, tensordict):
+    def step_rows(self, tensordict):
         action = tensordict["move" if self.mistake == "unknown action key" else "action"]
         moved = self.now["position"] + action.unsqueeze(-1)
         self.now["position"] = self.now["position"].copy_(moved) if self.mistake == "reused buffer" else moved
@@ -159,8 +159,8 @@ def test_a_last_observation_replaced_at_one_kind_of_ending_alone_is_found():
     class Both(Walk):
         """Ends as terminated or truncated in turn; right for the truncated ones."""
 
-        def _advance(self, tensordict):
-            next_, root, ended = super()._advance(tensordict)
+        def step_rows(self, tensordict):
+            next_, root, ended = super().step_rows(tensordict)
             if ended:
                 self.turns = getattr(self, "turns", 0) + 1
                 if self.turns % 2:
@@ -251,8 +251,8 @@ def test_index_actions_for_a_one_hot_environment_are_refused_too():
 
 def test_an_observation_that_is_nan_is_not_handed_out():
     class Late(Walk):
-        def _advance(self, tensordict):
-            next_, root, ended = super()._advance(tensordict)
+        def step_rows(self, tensordict):
+            next_, root, ended = super().step_rows(tensordict)
             if bool((self.now["steps"] == 2).any()):
                 next_["position"] = next_["position"] * torch.nan
             return next_, root, ended

@@ -88,7 +88,7 @@ class Evaluator:
         if not isinstance(env, Env):
             hint = "GymEnv(name, num_envs=n) makes one."
             raise EnvError(explain("Evaluator", expected="an Env", got=repr(env), hint=hint))
-        env._require_seeds()
+        env.require_seeds()
         refuse_learning_worlds("Evaluator", env)
         self.env = env
         self.num_episodes = num_episodes

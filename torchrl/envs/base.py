@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +14,12 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.fitting import first_act, require_fit
+from torchrl.envs.arguments import ResetOptions, Seed, action_of, require_specs, require_tensordict, row_mask, row_seeds
 from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.env_state import CarriedState, SharedState, checked_info, put_info_
 from torchrl.envs.learned import Learned, learned_state, load_learned_
-from torchrl.envs.row_info import checked_info, options_of, put_info_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
-from torchrl.envs.vector.building import RESERVED
-from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError, explain
+from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, joined_seed
@@ -29,11 +28,8 @@ from torchrl.unchecked import peek, put
 if TYPE_CHECKING:
     from torchrl.envs.transforms.base import Transform
 
-Seed = int | Sequence[int] | None
-ResetOptions = dict | list[dict] | None  # for all rows alike, or one dict for each row of the batch
-
-
-OWN_NAMES = {  # what stands here for what environments have elsewhere
+# What callers may look for under the name that other libraries give it, and what env has instead.
+OWN_NAMES = {
     "observation_space": "observation_spec",
     "single_observation_space": "observation_spec",
     "action_space": "action_spec",
@@ -41,16 +37,13 @@ OWN_NAMES = {  # what stands here for what environments have elsewhere
     "num_envs": "batch_size",
     "seed": "set_seed",
 }
-
-
-# What subclasses write beside public names, and what such methods are called elsewhere.
-_WRITTEN = ("_reset", "_advance", "_freeze", "_require_options", "_require_seeds")
-_SEEDS = "_reset, which is given the seeds"
-_ELSEWHERE = {"_step": "_advance", "_set_seed": _SEEDS, "seed": _SEEDS}
+# The same for what subclasses write.
+_SEEDS = "reset_rows, which is given the seeds"
+_ELSEWHERE = {"_step": "step_rows", "_reset": "reset_rows", "_set_seed": _SEEDS, "seed": _SEEDS}
 
 
 class Env(ABC):
-    """A batch of worlds.
+    """A batch of rows, each with an episode of its own, that speaks TensorDict.
 
     A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
     policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
@@ -58,10 +51,14 @@ class Env(ABC):
     ``terminated``, ``truncated``, ``done``, all ``[*B, 1]`` but the observations. The next root carries every key of
     ``next`` but reward and flags; on rows that ended it holds the observation after the reset.
 
-    Subclasses write :meth:`_reset` and :meth:`_advance`.
+    Subclasses write :meth:`step_rows` and :meth:`reset_rows`, and :meth:`freeze_rows`, :meth:`require_seeds` and
+    :meth:`require_options` where the default is wrong. Callers use :meth:`reset`, :meth:`step` and
+    :meth:`step_and_reset`, which check what they are given and carry what a policy wrote. An env around another one
+    calls the five methods of rows on it, holds the same :attr:`shared` state, and starts from a copy of what it has
+    :attr:`carried`.
 
     Args:
-        batch_size: shape ``[*B]`` of the batch of worlds.
+        batch_size: shape ``[*B]`` of the batch of rows.
         observation_spec: what the policy sees, leaves ``[*B, ...]``.
         action_spec: what the policy sends, ``[*B]`` or ``[*B, A]``, or a ``Composite``.
         reward_spec: ``[*B, 1]``; unbounded if None.
@@ -70,27 +67,27 @@ class Env(ABC):
     Attributes:
         action_mask_key: the observation that says which choices are legal, bool ``[*B, n]``, true = legal; None where
             all are. Whatever acts at random honours it.
-        step_limit: the steps after which the worlds truncate every episode by themselves, the least of all rows;
+        step_limit: the steps after which simulators truncate every episode by themselves, the least of all rows;
             infinity where they do not, or cannot tell.
-        num_moves: how often it was reset, stepped, frozen or given a state. A collector compares it with its own
-            count, to see whether other code moved the environment.
+        shared: the stream of random actions, the seed that waits for a reset, the count of moves.
+        carried: what roots carry beside observations: a policy's state and parameters of each row.
+        is_wrapped: whether another env shows these rows.
+
+    Example:
+        >>> root = env.reset(seed=0)
+        >>> transition, root = env.step_and_reset(env.act_at_random(root))
+        >>> transition["next", "reward"].tolist(), root["episode_length"].tolist()
+        ([[1.0], [1.0]], [[1], [1]])
     """
 
     action_mask_key: Key | None = None
-    # What a fresh episode starts from beside the observations, [*B]: what transforms name (Transform.initial_state),
-    # and what was set for each row.
-    _initial_state: TensorDict | None = None
-    _primed: TensorDict | None = None
-    _agent_info: TensorDict | None = None
-    _env_info: TensorDict | None = None
-    _row_options: list[dict] | None = None  # env_info, row by row
-    num_moves = 0
     step_limit: float = math.inf
+    is_wrapped = False
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a method that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
-        refuse_misspelt(cls, also=_WRITTEN, synonyms=_ELSEWHERE)
+        refuse_misspelt(cls, synonyms=_ELSEWHERE)
 
     def __init__(
         self,
@@ -103,27 +100,44 @@ class Env(ABC):
     ) -> None:
         self.batch_size = torch.Size(batch_size)
         self.device = torch.device(device)
-        _require_specs(type(self).__name__, self.batch_size, observation_spec, action_spec, reward_spec)
+        require_specs(type(self).__name__, self.batch_size, observation_spec, action_spec, reward_spec)
         self.observation_spec = observation_spec
         self.action_spec = action_spec
         self.reward_spec = Unbounded((*self.batch_size, 1)) if reward_spec is None else reward_spec
-        self._generator = torch.Generator().manual_seed(0)
-        self._pending_seed: Seed = None
+        self.shared = SharedState()
+        self.carried = CarriedState(self.batch_size)
+
+    # ---- what subclasses write, and an env around this one calls ----------------------------------------------------
 
     @abstractmethod
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
-        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container.
-
-        ``options`` is a list, of one dict per row, only where :meth:`_require_options` takes them.
-        """
-
-    @abstractmethod
-    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
-        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`_reset`.
+    def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`reset_rows`.
 
         Both containers are fresh at every level, since transforms and carried policy state edit them; their tensors may
         be views.
         """
+
+    @abstractmethod
+    def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container.
+
+        ``options`` is a list, of one dict per row, only where :meth:`require_options` takes them.
+        """
+
+    def freeze_rows(self, mask: torch.Tensor) -> None:
+        """Let the rows of ``mask``, bool ``[*B]``, wait until :meth:`reset_rows` restarts them; see :meth:`freeze_`."""
+        got = "one that steps all rows together"
+        raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
+
+    def require_seeds(self) -> None:  # noqa: B027 - most rows can be seeded
+        """Refuse where a reset with seeds would fail."""
+
+    def require_options(self, options: list[dict]) -> None:
+        """Refuse options of the resets, one dict per row; :meth:`reset_rows` takes those that are not refused."""
+        expected = "simulators whose resets take options"
+        raise EnvError(explain("set_info_, env_info", expected=expected, got=type(self).__name__))
+
+    # ---- what callers use -------------------------------------------------------------------------------------------
 
     def reset(
         self,
@@ -152,9 +166,9 @@ class Env(ABC):
         Raises:
             ConfigError: rows would go on with a policy's state that was not given, or ``root`` is a transition.
         """
-        initial = self._initial_state
+        initial = self.carried.initial
         if mask is not None:
-            mask = self._checked_mask("reset", mask)
+            mask = row_mask("reset", mask, self.batch_size, self.device)
             if root is None and initial is not None:
                 hint = "Write reset(mask, root=root) with the root there was to act on."
                 expected = "the root that holds the state of the rows that go on"
@@ -163,13 +177,13 @@ class Env(ABC):
             hint = "The root follows it: step_and_reset returns both."
             raise ConfigError(explain("reset", expected="a root to act on", got="a transition", hint=hint))
         if mask is None:  # a seed that was set waits for a reset of all rows; one given here replaces it
-            pending, self._pending_seed = self._pending_seed, None
-            seed = pending if seed is None else seed
-        self.num_moves += 1
-        rows = self._row_options
+            seed = self.shared.pending_seed if seed is None else seed
+            self.shared.pending_seed = None
+        self.shared.num_moves += 1
+        rows = self.carried.options
         if rows is not None:
             options = [{**row, **options} for row in rows] if options else rows
-        fresh = self._reset(mask, seeds=self._row_seeds(seed), options=options).clone()
+        fresh = self.reset_rows(mask, seeds=row_seeds(seed, self.batch_size.numel()), options=options).clone()
         if root is not None:
             restarted = torch.ones(self.batch_size, dtype=torch.bool, device=self.device) if mask is None else mask
             keep_state(fresh, root, restarted, initial)
@@ -183,9 +197,9 @@ class Env(ABC):
         Args:
             tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
         """
-        _require_tensordict(type(self).__name__, tensordict)
-        self.num_moves += 1
-        transition, _, _ = self._transition(tensordict.copy())
+        require_tensordict(type(self).__name__, tensordict)
+        self.shared.num_moves += 1
+        transition, _, _ = self.advance(tensordict.copy())
         return transition.clone()
 
     def step_and_reset(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict]:
@@ -195,22 +209,27 @@ class Env(ABC):
         call). Copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
         """
         if type(tensordict) is not TensorDict:
-            _require_tensordict(type(self).__name__, tensordict)
-        self.num_moves += 1
-        transition, root, ended = self._transition(tensordict)
+            require_tensordict(type(self).__name__, tensordict)
+        self.shared.num_moves += 1
+        transition, root, ended = self.advance(tensordict)
         if not ended:
             return transition, root
         outcome = peek(transition, "next")
-        fresh = self._reset(peek(outcome, "done").squeeze(-1), seeds=None, options=self._row_options)
+        fresh = self.reset_rows(peek(outcome, "done").squeeze(-1), seeds=None, options=self.carried.options)
         keep_missing(fresh, root)
         return transition, fresh
 
-    def _transition(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
+    def advance(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
+        """Step every row and restart none: the first half of :meth:`step_and_reset`, with its views.
+
+        Returns:
+            The transition, the root in which rows that ended wait for a reset, and whether any ended.
+        """
         written = peek(tensordict, "next")
-        initial = self._initial_state
+        initial = self.carried.initial
         if initial is not None:
             written = with_unwritten(written, tensordict, initial)
-        next_, root, ended = self._advance(tensordict)
+        next_, root, ended = self.step_rows(tensordict)
         if written is not None:
             carry_written(written, next_, root, initial)
         put(tensordict, "next", next_)
@@ -234,7 +253,7 @@ class Env(ABC):
         """
         if not is_count(num_steps):
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
-        policy = self._act_at_random if policy is None else policy
+        policy = self.act_at_random if policy is None else policy
         root = self.reset()
         steps = []
         has_ended = torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
@@ -261,15 +280,15 @@ class Env(ABC):
             ConfigError: a seed is no non-negative integer. SpecError: not one per row.
             EnvError: the worlds cannot be seeded.
         """
-        self._require_seeds()
+        self.require_seeds()
         if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
-            seed = self._row_seeds(seed)  # refuses a bad seed here, not at the reset
+            seed = row_seeds(seed, self.batch_size.numel())  # refuses a bad seed here, not at the reset
             single = joined_seed(seed)
         else:
             child_seeds(seed, 1)
             seed = single = int(seed)
-        self._generator.manual_seed(single % 2**64)  # it takes no larger ones
-        self._pending_seed = seed
+        self.shared.generator.manual_seed(single % 2**64)  # it takes no larger ones
+        self.shared.pending_seed = seed
 
     def freeze_(self, mask: torch.Tensor) -> None:
         """Let rows wait where they are until ``reset(mask)`` restarts them; their worlds are not stepped.
@@ -285,9 +304,9 @@ class Env(ABC):
             EnvError: the worlds cannot wait one by one.
             SpecError: the mask does not fit.
         """
-        mask = self._checked_mask("freeze_", mask)
-        self.num_moves += 1
-        self._freeze(mask)
+        mask = row_mask("freeze_", mask, self.batch_size, self.device)
+        self.shared.num_moves += 1
+        self.freeze_rows(mask)
 
     def ignore_(self, mask: torch.Tensor | None) -> None:  # noqa: B027 - without transforms nothing is learned
         """Let transforms learn nothing from rows whose steps nobody keeps: where rows cannot wait, they are stepped on.
@@ -313,22 +332,16 @@ class Env(ABC):
             ConfigError: a name that is taken: by an observation, a policy's state, or the environment itself.
             EnvError: ``env_info`` for worlds whose resets take no options, or not one by one.
         """
-        infos = {}
-        for name, info in (("agent_info", agent_info), ("env_info", env_info)):
-            before = getattr(self, f"_{name}")
-            infos[name] = before
+        given = {"agent_info": agent_info, "env_info": env_info}
+        infos = {"agent_info": self.carried.agent_info, "env_info": self.carried.env_info}
+        for name, info in given.items():
             if info is not None:
-                infos[name] = checked_info(name, info, before, batch_size=self.batch_size, device=self.device)
-        agent, world = infos["agent_info"], infos["env_info"]
-        self._require_free("agent_info", () if agent is None else agent.keys(), RESERVED)
-        self._require_free("env_info", () if world is None else ("env_info",), ())
-        options = None if world is None else options_of(world, self.batch_size)
+                infos[name] = checked_info(name, info, infos[name], batch_size=self.batch_size, device=self.device)
+        carried = CarriedState(self.batch_size, self.carried.primed, **infos)
+        carried.require_free_names(self.observation_spec)
         if env_info is not None:
-            self._require_options(options)
-        self._agent_info, self._env_info, self._row_options = agent, world, options
-        state = {} if self._primed is None else dict(self._primed.items())
-        state.update({} if agent is None else dict(agent.items()), **({} if world is None else {"env_info": world}))
-        self._initial_state = TensorDict(state, batch_size=self.batch_size) if state else None
+            self.require_options(carried.options)
+        self.carried = carried
 
     def apply_info_(self, root: TensorDictBase) -> None:
         """Write the present ``agent_info`` into a root there is to act on, on all rows: it changes in mid-episode.
@@ -343,8 +356,8 @@ class Env(ABC):
             got = list(root.batch_size) if isinstance(root, TensorDictBase) else type(root).__name__
             expected = f"a root of batch size {list(self.batch_size)}"
             raise SpecError(explain("apply_info_", expected=expected, got=got))
-        if self._agent_info is not None:
-            put_info_(root, self._agent_info)
+        if self.carried.agent_info is not None:
+            put_info_(root, self.carried.agent_info)
 
     def as_simulator(self) -> EnvSimulator:
         """Present this environment, of batch size ``[]``, as a simulator: one world in numpy.
@@ -427,71 +440,31 @@ class Env(ABC):
     @property
     def can_freeze(self) -> bool:
         """Whether rows can wait one by one, see :meth:`freeze_`."""
-        return type(self)._freeze is not Env._freeze
+        return type(self).freeze_rows is not Env.freeze_rows
 
-    def _require_seeds(self) -> None:  # noqa: B027 - most worlds can be seeded
-        """Refuse where a reset with seeds would fail."""
+    @property
+    def num_moves(self) -> int:
+        """How often the env was reset, stepped, frozen or given a state, through whatever wraps it.
 
-    def _freeze(self, mask: torch.Tensor) -> None:
-        """Let the rows of ``mask``, bool ``[*B]``, wait until :meth:`_reset` restarts them; see :meth:`freeze_`."""
-        got = "one that steps all rows together"
-        raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
+        A collector compares it with its own count, to see whether other code moved the env.
+        """
+        return self.shared.num_moves
 
-    def _require_options(self, options: list[dict]) -> None:
-        """Refuse options of the resets, one dict for each row; those that can be given are taken by :meth:`_reset`."""
-        expected = "worlds whose resets take options"
-        raise EnvError(explain("set_info_, env_info", expected=expected, got=type(self).__name__))
+    def act_at_random(self, root: TensorDict) -> TensorDict:
+        """Put a random action into a root, ``[*B]``, and return it: legal ones where there is a mask of legal actions.
 
-    def _require_free(self, what: str, names: Iterable[str], reserved: Sequence[str]) -> None:
-        """Refuse names of parameters that something else has."""
-        primed = () if self._primed is None else self._primed.keys()
-        taken = [name for name in names if name in self.observation_spec or name in primed or name in reserved]
-        if taken:
-            hint = "Give it another key, or a level of its own."
-            expected = "names beside those of observations, of a policy's state and of the environment itself"
-            raise ConfigError(explain(f"set_info_, {what}", expected=expected, got=taken, hint=hint))
-
-    def _act_at_random(self, root: TensorDict) -> TensorDict:
+        The actions follow from :meth:`set_seed`.
+        """
         spec = self.action_spec.to("cpu")  # one stream, whatever the device
         if self.action_mask_key is None:
-            action = spec.rand(generator=self._generator)
+            action = spec.rand(generator=self.shared.generator)
         else:
-            action = spec.rand(generator=self._generator, mask=root[self.action_mask_key].cpu())
+            action = spec.rand(generator=self.shared.generator, mask=root[self.action_mask_key].cpu())
         put(root, "action", action.to(self.device))
         return root
 
-    def _row_seeds(self, seed: Seed) -> list[int] | None:
-        if seed is None:
-            return None
-        rows = self.batch_size.numel()
-        if not isinstance(seed, (Integral, Iterable)):
-            expected = f"an integer, or a list of {rows} of them"
-            raise ConfigError(explain("reset, seed", expected=expected, got=repr(seed)))
-        seeds = child_seeds(seed, rows) if isinstance(seed, Integral) else list(seed)
-        if len(seeds) != rows:
-            raise SpecError(explain("reset", expected=f"one seed per row, {rows} of them", got=f"{len(seeds)} seeds"))
-        for row, one in enumerate(seeds):
-            if one is not None and (isinstance(one, bool) or not isinstance(one, Integral) or one < 0):
-                raise ConfigError(explain(f"the seed of row {row}", expected="a non-negative integer", got=repr(one)))
-        return [None if one is None else int(one) for one in seeds]
-
-    def _checked_mask(self, who: str, mask: torch.Tensor) -> torch.Tensor:
-        if not isinstance(mask, torch.Tensor):
-            hint = f"A seed is given by its name: reset(seed={mask!r})." if isinstance(mask, Integral) else ""
-            expected = f"a bool mask of shape {list(self.batch_size)}, or None for all rows"
-            raise SpecError(explain(who, expected=expected, got=repr(mask), hint=hint))
-        if mask.dtype is not torch.bool or mask.shape not in (self.batch_size, (*self.batch_size, 1)):
-            raise SpecError(
-                explain(
-                    who,
-                    expected=f"a bool mask of shape {list(self.batch_size)} or {[*self.batch_size, 1]}",
-                    got=f"{mask.dtype} of shape {list(mask.shape)}",
-                )
-            )
-        return mask.reshape(self.batch_size).to(self.device)
-
     def __getattr__(self, name: str) -> object:
-        if name in ("batch_size", "device", "observation_spec", "action_spec", "_generator", "_pending_seed"):
+        if name in ("batch_size", "device", "observation_spec", "action_spec", "shared", "carried"):
             hint = "Call super().__init__(batch_size=..., observation_spec=..., action_spec=...) in its __init__."
             expected = "an Env that was initialised"
             raise EnvError(explain(type(self).__name__, expected=expected, got=f"one without {name!r}", hint=hint))
@@ -503,52 +476,3 @@ class Env(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={list(self.batch_size)}, action_spec={self.action_spec})"
-
-
-def _require_specs(
-    who: str, batch_size: torch.Size, observation: Composite, action: TensorSpec, reward: TensorSpec | None
-) -> None:
-    """Refuse specs of another kind or batch size where they are given, not where they are first used."""
-    if not isinstance(observation, Composite):
-        hint = 'Name the observation: Composite({"observation": spec}, shape=batch_size).'
-        expected = "a Composite as observation_spec"
-        raise SpecError(explain(who, expected=expected, got=type(observation).__name__, hint=hint))
-    if observation.shape != batch_size:
-        expected = f"an observation_spec of shape {list(batch_size)}, the batch_size"
-        raise SpecError(explain(who, expected=expected, got=list(observation.shape)))
-    for name, spec in (("action_spec", action), ("reward_spec", reward)):
-        if spec is None and name == "reward_spec":
-            continue
-        if not isinstance(spec, TensorSpec):
-            raise SpecError(explain(who, expected=f"a spec as {name}", got=type(spec).__name__))
-        if spec.shape[: len(batch_size)] != batch_size:
-            expected = f"a shape that starts with {list(batch_size)}, the batch_size"
-            raise SpecError(explain(f"{who}, {name}", expected=expected, got=list(spec.shape), hint="Expand it."))
-
-
-def _require_tensordict(who: str, given: object) -> None:
-    if isinstance(given, TensorDictBase):
-        return
-    hint = 'Write env.step(root.set("action", action)), where root is what reset() or the step before returned.'
-    raise SpecError(
-        explain(f"{who}.step", expected="a TensorDict with the action", got=type(given).__name__, hint=hint)
-    )
-
-
-def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:
-    """Read the action the policy wrote; a TensorDict where ``action_spec`` is a ``Composite``.
-
-    Raises:
-        KeyMissing: there is none.
-    """
-    action = peek(tensordict, "action")
-    if action is None:
-        raise KeyMissing(
-            explain(
-                "step",
-                expected="a TensorDict with the key 'action'",
-                got=f"the keys {sorted(map(str, tensordict.keys()))}",
-                hint="The policy must write 'action' and return the TensorDict it was given.",
-            )
-        )
-    return action

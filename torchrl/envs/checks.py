@@ -157,7 +157,7 @@ def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, Tenso
     env.observation_spec.assert_contains(root.select(*env.observation_spec.keys()), "the observation after reset")
     steps, starts = [], []
     for _ in range(num_steps):
-        acted = env._act_at_random(root)
+        acted = env.act_at_random(root)
         seen = acted.clone()
         transition, root = _stepped(env, acted)  # the root itself, no copy, is acted on next
         _check_transition(env, transition)
@@ -179,7 +179,8 @@ def _stepped(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
 
 def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: str) -> None:
     """Refuse entries that no spec describes: collectors would record them, and nobody would know what they are."""
-    state = () if env._initial_state is None else env._initial_state.keys()  # a policy's, which the environment carries
+    carried = env.carried.initial  # a policy's state and parameters of rows
+    state = () if carried is None else carried.keys()
     known = {*own, *env.observation_spec.keys(), *state}
     surplus = [key for key in tensordict.keys() if key not in known]
     if surplus:

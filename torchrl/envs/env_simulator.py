@@ -54,7 +54,7 @@ class EnvSimulator(Simulator):
         if self._root is None:
             raise EnvError(explain("EnvSimulator.step", expected="a world that was reset", got="none"))
         acted = self._root.copy().set("action", _to_tensor(self.env.action_spec, self.action_space, action))
-        transition, self._root, _ = self.env._transition(acted)
+        transition, self._root, _ = self.env.advance(acted)
         outcome = transition.get("next")
         reward, terminated, truncated = [outcome.get(key).item() for key in ("reward", "terminated", "truncated")]
         return self._observed(outcome), reward, terminated, truncated, {}
@@ -62,9 +62,9 @@ class EnvSimulator(Simulator):
     def require_ability(self, ability: str) -> None:
         """Ask the environment; see :meth:`Simulator.require_ability`."""
         if ability == "seeds":
-            self.env._require_seeds()
+            self.env.require_seeds()
         else:
-            self.env._require_options([{}])
+            self.env.require_options([{}])
 
     def render(self) -> np.ndarray:
         """Draw the world as it stands; see :meth:`Simulator.render`."""

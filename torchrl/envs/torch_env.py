@@ -65,7 +65,7 @@ class TorchEnv(Env):
             raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
         self.max_episode_steps = max_episode_steps
         self.step_limit = math.inf if max_episode_steps is None else max_episode_steps
-        self._state_keys = list(observation_spec.keys())
+        self._entries = list(observation_spec.keys())
         self._random = torch.Generator(self.device).manual_seed(0)  # of the starts; random actions have their own
         self._root: TensorDict | None = None
         self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait for a reset
@@ -89,7 +89,7 @@ class TorchEnv(Env):
             action: of ``action_spec``.
         """
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+    def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         if seeds is not None:
             if seeds[0] is None:
                 expected = "a seed of the first row, from which the starts of all rows are drawn"
@@ -106,7 +106,7 @@ class TorchEnv(Env):
         self._set_frozen(None if self._frozen is None else self._frozen & ~rows)
         return _new_containers(self._root)
 
-    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+    def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         action = action_of(tensordict)
         who = type(self).__name__
         if bool(self._has_ended.any()):
@@ -119,7 +119,7 @@ class TorchEnv(Env):
         if isinstance(action, torch.Tensor) and action.dtype is not self.action_spec.dtype:
             expected = f"an action of dtype {self.action_spec.dtype}"
             raise SpecError(explain(f"{who}.step", expected=expected, got=action.dtype))
-        result = self.dynamics(self._root.select(*self._state_keys), action)
+        result = self.dynamics(self._root.select(*self._entries), action)
         if not isinstance(result, tuple) or len(result) != 3:
             got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
             raise EnvError(explain(f"{who}.dynamics", expected="(state, reward, terminated)", got=got))
@@ -128,9 +128,9 @@ class TorchEnv(Env):
         goes_on: int | torch.Tensor = 1
         if self._frozen is not None:
             goes_on = ~self._frozen
-            state = _where(self._frozen, self._root.select(*self._state_keys), state.select(*self._state_keys))
+            state = _where(self._frozen, self._root.select(*self._entries), state.select(*self._entries))
             reward, terminated = reward.masked_fill(self._frozen, 0), terminated & goes_on
-        outcome = state.select(*self._state_keys)
+        outcome = state.select(*self._entries)
         outcome.set("reward", reward)
         outcome.set("terminated", terminated)
         outcome.set("episode_return", self._root["episode_return"] + reward.detach().float())
@@ -144,7 +144,7 @@ class TorchEnv(Env):
         self._root.set("is_init", torch.zeros_like(terminated))
         return outcome, _new_containers(self._root), bool(self._has_ended.any())
 
-    def _freeze(self, mask: torch.Tensor) -> None:
+    def freeze_rows(self, mask: torch.Tensor) -> None:
         if self._root is None:
             raise EnvError(explain(f"{type(self).__name__}.freeze_", expected="a first reset", got="none"))
         rows = mask.unsqueeze(-1)
@@ -157,7 +157,7 @@ class TorchEnv(Env):
     def _fresh_root(self) -> TensorDict:
         state = self.start(self._random)
         self._require_state(f"{type(self).__name__}.start", state)
-        root = state.select(*self._state_keys)
+        root = state.select(*self._entries)
         shape = (*self.batch_size, 1)
         root.set("is_init", torch.ones(shape, dtype=torch.bool, device=self.device))
         root.set("episode_return", torch.zeros(shape, device=self.device))
@@ -181,17 +181,17 @@ class TorchEnv(Env):
             got = list(state.batch_size) if isinstance(state, TensorDictBase) else type(state).__name__
             expected = f"a TensorDict of batch size {list(self.batch_size)}"
             raise EnvError(explain(who, expected=expected, got=got))
-        missing = [key for key in self._state_keys if state.get(key, None) is None]
+        missing = [key for key in self._entries if state.get(key, None) is None]
         if missing:
             hint = "Every entry of the observation_spec is state and has to come back."
             got = f"none under {missing}"
-            raise KeyMissing(explain(who, expected=f"the keys {self._state_keys}", got=got, hint=hint))
-        surplus = [key for key in state.keys() if key not in self._state_keys]
+            raise KeyMissing(explain(who, expected=f"the keys {self._entries}", got=got, hint=hint))
+        surplus = [key for key in state.keys() if key not in self._entries]
         if surplus:
             hint = (
                 "State that is to be kept goes into the observation_spec; the transform Exclude hides it from policies."
             )
-            raise EnvError(explain(who, expected=f"the keys {self._state_keys}", got=f"{surplus} too", hint=hint))
+            raise EnvError(explain(who, expected=f"the keys {self._entries}", got=f"{surplus} too", hint=hint))
 
     def state_dict(self) -> dict:
         """Capture the state of every row and the random streams."""
@@ -200,7 +200,7 @@ class TorchEnv(Env):
             "has_ended": self._has_ended.clone(),
             "frozen": None if self._frozen is None else self._frozen.clone(),
             "random": self._random.get_state(),
-            "generator": self._generator.get_state(),
+            "generator": self.shared.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict) -> TensorDict:
@@ -211,13 +211,13 @@ class TorchEnv(Env):
         """
         if state["root"] is None:
             raise EnvError(explain(type(self).__name__, expected="a state with a root", got="one before any reset"))
-        self.num_moves += 1
+        self.shared.num_moves += 1
         self._root = TensorDict(state["root"], batch_size=self.batch_size, device=self.device).clone()
         self._has_ended = state["has_ended"].clone()
         self._frozen = None if state["frozen"] is None else state["frozen"].clone()
         self._random.set_state(state["random"])
-        self._generator.set_state(state["generator"])
-        self._pending_seed = None
+        self.shared.generator.set_state(state["generator"])
+        self.shared.pending_seed = None
         return self._root.clone()
 
 

@@ -54,7 +54,7 @@ def test_everything_moves_and_both_containers_share_what_was_moved(cast):
     root = env.reset(seed=0)
     cast.reset(root, None)
     assert {value.device for value in leaves(root).values()} == {META}
-    next_, root, _ = env._advance(TensorDict({"action": env.action_spec.rand()}, [2]))
+    next_, root, _ = env.step_rows(TensorDict({"action": env.action_spec.rand()}, [2]))
     cast.step(next_, root)
     outcome, carried = leaves(next_), leaves(root)
     assert {value.device for value in (*outcome.values(), *carried.values())} == {META}
@@ -104,7 +104,7 @@ def test_pinning_is_refused_without_a_gpu():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_what_is_pinned_is_pinned():
     env = TransformedEnv(walker(2), PinMemory())
-    transition, root = env.step_and_reset(env._act_at_random(env.reset(seed=0)))
+    transition, root = env.step_and_reset(env.act_at_random(env.reset(seed=0)))
     for value in (*leaves(transition["next"]).values(), root["position"]):
         assert value.is_pinned()
     with pytest.raises(ConfigError, match="PinMemory"):

@@ -52,7 +52,7 @@ def assert_sees_its_spec(env, tensordict):
         "episode_return",
         "episode_length",
     }
-    state = () if env._initial_state is None else env._initial_state.keys()
+    state = () if env.carried.initial is None else env.carried.initial.keys()
     assert set(tensordict.keys()) - named == {*env.observation_spec.keys(), *state}
 
 
@@ -99,7 +99,7 @@ def test_a_partial_reset_transforms_all_rows_and_changes_its_own_alone(make_env,
         before = root.clone()
     chosen = (~before["is_init"].squeeze(-1)).nonzero()[0]
     mask = torch.zeros(3, dtype=torch.bool).index_fill(0, chosen, True)
-    after = env.reset(mask, root=None if env._initial_state is None else before)
+    after = env.reset(mask, root=None if env.carried.initial is None else before)
     assert_sees_its_spec(env, after)
     assert_equal(after[~mask], before[~mask])
     assert bool(after["is_init"][mask])
@@ -147,8 +147,8 @@ def test_a_state_dict_continues_bit_for_bit_in_another_env(make_env, make_transf
     for _ in run(other, other.reset(), 3, generator):
         pass
     root = other.load_state_dict(state)
-    if env._initial_state is not None:  # a policy's state is in the root, not in the environment
-        root.update(before.select(*env._initial_state.keys()))
+    if env.carried.initial is not None:  # a policy's state is in the root, not in the environment
+        root.update(before.select(*env.carried.initial.keys()))
     assert_equal(root, before)
     generator.set_state(actions)
     for (transition, _), due in zip(run(other, root, 10, generator), expected, strict=True):

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.envs.base import Env, ResetOptions, Seed
+from torchrl.envs.arguments import ResetOptions
+from torchrl.envs.base import Env
 from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
+from torchrl.envs.env_state import CarriedState
 from torchrl.envs.learned import note_attributes
 from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, join_states, require_transform, specs_above
 from torchrl.envs.vector.building import RESERVED
@@ -47,7 +49,6 @@ class TransformedEnv(Env):
         transform.read_specs(env)
         seen = specs_above(transform, env)
         self.env = env
-        waiting = env._pending_seed
         super().__init__(
             batch_size=env.batch_size,
             observation_spec=seen.observation_spec,
@@ -58,39 +59,19 @@ class TransformedEnv(Env):
         self.transform = transform
         note_attributes(transform.parts())
         self.action_mask_key = seen.action_mask_key
-        # One stream of random actions and one seed that waits for a reset, whether or not there is a transform.
-        self._generator = env._generator
-        self._pending_seed = waiting
-        self._primed = _checked_state(join_states(env._primed, transform.initial_state()), seen)
-        self._initial_state = self._primed
-        if env._agent_info is not None or env._env_info is not None:  # from now on it is set, and used, out here
-            self.set_info_(agent_info=env._agent_info, env_info=env._env_info)
+        self.shared = env.shared
+        below = env.carried
+        primed = _checked_state(join_states(below.primed, transform.initial_state()), seen)
+        self.carried = CarriedState(self.batch_size, primed)
+        if below.agent_info is not None or below.env_info is not None:  # from now on they are set, and used, out here
+            self.set_info_(agent_info=below.agent_info, env_info=below.env_info)
         self._may_end = transform.ends_episodes
         self._waiting: torch.Tensor | None = None  # [*B, 1], where a transform may have ended what goes on below
         self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait (freeze_)
         self._ignored: torch.Tensor | None = None  # [*B], rows that are stepped on for nothing (ignore_)
-        self._is_outermost = True
-        if isinstance(env, TransformedEnv):
-            env._is_outermost = False
+        env.is_wrapped = True
         self._is_elsewhere = seen.device != env.device
         self._stream = "transform" + "+" * _depth(env)  # of the seeds; each transform around another has its own
-
-    @property
-    def _pending_seed(self) -> Seed:
-        return self.env._pending_seed
-
-    @_pending_seed.setter
-    def _pending_seed(self, seed: Seed) -> None:
-        self.env._pending_seed = seed
-
-    @property
-    def num_moves(self) -> int:
-        """See :class:`Env`; it is counted below, where several may wrap one environment."""
-        return self.env.num_moves
-
-    @num_moves.setter
-    def num_moves(self, num_moves: int) -> None:
-        self.env.num_moves = num_moves
 
     @property
     def step_limit(self) -> float:
@@ -116,15 +97,15 @@ class TransformedEnv(Env):
         """All transforms, the nearest to the worlds first; see :attr:`Env.transforms`."""
         return [*self.env.transforms, *self.transform.parts()]
 
-    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+    def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         if self._waiting is not None:
             raise self._not_restarted()
         inputs = shallow(tensordict)  # the policy's action stays in its own container
         if self._frozen is None:
-            next_, root, ended = self._advance_through(inputs)
+            next_, root, ended = self._step_through(inputs)
         else:
             with self._remembered(self._frozen.squeeze(-1)):
-                next_, root, ended = self._advance_through(inputs)
+                next_, root, ended = self._step_through(inputs)
             self._repeat(tensordict, next_, root)
         if self._may_end:
             done = next_.get("done")
@@ -132,9 +113,9 @@ class TransformedEnv(Env):
             self._waiting = done.clone() if ended else None
         return next_, root, ended
 
-    def _advance_through(self, inputs: TensorDict) -> tuple[TensorDict, TensorDict, bool]:
+    def _step_through(self, inputs: TensorDict) -> tuple[TensorDict, TensorDict, bool]:
         self.transform.inverse(inputs)
-        next_, root, ended = self.env._advance(inputs)
+        next_, root, ended = self.env.step_rows(inputs)
         self.transform.step(next_, root)
         return next_, root, ended
 
@@ -158,7 +139,7 @@ class TransformedEnv(Env):
 
         What was acted on is what the outermost environment shows; those inside leave the observations to it.
         """
-        for key, _ in self.observation_spec.leaves() if self._is_outermost else ():
+        for key, _ in self.observation_spec.leaves() if not self.is_wrapped else ():
             value, seen = next_.get(key), before.get(key, None)
             if seen is None:  # a caller that steps by hand may send the action alone
                 continue
@@ -186,11 +167,11 @@ class TransformedEnv(Env):
             waiting = self._ignored if waiting is None else waiting | self._ignored
         self.transform.set_waiting(waiting)
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+    def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         if seeds is not None and seeds[0] is not None and mask is None:
             self.transform.set_seed(named_seeds(seeds[0], self._stream)[self._stream])
         below = mask.to(self.env.device) if self._is_elsewhere and mask is not None else mask
-        root = self.env._reset(below, seeds=seeds, options=options)
+        root = self.env.reset_rows(below, seeds=seeds, options=options)
         if mask is None and self._ignored is not None:
             self.ignore_(None)
         if self._frozen is not None:  # before the transforms see the first observations of those rows
@@ -201,8 +182,8 @@ class TransformedEnv(Env):
             self._waiting = None if waiting is None or not bool(waiting.any()) else waiting
         return root
 
-    def _freeze(self, mask: torch.Tensor) -> None:
-        self.env._freeze(mask.to(self.env.device))
+    def freeze_rows(self, mask: torch.Tensor) -> None:
+        self.env.freeze_rows(mask.to(self.env.device))
         rows = mask.unsqueeze(-1)
         if self._waiting is not None:
             waiting = self._waiting & ~rows
@@ -224,11 +205,11 @@ class TransformedEnv(Env):
         """Whether rows below can wait one by one; see :attr:`Env.can_freeze`."""
         return self.env.can_freeze
 
-    def _require_seeds(self) -> None:
-        self.env._require_seeds()
+    def require_seeds(self) -> None:
+        self.env.require_seeds()
 
-    def _require_options(self, options: list[dict]) -> None:
-        self.env._require_options(options)
+    def require_options(self, options: list[dict]) -> None:
+        self.env.require_options(options)
 
     def as_simulator(self) -> EnvSimulator:
         """Refuse: transforms wrap the batch, never the worlds in it.
@@ -269,7 +250,7 @@ class TransformedEnv(Env):
         root = self.env.load_state_dict(state["env"])
         fill_empty_(self.transform, state["transform"])
         self.transform.load_state_dict(state["transform"])
-        self._pending_seed = None
+        self.shared.pending_seed = None
         self._waiting = None
         self._set_frozen(None if state["frozen"] is None else state["frozen"].to(self.device, copy=True))
         self.transform.reset(root, torch.zeros(self.batch_size, dtype=torch.bool, device=self.device))

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite
 from torchrl.envs.base import Env, ResetOptions, action_of
 from torchrl.envs.conversions import spec_from_space
-from torchrl.envs.row_info import own_copy
+from torchrl.envs.env_state import own_copy
 from torchrl.envs.simulators.offsets import counted_from_zero
 from torchrl.envs.vector.actions import action_reader
 from torchrl.envs.vector.buffers import StepBuffers, allocate
@@ -95,11 +95,11 @@ class WorkerEnv(Env):
     def _root(self) -> TensorDict:
         return _fresh(self._roots[self._worker.turn], self._folders)
 
-    def _advance(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
+    def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         ended = self._worker.advance(self._read(action_of(tensordict)))
         return _fresh(self._next, self._folders), self._root(), ended
 
-    def _reset(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
+    def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
         if isinstance(options, list):
             options = [own_copy(options[row]) for row in rows]
@@ -111,13 +111,13 @@ class WorkerEnv(Env):
         """Whether the worker lets rows wait one by one; see :attr:`Env.can_freeze`."""
         return type(self._worker).freeze is not Worker.freeze
 
-    def _freeze(self, mask: torch.Tensor) -> None:
+    def freeze_rows(self, mask: torch.Tensor) -> None:
         self._worker.freeze(np.flatnonzero(mask.numpy()).tolist())
 
-    def _require_seeds(self) -> None:
+    def require_seeds(self) -> None:
         self._worker.require_ability("seeds")
 
-    def _require_options(self, options: list[dict]) -> None:
+    def require_options(self, options: list[dict]) -> None:
         self._worker.require_ability("options")
 
     def state_dict(self) -> dict:
@@ -126,14 +126,14 @@ class WorkerEnv(Env):
         Raises:
             EnvError: a simulator's state cannot be captured.
         """
-        return {"worker": self._worker.get_state(), "generator": self._generator.get_state()}
+        return {"worker": self._worker.get_state(), "generator": self.shared.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
-        self.num_moves += 1
+        self.shared.num_moves += 1
         self._worker.set_state(state["worker"])
-        self._generator.set_state(state["generator"])
-        self._pending_seed = None
+        self.shared.generator.set_state(state["generator"])
+        self.shared.pending_seed = None
         return self._root().clone()
 
     def render(self) -> torch.Tensor:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
-from torchrl.envs.base import Env
 from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves, rows_of
@@ -90,10 +89,6 @@ class EnvPoolEnv(WorkerEnv):
     def seeds_rows(self) -> bool:
         """No: a pool takes all its seeds when it is built."""
         return False
-
-    def _require_options(self, options: list[dict]) -> None:
-        """Refuse any: an EnvPool's resets take none."""
-        Env._require_options(self, options)
 
     def state_dict(self) -> dict:
         """Refuse: what happens inside EnvPool cannot be captured.
@@ -177,6 +172,12 @@ class EnvPoolWorker(Worker):
         self._is_over[rows] = False
         self._begin(rows)
         self._may_step = not self._has_ended.any()
+
+    def require_ability(self, ability: str) -> None:
+        """Refuse options: an EnvPool's resets take none; see :meth:`Worker.require_ability`."""
+        if ability == "options":
+            expected = "simulators whose resets take options"
+            raise EnvError(explain("set_info_, env_info", expected=expected, got="EnvPoolEnv"))
 
     def _stepped(self, actions: Actions) -> Outcome:
         return self._pool.step(self._playing, actions)

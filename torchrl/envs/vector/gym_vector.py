@@ -104,7 +104,7 @@ class GymVectorEnv(WorkerEnv):
         """Whether the vector environment restarts single rows; see :attr:`Env.restarts_rows`."""
         return self._worker.restarts_rows
 
-    def _require_options(self, options: list[dict]) -> None:
+    def require_options(self, options: list[dict]) -> None:
         """Refuse options that differ from row to row: the worlds are restarted together."""
         shared_options("GymVectorEnv", options)
 
@@ -229,7 +229,7 @@ class VectorWorker(Worker):
         for leaf, kept in zip(self._root_leaves[self.turn], self._held_leaves, strict=True):
             leaf.array[held] = kept.array[held]
         if fresh.any():
-            self._reset(fresh, seeds, options)
+            self._reset_rows(fresh, seeds, options)
         self._is_held[rows] = False
         for index in indices:
             self._begin(index)
@@ -273,7 +273,7 @@ class VectorWorker(Worker):
             for leaf in self._next_leaves:
                 leaf.write_one(index, observation)
 
-    def _reset(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
+    def _reset_rows(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
         seed = [seeds.get(index) for index in range(self._num_envs)] if seeds else None
         if seed is not None and not _is_of_gymnasium(self.vector_env):
             seed = joined_seed(seed)

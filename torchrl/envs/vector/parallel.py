@@ -32,7 +32,7 @@ SERVE = "torchrl.envs.vector.serving:serve"
 ADVANCE = call_frame("advance")
 # What an environment has only once its processes have told their spaces: a look at one of these starts them.
 SPECS = ("observation_spec", "action_spec", "reward_spec")
-TOLD_BY_PROCESSES = frozenset([*SPECS, *LOOKS, "_worker", "_action_space", "_generator", "_pending_seed"])
+TOLD_BY_PROCESSES = frozenset([*SPECS, *LOOKS, "_worker", "_action_space", "shared", "carried"])
 
 
 class ParallelEnv(WorkerEnv):

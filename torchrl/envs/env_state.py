@@ -1,15 +1,87 @@
-"""What a caller sets for each row: what the policy reads and what the worlds are reset with. Not what they observe."""
+"""What an env keeps beside its rows: what it shares with envs around it, and what roots carry beside observations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.errors import SpecError, explain
+from torchrl.data.specs import Composite
+from torchrl.envs.vector.building import RESERVED
+from torchrl.errors import ConfigError, SpecError, explain
+
+
+def _new_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@dataclass
+class SharedState:
+    """What an env has in common with all envs around it: they hold the same object.
+
+    Attributes:
+        generator: draws random actions.
+        pending_seed: what ``set_seed`` was given, until a reset of all rows uses it; None where nothing waits.
+        num_moves: how often the env was reset, stepped, frozen or given a state, through whichever of them.
+    """
+
+    generator: torch.Generator = field(default_factory=_new_generator)
+    pending_seed: int | Sequence[int | None] | None = None
+    num_moves: int = 0
+
+
+class CarriedState:
+    """What roots carry beside observations: a policy's state and parameters of each row. Never edited, only replaced.
+
+    Each env has its own: one around another starts from what that one carries, and adds what its transform names.
+
+    Args:
+        batch_size: ``[*B]``.
+        primed: what a policy's state starts from in a fresh episode, ``[*B]``; see ``Transform.initial_state``.
+        agent_info: parameters for the policy, ``[*B]``; see ``Env.set_info_``.
+        env_info: parameters for the simulators' resets, ``[*B]``.
+
+    Attributes:
+        initial: all of it as entries of a root, ``[*B]``; None where there is nothing.
+        options: ``env_info`` as one dict of reset options per row; None where there is none.
+    """
+
+    def __init__(
+        self,
+        batch_size: torch.Size,
+        primed: TensorDict | None = None,
+        agent_info: TensorDict | None = None,
+        env_info: TensorDict | None = None,
+    ) -> None:
+        self.primed, self.agent_info, self.env_info = primed, agent_info, env_info
+        entries = {key: value for part in (primed, agent_info) if part is not None for key, value in part.items()}
+        self.options = None
+        if env_info is not None:
+            entries["env_info"] = env_info
+            self.options = options_of(env_info, batch_size)
+        self.initial = TensorDict(entries, batch_size=batch_size) if entries else None
+
+    def require_free_names(self, observation_spec: Composite) -> None:
+        """Refuse parameters under names that something else has.
+
+        Raises:
+            ConfigError: the name is that of an observation, of a policy's state, or of the env itself.
+        """
+        taken = {*observation_spec.keys(), *(() if self.primed is None else self.primed.keys())}
+        agent = () if self.agent_info is None else self.agent_info.keys()
+        names = {
+            "agent_info": taken.union(RESERVED).intersection(agent),
+            "env_info": taken.intersection(() if self.env_info is None else ["env_info"]),
+        }
+        for what, found in names.items():
+            if found:
+                hint = "Give it another key, or a level of its own."
+                expected = "names beside those of observations, of a policy's state and of the env itself"
+                raise ConfigError(explain(f"set_info_, {what}", expected=expected, got=sorted(found), hint=hint))
 
 
 def checked_info(
