@@ -176,7 +176,7 @@ def test_names_that_are_taken_are_refused(name):
 
 
 def test_worlds_without_options_refuse_them_at_once():
-    with pytest.raises(EnvError, match="set_info_, env_info: expected simulators whose resets take options, got Counter"):
+    with pytest.raises(EnvError, match="expected simulators whose resets take options, got Counter"):
         TransformedEnv(Counter(), Transform()).set_info_(env_info=rows(level=[1, 2, 3]))
     env = GymVectorEnv(SyncVectorEnv([CountingEnv, CountingEnv]))
     with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every row"):
