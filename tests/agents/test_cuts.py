@@ -36,7 +36,7 @@ from torchrl.data import (
     HindsightRelabel,
     MultiStep,
     MultiStepStream,
-    RewardToGo,
+    Reward2Go,
     specs,
     stitch,
     write_dataset,
@@ -45,7 +45,7 @@ from torchrl.data.replay import MixedReplay, ReplayBuffer, TensorStorage, Writer
 from torchrl.data.replay.samplers import Sampler
 from torchrl.envs import SerialEnv
 from torchrl.modules import EGreedy, ObservationNormalizer, QValueActor
-from torchrl.objectives import DQNLoss, Reward2Go
+from torchrl.objectives import DQNLoss
 
 MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
 NUM_STEPS = 24
@@ -179,7 +179,6 @@ CASES = {
     "RewardScale": scale_rewards,
     "MultiStepStream": sum_steps,
     "EpisodeStream": whole_episodes(),
-    "RewardToGo": whole_episodes(lambda: RewardToGo(0.9)),
     "Reward2Go": whole_episodes(lambda: Reward2Go(0.9)),
     "MultiStep": whole_episodes(lambda: MultiStep(3, 0.9)),
     "HindsightRelabel": whole_episodes(relabel("future")),
@@ -255,7 +254,7 @@ def test_workers_may_take_turns(name):
 def test_the_cases_tell_something():
     """Every episode of the stream that ends is handed out whole, and there are many."""
     stream = make_stream(False)
-    rows = whole_episodes(lambda: RewardToGo(1.0))([stream])
+    rows = whole_episodes(lambda: Reward2Go(1.0))([stream])
     ended = stream["next", "done"]
     first = rows["is_init"].flatten()
     assert int(first.sum()) == int(ended.sum()) > 10

@@ -10,7 +10,7 @@ from torch import nn
 
 from torchrl.agents import Agent, Evaluator, MinibatchEpochs, ReplayUpdates
 from torchrl.collectors import Collector, rollout
-from torchrl.data import MultiStep, RewardToGo
+from torchrl.data import MultiStep, Reward2Go
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import GymEnv
 from torchrl.errors import TorchRLError
@@ -145,7 +145,7 @@ MISTAKES = {
     "a dict to a loss": (lambda: loss()({}), "ClipPPOLoss: expected a TensorDict, got dict. Write TensorDict"),
     "a list to a loss": (lambda: loss()([batch()]), r"ClipPPOLoss: expected a TensorDict, got list\.$"),
     "nothing to MultiStep": (lambda: MultiStep(3, 0.9)(None), "MultiStep: expected a TensorDict, got NoneType"),
-    "a tensor to RewardToGo": (lambda: RewardToGo(0.9)(torch.zeros(3)), "expected a TensorDict, got Tensor"),
+    "a tensor to Reward2Go": (lambda: Reward2Go(0.9)(torch.zeros(3)), "expected a TensorDict, got Tensor"),
     "a batch with its reward outside": (
         lambda: GAE(critic())(without(("next", "reward")).set("reward", torch.zeros(2, 4, 1))),
         r"GAE: expected the key \('next', 'reward'\).* Did you mean 'reward'\?",

@@ -7,12 +7,11 @@ from tensordict import TensorDict
 from fakes import CountingSimulator
 from torchrl.agents import load_checkpoint, save_checkpoint
 from torchrl.collectors import Collector
-from torchrl.data import EpisodeStream, HindsightRelabel, MultiStep, MultiStepStream, RewardToGo, lengths_of
+from torchrl.data import EpisodeStream, HindsightRelabel, MultiStep, MultiStepStream, Reward2Go, lengths_of
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import RewardClipping
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.objectives import Reward2Go
 
 MASK = ("collector", "mask")
 
@@ -67,7 +66,7 @@ def test_episodes_come_in_the_order_of_their_ends_then_of_rows():
 
 
 def test_one_step_batches_get_the_return_of_the_rest():
-    stream = EpisodeStream(RewardToGo(0.5))
+    stream = EpisodeStream(Reward2Go(0.5))
     results = [stream(make_batch([(7, step) if step < 2 else (7, 2, True)])) for step in range(3)]
     assert [result.batch_size[0] for result in results] == [0, 0, 1]
     assert results[2]["reward_to_go"].flatten().tolist() == [1 + 0.5 * (2 + 0.5 * 3), 2 + 0.5 * 3, 3.0]
@@ -129,7 +128,7 @@ def test_rows_that_wait_are_copies():
     assert seen(stream(make_batch([(0, 1, True)]))) == [[0.0, 1.0]]
 
 
-@pytest.mark.parametrize("make", [lambda: EpisodeStream(RewardToGo(0.9)), lambda: MultiStepStream(3, 0.9)])
+@pytest.mark.parametrize("make", [lambda: EpisodeStream(Reward2Go(0.9)), lambda: MultiStepStream(3, 0.9)])
 def test_a_checkpoint_holds_the_rows_that_wait(make, tmp_path):
     parts = [make_batch([(0, step), (0, step + 1)], [(1, step), (1, step + 1)]) for step in (0, 2)]
     parts.append(make_batch([(0, 4), (0, 5, True)], [(1, 4, True), (2, 0)]))
@@ -158,8 +157,8 @@ def test_a_checkpoint_holds_the_stream_of_goals():
 
 @pytest.mark.parametrize(
     "function",
-    [RewardToGo(0.9), Reward2Go(0.9), HindsightRelabel(lambda achieved, goal, rows: goal)],
-    ids=["RewardToGo", "Reward2Go", "HindsightRelabel"],
+    [Reward2Go(0.9), HindsightRelabel(lambda achieved, goal, rows: goal)],
+    ids=["Reward2Go", "HindsightRelabel"],
 )
 def test_one_step_of_longer_episodes_is_refused_with_the_line_to_write(function):
     batch = make_batch([(0, 0)], [(1, 5, True)])
@@ -195,6 +194,6 @@ def test_a_transform_of_environments_is_refused():
 
 def test_it_is_a_postproc():
     env = SerialEnv(lambda: CountingSimulator(3), 2)
-    collector = Collector(env, frames_per_batch=2, seed=0, postproc=EpisodeStream(RewardToGo(1.0)))
+    collector = Collector(env, frames_per_batch=2, seed=0, postproc=EpisodeStream(Reward2Go(1.0)))
     batches = [collector.collect() for _ in range(3)]
     assert [len(batch) for batch in batches] == [0, 0, 2] and lengths_of(batches[2]).tolist() == [3, 3]

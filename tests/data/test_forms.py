@@ -12,7 +12,7 @@ from torchrl.collectors import Collector, EpisodeCollector
 from torchrl.data import (
     MultiStep,
     MultiStepStream,
-    RewardToGo,
+    Reward2Go,
     alive_at,
     last_step,
     lengths_of,
@@ -54,7 +54,6 @@ from torchrl.objectives import (
     KLPenaltyPPOLoss,
     NStepReturn,
     ReinforceLoss,
-    Reward2Go,
     TDLambda,
     VTrace,
 )
@@ -112,7 +111,6 @@ ESTIMATORS = {
     "DiscountedReturn": lambda: DiscountedReturn(CRITIC),
     "DiscountedReturn alone": lambda: DiscountedReturn(None),
     "VTrace": lambda: VTrace(ACTOR, CRITIC),
-    "Reward2Go": lambda: Reward2Go(gamma=0.9),
 }
 
 
@@ -133,7 +131,7 @@ def test_estimators_write_into_every_form_or_refuse_before_anything_is_written(e
 
 FUNCTIONS = {
     "MultiStep": lambda: MultiStep(3, 0.9),
-    "RewardToGo": lambda: RewardToGo(gamma=0.9),
+    "Reward2Go": lambda: Reward2Go(gamma=0.9),
     "alive_at": lambda: lambda batch: alive_at(batch, 2),
     "last_step": lambda: last_step,
     "lengths_of": lambda: lengths_of,

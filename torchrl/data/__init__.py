@@ -7,7 +7,7 @@ from torchrl.data.episode_stream import EpisodeStream
 from torchrl.data.hindsight import HindsightRelabel
 from torchrl.data.multistep import MultiStep, MultiStepStream
 from torchrl.data.offline import MinariEpisodes, OfflineDataset, read_dataset, read_minari, write_dataset
-from torchrl.data.reward_to_go import RewardToGo
+from torchrl.data.reward_to_go import Reward2Go
 from torchrl.data.trajectories import (
     alive_at,
     at_step,
@@ -32,7 +32,7 @@ __all__ = [
     "MultiStepStream",
     "MinariEpisodes",
     "OfflineDataset",
-    "RewardToGo",
+    "Reward2Go",
     "alive_at",
     "at_step",
     "concatenate",

@@ -34,7 +34,7 @@ class EpisodeStream:
 
     Args:
         function: is applied to every episode by itself, ``[1, T]``, for example
-            :class:`~torchrl.data.RewardToGo` or :class:`~torchrl.data.HindsightRelabel`; None leaves them as they are.
+            :class:`~torchrl.data.Reward2Go` or :class:`~torchrl.data.HindsightRelabel`; None leaves them as they are.
 
     Raises:
         ConfigError: ``function`` is no function of a batch.

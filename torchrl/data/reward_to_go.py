@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
+from torch import Tensor
 
 from torchrl.data.multistep import (
     read_facts,
@@ -14,32 +15,34 @@ from torchrl.data.multistep import (
 )
 from torchrl.data.trajectories import MASK
 from torchrl.functional.returns import discounted_return, reaches_ending
+from torchrl.keys import Key
 
 
-class RewardToGo:
+class Reward2Go:
     """Write the discounted sum of the rewards from each row to the end of its episode.
 
-    >>> RewardToGo(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=RewardToGo(0.99))
+    >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
     torch.Size([2, 8, 1])
 
     A row whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
-    becomes false, so a buffer leaves it out. ``EpisodeStream(RewardToGo(...))`` lets rows wait for the end of their
+    becomes false, so a buffer leaves it out. ``EpisodeStream(Reward2Go(...))`` lets rows wait for the end of their
     episode, and keeps every one, however the batches are cut. A time limit counts as an end,
     since nothing here values what it cut off. Nothing of a masked row reaches another.
 
     The result is a new container that shares its other entries with the batch, which is not written to.
 
     Args:
-        gamma: discount γ; 1 sums the rewards as they are.
+        gamma: discount γ, a number or a tensor ``[R]``; 1 sums the rewards as they are.
         out_key: where the sum goes, ``[*B, T, R]`` like the reward.
 
     Raises:
         ConfigError: γ is not between 0 and 1.
     """
 
-    def __init__(self, gamma: float, *, out_key: NestedKey = "reward_to_go") -> None:
-        require_discount("RewardToGo", gamma)
-        self.gamma = float(gamma)
+    def __init__(self, gamma: float | Tensor, *, out_key: Key = "reward_to_go") -> None:
+        for each in gamma.flatten().tolist() if isinstance(gamma, Tensor) else [gamma]:
+            require_discount("Reward2Go", each)
+        self.gamma = gamma
         self.out_key = out_key
 
     @torch.no_grad()
@@ -51,10 +54,10 @@ class RewardToGo:
             SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
                 rows are n-step ones.
         """
-        ended, _, starts, mask = read_facts(batch, who="RewardToGo")
-        require_episodes(batch, who="RewardToGo")
-        require_single_steps(batch, who="RewardToGo")
-        reward = read_reward(batch, who="RewardToGo")
+        ended, _, starts, mask = read_facts(batch, who="Reward2Go")
+        require_episodes(batch, who="Reward2Go")
+        require_single_steps(batch, who="Reward2Go")
+        reward = read_reward(batch, who="Reward2Go")
         valid = reaches_ending(ended, ended, is_init=starts, mask=mask)
         # Beginnings are not asked again: none lies between a valid row and the end that it reaches.
         sums = discounted_return(reward, ended, ended, gamma=self.gamma, mask=valid)

@@ -1,13 +1,8 @@
-import pytest
 import torch
 from tensordict import TensorDict
 
-from fakes import CountingSimulator
-from torchrl.collectors import Collector
-from torchrl.envs import SerialEnv
-from torchrl.errors import ConfigError, KeyMissing
 from torchrl.functional import discounted_return
-from torchrl.objectives import DiscountedReturn, Loss, Reward2Go, next_values
+from torchrl.objectives import DiscountedReturn, Loss, next_values
 
 MASK = ("collector", "mask")
 
@@ -85,44 +80,3 @@ class MeanAdvantage(Loss):
 
     def terms(self, rows):
         return {"loss_mean": rows["advantage"].mean()}
-
-
-class TestReward2Go:
-    def test_by_hand(self):
-        batch = series([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], terminated=[1], truncated=[4], is_init=[0, 2, 5])
-        assert Reward2Go(0.5)(batch) is batch
-        assert batch["reward_to_go"].flatten().tolist() == [2.0, 2.0, 12.0, 16.0, 16.0, 0.0]
-        assert batch[MASK].tolist() == [[True, True, True, True, True, False]]
-
-    def test_as_postproc_of_a_collector(self):
-        """Episodes of 3 and 5 steps, each of which pays its own number at every step."""
-        env = SerialEnv([lambda: CountingSimulator(length=3), lambda: CountingSimulator(length=5, ending="truncated")])
-        collector = Collector(env, frames_per_batch=16, total_frames=32, seed=0, postproc=Reward2Go(1.0))
-        first, second = collector
-        together = torch.cat([first, second], dim=1)
-        episode = together["next", "reward"].squeeze(-1)
-        step = together["next", "observation"].squeeze(-1)
-        left = torch.tensor([[3.0], [5.0]]) - step + 1  # steps from this one to the end of its episode
-        mask = together[MASK]
-        assert torch.equal(together["reward_to_go"].squeeze(-1)[mask], (episode * left)[mask])
-        # What begins after the last ending in a batch runs over its edge; what began in the batch before does not.
-        assert mask[:, :8].tolist() == [[True] * 6 + [False] * 2, [True] * 5 + [False] * 3]
-        assert mask[:, 8:].tolist() == [[True] * 7 + [False], [True] * 7 + [False]]
-
-    def test_several_rewards_under_another_key(self):
-        batch = series([1.0, 2.0, 4.0], terminated=[2])
-        batch["next", "reward"] = torch.cat([batch["next", "reward"], torch.ones(1, 3, 1)], dim=-1)
-        Reward2Go(torch.tensor([1.0, 0.5]), out_key=("returns", "whole"))(batch)
-        assert batch["returns", "whole"].tolist() == [[[7.0, 1.75], [6.0, 1.5], [4.0, 1.0]]]
-
-    def test_rows_that_were_masked_reach_nothing(self):
-        batch = series([1.0, float("nan"), 4.0, 8.0], terminated=[3])
-        batch[MASK] = torch.tensor([[True, False, True, True]])
-        Reward2Go(0.5)(batch)
-        assert batch["reward_to_go"].flatten().tolist() == [0.0, 0.0, 8.0, 8.0]
-
-    def test_mistakes(self):
-        with pytest.raises(ConfigError, match="Reward2Go.*gamma between 0 and 1, got 2"):
-            Reward2Go(2)
-        with pytest.raises(KeyMissing, match="reward"):
-            Reward2Go(1.0)(series([1.0]).exclude(("next", "reward")))

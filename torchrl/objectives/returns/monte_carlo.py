@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from torchrl.data.multistep import require_episodes
 from torchrl.functional.returns import discounted_return, reaches_ending
-from torchrl.objectives.keys import MASK, read, require_writable
-from torchrl.objectives.returns.base import ReturnEstimator, read_flags, require_fraction
+from torchrl.objectives.keys import MASK, require_writable
+from torchrl.objectives.returns.base import ReturnEstimator, read_flags
 
 
 class DiscountedReturn(ReturnEstimator):
@@ -43,50 +41,6 @@ class DiscountedReturn(ReturnEstimator):
         """Sum the rewards up to the next cut, and the value of the state after it."""
         target = discounted_return(**series, gamma=self.gamma)
         return target - series["value"], target
-
-
-class Reward2Go:
-    """Write the discounted sum of the rewards from each row to the end of its episode, for example as a ``postproc``.
-
-    >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
-    torch.Size([2, 8, 1])
-
-    Rows whose episode does not end inside the batch have no such sum: they get 0, and their ``("collector", "mask")``
-    becomes false; ``EpisodeStream(Reward2Go(...))`` lets them wait for it. A time limit counts as an end.
-
-    Args:
-        gamma: discount γ; 1 sums the rewards as they are.
-        out_key: where the sum goes, the shape of the reward.
-
-    Raises:
-        ConfigError: γ is not between 0 and 1.
-    """
-
-    def __init__(self, gamma: float | Tensor, *, out_key: str | tuple[str, ...] = "reward_to_go") -> None:
-        require_fraction("Reward2Go", "gamma", gamma)
-        self.gamma = gamma
-        self.out_key = out_key
-
-    @torch.no_grad()
-    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Write the sums and the mask into a batch ``[*B, T]`` and return it.
-
-        Raises:
-            SpecError: the batch is locked, or one step of longer episodes.
-        """
-        reward = read(batch, ("next", "reward"), who="Reward2Go")
-        terminated, truncated = read_flags(batch, who="Reward2Go")
-        require_episodes(batch, who="Reward2Go")
-        valid = exclude_unfinished(batch, who="Reward2Go")
-        sums = discounted_return(  # `is_init` is not asked: nothing begins between a valid row and the end it reaches
-            reward,
-            terminated,  # mutate: equivalent - without values behind them all endings are alike
-            truncated,
-            gamma=self.gamma,
-            mask=valid,
-        )
-        batch.set(self.out_key, sums)
-        return batch
 
 
 def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
