@@ -55,6 +55,18 @@ class Diary(Hook):
         assert result.returns.shape == (3,)
         self.calls.append(("evaluated", agent.frames))
 
+    def on_batch_end(self, agent, report):
+        self.calls.append(("batch end", report.frames))
+        assert report.num_frames == 128 and report.metrics["diary/pages"] == 1.0
+        assert len(report.results) == (agent.evaluator is not None)
+        assert agent.logger is None or agent.logger.rows[-1][0] == report.frames  # it was logged before
+
+    def on_complete(self, agent):
+        self.calls.append(("complete", agent.frames))
+
+    def on_error(self, agent, error):
+        self.calls.append(("error", type(error)))
+
     def on_train_end(self, agent):
         self.calls.append(("end", agent.frames))
 
@@ -93,9 +105,12 @@ def test_hooks_are_told_in_the_documented_order_and_metrics_are_logged_over_fram
         ("batch", 0),
         ("optimised", 128),
         ("evaluated", 128),
+        ("batch end", 128),
         ("batch", 128),
         ("optimised", 256),
         ("evaluated", 256),
+        ("batch end", 256),
+        ("complete", 256),
         ("end", 256),
     ]
     assert [step for step, _ in recorder.rows] == [128, 256]
@@ -242,12 +257,14 @@ def test_a_non_finite_loss_saves_the_agent_as_it_was_before_the_batch(make_agent
             if agent.frames == 256:
                 batch["next", "reward"][0, 3] = torch.nan
 
-    agent = make_agent(hooks=[Poison()], folder=tmp_path)
+    diary = Diary()
+    agent = make_agent(hooks=[Poison(), diary], folder=tmp_path)
     twin = make_agent(total_frames=256)
     twin.train()
     with pytest.raises(NonFiniteError, match="loss_critic") as caught:
         agent.train()
     assert any(LAST in note for note in caught.value.__notes__)
+    assert diary.calls[-2:] == [("error", NonFiniteError), ("end", 256)]
     saved, expected = load_checkpoint(tmp_path / LAST), twin.state_dict()
     for part in ("networks", "optimizer"):
         assert_same_state(saved[part], expected[part])

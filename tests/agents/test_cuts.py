@@ -29,6 +29,7 @@ from torchrl.agents import (
     episode_statistics,
 )
 from torchrl.agents.optimise import valid_rows
+from torchrl.agents.parts import GradientSteps
 from torchrl.agents.statistics import MeanMetrics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import Collector
 from torchrl.data import (
@@ -197,7 +198,7 @@ CASES = {
 ONE_BATCH = "it is about the one batch that it is given, and says so"
 ASKS_THE_AGENT = "it asks only the agent"
 OF_ONE_BATCH = {
-    MinibatchEpochs: "its gradient steps are those of a batch",
+    **dict.fromkeys((GradientSteps, MinibatchEpochs), "gradient steps are those of a batch"),
     AdaptPenalty: "it measures an update, and there is one for each batch",
     value_statistics: "the variance within a batch",
     valid_rows: ONE_BATCH,

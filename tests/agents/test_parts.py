@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.agents import Agent, Evaluator, MinibatchEpochs, ReplayUpdates
+from torchrl.agents import Agent, Evaluator, Figures, MinibatchEpochs, ReplayUpdates
 from torchrl.collectors import Collector, rollout
 from torchrl.data import MultiStep, Reward2Go
 from torchrl.data.replay import ReplayBuffer, TensorStorage
@@ -173,7 +173,11 @@ MISTAKES = {
     "an array acts": (lambda: actor()(torch.zeros(2, 4).numpy()), r"got \['ndarray'\]\. .*torch\.as_tensor"),
     "store=buffer": (lambda: Agent(collector(), epochs(), store=buffer()), "Agent, store: .* Give its method extend"),
     "advantage=class": (lambda: Agent(collector(), epochs(), advantage=GAE), r"Agent, advantage: .*Make one: GAE\("),
-    "optimise=loss": (lambda: Agent(collector(), loss()), "Agent, optimise: expected .* got ClipPPOLoss. Write Mini"),
+    "optimise=loss": (
+        lambda: Agent(collector(), loss()),
+        "Agent, optimise: expected .* got ClipPPOLoss, which lacks loss, optimizer. Write Mini",
+    ),
+    "a list of batches": (lambda: Agent([], epochs()), r"got \[\], which lacks policy, policy_version, frames\. Write"),
     "an agent's swapped": (lambda: Agent(epochs(), collector()), "Agent, collector: expected a collector, got <.*Mini"),
     "evaluator=env": (lambda: Agent(collector(), epochs(), evaluator=make_env()), r"Write Evaluator\(env\)"),
     "logger=text": (lambda: Agent(collector(), epochs(), logger="runs"), "Agent, logger: expected a Logger.*'runs'"),
@@ -246,3 +250,45 @@ def test_both_specs_draw_the_same_actions():
     spec = make_env().action_spec
     for explorer in (greedy, lambda spec, generator: RandomPolicy(spec, generator=generator)):
         assert torch.equal(actions(explorer, spec), actions(explorer, spec[0]))
+
+
+class Passing:
+    """A collector of the user's own, which inherits nothing and passes on what it does not know."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __iter__(self):
+        yield from self.inner
+
+
+class PlainSteps:
+    """Gradient steps of the user's own; nothing of them is saved."""
+
+    def __init__(self, loss):
+        self.loss, self.optimizer = loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
+
+    def __call__(self, batch):
+        self.loss(batch.flatten())
+        return Figures({"loss/mine": float(len(batch))})
+
+
+class Lines:
+    def __init__(self):
+        self.lines = []
+
+    def log_scalars(self, metrics, step):
+        self.lines.append((step, metrics["loss/mine"]))
+
+
+def test_parts_of_the_users_own_inherit_nothing(tmp_path):
+    stored, lines, inner = [], Lines(), collector()
+    steps = PlainSteps(DQNLoss(QValueActor(MLP(4, 2))))
+    agent = Agent(Passing(inner), steps, store=stored.append, logger=lines, folder=tmp_path)
+    agent.train()
+    assert lines.lines == [(8, 2.0)] and len(stored) == 1 and inner.policy_version == 1
+    agent.load(tmp_path / "last.pt")
+    assert agent.frames == 8

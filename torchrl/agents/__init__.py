@@ -1,7 +1,7 @@
 """Agents: collect → store → optimise → record, with hooks, evaluation and checkpoints. They read no command line."""
 
 from torchrl.agents.adam import FusedAdam
-from torchrl.agents.agent import BEST, LAST, Agent
+from torchrl.agents.agent import Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
@@ -9,6 +9,7 @@ from torchrl.agents.film import VIDEOS, RecordVideo
 from torchrl.agents.hooks import (
     BUFFER,
     AdaptPenalty,
+    BatchReport,
     Hook,
     ProgressBar,
     SaveBuffer,
@@ -18,6 +19,7 @@ from torchrl.agents.hooks import (
 )
 from torchrl.agents.interrupt import InterruptGuard
 from torchrl.agents.optimise import MinibatchEpochs
+from torchrl.agents.recording import BEST, LAST
 from torchrl.agents.replay_updates import ReplayUpdates
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.schedules import Anneal, Constant, LinearSchedule
@@ -33,6 +35,7 @@ __all__ = [
     "AdaptPenalty",
     "Agent",
     "Anneal",
+    "BatchReport",
     "BesideResult",
     "Constant",
     "Evaluation",

@@ -115,9 +115,9 @@ def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]
     differences = [f"{key} is missing" for key in have if key not in came]
     differences += [f"{key} is not part of it" for key in came if key not in have]
     for key in have.keys() & came.keys():
-        ours, theirs = getattr(have[key], "shape", None), getattr(came[key], "shape", None)
+        ours, theirs = _shape(have[key]), _shape(came[key])
         if ours != theirs:
-            differences.append(f"{key} has shape {_spelled(theirs)} instead of {_spelled(ours)}")
+            differences.append(f"{key} has shape {theirs} instead of {ours}")
     if differences:
         differences.sort(key=lambda text: ("instead of" not in text, text))
         more = f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
@@ -205,5 +205,5 @@ def _unfit(what: str, place: str) -> CheckpointError:
     )
 
 
-def _spelled(shape: torch.Size | None) -> str:
-    return "none" if shape is None else str(list(shape))
+def _shape(value: object) -> str:
+    return str([*value.shape]) if isinstance(value, (torch.Tensor, np.ndarray)) else "none"

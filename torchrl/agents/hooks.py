@@ -1,14 +1,16 @@
-"""What may happen around the agent's four steps: hooks. Not the steps themselves."""
+"""Hooks: what may happen around the steps of a training. Not the steps themselves."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
+from torchrl.agents.parts import frames_per_batch
 from torchrl.agents.statistics import LATEST, Figures, num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
 from torchrl.misspelling import refuse_misspelt
@@ -19,21 +21,64 @@ from torchrl.objectives.keys import MASK, read
 if TYPE_CHECKING:
     from torchrl.agents.agent import Agent
     from torchrl.agents.evaluate import Evaluation
+    from torchrl.agents.evaluate_beside import BesideResult
     from torchrl.data.replay import ReplayBuffer
 
 BUFFER = "replay"  # the folder of a saved buffer, beside the checkpoints
 
 
+@dataclass
+class BatchReport:
+    """What one batch brought.
+
+    >>> report = BatchReport(Figures({"loss/loss_value": 0.5}), num_frames=256, frames=1024)
+    >>> report.passes_multiple_of(1000), report.passes_multiple_of(500)
+    (True, True)
+
+    Attributes:
+        metrics: figures of the batch for the log.
+        num_frames: valid rows of the batch.
+        frames: frames trained on, the batch's included.
+        results: the evaluations that ended with this batch.
+    """
+
+    metrics: Figures
+    num_frames: int
+    frames: int
+    results: list[BesideResult] = field(default_factory=list)
+
+    def passes_multiple_of(self, every: int) -> bool:
+        """Answer whether the batch takes the frames to a multiple of ``every``, or past one."""
+        return self.frames // every != (self.frames - self.num_frames) // every
+
+
 class Hook:
     """Something to do at named points of training; every method does nothing until overridden.
 
-    The order within one training: ``on_train_start``; then for each batch ``on_batch`` (collected, not yet trained on),
-    ``on_optimised`` (after the gradient steps), ``on_evaluated`` (only where an evaluation is due), after which the
-    metrics are logged and checkpoints written; at last ``on_train_end``. At each point hooks are called in the order in
-    which the agent was given them. ``agent.evaluate()`` outside training calls no hook.
+    One training calls, in this order:
+
+    | point | when |
+    |---|---|
+    | ``on_train_start`` | once, before the first batch |
+    | ``on_batch`` | a batch was collected; then it is stored |
+    | ``on_optimised`` | the gradient steps on it were taken |
+    | ``on_evaluated`` | an evaluation has ended, if any |
+    | ``on_batch_end`` | evaluations were measured, the log and checkpoints written |
+    | ``on_complete`` | training has come to its end: all frames, ``agent.stop()`` or Ctrl-C |
+    | ``on_error`` | instead of ``on_complete``, where an exception ended it |
+    | ``on_train_end`` | last, however training ended |
+
+    At each point the agent's own hooks come first (evaluation, log, checkpoints), then those it was given, in their
+    order. ``agent.evaluate()`` outside training calls no hook.
 
     A hook keeps no state that a resumed run would need: what changes in the course of a run follows from
     ``agent.frames``.
+
+    >>> class Count(Hook):
+    ...     num_batches = 0
+    ...
+    ...     def on_batch_end(self, agent, report):
+    ...         self.num_batches += 1
     """
 
     def __init_subclass__(cls) -> None:
@@ -67,8 +112,17 @@ class Hook:
         perhaps twice after one.
         """
 
+    def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
+        """Called last for each batch, after what it brought was logged and saved."""
+
+    def on_complete(self, agent: Agent) -> None:
+        """Called once after the last batch, also where Ctrl-C made it the last; not after an error."""
+
+    def on_error(self, agent: Agent, error: Exception) -> None:
+        """Called once where an exception ended the training, which it leaves afterwards."""
+
     def on_train_end(self, agent: Agent) -> None:
-        """Called once after the last batch, also where Ctrl-C or an error ended the training."""
+        """Called once at the very end, also where Ctrl-C or an error ended the training."""
 
 
 class StopAtReturn(Hook):
@@ -186,7 +240,7 @@ class ProgressBar(Hook):
         )
         self._start, self._begun = agent.frames, time.perf_counter()
         self._tenths = self._tenths_of(agent)
-        self._is_evaluated = getattr(agent.evaluator, "every_frames", None) is not None
+        self._is_evaluated = agent.evaluator is not None and agent.evaluator.every_frames is not None
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
         """Move on by the frames of the batch."""
@@ -224,7 +278,7 @@ class ProgressBar(Hook):
 
 def _whole_batches(agent: Agent) -> int:
     """Return the frames at which a training ends: the collector's total, rounded up to whole batches; or no end, -1."""
-    total, batch = agent.collector.total_frames, getattr(agent.collector, "frames_per_batch", 1)
+    total, batch = agent.collector.total_frames, frames_per_batch(agent.collector) or 1
     return agent.frames + -(-(total - agent.frames) // batch) * batch if total > 0 else total
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.agents.parts import Trained, has
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
 from torchrl.devices import device_of
@@ -105,13 +106,6 @@ class MinibatchEpochs:
         except BaseException:
             before.restore_()
             raise
-
-    def state_dict(self) -> dict:
-        """Return nothing: from one batch to the next, nothing is kept here."""
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Take nothing."""
 
     def _train(self, rows: TensorDict) -> Figures:
         epochs = []
@@ -248,10 +242,10 @@ def require_loss(who: str, loss: object, optimizer: object) -> None:
     Raises:
         ConfigError: naming which.
     """
-    if not hasattr(loss, "trainable_parameters"):
+    if not has(loss, Trained):
         got = type(loss).__name__
         raise ConfigError(explain(f"{who}, loss", expected="a Loss", got=got, hint="The loss comes first."))
-    if not hasattr(optimizer, "param_groups"):
+    if not isinstance(optimizer, torch.optim.Optimizer):
         hint = "Write torch.optim.Adam(loss.trainable_parameters())."
         got = type(optimizer).__name__
         raise ConfigError(explain(f"{who}, optimizer", expected="an optimizer of torch", got=got, hint=hint))

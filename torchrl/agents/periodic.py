@@ -1,82 +1,81 @@
-"""The evaluations in the course of a training: when one is due, and that it is launched and taken. Logs nothing."""
+"""The hook that evaluates in the course of a training, here or in a process beside it. It logs and saves nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from typing import TYPE_CHECKING
 
-from torchrl.agents.evaluate import Evaluator
-from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
-from torchrl.envs.learned import Learned
+from torchrl.agents.evaluate_beside import BesideResult
+from torchrl.agents.hooks import BatchReport, Hook
+from torchrl.agents.parts import LaunchedMeasure, Measure, has
+
+if TYPE_CHECKING:
+    from torchrl.agents.agent import Agent
 
 
-class EvaluatedHere:
-    """An :class:`Evaluator` that is used as if it were an :class:`EvaluationProcess`: its launch takes all the time.
+class PeriodicEvaluation(Hook):
+    """Evaluate where a multiple of ``agent.evaluator.every_frames`` was passed, and after the last batch.
 
-    Args:
-        evaluator: runs the episodes.
+    An :class:`EvaluationProcess` measures while training goes on, one evaluation at a time. Where the next one is due
+    before the last is finished, the agent waits for it, so that which weights are measured does not depend on the
+    machine's speed; that time counts under ``evaluate``. A result is logged over the frames of its launch, and
+    ``best.pt`` is the agent as it was then. The last evaluation is waited for when training ends; Ctrl-C, an error and
+    a loaded checkpoint drop one that is not finished, and a checkpoint knows nothing of it.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
-        self._done: BesideResult | None = None
+    def __init__(self) -> None:
+        self._evaluator: Measure | None = None
+        self._is_beside = False
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether there is a result that was not taken."""
-        return self._done is not None
+    def on_train_start(self, agent: Agent) -> None:
+        """See what evaluates; an evaluator without ``every_frames`` does so on demand alone."""
+        is_periodic = agent.evaluator is not None and agent.evaluator.every_frames is not None
+        self._evaluator = agent.evaluator if is_periodic else None
+        self._is_beside = has(self._evaluator, LaunchedMeasure)
 
-    def launch(
-        self, policy: Callable, *, learned: Sequence[Learned], version: int, frames: int, keep: object = None
-    ) -> None:
-        """Evaluate; see :meth:`EvaluationProcess.launch`."""
-        self._done = BesideResult(self._evaluator(policy, learned=learned), version, frames, keep)
+    def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
+        """Take the evaluation that has ended meanwhile; begin another if it is time."""
+        if self._evaluator is None:
+            return
+        self._take(agent, report, wait=False)
+        is_due = report.passes_multiple_of(self._evaluator.every_frames) or agent.is_last_batch
+        if not is_due or agent.is_interrupted:
+            return
+        self._take(agent, report, wait=True)
+        with agent.measured("evaluate"):
+            result = self._begin(agent)
+        if result is not None:
+            _add(agent, report, result)
+        self._take(agent, report, wait=agent.is_last_batch)
 
-    def poll(self) -> BesideResult | None:
-        """Return the result, once; see :meth:`EvaluationProcess.poll`."""
-        result, self._done = self._done, None
-        return result
-
-    take = poll
-
-    def discard(self) -> None:
-        """Forget the result."""
-        self._done = None
-
-
-class PeriodicEvaluation:
-    """Evaluate the policy every ``evaluator.every_frames`` frames, one evaluation at a time.
-
-    Args:
-        evaluator: what evaluates; None, or one without ``every_frames``, never does.
-    """
-
-    def __init__(self, evaluator: Evaluator | EvaluationProcess | None) -> None:
-        self._every = None if evaluator is None else evaluator.every_frames
-        self.is_beside = isinstance(evaluator, EvaluationProcess)
-        self._runner = evaluator if self.is_beside or evaluator is None else EvaluatedHere(evaluator)
-
-    def is_due(self, frames_before: int, frames: int) -> bool:
-        """Answer whether a multiple of ``every_frames`` was passed."""
-        return self._every is not None and frames // self._every != frames_before // self._every
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether there are any."""
-        return self._every is not None
-
-    def launch(
-        self, policy: Callable, *, learned: Sequence[Learned], version: int, frames: int, keep: object
-    ) -> None:
-        """Begin an evaluation; see :meth:`EvaluationProcess.launch`."""
-        self._runner.launch(policy, learned=learned, version=version, frames=frames, keep=keep)
-
-    def finished(self, *, wait: bool) -> BesideResult | None:
-        """Return the result of the running evaluation once it has ended; None before, or where none runs."""
-        if not self.is_wanted or not self._runner.is_pending:
-            return None
-        return self._runner.take() if wait else self._runner.poll()
+    def on_train_end(self, agent: Agent) -> None:
+        """Drop the evaluation under way."""
+        self.discard()
 
     def discard(self) -> None:
-        """Drop the running evaluation and its result."""
-        if self.is_wanted:
-            self._runner.discard()
+        """Drop the evaluation under way, which is of weights that the agent has no longer."""
+        if self._is_beside:
+            self._evaluator.discard()
+
+    def _begin(self, agent: Agent) -> BesideResult | None:
+        """Evaluate here and return the result, or launch an evaluation beside training and return None."""
+        learned, version = agent.collector.learned_states(), agent.collector.policy_version
+        if not self._is_beside:
+            return BesideResult(self._evaluator(agent.policy, learned=learned), version, agent.frames)
+        state = None if agent.folder is None else copy.deepcopy(agent.state_dict())  # to be saved if it is the best
+        self._evaluator.launch(agent.policy, learned=learned, version=version, frames=agent.frames, keep=state)
+        return None
+
+    def _take(self, agent: Agent, report: BatchReport, *, wait: bool) -> None:
+        """Add the evaluation under way to the report if it is finished, or wait until it is."""
+        if not self._is_beside or not self._evaluator.is_pending:
+            return
+        with agent.measured("evaluate"):
+            result = self._evaluator.take() if wait else self._evaluator.poll()
+        if result is not None:
+            _add(agent, report, result)
+
+
+def _add(agent: Agent, report: BatchReport, result: BesideResult) -> None:
+    agent.tell("on_evaluated", result.evaluation)
+    report.results.append(result)

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.optimise import require_loss, require_optimised
+from torchrl.agents.parts import Sampled, WithActorTerms, WithTargets, has
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
 from torchrl.counts import is_count
@@ -84,11 +85,11 @@ class ReplayUpdates:
             raise ConfigError(explain(who, expected="updates_per_frame of at least 0", got=updates_per_frame))
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ConfigError(explain(who, expected="max_grad_norm, a positive number or None", got=max_grad_norm))
-        if actor_interval > 1 and not hasattr(loss, "actor_terms"):
+        if actor_interval > 1 and not has(loss, WithActorTerms):
             expected = "actor_interval of 1 for a loss without an actor of its own"
             raise ConfigError(explain(who, expected=expected, got=actor_interval))
         require_loss(who, loss, optimizer)
-        if not hasattr(buffer, "sample"):
+        if not has(buffer, Sampled):
             got = type(buffer).__name__
             raise ConfigError(explain(f"{who}, buffer", expected="a ReplayBuffer", got=got))
         self.loss = loss
@@ -263,7 +264,7 @@ class ReplayUpdates:
 
 def _buffers_of(loss: Loss) -> Iterator[tuple[dict, str]]:
     """Yield where the buffers of a loss are, each once, but for those of its targets, which only an update changes."""
-    targets = loss.targets() if hasattr(loss, "targets") else []
+    targets = loss.targets() if has(loss, WithTargets) else []
     seen = {id(module) for _, target in targets for module in target.modules()}
     for module in loss.modules():
         if id(module) not in seen:

@@ -35,7 +35,7 @@ class Figures(dict):
 
     def __ior__(self, other: Mapping[str, float]) -> Figures:
         self.update(other)
-        self.weights |= getattr(other, "weights", {})
+        self.weights |= other.weights if isinstance(other, Figures) else {}
         return self
 
     def renamed(self, rename: Callable[[str], str]) -> Figures:
@@ -106,7 +106,8 @@ class MeanMetrics:
 
     def add(self, metrics: Mapping[str, float], num_frames: int) -> None:
         """Take the figures of one batch; a plain dict counts once."""
-        means, totals, weights = self._means, self._means.weights, getattr(metrics, "weights", {})
+        means, totals = self._means, self._means.weights
+        weights = metrics.weights if isinstance(metrics, Figures) else {}
         for name, value in metrics.items():
             weight = weights.get(name, 1)
             if weight == LATEST:

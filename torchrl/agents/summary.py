@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from torchrl.agents.agent import BEST, Agent
+from torchrl.agents.agent import Agent
 from torchrl.agents.evaluate import Evaluation, Evaluator
+from torchrl.agents.recording import BEST
 from torchrl.files import written_whole
 
 

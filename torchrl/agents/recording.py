@@ -1,0 +1,108 @@
+"""The hooks that keep what a training brings: a log over frames, and checkpoints. They measure nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchrl.agents.checkpoint import save_checkpoint
+from torchrl.agents.evaluate_beside import BesideResult
+from torchrl.agents.hooks import BatchReport, Hook
+from torchrl.agents.statistics import Figures, MeanMetrics
+
+if TYPE_CHECKING:
+    from torchrl.agents.agent import Agent
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+class Log(Hook):
+    """Log the means of figures over every ``agent.log_interval`` frames to ``agent.logger``, and evaluations.
+
+    A line is written too where an evaluation has ended, and after the last batch. An evaluation beside training is
+    logged over the frames of its launch.
+    """
+
+    def __init__(self) -> None:
+        self._means = MeanMetrics()
+        self._seconds: dict[str, float] = {}  # of the agent, at the last line
+
+    def begin_line(self, agent: Agent) -> None:
+        """Count seconds for the next line from where the agent stands."""
+        self._seconds = dict(agent.seconds)
+
+    def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
+        """Take the figures of the batch; write a line if it is time."""
+        self._means.add(report.metrics, report.num_frames)
+        every = agent.log_interval
+        is_due = every is None or agent.is_last_batch or report.passes_multiple_of(every)
+        if is_due or report.results:
+            self._write(agent, report.results)
+
+    def on_complete(self, agent: Agent) -> None:
+        """Write what no line has held yet."""
+        if self._means.num_frames:
+            self._write(agent, [])
+
+    def _write(self, agent: Agent, results: list[BesideResult]) -> None:
+        metrics, num_frames = self._means.take()
+        for result in results:
+            if result.frames == agent.frames:
+                metrics |= result.metrics()
+            else:
+                _log(agent, result.metrics(), result.frames)
+        spent = {phase: seconds - self._seconds.get(phase, 0.0) for phase, seconds in agent.seconds.items()}
+        metrics |= {f"time/{phase}_s": seconds for phase, seconds in spent.items()}
+        metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
+        metrics["time/seconds"] = sum(agent.seconds.values())
+        self.begin_line(agent)
+        _log(agent, metrics, agent.frames)
+
+
+class Checkpoints(Hook):
+    """Write ``last.pt`` after every evaluation and when training ends, and ``best.pt``, to ``agent.folder``.
+
+    Of equal mean returns the later one is the best: where the best return is reached again and again, that policy was
+    trained for longer.
+    """
+
+    def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
+        """Write both where evaluations have ended; the best one is the agent as it was at the launch."""
+        if not report.results:
+            return
+        result = max(report.results, key=lambda result: result.evaluation.mean)
+        is_best = result.evaluation.mean >= agent.best_return
+        agent.best_return = max(result.evaluation.mean, agent.best_return)
+        _save_as(agent, LAST)
+        if is_best and result.keep is None:
+            _save_as(agent, BEST)
+        elif is_best:
+            result.keep["counters"]["best_return"] = agent.best_return
+            save_checkpoint(agent.folder / BEST, result.keep)
+
+    def on_complete(self, agent: Agent) -> None:
+        """Write the agent as it stands."""
+        _save_as(agent, LAST)
+
+    def on_error(self, agent: Agent, error: Exception) -> None:
+        """Write what training had reached; the environments may be in any state and start anew."""
+        if agent.folder is None:
+            return
+        try:
+            state = agent.state_dict()
+            reason = f"the run had ended with {type(error).__name__}."
+            state["collector"] |= {"env": None, "root": None, "env_error": reason}
+            save_checkpoint(agent.folder / LAST, state)
+        except Exception as second:  # the user must see the first error, not this one
+            error.add_note(f"The agent could not be saved either: {second}")
+        else:
+            error.add_note(f"The agent as it stands after {agent.frames:,} frames is saved in {agent.folder / LAST}.")
+
+
+def _log(agent: Agent, metrics: Figures | dict[str, float], frames: int) -> None:
+    if agent.logger is not None:
+        agent.logger.log_scalars(metrics, frames)
+
+
+def _save_as(agent: Agent, name: str) -> None:
+    if agent.folder is not None:
+        agent.save(agent.folder / name)
