@@ -50,8 +50,12 @@ class Agent:
     or SIGTERM aside), and ``best.pt`` whenever a periodic evaluation has the best mean return so far; of equals, the
     later one.
 
-    >>> optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()])
-    >>> optimise = MinibatchEpochs(ClipPPOLoss(actor, critic), optimizer, num_epochs=2, minibatch_size=16)
+    >>> from torchrl.agents import MinibatchEpochs
+    >>> from torchrl.collectors import Collector
+    >>> from torchrl.objectives import GAE, ClipPPOLoss
+    >>> loss = ClipPPOLoss(actor, critic)
+    >>> optimizer = torch.optim.Adam(loss.trainable_parameters())
+    >>> optimise = MinibatchEpochs(loss, optimizer, num_epochs=2, minibatch_size=16)
     >>> agent = Agent(Collector(env, actor, frames_per_batch=32, total_frames=64), optimise, advantage=GAE(critic))
     >>> agent.train()
     >>> agent.frames, agent.collector.policy_version

@@ -199,7 +199,9 @@ def require_part(who: str, part: object, protocol: type, *, expected: str, hint:
     lacking = missing(part, protocol)
     if lacking:
         got = type(part).__name__ if isinstance(part, nn.Module) else repr(part)
-        raise ConfigError(explain(who, expected=expected, got=f"{got}, which lacks {', '.join(lacking[:3])}", hint=hint))
+        raise ConfigError(
+            explain(who, expected=expected, got=f"{got}, which lacks {', '.join(lacking[:3])}", hint=hint)
+        )
 
 
 def require_parts(collector: object, optimise: object, evaluator: object, logger: object) -> None:

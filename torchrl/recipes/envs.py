@@ -52,9 +52,7 @@ def add_env_arguments(parser: ConfigParser, *, env_name: str = "CartPole-v1", nu
     group.add_argument(
         "--env_library", choices=("gym", "dm_control", "toy"), default="gym", help="library that simulates"
     )
-    group.add_argument(
-        "--env_name", default=env_name, help="registered id (gym), domain (dm_control) or name (toy)"
-    )
+    group.add_argument("--env_name", default=env_name, help="registered id (gym), domain (dm_control) or name (toy)")
     group.add_argument("--env_task", default="", help="task of the domain (dm_control only)")
     group.add_argument(
         "--env_kwargs",

@@ -40,9 +40,7 @@ def counting(num_envs, form="box"):
     """Factories whose rows end at different steps, for different reasons."""
     endings = ("terminated", "truncated", "both")
     return [
-        partial(
-            CountingEnv, [2 + row, 1, 3], ending=[endings[row % 3], endings[(row + 1) % 3]], form=form, start=row
-        )
+        partial(CountingEnv, [2 + row, 1, 3], ending=[endings[row % 3], endings[(row + 1) % 3]], form=form, start=row)
         for row in range(num_envs)
     ]
 

@@ -99,9 +99,7 @@ def test_what_was_built_stays_open_and_is_closed_with_the_env():
 
 def test_one_simulator_in_two_rows_is_refused():
     shared = CountingSimulator()
-    with pytest.raises(
-        EnvError, match="of its own for every row, got the same one in the rows 0 and 1.*at each call"
-    ):
+    with pytest.raises(EnvError, match="of its own for every row, got the same one in the rows 0 and 1.*at each call"):
         SerialEnv(lambda: shared, 2)
     assert shared.is_closed
 

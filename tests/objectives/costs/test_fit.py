@@ -34,13 +34,9 @@ def chooser(num):
 
 
 def test_an_action_that_the_network_does_not_have_is_named(cartpole):
-    with pytest.raises(
-        SpecError, match=r"Categorical\.log_prob: expected indices below 1, got indices from 0 to"
-    ):
+    with pytest.raises(SpecError, match=r"Categorical\.log_prob: expected indices below 1, got indices from 0 to"):
         BehaviourCloningLoss(chooser(1))(cartpole)
-    with pytest.raises(
-        SpecError, match=r"QValueActor: expected actions below 1, the number of values, got num"
-    ):
+    with pytest.raises(SpecError, match=r"QValueActor: expected actions below 1, the number of values, got num"):
         DQNLoss(QValueActor(MLP(4, 1)))(cartpole)
     with pytest.raises(SpecError, match="QuantileQValueActor: expected actions below 1"):
         QuantileDQNLoss(QuantileQValueActor(DuelingMLP(4, 1, num_outputs=3)))(cartpole)
