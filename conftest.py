@@ -1,5 +1,9 @@
 """The names that examples in docstrings may use without making them: the parts of a small straight line."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it: threads of two test processes on two cores spin
+
 import pytest
 import torch
 from tensordict import TensorDict
