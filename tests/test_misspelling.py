@@ -53,7 +53,7 @@ MISSPELT = [
     (Logger, "log_scalar", "log_scalars"),
     (Sampler, "drawn", "draw"),
     (UniformSampler, "update_priorty", "update_priority"),
-    (Writer, "reprioritised", "reprioritized"),
+    (Writer, "on_priorty", "on_priority"),
     (Storage, "refesh", "refresh"),
     (Distribution, "log_pro", "log_prob"),
     (Distribution, "entropi", "entropy"),

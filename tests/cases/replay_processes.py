@@ -147,10 +147,10 @@ def extend_until_killed(folder, report, seed, capacity):
         extend(call=lambda extend: killer.at_line(extend, FIRST_LINES))
     original = storage.write
 
-    def timed(slots, values):
+    def timed(places, values):
         nonlocal longest
         began = time.perf_counter()
-        original(slots, values)
+        original(places, values)
         longest = max(longest, time.perf_counter() - began)
 
     storage.write = timed
@@ -163,10 +163,10 @@ def extend_until_killed(folder, report, seed, capacity):
         extend(call=lambda extend: killer.at_line(extend, *num_lines, files))
     killer.arm(longest)
 
-    def overtaken(slots, values):
+    def overtaken(places, values):
         report[0] = WRITING
         killer.begin()
-        original(slots, values)
+        original(places, values)
         report[0] = WRITTEN
 
     storage.write = overtaken

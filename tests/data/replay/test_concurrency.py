@@ -167,7 +167,7 @@ class LateUpdates:
         """Compare the tree with the ledger: an item has its own priority, or that of a new one."""
         with self.buffer.storage.locked():
             ledger, tree = self.buffer.storage.ledger, self.buffer.sampler._tree
-            ids, found = ledger.ids_at(ledger.live_slots), tree[ledger.live_slots]
+            ids, found = ledger.ids_at(ledger.live_places), tree[ledger.live_places]
             own = np.isclose(found, priority_of(ids))
             self.num_wrong += int((~own & ~np.isclose(found, HIGHEST)).sum())
             self.num_set += int(own.sum())

@@ -59,9 +59,9 @@ def require_consistent(buffer):
     ledger = buffer.storage.ledger
     assert len(buffer) == len(ledger) == ledger.written - ledger.oldest <= ledger.capacity
     live = np.arange(ledger.oldest, ledger.written)
-    assert (ledger.ids_at(ledger.live_slots) == live).all()
-    assert len(set(ledger.live_slots.tolist())) == len(live)
-    items = buffer.storage.read(ledger.live_slots)
+    assert (ledger.ids_at(ledger.live_places) == live).all()
+    assert len(set(ledger.live_places.tolist())) == len(live)
+    items = buffer.storage.read(ledger.live_places)
     assert items["key"].tolist() == live.tolist()
     assert num_torn(items) == 0
 

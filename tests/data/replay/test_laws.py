@@ -117,8 +117,8 @@ def test_only_live_items_are_drawn_as_they_were_written(sampler, kind, prefetch,
     buffer = make(sampler, kind, capacity, prefetch=prefetch, seed=0)
     write, num_samples = buffer.storage.write, 0
 
-    def broken(slots, values):
-        half = slots[: len(slots) // 2]
+    def broken(places, values):
+        half = places[: len(places) // 2]
         write(half, {key: value[0, :1].expand(len(half), *value.shape[2:]) for key, value in values.items()})
         raise RuntimeError("in the middle of it")
 
@@ -141,7 +141,7 @@ def test_only_live_items_are_drawn_as_they_were_written(sampler, kind, prefetch,
         buffer._forget_pending()  # what was made before may hold what was live then
         assert len(buffer) == len(truth.live)
         if len(buffer):
-            items = buffer.storage.read(buffer.storage.ledger.live_slots)
+            items = buffer.storage.read(buffer.storage.ledger.live_places)
             assert facts_of(items, "") == [truth.items[number] for number in truth.live]
         try:
             sample = buffer.sample(3)

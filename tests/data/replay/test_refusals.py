@@ -171,7 +171,7 @@ def test_priorities_of_no_items():
 @pytest.mark.parametrize("storage", [ListStorage, TensorStorage, lambda num: MemmapStorage(num, "nowhere")])
 def test_places_whose_ledger_would_not_fit_into_memory(storage):
     message = (
-        r"Storage: expected at most [0-9.]+ GB, the memory that is free, got 20,000,000.0 GB for 1,000,000,000,000,000"
+        r"Storage: expected at most [0-9.]+ GB, the memory that is free, got 16,000,000.0 GB for 1,000,000,000,000,000"
     )
     with pytest.raises(StorageError, match=message):
         storage(10**15)

@@ -127,27 +127,27 @@ class ReplayBuffer:
 
     def _write_in_turn(self, incoming: Incoming) -> np.ndarray:
         ledger = self.storage.ledger
-        slots = self.writer.place({}, incoming.num, ledger)
-        self.storage.keep_what_others_need(slots)
-        first = ledger.claim(slots)
-        self.storage.write(slots, incoming.steps())
+        places = self.writer.choose_places({}, incoming.num, ledger)
+        self.storage.before_write(places)
+        first = ledger.claim(places)
+        self.storage.write(places, incoming.steps())
         links = incoming.links(self._lanes, first) if self._keeps_chains else Links.none(incoming.num)
-        self.storage.wrote(slots, incoming, links, first)
-        ledger.commit(slots, links)
-        self._update_sampler(slots)
-        return slots
+        self.storage.after_write(places, incoming, links, first)
+        ledger.commit(places, links)
+        self._update_sampler(places)
+        return places
 
     def _write_anywhere(self, incoming: Incoming) -> np.ndarray:
         ledger, values = self.storage.ledger, incoming.flat()
-        places = self.writer.place(values, incoming.num, ledger)
-        admitted = _last_of_each(places)
-        slots = places[admitted]
-        if len(slots):
-            ledger.claim(slots)
-            self.storage.write(slots, {key: value[admitted] for key, value in values.items()})
-            ledger.commit(slots, Links.none(len(slots)))
-            self._update_sampler(slots)
-        return places
+        chosen = self.writer.choose_places(values, incoming.num, ledger)
+        admitted = _last_of_each(chosen)
+        places = chosen[admitted]
+        if len(places):
+            ledger.claim(places)
+            self.storage.write(places, {key: value[admitted] for key, value in values.items()})
+            ledger.commit(places, Links.none(len(places)))
+            self._update_sampler(places)
+        return chosen
 
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
@@ -182,13 +182,13 @@ class ReplayBuffer:
             hint = "Add something before: add(item) or extend(batch)."
             raise ConfigError(explain("sample", expected="a buffer with items", got="an empty one", hint=hint))
         draw = self.sampler.draw(num, ledger, self._generator)
-        return draw, ledger.ids_at(draw.slots)
+        return draw, ledger.ids_at(draw.places)
 
     def _finished(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
         """Read what was drawn."""
-        sample = self.storage.read(draw.slots)
+        sample = self.storage.read(draw.places)
         shape = sample.batch_size
-        facts = {"index": self._sent(draw.slots), "id": self._sent(ids)}
+        facts = {"index": self._sent(draw.places), "id": self._sent(ids)}
         for name, fact in draw.facts.items():
             value = self._sent(fact)
             facts[name] = value if value.shape == shape else value.unsqueeze(-1).expand(shape)
@@ -214,7 +214,7 @@ class ReplayBuffer:
     def _read_later(self, num: int, draw: Draw, ids: np.ndarray) -> TensorDictBase:
         """Read what was drawn before, or something else where it has been overwritten meanwhile."""
         with self.storage.locked():
-            if not np.array_equal(self.storage.ledger.ids_at(draw.slots), ids):
+            if not np.array_equal(self.storage.ledger.ids_at(draw.places), ids):
                 draw, ids = self._drawn(num)
             return self._finished(draw, ids)
 
@@ -222,17 +222,17 @@ class ReplayBuffer:
         while self._pending:
             self._pending.popleft().sample.cancel()
 
-    def _update_sampler(self, slots: np.ndarray | None = None) -> None:
+    def _update_sampler(self, places: np.ndarray | None = None) -> None:
         """Tell the sampler what any process has written since the last call."""
         ledger = self.storage.ledger
         written, claimed = ledger.written, ledger.claimed
-        if slots is not None and self._seen_written == written - len(slots) and claimed == written:
-            self.sampler.wrote(slots, ledger)
+        if places is not None and self._seen_written == written - len(places) and claimed == written:
+            self.sampler.on_write(places, ledger)
         elif self._seen_written < written or self._seen_claimed < claimed:
             oldest = max(self._seen_claimed, claimed - ledger.capacity)
             if claimed > written:  # a writer died: what it began to overwrite is gone
-                self.sampler.dropped(ledger.slot_of(np.arange(max(oldest, written), claimed)))
-            self.sampler.wrote(ledger.slot_of(np.arange(max(self._seen_written, ledger.oldest), written)), ledger)
+                self.sampler.on_drop(ledger.place_of(np.arange(max(oldest, written), claimed)))
+            self.sampler.on_write(ledger.place_of(np.arange(max(self._seen_written, ledger.oldest), written)), ledger)
         self._seen_written, self._seen_claimed = written, claimed
 
     def __iter__(self) -> Iterator[TensorDictBase]:
@@ -287,27 +287,27 @@ class ReplayBuffer:
             SpecError: negative, or not one for each item. NonFiniteError: NaN or infinite. KeyMissing: no priority.
             ConfigError: the sampler has none.
         """
-        slots, ids = _places_of(which)
+        places, ids = _places_of(which)
         if priority is None:
             priority = which.get("priority", None) if isinstance(which, TensorDictBase) else None
             if priority is None:
                 expected = 'priorities, as an argument or under the key "priority"'
                 raise KeyMissing(explain("update_priority", expected=expected, got="none"))
         if isinstance(priority, (int, float)):
-            priority = np.full(len(slots), float(priority))
-        values = checked_priority(priority, len(slots))
+            priority = np.full(len(places), float(priority))
+        values = checked_priority(priority, len(places))
         with self.storage.locked():
             self._update_sampler()
             ledger = self.storage.ledger
-            if len(slots) and (slots.min() < 0 or slots.max() >= self.storage.capacity):
+            if len(places) and (places.min() < 0 or places.max() >= self.storage.capacity):
                 expected = f"places from 0 to {self.storage.capacity - 1}"
-                raise SpecError(explain("update_priority", expected=expected, got=f"{slots.min()} to {slots.max()}"))
-            present = ledger.ids_at(slots)
+                raise SpecError(explain("update_priority", expected=expected, got=f"{places.min()} to {places.max()}"))
+            present = ledger.ids_at(places)
             is_there = (present >= 0) if ids is None else (present == ids)
-            slots, values = slots[is_there], values[is_there]
-            self.sampler.update_priority(slots, values)
-            if self.writer.asks_priority and len(slots):
-                self.writer.reprioritized(slots, values)
+            places, values = places[is_there], values[is_there]
+            self.sampler.update_priority(places, values)
+            if self.writer.asks_priority and len(places):
+                self.writer.on_priority(places, values)
 
     def empty(self) -> None:
         """Throw away every item; the memory stays."""
@@ -364,7 +364,7 @@ class ReplayBuffer:
                 self.storage.load(state["items"])
             self.storage.ledger.load({name: column.numpy() for name, column in state["ledger"].items()})
             self.sampler.clear()
-            self.sampler.wrote(self.storage.ledger.live_slots, self.storage.ledger)
+            self.sampler.on_write(self.storage.ledger.live_places, self.storage.ledger)
             self.sampler.load_state_dict(state["sampler"])
             self.writer.load_state_dict(state["writer"])
             self._generator.bit_generator.state = state["generator"]
@@ -492,8 +492,8 @@ def _places_of(which: TensorDictBase | Tensor) -> tuple[np.ndarray, np.ndarray |
     last = facts.get("last", None)
     if last is None:
         return index.reshape(-1), ids.reshape(-1)
-    slots = last[..., 0].cpu().numpy()
-    return slots, np.take_along_axis(ids, (index == slots[:, None]).argmax(1)[:, None], 1)[:, 0]
+    places = last[..., 0].cpu().numpy()
+    return places, np.take_along_axis(ids, (index == places[:, None]).argmax(1)[:, None], 1)[:, 0]
 
 
 def _last_of_each(places: np.ndarray) -> np.ndarray:

@@ -2,7 +2,15 @@
 
 A step keeps its newest frame only. The older ones are those of the steps before it, the next one is that of the step
 after it. Where there is no such step, at an episode's last step, at the write head and at the oldest steps of the ring,
-the frames that are missing lie in a pool beside it.
+the frames that are missing lie in a pool beside it. An episode of three steps with stacks of two, whose last step shows
+f2 and leads to f3::
+
+    step           0        1        2
+    place          f0       f1       f2
+    stack          f0 f0    f0 f1    f1 f2      the first frame stands for those before it
+    next stack     f0 f1    f1 f2    f2 f3      f3 lies in the pool: no step keeps it
+
+The address of a frame is a place, or -1 - c for cell c of the pool.
 """
 
 from __future__ import annotations
@@ -55,10 +63,10 @@ class StackedFrames:
         self._pool = _Pool()
         self._is_start = np.zeros(capacity, bool)
         self._after = np.full(capacity, NONE, np.int64)  # the place of the next step of the episode
-        self._next_at = np.full(capacity, NONE, np.int64)  # in the pool: the newest frame of what comes next
-        self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # in the pool, oldest first
+        self._next_at = np.full(capacity, NONE, np.int64)  # the cell of the newest frame of what comes next
+        self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # cells of the older ones
 
-    def reduced(self, values: Values) -> Values:
+    def reduce(self, values: Values) -> Values:
         """Return the entries of items with one frame instead of two stacks; views."""
         if self.next_key not in values:  # that is done already
             return values
@@ -121,9 +129,9 @@ class StackedFrames:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def keep_what_others_need(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
+    def before_write(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
         """Keep what steps that stay need of those that are about to be overwritten."""
-        old = slots[ledger.ids_at(slots) >= 0]
+        old = places[ledger.ids_at(places) >= 0]
         if not len(old):
             return
         heirs = self._after[old]
@@ -131,18 +139,18 @@ class StackedFrames:
         heirs = heirs[~np.isin(heirs, old)]
         if len(heirs) and self.num_frames > 1:
             heirs = heirs[self._older_at[heirs, 0] == NONE]
-            places = self._places(heirs, ledger)[:, :-1]
-            self._older_at[heirs] = self._pool.put(self._read(places, memory)).reshape(places.shape)
+            older = self._addresses(heirs, ledger)[:, :-1]
+            self._older_at[heirs] = self._pool.put(self._gather(older, memory)).reshape(older.shape)
         for column in (self._next_at, self._older_at):
             taken = column[old]
-            self._pool.free_places(taken[taken >= 0])
+            self._pool.free(taken)
             column[old] = NONE
 
-    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
+    def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
         """Take in the frames that no other step has.
 
         Args:
-            slots: the places of new items, ``[n]``.
+            places: the places of new items, ``[n]``.
             incoming: their entries.
             links: what came before each of them, ``[n]``.
             first: the number of the first of them.
@@ -150,66 +158,66 @@ class StackedFrames:
         """
         values = incoming.flat([self.key, self.next_key, ("is_init",)])
         is_init = values["is_init",].reshape(-1).cpu().numpy()
-        before = np.arange(first, first + len(slots)) - links.gap
+        before = np.arange(first, first + len(places)) - links.gap
         follows = (links.gap > 0) & ~is_init & (before >= ledger.oldest)
-        earlier = ledger.slot_of(before[follows])
-        self._after[slots] = NONE
-        self._after[earlier] = slots[follows]
+        earlier = ledger.place_of(before[follows])
+        self._after[places] = NONE
+        self._after[earlier] = places[follows]
         taken = self._next_at[earlier]
-        self._pool.free_places(taken[taken >= 0])
+        self._pool.free(taken)
         self._next_at[earlier] = NONE
-        self._is_start[slots] = is_init
-        last = np.flatnonzero(self._after[slots] == NONE)
-        self._next_at[slots[last]] = self._pool.put(self._newest(values[self.next_key][torch.from_numpy(last)]))
+        self._is_start[places] = is_init
+        last = np.flatnonzero(self._after[places] == NONE)
+        self._next_at[places[last]] = self._pool.put(self._newest(values[self.next_key][torch.from_numpy(last)]))
         heads = np.flatnonzero(~follows & ~is_init)
         if len(heads) and self.num_frames > 1:
             stack = values[self.key][torch.from_numpy(heads)]
             size = stack.shape[self.dim] // self.num_frames
             older = stack.narrow(self.dim, 0, stack.shape[self.dim] - size)
             frames = older.unflatten(self.dim, (self.num_frames - 1, size)).movedim(self.dim - 1, 1)
-            self._older_at[slots[heads]] = self._pool.put(frames.flatten(0, 1)).reshape(len(heads), -1)
+            self._older_at[places[heads]] = self._pool.put(frames.flatten(0, 1)).reshape(len(heads), -1)
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def read(self, slots: np.ndarray, ledger: Ledger, memory: Tensor) -> Values:
+    def read(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> Values:
         """Put stacks together.
 
         Args:
-            slots: places, int64 ``[n]``.
+            places: places, int64 ``[n]``.
             ledger: of the storage.
             memory: the newest frame of every place, ``[C, ...]``.
 
         Returns:
             The stack and the next one, ``[n, ...]``: views of the same frames.
         """
-        next_at, after = self._next_at[slots], self._after[slots]
+        next_at, after = self._next_at[places], self._after[places]
         following = np.where(next_at >= 0, -next_at - 1, after)
-        places = np.concatenate((self._places(slots, ledger), following[:, None]), 1)
-        frames = self._read(places, memory).unflatten(0, places.shape)
+        addresses = np.concatenate((self._addresses(places, ledger), following[:, None]), 1)
+        frames = self._gather(addresses, memory).unflatten(0, addresses.shape)
         at = frames.ndim + self.dim
         joined = frames.movedim(1, at - 1).flatten(at - 1, at)
         size = frames.shape[at]
         width = size * self.num_frames
         return {self.key: joined.narrow(at - 1, 0, width), self.next_key: joined.narrow(at - 1, size, width)}
 
-    def _places(self, slots: np.ndarray, ledger: Ledger) -> np.ndarray:
-        """Return where the frames of stacks lie, oldest first, ``[n, num_frames]``: -1 - p stands for p in the pool."""
-        places = np.empty((len(slots), self.num_frames), np.int64)
-        at = slots.copy()
-        places[:, -1] = at
-        num_taken = np.zeros(len(slots), np.int64)
+    def _addresses(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
+        """Return where the frames of stacks lie, oldest first, ``[n, num_frames]``."""
+        addresses = np.empty((len(places), self.num_frames), np.int64)
+        at = places.copy()
+        addresses[:, -1] = at
+        num_taken = np.zeros(len(places), np.int64)
         for column in range(self.num_frames - 2, -1, -1):
             has_older = self._older_at[at, 0] >= 0
             moves = ~has_older & ~self._is_start[at]
-            at[moves] = ledger.slot_of(ledger.ids_at(at[moves]) - ledger.gap[at[moves]])
+            at[moves] = ledger.place_of(ledger.ids_at(at[moves]) - ledger.gap[at[moves]])
             num_taken += has_older
             older = self._older_at[at, -num_taken]  # 0 where none is taken, which is not looked at
-            places[:, column] = np.where(has_older, -1 - older, at)
-        return places
+            addresses[:, column] = np.where(has_older, -1 - older, at)
+        return addresses
 
-    def _read(self, places: np.ndarray, memory: Tensor) -> Tensor:
-        """Copy frames out, ``[places.size, ...]``."""
-        flat = places.reshape(-1)
+    def _gather(self, addresses: np.ndarray, memory: Tensor) -> Tensor:
+        """Copy frames out, ``[addresses.size, ...]``."""
+        flat = addresses.reshape(-1)
         frames = memory.index_select(0, torch.from_numpy(np.maximum(flat, 0)).to(memory.device))
         pooled = np.flatnonzero(flat < 0)
         if len(pooled):
@@ -238,7 +246,7 @@ class StackedFrames:
 
 
 class _Pool:
-    """Frames that are put in and taken out again, in memory that grows by a half when it is full."""
+    """Frames that are put in and taken out again, in cells of a memory that grows by a half when it is full."""
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
@@ -250,7 +258,7 @@ class _Pool:
         return 0 if self._memory is None else len(self._memory) - len(self._free)
 
     def put(self, frames: Tensor) -> np.ndarray:
-        """Copy frames ``[n, ...]`` in; return where they lie."""
+        """Copy frames ``[n, ...]`` in; return their cells."""
         num = len(frames)
         if num > len(self._free):
             size = 0 if self._memory is None else len(self._memory)
@@ -260,17 +268,17 @@ class _Pool:
                 memory[:size] = self._memory
             self._memory = memory
             self._free = np.concatenate((np.arange(size, size + more)[::-1], self._free))
-        places, self._free = self._free[len(self._free) - num :], self._free[: len(self._free) - num]
-        self._memory[torch.from_numpy(places.copy()).to(frames.device)] = frames
-        return places.copy()
+        self._free, cells = self._free[: len(self._free) - num], self._free[len(self._free) - num :].copy()
+        self._memory[torch.from_numpy(cells).to(frames.device)] = frames
+        return cells
 
-    def read(self, places: np.ndarray) -> Tensor:
+    def read(self, cells: np.ndarray) -> Tensor:
         """Copy frames out."""
-        return self._memory[torch.from_numpy(places).to(self._memory.device)]
+        return self._memory[torch.from_numpy(cells).to(self._memory.device)]
 
-    def free_places(self, places: np.ndarray) -> None:
-        """Let places be used again."""
-        self._free = np.concatenate((self._free, places))
+    def free(self, cells: np.ndarray) -> None:
+        """Let cells be used again; -1 stands for none."""
+        self._free = np.concatenate((self._free, cells[cells >= 0]))
 
     def state(self) -> dict:
         """Return copies of everything."""

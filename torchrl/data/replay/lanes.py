@@ -13,7 +13,7 @@ A lane is one row of one source of batches, followed from batch to batch::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -26,21 +26,19 @@ class Links(NamedTuple):
 
     gap: np.ndarray
     run: np.ndarray
-    straight: np.ndarray
 
     @classmethod
     def none(cls, num: int) -> Links:
-        """Return those of items of which nothing is known but themselves."""
-        zeros = np.zeros(num, np.int32)
-        return cls(gap=zeros, run=zeros + 1, straight=zeros)
+        """Return the links of items of which nothing is known but themselves."""
+        return cls(gap=np.zeros(num, np.int32), run=np.ones(num, np.int32))
 
 
 @dataclass
-class _Rows:
+class _Ends:
     """The last item of each row of a batch, ``[B]``; ``ids`` is -1 where there was none."""
 
     ids: np.ndarray
-    links: Links
+    run: np.ndarray
     is_over: np.ndarray
     trajectories: np.ndarray | None
     num_steps: np.ndarray | None
@@ -57,7 +55,7 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._sources: list[_Rows] = []
+        self._sources: list[_Ends] = []
 
     def clear(self) -> None:
         """Let no later step follow one that was seen."""
@@ -65,29 +63,12 @@ class Lanes:
 
     def state(self) -> list[dict[str, np.ndarray | None]]:
         """Return where every source left off."""
-        return [
-            {
-                "ids": rows.ids,
-                **rows.links._asdict(),
-                "is_over": rows.is_over,
-                "trajectories": rows.trajectories,
-                "num_steps": rows.num_steps,
-            }
-            for rows in self._sources
-        ]
+        return [vars(ends).copy() for ends in self._sources]
 
     def load(self, state: list[dict[str, np.ndarray | None]]) -> None:
-        """Restore :meth:`state`."""
-        self._sources = [
-            _Rows(
-                rows["ids"],
-                Links(rows["gap"], rows["run"], rows["straight"]),
-                rows["is_over"],
-                rows["trajectories"],
-                rows["num_steps"],
-            )
-            for rows in state
-        ]
+        """Restore :meth:`state`; what else older versions noted is left out."""
+        names = [column.name for column in fields(_Ends)]
+        self._sources = [_Ends(**{name: ends[name] for name in names}) for ends in state]
 
     def link(
         self,
@@ -111,7 +92,7 @@ class Lanes:
         Returns:
             ``[B, T]`` each; without meaning for steps that are left out.
         """
-        before = self._source_of(is_init, trajectories, ids[:, 0] >= 0)
+        before = self._take_source(is_init, trajectories, ids[:, 0] >= 0)
         earlier = np.concatenate((before.ids[:, None], ids[:, :-1]), 1)
         was_over = np.concatenate((before.is_over[:, None], done[:, :-1]), 1)
         follows = (earlier >= 0) & (ids >= 0) & (is_init == was_over)
@@ -122,36 +103,28 @@ class Lanes:
         gap = np.where(follows, ids - earlier, 0)
         steps = np.arange(ids.shape[1])
         # The run goes on from the last break; before any, from what the row had.
-        breaks = is_init | ~follows
-        since = np.maximum.accumulate(np.where(breaks, steps, -1), 1)
-        run = np.where(since >= 0, steps - since + 1, steps + 1 + before.links.run[:, None])
-        earlier_gap = np.concatenate((before.links.gap[:, None], gap[:, :-1]), 1)
-        changes = gap != earlier_gap
-        since = np.maximum.accumulate(np.where(changes, steps, -1), 1)
-        straight = np.where(since >= 0, steps - since + 1, steps + 1 + before.links.straight[:, None])
-        straight *= gap > 0
-        links = Links(*[column.astype(np.int32) for column in (gap, run, straight)])
-        last = Links(*[column[:, -1].copy() for column in links])
+        since = np.maximum.accumulate(np.where(is_init | ~follows, steps, -1), 1)
+        run = np.where(since >= 0, steps - since + 1, steps + 1 + before.run[:, None])
+        links = Links(gap.astype(np.int32), run.astype(np.int32))
         # A row whose last step was left out is not gone on from: nobody knows what lies between.
         counted = None if num_steps is None else num_steps[1][:, -1].copy()
         playing = None if trajectories is None else trajectories[:, -1].copy()
-        after = _Rows(ids[:, -1].copy(), last, done[:, -1].copy(), playing, counted)
+        after = _Ends(ids[:, -1].copy(), links.run[:, -1].copy(), done[:, -1].copy(), playing, counted)
         self._sources.append(after)
         del self._sources[:-MAX_SOURCES]
         return links
 
-    def _source_of(self, is_init: np.ndarray, trajectories: np.ndarray | None, is_there: np.ndarray) -> _Rows:
+    def _take_source(self, is_init: np.ndarray, trajectories: np.ndarray | None, is_there: np.ndarray) -> _Ends:
         """Take out the rows that a batch goes on from; rows without items if there are none."""
         num_rows = len(is_init)
         goes_on = ~is_init[:, 0] & is_there
         for at in range(len(self._sources) - 1, -1, -1):
-            rows = self._sources[at]
-            if len(rows.ids) != num_rows or (rows.trajectories is None) != (trajectories is None):
+            ends = self._sources[at]
+            if len(ends.ids) != num_rows or (ends.trajectories is None) != (trajectories is None):
                 continue
             if trajectories is None:
                 return self._sources.pop(at)
-            same = np.array_equal(rows.trajectories[goes_on], trajectories[goes_on, 0])
-            if same and (goes_on.any() or rows.is_over.all()):
+            same = np.array_equal(ends.trajectories[goes_on], trajectories[goes_on, 0])
+            if same and (goes_on.any() or ends.is_over.all()):
                 return self._sources.pop(at)
-        none = np.zeros(num_rows, np.int32)
-        return _Rows(np.full(num_rows, -1), Links(none, none, none), np.zeros(num_rows, bool), None, None)
+        return _Ends(np.full(num_rows, -1), np.zeros(num_rows, np.int32), np.zeros(num_rows, bool), None, None)

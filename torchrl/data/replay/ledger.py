@@ -4,20 +4,20 @@ It holds numbers and no data, in numpy only. Items are numbered 0, 1, 2, ... in 
 twice. With four places that are used in turn, after six items::
 
     place         0    1    2    3
-    ids           4    5    2    3      oldest = 2, written = 6, len(ledger) = 4, slot_of(5) = 1
+    ids           4    5    2    3      oldest = 2, written = 6, len(ledger) = 4, place_of(5) = 1
 
 A writer *claims* numbers before it touches a place and *commits* them when their rows are whole. If it is killed in
 between, ``claimed`` exceeds ``written``: a process that opens the ledger later knows which places hold no whole item.
 
-Three columns link each item to the step before it. After a batch of two rows, a and b, of three steps each::
+Two columns link each item to the step before it. After a batch of two rows, a and b, of three steps each::
 
     item          0    1    2    3    4    5
     step          a0   b0   a1   b1   a2   b2
     gap           0    0    2    2    2    2     how many numbers earlier the step before it was written; 0: none
     run           1    1    2    2    3    3     steps of the episode so far
-    straight      0    0    1    1    2    2     over how many steps back the gap stays the same
 
-So the five steps that end with an item lie ``gap`` apart if ``straight`` is at least 4, and one slice reads them.
+So the three steps that end with item 5 are 5, 5 - 2 and 5 - 2 - 2: one subtraction finds them while the gap stays the
+same.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ CLAIMED, WRITTEN, BASE = range(3)
 
 
 class Ledger:
-    """Counters and columns over the places ("slots") of a storage.
+    """Counters and columns over the places of a storage.
 
     Args:
-        capacity: number of slots.
+        capacity: number of places.
         make: ``make(name, shape, dtype)`` returns zeroed memory, or what is there already, as a numpy array.
 
     Attributes:
-        ids: the number of the item in each slot, int64 ``[C]``; -1 where there never was one.
+        ids: the number of the item in each place, int64 ``[C]``; -1 where there never was one.
         gap: how many numbers before it its predecessor in time was written, int32 ``[C]``; 0 where there is none.
         run: how many steps of its episode lead up to it in an unbroken chain, itself included, int32 ``[C]``.
-        straight: over how many steps back every predecessor is the same gap away, int32 ``[C]``.
     """
 
-    BYTES_PER_ITEM = 20
+    BYTES_PER_ITEM = 16
 
     def __init__(self, capacity: int, make: Callable[[str, tuple, type], np.ndarray]) -> None:
         self.capacity = capacity
@@ -53,7 +52,6 @@ class Ledger:
         self._ids = make("ids", (capacity,), np.int64)  # one more than the number, so that zeroed memory is empty
         self.gap = make("gap", (capacity,), np.int32)
         self.run = make("run", (capacity,), np.int32)
-        self.straight = make("straight", (capacity,), np.int32)
 
     @property
     def written(self) -> int:
@@ -75,44 +73,44 @@ class Ledger:
         """Return how many items are live."""
         return self.written - self.oldest
 
-    def slot_of(self, ids: np.ndarray) -> np.ndarray:
+    def place_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the places of items, where places are used in turn."""
         return (ids - int(self._counters[BASE])) % self.capacity
 
-    def next_slots(self, num: int) -> np.ndarray:
+    def next_places(self, num: int) -> np.ndarray:
         """Return the places of the next items, where places are used in turn."""
         first = (self.written - int(self._counters[BASE])) % self.capacity
-        slots = np.arange(first, first + num)
-        slots[self.capacity - first :] -= self.capacity
-        return slots
+        places = np.arange(first, first + num)
+        places[self.capacity - first :] -= self.capacity
+        return places
 
     @property
-    def live_slots(self) -> np.ndarray:
+    def live_places(self) -> np.ndarray:
         """The places of all live items; in the order in which they were written, where places are used in turn."""
-        return self.slot_of(np.arange(self.oldest, self.written))
+        return self.place_of(np.arange(self.oldest, self.written))
 
     @property
     def ids(self) -> np.ndarray:
-        """The number of the item in each slot, -1 where there is none; a copy."""
+        """The number of the item in each place, -1 where there is none; a copy."""
         return self._ids - 1
 
-    def ids_at(self, slots: np.ndarray) -> np.ndarray:
-        """Return the numbers of the items in some slots, int64."""
-        return self._ids[slots] - 1
+    def ids_at(self, places: np.ndarray) -> np.ndarray:
+        """Return the numbers of the items in some places, int64."""
+        return self._ids[places] - 1
 
-    def claim(self, slots: np.ndarray) -> int:
-        """Give out as many numbers as there are slots, whose items are gone from now on; return the first."""
+    def claim(self, places: np.ndarray) -> int:
+        """Give out one number for each place, whose item is gone from now on; return the first."""
         first = self.written
-        self._counters[CLAIMED] = max(self.claimed, first + len(slots))
-        self._ids[slots] = 0
+        self._counters[CLAIMED] = max(self.claimed, first + len(places))
+        self._ids[places] = 0
         return first
 
-    def commit(self, slots: np.ndarray, links: Links) -> None:
-        """Note what now lies in some slots, in the order of their numbers."""
+    def commit(self, places: np.ndarray, links: Links) -> None:
+        """Note what now lies in some places, in the order of their numbers."""
         first = self.written
-        self.gap[slots], self.run[slots], self.straight[slots] = links
-        self._ids[slots] = np.arange(first + 1, first + 1 + len(slots))
-        self._counters[WRITTEN] = first + len(slots)
+        self.gap[places], self.run[places] = links
+        self._ids[places] = np.arange(first + 1, first + 1 + len(places))
+        self._counters[WRITTEN] = first + len(places)
 
     def clear(self) -> None:
         """Forget every item; numbers go on."""
@@ -127,13 +125,12 @@ class Ledger:
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of everything, of the places that have been used."""
         used = slice(self.num_used)
-        columns = {"ids": self._ids, "gap": self.gap, "run": self.run, "straight": self.straight}
+        columns = {"ids": self._ids, "gap": self.gap, "run": self.run}
         return {"counters": self._counters.copy()} | {name: column[used].copy() for name, column in columns.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Restore :meth:`state`."""
         num_used = len(state["ids"])
-        for name in ("gap", "run", "straight"):
-            getattr(self, name)[:num_used] = state[name]
+        self.gap[:num_used], self.run[:num_used] = state["gap"], state["run"]
         self._ids[:num_used], self._ids[num_used:] = state["ids"], 0
         self._counters[:] = state["counters"]

@@ -69,10 +69,10 @@ class PrioritizedSampler(Sampler):
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw in proportion to the priorities; hand out ``weight``, float32."""
-        slots = self._find(num, generator)
-        weight = self._weights(slots, len(ledger))
+        places = self._find(num, generator)
+        weight = self._weights(places, len(ledger))
         self.num_draws += 1
-        return Draw(slots, facts={"weight": weight})
+        return Draw(places, facts={"weight": weight})
 
     def _find(self, num: int, generator: np.random.Generator) -> np.ndarray:
         if not self._tree.total > 0:
@@ -80,26 +80,26 @@ class PrioritizedSampler(Sampler):
             raise ConfigError(explain("sample", expected="items with a priority above 0", got="none", hint=hint))
         return self._tree.find(generator.random(num))
 
-    def _weights(self, slots: np.ndarray, num_items: int) -> np.ndarray:
+    def _weights(self, places: np.ndarray, num_items: int) -> np.ndarray:
         tree, beta = self._tree, self.beta
-        weights = (num_items / tree.total * tree[slots]) ** -beta
+        weights = (num_items / tree.total * tree[places]) ** -beta
         largest = weights.max() if self.normalize == "batch" else (num_items / tree.total * tree.smallest()) ** -beta
         return (weights / largest).astype(np.float32)
 
-    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+    def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
         """Give new items the highest priority there was."""
-        self._tree[slots] = (self._highest + self.eps) ** self.alpha
+        self._tree[places] = (self._highest + self.eps) ** self.alpha
 
-    def dropped(self, slots: np.ndarray) -> None:
+    def on_drop(self, places: np.ndarray) -> None:
         """Never draw from these places."""
-        self._tree[slots] = 0.0
+        self._tree[places] = 0.0
 
-    def update_priority(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
         """Set priorities, finite and not negative."""
-        if not len(slots):
+        if not len(places):
             return
         self._highest = max(self._highest, float(priority.max()))
-        self._tree[slots] = (priority + self.eps) ** self.alpha
+        self._tree[places] = (priority + self.eps) ** self.alpha
 
     def clear(self) -> None:
         """Forget every item; the schedule of β goes on."""

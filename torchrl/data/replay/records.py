@@ -133,16 +133,16 @@ class Records:
         """How many bytes an item takes."""
         return self.num_words * WORD + sum(entry.num_bytes for entry in self._large)
 
-    def read(self, slots: Tensor) -> TensorDict:
+    def read(self, places: Tensor) -> TensorDict:
         """Copy items out, in contiguous tensors.
 
         Args:
-            slots: int64, of any shape, on the device of the memory.
+            places: int64, of any shape, on the device of the memory.
 
         Returns:
-            ``[*slots.shape]``.
+            ``[*places.shape]``.
         """
-        shape, flat = slots.shape, slots.reshape(-1)
+        shape, flat = places.shape, places.reshape(-1)
         values: dict[tuple[str, ...], Tensor] = {}
         if self.num_words:
             records = self.memory[RECORDS].index_select(0, flat)
@@ -158,28 +158,28 @@ class Records:
         return nested(values, shape)
 
     @torch.no_grad()
-    def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
+    def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items in.
 
         Args:
-            slots: int64 ``[n]``.
+            places: int64 ``[n]``.
             values: at each key ``[n, ...]``, or ``[B, T, ...]`` with T · B = n, whose step t of row b goes to
-                ``slots[t * B + b]``.
+                ``places[t * B + b]``.
         """
-        first, num = int(slots[0]), len(slots)
+        first, num = int(places[0]), len(places)
         example = self.entries[0]
         lead = values[example.key].shape[: values[example.key].ndim - len(example.shape)]
-        is_one_stretch = bool((slots[1:] - slots[:-1] == 1).all())
-        at = None if is_one_stretch else torch.from_numpy(slots).to(self.device)
+        is_one_stretch = bool((places[1:] - places[:-1] == 1).all())
+        at = None if is_one_stretch else torch.from_numpy(places).to(self.device)
         for name, memory in self.memory.items():
-            place = memory.narrow(0, first, num) if is_one_stretch else memory.new_zeros(num, *memory.shape[1:])
-            by_row = place if len(lead) == 1 else place.unflatten(0, (lead[1], lead[0])).transpose(0, 1)
+            target = memory.narrow(0, first, num) if is_one_stretch else memory.new_zeros(num, *memory.shape[1:])
+            by_row = target if len(lead) == 1 else target.unflatten(0, (lead[1], lead[0])).transpose(0, 1)
             if name == RECORDS:
                 self._pack(by_row, values)
             else:
                 by_row.copy_(values[self._key_of[name]])
             if not is_one_stretch:
-                memory.index_copy_(0, at, place)
+                memory.index_copy_(0, at, target)
 
     def _pack(self, records: Tensor, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy small entries ``[*n, ...]`` into records ``[*n, num_words]``."""

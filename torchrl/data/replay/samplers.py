@@ -20,13 +20,13 @@ class Draw:
     """What was drawn.
 
     Attributes:
-        slots: places, int64 ``[n]``, or ``[N, T]`` for slices.
-        mask: false where a slice is shorter, bool like ``slots``; None where every place counts.
-        facts: more to hand out with the sample, arrays whose shape begins with that of ``slots``, or ``[N]``.
+        places: places, int64 ``[n]``, or ``[N, T]`` for slices.
+        mask: false where a slice is shorter, bool like ``places``; None where every place counts.
+        facts: more to hand out with the sample, arrays whose shape begins with that of ``places``, or ``[N]``.
         round: which one it belongs to, where a sampler goes through the items in rounds.
     """
 
-    slots: np.ndarray
+    places: np.ndarray
     mask: np.ndarray | None = None
     facts: dict[str, np.ndarray] = field(default_factory=dict)
     round: int = 0
@@ -35,7 +35,7 @@ class Draw:
         """Return it as tensors."""
         mask = None if self.mask is None else torch.from_numpy(self.mask)
         facts = {name: torch.from_numpy(fact) for name, fact in self.facts.items()}
-        return {"slots": torch.from_numpy(self.slots), "mask": mask, "facts": facts, "round": self.round}
+        return {"slots": torch.from_numpy(self.places), "mask": mask, "facts": facts, "round": self.round}
 
     @classmethod
     def of(cls, state: dict) -> Draw:
@@ -66,13 +66,13 @@ class Sampler(ABC):
             ConfigError: the sampler cannot draw this number of items.
         """
 
-    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:  # noqa: B027 - not all follow what is written
+    def on_write(self, places: np.ndarray, ledger: Ledger) -> None:  # noqa: B027 - not all follow what is written
         """Take note of new items in these places."""
 
-    def dropped(self, slots: np.ndarray) -> None:  # noqa: B027
+    def on_drop(self, places: np.ndarray) -> None:  # noqa: B027
         """Take note that nothing lies in these places any more."""
 
-    def update_priority(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
         """Set the priorities of the items in these places.
 
         Raises:
@@ -98,7 +98,7 @@ class UniformSampler(Sampler):
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw from the items there are."""
-        return Draw(ledger.slot_of(generator.integers(ledger.oldest, ledger.written, num)))
+        return Draw(ledger.place_of(generator.integers(ledger.oldest, ledger.written, num)))
 
 
 class SamplerWithoutReplacement(Sampler):
@@ -123,7 +123,7 @@ class SamplerWithoutReplacement(Sampler):
             expected = f"at most the {len(ledger)} items there are"
             raise ConfigError(explain("sample without replacement", expected=expected, got=num))
         if not self.has_more(num, ledger):
-            self._left = generator.permutation(ledger.live_slots)
+            self._left = generator.permutation(ledger.live_places)
             self._left_ids = ledger.ids_at(self._left)
             self.num_rounds += 1
         drawn, self._left, self._left_ids = self._left[:num], self._left[num:], self._left_ids[num:]
@@ -132,12 +132,12 @@ class SamplerWithoutReplacement(Sampler):
     def has_more(self, num: int, ledger: Ledger) -> bool:
         """Tell whether the round has another batch of ``num``; forget what was overwritten of it."""
         while True:
-            slots, ids = self._left[:num], self._left_ids[:num]
-            is_there = ledger.ids_at(slots) == ids
-            num_gone = len(slots) - int(is_there.sum())
+            places, ids = self._left[:num], self._left_ids[:num]
+            is_there = ledger.ids_at(places) == ids
+            num_gone = len(places) - int(is_there.sum())
             if not num_gone:
-                return len(slots) == num or (len(slots) > 0 and not self.drop_last)
-            slots[num_gone:], ids[num_gone:] = slots[is_there], ids[is_there]
+                return len(places) == num or (len(places) > 0 and not self.drop_last)
+            places[num_gone:], ids[num_gone:] = places[is_there], ids[is_there]
             self._left, self._left_ids = self._left[num_gone:], self._left_ids[num_gone:]
 
     def clear(self) -> None:

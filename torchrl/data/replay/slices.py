@@ -15,7 +15,7 @@ from torchrl.errors import ConfigError, explain
 NUM_TRIES = 20
 
 
-class SlotSet:
+class PlaceSet:
     """Places that can be added, taken out and drawn from, all in a time that does not depend on how many there are.
 
     Args:
@@ -36,17 +36,17 @@ class SlotSet:
         """All members, in no order; a view."""
         return self._members[: self._num]
 
-    def add(self, slots: np.ndarray) -> None:
+    def add(self, places: np.ndarray) -> None:
         """Take in places, all different; those that are members already stay as they are."""
-        new = slots[self._position[slots] < 0]
+        new = places[self._position[places] < 0]
         end = self._num + len(new)
         self._members[self._num : end] = new
         self._position[new] = np.arange(self._num, end)
         self._num = end
 
-    def discard(self, slots: np.ndarray) -> None:
+    def discard(self, places: np.ndarray) -> None:
         """Take out places, all different; others are not looked at. The last members move into the holes."""
-        gone = slots[self._position[slots] >= 0]
+        gone = places[self._position[places] >= 0]
         holes = self._position[gone]
         self._position[gone] = -1
         num_left = self._num - len(gone)
@@ -74,6 +74,7 @@ class _Slices:
         self.slice_len = int(slice_len)
         self.min_len = self.slice_len if min_len is None else int(min_len)
         self.across = across
+        self._steps_back = np.arange(self.slice_len - 1, -1, -1)  # of each column of a slice, from its end
 
     def num_of(self, num: int) -> int:
         """Return how many slices make a sample of ``num`` steps.
@@ -87,9 +88,9 @@ class _Slices:
             raise ConfigError(explain("sample", expected=expected, got=num, hint=hint))
         return num // self.slice_len
 
-    def may_end(self, slots: np.ndarray, ledger: Ledger) -> np.ndarray:
+    def may_end(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
         """Return which of the places have enough steps before them, as far as their own entries tell."""
-        return ledger.run[slots] >= self.min_len if not self.across else np.ones(len(slots), bool)
+        return ledger.run[places] >= self.min_len if not self.across else np.ones(len(places), bool)
 
     def back_from(self, ends: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
         """Follow chains back.
@@ -102,38 +103,29 @@ class _Slices:
             The places of up to ``slice_len`` steps that end there, ``[N, T]``, and the number of those that are live
             and belong together, ``[N]``; the valid ones of a row are its last ones.
         """
-        ids, gap, straight = ledger.ids_at(ends), ledger.gap[ends].astype(np.int64), ledger.straight[ends]
-        wanted = np.full(len(ends), self.slice_len) if self.across else np.minimum(ledger.run[ends], self.slice_len)
-        steps = np.arange(self.slice_len - 1, -1, -1)
-        numbers = ids[:, None] - gap[:, None] * steps
-        found = np.minimum(straight.astype(np.int64) + 1, wanted)
-        # Most chains are straight: one subtraction found them. The others are followed from bend to bend.
-        rows = np.flatnonzero(found < wanted)
-        while len(rows):
-            at = ledger.slot_of(numbers[rows, self.slice_len - found[rows]])
-            is_there = ledger.ids_at(at) == numbers[rows, self.slice_len - found[rows]]
-            bend = ledger.gap[at].astype(np.int64)
-            is_there &= bend > 0
-            rows, at, bend = rows[is_there], at[is_there], bend[is_there]
-            if not len(rows):
-                break
-            reach = np.minimum(np.maximum(ledger.straight[at], 1), wanted[rows] - found[rows])
-            for step in range(1, int(reach.max()) + 1):
-                some = reach >= step
-                column = self.slice_len - found[rows[some]] - step
-                numbers[rows[some], column] = numbers[rows[some], column + 1] - bend[some]
-            found[rows] += reach
-            rows = rows[found[rows] < wanted[rows]]
-        is_live = (numbers >= ledger.oldest) & (steps < found[:, None])
-        return ledger.slot_of(numbers), is_live.sum(1)
+        gap, longest = ledger.gap[ends].astype(np.int64), np.minimum(ledger.run[ends], self.slice_len)
+        if self.across:
+            longest = np.where(gap > 0, self.slice_len, 1)
+        # In most chains every step is as far from the one before it as the end is: one subtraction finds them all.
+        numbers = ledger.ids_at(ends)[:, None] - gap[:, None] * self._steps_back
+        places = ledger.place_of(numbers)
+        # The gap of a step says where the one before it lies, so that of a slice's first step is not looked at.
+        is_bent = (ledger.gap[places] != gap[:, None]) & (self._steps_back < longest[:, None] - 1)
+        if is_bent.any():
+            rows = np.flatnonzero(is_bent.any(1))
+            for column in range(self.slice_len - 1, 0, -1):
+                gap = ledger.gap[ledger.place_of(numbers[rows, column])]
+                numbers[rows, column - 1] = np.where(gap > 0, numbers[rows, column] - gap, -1)  # -1: of no item
+            places[rows] = ledger.place_of(numbers[rows])
+        return places, np.minimum((numbers >= ledger.oldest).sum(1), longest)
 
-    def drawn(self, slots: np.ndarray, found: np.ndarray) -> Draw:
+    def drawn(self, places: np.ndarray, found: np.ndarray) -> Draw:
         """Make a draw of slices whose valid steps are their last ones: from now on they are their first."""
         if self.min_len == self.slice_len and not self.across:
-            return Draw(slots)
+            return Draw(places)
         steps = np.arange(self.slice_len)
         at = np.minimum(self.slice_len - found[:, None] + steps, self.slice_len - 1)
-        return Draw(np.take_along_axis(slots, at, 1), mask=steps < found[:, None])
+        return Draw(np.take_along_axis(places, at, 1), mask=steps < found[:, None])
 
 
 class SliceSampler(Sampler):
@@ -159,27 +151,27 @@ class SliceSampler(Sampler):
 
     def __init__(self, slice_len: int, *, min_len: int | None = None, across: bool = False) -> None:
         self._slices = _Slices(slice_len, min_len, across)
-        self._ends: SlotSet | None = None
+        self._ends: PlaceSet | None = None
 
     def bind(self, capacity: int) -> None:
         """Make the set of last steps."""
-        self._ends = SlotSet(capacity)
+        self._ends = PlaceSet(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw slices of ``num`` steps in all."""
         slices, num_slices = self._slices, self._slices.num_of(num)
         ends = self._draw_ends(num_slices, generator)
-        slots, found = slices.back_from(ends, ledger)
+        places, found = slices.back_from(ends, ledger)
         for _ in range(NUM_TRIES):
             short = np.flatnonzero(found < slices.min_len)
             if not len(short):
-                return self._finished(slots, found, ends, ledger)
+                return self._finished(places, found, ends, ledger)
             ends[short] = self._draw_ends(len(short), generator)
-            slots[short], found[short] = slices.back_from(ends[short], ledger)
+            places[short], found[short] = slices.back_from(ends[short], ledger)
         return self._drawn_from_all(num_slices, ledger, generator)
 
-    def _finished(self, slots: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
-        return self._slices.drawn(slots, found)
+    def _finished(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
+        return self._slices.drawn(places, found)
 
     def _draw_ends(self, num: int, generator: np.random.Generator) -> np.ndarray:
         if not len(self._ends):
@@ -194,12 +186,12 @@ class SliceSampler(Sampler):
     def _drawn_from_all(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Look at every last step: few of them have their steps still."""
         ends = self._candidates()
-        slots, found = self._slices.back_from(ends, ledger)
+        places, found = self._slices.back_from(ends, ledger)
         whole = np.flatnonzero(found >= self._slices.min_len)
         if not len(whole):
             raise self._too_short()
         rows = whole[self._choose(ends[whole], num, generator)]
-        return self._finished(slots[rows], found[rows], ends[rows], ledger)
+        return self._finished(places[rows], found[rows], ends[rows], ledger)
 
     def _candidates(self) -> np.ndarray:
         return self._ends.members
@@ -207,18 +199,18 @@ class SliceSampler(Sampler):
     def _choose(self, ends: np.ndarray, num: int, generator: np.random.Generator) -> np.ndarray:
         return generator.integers(0, len(ends), num)
 
-    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+    def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
         """Find out which steps may end a slice."""
-        self._ends.discard(slots)
-        self._ends.add(slots[self._slices.may_end(slots, ledger)])
+        self._ends.discard(places)
+        self._ends.add(places[self._slices.may_end(places, ledger)])
 
-    def dropped(self, slots: np.ndarray) -> None:
+    def on_drop(self, places: np.ndarray) -> None:
         """Never end a slice there."""
-        self._ends.discard(slots)
+        self._ends.discard(places)
 
     def clear(self) -> None:
         """Forget every step."""
-        self._ends = SlotSet(self._ends.capacity)
+        self._ends = PlaceSet(self._ends.capacity)
 
     def state_dict(self) -> dict:
         """Capture the set of last steps, in its order."""
@@ -226,7 +218,7 @@ class SliceSampler(Sampler):
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`."""
-        self._ends = SlotSet(self._ends.capacity)
+        self._ends = PlaceSet(self._ends.capacity)
         self._ends.add(state["ends"].numpy())
 
 
@@ -271,28 +263,28 @@ class PrioritizedSliceSampler(SliceSampler):
         share = self.priorities._tree[ends]
         return generator.choice(len(ends), num, p=share / share.sum())
 
-    def _finished(self, slots: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
-        draw = self._slices.drawn(slots, found)
+    def _finished(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
+        draw = self._slices.drawn(places, found)
         draw.facts["weight"] = self.priorities._weights(ends, len(self._ends))
         draw.facts["last"] = ends
         self.priorities.num_draws += 1
         return draw
 
-    def wrote(self, slots: np.ndarray, ledger: Ledger) -> None:
+    def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
         """Find out which steps may end a slice, and give those the highest priority."""
-        super().wrote(slots, ledger)
-        may_end = self._slices.may_end(slots, ledger)
-        self.priorities.wrote(slots[may_end], ledger)
-        self.priorities.dropped(slots[~may_end])
+        super().on_write(places, ledger)
+        may_end = self._slices.may_end(places, ledger)
+        self.priorities.on_write(places[may_end], ledger)
+        self.priorities.on_drop(places[~may_end])
 
-    def dropped(self, slots: np.ndarray) -> None:
+    def on_drop(self, places: np.ndarray) -> None:
         """Never end a slice there."""
-        super().dropped(slots)
-        self.priorities.dropped(slots)
+        super().on_drop(places)
+        self.priorities.on_drop(places)
 
-    def update_priority(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
         """Set the priority of the slices that end in these places."""
-        self.priorities.update_priority(slots, priority)
+        self.priorities.update_priority(places, priority)
 
     def clear(self) -> None:
         """Forget every step."""

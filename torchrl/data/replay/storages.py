@@ -1,4 +1,4 @@
-"""Where items lie: in Python lists, in tensors, in files. A storage has places ("slots"); it chooses none of them."""
+"""Where items lie: in Python lists, in tensors, in files. A storage has places; it chooses none of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Storage(ABC):
 
     Raises:
         ConfigError: it is not a positive integer.
-        StorageError: the table of places does not fit into memory; it takes 20 bytes for each item of the capacity.
+        StorageError: the table of places does not fit into memory; it takes 16 bytes for each item of the capacity.
     """
 
     device = torch.device("cpu")  # where the items lie
@@ -116,19 +116,19 @@ class Storage(ABC):
             SpecError: saying why.
         """
 
-    def keep_what_others_need(self, slots: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
+    def before_write(self, places: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
         """Keep what other items need of those that are about to be overwritten."""
 
-    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:  # noqa: B027
+    def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:  # noqa: B027
         """Take note of how new items, numbered from ``first`` on, follow others."""
 
     @abstractmethod
-    def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
+    def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items into places; see :meth:`Records.write`."""
 
     @abstractmethod
-    def read(self, slots: np.ndarray) -> TensorDict:
-        """Copy items out, ``[*slots.shape]``."""
+    def read(self, places: np.ndarray) -> TensorDict:
+        """Copy items out, ``[*places.shape]``."""
 
     def clear(self) -> None:
         """Forget every item; the memory stays."""
@@ -140,8 +140,8 @@ class Storage(ABC):
         """In words how items lie here; what was captured goes into storages of the same layout."""
 
     @abstractmethod
-    def state(self, num_slots: int) -> dict:
-        """Return what lies in the first slots, as tensors: the memory itself where that is on the CPU."""
+    def state(self, num_places: int) -> dict:
+        """Return what lies in the first places, as tensors: the memory itself where that is on the CPU."""
 
     @abstractmethod
     def load(self, state: dict) -> None:
@@ -161,21 +161,21 @@ class ListStorage(Storage):
     def _allocate(self, entries: list[Entry]) -> None:
         self._items = []
 
-    def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
+    def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Keep a copy of each item."""
         flat = {}
         for entry in self.entries:
             value = values[entry.key]
             flat[entry.key] = value.transpose(0, 1).flatten(0, 1) if value.ndim > len(entry.shape) + 1 else value
-        missing = int(slots.max()) + 1 - len(self._items)
+        missing = int(places.max()) + 1 - len(self._items)
         self._items += [None] * max(missing, 0)
-        for row, slot in enumerate(slots.tolist()):
-            self._items[slot] = {key: value[row].clone() for key, value in flat.items()}
+        for row, place in enumerate(places.tolist()):
+            self._items[place] = {key: value[row].clone() for key, value in flat.items()}
 
-    def read(self, slots: np.ndarray) -> TensorDict:
-        """Stack items, ``[*slots.shape]``."""
-        items = [self._items[slot] for slot in slots.reshape(-1).tolist()]
-        shape = torch.Size(slots.shape)
+    def read(self, places: np.ndarray) -> TensorDict:
+        """Stack items, ``[*places.shape]``."""
+        items = [self._items[place] for place in places.reshape(-1).tolist()]
+        shape = torch.Size(places.shape)
         stacked = {entry.key: torch.stack([item[entry.key] for item in items]) for entry in self.entries}
         return nested({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
 
@@ -188,9 +188,9 @@ class ListStorage(Storage):
         """One by one."""
         return "items"
 
-    def state(self, num_slots: int) -> dict:
+    def state(self, num_places: int) -> dict:
         """Return the items, stacked."""
-        num = min(num_slots, len(self._items))
+        num = min(num_places, len(self._items))
         example = next((item for item in self._items if item is not None), {})
         return {
             key: torch.stack([torch.zeros_like(value) if item is None else item[key] for item in self._items[:num]])
@@ -238,26 +238,26 @@ class TensorStorage(Storage):
     def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
-    def write(self, slots: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
+    def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
         """Copy items into places; see :meth:`Records.write`."""
         for one in self.frames:
-            values = one.reduced(values)
-        self._records.write(slots, values)
+            values = one.reduce(values)
+        self._records.write(places, values)
 
-    def read(self, slots: np.ndarray) -> TensorDict:
-        """Copy items out, ``[*slots.shape]``, on the storage's device."""
-        items = self._records.read(torch.from_numpy(slots).to(self.device))
+    def read(self, places: np.ndarray) -> TensorDict:
+        """Copy items out, ``[*places.shape]``, on the storage's device."""
+        items = self._records.read(torch.from_numpy(places).to(self.device))
         for one in self.frames:
-            stacks = one.read(slots.reshape(-1), self.ledger, self._records.views[one.key])
+            stacks = one.read(places.reshape(-1), self.ledger, self._records.views[one.key])
             for key, value in stacks.items():
-                items.set(key, value.unflatten(0, slots.shape) if slots.ndim != 1 else value)
+                items.set(key, value.unflatten(0, places.shape) if places.ndim != 1 else value)
         return items
 
     def prepare(self, values: dict[tuple[str, ...], Tensor], batch_dims: int) -> None:
         """Make the memory at the first items; see :meth:`Storage.prepare`."""
         for one in self.frames:
             one.require_form(values, batch_dims)
-            values = one.reduced(values)
+            values = one.reduce(values)
         super().prepare(values, batch_dims)
 
     def check(self, incoming: Incoming) -> None:
@@ -265,15 +265,15 @@ class TensorStorage(Storage):
         for one in self.frames:
             one.check(incoming)
 
-    def keep_what_others_need(self, slots: np.ndarray) -> None:
+    def before_write(self, places: np.ndarray) -> None:
         """Keep the frames of old steps that later ones need."""
         for one in self.frames:
-            one.keep_what_others_need(slots, self.ledger, self._records.views[one.key])
+            one.before_write(places, self.ledger, self._records.views[one.key])
 
-    def wrote(self, slots: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
+    def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
         """Take in the frames that no other step has."""
         for one in self.frames:
-            one.wrote(slots, incoming, links, first, self.ledger)
+            one.after_write(places, incoming, links, first, self.ledger)
 
     def clear(self) -> None:
         """Forget every item."""
@@ -291,10 +291,10 @@ class TensorStorage(Storage):
         """Records, and what is rebuilt from frames."""
         return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
 
-    def state(self, num_slots: int) -> dict:
-        """Return the memory of the first slots."""
+    def state(self, num_places: int) -> dict:
+        """Return the memory of the first places."""
         memory = {} if self._records is None else self._records.memory
-        items = {name: _first(value, num_slots) for name, value in memory.items()}
+        items = {name: _first(value, num_places) for name, value in memory.items()}
         return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:

@@ -35,7 +35,7 @@ class Writer(ABC):
         refuse_misspelt(cls)
 
     @abstractmethod
-    def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
+    def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
         """Return the places of new items, int64 ``[num]``; -1 where one is not let in.
 
         Args:
@@ -44,7 +44,7 @@ class Writer(ABC):
             ledger: of the storage.
         """
 
-    def reprioritized(self, slots: np.ndarray, priority: np.ndarray) -> None:  # noqa: B027 - most do not ask
+    def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:  # noqa: B027 - most do not ask
         """Take note of priorities that have changed."""
 
     def clear(self) -> None:  # noqa: B027
@@ -63,9 +63,9 @@ class RingWriter(Writer):
 
     keeps_order = True
 
-    def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
+    def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
         """Return the places after the last one used."""
-        return ledger.next_slots(num)
+        return ledger.next_places(num)
 
 
 class _BestWriter(Writer):
@@ -75,7 +75,7 @@ class _BestWriter(Writer):
         self._scores: dict[int, float] = {}  # by place
         self._heap: list[tuple[float, int]] = []  # with entries that are out of date
 
-    def _choose_places(self, scores: list[float], capacity: int) -> np.ndarray:
+    def _place_by_score(self, scores: list[float], capacity: int) -> np.ndarray:
         places = []
         for score in scores:
             if len(self._scores) < capacity:
@@ -130,7 +130,7 @@ class KeepBest(_BestWriter):
         super().__init__()
         self.key = key
 
-    def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
+    def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
         """Return the places of what is good enough."""
         found = values.get((self.key,) if isinstance(self.key, str) else tuple(self.key))
         if found is None:
@@ -141,7 +141,7 @@ class KeepBest(_BestWriter):
             raise SpecError(explain(f"KeepBest, {self.key!r}", expected="one number per item", got=got))
         if bool(torch.isnan(found.double()).any()):
             raise SpecError(explain(f"KeepBest, {self.key!r}", expected="numbers", got="NaN"))
-        return self._choose_places(found.reshape(-1).tolist(), ledger.capacity)
+        return self._place_by_score(found.reshape(-1).tolist(), ledger.capacity)
 
 
 class KeepHighestPriority(_BestWriter):
@@ -156,15 +156,15 @@ class KeepHighestPriority(_BestWriter):
         super().__init__()
         self._highest = 1.0
 
-    def place(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
+    def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
         """Return the places of the least."""
-        return self._choose_places([self._highest] * num, ledger.capacity)
+        return self._place_by_score([self._highest] * num, ledger.capacity)
 
-    def reprioritized(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
         """Rank items anew."""
         self._highest = max(self._highest, float(priority.max()))
-        for slot, value in zip(slots.tolist(), priority.tolist(), strict=True):
-            self._set(slot, value)
+        for place, value in zip(places.tolist(), priority.tolist(), strict=True):
+            self._set(place, value)
 
     def clear(self) -> None:
         """Forget every item and priority."""
