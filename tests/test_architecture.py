@@ -64,15 +64,16 @@ ON_FIRST_USE = {
 ONLY_TORCH = "torchrl.functional"
 WITHOUT_TORCH = (
     *("torchrl.errors", "torchrl.extras", "torchrl.files", "torchrl.seeding"),
-    *("torchrl.processes.channels", "torchrl.processes.children", "torchrl.processes.remote"),
-    "torchrl.processes.shared_memory",
+    *("torchrl.processes.channels", "torchrl.processes.children", "torchrl.processes.pool", "torchrl.processes.remote"),
+    *("torchrl.processes.serving", "torchrl.processes.shared_memory"),
     *("torchrl.envs.simulators", "torchrl.envs.vector.worker", "torchrl.envs.vector.serving"),
 )
 
-# The rendering back end that a user already chose is the one thing to be read from the environment. The other two hand
+# The rendering back end that a user already chose is the one thing to be read from the environment. The others hand
 # all of it on to child processes and look at none of it.
 READS_ENVIRONMENT = {
     *("torchrl.envs.simulators.dm_control", "torchrl.processes.children", "torchrl.processes.remote"),
+    "torchrl.processes.serving",
 }
 # Overrides of torch's and Python's own methods, documented there.
 KNOWN_METHODS = {"forward", "extra_repr", "train", "to", "state_dict", "load_state_dict"}
@@ -286,7 +287,7 @@ def test_a_lazy_package_and_a_private_name_are_no_mistakes():
 # ---- private state ---------------------------------------------------------------------------------------------------
 
 # How often a module may read private state that is not its object's own. It goes down, never up; 10 is the aim.
-MOST_PRIVATE_ACCESSES = 29
+MOST_PRIVATE_ACCESSES = 23
 OWN = {"self", "cls", "super()", "type(self)", "other"}
 OF_LIBRARIES = {"_buffers", "_parameters", "_modules", "_replace"}  # of torch's modules and of named tuples
 
@@ -404,7 +405,7 @@ def test_a_process_that_imports_simulators_and_their_roots_has_no_torch():
 
 PUBLIC = [name for name, source in PACKAGE.items() if source.is_package and "__all__" in ast.unparse(source.tree)]
 # How many public classes and functions may have no example in their docstring. It goes down, never up; 0 is the aim.
-MOST_WITHOUT_EXAMPLE = 353
+MOST_WITHOUT_EXAMPLE = 352
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -6,85 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from cases.things import SERVE, Awkward, Sealed, Thing
 from fakes import FOREVER_S, LIMIT_S, wait_until
 from torchrl.errors import ConfigError, DeadlineError, ProcessError
 from torchrl.processes import children
 from torchrl.processes.children import START_METHODS, start_child
 from torchrl.processes.remote import RemoteObject, answers, close_all, ready
 
-SERVE = "torchrl.processes.remote:serve_object"
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 every_method = pytest.mark.parametrize("method", START_METHODS)
-
-
-class Awkward(Exception):
-    """Its constructor does not take its own ``args``."""
-
-    def __init__(self, code, *, reason):
-        super().__init__(f"{code}: {reason}")
-        self.code = code
-
-
-class Thing:
-    COMMANDS = frozenset(
-        {"add", "copy_dies", "environment", "fail", "fail_with", "fail_with_lock", "give", "imported", "sleep", "stop"}
-    )
-
-    def __init__(self, base=0, *, closes_slowly=False):
-        if base is None:
-            raise Awkward(1, reason="planted in __init__")
-        self.base, self.closes_slowly = base, closes_slowly
-
-    def add(self, number):
-        return self.base + number
-
-    def copy_dies(self):
-        ours, theirs = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.write(theirs, b"+")
-            time.sleep(FOREVER_S)
-        os.read(ours, 1)  # Python forgets a signal that comes before a copy has begun
-        os.close(ours), os.close(theirs)
-        os.kill(pid, signal.SIGTERM)
-        return os.WTERMSIG(os.waitpid(pid, 0)[1])
-
-    def environment(self, name):
-        return os.environ.get(name), os.environ["OMP_NUM_THREADS"], os.getcwd()
-
-    def imported(self):
-        return "torch" in sys.modules
-
-    def fail(self):
-        raise Awkward(7, reason="planted")
-
-    def fail_with(self, error):
-        raise error
-
-    def fail_with_lock(self):
-        return threading.Lock()
-
-    def give(self, name):
-        return {"Sealed": Sealed}[name]()
-
-    def sleep(self, seconds):
-        time.sleep(seconds)
-
-    def stop(self):
-        os._exit(3)
-
-    def hidden(self):
-        return "secret"
-
-    def close(self):
-        if self.closes_slowly:
-            time.sleep(FOREVER_S)
 
 
 @pytest.fixture
@@ -150,17 +85,6 @@ def test_an_exception_while_building_is_raised_by_the_first_answer():
     with pytest.raises(Awkward, match="planted in __init__"):
         thing.answer(LIMIT_S)
     thing.close()
-
-
-class Sealed:
-    """Cannot be unpickled."""
-
-    def __reduce__(self):
-        return (_refuse, ())
-
-
-def _refuse():
-    raise ValueError("sealed")
 
 
 def test_what_cannot_be_pickled_or_unpickled_is_raised_here_and_leaves_the_others_in_step(start):
@@ -343,8 +267,9 @@ def test_no_such_start_method_is_refused():
 
 PARENT = """
 import sys, time
-sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
-from test_remote import LIMIT_S, SERVE, Thing
+sys.path.insert(0, {folder!r})
+from cases.things import SERVE, Thing
+from fakes import LIMIT_S
 from torchrl.processes.remote import RemoteObject
 things = [RemoteObject("worker", SERVE, Thing, start_method={method!r}) for _ in range(2)]
 for thing in things:
@@ -358,7 +283,7 @@ time.sleep(3600)
 @every_method
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_children_end_when_their_parent_does_however_it_ends(method, number):
-    code = PARENT.format(folder=os.path.dirname(__file__), method=method)
+    code = PARENT.format(folder=str(Path(__file__).parents[1]), method=method)
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     parent = subprocess.Popen([sys.executable, "-c", code], text=True, **quiet)
     pids = [int(pid) for pid in parent.stdout.readline().split()]

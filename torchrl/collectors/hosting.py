@@ -24,7 +24,7 @@ from torchrl.envs.learned import Learned, is_same, joined, level_, restore_own_
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import generators_of
-from torchrl.processes.remote import serve_object
+from torchrl.processes.serving import serve_object
 from torchrl.processes.shared_memory import SharedMemory
 from torchrl.seeding import child_seeds
 
@@ -251,5 +251,5 @@ def _write(views: TensorDict, batch: TensorDictBase) -> None:
 
 
 def serve(connection: socket.socket) -> None:
-    """Be a worker process; see :func:`~torchrl.processes.remote.serve_object`."""
+    """Be a worker process; see :func:`~torchrl.processes.serving.serve_object`."""
     serve_object(connection)

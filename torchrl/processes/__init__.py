@@ -1,8 +1,12 @@
 """Objects in processes of their own: how they start, how they are called, how they end. Knows no environment.
 
+From the bottom up:
+
 - ``children``: start a process, and end it without fail.
 - ``channels``: whole messages over a socket, with a deadline; exceptions travel too.
-- ``remote``: an object at the other end of a channel, with the calls it allows.
+- ``parcels``: the work that a process is given, as bytes and open files.
+- ``remote`` and ``serving``: the two ends of a channel behind which an object lives, with the calls it allows.
+- ``pool``: several such objects, started, called, replaced and closed together. Users start here.
 - ``shared_memory``, ``shared_tensors``: memory that both ends see, so that messages stay small.
 
 Only ``shared_tensors`` imports torch: a process that steps simulators starts without it.

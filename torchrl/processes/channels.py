@@ -20,7 +20,9 @@ from torchrl.errors import DeadlineError, ProcessError, explain
 
 HEADER = struct.Struct("<Q")
 STALL_S = 60.0  # the longest pause while a message is sent
-SLICE_S = 0.2  # a wait looks up so often whether what it waits for can still come
+SLICE_S = 0.2  # how often a wait looks whether its message can still come
+END = None  # the message that ends a child
+MAX_DESCRIPTORS = 200  # in one message; Linux takes 253
 
 
 class PeerGone(Exception):
@@ -120,16 +122,21 @@ class Channel:
     def send_descriptors(self, descriptors: Sequence[int]) -> None:
         """Hand open files over; the other end calls :meth:`receive_descriptors` for them as its next step."""
         try:
-            socket.send_fds(self._socket, [b"+"], list(descriptors))
+            for start in range(0, len(descriptors), MAX_DESCRIPTORS):
+                socket.send_fds(self._socket, [b"+"], list(descriptors[start : start + MAX_DESCRIPTORS]))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PeerGone from error
 
     def receive_descriptors(self, num: int) -> list[int]:
         """Receive open files, which are this process's own from then on."""
-        _, descriptors, _, _ = socket.recv_fds(self._socket, 1, num)
-        if len(descriptors) != num:
-            raise PeerGone
-        return list(descriptors)
+        received: list[int] = []
+        while len(received) < num:
+            expected = min(MAX_DESCRIPTORS, num - len(received))
+            _, descriptors, _, _ = socket.recv_fds(self._socket, 1, expected)
+            received += descriptors
+            if len(descriptors) != expected:
+                raise PeerGone
+        return received
 
     def close(self) -> None:
         """Close this end; may be called twice."""
@@ -153,26 +160,28 @@ def pickled(message: object) -> bytes:
 
 
 class Patience:
-    """A wait that is looked up in slices. A stop of the whole process (Ctrl-Z) counts as one of them.
+    """A deadline for a wait in slices.
+
+    The time between two looks counts at most twice a slice, so that neither a stop of the whole process (Ctrl-Z) nor a
+    long update of the learner makes an answer late that had no chance to be read.
 
     Args:
-        timeout_s: how long in all.
+        timeout_s: how long the waits may last in all.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._left_s = timeout_s
-        self._since: float | None = None
+        self._last_look = time.monotonic()
 
     def slice_s(self) -> float:
-        """Begin the next slice; return how long it is."""
-        self._since = time.monotonic()
+        """Return how long to wait before the next look."""
         return max(0.0, min(SLICE_S, self._left_s))
 
     def is_over(self) -> bool:
-        """Count the slice that was begun; answer whether there is no time left."""
-        if self._since is not None:
-            self._left_s -= min(time.monotonic() - self._since, 2 * SLICE_S)
-            self._since = None
+        """Count the time since the last look; answer whether there is none left."""
+        now = time.monotonic()
+        self._left_s -= min(now - self._last_look, 2 * SLICE_S)
+        self._last_look = now
         return self._left_s <= 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchrl.processes.remote import Parcel
+from torchrl.processes.parcels import Parcel
 
 
 def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:

@@ -86,12 +86,15 @@ def test_a_pool_is_refused(way):
 
 @pytest.mark.usefixtures("leaves_nothing")
 @every_way
-def test_processes_are_copied_before_they_start(way):
+def test_a_copy_of_a_parallel_env_has_processes_of_its_own(way):
     env = ParallelEnv(partial(gym_simulator, "CartPole-v1"), 1)
+    ours = played(env, 3)
     twin = way(env)
-    assert torch.equal(played(env, 3)["next", "observation"], played(twin, 3)["next", "observation"])
-    with pytest.raises(EnvError, match="ParallelEnv, started: expected worlds that can be copied or pickled"):
-        way(env)
+    assert not set(twin.pids) & set(env.pids)
+    with pytest.raises(EnvError, match=r"rows \[0\] that have ended or never started"):
+        twin.step(ours[:, 0].exclude("next"))
+    assert torch.equal(ours["next", "observation"], played(twin, 3)["next", "observation"])
+    assert torch.equal(ours["next", "observation"], played(env, 3)["next", "observation"])
     env.close()
     twin.close()
 

@@ -29,7 +29,6 @@ from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv, check_env
 from torchrl.envs.simulators import GymSimulator
 from torchrl.envs.transforms import StepCounter
 from torchrl.envs.vector.building import shares_of
-from torchrl.envs.vector.parallel import TOLD_BY_PROCESSES
 from torchrl.errors import ConfigError, DeadlineError, EnvError, ProcessError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor
 from torchrl.processes.children import START_METHODS
@@ -124,8 +123,7 @@ def test_nested_actions_and_observations_reach_their_row(make):
 
 
 def test_rows_may_be_made_by_factories_of_their_own_with_arguments_of_their_own(make):
-    env = make([partial(CountingSimulator, 9), CountingSimulator, CountingSimulator], num_workers=2)
-    env.close()
+    make([partial(CountingSimulator, 9), CountingSimulator, CountingSimulator], num_workers=2)
     env = make(CountingSimulator, 3, num_workers=2, env_kwargs=[{"length": 1}, {"length": 2}, {"length": 3}])
     outcome = scripted(env, 6)["next", "episode_length"].squeeze(-1)
     assert outcome.tolist() == [[1, 1, 1, 1, 1, 1], [1, 2, 1, 2, 1, 2], [1, 2, 3, 1, 2, 3]]
@@ -206,18 +204,15 @@ def test_a_script_needs_no_main_guard_and_its_workers_no_torch(method, tmp_path)
     assert done.stdout == "fine\n", done.stderr
 
 
-def test_nothing_runs_before_it_is_needed(make, monkeypatch):
+def test_it_is_an_environment_from_its_constructor_on(make):
     env = make(COUNTING, 2)
-    assert env.batch_size == (2,) and "num_workers" in repr(env)
+    assert len(env.pids) == env.num_workers == min(2, len(os.sched_getaffinity(0)))
+    assert env.batch_size == (2,) and env.observation_spec["observation"].shape == (2, 1) and "num_workers" in repr(env)
+    env.close()
     for name in ("_repr_html_", "shape", "obsevation_spec"):
         with pytest.raises(AttributeError, match=name):
             getattr(env, name)
-    assert not env._pool._remotes
-    before = set(vars(env))
-    env.close()  # of one that never ran
-    assert env.observation_spec["observation"].shape == (2, 1)
-    assert len(env._pool._remotes) == min(2, len(os.sched_getaffinity(0)))
-    assert set(vars(env)) - before == TOLD_BY_PROCESSES
+    assert env.action_spec.shape == (2,) and not env.pids  # a look starts nothing
 
 
 def test_it_may_be_used_again_after_a_close(make):
@@ -249,7 +244,7 @@ def test_fifty_rounds_leave_nothing(make):
 def test_an_exception_in_a_constructor_keeps_its_type_and_names_worker_and_row(make):
     factories = [FaultySimulator, FaultySimulator, partial(FaultySimulator, "raises_in_init"), FaultySimulator]
     with pytest.raises(PlantedError, match="planted in __init__") as caught:
-        make(factories, num_workers=2).reset()
+        make(factories, num_workers=2)
     notes = "\n".join(caught.value.__notes__)
     assert "row 2" in notes and "worker 1 (rows 2 to 3)" in notes and "Traceback" in notes
 
@@ -286,15 +281,11 @@ def test_what_a_serial_env_refuses_is_refused_with_the_row(make, fault):
 
 def test_factories_of_something_else_and_unlike_spaces_are_refused(make):
     with pytest.raises(EnvError, match="ParallelEnv.*a simulator"):
-        make(dict, 2).reset()
+        make(dict, 2)
     with pytest.raises(EnvError, match=r"the same \w+ in every row.* in row 1"):
-        make([CountingSimulator, ActionEchoSimulator], num_workers=2).reset()
+        make([CountingSimulator, ActionEchoSimulator], num_workers=2)
     with pytest.raises(EnvError, match=r"the same \w+ in every row.* in row 1"):
-        make([CountingSimulator, ActionEchoSimulator], num_workers=1).reset()
-
-
-def pids(env):
-    return [remote.pid for remote in env._pool._remotes]
+        make([CountingSimulator, ActionEchoSimulator], num_workers=1)
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
@@ -305,7 +296,7 @@ def test_a_killed_worker_is_named_at_once(make, when, victim):
     root = env.reset()
     if when == "after":
         _, root = env.step_and_reset(act(root))
-    kill = partial(os.kill, pids(env)[victim], signal.SIGKILL)
+    kill = partial(os.kill, env.pids[victim], signal.SIGKILL)
     if when == "during":
         threading.Timer(0.3, kill).start()
     else:
@@ -318,11 +309,10 @@ def test_a_killed_worker_is_named_at_once(make, when, victim):
 def test_a_worker_that_is_killed_in_the_middle_of_a_batch_ends_the_batch(make):
     env = make(partial(SlowSimulator, 0.002), 4, num_workers=2)
     collector = Collector(env, frames_per_batch=4000)
-    env.start()
-    threading.Timer(0.5, lambda: os.kill(pids(env)[1], signal.SIGKILL)).start()
+    threading.Timer(0.5, lambda: os.kill(env.pids[1], signal.SIGKILL)).start()
     with pytest.raises(ProcessError, match="worker 1"):
         collector.collect()
-    env._pool._factories = [CountingSimulator] * 4
+    env._worker._arguments["factories"][:] = [CountingSimulator] * 4
     batch = collector.collect()  # new processes, new episodes
     assert batch["is_init"][:, 0].all()
 
@@ -339,9 +329,8 @@ def test_a_simulator_that_blocks_for_ever_is_ended(make):
 
 def test_a_constructor_that_blocks_for_ever_is_ended(make):
     makers = [CountingSimulator, partial(time.sleep, FOREVER_S)]
-    env = make(makers, num_workers=2, timeout_s=FOREVER_S, start_timeout_s=0.5)
     with pytest.raises(DeadlineError, match=r"worker \d .*expected a start .* within 0.5 s.*Raise start_timeout_s"):
-        env.reset()
+        make(makers, num_workers=2, timeout_s=FOREVER_S, start_timeout_s=0.5)
 
 
 INTERRUPTED = """
@@ -353,7 +342,7 @@ from test_parallel import act
 from torchrl.envs import ParallelEnv
 env = ParallelEnv(partial(SlowSimulator, 0.01), 2, num_workers=2)
 root = env.reset()
-print(*[remote.pid for remote in env._pool._remotes], flush=True)
+print(*env.pids, flush=True)
 while True:
     _, root = env.step_and_reset(act(root))
 """
@@ -391,4 +380,4 @@ def test_arguments_that_do_not_go_together_are_refused(arguments, message):
 
 def test_no_such_start_method_is_refused(make):
     with pytest.raises(ConfigError, match="start_method"):
-        make(CountingSimulator, 2, start_method="thread").reset()
+        make(CountingSimulator, 2, start_method="thread")

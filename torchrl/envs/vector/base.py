@@ -79,8 +79,7 @@ class WorkerEnv(Env):
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
-        if "_worker" in state:
-            self._look(self._worker.buffers)
+        self._look(self._worker.buffers)
 
     def _view(self, tree: dict) -> TensorDict:
         """Wrap numpy buffers in a TensorDict over the same memory; batch size ``[]`` sees the one row."""

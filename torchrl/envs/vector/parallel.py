@@ -6,44 +6,49 @@ Observations, rewards and actions lie in shared memory; a step is one small mess
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import Space
 
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.ids import with_registered_ids
-from torchrl.envs.vector.base import LOOKS, WorkerEnv
-from torchrl.envs.vector.buffers import StepBuffers, copy_actions
+from torchrl.envs.vector.base import WorkerEnv
+from torchrl.envs.vector.buffers import copy_actions
 from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
-from torchrl.envs.vector.worker import Actions, Options, cannot_copy, not_restarted
-from torchrl.errors import ConfigError, EnvError, ProcessError, explain
+from torchrl.envs.vector.worker import Actions, Options, not_restarted
+from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.processes.children import START_S
-from torchrl.processes.remote import RemoteObject, answers, call_frame, close_all
+from torchrl.processes.pool import Job, WorkerPool
+from torchrl.processes.remote import call_frame
 from torchrl.processes.shared_memory import SharedMemory, size_of
 from torchrl.processes.shared_tensors import parcel_of
 
 SERVE = "torchrl.envs.vector.serving:serve"
 ADVANCE = call_frame("advance")
-# What an environment has only once its processes have told their spaces: a look at one of these starts them.
-SPECS = ("observation_spec", "action_spec", "reward_spec")
-TOLD_BY_PROCESSES = frozenset([*SPECS, *LOOKS, "_worker", "_action_space", "shared", "carried"])
 
 
 class ParallelEnv(WorkerEnv):
     """A batch of simulators in worker processes, with the transitions of a :class:`SerialEnv`, bit for bit.
 
-    The processes start when the specs or the first root are asked for. After :meth:`close`, and after a process was
-    lost, the next ``reset()`` of all rows starts new ones. A simulator's exception is raised here with its type; a
-    process that dies or does not answer is a ``ProcessError`` that names it and its rows.
+    The constructor starts the processes. After :meth:`close`, and after a process was lost, the next ``reset()`` of all
+    rows starts new ones. A simulator's exception is raised here with its type; a process that dies or does not answer
+    is a ``ProcessError`` that names it and its rows. A copy (``copy.deepcopy``, ``pickle``) starts processes of its
+    own, with worlds built anew, and is reset before it steps.
 
     Messages cost about 30 to 100 µs a step: worlds that take longer than that to step gain, cheaper ones lose
     against :class:`SerialEnv`. For policies on few cores, collectors in processes gain more.
+
+    >>> from torchrl.envs.simulators import gym_simulator
+    >>> env = ParallelEnv(lambda: gym_simulator("CartPole-v1"), num_envs=4, num_workers=2)
+    >>> env.reset(seed=0)["observation"].shape
+    torch.Size([4, 4])
+    >>> len(env.pids)
+    2
+    >>> env.close()
 
     Args:
         make_simulator: builds one simulator, in a worker process; or a sequence of such callables, one per row. What
@@ -58,7 +63,7 @@ class ParallelEnv(WorkerEnv):
 
     Raises:
         ConfigError: counts that do not go together, or no such start method.
-        EnvError: from the first use, a factory does not return a simulator, or the simulators' spaces differ.
+        EnvError: a factory does not return a simulator, or the simulators' spaces differ.
         ProcessError: from any use, a worker was lost.
     """
 
@@ -73,75 +78,55 @@ class ParallelEnv(WorkerEnv):
         timeout_s: float = 60.0,
         start_timeout_s: float = START_S,
     ) -> None:
-        self._is_started = False
         factories = factories_of("ParallelEnv", make_simulator, num_envs)
-        self.batch_size = torch.Size(() if num_envs is None and callable(make_simulator) else (len(factories),))
-        self.device = torch.device("cpu")
-        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
-            if not value > 0:
-                raise ConfigError(explain(f"ParallelEnv, {name}", expected="a positive number of seconds", got=value))
-        self._pool = ProcessPool(
+        worker = ProcessWorker(
             _with_arguments(factories, env_kwargs),
             _checked_workers(num_workers, len(factories)),
             start_method=start_method,
             timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
         )
+        try:
+            require_free_names("ParallelEnv", worker.observation_space)
+            super().__init__(
+                lambda buffers: worker,  # its processes write these buffers already
+                observation_space=worker.observation_space,
+                action_space=worker.action_space,
+                batch_size=() if num_envs is None and callable(make_simulator) else (len(factories),),
+                buffers=worker.buffers,
+            )
+        except BaseException:
+            worker.close()
+            raise
 
     @property
     def num_workers(self) -> int:
-        """How many processes there are, or will be."""
-        return len(self._pool.shares)
+        """How many processes there are."""
+        return len(self._worker.shares)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker; empty while closed."""
+        return self._worker.pids
 
     @property
     def step_limit(self) -> float:
         """See :class:`Env`; the processes are asked, and started where they do not run."""
-        self.start()
-        return self._pool.step_limit()
+        return self._worker.step_limit()
 
     @property
     def learning_wrapper(self) -> str:
         """See :class:`Env`; the processes are asked, and started where they do not run."""
-        self.start()
-        return self._pool.learning_wrapper()
-
-    def start(self) -> None:
-        """Start the processes now, if they do not run, rather than at the first use."""
-        self._pool.start()
-        if self._is_started:
-            return
-        self._is_started = True
-        try:
-            require_free_names("ParallelEnv", self._pool.observation_space)
-            super().__init__(
-                self._pool.with_buffers,
-                observation_space=self._pool.observation_space,
-                action_space=self._pool.action_space,
-                batch_size=self.batch_size,
-                buffers=self._pool.buffers,
-            )
-        except BaseException:
-            self._is_started = False
-            self._pool.close()
-            raise
-
-    def close(self) -> None:
-        """End the processes; may be called twice, and the environment used again after a ``reset()``."""
-        self._pool.close()
-
-    def __getattr__(self, name: str) -> object:
-        """Start on the first look at what only running simulators can tell: the specs and what rests on them."""
-        if name not in TOLD_BY_PROCESSES or "_pool" not in self.__dict__ or self._is_started:
-            return super().__getattr__(name)
-        self.start()
-        return getattr(self, name)
+        return self._worker.learning_wrapper()
 
     def __repr__(self) -> str:
         return f"ParallelEnv(batch_size={list(self.batch_size)}, num_workers={self.num_workers})"
 
 
-class ProcessPool:
+class ProcessWorker:
     """The worker of a parallel environment: hands each call on to the processes that hold the rows.
+
+    Each process writes its rows of one batch, in memory that all of them share with this one.
 
     Args:
         factories: one per row.
@@ -152,85 +137,56 @@ class ProcessPool:
 
     Attributes:
         shares: the rows of each process.
-        turn: which root is next; see :class:`Worker`.
+        buffers: where the processes write.
+        turn: which of the two roots is next.
+        observation_space: of one world.
+        action_space: of one world.
     """
 
-    observation_space: Space
-    action_space: Space
-    buffers: StepBuffers
-
-    def __init__(
-        self,
-        factories: Sequence[Callable[[], Simulator]],
-        num_workers: int,
-        *,
-        start_method: str,
-        timeout_s: float,
-        start_timeout_s: float,
-    ) -> None:
-        self.turn = 0
+    def __init__(self, factories: Sequence[Callable[[], Simulator]], num_workers: int, **how: Any) -> None:
         self.shares = shares_of(len(factories), num_workers)
-        self._factories = factories
-        self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": parcel_of}
-        self._timeout_s = timeout_s
-        self._remotes: list[RemoteObject] = []
-        self._memory: SharedMemory | None = None
-        self._actions: Actions = ()
-        self._has_ended = np.ones(len(factories), dtype=bool)  # to be restarted before their next step
+        self._arguments = {"factories": factories, "num_workers": num_workers, **how}
+        self._num_rows = len(factories)
+        self._pool = WorkerPool("ParallelEnv", SERVE, partial(_job, factories, self.shares), num_workers, **how)
+        self._pool.start()
+        try:
+            spaces = self._pool.call("spaces")
+            self.observation_space, self.action_space = spaces[0]
+            self._require_spaces(spaces)
+            cut = partial(cut_buffers, self.observation_space, self.action_space, self._num_rows)
+            self._memory = SharedMemory(size_of(cut))
+            self.buffers, self._actions = cut(self._memory.array)
+            self._share_memory()
+        except BaseException:
+            self._pool.close()
+            raise
+        self.turn = 0
+        self._has_ended = np.ones(self._num_rows, dtype=bool)  # to be restarted before their next step
         self._is_astray = False  # some rows were stepped and others not
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of: it starts processes of its own.
+        """Return what a copy is made of: it starts processes of its own."""
+        return self._arguments
 
-        Raises:
-            EnvError: the processes were started.
-        """
-        if self._memory is not None:
-            raise cannot_copy("ParallelEnv, started")
-        return vars(self)
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
 
-    def with_buffers(self, buffers: StepBuffers) -> ProcessPool:
-        """Return this worker, whose processes write the given buffers already."""
-        return self
-
-    def start(self) -> None:
-        """Start the processes, if they do not run, and let them share memory with this one."""
-        if self._remotes:
-            return
-        build = with_registered_ids(SimulatorHost)
-        try:
-            for index, share in enumerate(self.shares):
-                factories = [self._factories[row] for row in share]
-                remote = RemoteObject(_name(index, share), SERVE, build, factories, share.start, **self._how)
-                self._remotes.append(remote)
-            self._answers(self._remotes)  # one failure is raised when all have answered
-            for remote in self._remotes:
-                remote.post("spaces")
-            self._agree(self._answers(self._remotes))
-            for remote in self._remotes:
-                arguments = (self._memory.size, len(self._factories))
-                remote.post("map_memory", *arguments, descriptors=[self._memory.descriptor])
-            self._answers(self._remotes)
-        except BaseException:
-            self.close()
-            raise
-        self._has_ended[:] = True
-        self._is_astray = False
+    @property
+    def pids(self) -> list[int]:
+        """The processes."""
+        return self._pool.pids
 
     def step_limit(self) -> float:
         """Return the least :meth:`Simulator.step_limit` of all rows."""
-        with self._closed_if_lost():
-            for remote in self._remotes:
-                remote.post("step_limit")
-            return min(self._answers(self._remotes))
+        return min(self._call("step_limit"))
 
     def learning_wrapper(self) -> str:
         """Name the wrapper by which the worlds of some row learn; empty where none do."""
-        return max(self._call_all("learning_wrapper"))
+        return max(self._call("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:
         """Step every row; see :meth:`Worker.advance`."""
-        if not self._remotes or self._is_astray:
+        if not self._pool.is_running or self._is_astray:
             got = "some that a failed step left in between" if self._is_astray else "processes that are not running"
             hint = "Call reset() first."
             raise EnvError(explain("step", expected="every row inside an episode", got=got, hint=hint))
@@ -238,10 +194,7 @@ class ProcessPool:
             raise not_restarted(np.flatnonzero(self._has_ended).tolist())
         copy_actions(self._actions, actions)
         self._is_astray = True
-        with self._closed_if_lost():
-            for remote in self._remotes:
-                remote.post_frame(ADVANCE)
-            ended = any(self._answers(self._remotes))
+        ended = any(self._pool.call_frame(ADVANCE))
         self._is_astray = False
         self.turn ^= 1
         if ended:
@@ -249,125 +202,105 @@ class ProcessPool:
         return ended
 
     def restart(
-        self,
-        indices: Sequence[int],
-        seeds: Sequence[int | None] | None = None,
-        options: Options = None,
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
         """Restart the given rows; see :meth:`Worker.restart`. One of all rows starts processes that do not run."""
-        is_whole = len(indices) == len(self._factories)
-        if not self._remotes and not is_whole:
+        is_whole = len(indices) == self._num_rows
+        if not self._pool.is_running and not is_whole:
             expected, hint = "processes that run", "Call reset() for all rows first."
             raise EnvError(explain("reset of some rows", expected=expected, got="closed ones", hint=hint))
-        self.start()
-        with self._closed_if_lost():
-            called = []
-            for remote, share in zip(self._remotes, self.shares, strict=True):
-                mine = [position for position, index in enumerate(indices) if index in share]
-                if not mine:
-                    continue
-                local = [indices[position] - share.start for position in mine]
-                own_seeds = None if seeds is None else [seeds[position] for position in mine]
-                shared = options is None or isinstance(options, Mapping)
-                own_options = options if shared else [options[position] for position in mine]
-                remote.post("restart", self.turn, local, own_seeds, own_options)
-                called.append(remote)
-            self._answers(called)
+        self._start()
+        is_shared = options is None or isinstance(options, Mapping)
+        arguments = {}
+        for worker, positions in self._positions(indices).items():
+            local = [indices[position] - self.shares[worker].start for position in positions]
+            own_seeds = None if seeds is None else [seeds[position] for position in positions]
+            own_options = options if is_shared else [options[position] for position in positions]
+            arguments[worker] = (self.turn, local, own_seeds, own_options)
+        self._pool.call_each("restart", arguments)
         self._has_ended[list(indices)] = False
         if is_whole:
             self._is_astray = False
 
     def require_ability(self, ability: str) -> None:
         """See :meth:`Worker.require_ability`."""
-        self.start()
-        with self._closed_if_lost():
-            for remote in self._remotes:
-                remote.post("require_ability", ability)
-            self._answers(self._remotes)
+        self._call("require_ability", ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""
-        with self._closed_if_lost():
-            called = []
-            for remote, share in zip(self._remotes, self.shares, strict=True):
-                local = [index - share.start for index in indices if index in share]
-                if local:
-                    remote.post("freeze", local)
-                    called.append(remote)
-            self._answers(called)
+        positions = self._positions(indices)
+        local = {worker: [indices[at] - self.shares[worker].start for at in own] for worker, own in positions.items()}
+        self._pool.call_each("freeze", {worker: (own,) for worker, own in local.items()})
         self._has_ended[list(indices)] = False
 
     def render(self) -> list:
         """See :meth:`Worker.render`."""
-        return [frame for frames in self._call_all("render") for frame in frames]
+        return [frame for frames in self._call("render") for frame in frames]
 
     def get_state(self) -> dict:
         """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
         if self._is_astray:
             expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
-        return _joined(self._call_all("get_state"))
+        return _joined(self._call("get_state"))
 
     def set_state(self, state: dict) -> None:
         """Restore what :meth:`get_state`, or that of a serial worker, captured."""
-        self.start()
-        with self._closed_if_lost():
-            for remote, share in zip(self._remotes, self.shares, strict=True):
-                remote.post("set_state", self.turn, _share_of(state, slice(share.start, share.stop)))
-            self._answers(self._remotes)
+        self._start()
+        shares = [_share_of(state, slice(share.start, share.stop)) for share in self.shares]
+        self._pool.call_each("set_state", {index: (self.turn, share) for index, share in enumerate(shares)})
         np.copyto(self._has_ended, state["has_ended"])
         self._is_astray = False
 
     def close(self) -> None:
         """End the processes; may be called twice."""
-        remotes, self._remotes = self._remotes, []
-        close_all(remotes)
+        self._pool.close()
 
-    def _call_all(self, command: str) -> list:
-        self.start()
-        with self._closed_if_lost():
-            for remote in self._remotes:
-                remote.post(command)
-            return self._answers(self._remotes)
+    def _call(self, command: str, *arguments: object) -> list:
+        self._start()
+        return self._pool.call(command, *arguments)
 
-    def _answers(self, remotes: Sequence[RemoteObject]) -> list:
-        return answers(remotes, self._timeout_s)
-
-    @contextmanager
-    def _closed_if_lost(self) -> Iterator[None]:
-        """End all processes where one is lost or the wait was broken off (Ctrl-C): their answers would be mixed up."""
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, ProcessError) or not isinstance(error, Exception):
-                self.close()
-            raise
-
-    def _agree(self, spaces: Sequence[tuple[Space, Space]]) -> None:
-        """Hold the spaces of all processes against each other, and lay out the memory at the first start."""
-        if self._memory is None:
-            self.observation_space, self.action_space = spaces[0]
-        for name, own, others in zip(
-            ("observation_space", "action_space"),
-            (self.observation_space, self.action_space),
-            zip(*spaces, strict=True),
-            strict=True,
-        ):
-            for share, other in zip(self.shares, others, strict=True):
-                if other != own:
-                    expected = f"the same {name} in every row: {own}"
-                    got = f"{other} in row {share.start}"
-                    raise EnvError(explain("ParallelEnv", expected=expected, got=got))
-        if self._memory is not None:
+    def _start(self) -> None:
+        """Start the processes again, if they do not run."""
+        if self._pool.is_running:
             return
-        cut = partial(cut_buffers, self.observation_space, self.action_space, len(self._factories))
-        self._memory = SharedMemory(size_of(cut))
-        self.buffers, self._actions = cut(self._memory.array)
+        self._pool.start()
+        try:
+            self._require_spaces(self._pool.call("spaces"))
+            self._share_memory()
+        except BaseException:
+            self._pool.close()
+            raise
+        self._has_ended[:] = True
+        self._is_astray = False
+
+    def _share_memory(self) -> None:
+        self._pool.call("map_memory", self._memory.size, self._num_rows, descriptors=[self._memory.descriptor])
+
+    def _require_spaces(self, spaces: Sequence[tuple[Space, Space]]) -> None:
+        """Refuse processes whose worlds have other spaces than the first row had at the first start."""
+        own = (self.observation_space, self.action_space)
+        for share, others in zip(self.shares, spaces, strict=True):
+            for name, mine, other in zip(("observation_space", "action_space"), own, others, strict=True):
+                if other != mine:
+                    expected, got = f"the same {name} in every row: {mine}", f"{other} in row {share.start}"
+                    raise EnvError(explain("ParallelEnv", expected=expected, got=got))
+
+    def _positions(self, indices: Sequence[int]) -> dict[int, list[int]]:
+        """Return for each process that holds some of the given rows where these stand in ``indices``."""
+        positions: dict[int, list[int]] = {}
+        for worker, share in enumerate(self.shares):
+            own = [position for position, index in enumerate(indices) if index in share]
+            if own:
+                positions[worker] = own
+        return positions
 
 
-def _name(index: int, share: range) -> str:
+def _job(factories: Sequence[Callable[[], Simulator]], shares: Sequence[range], index: int) -> Job:
+    share = shares[index]
     rows = f"row {share.start}" if len(share) == 1 else f"rows {share.start} to {share.stop - 1}"
-    return f"worker {index} ({rows})"
+    arguments = ([factories[row] for row in share], share.start)
+    return Job(f"worker {index} ({rows})", with_registered_ids(SimulatorHost), arguments, parcel_of)
 
 
 def _checked_workers(num_workers: int | None, num_envs: int) -> int:

@@ -16,7 +16,7 @@ from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.vector.buffers import StepBuffers, allocate, allocate_actions, rows_of
 from torchrl.envs.vector.building import build_simulators
 from torchrl.envs.vector.worker import Actions, SimulatorWorker
-from torchrl.processes.remote import serve_object
+from torchrl.processes.serving import serve_object
 from torchrl.processes.shared_memory import MakeArray, SharedMemory
 
 
@@ -107,5 +107,5 @@ def cut_buffers(
 
 
 def serve(connection: socket.socket) -> None:
-    """Be a worker process; see :func:`~torchrl.processes.remote.serve_object`."""
+    """Be a worker process; see :func:`~torchrl.processes.serving.serve_object`."""
     serve_object(connection)

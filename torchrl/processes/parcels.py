@@ -1,0 +1,78 @@
+"""The work that a process is given, as bytes and open files: copied, but for what lies in shared memory."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cloudpickle
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """How an object goes to a process that shares its memory.
+
+    Attributes:
+        build: called there with an open file and ``arguments``, returns the object.
+        arguments: of ``build``.
+        descriptor: the open file; None for none.
+    """
+
+    build: Callable[..., object]
+    arguments: tuple
+    descriptor: int | None = None
+
+
+def pack(work: object, parcel_of: Callable[[object], Parcel | None] | None) -> tuple[bytes, list[int]]:
+    """Pickle what an object is built from; return it with the open files that go along."""
+    file = io.BytesIO()
+    pickler = _Pickler(file, parcel_of)
+    pickler.dump(work)
+    return file.getvalue(), pickler.descriptors
+
+
+def unpack(data: bytes, descriptors: Sequence[int]) -> object:
+    """Read what :func:`pack` wrote; ``descriptors`` are the open files as they have come."""
+    return _Unpickler(io.BytesIO(data), descriptors).load()
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles by value, but for what ``parcel_of`` recognises; collects the open files that go along."""
+
+    def __init__(self, file: io.BytesIO, parcel_of: Callable[[object], Parcel | None] | None) -> None:
+        super().__init__(file)
+        self._parcel_of = parcel_of
+        self._known: dict[int, tuple] = {}  # what stands for an object, by its id: an object is sent once
+        self.descriptors: list[int] = []
+
+    def persistent_id(self, value: object) -> tuple | None:
+        """Return what stands for an object that is not copied."""
+        if self._parcel_of is None or id(value) in self._known:
+            return self._known.get(id(value))
+        parcel = self._parcel_of(value)
+        if parcel is None:
+            return None
+        position = None
+        if parcel.descriptor is not None:
+            position = len(self.descriptors)
+            self.descriptors.append(parcel.descriptor)
+        self._known[id(value)] = (len(self._known), position, parcel.build, parcel.arguments)
+        return self._known[id(value)]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what :class:`_Pickler` wrote."""
+
+    def __init__(self, file: io.BytesIO, descriptors: Sequence[int]) -> None:
+        super().__init__(file)
+        self._descriptors = descriptors
+        self._built: dict[int, object] = {}
+
+    def persistent_load(self, stands_for: tuple) -> object:
+        """Build an object that was not copied; return the same object where it comes again."""
+        number, position, build, arguments = stands_for
+        if number not in self._built:
+            self._built[number] = build(None if position is None else self._descriptors[position], *arguments)
+        return self._built[number]

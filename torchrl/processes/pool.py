@@ -1,0 +1,259 @@
+"""A pool of workers: objects in processes of their own that are started, called, replaced and closed together.
+
+Parallel environments, collectors and the evaluation beside training use it in two ways::
+
+    pool.start()                       start all at the same time, return when every object is built
+    pool.call("reset")                 call all, wait for all: results in the order of the workers
+    pool.call_each("freeze", {1: a})   call some, each with arguments of its own
+
+    pool.request(0, "collect")         a call that lasts: returns at once
+    pool.finished(0.2)                 which requests have ended meanwhile: [(0, its result or its exception)]
+    pool.replace(0)                    another process in the place of a lost one
+
+A *call* that loses a process, or that Ctrl-C breaks off, closes the pool: answers that nobody has read would be taken
+for those of later calls. A *request* concerns one worker: a loss is its outcome, and the caller replaces the worker or
+closes the pool. Imports no torch, and knows nothing of environments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torchrl.errors import ConfigError, ProcessError, explain
+from torchrl.processes.channels import Patience
+from torchrl.processes.children import START_S
+from torchrl.processes.parcels import Parcel
+from torchrl.processes.remote import RemoteObject, answers, call_frame, close_all, ready
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is: ``build(*arguments)``, called in its process.
+
+    Attributes:
+        name: for messages, for example ``"worker 1 (rows 2 to 3)"``.
+        build: builds the object; its class lists in ``COMMANDS`` which methods may be called.
+        arguments: of ``build``.
+        parcel_of: says which parts of ``arguments`` are not copied, see :class:`RemoteObject`.
+    """
+
+    name: str
+    build: Callable[..., object]
+    arguments: tuple
+    parcel_of: Callable[[object], Parcel | None] | None = None
+
+
+class WorkerPool:
+    """Objects in processes of their own, called together.
+
+    Args:
+        who: for messages, for example ``"ParallelEnv"``.
+        serve: ``"module:function"``, see :class:`RemoteObject`.
+        job_of: returns the job of a worker by its index; called whenever one is started.
+        num_workers: how many workers there are.
+        start_method: see :mod:`torchrl.processes.children`.
+        timeout_s: the longest wait for the answers to a call, and for a request to end.
+        start_timeout_s: the longest wait for a worker to start: to import what it needs and build its object.
+        awaited: what a request waits for, for messages.
+
+    Raises:
+        ConfigError: a deadline is not positive.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        serve: str,
+        job_of: Callable[[int], Job],
+        num_workers: int = 1,
+        *,
+        start_method: str = "forkserver",
+        timeout_s: float,
+        start_timeout_s: float = START_S,
+        awaited: str = "an answer",
+    ) -> None:
+        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
+            if not value > 0:
+                raise ConfigError(explain(f"{who}, {name}", expected="a positive number of seconds", got=value))
+        self.who = who
+        self.num_workers = num_workers
+        self._serve = serve
+        self._job_of = job_of
+        self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
+        self._timeout_s = timeout_s
+        self._awaited = awaited
+        self._remotes: list[RemoteObject] = []
+        self._requests: dict[int, Patience] = {}  # by worker: how long to wait for what it was asked for
+        self._losses: dict[int, ProcessError] = {}  # of workers that could not be asked
+
+    # ---- start and end -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not closed."""
+        return bool(self._remotes)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker."""
+        return [remote.pid for remote in self._remotes]
+
+    def start(self) -> None:
+        """Start all workers, if they do not run, and wait until their objects are built.
+
+        Raises:
+            ProcessError: a process cannot be started. Or what building an object raised; no worker runs then.
+        """
+        if self._remotes:
+            return
+        try:
+            for index in range(self.num_workers):
+                self._remotes.append(self._started(index))
+            answers(self._remotes, self._timeout_s)  # the first failure is raised when all have answered
+        except BaseException:
+            self.close()
+            raise
+
+    def replace(self, index: int) -> None:
+        """Kill a worker and start another in its place, whose object is built anew.
+
+        Raises:
+            ProcessError: it cannot be started, or was lost meanwhile. Or what building its object raised.
+        """
+        self.kill(index)
+        self._remotes[index] = self._started(index)
+        self._remotes[index].answer(self._timeout_s)
+
+    def kill(self, index: int) -> None:
+        """End one process at once, and forget its request."""
+        self._requests.pop(index, None)
+        self._losses.pop(index, None)
+        self._remotes[index].kill()
+
+    def losses(self) -> dict[int, ProcessError]:
+        """Return what became of each worker whose process has ended, by its index."""
+        return {index: remote.death() for index, remote in enumerate(self._remotes) if remote.has_died()}
+
+    def close(self) -> None:
+        """Let all objects close themselves, within a second, and end the processes; may be called twice."""
+        remotes, self._remotes = self._remotes, []
+        self._requests, self._losses = {}, {}
+        close_all(remotes)
+
+    @contextmanager
+    def closed_if_lost(self) -> Iterator[None]:
+        """Close the pool where a process is lost inside the block or the block is broken off (Ctrl-C)."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, ProcessError) or not isinstance(error, Exception):
+                self.close()
+            raise
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+
+    def call(self, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> list:
+        """Call all workers with the same arguments and return the results in their order; see :meth:`call_each`."""
+        return self.call_each(command, dict.fromkeys(range(self.num_workers), arguments), descriptors=descriptors)
+
+    def call_each(self, command: str, arguments: Mapping[int, tuple], *, descriptors: Sequence[int] = ()) -> list:
+        """Call some workers, each with arguments of its own.
+
+        Args:
+            command: the method to call.
+            arguments: of each worker, by its index.
+            descriptors: open files that go along, see :meth:`RemoteObject.post`.
+
+        Returns:
+            The results, in the order of ``arguments``.
+
+        Raises:
+            ProcessError: a process was lost, or the pool does not run; it is closed then. Or the first exception that a
+                method raised, when all have answered.
+        """
+        self._require_running()
+        frames = {  # all before the first is sent: what cannot be pickled leaves no call without its answer read
+            index: call_frame(command, *own, num_descriptors=len(descriptors)) for index, own in arguments.items()
+        }
+        with self.closed_if_lost():
+            for index, frame in frames.items():
+                self._remotes[index].post_frame(frame, descriptors)
+            return answers([self._remotes[index] for index in frames], self._timeout_s)
+
+    def call_frame(self, frame: bytes) -> list:
+        """Call all workers by a frame that :func:`~torchrl.processes.remote.call_frame` prepared: the hot path."""
+        with self.closed_if_lost():
+            for remote in self._remotes:
+                remote.post_frame(frame)
+            return answers(self._remotes, self._timeout_s)
+
+    def call_one(self, index: int, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> Any:
+        """Call one worker; unlike :meth:`call`, its loss leaves the others alone.
+
+        Raises:
+            ProcessError: its process was lost. Or what the method raised.
+        """
+        return self._remotes[index].call(command, *arguments, timeout_s=self._timeout_s, descriptors=descriptors)
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def request(self, index: int, command: str, *arguments: object) -> None:
+        """Send one worker a call that lasts, and return at once; :meth:`finished` tells its outcome, also of a loss."""
+        frame = call_frame(command, *arguments)
+        self._requests[index] = Patience(self._timeout_s)
+        try:
+            self._remotes[index].post_frame(frame)
+        except ProcessError as error:
+            self._losses[index] = error
+
+    def is_busy(self, index: int) -> bool:
+        """Answer whether a request to this worker has not been reported by :meth:`finished`."""
+        return index in self._requests
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether any worker is busy."""
+        return bool(self._requests)
+
+    def finished(self, wait_s: float) -> list[tuple[int, Any]]:
+        """Report the requests that have ended, each once; wait at most ``wait_s`` for the first.
+
+        Returns:
+            Pairs of a worker's index and its outcome: the result, the exception that the method raised, or a
+            :class:`ProcessError` where the process was lost. One that is late is killed: a :class:`DeadlineError`.
+        """
+        with self.closed_if_lost():
+            done = self._answered(0.0 if self._losses else wait_s)
+            outcomes = [(index, self._losses.pop(index, None) or self._outcome(index)) for index in done]
+            for index in done:
+                del self._requests[index]
+            for index in [index for index, patience in self._requests.items() if patience.is_over()]:
+                self.kill(index)
+                outcomes.append((index, self._remotes[index].too_late(self._timeout_s, self._awaited)))
+            return outcomes
+
+    def _answered(self, wait_s: float) -> list[int]:
+        """List the workers whose requests have an answer or were lost; wait at most ``wait_s`` for the first."""
+        indices = {id(self._remotes[index]): index for index in self._requests}
+        remotes = ready([self._remotes[index] for index in self._requests], wait_s)
+        return list(dict.fromkeys([*(indices[id(remote)] for remote in remotes), *self._losses]))
+
+    def _outcome(self, index: int) -> Any:
+        try:
+            return self._remotes[index].answer(self._timeout_s)
+        except Exception as error:
+            return error
+
+    def _started(self, index: int) -> RemoteObject:
+        job = self._job_of(index)
+        return RemoteObject(job.name, self._serve, job.build, *job.arguments, parcel_of=job.parcel_of, **self._how)
+
+    def _require_running(self) -> None:
+        if not self._remotes:
+            raise ProcessError(explain(self.who, expected="running workers", got="workers that were closed"))
+
+    def __repr__(self) -> str:
+        return f"WorkerPool({self.who}, {self.num_workers} workers, processes {self.pids})"

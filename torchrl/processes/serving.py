@@ -1,0 +1,70 @@
+"""The child's end of a :class:`~torchrl.processes.remote.RemoteObject`: build the object, answer calls, close it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Sequence
+
+from torchrl.errors import ProcessError, explain
+from torchrl.processes.channels import END, Channel, framed, packed_error
+from torchrl.processes.children import THREADS
+from torchrl.processes.parcels import unpack
+
+
+def serve_object(connection: socket.socket) -> None:
+    """Build the object that the first message describes, answer calls until told to end, and close the object."""
+    channel = Channel(connection, stall_s=None)  # the reader may train for long
+    surroundings, work, num_descriptors = channel.receive()
+    descriptors = channel.receive_descriptors(num_descriptors)
+    sys.path[:] = surroundings["path"]
+    os.chdir(surroundings["folder"])
+    _take_environment(surroundings["environment"])
+    target = None
+    try:
+        target = _built(channel, work, descriptors)
+        while target is not None:
+            message = channel.receive()
+            if message is END:
+                return
+            channel.send_frame(_answered(channel, target, *message))
+    finally:
+        close = getattr(target, "close", None)
+        if close is not None:
+            close()
+
+
+def _take_environment(environment: dict[str, str]) -> None:
+    """Take over the parent's variables of now, which a fork server's are not; the caps on threads stay."""
+    for name in os.environ.keys() - environment.keys() - set(THREADS):
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if name not in THREADS})
+
+
+def _built(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
+    try:
+        build, arguments = unpack(work, descriptors)
+        target = build(*arguments)
+    except Exception as error:
+        channel.send((False, packed_error(error)))
+        return None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    channel.send((True, None))
+    return target
+
+
+def _answered(channel: Channel, target: object, command: str, arguments: bytes, num_descriptors: int) -> bytes:
+    """Do what a call says, and frame the answer: a result, or an exception of any of the steps."""
+    descriptors = channel.receive_descriptors(num_descriptors) if num_descriptors else ()
+    try:
+        if command not in target.COMMANDS:
+            expected = f"one of {', '.join(sorted(target.COMMANDS))}"
+            raise ProcessError(explain(type(target).__name__, expected=expected, got=repr(command)))
+        result = getattr(target, command)(*descriptors, *(pickle.loads(arguments) if arguments else ()))
+        return framed((True, result))
+    except Exception as error:
+        return framed((False, packed_error(error)))
