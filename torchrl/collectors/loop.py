@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import another_layout
-from torchrl.unchecked import Row, new_tensordict
+from torchrl.unchecked import Row, make_rows, new_tensordict
 
 CONTIGUOUS = torch.contiguous_format
 
@@ -48,9 +48,7 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
         lambda leaf: leaf.new_zeros((num_steps, *batch_size, *leaf.shape[dims:])).movedim(0, dims),
         batch_size=(*batch_size, num_steps),
     )
-    first, *others = batch.unbind(dims)
-    like = Row(first)
-    return batch, [like, *(Row(views, like) for views in others)]
+    return batch, make_rows(batch.unbind(dims))
 
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:

@@ -35,7 +35,7 @@ def test_squeeze_leaves_a_dimension_that_is_not_one():
 
 def test_bounds_that_are_the_same_everywhere_take_no_memory():
     spec = Bounded(torch.zeros(84, 84), torch.full((84, 84), 255), dtype=torch.uint8).expand(64, 4, 84, 84)
-    assert all(bound.numel() == 1 for bound in spec._bounds.values())
+    assert all(bound.numel() == 1 for bound in spec.bounds.values())
     assert spec.low.shape == spec.shape
 
 

@@ -21,26 +21,32 @@ class TensorSpec(ABC):
 
     Every shape operation means what it means on the tensors described: ``spec.op(...)`` contains ``value.op(...)`` for
     each value that ``spec`` contains. They are written here once. A subclass only says how one function of tensors is
-    applied to all it holds (:meth:`_map`).
+    applied to all it holds (:meth:`apply`).
+
+    >>> env.observation_spec["observation"].expand(5, 2, 4)[0].shape
+    torch.Size([2, 4])
+
+    Attributes:
+        shape: full shape, batch dimensions included.
+        device: where the described tensors live; None if they live in several places or there are none.
     """
+
+    device: torch.device | None
 
     def __init__(self, shape: Shape) -> None:
         self.shape = torch.Size(shape)
 
     # What a subclass provides.
 
-    @property
     @abstractmethod
-    def device(self) -> torch.device | None:
-        """Where the described tensors live; None if they live in several places or there are none."""
+    def apply(self, op: ShapeOp) -> Self:
+        """Return the spec of the tensors after ``op``, which moves the dimensions of ``shape`` and no others.
+
+        ``op`` is called with tensors that may have further dimensions behind those of ``shape``.
+        """
 
     @abstractmethod
-    def _map(self, op: ShapeOp) -> Self:
-        """Return a new spec for the tensors after ``op``, which moves leading dimensions and leaves those after
-        ``self.shape`` alone."""
-
-    @abstractmethod
-    def _mismatch(self, value: Any, name: str) -> str | None:
+    def mismatch(self, value: Any, name: str) -> str | None:
         """Return the message that says why this spec does not describe ``value``, or None if it does."""
 
     @abstractmethod
@@ -78,7 +84,7 @@ class TensorSpec(ABC):
 
     def contains(self, value: Any) -> bool:
         """Say whether ``value`` has this spec's shape, dtype and device and only allowed values."""
-        return self._mismatch(value, "value") is None
+        return self.mismatch(value, "value") is None
 
     def assert_contains(self, value: Any, name: str = "value") -> None:
         """Raise if ``value`` is not described by this spec.
@@ -86,8 +92,7 @@ class TensorSpec(ABC):
         Raises:
             SpecError: naming the key, what was expected, what came, and what to do.
         """
-        message = self._mismatch(value, name)
-        if message is not None:
+        if (message := self.mismatch(value, name)) is not None:
             raise SpecError(message)
 
     @abstractmethod
@@ -114,30 +119,30 @@ class TensorSpec(ABC):
         """Reshape as ``Tensor.reshape``; one size may be -1."""
         sizes = _flat(shape)
         new = self._probed("reshape", sizes, lambda x: x.reshape(sizes)).shape
-        return self._map(lambda x: x.reshape((*new, *x.shape[self.ndim :])))
+        return self.apply(lambda x: x.reshape((*new, *x.shape[self.ndim :])))
 
     def unsqueeze(self, dim: int) -> Self:
         """Insert a dimension of size 1 at ``dim``, which may be ``-ndim - 1`` to ``ndim``."""
         at = self._dim("unsqueeze", dim, self.ndim + 1)
-        return self._map(lambda x: x.unsqueeze(at))
+        return self.apply(lambda x: x.unsqueeze(at))
 
     def squeeze(self, dim: int | None = None) -> Self:
         """Remove the dimension ``dim`` if its size is 1; without ``dim``, all dimensions of size 1."""
         dims = range(self.ndim) if dim is None else [self._dim("squeeze", dim, self.ndim)]
         gone = tuple(at for at in dims if self.shape[at] == 1)
-        return self._map(lambda x: x.squeeze(gone))
+        return self.apply(lambda x: x.squeeze(gone))
 
     def permute(self, *dims: int | Shape) -> Self:
         """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
         order = _flat(dims)
         self._probed("permute", order, lambda x: x.permute(order))
         ahead = tuple(dim % self.ndim for dim in order)
-        return self._map(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
+        return self.apply(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
 
     def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """Return one spec per entry of ``dim``, without that dimension."""
         at = self._dim("unbind", dim, self.ndim)
-        return tuple(self._map(lambda x, i=i: x.select(at, i)) for i in range(self.shape[at]))
+        return tuple(self.apply(lambda x, i=i: x.select(at, i)) for i in range(self.shape[at]))
 
     def __getitem__(self, index: Any) -> Self:
         """Index as a tensor of shape ``shape`` would be indexed: integers, slices, None, ``...``, masks and indices."""
@@ -149,13 +154,13 @@ class TensorSpec(ABC):
 
     def clone(self) -> Self:
         """Return an independent copy."""
-        return self._map(lambda x: x)  # bounds are never written to, so leaves may share them
+        return self.apply(lambda x: x)  # bounds are never written to, so leaves may share them
 
     # Inside.
 
     def _moved(self, name: str, argument: Any, op: ShapeOp) -> Self:
         self._probed(name, argument, op)
-        return self._map(op)
+        return self.apply(op)
 
     def _probed(self, name: str, argument: Any, op: ShapeOp) -> torch.Tensor:
         """Apply ``op`` to a tensor of this shape that takes no memory; turn torch's refusal into ours."""
@@ -193,13 +198,8 @@ class LeafSpec(TensorSpec):
     ) -> None:
         super().__init__(shape)
         self.dtype = dtype
-        self._device = torch.device("cpu" if device is None else device)
-        self._bounds = {name: _compact(bound.to(self._device)) for name, bound in (bounds or {}).items()}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the described tensor lives."""
-        return self._device
+        self.device = torch.device("cpu" if device is None else device)
+        self.bounds = {name: _compact(bound.to(self.device)) for name, bound in (bounds or {}).items()}
 
     def to(self, dest: torch.device | torch.dtype | str | int) -> Self:
         """Return this spec for another device, or for another dtype if its values survive the cast.
@@ -210,8 +210,8 @@ class LeafSpec(TensorSpec):
         if isinstance(dest, torch.dtype):
             return self._with_dtype(dest)
         new = copy.copy(self)
-        new._device = torch.device(dest)
-        new._bounds = {name: bound.to(new._device) for name, bound in self._bounds.items()}
+        new.device = torch.device(dest)
+        new.bounds = {name: bound.to(new.device) for name, bound in self.bounds.items()}
         return new
 
     def __eq__(self, other: object) -> bool:
@@ -229,7 +229,12 @@ class LeafSpec(TensorSpec):
     # What a leaf provides.
 
     @abstractmethod
-    def _with_dtype(self, dtype: torch.dtype) -> Self: ...
+    def _require_dtype(self, dtype: torch.dtype) -> None:
+        """Refuse a dtype in which these values cannot be written."""
+
+    @abstractmethod
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw allowed values of the full shape ``[*batch, *self.shape]``."""
 
     @abstractmethod
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
@@ -256,32 +261,44 @@ class LeafSpec(TensorSpec):
 
     # Shared by all leaves.
 
-    def _refuse_mask(self, mask: Any) -> None:
-        if mask is not None:
-            hint = "Only choices can be masked: Categorical, OneHot, MultiCategorical, MultiOneHot."
-            got = f"a {type(mask).__name__}"
-            raise SpecError(explain(f"{type(self).__name__}.rand", expected="no mask", got=got, hint=hint))
+    def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: Any = None) -> torch.Tensor:
+        if mask is None:
+            return self._draw((*batch, *self.shape), generator)
+        return self._draw_masked(batch, generator, mask)
+
+    def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
+        hint = "Only choices can be masked: Categorical, OneHot, MultiCategorical, MultiOneHot."
+        got = f"a {type(mask).__name__}"
+        raise SpecError(explain(f"{type(self).__name__}.rand", expected="no mask", got=got, hint=hint))
+
+    def zero(self, batch: Shape = ()) -> torch.Tensor:
+        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
+
+    def _with_dtype(self, dtype: torch.dtype) -> Self:
+        self._require_dtype(dtype)
+        new = copy.copy(self)
+        new.dtype = dtype
+        return new
 
     def _same_values(self, other: LeafSpec) -> bool:
-        return all(bool((self._bound(name) == other._bound(name)).all()) for name in self._bounds)
+        return all(bool((self._bound(name) == other._bound(name)).all()) for name in self.bounds)
 
     def _bound(self, name: str) -> torch.Tensor:
-        return self._bounds[name].expand(self.shape)
+        return self.bounds[name].expand(self.shape)
 
-    def _map(self, op: ShapeOp) -> Self:
+    def apply(self, op: ShapeOp) -> Self:
         new = copy.copy(self)
         new.shape = op(probe(self.shape, self.device)).shape
-        new._bounds = {  # a bound of shape [] is the same everywhere and stays so
-            name: bound if bound.ndim == 0 else op(bound.expand(self.shape)) for name, bound in self._bounds.items()
+        new.bounds = {  # a bound of shape [] is the same everywhere and stays so
+            name: bound if bound.ndim == 0 else op(bound.expand(self.shape)) for name, bound in self.bounds.items()
         }
         return new
 
-    def _mismatch(self, value: Any, name: str) -> str | None:
+    def mismatch(self, value: Any, name: str) -> str | None:
         found = self._form_mismatch(value) or self._value_mismatch(value)
         return found and explain(name, expected=found[0], got=found[1], hint=found[2])
 
     def assert_form(self, value: Any, name: str = "value") -> None:
-        """Raise if ``value`` has another shape, dtype or device; see :meth:`TensorSpec.assert_form`."""
         found = self._form_mismatch(value)
         if found is not None:
             raise SpecError(explain(name, expected=found[0], got=found[1], hint=found[2]))
@@ -299,7 +316,6 @@ class LeafSpec(TensorSpec):
         return None
 
     def project(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the nearest value that this spec contains; see :meth:`TensorSpec.project`."""
         who = f"{type(self).__name__}.project"
         if value.shape != self.shape:
             got = f"shape {list(value.shape)}"

@@ -16,6 +16,10 @@ from torchrl.keys import Key, key_name
 class Composite(TensorSpec):
     """Describe a TensorDict: exactly these keys, and a batch size.
 
+    >>> spec = Composite({"seen": env.observation_spec, "action": env.action_spec}, env.batch_size)
+    >>> spec["seen", "observation"].shape, spec.rand()["action"].shape
+    (torch.Size([2, 4]), torch.Size([2]))
+
     Args:
         specs: spec by key; a key may be a tuple, a spec may be another ``Composite`` or a plain mapping.
         shape: batch size; the shape of every entry starts with it.
@@ -97,11 +101,13 @@ class Composite(TensorSpec):
         self.set(key, spec)
 
     def __delitem__(self, key: Key) -> None:
-        *above, last = _as_tuple(key)
-        level = self.get(tuple(above)) if above else self
-        if not isinstance(level, Composite) or last not in level._specs:
+        if key not in self:
             raise self._missing(key)
-        del level._specs[last]
+        first, *rest = _as_tuple(key)
+        if rest:
+            del self._specs[first][tuple(rest)]
+        else:
+            del self._specs[first]
 
     def __contains__(self, key: Key) -> bool:
         return self.get(key) is not None
@@ -174,7 +180,6 @@ class Composite(TensorSpec):
         return type(self)({key: spec.to(dest) for key, spec in self._specs.items()}, self.shape)
 
     def assert_form(self, value: Any, name: str = "value") -> None:
-        """Raise if ``value`` has other keys, shapes, dtypes or devices; see :meth:`TensorSpec.assert_form`."""
         found = self._form_mismatch(value, name)
         if found is not None:
             raise SpecError(found)
@@ -193,15 +198,14 @@ class Composite(TensorSpec):
                 raise self._missing(key)
         return masks
 
-    def _map(self, op: ShapeOp) -> Self:
-        new = type(self)(shape=op(probe(self.shape, self.device)).shape)
-        new._specs = {key: spec._map(op) for key, spec in self._specs.items()}
-        return new
+    def apply(self, op: ShapeOp) -> Self:
+        shape = op(probe(self.shape, self.device)).shape
+        return type(self)({key: spec.apply(op) for key, spec in self._specs.items()}, shape)
 
-    def _mismatch(self, value: Any, name: str) -> str | None:
+    def mismatch(self, value: Any, name: str) -> str | None:
         found = self._form_mismatch(value, name)
         for key, spec in self._specs.items():
-            found = found or spec._mismatch(value.get(key), f"{name}.{key}")
+            found = found or spec.mismatch(value.get(key), f"{name}.{key}")
         return found
 
     def _form_mismatch(self, value: Any, name: str) -> str | None:

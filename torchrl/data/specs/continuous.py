@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Self
 
 import numpy as np
@@ -17,6 +16,9 @@ BoundLike = float | np.ndarray | torch.Tensor
 class Unbounded(LeafSpec):
     """Describe numbers of any size. Infinite ones are in; NaN is in no spec.
 
+    >>> Unbounded([2]).contains(torch.tensor([1e30, float("inf")]))
+    True
+
     Args:
         shape: full shape of the tensor, batch dimensions included.
         dtype: floating, integer or bool.
@@ -28,26 +30,15 @@ class Unbounded(LeafSpec):
     ) -> None:
         super().__init__(shape, dtype, device)
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw from the standard normal distribution; integers uniformly from their whole range. A mask is refused."""
-        self._refuse_mask(mask)
-        shape = (*batch, *self.shape)
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw from the standard normal distribution; integers uniformly from their whole range."""
         if self.dtype.is_floating_point:
             return torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
         low, end = (0, 2) if self.dtype == torch.bool else _half_open(self.dtype)
         return torch.randint(low, end, shape, generator=generator, device=self.device).to(self.dtype)
 
-    def zero(self, batch: Shape = ()) -> torch.Tensor:
-        """Return zeros, ``[*batch, *shape]``."""
-        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
-
-    def _with_dtype(self, dtype: torch.dtype) -> Self:
+    def _require_dtype(self, dtype: torch.dtype) -> None:
         require_cast("Unbounded.to", self.dtype, dtype)
-        new = copy.copy(self)
-        new.dtype = dtype
-        return new
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
         return nan_mismatch(value)
@@ -61,6 +52,9 @@ class Unbounded(LeafSpec):
 
 class Bounded(LeafSpec):
     """Describe numbers between ``low`` and ``high``, both included. A side may be infinite.
+
+    >>> Bounded(-1.0, 1.0, [2]).project(torch.tensor([-3.0, 0.5]))
+    tensor([-1.0000,  0.5000])
 
     Args:
         low: smallest value, broadcastable to ``shape``.
@@ -109,13 +103,9 @@ class Bounded(LeafSpec):
         """Largest allowed values, ``[*shape]``; a view that must not be written to."""
         return self._bound("high")
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw uniformly between finite bounds, exponentially beside a single one, else normally; refuse a mask."""
-        self._refuse_mask(mask)
-        shape = (*batch, *self.shape)
-        low, high = self._bounds["low"], self._bounds["high"]
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw uniformly between finite bounds, exponentially beside a single one, else normally."""
+        low, high = self.bounds["low"], self.bounds["high"]
         if self.dtype.is_floating_point:
             drawn = _rand_float(shape, low, high, generator)
         else:
@@ -126,25 +116,27 @@ class Bounded(LeafSpec):
 
     def zero(self, batch: Shape = ()) -> torch.Tensor:
         """Return zeros where zero is allowed and the nearest bound elsewhere, ``[*batch, *shape]``."""
-        zeros = torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
-        return torch.clamp(zeros, self._bounds["low"], self._bounds["high"])
+        return self._clamp(super().zero(batch))
+
+    def _require_dtype(self, dtype: torch.dtype) -> None:
+        require_cast("Bounded.to", self.dtype, dtype)
 
     def _with_dtype(self, dtype: torch.dtype) -> Self:
-        require_cast("Bounded.to", self.dtype, dtype)
-        return type(self)(self._bounds["low"], self._bounds["high"], self.shape, dtype, self.device)
+        self._require_dtype(dtype)
+        return type(self)(self.bounds["low"], self.bounds["high"], self.shape, dtype, self.device)
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
-        bad = first_true(~((value >= self._bounds["low"]) & (value <= self._bounds["high"])))
+        bad = first_true(~((value >= self.bounds["low"]) & (value <= self.bounds["high"])))
         if bad is None:
             return None
         expected = f"values from {self.low[bad].item()} to {self.high[bad].item()}"
         return nan_mismatch(value) or (expected, entry(value, bad), "Use project() to clip on purpose.")
 
     def _clamp(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.clamp(value, self._bounds["low"], self._bounds["high"])
+        return torch.clamp(value, self.bounds["low"], self.bounds["high"])
 
     def _describe(self) -> list[str]:
-        return [f"{name}={bound.tolist() if bound.ndim == 0 else '[...]'}" for name, bound in self._bounds.items()]
+        return [f"{name}={bound.tolist() if bound.ndim == 0 else '[...]'}" for name, bound in self.bounds.items()]
 
 
 def _rand_float(shape: Shape, low: torch.Tensor, high: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

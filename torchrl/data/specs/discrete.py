@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,11 @@ from torchrl.errors import SpecError, explain
 
 class Categorical(LeafSpec):
     """Describe choices by their index, ``0`` to ``n - 1``. Never one-hot.
+
+    The mask of :meth:`rand` is ``[*batch, *shape, n]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
+
+    >>> Categorical(3).rand(mask=torch.tensor([False, True, False]))
+    tensor(1)
 
     Args:
         n: number of choices.
@@ -37,40 +41,23 @@ class Categorical(LeafSpec):
         if n < 1:
             raise SpecError(explain("Categorical", expected="n >= 1", got=n))
         self.n = int(n)
-        _require_index_dtype("Categorical", self.n, dtype)
+        self._require_dtype(dtype)
         super().__init__(shape, dtype, device)
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw every index with equal probability; with a mask, every allowed one.
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw every index with equal probability."""
+        return torch.randint(self.n, shape, generator=generator, device=self.device).to(self.dtype)
 
-        Args:
-            batch: dimensions to put in front of ``shape``.
-            generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: ``[*batch, *shape, n]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
-
-        Raises:
-            SpecError: the mask has another shape or other values, or a row of it allows nothing.
-        """
-        shape = (*batch, *self.shape)
-        if mask is None:
-            return torch.randint(self.n, shape, generator=generator, device=self.device).to(self.dtype)
-        mask = checked_mask("Categorical.rand", mask, (*shape, self.n), self.device)
+    def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
+        """Draw every allowed index with equal probability."""
+        mask = checked_mask("Categorical.rand", mask, (*batch, *self.shape, self.n), self.device)
         return draw_allowed("Categorical.rand", mask, generator=generator).to(self.dtype)
-
-    def zero(self, batch: Shape = ()) -> torch.Tensor:
-        """Return the first choice everywhere, ``[*batch, *shape]``."""
-        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
 
     def _same_values(self, other: LeafSpec) -> bool:
         return self.n == other.n
 
-    def _with_dtype(self, dtype: torch.dtype) -> Self:
+    def _require_dtype(self, dtype: torch.dtype) -> None:
         _require_index_dtype("Categorical", self.n, dtype)
-        new = copy.copy(self)
-        new.dtype = dtype
-        return new
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
         bad = first_true((value < 0) | (value >= self.n))
@@ -94,6 +81,13 @@ class Categorical(LeafSpec):
 
 class MultiCategorical(LeafSpec):
     """Describe several choices at once by their indices: entry i is one of ``0`` to ``nvec[i] - 1``.
+
+    The mask of :meth:`rand` is true where a choice is allowed, bool or 0 and 1 of any dtype, the entries' choices in a
+    row: ``[*batch, *shape[:-1], sum(nvec)]``. Its number of dimensions says how many of ``shape`` are rows; the rest
+    are entries, in row-major order. All rows must have the same ``nvec``.
+
+    >>> MultiCategorical([3, 2]).contains(torch.tensor([2, 2]))
+    False
 
     Args:
         nvec: numbers of choices, broadcastable to ``shape``; ``[3, 2]`` are two entries of three and two choices.
@@ -123,37 +117,23 @@ class MultiCategorical(LeafSpec):
             expected = f"an nvec that broadcasts to {list(shape)}"
             got = f"nvec of shape {list(numbers.shape)}"
             raise SpecError(explain("MultiCategorical", expected=expected, got=got)) from error
-        if numbers.numel():
-            _require_index_dtype("MultiCategorical", int(numbers.max()), dtype)
         super().__init__(shape, dtype, device, bounds={"nvec": numbers.to(torch.int64)})
+        self._require_dtype(dtype)
 
     @property
     def nvec(self) -> torch.Tensor:
         """Numbers of choices, ``[*shape]`` int64; a view that must not be written to."""
         return self._bound("nvec")
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw every index with equal probability; with a mask, every allowed one.
-
-        Args:
-            batch: dimensions to put in front of ``shape``.
-            generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: true where a choice is allowed, bool or 0 and 1 of any dtype, the entries' choices in a row:
-                ``[*batch, *shape[:-1], sum(nvec)]``. Its number of dimensions says how many of ``shape`` are rows;
-                the rest are entries, in row-major order. All rows must have the same ``nvec``.
-
-        Raises:
-            SpecError: the mask has another shape or other values, or allows nothing for an entry of a row.
-        """
-        if mask is not None and self.shape.numel():
-            return self._rand_allowed(batch, generator, mask)
-        shape = (*batch, *self.shape)
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw every index with equal probability."""
         share = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.device)
-        return (share * self._bounds["nvec"]).long().to(self.dtype)
+        return (share * self.bounds["nvec"]).long().to(self.dtype)
 
-    def _rand_allowed(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
+    def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
+        """Draw every allowed index with equal probability."""
+        if not self.shape.numel():
+            return self._draw((*batch, *self.shape), generator)
         who, num = "MultiCategorical.rand", self.ndim
         num_rows = getattr(mask, "ndim", 0) - 1 - len(batch)
         if not 0 <= num_rows <= num:
@@ -172,22 +152,19 @@ class MultiCategorical(LeafSpec):
         rows = self.nvec.reshape(-1, self.shape[num_rows:].numel())
         return rows[0].tolist() if bool((rows == rows[0]).all()) else None
 
-    def zero(self, batch: Shape = ()) -> torch.Tensor:
-        """Return the first choice everywhere, ``[*batch, *shape]``."""
-        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
-
-    def _with_dtype(self, dtype: torch.dtype) -> Self:
-        return type(self)(self._bounds["nvec"], self.shape, dtype, self.device)
+    def _require_dtype(self, dtype: torch.dtype) -> None:
+        nvec = self.bounds["nvec"]
+        _require_index_dtype("MultiCategorical", int(nvec.max()) if nvec.numel() else 1, dtype)
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
-        bad = first_true((value < 0) | (value >= self._bounds["nvec"]))
+        bad = first_true((value < 0) | (value >= self.bounds["nvec"]))
         if bad is None:
             return None
         expected = f"an index from 0 to {self.nvec[bad].item() - 1}"
         return expected, entry(value, bad), "The choices are counted from 0."
 
     def _clamp(self, value: torch.Tensor) -> torch.Tensor:
-        nvec = self._bounds["nvec"]
+        nvec = self.bounds["nvec"]
         if value.dtype == torch.bool:
             return value & (nvec > 1)
         return torch.minimum(value.clamp(min=0), nvec - 1)
@@ -206,6 +183,9 @@ class MultiCategorical(LeafSpec):
 class Binary(LeafSpec):
     """Describe entries that are 0 or 1, each on its own.
 
+    >>> Binary([2]).project(torch.tensor([-3, 1], dtype=torch.int8))
+    tensor([0, 1], dtype=torch.int8)
+
     Args:
         shape: full shape of the tensor, batch dimensions included.
         dtype: bool, an integer or a floating dtype.
@@ -221,22 +201,12 @@ class Binary(LeafSpec):
         require_real("Binary", dtype)
         super().__init__(shape, dtype, device)
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw 0 and 1 with equal probability, ``[*batch, *shape]``; a mask is refused."""
-        self._refuse_mask(mask)
-        return torch.randint(2, (*batch, *self.shape), generator=generator, device=self.device).to(self.dtype)
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw 0 and 1 with equal probability."""
+        return torch.randint(2, shape, generator=generator, device=self.device).to(self.dtype)
 
-    def zero(self, batch: Shape = ()) -> torch.Tensor:
-        """Return zeros, ``[*batch, *shape]``."""
-        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=self.device)
-
-    def _with_dtype(self, dtype: torch.dtype) -> Self:
+    def _require_dtype(self, dtype: torch.dtype) -> None:
         require_real("Binary", dtype)
-        new = copy.copy(self)
-        new.dtype = dtype
-        return new
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
         return binary_mismatch(value)

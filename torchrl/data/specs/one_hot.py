@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Self
+from typing import Any
 
 import torch
 
@@ -21,6 +20,11 @@ class MultiOneHot(LeafSpec):
     tears it apart (``reshape(-1)`` of ``[8, 5]``, ``[..., :3]``) or does not keep its order gives a :class:`Binary`,
     which contains the torn values, since "one 1 per group" can no longer be said of them. Refusing instead would make
     one leaf forbid what all others of a ``Composite`` allow.
+
+    The mask of :meth:`rand` is ``[*batch, *shape]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
+
+    >>> MultiOneHot([3, 2]).zero()
+    tensor([1, 0, 0, 1, 0])
 
     Args:
         nvec: number of choices of each group.
@@ -52,27 +56,18 @@ class MultiOneHot(LeafSpec):
             raise SpecError(explain(who, expected=f"a shape that ends with {width}", got=list(shape), hint=hint))
         super().__init__(shape, dtype, device)
 
-    def rand(
-        self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw every choice with equal probability; with a mask, every allowed one.
+    def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw every choice of each group with equal probability."""
+        drawn = [torch.randint(n, shape[:-1], generator=generator, device=self.device) for n in self.nvec]
+        return self._one_hot(drawn, self.dtype)
 
-        Args:
-            batch: dimensions to put in front of ``shape``.
-            generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: ``[*batch, *shape]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
-
-        Raises:
-            SpecError: the mask has another shape or other values, or a group of a row allows nothing.
-        """
-        who, shape = f"{type(self).__name__}.rand", (*batch, *self.shape)
-        if mask is None:
-            drawn = [torch.randint(n, shape[:-1], generator=generator, device=self.device) for n in self.nvec]
-        else:
-            mask = checked_mask(who, mask, shape, self.device)
-            entries = [None] if len(self.nvec) == 1 else range(len(self.nvec))
-            parts = zip(entries, mask.split(self.nvec, -1), strict=True)
-            drawn = [draw_allowed(who, part, generator=generator, of_entry=entry) for entry, part in parts]
+    def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
+        """Draw every allowed choice of each group with equal probability."""
+        who = f"{type(self).__name__}.rand"
+        mask = checked_mask(who, mask, (*batch, *self.shape), self.device)
+        entries = [None] if len(self.nvec) == 1 else range(len(self.nvec))
+        parts = zip(entries, mask.split(self.nvec, -1), strict=True)
+        drawn = [draw_allowed(who, part, generator=generator, of_entry=entry) for entry, part in parts]
         return self._one_hot(drawn, self.dtype)
 
     def zero(self, batch: Shape = ()) -> torch.Tensor:
@@ -88,9 +83,9 @@ class MultiOneHot(LeafSpec):
             [index.unsqueeze(-1) == torch.arange(n, device=index.device) for index, n in pairs], dim=-1
         ).to(dtype)
 
-    def _map(self, op: ShapeOp) -> LeafSpec:
+    def apply(self, op: ShapeOp) -> LeafSpec:
         if self._stays_whole(op):
-            return super()._map(op)
+            return super().apply(op)
         return Binary(op(probe(self.shape, self.device)).shape, self.dtype, self.device)
 
     def _stays_whole(self, op: ShapeOp) -> bool:
@@ -107,11 +102,8 @@ class MultiOneHot(LeafSpec):
     def _same_values(self, other: MultiOneHot) -> bool:
         return self.nvec == other.nvec
 
-    def _with_dtype(self, dtype: torch.dtype) -> Self:
+    def _require_dtype(self, dtype: torch.dtype) -> None:
         require_real(f"{type(self).__name__}.to", dtype)
-        new = copy.copy(self)
-        new.dtype = dtype
-        return new
 
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
         found = binary_mismatch(value)
@@ -146,6 +138,9 @@ class OneHot(MultiOneHot):
 
     The last dimension belongs together: a shape operation that tears it apart gives a :class:`Binary`; see
     :class:`MultiOneHot`, of which this is the case of one group.
+
+    >>> OneHot(3).contains(torch.tensor([0, 1, 1]))
+    False
 
     Args:
         n: number of choices.
