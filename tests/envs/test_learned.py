@@ -20,7 +20,6 @@ from torchrl.envs.transforms import (
     ObservationTransform,
     RewardNorm,
     RewardScaling,
-    RewardSum,
     StepCounter,
     TargetReturn,
     Transform,
@@ -254,7 +253,7 @@ class Summed(Transform):
 
 def test_nothing_is_learned_or_added_up_on_rows_that_wait():
     vec, reward, summed = VecNorm(decay=1.0), RewardNorm(0.5), Summed()
-    memory = (FrameStack(2), StepCounter(), RewardSum(), TargetReturn(10.0))
+    memory = (FrameStack(2), StepCounter(), TargetReturn(10.0))
     env = TransformedEnv(counting(50, 50), Compose(vec, RewardScaling(loc=1.0, scale=1.0), reward, summed, *memory))
     root = env.reset()
     for _ in range(2):
@@ -282,7 +281,7 @@ def test_nothing_is_learned_or_added_up_on_rows_that_wait():
 @pytest.mark.parametrize("finished", ["leave", "sticky"])
 def test_rows_wait_behind_two_environments_as_behind_a_chain(finished):
     def parts():
-        return VecNorm(decay=1.0), RewardSum(), RewardNorm(0.5), VecNorm(decay=1.0), FrameStack(2), StepCounter()
+        return VecNorm(decay=1.0), RewardNorm(0.5), VecNorm(decay=1.0), FrameStack(2), StepCounter()
 
     def batch(env):
         if finished == "leave":

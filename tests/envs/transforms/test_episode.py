@@ -7,20 +7,18 @@ from gymnasium import spaces
 from cases.transform_worlds import Drift, crane
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import SerialEnv, check_env
+from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import (
     ActionScaling,
     Compose,
-    InitTracker,
     LastAction,
     LastReward,
     RewardScaling,
-    RewardSum,
     StepCounter,
     TargetReturn,
     TransformedEnv,
 )
-from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError
+from torchrl.errors import ConfigError, EnvError, SpecError
 
 
 def counting(num_envs=None, length=3, **options):
@@ -44,17 +42,6 @@ def seen(transform, num_steps=7, env=None, key=None):
 
 def test_steps_by_hand():
     assert seen(StepCounter()) == ([0, 1, 2, 0, 1, 2, 0], [1, 2, 3, 1, 2, 3, 1])
-
-
-def test_sum_of_rewards_by_hand():
-    assert seen(RewardSum()) == ([0, 0, 0, 0, 1, 2, 0], [0, 0, 0, 1, 2, 3, 2])
-
-
-def test_sum_of_rewards_as_they_are_at_its_place():
-    env = TransformedEnv(counting(), Compose(RewardSum("raw"), RewardScaling(10.0, 1.0), RewardSum("scaled")))
-    batch = env.rollout(6, act)
-    assert column(batch, ("next", "raw")) == [0, 0, 0, 1, 2, 3]
-    assert column(batch, ("next", "scaled")) == [1, 2, 3, 11, 22, 33]
 
 
 def test_target_return_by_hand():
@@ -126,9 +113,9 @@ def test_last_action_is_a_copy():
 
 def test_rows_start_over_apart():
     lengths = SerialEnv([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
-    batch = TransformedEnv(lengths, Compose(StepCounter(), RewardSum())).rollout(4, act)
+    batch = TransformedEnv(lengths, Compose(StepCounter(), TargetReturn(0.0))).rollout(4, act)
     assert column(batch, "step_count") == [[0, 1, 0, 1], [0, 1, 2, 0]]
-    assert column(batch, ("next", "reward_sum")) == [[0, 0, 1, 2], [0, 0, 0, 1]]
+    assert column(batch, ("next", "target_return")) == [[0, 0, -1, -2], [0, 0, 0, -1]]
 
 
 def test_a_time_limit_by_hand():
@@ -157,9 +144,11 @@ def test_a_time_limit_beside_the_end_of_the_task():
 def test_a_time_limit_below_other_transforms(around):
     counter = StepCounter(max_steps=2)
     env = counting(2, length=5)
-    for transform in [Compose(RewardSum("a")), Compose(Compose(counter)), LastReward()][: 2 + (around > 1)]:
+    for transform in [Compose(TargetReturn(0.0, out_key="a")), Compose(Compose(counter)), LastReward()][
+        : 2 + (around > 1)
+    ]:
         env = TransformedEnv(env, transform)
-    assert column(env.rollout(5, act), "a") == [[0, 0, 0, 1, 0]] * 2
+    assert column(env.rollout(5, act), "a") == [[0, 0, 0, -1, 0]] * 2
     assert column(env.rollout(5, act), ("next", "done")) == [[False, True, False, True, False]] * 2
 
 
@@ -175,34 +164,9 @@ def test_a_time_limit_shows_the_policy_the_limit_at_a_partial_reset():
     assert column(root, "step_count") == [1, 0]
 
 
-class Unmarked(Drift):
-    """A world whose author forgot ``is_init``."""
-
-    def _root(self):
-        return super()._root().exclude("is_init")
-
-
-def test_is_init_of_a_world_without():
-    with pytest.raises(KeyMissing, match="is_init"):
-        check_env(Unmarked((2,)), num_steps=10)
-    env = TransformedEnv(Unmarked((2,)), InitTracker())
-    check_env(env, num_steps=10)
-    root = env.reset()
-    assert column(root, "is_init") == [True, True]
-    assert column(env.reset(torch.tensor([True, False])), "is_init") == [True, True]  # no step since
-    _, root = env.step_and_reset(root.set("action", env.action_spec.zero()))
-    assert column(root, "is_init") == [False, False]
-    assert column(env.reset(torch.tensor([False, True])), "is_init") == [False, True]
-
-
-def test_is_init_is_that_of_a_world_with():
-    batch = TransformedEnv(counting(length=2), InitTracker()).rollout(5, act)
-    assert column(batch, "is_init") == [True, False, True, False, True]
-
-
 def test_what_a_memory_handed_out_does_not_change_later():
-    env = TransformedEnv(counting(2, length=2), Compose(StepCounter(), RewardSum(), TargetReturn(3.0), LastReward()))
-    keys = ["step_count", "reward_sum", "target_return", "last_reward"]
+    env = TransformedEnv(counting(2, length=2), Compose(StepCounter(), TargetReturn(3.0), LastReward()))
+    keys = ["step_count", "target_return", "last_reward"]
     root = env.reset()
     for _ in range(5):
         transition, after = env.step_and_reset(act(root))
@@ -214,9 +178,7 @@ def test_what_a_memory_handed_out_does_not_change_later():
             assert bool((one == other).all())
 
 
-@pytest.mark.parametrize(
-    "make", [StepCounter, RewardSum, LastReward, LastAction, lambda key: TargetReturn(1.0, out_key=key)]
-)
+@pytest.mark.parametrize("make", [StepCounter, LastReward, LastAction, lambda key: TargetReturn(1.0, out_key=key)])
 def test_a_key_that_is_taken_is_refused(make):
     for taken in ("observation", "reward", "is_init", ("observation", "inside")):
         with pytest.raises(ConfigError, match="a key that covers no"):
@@ -239,12 +201,11 @@ def test_targets_that_make_no_sense_are_refused():
 
 
 def test_specs_by_hand():
-    env = TransformedEnv(counting(2), Compose(StepCounter(("info", "steps")), RewardSum(), TargetReturn(2.0)))
+    env = TransformedEnv(counting(2), Compose(StepCounter(("info", "steps")), TargetReturn(2.0)))
     expected = Composite(
         {
             "observation": env.env.observation_spec["observation"],
             "info": {"steps": Unbounded((2, 1), torch.int64)},
-            "reward_sum": Unbounded((2, 1)),
             "target_return": Unbounded((2, 1)),
         },
         (2,),
@@ -253,7 +214,7 @@ def test_specs_by_hand():
     assert env.reset()["info", "steps"].tolist() == [[0], [0]]
 
 
-@pytest.mark.parametrize("around", [lambda env: env, lambda env: TransformedEnv(env, RewardSum())])
+@pytest.mark.parametrize("around", [lambda env: env, lambda env: TransformedEnv(env, LastReward())])
 def test_rows_that_a_time_limit_ended_must_be_reset_before_the_next_step(around):
     env = around(TransformedEnv(counting(2, 9), StepCounter(max_steps=2)))
     _, root = env.step_and_reset(act(env.reset()))

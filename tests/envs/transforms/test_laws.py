@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from cases import transforms_basic, transforms_stateful, transforms_stateless
 from cases.transform_worlds import Watched, leaves, walker
+from cases.transforms import CASES, REGISTRY, chain, stateful_chain
 from torchrl.envs import check_env, transforms
 from torchrl.envs.transforms import Compose, Transform, TransformedEnv
 from torchrl.errors import ConfigError
 
-CASES = transforms_basic.CASES | transforms_stateless.CASES | transforms_stateful.CASES
 every_transform = pytest.mark.parametrize(("make_env", "make_transform"), CASES.values(), ids=CASES.keys())
 every_batch = pytest.mark.parametrize("num_envs", [None, 1, 3])
 
@@ -19,10 +18,6 @@ def built(make_env, make_transform, num_envs, seed=0):
     env = TransformedEnv(below, make_transform())
     env.set_seed(seed)
     return env, below
-
-
-def act(env, root, generator):
-    return root.set("action", chosen(env, root, generator))
 
 
 def chosen(env, root, generator):
@@ -35,23 +30,14 @@ def chosen(env, root, generator):
 def run(env, root, num_steps, generator):
     """Yield ``num_steps`` transitions, and the root that follows each."""
     for _ in range(num_steps):
-        transition, root = env.step_and_reset(act(env, root, generator))
+        transition, root = env.step_and_reset(root.set("action", chosen(env, root, generator)))
         yield transition, root
 
 
 def assert_sees_its_spec(env, tensordict):
     env.observation_spec.assert_contains(tensordict.select(*env.observation_spec.keys()))
-    named = {
-        "action",
-        "next",
-        "reward",
-        "is_init",
-        "terminated",
-        "truncated",
-        "done",
-        "episode_return",
-        "episode_length",
-    }
+    named = {"action", "next", "reward", "is_init", "terminated", "truncated", "done"}
+    named |= {"episode_return", "episode_length"}
     state = () if env.carried.initial is None else env.carried.initial.keys()
     assert set(tensordict.keys()) - named == {*env.observation_spec.keys(), *state}
 
@@ -71,24 +57,33 @@ def test_every_public_transform_is_held_against_the_laws():
     public = {name: getattr(transforms, name) for name in transforms.__all__}
     public = {name for name, member in public.items() if isinstance(member, type) and issubclass(member, Transform)}
     public -= set() if torch.cuda.is_available() else {"PinMemory"}
-    assert public - bases == {name.split()[0] for name in CASES} - {"nothing"}
+    assert public - bases == REGISTRY.keys() - {"Transform"}
 
 
 @every_batch
 @every_transform
-def test_output_is_in_the_output_spec(make_env, make_transform, num_envs):
-    env, _ = built(make_env, make_transform, num_envs)
+def test_a_run_keeps_to_its_specs_above_and_below_and_edits_nothing_of_others(make_env, make_transform, num_envs):
+    env, below = built(make_env, make_transform, num_envs)
     generator = torch.Generator().manual_seed(1)
     root = env.reset()
     assert_sees_its_spec(env, root)
     num_endings = 0
-    for transition, next_root in run(env, root, 40, generator):
+    for _ in range(40):
+        action = chosen(env, root, generator)
+        copy = action.clone()
+        transition, root = env.step_and_reset(root.set("action", action))
+        assert transition["action"] is action  # the policy's own, whatever goes down
+        assert_equal(action, copy)
+        below.action_spec.assert_contains(below.received[-1])
+        below.assert_untouched()
         assert_sees_its_spec(env, transition)
         assert_sees_its_spec(env, transition["next"])  # at endings this is the true final observation
-        assert_sees_its_spec(env, next_root)
+        assert_sees_its_spec(env, root)
         env.reward_spec.assert_contains(transition["next", "reward"])
         num_endings += int(transition["next", "done"].sum())
     assert num_endings > 3
+    env.reset()
+    below.assert_untouched()
 
 
 @every_transform
@@ -103,33 +98,6 @@ def test_a_partial_reset_transforms_all_rows_and_changes_its_own_alone(make_env,
     assert_sees_its_spec(env, after)
     assert_equal(after[~mask], before[~mask])
     assert bool(after["is_init"][mask])
-
-
-@every_batch
-@every_transform
-def test_the_env_below_receives_an_action_of_its_spec_and_the_transition_keeps_the_policys(
-    make_env, make_transform, num_envs
-):
-    env, below = built(make_env, make_transform, num_envs)
-    generator = torch.Generator().manual_seed(1)
-    root = env.reset()
-    for _ in range(20):
-        action = chosen(env, root, generator)
-        copy = action.clone()
-        transition, root = env.step_and_reset(root.set("action", action))
-        assert transition["action"] is action
-        assert_equal(action, copy)
-        below.action_spec.assert_contains(below.received[-1])
-
-
-@pytest.mark.parametrize("num_envs", [None, 3])
-@every_transform
-def test_nothing_that_came_from_below_is_edited(make_env, make_transform, num_envs):
-    env, below = built(make_env, make_transform, num_envs)
-    for _ in run(env, env.reset(), 30, torch.Generator().manual_seed(1)):
-        below.assert_untouched()
-    env.reset()
-    below.assert_untouched()
 
 
 @pytest.mark.parametrize("num_envs", [None, 3])
@@ -177,7 +145,7 @@ def test_seeds_and_reported_returns_are_those_of_the_bare_env(make_env, make_tra
             root = bare.reset(ended_here)
 
 
-@every_batch
+@pytest.mark.parametrize("num_envs", [None, 3])
 @every_transform
 def test_a_seed_repeats_the_run_here_and_in_another_env(make_env, make_transform, num_envs):
     env, other = (built(make_env, make_transform, num_envs)[0] for _ in range(2))
@@ -209,7 +177,7 @@ def test_it_belongs_to_one_env(make_env, make_transform):
 
 @pytest.mark.parametrize(
     ("make_chain", "split"),
-    [(make, split) for make in (transforms_basic.chain, transforms_stateful.chain) for split in range(len(make()) + 1)],
+    [(make, split) for make in (chain, stateful_chain) for split in range(len(make()) + 1)],
 )
 def test_a_chain_is_the_same_as_nesting(make_chain, split):
     one = TransformedEnv(walker(3), Compose(*make_chain()))

@@ -132,7 +132,7 @@ def test_refusals(make):
     one_hot = EnvSpecs(
         torch.Size([2]), torch.device("cpu"), Composite({"observation": OneHot(3, (2, 3))}, (2,)), None, None
     )
-    with pytest.raises(SpecError, match=f"{make.__name__}: expected numbers or indices in 'observation', got OneHot"):
+    with pytest.raises(SpecError, match=f"{make.__name__}: expected numbers or indices.* in 'observation', got OneHot"):
         make(2).read_specs(one_hot)
 
 
@@ -147,7 +147,7 @@ def test_the_mask_of_legal_actions_is_refused(make):
 def test_a_dimension_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="FrameStack: expected a negative dim, got 0"):
         FrameStack(2, dim=0)
-    with pytest.raises(SpecError, match=r"a dimension -1 in 'speed', got shape \[\].*Unsqueeze"):
+    with pytest.raises(SpecError, match=r"a dimension -1 in 'speed', got Bounded of shape \[\].*Unsqueeze"):
         TransformedEnv(walker(2), FrameStack(2, ["speed"]))
-    with pytest.raises(SpecError, match=r"a dimension -2 in 'position', got shape \[3\]"):
+    with pytest.raises(SpecError, match=r"a dimension -2 in 'position', got Bounded of shape \[3\]"):
         TransformedEnv(walker(2), FrameStack(2, ["position"], dim=-2))

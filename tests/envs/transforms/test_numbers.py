@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tensordict import TensorDict
 
 from torchrl.data.specs import (
     Binary,
@@ -22,6 +23,7 @@ from torchrl.envs.transforms import (
     BitsToFloat,
     CatTensors,
     Compose,
+    DoubleToFloat,
     Flatten,
     OneHotObservation,
     ScaleByBounds,
@@ -180,7 +182,7 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
             one = transform(["x"])
             one.read_specs(specs(x=leaf))
             spec = one.observation_spec(Composite({"x": leaf}, [2]))["x"]
-            encoded = one._encoders["x"](leaf.rand())
+            encoded = one._functions["x"](leaf.rand())
             spec.assert_contains(encoded)
             assert encoded.dtype == torch.float32
         else:
@@ -197,3 +199,42 @@ def test_mistakes_are_refused():
         OneHotObservation("x")
     with pytest.raises(SpecError, match="the same choices in every row"):
         OneHotObservation().read_specs(specs(x=MultiCategorical([[2, 3], [3, 2]], (2, 2))))
+
+
+def test_double_to_float_converts_what_is_double_or_half_and_nothing_else():
+    leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
+    leaves["h"] = Bounded(-1.0, 1.0, (2, 1), torch.float16)
+    convert = DoubleToFloat()
+    convert.read_specs(specs(**leaves))
+    assert convert.in_keys == ("x", "h")
+    due = Composite({**leaves, "x": Unbounded((2, 1)), "h": Bounded(-1.0, 1.0, (2, 1))}, (2,))
+    assert convert.observation_spec(Composite(leaves, (2,))) == due
+
+
+def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double():
+    parts = {"push": Bounded(-1.0, 1.0, (2, 1), torch.float64), "deep": {"gear": Categorical(3, (2,))}}
+    below = Composite(parts, (2,))
+    size, rewards = torch.Size([2]), Unbounded((2, 1))
+    convert = DoubleToFloat()
+    convert.read_specs(EnvSpecs(size, torch.device("cpu"), Composite(shape=(2,)), below, rewards))
+    above = convert.action_spec(below)
+    assert above == Composite({**parts, "push": Bounded(-1.0, 1.0, (2, 1))}, (2,))
+    action = above.rand()
+    sent = TensorDict({"action": action}, size)
+    convert.inverse(inputs := sent.copy())
+    below.assert_contains(inputs["action"])
+    above.assert_contains(sent["action"])
+
+
+def test_double_to_float_refuses_a_named_key_that_is_not_double():
+    with pytest.raises(SpecError, match="float64 or float16 in 'x', got Bounded of shape .*float32"):
+        DoubleToFloat(["x"]).read_specs(specs(x=Bounded(0.0, 9.0, (2,))))
+
+
+def test_the_action_bounds_of_double_to_float_lie_inside_those_below():
+    below = Bounded(torch.tensor([-0.1, 0.1, 0.5], dtype=torch.float64), 0.7, (3,), torch.float64)
+    above = DoubleToFloat().action_spec(below)
+    assert above.dtype == torch.float32
+    assert bool((above.low.double() >= below.low).all() and (above.high.double() <= below.high).all())
+    torch.testing.assert_close(above.low.double(), below.low, rtol=1e-6, atol=0)
+    assert above.low[2] == 0.5

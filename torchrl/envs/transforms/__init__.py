@@ -4,14 +4,15 @@ from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTran
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
 from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform
 from torchrl.envs.transforms.choices import ActionDiscretizer, OneHotAction
+from torchrl.envs.transforms.concatenate import CatTensors
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
-from torchrl.envs.transforms.episode import InitTracker, LastAction, LastReward, RewardSum, StepCounter, TargetReturn
+from torchrl.envs.transforms.episode import LastAction, LastReward, StepCounter, TargetReturn
 from torchrl.envs.transforms.exploration import GSDENoise
 from torchrl.envs.transforms.finite import FiniteCheck
 from torchrl.envs.transforms.images import GrayScale, Resize
 from torchrl.envs.transforms.keys import Exclude, Rename, Select
 from torchrl.envs.transforms.memory import FrameStack, TimeMax
-from torchrl.envs.transforms.numbers import BitsToFloat, OneHotObservation, ScaleByBounds
+from torchrl.envs.transforms.numbers import BitsToFloat, DoubleToFloat, OneHotObservation, ScaleByBounds
 from torchrl.envs.transforms.observation import ObservationNorm, ObservationTransform
 from torchrl.envs.transforms.priming import TensorDictPrimer
 from torchrl.envs.transforms.randomness import RandomTransform
@@ -25,7 +26,6 @@ from torchrl.envs.transforms.reward import (
 )
 from torchrl.envs.transforms.shapes import Flatten, Permute, Squeeze, Unsqueeze
 from torchrl.envs.transforms.statistics import ObservationStatistics, VecNorm
-from torchrl.envs.transforms.structure import CatTensors, DoubleToFloat
 from torchrl.envs.transforms.transformed import TransformedEnv
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "FrameStack",
     "GSDENoise",
     "GrayScale",
-    "InitTracker",
     "LastAction",
     "LastReward",
     "ObservationNorm",
@@ -64,7 +63,6 @@ __all__ = [
     "RewardClipping",
     "RewardNorm",
     "RewardScaling",
-    "RewardSum",
     "RewardTransform",
     "ScaleByBounds",
     "Select",

@@ -35,8 +35,10 @@ class ActionTransform(Transform):
         return self.transform_spec(spec)
 
 
-class _BoundedActionTransform(ActionTransform):
+class BoundedActionTransform(ActionTransform):
     """An action transform that knows the bounds of the actions below."""
+
+    needs_finite = False
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the bounds.
@@ -46,20 +48,20 @@ class _BoundedActionTransform(ActionTransform):
         """
         super().read_specs(env)
         spec = env.action_spec
-        if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
-            raise SpecError(explain(type(self).__name__, expected="bounded, continuous actions below", got=spec))
-        # The environment's numbers, not ours: no buffers, and nothing to save.
+        is_continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
+        if not is_continuous or (self.needs_finite and not bool((spec.low.isfinite() & spec.high.isfinite()).all())):
+            expected = f"bounded, continuous actions {'with finite bounds ' if self.needs_finite else ''}below"
+            raise SpecError(explain(type(self).__name__, expected=expected, got=spec))
+        # No buffers: the bounds belong to the environment, and there is nothing to save.
         self._low, self._high = spec.low, spec.high
-        self._shape, self._dtype = spec.shape, spec.dtype
-        self._above = self.transform_spec(spec)
 
     def _require_form(self, action: torch.Tensor) -> None:
         """Refuse what the bounds would broadcast to another shape."""
-        if action.shape != self._shape or action.dtype is not self._dtype:
-            self._above.assert_form(action, "action")
+        if action.shape != self._low.shape or action.dtype is not self._low.dtype:
+            Unbounded(self._low.shape, self._low.dtype, self._low.device).assert_form(action, "action")
 
 
-class ActionScaling(_BoundedActionTransform):
+class ActionScaling(BoundedActionTransform):
     """Let the policy act in ``[-1, 1]``; the simulator receives ``[low, high]``.
 
     Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
@@ -69,11 +71,11 @@ class ActionScaling(_BoundedActionTransform):
             policy's action has another shape or dtype.
     """
 
+    needs_finite = True
+
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Read the bounds, which must be finite."""
+        """Read the bounds."""
         super().read_specs(env)
-        if not bool((self._low.isfinite() & self._high.isfinite()).all()):
-            raise SpecError(explain("ActionScaling", expected="actions with finite bounds", got=env.action_spec))
         self._half = self._low.new_tensor(0.5)
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
@@ -87,7 +89,7 @@ class ActionScaling(_BoundedActionTransform):
         return Bounded(-1.0, 1.0, leaf.shape, leaf.dtype, leaf.device)
 
 
-class ActionClip(_BoundedActionTransform):
+class ActionClip(BoundedActionTransform):
     """Clip the action to the bounds, for the simulator only: the policy's action and its log-prob stay unclipped.
 
     Raises:

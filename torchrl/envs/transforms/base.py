@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from tensordict import TensorDict
@@ -295,40 +296,27 @@ class Compose(Transform):
 
     def initial_state(self) -> TensorDict | None:
         """Return that of all transforms together; see :meth:`Transform.initial_state`."""
-        state = None
-        for transform in self._chain:
-            state = join_states(state, transform.initial_state())
-        return state
+        return reduce(join_states, (transform.initial_state() for transform in self._chain), None)
 
     def observation_spec(self, spec: Composite) -> Composite:
         """Return the spec of what the policy sees; see :meth:`Transform.observation_spec`."""
-        for transform in self._chain:
-            spec = transform.observation_spec(spec)
-        return spec
+        return reduce(lambda spec, transform: transform.observation_spec(spec), self._chain, spec)
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the spec of the reward; see :meth:`Transform.reward_spec`."""
-        for transform in self._chain:
-            spec = transform.reward_spec(spec)
-        return spec
+        return reduce(lambda spec, transform: transform.reward_spec(spec), self._chain, spec)
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the spec of what the policy may send; see :meth:`Transform.action_spec`."""
-        for transform in self._chain:
-            spec = transform.action_spec(spec)
-        return spec
+        return reduce(lambda spec, transform: transform.action_spec(spec), self._chain, spec)
 
     def action_mask_key(self, key: Key | None) -> Key | None:
         """Return the key of the mask of legal actions; see :meth:`Transform.action_mask_key`."""
-        for transform in self._chain:
-            key = transform.action_mask_key(key)
-        return key
+        return reduce(lambda key, transform: transform.action_mask_key(key), self._chain, key)
 
     def device(self, device: torch.device) -> torch.device:
         """Return the device of what the policy sees; see :meth:`Transform.device`."""
-        for transform in self._chain:
-            device = transform.device(device)
-        return device
+        return reduce(lambda device, transform: transform.device(device), self._chain, device)
 
     def __len__(self) -> int:
         return len(self._chain)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from torchrl.data.specs import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
+from torchrl.data.specs import Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs.base import Env
-from torchrl.envs.transforms.action import ActionTransform
+from torchrl.envs.transforms.action import ActionTransform, BoundedActionTransform
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, SpecError, explain
 
@@ -16,7 +16,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 PLACES = {"low": (0.0, 0), "centre": (0.5, 0), "high": (1.0, 0), "ends": (0.0, 1)}
 
 
-class ActionDiscretizer(ActionTransform):
+class ActionDiscretizer(BoundedActionTransform):
     """Let the policy choose one of several intervals in each dimension of a bounded, continuous action.
 
     The range from ``low`` to ``high`` of a dimension is cut into n intervals of one width. Choice i is interval i; the
@@ -40,6 +40,8 @@ class ActionDiscretizer(ActionTransform):
             a step: the policy's action is no such choice.
     """
 
+    needs_finite = True
+
     def __init__(self, num_intervals: int | Sequence[int], *, at: str = "centre") -> None:
         super().__init__()
         if at not in PLACES:
@@ -53,13 +55,9 @@ class ActionDiscretizer(ActionTransform):
             raise ConfigError(explain("ActionDiscretizer", expected=expected, got=num_intervals))
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Read the bounds, which must be finite."""
+        """Read the bounds, and cut the range between them."""
         super().read_specs(env)
         spec = env.action_spec
-        is_continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
-        if not is_continuous or not bool((spec.low.isfinite() & spec.high.isfinite()).all()):
-            expected = "bounded, continuous actions with finite bounds below"
-            raise SpecError(explain("ActionDiscretizer", expected=expected, got=spec))
         features = spec.shape[len(env.batch_size) :]
         if self._num.ndim and self._num.shape != features:
             got = f"{self._num.tolist()} intervals for actions of shape {[*features]}"
@@ -72,7 +70,6 @@ class ActionDiscretizer(ActionTransform):
         # Held against actions at every step; a single number where there is one dimension, whatever its shape below.
         self._last = num.max() - 1 if features.numel() == 1 else num - 1
         self._first = torch.zeros_like(self._last)
-        self._low, self._high = spec.low, spec.high
         self._divisor = (num - self._less).to(spec.dtype)
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Transforms that move what the policy sees to another memory. Policies that act elsewhere are the collectors' work."""
+"""Transforms that move what the policy sees to another memory. Collectors let policies act elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.data.specs import Composite, TensorSpec
+from torchrl.data.specs import TensorSpec
 from torchrl.devices import checked_device
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
@@ -15,7 +15,22 @@ from torchrl.errors import ConfigError, explain
 from torchrl.unchecked import put
 
 
-class DeviceCast(Transform):
+class _MoveTransform(Transform):
+    """Replace every entry by a copy elsewhere. A subclass sets ``move``, a function of one tensor."""
+
+    move: Callable[[torch.Tensor], torch.Tensor]
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Move the outcome, once for both containers, and what the root holds beside it."""
+        _move(next_, self.move)
+        _share(next_, root, self.move)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Move every row."""
+        _move(root, self.move)
+
+
+class DeviceCast(_MoveTransform):
     """Let the policy see everything on another device; actions go back to the environment's.
 
     The transforms before it in the chain work where the environment is, those after it on ``device``.
@@ -31,69 +46,52 @@ class DeviceCast(Transform):
         super().__init__()
         self.destination = checked_device(device)
 
+    def move(self, value: torch.Tensor) -> torch.Tensor:
+        """Move one tensor."""
+        return value.to(self.destination)
+
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Remember where actions go."""
         super().read_specs(env)
         self._home = env.device
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Move the outcome, once for both containers, and what the root holds beside it."""
-        if self.destination != self._home:  # where nothing moves, both have tensors of their own
-            _move(next_, self._moved)
-            _share(next_, root, self._moved)
-
-    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Move every row."""
-        _move(root, self._moved)
+        """Move the outcome, unless it is there already; see the base."""
+        if self.destination != self._home:  # where nothing moves, both containers keep tensors of their own
+            super().step(next_, root)
 
     def inverse(self, inputs: TensorDict) -> None:
         """Move the action back."""
         put(inputs, "action", action_of(inputs).to(self._home))
 
-    def observation_spec(self, spec: Composite) -> Composite:
+    def observation_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the spec on the other device."""
         return spec.to(self.destination)
 
-    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec on the other device."""
-        return spec.to(self.destination)
-
-    def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec on the other device."""
-        return spec.to(self.destination)
+    reward_spec = action_spec = observation_spec
 
     def device(self, device: torch.device) -> torch.device:
         """Return the other device."""
         return self.destination
 
-    def _moved(self, value: torch.Tensor) -> torch.Tensor:
-        return value.to(self.destination)
 
-
-class PinMemory(Transform):
+class PinMemory(_MoveTransform):
     """Put what the policy sees into pinned memory, from which a GPU copies without waiting.
 
     Raises:
         ConfigError: when wrapping: there is no CUDA device, or the environment's tensors are not on the CPU.
     """
 
+    move = staticmethod(torch.Tensor.pin_memory)
+
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """See that there is something to pin for."""
+        """Refuse an environment for which nothing can be pinned."""
         super().read_specs(env)
         if not torch.cuda.is_available() or env.device.type != "cpu":
             got = f"an environment on {env.device}, CUDA {'' if torch.cuda.is_available() else 'not '}available"
             hint = "Leave it out: it only serves copies to a GPU."
             expected = "a CUDA device, and an environment on the CPU"
             raise ConfigError(explain("PinMemory", expected=expected, got=got, hint=hint))
-
-    def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Pin the outcome, once for both containers, and what the root holds beside it."""
-        _move(next_, torch.Tensor.pin_memory)
-        _share(next_, root, torch.Tensor.pin_memory)
-
-    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Pin every row."""
-        _move(root, torch.Tensor.pin_memory)
 
 
 def _move(tensordict: TensorDictBase, move: Callable[[torch.Tensor], torch.Tensor]) -> None:

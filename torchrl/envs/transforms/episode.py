@@ -1,6 +1,6 @@
-"""Transforms that add what happened so far in a row's episode: steps, rewards, the last action, whether it is new.
+"""Transforms that add what happened so far in a row's episode: its steps, the last action, rewards.
 
-``is_init``, ``episode_return`` and ``episode_length`` need none of them: environments write those themselves.
+``is_init``, ``episode_return`` and ``episode_length`` need no transform: environments write them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EpisodeObservation(Transform):
         raise NotImplementedError
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Return the values after a step, tensors of our own.
+        """Return the values after a step, new tensors.
 
         Args:
             values: before it, one tensor per leaf of the spec, not to be written to.
@@ -136,26 +136,6 @@ class StepCounter(EpisodeObservation):
         return (count,)
 
 
-class RewardSum(EpisodeObservation):
-    """Sum the rewards of each row's episode as they are at this place of the chain, ``[*B, 1]``, 0 in its first root.
-
-    Args:
-        out_key: where the sum goes.
-    """
-
-    def __init__(self, out_key: Key = "reward_sum") -> None:
-        super().__init__(out_key)
-
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
-        """Return a spec without bounds, and 0."""
-        spec = _like_reward(env)
-        return spec, spec.zero()
-
-    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Add the reward."""
-        return (values[0] + next_.get("reward"),)
-
-
 class TargetReturn(EpisodeObservation):
     """Tell the policy which return it shall still reach, ``[*B, 1]``.
 
@@ -183,7 +163,7 @@ class TargetReturn(EpisodeObservation):
 
     def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         """Return a spec without bounds, and the target."""
-        spec = _like_reward(env)
+        spec = Unbounded(env.reward_spec.shape, env.reward_spec.dtype, env.device)
         try:
             return spec, self.target.to(spec.device, spec.dtype).expand(spec.shape).clone()
         except RuntimeError as error:
@@ -242,30 +222,3 @@ class LastAction(EpisodeObservation):
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
         """Take the action that passed; a copy, since a policy may write its own again."""
         return [action.clone() for action in self._passing]
-
-
-class InitTracker(Transform):
-    """Write ``is_init``, bool ``[*B, 1]``: true in the first root of an episode.
-
-    Every environment of this library writes it; this is for one that was written elsewhere and does not.
-    """
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Start every row."""
-        super().read_specs(env)
-        fresh = torch.ones((*env.batch_size, 1), dtype=torch.bool, device=env.device)
-        self.register_memory("is_init", fresh, batch_dim=None)  # a row that waits begins no episode
-
-    def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Write false: rows that ended wait for their reset."""
-        self.is_init = torch.zeros_like(self.is_init)
-        put(root, "is_init", self.is_init)
-
-    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Write true on rows that restarted."""
-        self.is_init = torch.ones_like(self.is_init) if mask is None else self.is_init | mask.unsqueeze(-1)
-        put(root, "is_init", self.is_init)
-
-
-def _like_reward(env: Env | EnvSpecs) -> Unbounded:
-    return Unbounded(env.reward_spec.shape, env.reward_spec.dtype, env.device)

@@ -12,11 +12,9 @@ from torch.nn import functional
 
 from torchrl.counts import is_count
 from torchrl.data.specs import TensorSpec
-from torchrl.envs.base import Env
-from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import mapped_spec, require_numbers
+from torchrl.envs.transforms.leaves import is_number, mapped_spec
 from torchrl.envs.transforms.observation import ObservationTransform
-from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
 
 DTYPES = (torch.uint8, torch.float32, torch.float64)
@@ -26,36 +24,24 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 class _ImageTransform(ObservationTransform):
     """Replace images by images of the same dtype."""
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations and see that they are images.
+    expected = "images [H, W, C] of uint8, float32 or float64"
 
-        Raises:
-            SpecError: one is not.
-        """
-        super().read_specs(env)
-        who = type(self).__name__
-        for key in self.in_keys:
-            leaf = env.observation_spec[key]
-            require_numbers(who, key, leaf)
-            shape = leaf.shape[len(env.batch_size) :]
-            if leaf.dtype not in DTYPES or len(shape) != 3 or not self._fits(shape[-1]):
-                expected = f"{self._expected()} of uint8, float32 or float64"
-                got = f"{key!r} of shape {[*shape]}, {leaf.dtype}"
-                raise SpecError(explain(who, expected=expected, got=got, hint=self._hint(shape)))
+    def __init__(self, in_keys: Sequence[Key] = ("pixels",)) -> None:
+        super().__init__(in_keys)
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        """Answer whether an observation is an image."""
+        return is_number(leaf) and leaf.dtype in DTYPES and len(self.features(leaf)) == 3
+
+    def hint(self, leaf: TensorSpec) -> str:
+        """Return what to do where the channels come first."""
+        shape = self.features(leaf)
+        is_first = len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3)
+        return "The channels come last here: Permute afterwards." if is_first else ""
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of the new image; the bounds of a mean are the means of the bounds."""
         return mapped_spec(leaf, self.forward)
-
-    def _fits(self, channels: int) -> bool:
-        return True
-
-    def _expected(self) -> str:
-        return "images [H, W, C]"
-
-    def _hint(self, shape: torch.Size) -> str:
-        is_first = len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3)
-        return "The channels come last here: Permute afterwards." if is_first else ""
 
 
 class GrayScale(_ImageTransform):
@@ -70,20 +56,17 @@ class GrayScale(_ImageTransform):
         SpecError: when wrapping: an observation is no image with three channels.
     """
 
-    def __init__(self, in_keys: Sequence[Key] = ("pixels",)) -> None:
-        super().__init__(in_keys)
+    expected = "images [H, W, 3] of uint8, float32 or float64"
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        """Answer whether an observation is an image in colour."""
+        return super().takes(leaf) and leaf.shape[-1] == 3
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the luma, ``[*B, H, W, 1]``."""
         red, green, blue = (value[..., at, None] for at in range(3))
         luma = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
         return luma.round_().to(torch.uint8) if value.dtype == torch.uint8 else luma
-
-    def _fits(self, channels: int) -> bool:
-        return channels == 3
-
-    def _expected(self) -> str:
-        return "images [H, W, 3]"
 
 
 class Resize(_ImageTransform):

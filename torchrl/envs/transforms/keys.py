@@ -1,4 +1,4 @@
-"""Transforms that name observations anew, or leave some out. No value changes."""
+"""Transforms that rename observations or leave some out. No value changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _KeyTransform(Transform):
 class Exclude(_KeyTransform):
     """Leave out some observations, with the levels that become empty.
 
-    If the mask of legal actions goes, nothing honours it any more.
+    If the mask of legal actions goes, random acting does not honour it any more.
 
     Args:
         keys: which, each a key or a tuple of keys; a level stands for all below it.
@@ -62,38 +62,31 @@ class Exclude(_KeyTransform):
 
     def __init__(self, keys: Sequence[Key]) -> None:
         super().__init__()
-        self.keys = _checked_keys("Exclude", keys)
+        who = type(self).__name__
+        if not keys:
+            raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys)))
+        self.keys = tuple(key_list(who, keys))
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations."""
         super().read_specs(env)
         spec = env.observation_spec
-        self._gone = topmost_emptied(spec, leaves_at("Exclude", spec, self.keys))
+        self._gone = topmost_emptied(spec, self.leaving(spec, leaves_at(type(self).__name__, spec, self.keys)))
+
+    def leaving(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
+        """Return the observations to leave out, given those named by ``keys``."""
+        return named
 
 
-class Select(_KeyTransform):
-    """Leave out all observations but some, with the levels that become empty.
-
-    If the mask of legal actions goes, nothing honours it any more.
+class Select(Exclude):
+    """Leave out all observations but some; as :class:`Exclude`, whose opposite it is.
 
     Args:
         keys: which stay, each a key or a tuple of keys; a level stands for all below it.
-
-    Raises:
-        ConfigError: ``keys`` is empty.
-        KeyMissing: when wrapping: there is no such observation.
     """
 
-    def __init__(self, keys: Sequence[Key]) -> None:
-        super().__init__()
-        self.keys = _checked_keys("Select", keys)
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations."""
-        super().read_specs(env)
-        spec = env.observation_spec
-        staying = leaves_at("Select", spec, self.keys)
-        self._gone = topmost_emptied(spec, [key for key, _ in spec.leaves() if key not in staying])
+    def leaving(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
+        return [key for key, _ in spec.leaves() if key not in named]
 
 
 class Rename(_KeyTransform):
@@ -158,9 +151,3 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
     """List the leaves that move with a key, and where to."""
     depth = len(as_path(old))
     return [(leaf, as_key((*as_path(new), *as_path(leaf)[depth:]))) for leaf in leaves_at("Rename", spec, [old])]
-
-
-def _checked_keys(who: str, keys: Sequence[Key]) -> tuple[Key, ...]:
-    if not keys:
-        raise ConfigError(explain(who, expected="a list of at least one key", got=repr(keys)))
-    return tuple(key_list(who, keys))

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.vector.building import RESERVED
-from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
+from torchrl.errors import ConfigError, KeyMissing, explain, nearest
 from torchrl.keys import Key, as_key, as_path, key_name
 from torchrl.unchecked import put
 
@@ -91,7 +91,7 @@ def without(spec: Composite, keys: Sequence[Key]) -> Composite:
 
 
 def is_below(key: Key, levels: Sequence[Key]) -> bool:
-    """Say whether ``key`` is one of ``levels`` or lies below one."""
+    """Answer whether ``key`` is one of ``levels`` or lies below one."""
     return any(_is_within(as_path(key), as_path(level)) for level in levels)
 
 
@@ -104,44 +104,30 @@ def set_leaf(tensordict: TensorDict, key: Key, value: torch.Tensor) -> None:
     put(tensordict, key, value)
 
 
-def require_numbers(who: str, key: Key, leaf: TensorSpec) -> None:
-    """Refuse an observation that is no number, such as an index or a flag.
-
-    Raises:
-        SpecError: naming the key and what is there.
-    """
-    if not isinstance(leaf, (Bounded, Unbounded)) or leaf.dtype == torch.bool:
-        raise SpecError(explain(who, expected=f"numbers in {key!r}", got=leaf))
+def is_number(leaf: TensorSpec) -> bool:
+    """Answer whether an observation is a number: no index and no flag."""
+    return isinstance(leaf, (Bounded, Unbounded)) and leaf.dtype != torch.bool
 
 
-def refuse_mask(who: str, key: Key, mask_key: Key | None) -> None:
-    """Refuse the mask of legal actions: whatever acts at random honours it as it is.
-
-    Args:
-        who: the transform.
-        key: of the observation that it changes.
-        mask_key: the environment's ``action_mask_key``.
-
-    Raises:
-        SpecError: they are the same.
-    """
-    if mask_key is not None and as_path(key) == as_path(mask_key):
-        hint = f"Leave {key!r} out of in_keys."
-        raise SpecError(explain(who, expected="the mask of legal actions to stay as it is", got=key, hint=hint))
-
-
-def mapped_spec(leaf: TensorSpec, apply: Callable[[torch.Tensor], torch.Tensor]) -> TensorSpec:
-    """Describe ``apply(value)`` for every value of a numeric leaf.
+def mapped_spec(
+    leaf: TensorSpec,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    limits: tuple[float, float] | None = None,
+) -> TensorSpec:
+    """Describe ``function(value)`` for every value of a numeric leaf.
 
     Args:
         leaf: describes the values.
-        apply: monotone in each element.
+        function: monotone in each element.
+        limits: the least and the largest result where the leaf has no bounds; None where there are none.
     """
     if isinstance(leaf, Bounded):
-        ends = apply(leaf.low), apply(leaf.high)
+        ends = function(leaf.low), function(leaf.high)
         return Bounded(torch.minimum(*ends), torch.maximum(*ends), ends[0].shape, ends[0].dtype, leaf.device)
-    zero = apply(leaf.zero())
-    return Unbounded(zero.shape, zero.dtype, leaf.device)
+    zero = function(leaf.zero())
+    if limits is None:
+        return Unbounded(zero.shape, zero.dtype, leaf.device)
+    return Bounded(*limits, zero.shape, zero.dtype, leaf.device)
 
 
 def _is_within(path: tuple[str, ...], level: tuple[str, ...]) -> bool:

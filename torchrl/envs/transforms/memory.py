@@ -14,9 +14,9 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import refuse_mask, set_leaf
+from torchrl.envs.transforms.leaves import set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
-from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
 from torchrl.shapes import expand_right
 
@@ -30,11 +30,17 @@ class _FrameMemory(ObservationTransform):
     A subclass writes :meth:`combine` and :meth:`transform_spec`.
     """
 
+    expected = "numbers or indices"
+
     def __init__(self, num_frames: int, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
         if not is_count(num_frames):
             raise ConfigError(explain(type(self).__name__, expected="num_frames of at least 1", got=num_frames))
         self.num_frames = num_frames
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        """Answer whether the values of an observation stay themselves when they are joined."""
+        return isinstance(leaf, (Bounded, Unbounded, Categorical))
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a tensor of our own."""
@@ -43,12 +49,9 @@ class _FrameMemory(ObservationTransform):
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations and make room for their values."""
         super().read_specs(env)
-        self._batch_dims = len(env.batch_size)
         self._names = [f"frames_{index}" for index in range(len(self.in_keys))]
         for name, key in zip(self._names, self.in_keys, strict=True):
             leaf = env.observation_spec[key]
-            refuse_mask(type(self).__name__, key, env.action_mask_key)
-            self._require_fit(key, leaf)
             zeros = torch.zeros((self.num_frames, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
             self.register_memory(name, zeros, batch_dim=1)
 
@@ -71,10 +74,6 @@ class _FrameMemory(ObservationTransform):
                 first = torch.where(expand_right(mask, first[0]), first, buffers[name])
             buffers[name] = first.clone()
             set_leaf(root, key, self.combine(buffers[name]))
-
-    def _require_fit(self, key: Key, leaf: TensorSpec) -> None:
-        if not isinstance(leaf, (Bounded, Unbounded, Categorical)):
-            raise SpecError(explain(type(self).__name__, expected=f"numbers or indices in {key!r}", got=leaf))
 
 
 class FrameStack(_FrameMemory):
@@ -101,6 +100,15 @@ class FrameStack(_FrameMemory):
             hint = "Dimensions are counted from the last one; the first are those of the batch."
             raise ConfigError(explain("FrameStack", expected="a negative dim", got=dim, hint=hint))
         self.dim = dim
+        self.expected = f"numbers or indices with a dimension {dim}"
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        """Answer whether an observation can be joined along ``dim``."""
+        return super().takes(leaf) and len(self.features(leaf)) >= -self.dim
+
+    def hint(self, leaf: TensorSpec) -> str:
+        """Return how a scalar becomes a vector."""
+        return "" if self.features(leaf) else "A scalar becomes a vector of one by Unsqueeze(-1)."
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
         """Join the frames along ``dim``."""
@@ -112,14 +120,6 @@ class FrameStack(_FrameMemory):
         before, size, after = leaf.shape[:at], leaf.shape[at], leaf.shape[at + 1 :]
         copies = leaf.unsqueeze(at).expand(*before, self.num_frames, size, *after)
         return copies.reshape(*before, self.num_frames * size, *after)
-
-    def _require_fit(self, key: Key, leaf: TensorSpec) -> None:
-        super()._require_fit(key, leaf)
-        features = leaf.shape[self._batch_dims :]
-        if len(features) < -self.dim:
-            hint = "A scalar becomes a vector of one by Unsqueeze(-1)." if not features else ""
-            expected = f"a dimension {self.dim} in {key!r}"
-            raise SpecError(explain("FrameStack", expected=expected, got=f"shape {list(features)}", hint=hint))
 
 
 class TimeMax(_FrameMemory):

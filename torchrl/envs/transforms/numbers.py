@@ -1,7 +1,7 @@
-"""Transforms of observations that are no float32 numbers yet into such, which networks take: the space decides how.
+"""Transforms that make float32 numbers, which networks take, of other observations. The spec decides how.
 
-A choice becomes a one-hot vector, a bit 0.0 or 1.0, an integer its place between its bounds. None of them guesses from
-a dtype or a shape alone: what a leaf is, its spec says.
+A choice becomes a one-hot vector, a bit 0.0 or 1.0, an integer its share of the way between its bounds, a float64 the
+nearest float32. No transform guesses from a dtype or a shape alone: the spec says what an observation is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from torchrl.data.specs import (
@@ -24,84 +24,25 @@ from torchrl.data.specs import (
     TensorSpec,
     Unbounded,
 )
-from torchrl.envs.base import Env
-from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.base import Env, action_of
+from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.envs.transforms.choices import choices_per_entry
-from torchrl.envs.transforms.leaves import mapped_spec, refuse_mask, require_leaves, set_leaf
-from torchrl.errors import SpecError, explain
-from torchrl.keys import Key, as_path, key_list
+from torchrl.envs.transforms.leaves import is_number, mapped_spec
+from torchrl.envs.transforms.observation import ObservationTransform
+from torchrl.keys import Key
+from torchrl.unchecked import put
 
 WIDEST = 2**24  # float32 tells all integers apart up to here
 
 
-class _NumberTransform(Transform):
-    """Replace observations of one kind by float32 numbers. A subclass says which kind, and how.
-
-    Args:
-        in_keys: which observations, each a key or a tuple of keys; None takes every one of the kind, but for the mask
-            of legal actions.
-    """
-
-    expected: str
+class _ToFloat32(ObservationTransform):
+    """Replace observations of one kind by float32 numbers; every one of the kind unless ``in_keys`` says which."""
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
-        super().__init__()
-        self.in_keys = None if in_keys is None else tuple(key_list(type(self).__name__, in_keys))
-
-    @staticmethod
-    def takes(leaf: TensorSpec) -> bool:
-        """Say whether an observation is of the kind."""
-        raise NotImplementedError
-
-    def _encoder(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
-        """Return the function of values, ``[*B, ...]``; it gives new tensors."""
-        raise NotImplementedError
-
-    def _encoded(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of the numbers."""
-        raise NotImplementedError
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations.
-
-        Raises:
-            KeyMissing: there is no such observation.
-            SpecError: one is of another kind, or is the mask of legal actions.
-        """
-        super().read_specs(env)
-        who, spec, mask_key = type(self).__name__, env.observation_spec, env.action_mask_key
-        self._batch_dims = len(env.batch_size)
-        if self.in_keys is None:
-            masks = () if mask_key is None else (as_path(mask_key),)
-            self.in_keys = tuple(key for key, leaf in spec.leaves() if self.takes(leaf) and as_path(key) not in masks)
-        self.in_keys = require_leaves(who, spec, self.in_keys)
-        for key in self.in_keys:
-            refuse_mask(who, key, mask_key)
-            if not self.takes(spec[key]):
-                raise SpecError(explain(who, expected=f"{self.expected} in {key!r}", got=spec[key]))
-        self._encoders = {key: self._encoder(spec[key]) for key in self.in_keys}
-
-    def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Replace the observations in both containers."""
-        for key, encode in self._encoders.items():
-            value = encode(next_.get(key))
-            set_leaf(next_, key, value)
-            set_leaf(root, key, value)
-
-    def reset(self, root: TensorDict, mask: Tensor | None) -> None:
-        """Replace the observations of every row."""
-        for key, encode in self._encoders.items():
-            set_leaf(root, key, encode(root.get(key)))
-
-    def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the leaves of the numbers."""
-        spec = spec.clone()
-        for key in self.in_keys:
-            spec[key] = self._encoded(spec[key])
-        return spec
+        super().__init__(in_keys)
 
 
-class OneHotObservation(_NumberTransform):
+class OneHotObservation(_ToFloat32):
     """Write choices that are observed as one-hot vectors: a number says nothing of how near two choices are.
 
     A choice ``[*B]`` of ``n`` becomes ``[*B, n]``; several at once, ``[*B, ...]``, become their vectors one after the
@@ -118,15 +59,15 @@ class OneHotObservation(_NumberTransform):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Say whether an observation is a choice, or several."""
+        """Answer whether an observation is a choice, or several."""
         return isinstance(leaf, (Categorical, MultiCategorical)) and leaf.dtype is not torch.bool
 
     def _nvec(self, leaf: TensorSpec) -> list[int]:
         if isinstance(leaf, Categorical):
-            return [leaf.n] * leaf.shape[self._batch_dims :].numel()
+            return [leaf.n] * self.features(leaf).numel()
         return choices_per_entry(leaf, self._batch_dims)
 
-    def _encoder(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
+    def function_of(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
         nvec = self._nvec(leaf)
         choice = torch.cat([torch.arange(n, dtype=leaf.dtype, device=leaf.device) for n in nvec])
         if len(nvec) == 1:
@@ -134,7 +75,7 @@ class OneHotObservation(_NumberTransform):
         entry = torch.repeat_interleave(torch.tensor(nvec, device=leaf.device))
         return partial(_one_hots, (*leaf.shape[: self._batch_dims], len(nvec)), entry, choice)
 
-    def _encoded(self, leaf: TensorSpec) -> TensorSpec:
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         nvec = self._nvec(leaf)
         shape = (*leaf.shape[: self._batch_dims], sum(nvec))
         if len(nvec) == 1:
@@ -142,7 +83,7 @@ class OneHotObservation(_NumberTransform):
         return MultiOneHot(nvec, shape, torch.float32, leaf.device)
 
 
-class BitsToFloat(_NumberTransform):
+class BitsToFloat(_ToFloat32):
     """Write flags, and bits of any integer dtype, as 0.0 and 1.0, float32; shapes stay.
 
     Args:
@@ -156,20 +97,20 @@ class BitsToFloat(_NumberTransform):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Say whether an observation is of entries that are 0 or 1, and not in floats."""
+        """Answer whether an observation is of entries that are 0 or 1, and not in floats."""
         is_bits = isinstance(leaf, (Binary, MultiOneHot)) and not leaf.dtype.is_floating_point
         return is_bits or leaf.dtype is torch.bool
 
-    def _encoder(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
+    def function_of(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
         return Tensor.float
 
-    def _encoded(self, leaf: TensorSpec) -> TensorSpec:
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         is_one_hot = isinstance(leaf, MultiOneHot)
         return leaf.to(torch.float32) if is_one_hot else Binary(leaf.shape, torch.float32, leaf.device)
 
 
-class ScaleByBounds(_NumberTransform):
-    """Write integers as their place between their bounds, from 0.0 at the lower to 1.0 at the upper; float32.
+class ScaleByBounds(_ToFloat32):
+    """Write integers as their share of the way from the lower bound, 0.0, to the upper bound, 1.0; float32.
 
     A number without bounds is written as it is: an integer space has none where they lie further apart than 2^24, up
     to which float32 tells all integers apart. Where both bounds are the same, it is 0.
@@ -185,11 +126,10 @@ class ScaleByBounds(_NumberTransform):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Say whether an observation is of integers that are no choices and no bits."""
-        is_number = isinstance(leaf, (Bounded, Unbounded))
-        return is_number and not leaf.dtype.is_floating_point and leaf.dtype is not torch.bool
+        """Answer whether an observation is of integers that are no choices and no bits."""
+        return is_number(leaf) and not leaf.dtype.is_floating_point
 
-    def _encoder(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
+    def function_of(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
         if isinstance(leaf, Unbounded):
             return Tensor.float
         low = leaf.low.double()
@@ -199,8 +139,68 @@ class ScaleByBounds(_NumberTransform):
             return Tensor.float
         return partial(_scaled, torch.where(has_bounds, low, 0.0), torch.where(has_bounds & (width > 0), width, 1.0))
 
-    def _encoded(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self._encoder(leaf))
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        return mapped_spec(leaf, self.function_of(leaf))
+
+
+class DoubleToFloat(_ToFloat32):
+    """Let the policy see float32 where the environment has float64: observations, reward and action.
+
+    Observations in float16 become float32 as well. Simulators need it for those alone, since their float64 numbers
+    become float32 at the border; environments written in torch may.
+
+    Args:
+        in_keys: which observations; None takes every one in float64 or float16.
+
+    Raises:
+        SpecError: when wrapping: an observation in ``in_keys`` is neither.
+    """
+
+    expected = "float64 or float16"
+
+    @staticmethod
+    def takes(leaf: TensorSpec) -> bool:
+        """Answer whether an observation is of floats that are no float32."""
+        return leaf.dtype in (torch.float64, torch.float16)
+
+    def read_specs(self, env: Env | EnvSpecs) -> None:
+        """Find what is in float64 or float16."""
+        super().read_specs(env)
+        self._has_double_reward = _is_double(env.reward_spec)
+        self._action_below = env.action_spec
+        self._has_double_action = self.action_spec(env.action_spec) != env.action_spec
+
+    def function_of(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
+        return Tensor.float
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        return mapped_spec(leaf, Tensor.float)
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Convert observations and reward."""
+        super().step(next_, root)
+        if self._has_double_reward:
+            put(next_, "reward", next_.get("reward").float())
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Give the environment its float64 action."""
+        if self._has_double_action:
+            put(inputs, "action", _as_double(action_of(inputs), self._action_below))
+
+    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the reward's spec in float32."""
+        return self.transform_spec(spec) if _is_double(spec) else spec
+
+    def action_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the action's spec in float32; bounds between two float32 numbers are rounded inwards."""
+        if isinstance(spec, Composite):
+            return Composite({key: self.action_spec(part) for key, part in spec.items()}, spec.shape)
+        if not _is_double(spec):
+            return spec
+        if not isinstance(spec, Bounded):
+            return self.transform_spec(spec)
+        low, high = (_rounded(bound, towards) for bound, towards in ((spec.low, torch.inf), (spec.high, -torch.inf)))
+        return Bounded(low, high, spec.shape, torch.float32, spec.device)
 
 
 def _one_hot(column: tuple[int, ...], choice: Tensor, value: Tensor) -> Tensor:
@@ -213,3 +213,26 @@ def _one_hots(entries: tuple[int, ...], entry: Tensor, choice: Tensor, value: Te
 
 def _scaled(low: Tensor, width: Tensor, value: Tensor) -> Tensor:
     return value.double().sub_(low).div_(width).float()  # in between, float32 would lose integers far from 0
+
+
+def _rounded(bound: torch.Tensor, towards: float) -> torch.Tensor:
+    """Convert a float64 bound to the nearest float32 that is not beyond it."""
+    near = bound.float()
+    is_beyond = near.double() < bound if towards > 0 else near.double() > bound
+    return torch.where(is_beyond, torch.nextafter(near, torch.full_like(near, towards)), near)
+
+
+def _as_double(action: torch.Tensor | TensorDictBase, spec: TensorSpec) -> torch.Tensor | TensorDictBase:
+    """Convert what is float64 below, at any level, in a new container."""
+    if not isinstance(spec, Composite):
+        return action.double() if _is_double(spec) else action
+    action = action.copy()
+    for key, part in spec.items():
+        value = action.get(key, None)
+        if value is not None:  # a missing one is the environment's to refuse
+            put(action, key, _as_double(value, part))
+    return action
+
+
+def _is_double(leaf: TensorSpec) -> bool:
+    return leaf.dtype == torch.float64

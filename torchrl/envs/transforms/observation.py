@@ -13,49 +13,91 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import mapped_spec, require_leaves, require_numbers, set_leaf
+from torchrl.envs.transforms.leaves import is_number, mapped_spec, require_leaves, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
-from torchrl.keys import Key, key_list
+from torchrl.keys import Key, as_path, key_list
 
 
 class ObservationTransform(Transform):
     """Replace some observations, each by a function of it: after a reset, after a step and at an ending alike.
 
-    A subclass writes :meth:`forward` and :meth:`transform_spec`.
+    A subclass writes :meth:`forward` and :meth:`transform_spec`, and where not every observation fits, :meth:`takes`.
+    The mask of legal actions is never replaced: random acting reads it.
+
+    >>> class Double(ObservationTransform):
+    ...     def forward(self, value):
+    ...         return 2 * value
+    ...     def transform_spec(self, leaf):
+    ...         return Unbounded(leaf.shape)
+    >>> doubled = TransformedEnv(env, Double())
 
     Args:
-        in_keys: which observations, each a key or a tuple of keys.
+        in_keys: which observations, each a key or a tuple of keys; None takes every one that fits.
+
+    Attributes:
+        expected: what :meth:`takes` accepts, for the error.
 
     Raises:
         ConfigError: ``in_keys`` is a single string.
+        KeyMissing: when wrapping: there is no such observation.
+        SpecError: when wrapping: an observation does not fit, or is the mask of legal actions.
     """
 
-    def __init__(self, in_keys: Sequence[Key] = ("observation",)) -> None:
+    expected = "another observation"
+
+    def __init__(self, in_keys: Sequence[Key] | None = ("observation",)) -> None:
         super().__init__()
-        self.in_keys = tuple(key_list(type(self).__name__, in_keys))
+        self.in_keys = None if in_keys is None else tuple(key_list(type(self).__name__, in_keys))
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        """Answer whether an observation fits."""
+        return True
+
+    def hint(self, leaf: TensorSpec) -> str:
+        """Return what to do about an observation that does not fit, for the error."""
+        return ""
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the new value of an observation, ``[*B, ...]``, once per step; ``value`` is not ours to write to."""
+        """Return the new value of an observation, ``[*B, ...]``, once per step, without writing to ``value``."""
         raise NotImplementedError
+
+    def function_of(self, leaf: TensorSpec) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the function for the values of one observation: :meth:`forward`, unless its spec decides."""
+        return self.forward
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of ``forward(value)``, given that of ``value``."""
+        """Return the spec of the new values, given that of the old ones."""
         raise NotImplementedError
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations.
+    def features(self, leaf: TensorSpec) -> torch.Size:
+        """Return the shape of an observation without its batch dimensions."""
+        return leaf.shape[self._batch_dims :]
 
-        Raises:
-            KeyMissing: there is no such observation.
-        """
+    def read_specs(self, env: Env | EnvSpecs) -> None:
+        """Find the observations."""
         super().read_specs(env)
-        self.in_keys = require_leaves(type(self).__name__, env.observation_spec, self.in_keys)
+        self._batch_dims = len(env.batch_size)
+        who, spec = type(self).__name__, env.observation_spec
+        mask = None if env.action_mask_key is None else as_path(env.action_mask_key)
+        if self.in_keys is None:
+            self.in_keys = tuple(key for key, leaf in spec.leaves() if self.takes(leaf) and as_path(key) != mask)
+        self.in_keys = require_leaves(who, spec, self.in_keys)
+        for key in self.in_keys:
+            leaf = spec[key]
+            if as_path(key) == mask:
+                hint = f"Leave {key!r} out of in_keys."
+                raise SpecError(explain(who, expected="the mask of legal actions to stay as it is", got=key, hint=hint))
+            if not self.takes(leaf):
+                got = f"{type(leaf).__name__} of shape {[*self.features(leaf)]}, {leaf.dtype}"
+                expected = f"{self.expected} in {key!r}"
+                raise SpecError(explain(who, expected=expected, got=got, hint=self.hint(leaf)))
+        self._functions = {key: self.function_of(spec[key]) for key in self.in_keys}
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Replace the observations in both containers."""
-        for key in self.in_keys:
+        for key, function in self._functions.items():
             before = next_.get(key)
-            value = self.forward(before)
+            value = function(before)
             set_leaf(next_, key, value)
             # The root is still acted on while the next outcome is written: it must not look into this one's memory.
             is_view = value is before or value._base is not None
@@ -63,8 +105,8 @@ class ObservationTransform(Transform):
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Replace the observations of every row."""
-        for key in self.in_keys:
-            set_leaf(root, key, self.forward(root.get(key)))
+        for key, function in self._functions.items():
+            set_leaf(root, key, function(root.get(key)))
 
     def observation_spec(self, spec: Composite) -> Composite:
         """Return the spec with the leaves of the new values."""
@@ -88,6 +130,9 @@ class ObservationNorm(ObservationTransform):
         SpecError: ``loc`` or ``scale`` is not finite or ``scale`` not positive; when wrapping: an observation is not
             numeric, or the shapes do not go together.
     """
+
+    expected = "numbers"
+    takes = staticmethod(is_number)
 
     def __init__(
         self,
@@ -148,8 +193,7 @@ class ObservationNorm(ObservationTransform):
         self.to(env.device)
         for key in self.in_keys:
             leaf = env.observation_spec[key]
-            features = leaf.shape[len(env.batch_size) :]
-            require_numbers("ObservationNorm", key, leaf)
+            features = self.features(leaf)
             for name, value in (("loc", self.loc), ("scale", self.scale)):
                 if not _broadcasts(value.shape, features):
                     expected = f"a {name} that broadcasts to {list(features)}, the features of {key!r}"
@@ -161,7 +205,6 @@ class ObservationNorm(ObservationTransform):
         return (value - buffers["loc"]).div_(buffers["scale"])
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec with normalised bounds."""
         return mapped_spec(leaf, self.forward)
 
 

@@ -15,8 +15,8 @@ class RandomTransform(Transform):
     was saved goes on with the same numbers: for a mask that is false everywhere, ``reset`` draws nothing.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
         self.generator = torch.Generator().manual_seed(0)
 
     def read_specs(self, env: Env | EnvSpecs) -> None:

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import mapped_spec, require_numbers
+from torchrl.envs.transforms.leaves import is_number, mapped_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.keys import Key, key_list
@@ -69,7 +69,6 @@ class RewardScaling(RewardTransform):
         return torch.add(self._loc, reward, alpha=self.scale)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec with scaled bounds."""
         return mapped_spec(leaf, self.forward)
 
 
@@ -95,10 +94,7 @@ class RewardClipping(RewardTransform):
         return torch.clamp(reward, self.low, self.high)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec with clipped bounds."""
-        if isinstance(leaf, Bounded):
-            return mapped_spec(leaf, self.forward)
-        return Bounded(self.low, self.high, leaf.shape, self.forward(leaf.zero()).dtype, leaf.device)
+        return mapped_spec(leaf, self.forward, (self.low, self.high))
 
 
 class BinarizeReward(RewardTransform):
@@ -134,16 +130,13 @@ class SignTransform(ObservationTransform):
         SpecError: when wrapping: an observation is not numeric.
     """
 
+    expected = "numbers"
+    takes = staticmethod(is_number)
+
     def __init__(self, in_keys: Sequence[Key] = ("reward",)) -> None:
         keys = tuple(key_list("SignTransform", in_keys))
         super().__init__([key for key in keys if key != "reward"])
         self._has_reward = "reward" in keys
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations."""
-        super().read_specs(env)
-        for key in self.in_keys:
-            require_numbers("SignTransform", key, env.observation_spec[key])
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sign of each entry in the value's dtype, ``[*B, ...]``."""
@@ -156,10 +149,7 @@ class SignTransform(ObservationTransform):
             put(next_, "reward", self.forward(next_.get("reward")))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return bounds of ±1, or what the bounds below leave of them."""
-        if isinstance(leaf, Bounded):
-            return mapped_spec(leaf, self.forward)
-        return Bounded(-1, 1, leaf.shape, leaf.dtype, leaf.device)
+        return mapped_spec(leaf, self.forward, (-1, 1))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
         """Return the spec of the sign of the reward."""

@@ -13,29 +13,12 @@ from tensordict import TensorDict
 from torchrl.data.specs import TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import refuse_mask
 from torchrl.envs.transforms.observation import ObservationTransform
-from torchrl.errors import SpecError, explain
 from torchrl.keys import Key
 
 
 class _ShapeTransform(ObservationTransform):
     """Move the dimensions of some observations; the same function describes it for tensors and for specs."""
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations and see that they have the dimensions.
-
-        Raises:
-            SpecError: one has not, or is the mask of legal actions, or cannot be described afterwards.
-        """
-        super().read_specs(env)
-        self._batch_dims = len(env.batch_size)
-        who = type(self).__name__
-        for key in self.in_keys:
-            refuse_mask(who, key, env.action_mask_key)
-            shape = env.observation_spec[key].shape[self._batch_dims :]
-            if not self._fits(shape):
-                raise SpecError(explain(who, expected=self._expected(), got=f"{key!r} of shape {[*shape]}"))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Move the dimensions in both containers, each its own: a view must not look into the other's memory."""
@@ -45,13 +28,6 @@ class _ShapeTransform(ObservationTransform):
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec with its dimensions moved, bounds included."""
         return self.forward(leaf)
-
-    def _fits(self, shape: torch.Size) -> bool:
-        """Say whether an observation of this shape, without batch dimensions, can be moved."""
-        raise NotImplementedError
-
-    def _expected(self) -> str:
-        raise NotImplementedError
 
     def _at(self, dim: int) -> int:
         """Count a dimension with those of the batch; a negative one counts from the end and stays."""
@@ -72,16 +48,15 @@ class Unsqueeze(_ShapeTransform):
     def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
         self.dim = dim
+        self.expected = f"room for a dimension {dim}"
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        num = len(self.features(leaf))
+        return -num - 1 <= self.dim <= num
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return a view with one dimension more, ``[*B, ..., 1, ...]``."""
         return value.unsqueeze(self._at(self.dim))
-
-    def _fits(self, shape: torch.Size) -> bool:
-        return -len(shape) - 1 <= self.dim <= len(shape)
-
-    def _expected(self) -> str:
-        return f"observations into which dimension {self.dim} can be inserted"
 
 
 class Squeeze(_ShapeTransform):
@@ -98,16 +73,15 @@ class Squeeze(_ShapeTransform):
     def __init__(self, dim: int, in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
         self.dim = dim
+        self.expected = f"a dimension {dim} of size 1"
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        shape = self.features(leaf)
+        return self.dim in range(-len(shape), len(shape)) and shape[self.dim] == 1
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return a view with one dimension less, ``[*B, ...]``."""
         return value.squeeze(self._at(self.dim))
-
-    def _fits(self, shape: torch.Size) -> bool:
-        return _has(shape, self.dim) and shape[self.dim] == 1
-
-    def _expected(self) -> str:
-        return f"observations whose dimension {self.dim} has size 1"
 
 
 class Flatten(_ShapeTransform):
@@ -126,6 +100,12 @@ class Flatten(_ShapeTransform):
         super().__init__(in_keys)
         self.first = first
         self.last = last
+        self.expected = f"dimensions {first} to {last}, in this order,"
+
+    def takes(self, leaf: TensorSpec) -> bool:
+        num = max(len(self.features(leaf)), 1)  # a scalar counts as a vector of one, as for torch.flatten
+        has_both = all(dim in range(-num, num) for dim in (self.first, self.last))
+        return has_both and self.first % num <= self.last % num
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the value with one dimension in place of several, or of none, ``[*B, ..., F, ...]``."""
@@ -139,14 +119,6 @@ class Flatten(_ShapeTransform):
             return leaf.unsqueeze(-1)
         first, last = (self._at(dim) % leaf.ndim for dim in (self.first, self.last))
         return leaf.reshape(*leaf.shape[:first], leaf.shape[first : last + 1].numel(), *leaf.shape[last + 1 :])
-
-    def _fits(self, shape: torch.Size) -> bool:
-        num = max(len(shape), 1)  # a scalar counts as one that has one dimension, as for torch.flatten
-        has_both = all(-num <= dim < num for dim in (self.first, self.last))
-        return has_both and self.first % num <= self.last % num
-
-    def _expected(self) -> str:
-        return f"observations with the dimensions {self.first} to {self.last}, in this order"
 
 
 class Permute(_ShapeTransform):
@@ -165,25 +137,19 @@ class Permute(_ShapeTransform):
     def __init__(self, dims: Sequence[int], in_keys: Sequence[Key] = ("observation",)) -> None:
         super().__init__(in_keys)
         self.dims = tuple(dims)
+        self.expected = f"the dimensions {list(dims)}, each once,"
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations and see that they have the dimensions."""
-        super().read_specs(env)
-        batch_dims, num = self._batch_dims, len(self.dims)
-        self._order = (*range(batch_dims), *(batch_dims + dim % num for dim in self.dims))
+    def takes(self, leaf: TensorSpec) -> bool:
+        num = len(self.features(leaf))
+        is_known = all(dim in range(-num, num) for dim in self.dims)
+        return is_known and sorted(dim % num for dim in self.dims) == list(range(num))
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return a view with the dimensions in their new order, ``[*B, ...]``."""
         return value.permute(self._order)
 
-    def _fits(self, shape: torch.Size) -> bool:
-        num = len(shape)
-        is_known = all(_has(shape, dim) for dim in self.dims)
-        return is_known and sorted(dim % num for dim in self.dims) == list(range(num))
-
-    def _expected(self) -> str:
-        return f"observations whose dimensions are those of {list(self.dims)}, each once"
-
-
-def _has(shape: torch.Size, dim: int) -> bool:
-    return -len(shape) <= dim < len(shape)
+    def read_specs(self, env: Env | EnvSpecs) -> None:
+        """Find the observations, and count the dimensions with those of the batch."""
+        super().read_specs(env)
+        batch_dims, num = self._batch_dims, len(self.dims)
+        self._order = (*range(batch_dims), *(batch_dims + dim % num for dim in self.dims))

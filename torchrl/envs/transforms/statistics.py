@@ -17,7 +17,7 @@ from torch import nn
 from torchrl.data.specs import TensorSpec, Unbounded
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import require_numbers, set_leaf
+from torchrl.envs.transforms.leaves import is_number, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
 from torchrl.keys import Key, as_key, as_path
@@ -119,6 +119,9 @@ class VecNorm(ObservationTransform):
         SpecError: when wrapping: an observation is not numeric, or the statistics are of another shape or device.
     """
 
+    expected = "numbers"
+    takes = staticmethod(is_number)
+
     def __init__(
         self,
         in_keys: Sequence[Key] = ("observation",),
@@ -138,11 +141,8 @@ class VecNorm(ObservationTransform):
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Find the observations, and make the statistics or hold the shared ones against them."""
         super().read_specs(env)
-        batch_dims = len(env.batch_size)
         leaves = {key: env.observation_spec[key] for key in self.in_keys}
-        shapes = {key: leaf.shape[batch_dims:] for key, leaf in leaves.items()}
-        for key, leaf in leaves.items():
-            require_numbers("VecNorm", key, leaf)
+        shapes = {key: self.features(leaf) for key, leaf in leaves.items()}
         if self.statistics is None:
             self.statistics = ObservationStatistics(shapes, device=env.device)
         self._names = [f"root_{index}" for index in range(len(leaves))]

@@ -1,15 +1,14 @@
-"""Keys and dtypes, by hand."""
+"""Observations joined into one vector, by hand."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tensordict import TensorDict
 
-from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
+from torchrl.data.specs import Bounded, Composite, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
-from torchrl.envs.transforms import CatTensors, DoubleToFloat, TransformedEnv
+from torchrl.envs.transforms import CatTensors, TransformedEnv
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
@@ -119,42 +118,3 @@ def test_cat_refuses_what_does_not_go_together():
         body(CatTensors([("limbs", "tail")]))
     with pytest.raises(ConfigError, match="at least one key"):
         CatTensors([])
-
-
-def test_double_to_float_converts_what_is_double_or_half_and_nothing_else():
-    leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
-    leaves["h"] = Bounded(-1.0, 1.0, (2, 1), torch.float16)
-    convert = DoubleToFloat()
-    convert.read_specs(specs(**leaves))
-    assert convert.in_keys == ("x", "h")
-    due = Composite({**leaves, "x": Unbounded((2, 1)), "h": Bounded(-1.0, 1.0, (2, 1))}, (2,))
-    assert convert.observation_spec(Composite(leaves, (2,))) == due
-
-
-def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double():
-    parts = {"push": Bounded(-1.0, 1.0, (2, 1), torch.float64), "deep": {"gear": Categorical(3, (2,))}}
-    below = Composite(parts, (2,))
-    size, rewards = torch.Size([2]), Unbounded((2, 1))
-    convert = DoubleToFloat()
-    convert.read_specs(EnvSpecs(size, torch.device("cpu"), Composite(shape=(2,)), below, rewards))
-    above = convert.action_spec(below)
-    assert above == Composite({**parts, "push": Bounded(-1.0, 1.0, (2, 1))}, (2,))
-    action = above.rand()
-    sent = TensorDict({"action": action}, size)
-    convert.inverse(inputs := sent.copy())
-    below.assert_contains(inputs["action"])
-    above.assert_contains(sent["action"])
-
-
-def test_double_to_float_refuses_a_named_key_that_is_not_double():
-    with pytest.raises(SpecError, match="float64 or float16 in 'height', got torch.float32"):
-        body(DoubleToFloat(["height"]))
-
-
-def test_the_action_bounds_of_double_to_float_lie_inside_those_below():
-    below = Bounded(torch.tensor([-0.1, 0.1, 0.5], dtype=torch.float64), 0.7, (3,), torch.float64)
-    above = DoubleToFloat().action_spec(below)
-    assert above.dtype == torch.float32
-    assert bool((above.low.double() >= below.low).all() and (above.high.double() <= below.high).all())
-    torch.testing.assert_close(above.low.double(), below.low, rtol=1e-6, atol=0)
-    assert above.low[2] == 0.5
