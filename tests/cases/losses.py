@@ -31,9 +31,11 @@ from torchrl.modules import (
 from torchrl.objectives import (
     A2CLoss,
     BehaviourCloningLoss,
+    ClippedSurrogate,
     ClipPPOLoss,
     KLPenaltyPPOLoss,
     Loss,
+    PolicyGradientLoss,
     PPOLoss,
     ReinforceLoss,
     total_loss,
@@ -163,6 +165,7 @@ LOSSES = {
         ClipPPOLoss, clip_epsilon=0.1, entropy_coef=0.01, value_clip=0.2, critic_distance="smooth_l1"
     ),
     "ClipPPOLoss, raw advantage": partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1"),
+    "PolicyGradientLoss": lambda actor, critic: PolicyGradientLoss(actor, critic, ClippedSurrogate(0.3)),
     "KLPenaltyPPOLoss": KLPenaltyPPOLoss,
     "KLPenaltyPPOLoss, sampled": partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0),
     "BehaviourCloningLoss": actor_alone(BehaviourCloningLoss),

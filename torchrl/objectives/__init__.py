@@ -3,6 +3,7 @@
 from torchrl.objectives.costs import (
     A2CLoss,
     BehaviourCloningLoss,
+    ClippedSurrogate,
     ClipPPOLoss,
     DDPGLoss,
     DiscreteSACLoss,
@@ -11,13 +12,17 @@ from torchrl.objectives.costs import (
     HardUpdate,
     KLPenaltyPPOLoss,
     Loss,
+    PenalizedSurrogate,
+    PolicyGradient,
     PolicyGradientLoss,
+    PolicyObjective,
     PPOLoss,
     QuantileDQNLoss,
     REDQLoss,
     ReinforceLoss,
     SACLoss,
     SoftUpdate,
+    Surrogate,
     TD3Loss,
     target_copy,
     total_loss,
@@ -35,6 +40,11 @@ from torchrl.objectives.returns import (
 )
 
 __all__ = [
+    "Surrogate",
+    "PolicyObjective",
+    "PolicyGradient",
+    "PenalizedSurrogate",
+    "ClippedSurrogate",
     "GAE",
     "TD0",
     "A2CLoss",

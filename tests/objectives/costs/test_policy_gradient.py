@@ -18,7 +18,16 @@ from torchrl.modules import (
     Sequence,
     ValueOperator,
 )
-from torchrl.objectives import A2CLoss, ClipPPOLoss, ReinforceLoss, total_loss
+from torchrl.objectives import (
+    A2CLoss,
+    ClippedSurrogate,
+    ClipPPOLoss,
+    KLPenaltyPPOLoss,
+    PolicyGradientLoss,
+    PolicyObjective,
+    ReinforceLoss,
+    total_loss,
+)
 
 
 @pytest.fixture
@@ -209,3 +218,33 @@ class TestEntropy:
     def test_no_sample(self, discrete):
         with pytest.raises(ConfigError, match="num_entropy_samples=.*at least 1"):
             A2CLoss(*discrete[:2], num_entropy_samples=0)
+
+
+class TestObjective:
+    def test_of_ones_own(self, by_hand):
+        class Squared(PolicyObjective):
+            def terms(self, actor, rows, distribution, log_prob, advantage):
+                return advantage.square(), {"rows": torch.tensor(float(len(rows)))}
+
+        actor, critic, batch = by_hand
+        terms = PolicyGradientLoss(actor, critic, Squared())(batch)
+        assert terms["loss_objective"].item() == (4 + 4 + 4 + 16) / 4 and terms["rows"].item() == 4
+
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda *networks: ClipPPOLoss(*networks, clip_epsilon=0.1), "clip_epsilon"),
+            (lambda *networks: PolicyGradientLoss(*networks, ClippedSurrogate(0.1)), "clip_epsilon"),
+            (lambda *networks: KLPenaltyPPOLoss(*networks, kl_coef=0.1), "kl_coef"),
+        ],
+    )
+    def test_its_numbers_are_saved_beside_the_losss_own(self, discrete, make, name):
+        """As checkpoints of the time before objectives have them, alone and inside another module."""
+        loss = make(*discrete[:2])
+        saved = {key for key in loss.state_dict() if key.startswith("_")}
+        assert saved == {"_entropy_coef", "_critic_coef", f"_{name}"}
+        whole = nn.ModuleDict({"loss": loss})
+        assert f"loss._{name}" in whole.state_dict()
+        state = {key: x + 0.25 for key, x in whole.state_dict().items()}
+        whole.load_state_dict(state)
+        assert getattr(loss.objective, name) == 0.35 and loss.critic_coef == 0.75

@@ -47,7 +47,7 @@ class ActorLoss(Loss):
         generator: source of what the loss draws; None uses torch's global one.
 
     Raises:
-        ConfigError: an unknown reduction.
+        ConfigError: an unknown reduction, or a family without a formula for the entropy and no number of samples.
     """
 
     entropy_coef = Coefficient(least=0.0)
@@ -58,13 +58,15 @@ class ActorLoss(Loss):
         *,
         in_keys: Iterable[NestedKey],
         trained: Iterable[nn.Module],
-        entropy_coef: float,
-        num_entropy_samples: int | None,
-        reduction: str,
-        generator: torch.Generator | None,
+        entropy_coef: float = 0.0,
+        num_entropy_samples: int | None = None,
+        reduction: str = "mean",
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(in_keys=in_keys, trained=trained)
         who = type(self).__name__
+        if hasattr(head_of(actor), "build"):
+            require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         if reduction not in REDUCTIONS:
             raise ConfigError(explain(who, expected=f"a reduction out of {list(REDUCTIONS)}", got=repr(reduction)))
         self.actor = actor

@@ -17,6 +17,7 @@ from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.misspelling import refuse_misspelt
 from torchrl.objectives.keys import MASK, read
+from torchrl.objectives.options import show_passed_options
 from torchrl.unchecked import new_tensordict, put
 
 
@@ -31,23 +32,29 @@ class Coefficient:
     Args:
         least: the smallest value it may have.
         below: what its values are smaller than.
+        of: the part of the loss that keeps it, under the same name and with bounds of its own; None keeps it here.
 
     Raises:
         ConfigError: when it is set to another.
     """
 
-    def __init__(self, *, least: float = -math.inf, below: float = math.inf) -> None:
-        self.least, self.below = least, below
+    def __init__(self, *, least: float = -math.inf, below: float = math.inf, of: str | None = None) -> None:
+        self.least, self.below, self.of = least, below, of
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name, self.buffer = name, f"_{name}"
 
-    def __get__(self, loss: Loss | None, owner: type | None = None) -> float | Coefficient:
+    def __get__(self, loss: nn.Module | None, owner: type | None = None) -> float | Coefficient:
         if loss is None:
             return self
+        if self.of is not None:
+            return getattr(getattr(loss, self.of), self.name)
         return float(f"{loss.get_buffer(self.buffer).item():.7g}")
 
-    def __set__(self, loss: Loss, value: float) -> None:
+    def __set__(self, loss: nn.Module, value: float) -> None:
+        if self.of is not None:
+            setattr(getattr(loss, self.of), self.name, value)
+            return
         if not (math.isfinite(value) and self.least <= value < self.below):
             bounds = f" and below {self.below:g}" if self.below < math.inf else ""
             bounds = f" of at least {self.least:g}{bounds}" if self.least > -math.inf else bounds
@@ -74,9 +81,10 @@ class Loss(nn.Module, ABC):
     """
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a name that nobody would call, and show in the signature which options are passed on."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls)
+        show_passed_options(cls)
 
     def __init__(
         self,

@@ -9,13 +9,7 @@ from torch import Tensor
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import distance_loss
-from torchrl.objectives.costs.actor import (
-    ActorLoss,
-    head_of,
-    require_distance,
-    require_distribution,
-    require_formula_or_samples,
-)
+from torchrl.objectives.costs.actor import ActorLoss, head_of, require_distance, require_distribution
 
 
 class BehaviourCloningLoss(ActorLoss):
@@ -57,7 +51,6 @@ class BehaviourCloningLoss(ActorLoss):
         is_probabilistic = hasattr(head_of(actor), "build")
         if is_probabilistic:
             require_distribution(who, actor)
-            require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         elif entropy_coef or num_entropy_samples is not None:
             got = type(head_of(actor)).__name__
             raise ConfigError(explain(who, expected="an actor with a distribution, for its entropy", got=got))

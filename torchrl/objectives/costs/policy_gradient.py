@@ -1,32 +1,31 @@
-"""The frame of losses with a policy, its advantage and perhaps a critic. The objective itself is a subclass's."""
+"""The loss of a policy with its advantage and perhaps a critic, and its plainest forms: REINFORCE and A2C."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 
-import torch
-from tensordict import NestedKey, TensorDict
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize, value_loss
-from torchrl.modules import Distribution, Sequence
+from torchrl.modules import Sequence
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
-from torchrl.objectives.costs.actor import (
-    ActorLoss,
-    require_distance,
-    require_distribution,
-    require_formula_or_samples,
-)
+from torchrl.objectives.costs.actor import ActorLoss, require_distance, require_distribution
 from torchrl.objectives.costs.base import Coefficient
+from torchrl.objectives.costs.policy_objectives import PolicyGradient, PolicyObjective
 from torchrl.unchecked import shallow
 
 
 class PolicyGradientLoss(ActorLoss):
-    """``L = L_π + c_1 · d(V, target) - c_2 · H[π]``, reduced over the valid rows; a subclass writes :meth:`objective`.
+    """``L = L_π + c_1 · d(V, target) - c_2 · H[π]``, reduced over the valid rows, with an objective L_π that is given.
+
+    >>> from torchrl.objectives import GAE, ClippedSurrogate
+    >>> loss = PolicyGradientLoss(actor, critic, ClippedSurrogate(clip_epsilon=0.1), entropy_coef=0.01)
+    >>> sorted(key for key in loss(GAE(critic)(batch)).keys() if key.startswith("loss_"))
+    ['loss_critic', 'loss_entropy', 'loss_objective']
 
     Reads what actor and critic read, the action, ``advantage`` and, with a critic, ``value_target``, ``[*B, 1]`` each.
     Returns ``loss_objective``, ``loss_entropy`` and, with a critic, ``loss_critic``; to be logged: ``entropy`` (nats)
@@ -41,6 +40,8 @@ class PolicyGradientLoss(ActorLoss):
             returns a distribution with ``log_prob`` and ``entropy``, ``[*B]`` each; ``action_key`` and ``log_prob_key``
             say what it writes.
         critic: reads a state, writes its value ``[*B, 1]`` under its first out key; None for a policy alone.
+        objective: L_π: ``PolicyGradient()``, ``Surrogate()``, ``ClippedSurrogate(...)``, ``PenalizedSurrogate(...)`` or
+            a :class:`PolicyObjective` of your own.
         entropy_coef: c_2. May be scheduled.
         critic_coef: c_1. May be scheduled.
         normalize_advantage: shift and scale the advantage of each batch to mean 0 and deviation 1 over the valid rows.
@@ -66,68 +67,48 @@ class PolicyGradientLoss(ActorLoss):
         self,
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase | None,
+        objective: PolicyObjective,
         *,
-        entropy_coef: float = 0.0,
         critic_coef: float = 0.5,
         normalize_advantage: bool = False,
         value_clip: float | None = None,
         critic_distance: str = "l2",
-        num_entropy_samples: int | None = None,
-        reduction: str = "mean",
-        generator: torch.Generator | None = None,
+        **options: object,
     ) -> None:
         who = type(self).__name__
         require_distribution(who, actor)
         require_keys(who, actor=actor, **({} if critic is None else {"critic": critic}))
-        require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)
         require_distance(who, "critic_distance", critic_distance)
-        compared = self.keys_of(actor)
+        compared = objective.keys_of(actor, who=who)
         if compared:
             require_repeatable(who, actor)
         keys = [*actor.in_keys, actor.action_key, "advantage", *compared]
         if critic is not None:
-            keys += [*critic.in_keys, "value_target"]
-            if value_clip is not None:
-                keys.append("state_value")
-        super().__init__(
-            actor,
-            in_keys=keys,
-            trained=[actor] if critic is None else [actor, critic],
-            entropy_coef=entropy_coef,
-            num_entropy_samples=num_entropy_samples,
-            reduction=reduction,
-            generator=generator,
-        )
+            keys += [*critic.in_keys, "value_target", *([] if value_clip is None else ["state_value"])]
+        super().__init__(actor, in_keys=keys, trained=[actor] if critic is None else [actor, critic], **options)
+        if not (value_clip is None or 0 < value_clip < math.inf):
+            raise ConfigError(explain(who, expected="value_clip, a positive number or None", got=value_clip))
         self.critic = critic
+        self.objective = objective
         self.critic_coef = critic_coef
         self.normalize_advantage = normalize_advantage
-        if not (value_clip is None or 0 < value_clip < math.inf):
-            expected = "value_clip, a positive number or None"
-            raise ConfigError(explain(type(self).__name__, expected=expected, got=value_clip))
         self.value_clip = value_clip
         self.critic_distance = critic_distance
         self._trunk, self._heads = _split(actor, critic)  # tuples: references only, registered once as actor and critic
 
-    def keys_of(self, actor: TensorDictModuleBase) -> list[NestedKey]:
-        """Name what :meth:`objective` reads of what the actor wrote, besides the action; called before anything is set.
+    def state_dict(self, *args: object, prefix: str = "", **kwargs: object) -> dict[str, Tensor]:
+        """Return the state, the objective's beside the loss's own, so that checkpoints do not know who computes L_π."""
+        state = super().state_dict(*args, prefix=prefix, **kwargs)
+        inside = f"{prefix}objective."
+        for key in [key for key in state if key.startswith(inside)]:
+            state[prefix + key.removeprefix(inside)] = state.pop(key)
+        return state
 
-        Raises:
-            ConfigError: the actor does not write it.
-        """
-        return []
-
-    @abstractmethod
-    def objective(
-        self, rows: TensorDict, distribution: Distribution, log_prob: Tensor, advantage: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute L_π of each row, ``[*B]``, and scalars without gradient to be logged beside it.
-
-        Args:
-            rows: the valid rows as the batch holds them, ``in_keys`` and nothing else.
-            distribution: π(·|s) in training.
-            log_prob: log π(a|s) of the actions in ``rows``, ``[*B]``.
-            advantage: normalised if that was asked for, ``[*B]``.
-        """
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: object) -> None:
+        for name in self.objective.state_dict():
+            if prefix + name in state:
+                state[f"{prefix}objective.{name}"] = state.pop(prefix + name)
+        super()._load_from_state_dict(state, prefix, *args)
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute the losses and what is logged beside them."""
@@ -137,7 +118,8 @@ class PolicyGradientLoss(ActorLoss):
         actor, critic = self._heads
         distribution = actor.build(inputs)
         log_prob = distribution.log_prob(rows.get(self.actor.action_key))
-        objective, logged = self.objective(rows, distribution, log_prob, self._advantage(rows, log_prob))
+        advantage = self._advantage(rows, log_prob)
+        objective, logged = self.objective.terms(self.actor, rows, distribution, log_prob, advantage)
         terms = {"loss_objective": self._reduce(objective)}
         if critic is not None:
             terms["loss_critic"] = self._reduce_column(self._critic_error(critic, inputs, rows)) * self._critic_coef
@@ -160,6 +142,68 @@ class PolicyGradientLoss(ActorLoss):
         old_value = None if self.value_clip is None else rows.get("state_value")
         target = rows.get("value_target")
         return value_loss(value, target, old_value=old_value, clip=self.value_clip, distance=self.critic_distance)
+
+
+class ReinforceLoss(PolicyGradientLoss):
+    """REINFORCE: ``L = -log π(a|s) (G - b) - c_2 · H[π]``, and with a baseline ``+ c_1 · d(V, target)``.
+
+    >>> from torchrl.objectives import DiscountedReturn
+    >>> batch["next", "terminated"][:, -1] = True  # two whole episodes
+    >>> terms = ReinforceLoss(actor)(DiscountedReturn(gamma=0.99)(batch))
+    >>> sorted(terms.keys())
+    ['entropy', 'loss_entropy', 'loss_objective']
+
+    Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" (1992),
+    https://doi.org/10.1007/BF00992696. The gradient is that of the return only while the policy is the one that acted:
+    take one gradient step on each batch. An estimator of returns writes ``advantage``: G - V(s) if it was given the
+    critic, else the return G itself.
+
+    Args:
+        actor: as for :class:`PolicyGradientLoss`.
+        critic: the baseline: reads a state, writes its value ``[*B, 1]`` under its first out key; None for none.
+        **options: those of :class:`PolicyGradientLoss`.
+
+    Raises:
+        ConfigError: as :class:`PolicyGradientLoss`.
+    """
+
+    def __init__(
+        self, actor: TensorDictModuleBase, critic: TensorDictModuleBase | None = None, **options: object
+    ) -> None:
+        super().__init__(actor, critic, PolicyGradient(), **options)
+
+
+class A2CLoss(PolicyGradientLoss):
+    """Advantage actor-critic: ``L = -log π(a|s) A + c_1 · d(V, target) - c_2 · H[π]``.
+
+    >>> from torchrl.objectives import GAE
+    >>> terms = A2CLoss(actor, critic)(GAE(critic, lambda_=1.0)(batch))
+    >>> sorted(terms.keys())
+    ['entropy', 'loss_critic', 'loss_entropy', 'loss_objective']
+
+    Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning" (2016), https://arxiv.org/abs/1602.01783,
+    section 4 and algorithm S3, with all actors in step. The gradient is that of the return only while the policy is the
+    one that acted: take one gradient step on each batch.
+
+    Args:
+        actor: as for :class:`PolicyGradientLoss`.
+        critic: reads a state, writes its value ``[*B, 1]`` under its first out key.
+        entropy_coef: c_2; 0.01 as the paper has it for Atari, while continuous actions had 1e-4. May be scheduled.
+        **options: those of :class:`PolicyGradientLoss`; c_1 = 0.5 makes of ``"l2"`` half the squared error.
+
+    Raises:
+        ConfigError: as :class:`PolicyGradientLoss`.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        entropy_coef: float = 0.01,
+        **options: object,
+    ) -> None:
+        super().__init__(actor, critic, PolicyGradient(), entropy_coef=entropy_coef, **options)
 
 
 def _split(actor: nn.Module, critic: nn.Module | None) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:

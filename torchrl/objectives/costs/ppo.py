@@ -1,53 +1,41 @@
-"""The losses of proximal policy optimisation, plain and clipped; the one with a penalty is in ``kl_penalty``.
+"""The losses of proximal policy optimisation: plain, clipped, and with a penalty on the divergence.
 
-Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347. The terms are in
-``functional/costs``, GAE in ``objectives/returns``.
+Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347. Each is
+:class:`PolicyGradientLoss` with one objective of ``policy_objectives`` and the defaults of the paper.
 """
 
 from __future__ import annotations
 
 import torch
-from tensordict import NestedKey, TensorDict
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from torchrl.errors import ConfigError, explain
-from torchrl.functional.costs import (
-    approx_kl,
-    clip_fraction,
-    clipped_policy_objective,
-    effective_sample_size,
-    weighted_policy_objective,
-)
-from torchrl.modules import Distribution
 from torchrl.objectives.costs.base import Coefficient
 from torchrl.objectives.costs.policy_gradient import PolicyGradientLoss
+from torchrl.objectives.costs.policy_objectives import ClippedSurrogate, PenalizedSurrogate, Surrogate
 
 
 class PPOLoss(PolicyGradientLoss):
     """The surrogate without any limit: ``L = -ρ A + c_1 · d(V, target) - c_2 · H[π]`` with ρ = π(a|s) / π_old(a|s).
 
-    Schulman et al. (2017), equations 6 and 9. Nothing keeps ρ near 1: for few gradient steps on a batch, or with
-    ``MinibatchEpochs(target_kl=...)``.
+    >>> from torchrl.objectives import GAE
+    >>> loss = PPOLoss(actor, critic)
+    >>> sorted(loss(GAE(critic)(batch)).keys())
+    ['approx_kl', 'entropy', 'ess', 'loss_critic', 'loss_entropy', 'loss_objective']
 
-    Reads what actor and critic read, the action, its old log-prob ``[*B]``, ``advantage`` and ``value_target``
-    ``[*B, 1]`` (and ``state_value`` ``[*B, 1]`` with ``value_clip``). Returns ``loss_objective``, ``loss_critic``,
-    ``loss_entropy``; to be logged: ``approx_kl`` and ``entropy`` (nats), ``ess`` (effective sample size, as a share of
-    the rows). The agent logs ``explained_variance`` beside them, once for the whole batch.
+    Schulman et al. (2017), equations 6 and 9. Nothing keeps ρ near 1: for few gradient steps on a batch, or with
+    ``MinibatchEpochs(target_kl=...)``. Of the defaults, c_2 = 0 is that of section 6.1 (continuous control; 0.01 is
+    usual with discrete actions), and c_1 = 0.5 on a squared error without ½ is 1 on one with it, as in table 5. The
+    agent logs ``explained_variance`` beside what :class:`~torchrl.objectives.costs.policy_objectives.Surrogate` logs,
+    once for the whole batch.
 
     Args:
         actor: as for :class:`PolicyGradientLoss`, with a ``log_prob_key``.
         critic: reads a state, writes its value ``[*B, 1]`` under its first out key.
-        entropy_coef: c_2; 0 as in section 6.1 (continuous control), 0.01 is usual with discrete actions. May be
-            scheduled.
-        critic_coef: c_1; 0.5 on a squared error without ½ is c_1 = 1 on one with it, as in table 5. May be scheduled.
         normalize_advantage: shift and scale the advantage of each batch to mean 0 and deviation 1 over the valid rows
             (not in the paper, in its first implementation).
-        value_clip: how far the value may move from ``state_value`` before it gains nothing; None for no limit.
-        critic_distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        num_entropy_samples: as for :class:`PolicyGradientLoss`.
-        reduction: as for :class:`PolicyGradientLoss`.
-        generator: as for :class:`PolicyGradientLoss`.
+        **options: those of :class:`PolicyGradientLoss`.
 
     Raises:
         ConfigError: as :class:`PolicyGradientLoss`, or the actor writes no log-prob.
@@ -58,69 +46,36 @@ class PPOLoss(PolicyGradientLoss):
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase,
         *,
-        entropy_coef: float = 0.0,
-        critic_coef: float = 0.5,
         normalize_advantage: bool = True,
-        value_clip: float | None = None,
-        critic_distance: str = "l2",
-        num_entropy_samples: int | None = None,
-        reduction: str = "mean",
-        generator: torch.Generator | None = None,
+        **options: object,
     ) -> None:
-        super().__init__(
-            actor,
-            critic,
-            entropy_coef=entropy_coef,
-            critic_coef=critic_coef,
-            normalize_advantage=normalize_advantage,
-            value_clip=value_clip,
-            critic_distance=critic_distance,
-            num_entropy_samples=num_entropy_samples,
-            reduction=reduction,
-            generator=generator,
-        )
-
-    def keys_of(self, actor: TensorDictModuleBase) -> list[NestedKey]:
-        """Name the old log-prob."""
-        if actor.log_prob_key is None:
-            who, hint = type(self).__name__, "Give the actor a log_prob_key before collecting."
-            raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
-        return [actor.log_prob_key]
-
-    def objective(
-        self, rows: TensorDict, distribution: Distribution, log_prob: Tensor, advantage: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute -ρ A."""
-        old_log_prob = rows.get(self.actor.log_prob_key)
-        objective = weighted_policy_objective(log_prob, old_log_prob, advantage)
-        log_ratio = log_prob.detach() - old_log_prob
-        return objective, {"approx_kl": approx_kl(log_ratio), "ess": effective_sample_size(log_ratio)}
+        super().__init__(actor, critic, Surrogate(), normalize_advantage=normalize_advantage, **options)
 
 
-class ClipPPOLoss(PPOLoss):
+class ClipPPOLoss(PolicyGradientLoss):
     """PPO with a clipped ratio: ``L = L_clip + c_1 · d(V, target) - c_2 · H[π]``.
 
-    Schulman et al. (2017), equations 7 and 9. Reads and returns what :class:`PPOLoss` does, but logs ``clip_fraction``
-    in the place of ``ess``.
+    >>> from torchrl.objectives import GAE
+    >>> loss = ClipPPOLoss(actor, critic, clip_epsilon=0.1)
+    >>> terms = loss(GAE(critic)(batch))
+    >>> terms["clip_fraction"].item()  # the policy is still the one that acted: every ratio is 1
+    0.0
+
+    Schulman et al. (2017), equations 7 and 9. Returns what :class:`PPOLoss` does, but logs ``clip_fraction`` in the
+    place of ``ess``.
 
     Args:
         actor: as for :class:`PPOLoss`.
         critic: as for :class:`PPOLoss`.
         clip_epsilon: ε, how far the ratio may move; 0.2 did best in table 1 of the paper. May be scheduled.
-        entropy_coef: as for :class:`PPOLoss`, like all that follow.
-        critic_coef: weight of the value loss.
-        normalize_advantage: shift and scale the advantage.
-        value_clip: how far the value may move.
-        critic_distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        num_entropy_samples: estimate the entropy.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        generator: source of what the loss draws.
+        normalize_advantage: as for :class:`PPOLoss`.
+        **options: those of :class:`PolicyGradientLoss`.
 
     Raises:
         ConfigError: as :class:`PPOLoss`.
     """
 
-    clip_epsilon = Coefficient(least=0.0, below=1.0)
+    clip_epsilon = Coefficient(of="objective")
 
     def __init__(
         self,
@@ -128,37 +83,94 @@ class ClipPPOLoss(PPOLoss):
         critic: TensorDictModuleBase,
         *,
         clip_epsilon: float = 0.2,
-        entropy_coef: float = 0.0,
-        critic_coef: float = 0.5,
         normalize_advantage: bool = True,
-        value_clip: float | None = None,
-        critic_distance: str = "l2",
-        num_entropy_samples: int | None = None,
-        reduction: str = "mean",
-        generator: torch.Generator | None = None,
+        **options: object,
     ) -> None:
-        super().__init__(
-            actor,
-            critic,
-            entropy_coef=entropy_coef,
-            critic_coef=critic_coef,
-            normalize_advantage=normalize_advantage,
-            value_clip=value_clip,
-            critic_distance=critic_distance,
-            num_entropy_samples=num_entropy_samples,
-            reduction=reduction,
+        objective = ClippedSurrogate(clip_epsilon)
+        super().__init__(actor, critic, objective, normalize_advantage=normalize_advantage, **options)
+
+
+class KLPenaltyPPOLoss(PolicyGradientLoss):
+    """PPO with a penalty: ``L = -ρ A + β KL(π_old ‖ π) + c_1 · d(V, target) - c_2 · H[π]``, with an adaptive β.
+
+    >>> from torchrl.objectives import GAE
+    >>> loss = KLPenaltyPPOLoss(actor, critic, kl_coef=1.0)
+    >>> bool(loss.divergence(GAE(critic)(batch)) < 1e-6)  # the policy is still the one that acted
+    True
+    >>> loss.adapt_(0.5)  # far above kl_target
+    >>> loss.kl_coef
+    2.0
+
+    Schulman et al. (2017), section 4 and equation 8. Computing the loss leaves β as it is; it changes where you say so,
+    once per update of the policy, after all epochs over a batch: ``loss.adapt_(loss.divergence(batch))``, which is what
+    the hook :class:`~torchrl.agents.AdaptPenalty` does.
+
+    Reads what :class:`PPOLoss` does and the parameters of the distribution that acted; logs what
+    :class:`~torchrl.objectives.costs.policy_objectives.PenalizedSurrogate` does.
+
+    Args:
+        actor: as for :class:`PPOLoss`; its family has a ``kl``, or ``num_kl_samples`` is set.
+        critic: as for :class:`PPOLoss`.
+        kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is the best of the three in
+            table 1 of the paper.
+        kl_coef: the first β, 1 as in table 1.
+        increment: factor on β where the divergence exceeds the target by half.
+        decrement: factor on β where it is less than two thirds of the target.
+        num_kl_samples: estimate the divergence from that many actions of the policy that acted, drawn anew; None uses
+            the family's formula.
+        normalize_advantage: as for :class:`PPOLoss`.
+        generator: source of what the loss draws.
+        **options: those of :class:`PolicyGradientLoss`.
+
+    Raises:
+        ConfigError: as :class:`PPOLoss`; the family has no formula for the divergence and ``num_kl_samples`` is None;
+            a target or factor that cannot work.
+    """
+
+    kl_coef = Coefficient(of="objective")
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        critic: TensorDictModuleBase,
+        *,
+        kl_target: float = 0.01,
+        kl_coef: float = 1.0,
+        increment: float = 2.0,
+        decrement: float = 0.5,
+        num_kl_samples: int | None = None,
+        normalize_advantage: bool = True,
+        generator: torch.Generator | None = None,
+        **options: object,
+    ) -> None:
+        objective = PenalizedSurrogate(
+            kl_target=kl_target,
+            kl_coef=kl_coef,
+            increment=increment,
+            decrement=decrement,
+            num_kl_samples=num_kl_samples,
             generator=generator,
         )
-        self.clip_epsilon = clip_epsilon
+        options |= {"normalize_advantage": normalize_advantage, "generator": generator}
+        super().__init__(actor, critic, objective, **options)
 
-    def objective(
-        self, rows: TensorDict, distribution: Distribution, log_prob: Tensor, advantage: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute L_clip."""
-        old_log_prob = rows.get(self.actor.log_prob_key)
-        objective = clipped_policy_objective(log_prob, old_log_prob, advantage, clip_epsilon=self._clip_epsilon)
-        log_ratio = log_prob.detach() - old_log_prob
-        return objective, {
-            "approx_kl": approx_kl(log_ratio),
-            "clip_fraction": clip_fraction(log_ratio, clip_epsilon=self._clip_epsilon),
-        }
+    @torch.no_grad()
+    def divergence(self, batch: TensorDictBase) -> Tensor:
+        """Compute the mean of KL(π_old ‖ π) over the valid rows of a batch, the whole of it at once.
+
+        Args:
+            batch: what the loss was trained on, any batch size.
+
+        Returns:
+            ``[]``, in nats.
+        """
+        rows = self._valid_rows(batch)
+        return self.objective.divergence(self.actor, rows, self.actor.build(rows)).mean()
+
+    def adapt_(self, kl: Tensor | float) -> None:
+        """Change β for the next update; ``kl`` is the divergence that the last one brought about, in nats."""
+        self.objective.adapt_(kl)
+
+    def reset_(self) -> None:
+        """Put β back to where it began."""
+        self.objective.reset_()

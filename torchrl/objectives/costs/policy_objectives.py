@@ -1,0 +1,261 @@
+"""What a policy is trained towards, L_π of :class:`PolicyGradientLoss`. The equations are in ``functional/costs``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from tensordict import NestedKey, TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.errors import ConfigError, explain
+from torchrl.functional.costs import (
+    adapted_kl_coef,
+    approx_kl,
+    clip_fraction,
+    clipped_policy_objective,
+    effective_sample_size,
+    penalized_policy_objective,
+    policy_gradient_loss,
+    sampled_kl,
+    weighted_policy_objective,
+)
+from torchrl.modules import Distribution
+from torchrl.objectives.costs.actor import head_of, require_formula_or_samples
+from torchrl.objectives.costs.base import Coefficient
+
+Terms = tuple[Tensor, dict[str, Tensor]]
+
+
+class PolicyObjective(nn.Module, ABC):
+    """The loss of each row that trains a policy, from log π(a|s) and the advantage. A subclass writes :meth:`terms`.
+
+    >>> class PolicyGradient(PolicyObjective):
+    ...     def terms(self, actor, rows, distribution, log_prob, advantage):
+    ...         return -log_prob * advantage, {}
+    """
+
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+        """Name what :meth:`terms` reads of what the actor that acted wrote, besides the action.
+
+        Args:
+            actor: the policy in training.
+            who: the loss, for errors.
+
+        Raises:
+            ConfigError: the actor does not write it.
+        """
+        return []
+
+    @abstractmethod
+    def terms(
+        self,
+        actor: TensorDictModuleBase,
+        rows: TensorDict,
+        distribution: Distribution,
+        log_prob: Tensor,
+        advantage: Tensor,
+    ) -> Terms:
+        """Compute L_π of each row, ``[*B]``, and scalars without gradient to be logged beside it.
+
+        Args:
+            actor: the policy in training.
+            rows: the valid rows as the batch holds them, with what :meth:`keys_of` names.
+            distribution: π(·|s) in training.
+            log_prob: log π(a|s) of the actions in ``rows``, ``[*B]``.
+            advantage: normalised if that was asked for, ``[*B]``.
+        """
+
+
+class PolicyGradient(PolicyObjective):
+    """``-log π(a|s) A``, Williams (1992) and Mnih et al. (2016): see :func:`torchrl.functional.policy_gradient_loss`.
+
+    >>> log_prob = torch.tensor([0.5]).log()
+    >>> PolicyGradient().terms(actor, batch, None, log_prob, torch.tensor([2.0]))[0].item()  # 2 log 2
+    1.3862943649291992
+
+    Its gradient is that of the return only while the policy is the one that acted.
+    """
+
+    def terms(
+        self,
+        actor: TensorDictModuleBase,
+        rows: TensorDict,
+        distribution: Distribution,
+        log_prob: Tensor,
+        advantage: Tensor,
+    ) -> Terms:
+        """Compute -log π(a|s) A."""
+        return policy_gradient_loss(log_prob, advantage), {}
+
+
+class Surrogate(PolicyObjective):
+    """``-ρ A`` with ρ = π(a|s) / π_old(a|s): see :func:`torchrl.functional.weighted_policy_objective`.
+
+    >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
+    >>> objective, logged = Surrogate().terms(actor, batch, None, log_prob, torch.ones(2, 8))
+    >>> objective[0, 0].item(), logged["ess"].item()
+    (-1.5, 1.0)
+
+    Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 6.
+    Nothing keeps ρ near 1. Logs ``approx_kl`` (nats) and ``ess`` (effective sample size, as a share of the rows).
+    """
+
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+        """Name the old log-prob."""
+        if getattr(actor, "log_prob_key", None) is None:
+            hint = "Give the actor a log_prob_key before collecting."
+            raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
+        return [actor.log_prob_key]
+
+    def terms(
+        self,
+        actor: TensorDictModuleBase,
+        rows: TensorDict,
+        distribution: Distribution,
+        log_prob: Tensor,
+        advantage: Tensor,
+    ) -> Terms:
+        """Compute -ρ A."""
+        old_log_prob = rows.get(actor.log_prob_key)
+        log_ratio = log_prob.detach() - old_log_prob
+        objective = weighted_policy_objective(log_prob, old_log_prob, advantage)
+        return objective, {"approx_kl": approx_kl(log_ratio), "ess": effective_sample_size(log_ratio)}
+
+
+class ClippedSurrogate(Surrogate):
+    """``-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)``: see :func:`torchrl.functional.clipped_policy_objective`.
+
+    >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
+    >>> objective, logged = ClippedSurrogate(0.25).terms(actor, batch, None, log_prob, torch.ones(2, 8))
+    >>> objective[0, 0].item(), logged["clip_fraction"].item()
+    (-1.25, 1.0)
+
+    Schulman et al. (2017), equation 7. Logs ``approx_kl`` (nats) and ``clip_fraction``.
+
+    Args:
+        clip_epsilon: ε, how far the ratio may move; 0.2 did best in table 1 of the paper. May be scheduled.
+    """
+
+    clip_epsilon = Coefficient(least=0.0, below=1.0)
+
+    def __init__(self, clip_epsilon: float = 0.2) -> None:
+        super().__init__()
+        self.clip_epsilon = clip_epsilon
+
+    def terms(
+        self,
+        actor: TensorDictModuleBase,
+        rows: TensorDict,
+        distribution: Distribution,
+        log_prob: Tensor,
+        advantage: Tensor,
+    ) -> Terms:
+        """Compute L_clip."""
+        old_log_prob, clip = rows.get(actor.log_prob_key), self._clip_epsilon
+        log_ratio = log_prob.detach() - old_log_prob
+        objective = clipped_policy_objective(log_prob, old_log_prob, advantage, clip_epsilon=clip)
+        fraction = clip_fraction(log_ratio, clip_epsilon=clip)
+        return objective, {"approx_kl": approx_kl(log_ratio), "clip_fraction": fraction}
+
+
+class PenalizedSurrogate(Surrogate):
+    """``-ρ A + β KL(π_old ‖ π)`` with a β that adapts: see :func:`torchrl.functional.penalized_policy_objective`.
+
+    >>> objective = PenalizedSurrogate(kl_target=0.01, kl_coef=4.0)
+    >>> objective.adapt_(0.001)  # far below the target
+    >>> objective.kl_coef
+    2.0
+
+    Schulman et al. (2017), section 4 and equation 8. Computing the loss leaves β as it is; :meth:`adapt_` changes it.
+    Reads also the parameters of the distribution that acted, as the actor wrote them (``logits``, or ``loc`` and
+    ``scale``). Logs what :class:`Surrogate` does, ``kl``, the divergence in nats by formula or samples (``approx_kl``
+    estimates the same from the actions taken), and ``kl_coef``.
+
+    Args:
+        kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is the best of the three in
+            table 1 of the paper.
+        kl_coef: the first β, 1 as in table 1.
+        increment: factor on β where the divergence exceeds the target by half.
+        decrement: factor on β where it is less than two thirds of the target.
+        num_kl_samples: estimate the divergence from that many actions of the policy that acted, drawn anew; None uses
+            the family's formula.
+        generator: source of these actions; None uses torch's global one.
+
+    Raises:
+        ConfigError: a target or factor that cannot work.
+    """
+
+    kl_coef = Coefficient(least=0.0)
+
+    def __init__(
+        self,
+        *,
+        kl_target: float = 0.01,
+        kl_coef: float = 1.0,
+        increment: float = 2.0,
+        decrement: float = 0.5,
+        num_kl_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not (kl_target > 0 and kl_coef > 0 and increment > 1 > decrement > 0):
+            expected = "kl_target > 0, kl_coef > 0 and increment > 1 > decrement > 0"
+            got = f"{kl_target}, {kl_coef}, {increment} and {decrement}"
+            raise ConfigError(explain(type(self).__name__, expected=expected, got=got))
+        self.kl_coef = self.initial_kl_coef = kl_coef
+        self.rule = {"target": kl_target, "increment": increment, "decrement": decrement}
+        self.num_kl_samples = num_kl_samples
+        self.generator = generator
+
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+        """Name the old log-prob and the parameters of the distribution that acted."""
+        head = head_of(actor)
+        names = getattr(head, "parameter_names", None)
+        if names is None:
+            hint, expected = "A ProbabilisticActor writes them.", "an actor that writes its parameters"
+            raise ConfigError(explain(who, expected=expected, got=type(head).__name__, hint=hint))
+        require_formula_or_samples(who, actor, "kl", "num_kl_samples", self.num_kl_samples)
+        return [*super().keys_of(actor, who=who), *names]
+
+    def terms(
+        self,
+        actor: TensorDictModuleBase,
+        rows: TensorDict,
+        distribution: Distribution,
+        log_prob: Tensor,
+        advantage: Tensor,
+    ) -> Terms:
+        """Compute -ρ A + β KL(π_old ‖ π)."""
+        old_log_prob = rows.get(actor.log_prob_key)
+        log_ratio = log_prob.detach() - old_log_prob
+        kl = self.divergence(actor, rows, distribution)
+        objective = penalized_policy_objective(log_prob, old_log_prob, advantage, kl, kl_coef=self._kl_coef)
+        logged = {"approx_kl": approx_kl(log_ratio), "ess": effective_sample_size(log_ratio)}
+        return objective, logged | {"kl": kl.detach().mean(), "kl_coef": self._kl_coef.clone()}
+
+    def divergence(self, actor: TensorDictModuleBase, rows: TensorDict, distribution: Distribution) -> Tensor:
+        """Compute KL(π_old ‖ π) of each row in nats, ``[*B]``, with π_old built from the parameters in ``rows``."""
+        head = head_of(actor)
+        parameters = [rows.get(name) for name in head.parameter_names]
+        mask_key = getattr(head, "mask_key", None)
+        acted = head.distribution(*parameters, **({} if mask_key is None else {"mask": rows.get(mask_key)}))
+        if self.num_kl_samples is None:
+            return acted.kl(distribution)
+        draws = [acted.sample_and_log_prob(self.generator) for _ in range(self.num_kl_samples)]
+        return sampled_kl(torch.stack([distribution.log_prob(action) - log_prob for action, log_prob in draws]))
+
+    @torch.no_grad()
+    def adapt_(self, kl: Tensor | float) -> None:
+        """Change β for the next update: up where the last one went too far, down where it hardly moved.
+
+        Args:
+            kl: the divergence that the last update brought about, in nats, ``[]`` or a number.
+        """
+        kl = torch.as_tensor(kl, dtype=self._kl_coef.dtype, device=self._kl_coef.device)
+        self._kl_coef.copy_(adapted_kl_coef(self._kl_coef, kl, **self.rule))
+
+    def reset_(self) -> None:
+        """Put β back to where it began."""
+        self.kl_coef = self.initial_kl_coef
