@@ -10,7 +10,7 @@ from tensordict import TensorDict
 
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, TensorStorage
-from torchrl.envs import GymEnv
+from torchrl.envs import GymEnv, transforms
 from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
 
 
@@ -23,6 +23,7 @@ def example_names(request, doctest_namespace):
     env = GymEnv("CartPole-v1", num_envs=2)
     actor = ProbabilisticActor(MLP(4, 2), Categorical)
     critic = ValueOperator(MLP(4, 1))
+    doctest_namespace |= {name: getattr(transforms, name) for name in transforms.__all__} | {"GymEnv": GymEnv}
     doctest_namespace |= {"torch": torch, "nn": torch.nn, "TensorDict": TensorDict, "env": env, "actor": actor}
     doctest_namespace |= {
         "critic": critic,

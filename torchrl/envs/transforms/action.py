@@ -16,6 +16,14 @@ class ActionTransform(Transform):
     """Replace the action on its way down by a function of it. The transition keeps the policy's own.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
+
+    >>> class Flip(ActionTransform):
+    ...     def forward(self, action):
+    ...         return 1 - action
+    ...     def transform_spec(self, leaf):
+    ...         return leaf
+    >>> TransformedEnv(env, Flip()).transform(torch.tensor([0, 1]))
+    tensor([1, 0])
     """
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
@@ -66,6 +74,10 @@ class ActionScaling(BoundedActionTransform):
 
     Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
 
+    >>> pendulum = TransformedEnv(GymEnv("Pendulum-v1"), ActionScaling())  # takes a torque from -2 to 2
+    >>> pendulum.transform(torch.tensor([0.5]))
+    tensor([1.])
+
     Raises:
         SpecError: when wrapping: the environment's actions are not bounded on both sides; at a step: the
             policy's action has another shape or dtype.
@@ -91,6 +103,10 @@ class ActionScaling(BoundedActionTransform):
 
 class ActionClip(BoundedActionTransform):
     """Clip the action to the bounds, for the simulator only: the policy's action and its log-prob stay unclipped.
+
+    >>> pendulum = TransformedEnv(GymEnv("Pendulum-v1"), ActionClip())  # takes a torque from -2 to 2
+    >>> pendulum.transform(torch.tensor([5.0]))
+    tensor([2.])
 
     Raises:
         SpecError: when wrapping: the environment's actions are not bounded; at a step: the

@@ -30,6 +30,12 @@ class ActionMask(Transform):
     as bool. An action is held against the mask of the root it answers, so a mask that allows nothing is an error only
     where it is acted on: at the end of an episode there may be nothing left to do.
 
+    >>> chess = EnvSpecs((), torch.device("cpu"), Composite({"legal": Binary((3,))}), Categorical(3), env.reward_spec)
+    >>> mask = ActionMask("legal")
+    >>> mask.read_specs(chess)
+    >>> mask.action_mask_key(None)
+    'legal'
+
     Args:
         mask_key: an observation, true = legal, bool or 0 and 1 of any dtype: for an index ``[*B]`` or a one-hot vector
             ``[*B, n]`` it is ``[*B, n]``; for several choices at once their masks one after the other,
@@ -121,6 +127,9 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
     For one policy over several environments. The replacement is drawn with equal probability; among the legal ones
     where the environment names a mask (see :class:`ActionMask`, which goes before). The policy sees that mask widened
     to ``[*B, max_n]``: what the environment lacks is not legal, so a policy that honours it needs no replacement.
+
+    >>> TransformedEnv(env, DiscreteActionProjection(18)).action_spec.n, env.action_spec.n
+    (18, 2)
 
     Args:
         max_n: number of actions of the policy, at least that of the environment.

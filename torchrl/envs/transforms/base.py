@@ -24,6 +24,10 @@ from torchrl.seeding import child_seeds
 class EnvSpecs:
     """What a transform may know of the environment below it; an :class:`Env` has the same attributes.
 
+    >>> specs = EnvSpecs(env.batch_size, env.device, env.observation_spec, env.action_spec, env.reward_spec)
+    >>> specs.action_mask_key, specs.step_limit
+    (None, inf)
+
     Attributes:
         batch_size: ``[*B]``.
         device: where the environment's tensors live.
@@ -72,6 +76,12 @@ class Transform(StepEditor):
 
     The containers it is given are fresh, down to the last level, and are edited in place. The tensors in them belong to
     others and are never written to: set new ones.
+
+    >>> class Negate(Transform):
+    ...     def step(self, next_, root):
+    ...         next_["reward"] = -next_["reward"]
+    >>> TransformedEnv(env, Negate()).rollout(3)["next", "reward"].sum()
+    tensor(-6.)
 
     Attributes:
         ends_episodes: whether :meth:`step` may set the flags of an ending; read once, when the environment is wrapped.
@@ -230,6 +240,10 @@ class Transform(StepEditor):
 
 class Compose(Transform):
     """Chain transforms, the first nearest to the environment. What the policy sends passes them in reverse order.
+
+    >>> chain = Compose(RewardScaling(2.0), RewardClipping(-1.5, 1.5))
+    >>> TransformedEnv(env, chain).rollout(1)["next", "reward"].flatten()  # of 1, 1
+    tensor([1.5000, 1.5000])
 
     Args:
         transforms: any number of transforms, each of its own.

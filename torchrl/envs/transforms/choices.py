@@ -30,6 +30,10 @@ class ActionDiscretizer(BoundedActionTransform):
     An action of one dimension, ``[*B]`` or ``[*B, 1]``, becomes a ``Categorical`` ``[*B]``; one of several dimensions,
     ``[*B, A]``, becomes a ``MultiCategorical`` ``[*B, A]``.
 
+    >>> pendulum = TransformedEnv(GymEnv("Pendulum-v1"), ActionDiscretizer(5, at="ends"))  # -2, -1, 0, 1, 2
+    >>> pendulum.action_spec.n, pendulum.transform(torch.tensor(3))
+    (5, tensor([1.]))
+
     Args:
         num_intervals: how many in each dimension: a number, or one per dimension, ``[A]``.
         at: where in its interval the number lies.
@@ -91,6 +95,9 @@ class OneHotAction(ActionTransform):
 
     A ``Categorical`` ``[*B]`` becomes a ``OneHot`` ``[*B, n]``; a ``MultiCategorical`` ``[*B, A]`` becomes a
     ``MultiOneHot`` ``[*B, n_1 + ... + n_A]``. A mask of legal actions is the same for both.
+
+    >>> TransformedEnv(env, OneHotAction()).transform(torch.tensor([[0, 1], [1, 0]]))
+    tensor([1, 0])
 
     Args:
         dtype: of the policy's vectors.

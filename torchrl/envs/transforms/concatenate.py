@@ -19,6 +19,9 @@ from torchrl.unchecked import put
 class CatTensors(Transform):
     """Concatenate observations along their last dimension; a scalar counts as one feature.
 
+    >>> TransformedEnv(env, Compose(LastReward(), CatTensors())).observation_spec["observation"].shape  # [2, 4], [2, 1]
+    torch.Size([2, 5])
+
     Args:
         in_keys: which observations, in the order of the result; None takes all there are, in the order of the spec.
         out_key: the key of the result.

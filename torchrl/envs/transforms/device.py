@@ -35,6 +35,9 @@ class DeviceCast(_MoveTransform):
 
     The transforms before it in the chain work where the environment is, those after it on ``device``.
 
+    >>> TransformedEnv(env, DeviceCast("cpu")).device
+    device(type='cpu')
+
     Args:
         device: where the environment shall seem to be.
 
@@ -77,6 +80,9 @@ class DeviceCast(_MoveTransform):
 
 class PinMemory(_MoveTransform):
     """Put what the policy sees into pinned memory, from which a GPU copies without waiting.
+
+    >>> TransformedEnv(env, PinMemory()).reset()["observation"].is_pinned()  # doctest: +SKIP
+    True
 
     Raises:
         ConfigError: when wrapping: there is no CUDA device, or the environment's tensors are not on the CPU.

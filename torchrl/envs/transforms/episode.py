@@ -97,6 +97,9 @@ class StepCounter(EpisodeObservation):
     environments that are batches already, and lets the policy see the time, without which the value of a state near the
     limit is not a function of what it sees (Pardo et al., "Time Limits in Reinforcement Learning", 2018).
 
+    >>> TransformedEnv(env, StepCounter()).rollout(3)["step_count"][0].flatten()
+    tensor([0, 1, 2])
+
     Args:
         out_key: where the count goes.
         max_steps: the step after which an episode is truncated; None never does.
@@ -142,6 +145,9 @@ class TargetReturn(EpisodeObservation):
     Chen et al., "Decision Transformer: Reinforcement Learning via Sequence Modeling" (2021), section 3: the
     return-to-go starts at the target and is reduced by each reward.
 
+    >>> TransformedEnv(env, TargetReturn(100.0)).rollout(3)["target_return"][0].flatten()  # each step pays 1
+    tensor([100.,  99.,  98.])
+
     Args:
         target: what an episode starts with, in units of the reward at this place of the chain: a number, or a tensor
             that broadcasts to ``[*B, 1]``.
@@ -179,6 +185,9 @@ class TargetReturn(EpisodeObservation):
 class LastReward(EpisodeObservation):
     """Let the policy see the reward of the step before, ``[*B, 1]``; in an episode's first root, the spec's zero.
 
+    >>> TransformedEnv(env, LastReward()).rollout(3)["last_reward"][0].flatten()  # each step pays 1
+    tensor([0., 1., 1.])
+
     Args:
         out_key: where it goes.
     """
@@ -200,6 +209,10 @@ class LastAction(EpisodeObservation):
 
     It is the action as it passes this place of the chain: last in the chain, the policy's own; first, what the
     environment receives. A nested action gives a nested observation.
+
+    >>> batch = TransformedEnv(env, LastAction()).rollout(3)
+    >>> bool((batch["next", "last_action"] == batch["action"]).all())
+    True
 
     Args:
         out_key: where it goes.

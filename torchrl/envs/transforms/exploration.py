@@ -25,6 +25,9 @@ class GSDENoise(RandomTransform, EpisodeObservation):
     2021, section 3; there the noise has variance σ², here it has 1 and the policy multiplies it with σ, so that it can
     learn it). It is an observation, and is drawn when a row restarts.
 
+    >>> TransformedEnv(env, GSDENoise(num_features=64, num_actions=1)).reset()["gsde_noise"].shape
+    torch.Size([2, 64, 1])
+
     Args:
         num_features: F, how many features the policy's head has.
         num_actions: A, length of the action.

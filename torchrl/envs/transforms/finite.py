@@ -20,6 +20,9 @@ class FiniteCheck(Transform):
 
     It sees what the transforms before it in a chain have made of them.
 
+    >>> TransformedEnv(env, FiniteCheck()).transform.in_keys
+    ('observation', 'reward')
+
     Args:
         in_keys: what to check: keys of observations, and ``"reward"``; None checks all of it. Integers are left out.
 

@@ -49,6 +49,9 @@ class GrayScale(_ImageTransform):
 
     Shapes: ``[*B, H, W, 3]`` to ``[*B, H, W, 1]``.
 
+    >>> GrayScale()(torch.tensor([[[255, 0, 0], [0, 255, 0]]], dtype=torch.uint8)).flatten()
+    tensor([ 76, 150], dtype=torch.uint8)
+
     Args:
         in_keys: which observations.
 
@@ -77,6 +80,9 @@ class Resize(_ImageTransform):
     columns: a GPU's pixels may differ by 1. ``Compose(Resize(84), GrayScale())`` costs a tenth of the other order.
 
     Shapes: ``[*B, H, W, C]`` to ``[*B, height, width, C]``.
+
+    >>> Resize(84)(torch.zeros(210, 160, 3)).shape
+    torch.Size([84, 84, 3])
 
     Args:
         height: of the new images, in pixels.

@@ -52,6 +52,10 @@ class Exclude(_KeyTransform):
 
     If the mask of legal actions goes, random acting does not honour it any more.
 
+    >>> chain = Compose(StepCounter(), LastAction(), Exclude(["observation"]))
+    >>> list(TransformedEnv(env, chain).observation_spec.keys())
+    ['step_count', 'last_action']
+
     Args:
         keys: which, each a key or a tuple of keys; a level stands for all below it.
 
@@ -81,6 +85,10 @@ class Exclude(_KeyTransform):
 class Select(Exclude):
     """Leave out all observations but some; as :class:`Exclude`, whose opposite it is.
 
+    >>> chain = Compose(StepCounter(), LastAction(), Select(["observation"]))
+    >>> list(TransformedEnv(env, chain).observation_spec.keys())
+    ['observation']
+
     Args:
         keys: which stay, each a key or a tuple of keys; a level stands for all below it.
     """
@@ -93,6 +101,9 @@ class Rename(_KeyTransform):
     """Give observations other keys: ``Rename({"pixels": "observation", ("body", "left"): ("arms", "left")})``.
 
     All move at once, so keys can be swapped. Levels that become empty go.
+
+    >>> list(TransformedEnv(env, Rename({"observation": "state"})).observation_spec.keys())
+    ['state']
 
     Args:
         new_keys: the new key by the old one, each a key or a tuple of keys; a level moves with all below it.

@@ -83,6 +83,9 @@ class FrameStack(_FrameMemory):
     frame does in four. An episode's first value stands for those before it, and the true last observation is stacked
     from its own episode, never from the one that follows.
 
+    >>> TransformedEnv(env, FrameStack(4)).observation_spec["observation"].shape  # of [2, 4]
+    torch.Size([2, 16])
+
     Args:
         num_frames: how many, this one included.
         in_keys: which observations, each with a memory of its own.
@@ -128,6 +131,9 @@ class TimeMax(_FrameMemory):
     As the maximum over two frames of Mnih et al., "Human-level control through deep reinforcement learning" (2015),
     methods, which undoes flicker; here over agent steps. Over the simulator's own frames inside a repeated action, it
     is a wrapper of the simulator.
+
+    >>> TimeMax(2).combine(torch.tensor([[1.0, 5.0], [3.0, 2.0]]))
+    tensor([3., 5.])
 
     Args:
         num_frames: how many, this one included; fewer at the start of an episode.

@@ -48,6 +48,9 @@ class OneHotObservation(_ToFloat32):
     A choice ``[*B]`` of ``n`` becomes ``[*B, n]``; several at once, ``[*B, ...]``, become their vectors one after the
     other, ``[*B, n_1 + ... + n_A]``; float32. ``OneHotObservation()`` makes FrozenLake's ``Discrete(16)`` 16 numbers.
 
+    >>> TransformedEnv(GymEnv("FrozenLake-v1"), OneHotObservation()).observation_spec["observation"].shape
+    torch.Size([16])
+
     Args:
         in_keys: which observations; None takes every choice, but for the mask of legal actions.
 
@@ -86,6 +89,9 @@ class OneHotObservation(_ToFloat32):
 class BitsToFloat(_ToFloat32):
     """Write flags, and bits of any integer dtype, as 0.0 and 1.0, float32; shapes stay.
 
+    >>> BitsToFloat.takes(Binary((3,), torch.int8)), BitsToFloat.takes(Unbounded((3,)))
+    (True, False)
+
     Args:
         in_keys: which observations; None takes every one of bits, but for the mask of legal actions.
 
@@ -114,6 +120,9 @@ class ScaleByBounds(_ToFloat32):
 
     A number without bounds is written as it is: an integer space has none where they lie further apart than 2^24, up
     to which float32 tells all integers apart. Where both bounds are the same, it is 0.
+
+    >>> ScaleByBounds().function_of(Bounded(0, 8, (3,), torch.uint8))(torch.tensor([0, 2, 8]))
+    tensor([0.0000, 0.2500, 1.0000])
 
     Args:
         in_keys: which observations, each of integers; None takes every one, but for the mask of legal actions.
@@ -148,6 +157,9 @@ class DoubleToFloat(_ToFloat32):
 
     Observations in float16 become float32 as well. Simulators need it for those alone, since their float64 numbers
     become float32 at the border; environments written in torch may.
+
+    >>> DoubleToFloat.takes(Unbounded((3,), torch.float64)), DoubleToFloat.takes(Unbounded((3,)))
+    (True, False)
 
     Args:
         in_keys: which observations; None takes every one in float64 or float16.

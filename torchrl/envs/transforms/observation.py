@@ -24,12 +24,14 @@ class ObservationTransform(Transform):
     A subclass writes :meth:`forward` and :meth:`transform_spec`, and where not every observation fits, :meth:`takes`.
     The mask of legal actions is never replaced: random acting reads it.
 
-    >>> class Double(ObservationTransform):
+    >>> class Sine(ObservationTransform):
     ...     def forward(self, value):
-    ...         return 2 * value
+    ...         return value.sin()
     ...     def transform_spec(self, leaf):
-    ...         return Unbounded(leaf.shape)
-    >>> doubled = TransformedEnv(env, Double())
+    ...         return Bounded(-1.0, 1.0, leaf.shape)
+    >>> from torchrl.data.specs import Bounded
+    >>> TransformedEnv(env, Sine()).observation_spec["observation"].high.unique()
+    tensor([1.])
 
     Args:
         in_keys: which observations, each a key or a tuple of keys; None takes every one that fits.
@@ -120,6 +122,9 @@ class ObservationNorm(ObservationTransform):
     """Normalise observations by fixed numbers: ``(x - loc) / scale``.
 
     Statistics that follow the training are the first module of the network instead; these do not change.
+
+    >>> ObservationNorm(loc=1.0, scale=2.0)(torch.tensor([5.0, 1.0]))
+    tensor([2., 0.])
 
     Args:
         loc: number or tensor that broadcasts to the observation without its batch dimensions, ``[F]``.

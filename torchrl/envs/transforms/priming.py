@@ -22,6 +22,10 @@ class TensorDictPrimer(Transform):
     actions leave the same keys. The state is no observation: it is in no ``observation_spec`` and other transforms
     do not see it. ``reset(mask, root=root)`` keeps the state of rows that go on.
 
+    >>> from torchrl.data.specs import Unbounded
+    >>> TransformedEnv(env, TensorDictPrimer({"hidden": Unbounded((64,))})).reset()["hidden"].shape
+    torch.Size([2, 64])
+
     Args:
         specs: spec of one row's state by key, without batch dimensions: ``{"hidden": Unbounded((2, 64))}``; keys may be
             tuples, a spec may be a ``Composite``.

@@ -13,6 +13,11 @@ class RandomTransform(Transform):
 
     ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a run that
     was saved goes on with the same numbers: for a mask that is false everywhere, ``reset`` draws nothing.
+
+    >>> transform = TransformedEnv(env, RandomTransform()).transform
+    >>> transform.set_seed(3)
+    >>> transform.generator.initial_seed()
+    3
     """
 
     def __init__(self, *args: object) -> None:

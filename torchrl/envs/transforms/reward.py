@@ -26,6 +26,14 @@ class RewardTransform(Transform):
     """Replace the reward by a function of it.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
+
+    >>> class Squash(RewardTransform):
+    ...     def forward(self, reward):
+    ...         return reward.tanh()
+    ...     def transform_spec(self, leaf):
+    ...         return Bounded(-1.0, 1.0, leaf.shape)
+    >>> TransformedEnv(env, Squash()).reward_spec.high.flatten()
+    tensor([1., 1.])
     """
 
     changes_reward_only = True
@@ -49,6 +57,9 @@ class RewardTransform(Transform):
 
 class RewardScaling(RewardTransform):
     """Scale the reward by fixed numbers: ``reward · scale + loc``.
+
+    >>> RewardScaling(0.5, loc=1.0)(torch.tensor([4.0, -2.0]))
+    tensor([3., 0.])
 
     Args:
         scale: factor, finite and not 0.
@@ -77,6 +88,9 @@ class RewardClipping(RewardTransform):
 
     Mnih et al., "Human-level control through deep reinforcement learning", 2015, clip to ``[-1, 1]``.
 
+    >>> RewardClipping(-1.0, 1.0)(torch.tensor([4.0, -2.0, 0.5]))
+    tensor([ 1.0000, -1.0000,  0.5000])
+
     Args:
         low: smallest reward; may be ``-inf``.
         high: largest reward, above ``low``; may be ``inf``.
@@ -100,6 +114,9 @@ class RewardClipping(RewardTransform):
 class BinarizeReward(RewardTransform):
     """Pay 1 for a reward above 0, else 0; NaN stays NaN.
 
+    >>> BinarizeReward()(torch.tensor([4.0, -2.0])), BinarizeReward(nonzero=True)(torch.tensor([4.0, -2.0]))
+    (tensor([1., 0.]), tensor([1., 1.]))
+
     Args:
         nonzero: pay 1 for every reward other than 0, for a penalty too.
     """
@@ -122,6 +139,9 @@ class BinarizeReward(RewardTransform):
 
 class SignTransform(ObservationTransform):
     """Replace the reward by its sign: -1, 0 or 1. NaN stays NaN. Observations as well, by choice.
+
+    >>> SignTransform()(torch.tensor([4.0, -2.0, 0.0]))
+    tensor([ 1., -1.,  0.])
 
     Args:
         in_keys: what to replace: ``"reward"``, and keys of observations in numbers.
@@ -168,6 +188,11 @@ class RewardNorm(RewardTransform):
     While the returns have shown no spread, as at the very first step of one environment, the reward is only clipped.
 
     The statistics stay on the CPU, whatever the environment's device.
+
+    >>> norm = TransformedEnv(env, RewardNorm(gamma=0.5)).transform
+    >>> norm(torch.tensor([[1.0], [3.0]]))  # the returns 1 and 3 deviate by 1
+    tensor([[1.],
+            [3.]])
 
     Args:
         gamma: the discount of the loss that is trained with these rewards.

@@ -37,6 +37,9 @@ class _ShapeTransform(ObservationTransform):
 class Unsqueeze(_ShapeTransform):
     """Insert a dimension of size 1 into observations.
 
+    >>> TransformedEnv(env, Unsqueeze(0)).observation_spec["observation"].shape  # of [2, 4]
+    torch.Size([2, 1, 4])
+
     Args:
         dim: where, counted without the batch dimensions; -1 is behind the last.
         in_keys: which observations.
@@ -62,6 +65,9 @@ class Unsqueeze(_ShapeTransform):
 class Squeeze(_ShapeTransform):
     """Remove a dimension of size 1 from observations.
 
+    >>> TransformedEnv(env, Compose(Unsqueeze(0), Squeeze(0))).observation_spec["observation"].shape
+    torch.Size([2, 4])
+
     Args:
         dim: which, counted without the batch dimensions.
         in_keys: which observations.
@@ -86,6 +92,9 @@ class Squeeze(_ShapeTransform):
 
 class Flatten(_ShapeTransform):
     """Join consecutive dimensions of observations into one; by default all of them. A scalar becomes a vector of one.
+
+    >>> TransformedEnv(env, Compose(Unsqueeze(0), Flatten())).observation_spec["observation"].shape  # of [2, 1, 4]
+    torch.Size([2, 4])
 
     Args:
         first: the first of them, counted without the batch dimensions.
@@ -125,6 +134,9 @@ class Permute(_ShapeTransform):
     """Bring the dimensions of observations into another order, as ``Tensor.permute``.
 
     ``Permute((2, 0, 1), ["pixels"])`` turns ``[*B, H, W, C]`` into ``[*B, C, H, W]``.
+
+    >>> TransformedEnv(env, Compose(Unsqueeze(0), Permute((1, 0)))).observation_spec["observation"].shape
+    torch.Size([2, 4, 1])
 
     Args:
         dims: every dimension once, counted without the batch dimensions, in the order of the result.

@@ -36,6 +36,11 @@ class ObservationStatistics(nn.Module):
     Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
     ``Σ w (x - m)² / Σ w``. Batches are merged by :func:`torchrl.moments.merge_moments_`.
 
+    >>> statistics = ObservationStatistics({"observation": (1,)})
+    >>> statistics.update_("observation", torch.tensor([[1.0], [3.0]]))
+    >>> [float(moment) for moment in statistics.moments("observation")]  # count, mean, variance
+    [2.0, 2.0, 1.0]
+
     Args:
         shapes: shape of one observation without its batch, by key.
         device: where the buffers live.
@@ -105,6 +110,10 @@ class VecNorm(ObservationTransform):
     came before it down by ``decay``: 0.9999 forgets over ten thousand steps, 1 never. In eval mode nothing is learned,
     so that the same observation is always normalised alike. Within one vector step all rows, the true last observations
     included, are normalised by the same numbers; the row that an episode starts with, by those after it was counted.
+
+    >>> TransformedEnv(env, VecNorm()).reset()["observation"].abs().round()  # two rows: one deviation above and below
+    tensor([[1., 1., 1., 1.],
+            [1., 1., 1., 1.]])
 
     Args:
         in_keys: which observations, each element with statistics of its own.
