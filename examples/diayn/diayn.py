@@ -2,8 +2,8 @@
 
     python examples/diayn/diayn.py --seed=0
 
-What it shows: every slot of a batch plays a skill of its own. ``collector.set_info(agent_info=...)`` hands the skills
-to the slots, the policy reads them as a key, and the batch brings them back. A discriminator learns to tell the skill
+What it shows: every row of a batch plays a skill of its own. ``collector.set_info(agent_info=...)`` hands the skills
+to the rows, the policy reads them as a key, and the batch brings them back. A discriminator learns to tell the skill
 from the state that was reached, and the policy is rewarded for making that easy:
 r = log q(skill | next state) - log p(skill), by advantage actor-critic.
 """
@@ -76,8 +76,8 @@ def train(seed: int, num_batches: int, num_workers: int) -> tuple[float, list[fl
     )
 
     def play() -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Collect an episode of every slot, ``[20, 20]``, with the skills dealt anew; return it, skills and log q."""
-        skill = torch.randperm(NUM_SLOTS) % NUM_SKILLS  # equally many slots of each
+        """Collect an episode of every row, ``[20, 20]``, with the skills dealt anew; return it, skills and log q."""
+        skill = torch.randperm(NUM_SLOTS) % NUM_SKILLS  # equally many rows of each
         collector.set_info(agent_info=TensorDict({"skill": F.one_hot(skill, NUM_SKILLS).float()}, [NUM_SLOTS]))
         batch = collector.collect()
         return batch, batch["skill"].argmax(-1), discriminator(batch["next", "observation"]).log_softmax(-1)

@@ -55,9 +55,9 @@ CUTS = {"one batch": [24], "steps": [1] * 24, "uneven": [2, 7, 1, 5, 9], "halves
 
 @lru_cache
 def _stream(is_masked):
-    """Three slots with episodes of their own lengths, every second one truncated; if masked, some rows are junk."""
+    """Three rows with episodes of their own lengths, every second one truncated; if masked, some rows are junk."""
     endings = ["terminated", "truncated"]
-    env = SerialEnv([partial(CountingSimulator, [3 + slot, 1, 7], ending=endings) for slot in range(3)])
+    env = SerialEnv([partial(CountingSimulator, [3 + row, 1, 7], ending=endings) for row in range(3)])
     batch = Collector(env, frames_per_batch=3 * NUM_STEPS, seed=0).collect()
     env.close()
     generator = torch.Generator().manual_seed(0)

@@ -131,7 +131,7 @@ def test_an_episode_counts_however_it_ends(ending):
 
 
 @pytest.mark.parametrize("num_envs", [None, 1, 2, 3, 5, 8])
-def test_episode_k_starts_from_seed_k_whatever_the_number_of_slots(num_envs):
+def test_episode_k_starts_from_seed_k_whatever_the_number_of_rows(num_envs):
     seeds = [4, 1, 9, 2, 5]
     evaluator = Evaluator(SerialEnv(SeedSimulator, num_envs), num_episodes=5, start_seeds=seeds)
     for _ in range(2):

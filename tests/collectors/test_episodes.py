@@ -17,7 +17,7 @@ from torchrl.modules import MLP, Categorical, ProbabilisticActor, RandomPolicy
 from torchrl.objectives import DiscountedReturn, ReinforceLoss
 
 MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
-VERSION, SLOT = ("collector", "policy_version"), ("collector", "slot")
+VERSION, ENV_ROW = ("collector", "policy_version"), ("collector", "env_row")
 
 
 class Policy(nn.Module):
@@ -35,13 +35,13 @@ class Policy(nn.Module):
 
 
 class Impatient(SerialEnv):
-    """An environment that cannot let a slot wait."""
+    """An environment that cannot let a row wait."""
 
     can_freeze = False
 
 
 def counting(*lengths, kind=SerialEnv):
-    """One slot per argument, each a length or a cycle of them."""
+    """One row per argument, each a length or a cycle of them."""
     return kind([lambda length=length: CountingSimulator(length=length) for length in lengths])
 
 
@@ -58,13 +58,13 @@ def firsts(batch, key):
 
 
 @pytest.mark.parametrize("kind", [SerialEnv, Impatient])
-def test_five_episodes_over_two_slots(kind):
-    """Slot 0 plays 2, 3, 4 … steps, slot 1 plays 5, 1 …: at step 2 slot 0 begins episode 2, at step 5 both begin."""
+def test_five_episodes_over_two_rows(kind):
+    """Row 0 plays 2, 3, 4 … steps, row 1 plays 5, 1 …: at step 2 row 0 begins episode 2, at step 5 both begin."""
     env = counting([2, 3, 4], [5, 1], kind=kind)
     batch = EpisodeCollector(env, Policy(), num_episodes=5).collect()
     assert batch.batch_size == (5, 5) and lengths_of(batch).tolist() == [2, 5, 3, 4, 1]
     assert of_rows(batch, TRAJ_IDS) == [[0] * 2, [1] * 5, [2] * 3, [3] * 4, [4]]
-    assert firsts(batch, SLOT) == [0, 1, 0, 0, 1]
+    assert firsts(batch, ENV_ROW) == [0, 1, 0, 0, 1]
     assert of_rows(batch, "observation") == [[*range(n)] for n in (2, 5, 3, 4, 1)]
     assert of_rows(batch, ("next", "observation")) == [[*range(1, n + 1)] for n in (2, 5, 3, 4, 1)]
     assert of_rows(batch, "call") == [[1, 2], [1, 2, 3, 4, 5], [3, 4, 5], [6, 7, 8, 9], [6]]
@@ -74,25 +74,25 @@ def test_five_episodes_over_two_slots(kind):
 
 @pytest.mark.parametrize("kind", [SerialEnv, Impatient])
 def test_no_long_episode_is_left_out(kind):
-    """Slot 0 ends ten times while slot 1 plays its one."""
+    """Row 0 ends ten times while row 1 plays its one."""
     collector = EpisodeCollector(counting(1, 10, kind=kind), Policy(), num_episodes=4)
     for begun in (0, 4):
         batch = collector.collect()
-        assert lengths_of(batch).tolist() == [1, 10, 1, 1] and firsts(batch, SLOT) == [0, 1, 0, 0]
+        assert lengths_of(batch).tolist() == [1, 10, 1, 1] and firsts(batch, ENV_ROW) == [0, 1, 0, 0]
         assert firsts(batch, TRAJ_IDS) == [begun, begun + 1, begun + 2, begun + 3]
     assert collector.frames == 26
 
 
 @pytest.mark.parametrize("kind", [SerialEnv, Impatient])
-@pytest.mark.parametrize(("num_episodes", "slots"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2])])
-def test_slots_beyond_the_number_of_episodes_do_nothing(kind, num_episodes, slots):
+@pytest.mark.parametrize(("num_episodes", "rows"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2])])
+def test_rows_beyond_the_number_of_episodes_do_nothing(kind, num_episodes, rows):
     collector = EpisodeCollector(counting(3, 2, 4, kind=kind), Policy(), num_episodes=num_episodes)
     for _ in range(2):
         batch = collector.collect()
-        assert firsts(batch, SLOT) == slots and lengths_of(batch).tolist() == [3, 2, 4][:num_episodes]
+        assert firsts(batch, ENV_ROW) == rows and lengths_of(batch).tolist() == [3, 2, 4][:num_episodes]
 
 
-def test_a_slot_that_left_takes_no_step():
+def test_a_row_that_left_takes_no_step():
     env = counting(2, 7)
     EpisodeCollector(env, Policy(), num_episodes=2).collect()
     assert env.simulators[0].num_steps == 0 and env.simulators[0].episode == 1  # restarted, and no step since
@@ -102,7 +102,7 @@ def test_a_slot_that_left_takes_no_step():
 
 
 def test_episodes_come_in_the_order_in_which_they_end():
-    """Slot 0 ends at steps 2, 5, 7, 10 …, slot 1 at 5, 10 …."""
+    """Row 0 ends at steps 2, 5, 7, 10 …, row 1 at 5, 10 …."""
     collector = EpisodeCollector(counting([2, 3], 5), Policy(), num_episodes=2, finished="restart")
     first, second, third = (collector.collect() for _ in range(3))
     assert firsts(first, TRAJ_IDS) == [0, 2] and of_rows(first, "call") == [[1, 2], [3, 4, 5]]
@@ -119,7 +119,7 @@ def test_an_unfinished_episode_is_delivered_whole_with_the_versions_that_played_
         collector.update_policy_weights_()
     assert [firsts(batch, TRAJ_IDS)[0] for batch in delivered] == [0, 2, 1, 3]
     assert of_rows(delivered[2], VERSION) == [[0, 0, 1, 1, 2]]
-    assert of_rows(delivered[2], "observation") == [[0, 1, 2, 3, 4]] and firsts(delivered[2], SLOT) == [1]
+    assert of_rows(delivered[2], "observation") == [[0, 1, 2, 3, 4]] and firsts(delivered[2], ENV_ROW) == [1]
 
 
 def test_episodes_that_are_over_already_need_no_step():
@@ -143,20 +143,20 @@ def test_what_is_delivered_is_the_single_long_rollout(num_episodes):
     long = Collector(counting(*cycles), Policy(), frames_per_batch=3 * 80).collect()
     reference, is_complete = stitch(long.split(16, 1))
     whole = {
-        (slot_and_call(row)): row
+        (row_and_call(row)): row
         for row, complete in zip(unpad(reference), is_complete.tolist(), strict=True)
         if complete
     }
     for row in episodes.values():
-        twin = whole[slot_and_call(row)]
+        twin = whole[row_and_call(row)]
         for key in ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "done"), "is_init"):
             assert torch.equal(row[key], twin[key])
     ends = [row["call"][-1].item() for row in episodes.values()]
     assert ends == sorted(ends)
 
 
-def slot_and_call(row):
-    """What tells an episode of the counting slots above: when it began, and when it ended, and its number there."""
+def row_and_call(row):
+    """What tells an episode of the counting rows above: when it began, and when it ended, and its number there."""
     return row["call"][0].item(), row["call"][-1].item(), row["next", "reward"][0].item()
 
 
@@ -254,6 +254,15 @@ def test_a_state_continues_the_run(finished, num_batches):
     assert other.frames == collector.frames and other.policy_version == num_batches
 
 
+def test_a_state_that_names_the_row_as_it_was_called_before_goes_on():
+    collector = EpisodeCollector(counting([2, 3], 5, 4), Policy(), num_episodes=2, finished="restart", seed=3)
+    collector.collect()
+    state = collector.state_dict()
+    state["kept"]["collector"]["slot"] = state["kept"]["collector"].pop("env_row")
+    collector.load_state_dict(state)
+    assert all(firsts(collector.collect(), ENV_ROW) for _ in range(2))
+
+
 class Unsaveable(CountingSimulator):
     def get_state(self):
         raise EnvError("Unsaveable: its state cannot be captured.")
@@ -277,7 +286,7 @@ def test_after_an_exception_new_episodes_start_and_nothing_is_joined_wrongly(fin
         [lambda: FaultySimulator(length=2), lambda: FaultySimulator("raises_in_step", from_step=4, length=9)]
     )
     collector = EpisodeCollector(env, Policy(), num_episodes=1, finished=finished)
-    if finished == "leave":  # slot 1 waits, whatever it would do
+    if finished == "leave":  # row 1 waits, whatever it would do
         collector.num_episodes = 2
     else:
         collector.collect()
@@ -302,7 +311,9 @@ def test_an_episode_without_an_end_is_refused_and_one_of_just_that_length_is_not
     options = {"num_episodes": 2, "finished": finished, "max_episode_steps": 7}
     for _ in range(3):
         EpisodeCollector(counting(3, 7), Policy(), **options).collect()
-    with pytest.raises(EnvError, match=r"episodes of at most 7 steps, got one that goes on in the slots \[1\]"):
+    with pytest.raises(
+        EnvError, match=r"episodes of at most 7 steps, got one that goes on in the rows \[1\] of the environment"
+    ):
         collector = EpisodeCollector(counting(3, 8), Policy(), **options)
         for _ in range(3):
             collector.collect()
@@ -427,23 +438,23 @@ def test_an_agent_goes_on_from_a_checkpoint(tmp_path):
         assert torch.equal(value, other.policy.state_dict()[key])
 
 
-def test_the_parameters_of_the_slots_change_between_batches_and_are_recorded():
-    """Slot 1 plays on: the policy's change at once, those of the world with its next episode."""
+def test_the_parameters_of_the_rows_change_between_batches_and_are_recorded():
+    """Row 1 plays on: the policy's change at once, those of the world with its next episode."""
     collector = EpisodeCollector(counting(2, 5), Policy(), num_episodes=1, finished="restart")
-    collector.set_info(agent_info=slots(skill=[0, 1]), env_info=slots(task=[2, 3]))
+    collector.set_info(agent_info=info(skill=[0, 1]), env_info=info(task=[2, 3]))
     collector.collect()
-    collector.set_info(agent_info=slots(skill=[10, 11]), env_info=slots(task=[12, 13]))
+    collector.set_info(agent_info=info(skill=[10, 11]), env_info=info(task=[12, 13]))
     second, first = collector.collect(), collector.collect()
-    assert firsts(first, SLOT) == [1] and of_rows(first, "skill") == [[1, 1, 11, 11, 11]]
+    assert firsts(first, ENV_ROW) == [1] and of_rows(first, "skill") == [[1, 1, 11, 11, 11]]
     assert of_rows(first, ("env_info", "task")) == [[3] * 5]
-    assert firsts(second, SLOT) == [0] and of_rows(second, "skill") == [[10, 10]]
+    assert firsts(second, ENV_ROW) == [0] and of_rows(second, "skill") == [[10, 10]]
     assert of_rows(collector.collect(), ("env_info", "task")) == [[12, 12]]
 
 
-def test_where_slots_leave_they_change_with_the_next_batch():
+def test_where_rows_leave_they_change_with_the_next_batch():
     collector = EpisodeCollector(counting(2, 3), Policy(), num_episodes=3)
     for skills in ([0, 1], [2, 3]):
-        collector.set_info(agent_info=slots(skill=skills), env_info=slots(task=skills))
+        collector.set_info(agent_info=info(skill=skills), env_info=info(task=skills))
         batch = collector.collect()
         assert firsts(batch, "skill") == firsts(batch, ("env_info", "task")) == [*skills, skills[0]]
 
@@ -451,11 +462,11 @@ def test_where_slots_leave_they_change_with_the_next_batch():
 def test_parameters_that_the_first_batch_did_not_hold_are_refused():
     collector = EpisodeCollector(counting(2, 3), num_episodes=2)
     collector.collect()
-    for info in ({"agent_info": slots(skill=[1, 2])}, {"env_info": slots(task=[1, 2])}):
+    for refused in ({"agent_info": info(skill=[1, 2])}, {"env_info": info(task=[1, 2])}):
         with pytest.raises(ConfigError, match="EpisodeCollector.set_info: .*from the first on.*before the first batch"):
-            collector.set_info(**info)
+            collector.set_info(**refused)
     assert "skill" not in collector.collect().keys()
 
 
-def slots(**columns):
+def info(**columns):
     return TensorDict({key: torch.tensor(column) for key, column in columns.items()}, [2])

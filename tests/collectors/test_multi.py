@@ -73,7 +73,7 @@ def test_a_thousand_transitions_are_those_of_one_process(make, num_workers):
     assert ours.batch_size == (4, 300) and ours["next", "done"].sum() > 10
     assert_same(ours, theirs)
     first = ours["observation"][:, 0]
-    assert len(torch.unique(first, dim=0)) == 4  # different slots differ
+    assert len(torch.unique(first, dim=0)) == 4  # different rows differ
 
 
 def test_one_asynchronous_worker_gives_the_batches_of_one_process(make):
@@ -390,10 +390,10 @@ def test_an_asynchronous_reset_comes_after_the_batches_under_way(make):
         assert sum(each) == 1 and not each[0]  # the batch that was under way goes on with its episode
 
 
-# ---- parameters of each slot -----------------------------------------------------------------------------------------
+# ---- parameters of each row ------------------------------------------------------------------------------------------
 
 
-def test_every_slot_has_its_own_parameters_in_the_order_of_the_workers(make):
+def test_every_row_has_its_own_parameters_in_the_order_of_the_workers(make):
     collector = make(MultiSyncCollector, partial(counting, 2, 1000), Stepwise(), num_workers=2, frames_per_batch=8)
     collector.set_info(agent_info=TensorDict({"skill": torch.arange(4)}, [4]))
     assert collector.collect()["skill"].tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]

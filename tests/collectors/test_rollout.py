@@ -34,7 +34,7 @@ def recurrent(root):
 
 
 class Impatient(SerialEnv):
-    """An environment that cannot let a slot wait."""
+    """An environment that cannot let a row wait."""
 
     can_freeze = False
 
@@ -128,7 +128,7 @@ def test_actions_are_sampled_without_gradient():
 
 
 @pytest.mark.parametrize("kind", [SerialEnv, Impatient])
-def test_a_slot_waits_from_the_end_of_its_episode_to_the_next_fragment(kind):
+def test_a_row_waits_from_the_end_of_its_episode_to_the_next_fragment(kind):
     """Of length 2, 4 and 9 in fragments of 4: the second ends with the fragment and goes on at once."""
     stream = rollout(counting(2, 4, 9, kind=kind), act, n_steps=4, sticky=True)
     (first, last), (second, _), (third, _) = take(stream, 3)
@@ -236,7 +236,7 @@ def test_what_cannot_be_stepped_is_refused():
         with pytest.raises(ConfigError, match="rollout: expected an Env, a list of gymnasium environments"):
             rollout(envs, act, n_steps=2)
     env = CountingEnv(3)
-    with pytest.raises(ConfigError, match="of its own for every slot, got the same one at 0 and 1"):
+    with pytest.raises(ConfigError, match="of its own for every row, got the same one at 0 and 1"):
         rollout([env, env], act, n_steps=2)
     for n_steps in (0, 1.5):
         with pytest.raises(ConfigError, match="n_steps: expected a whole number"):
@@ -281,7 +281,7 @@ def test_fragments_are_handed_out_on_the_device(sticky):
         assert {leaf.device.type for td in (batch, last) for leaf in td.values(True, True)} == {"cuda"}
 
 
-def test_the_parameters_of_the_slots_change_between_fragments_and_are_recorded():
+def test_the_parameters_of_the_rows_change_between_fragments_and_are_recorded():
     source = FragmentSource(counting(9, 3), act, n_steps=2)
     for skills in ([0, 1], [2, 3]):
         info = TensorDict({"skill": torch.tensor(skills)}, [2])

@@ -218,12 +218,12 @@ def test_copies_of_the_policy_draw_their_own_actions_and_without_one_actions_are
         assert batch["action"].unique().tolist() == [0, 1] and not torch.equal(*batch["action"])
 
 
-def test_parameters_of_the_slots_reach_the_workers():
+def test_parameters_of_the_rows_reach_the_workers():
     pool = FragmentPool([partial(counting, 1)] * 2, Stepwise(), n_steps=2, fragments_per_batch=2)
     try:
         pool.set_info(agent_info=TensorDict({"skill": torch.tensor([3, 4])}, [2]))
         seen, last = set(), set()
-        while len(seen) < 2:  # both fragments of a batch may be of one slot, if its worker is the faster
+        while len(seen) < 2:  # both fragments of a batch may be of one row, if its worker is the faster
             both = pool.collect()
             seen |= set(map(tuple, both["batch", "skill"].tolist()))
             last |= set(both["last", "skill"].tolist())

@@ -387,7 +387,7 @@ class Levelled(CountingSimulator):
         return observation, float(self.level), *rest
 
 
-def slots(**columns):
+def info(**columns):
     return TensorDict({key: torch.tensor(value) for key, value in columns.items()}, [2])
 
 
@@ -400,9 +400,9 @@ def test_parameters_of_the_policy_change_between_batches_and_those_of_the_world_
         return root.set("action", torch.zeros(2, dtype=torch.int64))
 
     collector = Collector(env, policy, frames_per_batch=4)
-    collector.set_info(agent_info=slots(skill=[1, 2]), env_info=slots(level=[10.0, 20.0]))
+    collector.set_info(agent_info=info(skill=[1, 2]), env_info=info(level=[10.0, 20.0]))
     first = collector.collect()
-    collector.set_info(agent_info=slots(skill=[3, 4]), env_info=slots(level=[11.0, 21.0]))
+    collector.set_info(agent_info=info(skill=[3, 4]), env_info=info(level=[11.0, 21.0]))
     second = collector.collect()
     assert seen == [[1, 2], [1, 2], [3, 4], [3, 4]]
     assert first["skill"].tolist() == [[1, 1], [2, 2]] == first["next", "skill"].tolist()
@@ -419,9 +419,9 @@ def test_parameters_of_the_policy_change_between_batches_and_those_of_the_world_
 def test_parameters_that_the_first_batch_did_not_hold_are_refused():
     collector = Collector(counting(9, 9), frames_per_batch=4)
     collector.collect()
-    for info in ({"agent_info": slots(skill=[1, 2])}, {"env_info": slots(level=[1, 2])}):
+    for refused in ({"agent_info": info(skill=[1, 2])}, {"env_info": info(level=[1, 2])}):
         with pytest.raises(ConfigError, match="Collector.set_info: .*from the first on.*before the first batch"):
-            collector.set_info(**info)
+            collector.set_info(**refused)
     assert "skill" not in collector.collect().keys()
 
 

@@ -47,7 +47,7 @@ class Evaluation:
 class Evaluator:
     """Run whole episodes in an environment of its own, always from the same starts.
 
-    Episode k begins with ``start_seeds[k]`` whatever the number of slots. Where rows cannot be seeded one by one
+    Episode k begins with ``start_seeds[k]`` whatever the number of rows. Where rows cannot be seeded one by one
     (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
     the row goes on with its next ones. The policy acts in eval mode and gets its training flags back, module by module;
     torch's global random stream and every generator inside the policy are put back too. The environment's transforms
@@ -142,7 +142,7 @@ class Evaluator:
         env, rows = self.env, self.env.batch_size.numel()
         returns = torch.zeros(self.num_episodes)
         lengths = torch.zeros(self.num_episodes, dtype=torch.int64)
-        episode_of = list(range(rows))  # which episode each slot plays; those past the last are played and not counted
+        episode_of = list(range(rows))  # which episode each row plays; those past the last are played and not counted
         num_begun, num_missing = rows, self.num_episodes
         root = env.reset(seed=self._seeds(episode_of))
         is_first = True
@@ -166,7 +166,7 @@ class Evaluator:
         return Evaluation(returns, lengths)
 
     def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
-        """Start the ended slots again, from the seeds of their next episodes; keep the policy's own carried state."""
+        """Start the ended rows again, from the seeds of their next episodes; keep the policy's own carried state."""
         if not self.env.seeds_rows:
             return root
         return self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of), root=root)

@@ -1,45 +1,39 @@
-"""Fragments: consecutive transitions of some slots and the root that follows, from a source that knows no process.
+"""Fragments: consecutive transitions of some rows and the root that follows, from a source that knows no process.
 
 :func:`~torchrl.collectors.rollout` is the loop around it, in this process or others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict
 
 from torchrl.collectors.checks import (
     act_checked,
-    random_policy,
     require_arguments,
-    require_choices,
-    require_finite,
     require_specs,
 )
-from torchrl.collectors.continuation import was_moved
+from torchrl.collectors.local import LocalSource, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
-from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
-from torchrl.collectors.slots import freeze_rows, set_info, trajectory_ids
+from torchrl.collectors.placement import PlacedPolicy
 from torchrl.devices import checked_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
-from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.driving import leave_env
 from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.envs.stepping import another_layout, require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
-from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.randomness import kept_randomness, kept_state
-from torchrl.modules.training_layers import acting_mode
 from torchrl.unchecked import Row
 
 
 class Fragment(NamedTuple):
-    """Consecutive transitions of every slot, and the root that follows them.
+    """Consecutive transitions of every row, and the root that follows them.
 
     Attributes:
         batch: the transitions, ``[*B, T]``, as a :class:`Collector` gives them. Recurrent state at step 0 is what the
@@ -52,7 +46,7 @@ class Fragment(NamedTuple):
     last: TensorDict
 
 
-class FragmentSource:
+class FragmentSource(LocalSource):
     """Collect fragments of ``n_steps`` steps, one after another; episodes go on from fragment to fragment.
 
     Args:
@@ -63,10 +57,10 @@ class FragmentSource:
             :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode. Every fragment acts
             with the present weights.
         n_steps: steps per fragment, T.
-        sticky: an episode that ends before the last step of a fragment is the slot's last one there: the slot waits
+        sticky: an episode that ends before the last step of a fragment is the row's last one there: the row waits
             (:meth:`Env.freeze_`) and begins a new episode with the next fragment. ``("collector", "mask")`` is false
             while it waits, so that each row is a stretch of one episode whose length :func:`torchrl.data.lengths_of`
-            tells. Where the environment cannot let a slot wait, it is stepped on, and masked all the same.
+            tells. Where the environment cannot let a row wait, it is stepped on, and masked all the same.
         seed: seeds the environments, and the actions if ``policy`` is None; None leaves them as they are. A policy
             draws from its own generators, or from torch's global stream, which is not seeded here.
         device: where a copy of the policy acts, brought up to date before each fragment, and where fragments are handed
@@ -91,27 +85,18 @@ class FragmentSource:
         if not isinstance(n_steps, Integral) or n_steps < 1:
             raise ConfigError(explain("n_steps", expected="a whole number of at least 1", got=n_steps))
         self._built: list[Simulator] = []
-        self.env = envs if isinstance(envs, Env) else batch_of(envs, self._built)
-        require_arguments("rollout", self.env, policy)
-        self.policy = random_policy(self.env, seed) if policy is None else policy
+        env = envs if isinstance(envs, Env) else batch_of(envs, self._built)
+        require_arguments("rollout", env, policy)
         self.n_steps = n_steps
         self.sticky = sticky
         self.device = None if device is None else checked_device(device)
-        self._act = place_policy(self.policy, device, self.env.device)
-        self._layers = acting_layers(self._act)
-        self._root: TensorDict | None = None
+        self.trajectories = TrajectoryIds(env.batch_size, env.device)
         self._batch: TensorDict | None = None
         self._rows: list[Row] = []
-        self.policy_version = 0
-        self._traj_ids = torch.full(self.env.batch_size, -1, dtype=torch.int64, device=self.env.device)
-        self.num_trajectories = 0
-        if sticky and not self.env.restarts_rows:
+        if sticky and not env.restarts_rows:
             expected = "an environment whose rows can be restarted one by one"
-            raise EnvError(explain("rollout, sticky", expected=expected, got=repr(self.env), hint="Leave sticky out."))
-        self._num_moves = 0
-        take_env("rollout", self.env, self)
-        if seed is not None:
-            self.env.set_seed(seed)
+            raise EnvError(explain("rollout, sticky", expected=expected, got=repr(env), hint="Leave sticky out."))
+        super().__init__("rollout", env, policy, device=device, seed=seed)
 
     @torch.no_grad()
     def collect(self) -> TensorDict:
@@ -124,19 +109,15 @@ class FragmentSource:
             SpecError: a transition does not have the layout of the first, or the first does not fit the specs.
             NonFiniteError: a reward or observation is NaN or infinite.
         """
-        root, self._root = self._root, None  # an exception leaves none: new episodes start, nothing is joined wrongly
-        if root is None or was_moved("rollout", self.env, self._num_moves):
-            root = self.env.reset()
-        if isinstance(self._act, PlacedPolicy):
-            self._act.refresh()
-        kind = exploration_type()
-        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+        root = self._take_root()
+        root = self.env.reset() if root is None else root
+        self._refresh()
+        with self._acting():
             root, mask = self._collect_sticky(root) if self.sticky else (self._collect(root), None)
             batch = contiguous_copy(self._batch)
-            require_finite(batch, self.env)
-            require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
+            self._require_sound(batch)
             last = self._ask(root)
-        self._root, self._num_moves = root, self.env.num_moves
+        self._keep_root(root)
         batch.set("collector", self._facts(batch, mask))
         fragment = TensorDict({"batch": batch, "last": last}, batch_size=self.env.batch_size)
         return fragment if self.device is None else fragment.to(self.device)
@@ -144,18 +125,6 @@ class FragmentSource:
     def reset(self) -> None:
         """Restart every environment before the next fragment."""
         self._root = None
-
-    def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
-        """Change the parameters of the slots, ``[*B]``, see :meth:`Env.set_info_`.
-
-        ``agent_info`` holds from the next fragment on; ``env_info`` from a slot's next restart.
-
-        Raises:
-            ConfigError: something that fragments did not hold from the first on.
-            SpecError: another batch size, or another form than before.
-        """
-        held = None if self._batch is None else self._batch.keys()
-        set_info("rollout", self.env, self._root, held, agent_info=agent_info, env_info=env_info)
 
     def update_policy_weights_(self) -> None:
         """Count one more version; every fragment acts with the policy's present weights in any case."""
@@ -167,6 +136,9 @@ class FragmentSource:
             simulator.close()
         leave_env(self.env, self)
 
+    def _recorded_names(self) -> Collection[str] | None:
+        return None if self._batch is None else self._batch.keys()
+
     def _collect(self, root: TensorDict) -> TensorDict:
         """Fill the rows; return the root to go on from."""
         num_checked = self._num_checked()
@@ -175,7 +147,7 @@ class FragmentSource:
         return collect(self.env, self._act, root, self._rows[num_checked:])
 
     def _collect_sticky(self, root: TensorDict) -> tuple[TensorDict, torch.Tensor]:
-        """Fill the rows, letting slots wait whose episode is over; return the root to go on from and the mask."""
+        """Fill the rows, letting rows wait whose episode is over; return the root to go on from and the mask."""
         num_checked, env = self._num_checked(), self.env
         waiting = torch.zeros(env.batch_size, dtype=torch.bool, device=env.device)
         is_valid = []
@@ -190,7 +162,9 @@ class FragmentSource:
             ended = transition.get("next").get("done").squeeze(-1) & ~waiting
             if index < self.n_steps - 1 and bool(ended.any()):
                 waiting = waiting | ended
-                if not freeze_rows(env, ended):
+                if env.can_freeze:
+                    env.freeze_(ended)
+                else:
                     env.ignore_(waiting)
         if not self._rows[-1].fits(transition):
             raise another_layout("rollout", transition, self._rows[-1].views)
@@ -225,9 +199,7 @@ class FragmentSource:
         facts = {} if mask is None else {"mask": mask}
         starts = starts if mask is None else starts & mask
         facts["policy_version"] = torch.full(batch.batch_size, self.policy_version, device=starts.device)
-        facts["traj_ids"] = trajectory_ids(starts, self._traj_ids, self.num_trajectories)
-        self._traj_ids = facts["traj_ids"][..., -1].clone()
-        self.num_trajectories += int(starts.sum())
+        facts["traj_ids"] = self.trajectories.of(starts)
         return TensorDict(facts, batch_size=batch.batch_size)
 
 
@@ -242,7 +214,7 @@ def batch_of(envs: Callable | Sequence, built: list[Simulator]) -> SerialEnv:
     for index, env in enumerate(envs):
         if not callable(env) and seen.setdefault(id(env), index) != index:
             got = f"the same one at {seen[id(env)]} and {index}"
-            raise ConfigError(explain("rollout", expected="an environment of its own for every slot", got=got))
+            raise ConfigError(explain("rollout", expected="an environment of its own for every row", got=got))
     return SerialEnv([partial(_simulator, env, built) for env in envs])
 
 

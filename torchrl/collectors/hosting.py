@@ -124,7 +124,7 @@ class CollectorHost:
         self._source = plan.make_source(self.env, self.policy, device=device, seed=seed)
         if self.policy is None and plan.row_seeds is not None:  # the seed was for the actions alone
             self.env.set_seed(list(plan.row_seeds))
-        self._source.num_trajectories = plan.first_trajectory
+        self._source.trajectories.num_begun = plan.first_trajectory
 
     def learned_state_dict(self) -> Learned:
         """Return what the transforms have learned; see :meth:`Env.learned_state_dict`."""
@@ -166,7 +166,7 @@ class CollectorHost:
             layout, self._held = layout_of(batch), batch
         else:
             _write(self._views, batch)
-        return Report(layout, source.num_trajectories, self._news(), acted)
+        return Report(layout, source.trajectories.num_begun, self._news(), acted)
 
     def _news(self) -> Learned:
         """Return what transforms have learned since the parent was told; the costs of asking only where they learn."""

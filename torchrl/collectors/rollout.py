@@ -201,7 +201,7 @@ def _shared_out(envs: object, num_workers: int, fragments_per_batch: int) -> lis
     if not 1 <= fragments_per_batch <= num_workers or (fragments_per_batch > 1 and len(sizes) > 1):
         expected = f"fragments_per_batch from 1 to the {num_workers} workers, of equally many environments each"
         raise ConfigError(explain("rollout", expected=expected, got=fragments_per_batch))
-    return [partial(_batch, [makers[slot] for slot in share]) for share in shares_of(len(makers), num_workers)]
+    return [partial(_batch, [makers[row] for row in share]) for share in shares_of(len(makers), num_workers)]
 
 
 def _batch(makers: Sequence[Callable]) -> Env:

@@ -208,9 +208,9 @@ class MultiCollector:
         self.policy_version += 1
 
     def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
-        """Give every slot parameters of its own, for the policy and for its environment's resets.
+        """Give every row parameters of its own, for the policy and for its environment's resets.
 
-        See :meth:`Env.set_info_`. They hold from the next batch on, and from each slot's next reset on.
+        See :meth:`Env.set_info_`. They hold from the next batch on, and from each row's next reset on.
 
         Args:
             agent_info: ``[num_envs]``, over all workers in order.

@@ -1,4 +1,4 @@
-"""Parameters of each slot, all the way: from the caller to worlds and policies in other processes, and back."""
+"""Parameters of each row, all the way: from the caller to worlds and policies in other processes, and back."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 class Skilled(nn.Module):
-    """Acts by the skill of the slot, as a policy that was trained for several."""
+    """Acts by the skill of the row, as a policy that was trained for several."""
 
     def forward(self, root):
         return root.set("action", root["skill"] % 2)
@@ -55,7 +55,7 @@ def heights(batch):
 
 
 @WAYS
-def test_every_slot_has_its_own_physics_which_change_at_the_next_resets_and_are_recorded(make):
+def test_every_row_has_its_own_physics_which_change_at_the_next_resets_and_are_recorded(make):
     collector = make(4, 3, frames_per_batch=16, seed=0)  # episodes of 3 in batches of 4 steps
     try:
         collector.set_info(env_info=rows(gravity=[0.0, 1.0, 2.0, 10.0]))
@@ -109,7 +109,7 @@ def test_skills_change_between_batches_and_the_policies_of_all_workers_act_by_th
         collector.shutdown()
 
 
-def test_a_worker_in_the_place_of_another_has_the_parameters_of_its_slots():
+def test_a_worker_in_the_place_of_another_has_the_parameters_of_its_rows():
     options = {"num_workers": 2, "frames_per_batch": 8, "on_worker_failure": "restart"}
     collector = MultiSyncCollector(partial(worlds, 2), act, **options)
     try:
@@ -125,7 +125,7 @@ def test_a_worker_in_the_place_of_another_has_the_parameters_of_its_slots():
         collector.shutdown()
 
 
-def test_an_asynchronous_worker_gets_the_parameters_of_its_own_slots():
+def test_an_asynchronous_worker_gets_the_parameters_of_its_own_rows():
     collector = MultiAsyncCollector(partial(worlds, 1), act, num_workers=2, frames_per_batch=3)
     try:
         collector.set_info(env_info=rows(gravity=[1.0, 2.0]))

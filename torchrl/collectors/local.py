@@ -1,0 +1,260 @@
+"""What the collectors of this process share: a policy that acts on an env, and where both stand. They differ in which
+steps make a batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from torchrl.collectors.checks import postprocessed, random_policy, require_choices, require_finite
+from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
+from torchrl.data.batch_functions import BatchFunction, require_batch_function
+from torchrl.envs.base import Env
+from torchrl.envs.driving import leave_env, take_env
+from torchrl.envs.learned import Learned, joined
+from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
+from torchrl.modules.training_layers import acting_mode
+from torchrl.seeding import named_seeds
+
+
+class LocalSource:
+    """Step an env with a policy; nothing else steps it meanwhile.
+
+    Args:
+        who: names the collector in messages.
+        env: the environment, ``[*B]``.
+        policy: maps a root to the same root with ``action``; None acts at random.
+        device: where a copy of the policy acts; None uses the policy itself where it is.
+        seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is.
+
+    Attributes:
+        policy_version: how often the weights have been updated.
+    """
+
+    def __init__(
+        self, who: str, env: Env, policy: Callable | None, *, device: torch.device | str | None, seed: int | None
+    ) -> None:
+        self.env = env
+        self.policy = random_policy(env, seed) if policy is None else policy
+        self.policy_version = 0
+        self._who = who
+        self._act = place_policy(self.policy, device, env.device)
+        self._layers = acting_layers(self._act)
+        self._seed = seed
+        self._root: TensorDict | None = None  # None: all rows begin new episodes
+        self._num_moves = 0  # of the environment, when it stood where the root says
+        take_env(who, env, self)
+        if seed is not None:
+            env.set_seed(seed)
+
+    def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
+        """Set parameters of each row, before the first batch or between batches; see :meth:`Env.set_info_`.
+
+        ``agent_info`` holds from the next step on, also in the middle of episodes; ``env_info`` from each row's next
+        restart on. They are the caller's to keep: a state that is loaded goes on with them if they are set before.
+
+        Raises:
+            ConfigError: something that batches did not hold from the first on.
+            SpecError: another batch size, or another form than before.
+        """
+        held = self._recorded_names()
+        if held is not None:
+            names = list(agent_info.keys()) if isinstance(agent_info, TensorDictBase) else []
+            names += [] if env_info is None else ["env_info"]
+            new = [name for name in names if name not in held]
+            if new:
+                hint = "Set it before the first batch; other values may follow."
+                expected = "parameters that batches hold from the first on"
+                raise ConfigError(explain(f"{self._who}.set_info", expected=expected, got=f"{new}", hint=hint))
+        self.env.set_info_(agent_info=agent_info, env_info=env_info)
+        if self._root is not None:
+            self.env.apply_info_(self._root)
+
+    def update_policy_weights_(self) -> None:
+        """Let the next batch act with the policy's present weights, and count one more version."""
+        self._refresh()
+        self.policy_version += 1
+
+    def _recorded_names(self) -> Collection[str] | None:
+        """Return the names of the entries that batches hold; None before the first batch."""
+        raise NotImplementedError
+
+    def _refresh(self) -> None:
+        """Give the copy of the policy that acts, if it is a copy, the policy's present weights."""
+        if isinstance(self._act, PlacedPolicy):
+            self._act.refresh()
+
+    def _take_root(self) -> TensorDict | None:
+        """Return the root to go on from; None where all rows are to begin new episodes.
+
+        Until :meth:`_keep_root` there is none: after an exception new episodes start, and nothing is joined wrongly.
+        """
+        root, self._root = self._root, None
+        return None if root is None or self._was_moved() else root
+
+    def _was_moved(self) -> bool:
+        """Answer whether somebody moved the environment since the last batch, and warn that new episodes start."""
+        if self.env.num_moves == self._num_moves:
+            return False
+        warnings.warn(
+            f"{self._who}: its environment was reset or stepped by hand since the last batch, so all rows begin new "
+            "episodes. Build another environment to look at.",
+            stacklevel=5,
+        )
+        return True
+
+    def _keep_root(self, root: TensorDict | None) -> None:
+        """Go on from a root where the environment stands now."""
+        self._root, self._num_moves = root, self.env.num_moves
+
+    @contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Sample actions unless an outer context says otherwise; dropout and batch norms act in eval mode."""
+        kind = exploration_type()
+        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
+            yield
+
+    def _require_sound(self, batch: TensorDict) -> None:
+        """Refuse a batch ``[*B, T]`` with a NaN, or with an action that the environment does not have."""
+        require_finite(batch, self.env)
+        require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
+
+
+class LocalCollector(LocalSource):
+    """Collect batches until ``total_frames``, hand them out, and be saved.
+
+    Args:
+        who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device`` and ``seed``.
+        total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
+        storage_device: where batches are handed out; None leaves them on the environment's device.
+        postproc: applied to every batch before it is handed out.
+
+    Attributes:
+        frames: frames delivered so far.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        env: Env,
+        policy: Callable | None,
+        *,
+        total_frames: int,
+        device: torch.device | str | None,
+        storage_device: torch.device | str | None,
+        seed: int | None,
+        postproc: BatchFunction | None,
+    ) -> None:
+        require_batch_function(f"{who}, postproc", postproc)
+        self.total_frames = total_frames
+        self.storage_device = None if storage_device is None else torch.device(storage_device)
+        self.postproc = postproc
+        self.frames = 0
+        super().__init__(who, env, policy, device=device, seed=seed)
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        """Yield batches until ``total_frames`` were collected."""
+        while self.total_frames < 0 or self.frames < self.total_frames:
+            yield self.collect()
+
+    def collect(self) -> TensorDict:
+        """Collect and return the next batch."""
+        raise NotImplementedError
+
+    def learned_states(self) -> list[Learned]:
+        """Copy what the environment's transforms have learned, see :meth:`Env.learned_state_dict`; a list of one."""
+        return [self.env.learned_state_dict()]
+
+    def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
+        """Take over what the transforms of one environment or several have learned, all of them joined.
+
+        Args:
+            states: of a collector's :meth:`learned_states`.
+            for_acting: see :meth:`Env.load_learned_state_dict`.
+        """
+        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
+
+    def state_dict(self) -> dict:
+        """Capture counters, the environment (where it can be captured) and the root to go on from.
+
+        ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
+        """
+        if self._root is not None and self._was_moved():
+            self._root = None
+        learned = self.env.learned_state_dict()
+        try:
+            env, reason = self.env.state_dict(), ""
+        except EnvError as error:
+            env, reason = None, str(error)
+        root = None if env is None or self._root is None else self._root.clone().to_dict()
+        state = {"frames": self.frames, "policy_version": self.policy_version, "root": root}
+        return state | {"learned": learned, "env": env, "env_error": reason}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore :meth:`state_dict`; where the environment was not captured, new episodes start, with a warning."""
+        self.frames, self.policy_version = state["frames"], state["policy_version"]
+        self._root = None
+        self._refresh()
+        self.env.load_learned_state_dict(state["learned"])
+        if state["env"] is None:
+            warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=3)
+            if self._seed is not None:  # not the episodes that the run began with
+                stream = f"resumed at {state['frames']}"
+                self.env.set_seed(named_seeds(self._seed, stream)[stream])
+        elif (
+            state["root"] is not None or state["frames"]
+        ):  # where nothing had begun, the seed waits for the first reset
+            self.env.load_state_dict(state["env"])
+        root = None if state["env"] is None else state["root"]
+        self._keep_root(None if root is None else TensorDict(root, batch_size=self.env.batch_size))
+
+    def shutdown(self) -> None:
+        """Close the environment, which others may take then; may be called twice."""
+        self.env.close()
+        leave_env(self.env, self)
+
+    def _hand_out(self, batch: TensorDict) -> TensorDictBase:
+        if self.storage_device is not None:
+            batch = batch.to(self.storage_device)
+        return postprocessed(self.postproc, batch)
+
+
+class TrajectoryIds:
+    """Numbers trajectories over the whole run, in the order of rows, then of time.
+
+    >>> ids = TrajectoryIds(torch.Size([2]), "cpu")
+    >>> ids.of(torch.tensor([[True, False, True], [True, False, False]]))
+    tensor([[0, 0, 1],
+            [2, 2, 2]])
+    >>> ids.of(torch.tensor([[False, True], [False, False]]))
+    tensor([[1, 3],
+            [2, 2]])
+
+    Attributes:
+        num_begun: how many trajectories have begun.
+        current: the trajectory that each row is in, int64 ``[*B]``; -1 for none.
+    """
+
+    def __init__(self, batch_size: torch.Size, device: torch.device | str) -> None:
+        self.num_begun = 0
+        self.current = torch.full(batch_size, -1, dtype=torch.int64, device=device)
+
+    def of(self, starts: Tensor) -> Tensor:
+        """Return the number of each step's trajectory, int64 ``[*B, T]``, in the batch that follows the last one.
+
+        Args:
+            starts: where a trajectory begins, bool ``[*B, T]``.
+        """
+        rank = starts.reshape(-1).cumsum(0).reshape(starts.shape) + (self.num_begun - 1)
+        ids = torch.where(starts, rank, -1)
+        ids[..., 0] = torch.maximum(ids[..., 0], self.current)
+        ids = ids.cummax(-1).values
+        self.current = ids[..., -1].clone()
+        self.num_begun += int(starts.sum())
+        return ids
