@@ -23,6 +23,7 @@ from torchrl.agents import (
     episode_statistics,
 )
 from torchrl.agents.optimise import valid_rows
+from torchrl.agents.parts import GradientSteps
 from torchrl.agents.statistics import num_valid_frames, policy_lag, value_statistics
 from torchrl.data import specs
 from torchrl.data.replay import ReplayBuffer, TensorStorage
@@ -112,7 +113,7 @@ CASES = {
     RewardScale: scale_rewards,
     StepExploration: step_exploration,
 }
-NEVER_LOOK = {Hook, Anneal, ProgressBar}  # they are told of a batch and ask only the agent
+NEVER_LOOK = {Hook, Anneal, ProgressBar, GradientSteps}  # they are told of a batch and ask only the agent
 
 
 def is_told_of_a_batch(x):

@@ -273,7 +273,7 @@ class TestFailures:
         updates.buffer.extend(batch)
         before, state = parameters_of(updates), copy.deepcopy(updates.optimizer.state_dict())
         with pytest.raises(
-            NonFiniteError, match=r"finite numbers, got \[nan.*update 2.*holds such values under next/reward"
+            NonFiniteError, match=r"finite numbers, got \[nan.*update 2.*holds such values under 'next/reward'"
         ):
             updates.once()
         assert all(map(torch.equal, before, parameters_of(updates))) and updates.num_updates == 1
@@ -291,7 +291,7 @@ class TestFailures:
         updates.buffer = ReplayBuffer(TensorStorage(64), seed=0)
         rows = make_transitions("choice", 32)
         updates.buffer.extend(rows.set("observation", torch.full_like(rows["observation"], float("nan"))))
-        with pytest.raises(NonFiniteError, match="update 2.*holds such values under observation"):
+        with pytest.raises(NonFiniteError, match="update 2.*holds such values under 'observation'"):
             updates.once()
         torch.testing.assert_close(dict(loss.state_dict()), before, rtol=0, atol=0)
 

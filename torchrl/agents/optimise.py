@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.agents.nonfinite import nonfinite_error
 from torchrl.agents.parts import Trained, has
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
 from torchrl.devices import device_of
 from torchrl.errors import ConfigError, NonFiniteError, explain
-from torchrl.keys import key_name
 from torchrl.objectives import Loss, total_loss
 from torchrl.objectives.keys import MASK, read
 
@@ -151,40 +151,20 @@ class MinibatchEpochs:
     def _require_finite(self, values: torch.Tensor, names: tuple[str, ...], epoch: int, rows: TensorDict) -> None:
         if bool(torch.isfinite(values.sum())):
             return
-        bad = ~torch.isfinite(values)
-        if not bool(bad.any()):  # the sum of finite numbers overflowed
-            return
-        step = int(bad.any(1).nonzero()[0])
-        terms = [name for name, is_bad in zip(names, bad[step].tolist(), strict=True) if is_bad]
-        terms = [name for name in terms if name.startswith("loss_")] or terms
-        where = f"epoch {epoch + 1}, minibatch {step + 1}"
-        guilty = [repr(key_name(key)) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
-        hint = (
-            f"The batch itself holds such values under {', '.join(guilty)}."
-            if guilty
-            else "Try a smaller learning rate or clip the gradient."
-        )
-        raise NonFiniteError(
-            explain(
-                " and ".join(terms),
-                expected="finite numbers",
-                got=f"{values[step][bad[step]].tolist()} in {where}",
-                hint=f"{hint} Parameters and optimizer are as they were before this batch.",
-            )
-        )
+        bad = (~torch.isfinite(values)).any(1).nonzero()
+        if len(bad):  # none where the sum of finite numbers overflowed
+            index = int(bad[0])
+            figures = dict(zip(names, values[index].tolist(), strict=True))
+            step = f"epoch {epoch + 1}, minibatch {index + 1}"
+            raise nonfinite_error(figures, rows, step=step, source="batch", undone="batch")
 
     def _require_finite_parameters(self) -> None:
         with torch.no_grad():
             norms = torch.stack(torch._foreach_norm(self._parameters))
         if not bool(torch.isfinite(norms).all()):
-            raise NonFiniteError(
-                explain(
-                    "the gradient",
-                    expected="finite numbers",
-                    got="parameters that are NaN or infinite after the last step, though every loss was finite",
-                    hint="Parameters and optimizer are as they were before this batch.",
-                )
-            )
+            got = "parameters that are NaN or infinite after the last step, though every loss was finite"
+            hint = "Parameters and optimizer are as they were before this batch."
+            raise NonFiniteError(explain("the gradient", expected="finite numbers", got=got, hint=hint))
 
 
 def valid_rows(batch: TensorDictBase, keys: list) -> TensorDict:

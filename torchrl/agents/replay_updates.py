@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.agents.nonfinite import nonfinite_error
 from torchrl.agents.optimise import require_loss, require_optimised
 from torchrl.agents.parts import Sampled, WithActorTerms, WithTargets, has
 from torchrl.agents.reward_scale import RewardScale
@@ -17,8 +18,7 @@ from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_fr
 from torchrl.counts import is_count
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
 from torchrl.devices import to_device
-from torchrl.errors import ConfigError, NonFiniteError, explain
-from torchrl.keys import key_name
+from torchrl.errors import ConfigError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
 
@@ -168,12 +168,11 @@ class ReplayUpdates:
         losses["grad_norm"] = norm
         names, values = zip(*losses.items(), strict=True)
         numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
-        try:
-            self._require_finite(numbers, rows)
-        except NonFiniteError:
+        if not all(map(math.isfinite, numbers.values())):
             for buffer, kept in zip(buffers, self._kept, strict=True):
                 buffer.copy_(kept)
-            raise
+            step = f"update {self.num_updates + 1}"
+            raise nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
         if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
         self.optimizer.step()
@@ -228,23 +227,6 @@ class ReplayUpdates:
             if isinstance(part.sampler, PRIORITIZED):
                 own = origin == index
                 self.buffer.update_priority(sample[own], priority[own.to(priority.device)])
-
-    def _require_finite(self, numbers: dict[str, float], rows: TensorDict) -> None:
-        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
-        if not bad:
-            return
-        losses = [name for name in bad if name.startswith("loss_")] or bad
-        guilty = [key_name(key) for key, value in rows.items(True, True) if not bool(torch.isfinite(value).all())]
-        hint = f"The sample itself holds such values under {', '.join(guilty)}." if guilty else ""
-        hint = hint or "Try a smaller learning rate, or clip the gradient."
-        raise NonFiniteError(
-            explain(
-                " and ".join(losses),
-                expected="finite numbers",
-                got=f"{[numbers[name] for name in losses]} in update {self.num_updates + 1}",
-                hint=f"{hint} Parameters and optimizer are as they were before this update.",
-            )
-        )
 
     def _reports(self) -> Figures:
         metrics, num = self._means.take()
