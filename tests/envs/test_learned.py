@@ -339,7 +339,7 @@ def test_a_saved_environment_with_rows_that_wait_goes_on():
 
 def test_memory_of_a_module_that_is_no_transform_is_not_mistaken():
     class Odd(nn.Module):
-        _memory = "something else"
+        memory_dims = "something else"
 
     transform = Largest()
     transform.inner = Odd()

@@ -7,14 +7,11 @@ environment of an evaluation, where it is frozen.
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
@@ -34,7 +31,13 @@ def learned_state(transforms: Sequence[Transform]) -> Learned:
     Warns of attributes that a user's transform changes and that are no buffers: nobody can save them or hand them on.
     """
     for transform in transforms:
-        _warn_of_attributes(transform)
+        if changed := transform.changed_attributes():
+            warnings.warn(
+                f"{type(transform).__name__}: its attributes {changed} change as it works, and are neither saved nor "
+                "handed on to evaluations and other processes. What a transform learns goes into register_buffer, what "
+                "it remembers of each row into register_memory.",
+                stacklevel=3,
+            )
     return {name: transform.learned_state_dict() for name, transform in _named(transforms).items()}
 
 
@@ -170,12 +173,6 @@ def refuse_learning_worlds(who: str, env: Env) -> None:
         raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
-def note_attributes(transforms: Sequence[Transform]) -> None:
-    """Note the numbers that a user's transforms hold in plain attributes when they wrap an env."""
-    for transform in transforms:
-        transform._attributes = _attributes_of(transform)
-
-
 def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None) -> bool:
     """Answer whether two transforms have learned the same."""
     if other is None or one.keys() != other.keys():
@@ -218,46 +215,6 @@ def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
         count = sum(known.partition(" #")[0] == name for known in named)
         named[f"{name} #{count + 1}" if count else name] = transform
     return named
-
-
-def _attributes_of(transform: Transform) -> dict[str, str]:
-    """Return what stands in plain attributes of a user's transform, by name; nothing of what has no numbers.
-
-    One that saves its attributes by ``get_extra_state`` looks after them itself.
-    """
-    kind = type(transform)
-    if kind.__module__.startswith("torchrl.") or kind.get_extra_state is not nn.Module.get_extra_state:
-        return {}
-    plain = {name: _numbers_in(value) for name, value in vars(transform).items() if name not in _OWN}
-    return {name: repr(value) for name, value in plain.items() if value is not None}
-
-
-_OWN = frozenset(("waiting", "_attributes", "_memory", "_has_env", *vars(nn.Module())))
-
-
-def _numbers_in(value: object) -> object:
-    """Return numbers, arrays and tensors as Python's, also those inside containers; None for everything else."""
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, (list, tuple, deque)):
-        return [_numbers_in(item) for item in value]
-    if isinstance(value, (dict, RunningMeanStd)):
-        items = value if isinstance(value, dict) else vars(value)
-        return {name: _numbers_in(item) for name, item in items.items()}
-    return value if isinstance(value, (int, float)) else None
-
-
-def _warn_of_attributes(transform: Transform) -> None:
-    """Warn where a user's transform has changed attributes that are no buffers."""
-    before, now = transform._attributes, _attributes_of(transform)
-    changed = [name for name, value in before.items() if now.get(name) != value]
-    if changed:
-        warnings.warn(
-            f"{type(transform).__name__}: its attributes {changed} change as it works, and are neither saved nor "
-            "handed on to evaluations and other processes. What a transform learns goes into register_buffer, what it "
-            "remembers of each row into register_memory.",
-            stacklevel=4,
-        )
 
 
 def _is_common(transform: Transform) -> bool:

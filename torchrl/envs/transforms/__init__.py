@@ -2,8 +2,9 @@
 
 from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTransform
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
-from torchrl.envs.transforms.base import Compose, EnvSpecs, Transform
+from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.choices import ActionDiscretizer, OneHotAction
+from torchrl.envs.transforms.compose import Compose
 from torchrl.envs.transforms.concatenate import CatTensors
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import LastAction, LastReward, StepCounter, TargetReturn

@@ -1,11 +1,11 @@
-"""The contract of a transform, and the chain of several. Not any one of them."""
+"""The contract of a transform, and what stands for the environment below it. No single transform."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from tensordict import TensorDict
@@ -14,10 +14,10 @@ from torch import nn
 from torchrl.data.batch_functions import StepEditor
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
+from torchrl.envs.transforms.attributes import plain_numbers
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
 from torchrl.misspelling import is_used_in, refuse_misspelt
-from torchrl.seeding import child_seeds
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ _ELSEWHERE = {
 }
 
 
+_OWN = frozenset(("waiting", "memory_dims", "_attributes", "_has_env"))
+
+
 class Transform(StepEditor):
     """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
 
@@ -88,6 +91,7 @@ class Transform(StepEditor):
         changes_reward_only: whether a policy sees the same without it.
         waiting: bool ``[*B]``, true on rows that wait (:meth:`Env.freeze_`), which are no data: nothing is learned from
             them. None where no row waits.
+        memory_dims: the dimension at which ``*B`` begins in each buffer of :meth:`register_memory`, by name.
         merge_learned: a static method that joins the ``learned_state_dict()`` of several environments that are built
             alike, such as those of collecting processes; None where there is no telling how.
     """
@@ -111,7 +115,7 @@ class Transform(StepEditor):
         super().__init__()
         self._has_env = False
         self._attributes: dict[str, str] = {}  # plain ones, as they were when an env was wrapped
-        self._memory: dict[str, int | None] = {}  # at which dimension the rows begin, by name
+        self.memory_dims: dict[str, int | None] = {}
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
         """Read the specs of the environment below; called once, before anything else.
@@ -139,13 +143,37 @@ class Transform(StepEditor):
             batch_dim: the dimension at which ``*B`` begins; None where all rows share what is remembered.
         """
         self.register_buffer(name, value)
-        self._memory[name] = batch_dim
+        self.memory_dims[name] = batch_dim
+
+    @contextmanager
+    def keep_memory(self, rows: torch.Tensor) -> Iterator[None]:
+        """Put back on exit what is remembered of some rows, bool ``[*B]``, true on rows that wait."""
+        kept = [
+            (module, name, batch_dim, module._buffers[name].clone())  # a copy: transforms may write into their own
+            for module in self.modules()
+            for name, batch_dim in _memory_dims(module).items()
+            if batch_dim is not None
+        ]
+        yield
+        for module, name, batch_dim, before in kept:
+            after = module._buffers[name]
+            waits = rows.to(after.device).reshape(*rows.shape, *[1] * (after.ndim - batch_dim - rows.ndim))
+            module._buffers[name] = torch.where(waits, before, after)
+
+    def note_attributes(self) -> None:
+        """Note the numbers in plain attributes of a user's transform, when it wraps an env."""
+        self._attributes = plain_numbers(self, skip=_OWN)
+
+    def changed_attributes(self) -> list[str]:
+        """List the plain attributes whose numbers are others than when the transform wrapped its env."""
+        now = plain_numbers(self, skip=_OWN)
+        return [name for name, value in self._attributes.items() if now.get(name) != value]
 
     def learned_tensors(self) -> dict[str, torch.Tensor]:
         """Return what the transform has learned, the tensors themselves: all that it saves but its memory."""
         remembered = set()
         for path, module in self.named_modules():
-            names = [*(module._memory if isinstance(module, Transform) else ()), "_extra_state"]
+            names = (*_memory_dims(module), "_extra_state")
             remembered.update(f"{path}.{name}" if path else name for name in names)
         state = self.state_dict(keep_vars=True)
         return {name: value for name, value in state.items() if name not in remembered}
@@ -153,7 +181,7 @@ class Transform(StepEditor):
     def learns_later(self) -> bool:
         """Answer whether a buffer, no memory, holds nothing yet: its shape is that of the first data."""
         return any(
-            value is None and name not in getattr(module, "_memory", ())
+            value is None and name not in _memory_dims(module)
             for module in self.modules()
             for name, value in module._buffers.items()
         )
@@ -238,108 +266,8 @@ class Transform(StepEditor):
         return device
 
 
-class Compose(Transform):
-    """Chain transforms, the first nearest to the environment. What the policy sends passes them in reverse order.
-
-    >>> chain = Compose(RewardScaling(2.0), RewardClipping(-1.5, 1.5))
-    >>> TransformedEnv(env, chain).rollout(1)["next", "reward"].flatten()  # of 1, 1
-    tensor([1.5000, 1.5000])
-
-    Args:
-        transforms: any number of transforms, each of its own.
-    """
-
-    def __init__(self, *transforms: Transform) -> None:
-        super().__init__()
-        for transform in transforms:
-            require_transform("Compose", transform)
-        self.transforms = nn.ModuleList(transforms)
-        self._chain = transforms  # walking a ModuleList takes longer than a step of most transforms
-        self._inverse_chain = transforms[::-1]
-        self._devices: list[torch.device] | None = None  # where each gets its mask; None where all do in one place
-        self.ends_episodes = any(transform.ends_episodes for transform in transforms)
-
-    def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Let each transform read the specs of the environment as seen through those before it.
-
-        Raises:
-            ConfigError: two of them name the same initial state.
-        """
-        super().read_specs(env)
-        devices = []
-        for transform in self._chain:
-            transform.read_specs(env)
-            devices.append(env.device)
-            env = specs_above(transform, env)
-        self._devices = devices if any(device != env.device for device in devices) else None
-        self.initial_state()
-
-    def parts(self) -> list[Transform]:
-        """List the transforms of the chain; see :meth:`Transform.parts`."""
-        return [part for transform in self._chain for part in transform.parts()]
-
-    def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Edit with every transform in turn; see :meth:`Transform.step`."""
-        for transform in self._chain:
-            transform.step(next_, root)
-
-    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Edit with every transform in turn; see :meth:`Transform.reset`."""
-        if self._devices is None or mask is None:
-            for transform in self._chain:
-                transform.reset(root, mask)
-            return
-        for transform, device in zip(self._chain, self._devices, strict=True):
-            transform.reset(root, mask.to(device))
-
-    def inverse(self, inputs: TensorDict) -> None:
-        """Edit with every transform, the last one first; see :meth:`Transform.inverse`."""
-        for transform in self._inverse_chain:
-            transform.inverse(inputs)
-
-    def set_waiting(self, rows: torch.Tensor | None) -> None:
-        """Tell every transform, where its tensors are; see :meth:`Transform.set_waiting`."""
-        super().set_waiting(rows)
-        for transform, device in zip(self._chain, self._devices or [None] * len(self), strict=True):
-            transform.set_waiting(rows if rows is None or device is None else rows.to(device))
-
-    def set_seed(self, seed: int) -> None:
-        """Give every transform a seed of its own; see :meth:`Transform.set_seed`."""
-        for transform, child in zip(self._chain, child_seeds(seed, len(self._chain)), strict=True):
-            transform.set_seed(child)
-
-    def initial_state(self) -> TensorDict | None:
-        """Return that of all transforms together; see :meth:`Transform.initial_state`."""
-        return reduce(join_states, (transform.initial_state() for transform in self._chain), None)
-
-    def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec of what the policy sees; see :meth:`Transform.observation_spec`."""
-        return reduce(lambda spec, transform: transform.observation_spec(spec), self._chain, spec)
-
-    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of the reward; see :meth:`Transform.reward_spec`."""
-        return reduce(lambda spec, transform: transform.reward_spec(spec), self._chain, spec)
-
-    def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of what the policy may send; see :meth:`Transform.action_spec`."""
-        return reduce(lambda spec, transform: transform.action_spec(spec), self._chain, spec)
-
-    def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the key of the mask of legal actions; see :meth:`Transform.action_mask_key`."""
-        return reduce(lambda key, transform: transform.action_mask_key(key), self._chain, key)
-
-    def device(self, device: torch.device) -> torch.device:
-        """Return the device of what the policy sees; see :meth:`Transform.device`."""
-        return reduce(lambda device, transform: transform.device(device), self._chain, device)
-
-    def __len__(self) -> int:
-        return len(self._chain)
-
-    def __getitem__(self, index: int) -> Transform:
-        return self._chain[index]
-
-    def __iter__(self) -> Iterator[Transform]:
-        return iter(self._chain)
+def _memory_dims(module: nn.Module) -> dict[str, int | None]:
+    return module.memory_dims if isinstance(module, Transform) else {}
 
 
 def specs_above(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
@@ -374,14 +302,3 @@ def join_states(one: TensorDict | None, other: TensorDict | None) -> TensorDict 
         hint = "Give each its own keys."
         raise ConfigError(explain("initial state", expected="every key once", got=f"{keys & others} twice", hint=hint))
     return one.clone().update(other)
-
-
-def require_transform(who: str, transform: object) -> None:
-    """Refuse what is no transform.
-
-    Raises:
-        ConfigError: saying how several become one, where it is a list.
-    """
-    if not isinstance(transform, Transform):
-        hint = "Several go into Compose(*transforms)." if isinstance(transform, (list, tuple)) else ""
-        raise ConfigError(explain(who, expected="a Transform", got=repr(transform), hint=hint))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,8 +12,8 @@ from torchrl.envs.base import Env
 from torchrl.envs.driving import require_undriven
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.env_state import CarriedState
-from torchrl.envs.learned import note_attributes
-from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, join_states, require_transform, specs_above
+from torchrl.envs.transforms.base import EnvSpecs, Transform, fill_empty_, join_states, specs_above
+from torchrl.envs.transforms.compose import require_transform
 from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import named_seeds
@@ -57,7 +55,8 @@ class TransformedEnv(Env):
             device=seen.device,
         )
         self.transform = transform
-        note_attributes(transform.parts())
+        for part in transform.parts():
+            part.note_attributes()
         self.action_mask_key = seen.action_mask_key
         self.shared = env.shared
         below = env.carried
@@ -104,7 +103,7 @@ class TransformedEnv(Env):
         if self._frozen is None:
             next_, root, ended = self._step_through(inputs)
         else:
-            with self._remembered(self._frozen.squeeze(-1)):
+            with self.transform.keep_memory(self._frozen.squeeze(-1)):
                 next_, root, ended = self._step_through(inputs)
             self._repeat(tensordict, next_, root)
         if self._may_end:
@@ -118,21 +117,6 @@ class TransformedEnv(Env):
         next_, root, ended = self.env.step_rows(inputs)
         self.transform.step(next_, root)
         return next_, root, ended
-
-    @contextmanager
-    def _remembered(self, rows: torch.Tensor) -> Iterator[None]:
-        """Put back what transforms remember of some rows, bool ``[*B]``."""
-        kept = []
-        for part in self.transform.parts():
-            for module in [module for module in part.modules() if isinstance(module, Transform)]:
-                for name, batch_dim in module._memory.items():
-                    if batch_dim is not None:  # a copy: transforms may write into their own
-                        kept.append((module, name, batch_dim, module._buffers[name].clone()))
-        yield
-        for module, name, batch_dim, before in kept:
-            after = module._buffers[name]
-            waits = rows.to(after.device).reshape(*rows.shape, *[1] * (after.ndim - batch_dim - rows.ndim))
-            module._buffers[name] = torch.where(waits, before, after)
 
     def _repeat(self, before: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
         """Let rows that wait show once more what was acted on, with reward 0 and no flags.

@@ -1,0 +1,132 @@
+"""The chain of several transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from torchrl.data.specs import Composite, TensorSpec
+from torchrl.envs.base import Env
+from torchrl.envs.transforms.base import EnvSpecs, Transform, join_states, specs_above
+from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
+from torchrl.seeding import child_seeds
+
+
+class Compose(Transform):
+    """Chain transforms, the first nearest to the environment. What the policy sends passes them in reverse order.
+
+    >>> chain = Compose(RewardScaling(2.0), RewardClipping(-1.5, 1.5))
+    >>> TransformedEnv(env, chain).rollout(1)["next", "reward"].flatten()  # of 1, 1
+    tensor([1.5000, 1.5000])
+
+    Args:
+        transforms: any number of transforms, each of its own.
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        super().__init__()
+        for transform in transforms:
+            require_transform("Compose", transform)
+        self.transforms = nn.ModuleList(transforms)
+        self._chain = transforms  # walking a ModuleList takes longer than a step of most transforms
+        self._inverse_chain = transforms[::-1]
+        self._devices: list[torch.device] | None = None  # where each gets its mask; None where all do in one place
+        self.ends_episodes = any(transform.ends_episodes for transform in transforms)
+
+    def read_specs(self, env: Env | EnvSpecs) -> None:
+        """Let each transform read the specs of the environment as seen through those before it.
+
+        Raises:
+            ConfigError: two of them name the same initial state.
+        """
+        super().read_specs(env)
+        devices = []
+        for transform in self._chain:
+            transform.read_specs(env)
+            devices.append(env.device)
+            env = specs_above(transform, env)
+        self._devices = devices if any(device != env.device for device in devices) else None
+        self.initial_state()
+
+    def parts(self) -> list[Transform]:
+        """List the transforms of the chain; see :meth:`Transform.parts`."""
+        return [part for transform in self._chain for part in transform.parts()]
+
+    def step(self, next_: TensorDict, root: TensorDict) -> None:
+        """Edit with every transform in turn; see :meth:`Transform.step`."""
+        for transform in self._chain:
+            transform.step(next_, root)
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Edit with every transform in turn; see :meth:`Transform.reset`."""
+        if self._devices is None or mask is None:
+            for transform in self._chain:
+                transform.reset(root, mask)
+            return
+        for transform, device in zip(self._chain, self._devices, strict=True):
+            transform.reset(root, mask.to(device))
+
+    def inverse(self, inputs: TensorDict) -> None:
+        """Edit with every transform, the last one first; see :meth:`Transform.inverse`."""
+        for transform in self._inverse_chain:
+            transform.inverse(inputs)
+
+    def set_waiting(self, rows: torch.Tensor | None) -> None:
+        """Tell every transform, where its tensors are; see :meth:`Transform.set_waiting`."""
+        super().set_waiting(rows)
+        for transform, device in zip(self._chain, self._devices or [None] * len(self), strict=True):
+            transform.set_waiting(rows if rows is None or device is None else rows.to(device))
+
+    def set_seed(self, seed: int) -> None:
+        """Give every transform a seed of its own; see :meth:`Transform.set_seed`."""
+        for transform, child in zip(self._chain, child_seeds(seed, len(self._chain)), strict=True):
+            transform.set_seed(child)
+
+    def initial_state(self) -> TensorDict | None:
+        """Return that of all transforms together; see :meth:`Transform.initial_state`."""
+        return reduce(join_states, (transform.initial_state() for transform in self._chain), None)
+
+    def observation_spec(self, spec: Composite) -> Composite:
+        """Return the spec of what the policy sees; see :meth:`Transform.observation_spec`."""
+        return reduce(lambda spec, transform: transform.observation_spec(spec), self._chain, spec)
+
+    def reward_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec of the reward; see :meth:`Transform.reward_spec`."""
+        return reduce(lambda spec, transform: transform.reward_spec(spec), self._chain, spec)
+
+    def action_spec(self, spec: TensorSpec) -> TensorSpec:
+        """Return the spec of what the policy may send; see :meth:`Transform.action_spec`."""
+        return reduce(lambda spec, transform: transform.action_spec(spec), self._chain, spec)
+
+    def action_mask_key(self, key: Key | None) -> Key | None:
+        """Return the key of the mask of legal actions; see :meth:`Transform.action_mask_key`."""
+        return reduce(lambda key, transform: transform.action_mask_key(key), self._chain, key)
+
+    def device(self, device: torch.device) -> torch.device:
+        """Return the device of what the policy sees; see :meth:`Transform.device`."""
+        return reduce(lambda device, transform: transform.device(device), self._chain, device)
+
+    def __len__(self) -> int:
+        return len(self._chain)
+
+    def __getitem__(self, index: int) -> Transform:
+        return self._chain[index]
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self._chain)
+
+
+def require_transform(who: str, transform: object) -> None:
+    """Refuse what is no transform.
+
+    Raises:
+        ConfigError: saying how several become one, where it is a list.
+    """
+    if not isinstance(transform, Transform):
+        hint = "Several go into Compose(*transforms)." if isinstance(transform, (list, tuple)) else ""
+        raise ConfigError(explain(who, expected="a Transform", got=repr(transform), hint=hint))
