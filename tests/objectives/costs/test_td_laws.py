@@ -214,7 +214,7 @@ class TestEveryTDLoss:
             original = type(loss).next_value if hasattr(loss, "next_value") else None
             torch.manual_seed(0)
             if original is None:
-                loss._following = frozen._following
+                loss.next_outputs = frozen.next_outputs
             else:
                 loss.next_value = frozen.next_value
             loss_temperature = getattr(loss, "temperature", None)
@@ -223,7 +223,7 @@ class TestEveryTDLoss:
             total = loss(batch)[key]
             if loss_temperature is not None:
                 loss.temperature = loss_temperature
-            loss.__dict__.pop("_following", None), loss.__dict__.pop("next_value", None)
+            loss.__dict__.pop("next_outputs", None), loss.__dict__.pop("next_value", None)
             for parameter, step in zip(parameters, steps, strict=True):
                 parameter.sub_(step, alpha=sign)
         return total

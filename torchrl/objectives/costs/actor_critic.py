@@ -15,7 +15,7 @@ from torchrl.functional.costs import distance_loss
 from torchrl.modules.operator import require_keys, write
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
-from torchrl.objectives.costs.temporal_difference import TDLoss, held_out
+from torchrl.objectives.costs.temporal_difference import TDLoss, call_frozen
 from torchrl.unchecked import new_tensordict, shallow
 
 
@@ -47,8 +47,8 @@ class ActorCriticLoss(TDLoss):
         critic: TensorDictModuleBase,
         *,
         trained: Iterable[nn.Module],
-        gamma: float,
-        distance: str,
+        gamma: float = 0.99,
+        distance: str = "l2",
     ) -> None:
         require_keys(type(self).__name__, actor=actor, critic=critic)
         if not hasattr(actor, "action_key"):
@@ -89,21 +89,21 @@ class ActorCriticLoss(TDLoss):
         """Compute what trains the critics."""
         with torch.no_grad():
             target = self.target_of(rows, self.next_value(rows))
-        values = self.values(self.critic, rows)
-        return self.critic_losses(rows, values, target)
-
-    def critic_losses(self, rows: TensorDict, values: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Hold values ``[n, N]`` against their target ``[n, 1]``."""
+        values = self.taken_values(rows)
         target = target.expand_as(values)
         losses = distance_loss(values, target, distance=self.distance).sum(-1, keepdim=True)
         td_error = (values.detach() - target).abs().mean(-1).flatten()
         q_value, target_value = values.detach().mean(), target[..., 0].mean()
         return {
-            "loss_critic": self.weighed(rows, losses),
+            "loss_critic": self.weighted_mean(rows, losses),
             "td_error": td_error,
             "q_value": q_value,
             "target_value": target_value,
         }
+
+    def taken_values(self, rows: TensorDict) -> Tensor:
+        """Return what the critics say of the actions taken, ``[n, N]``."""
+        return self.values(self.critic, rows)
 
     @abstractmethod
     def next_value(self, rows: TensorDict) -> Tensor:
@@ -123,9 +123,9 @@ class ActorCriticLoss(TDLoss):
         """
         return critic(self._with_action(rows, action)).get(critic.out_keys[0])
 
-    def held_out_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
+    def frozen_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
         """Return what the critic says of an action of the actor, ``[n, N]``: its gradient goes to the action alone."""
-        return held_out(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
+        return call_frozen(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
 
     def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:
         rows = rows.copy() if self._has_nested_keys else shallow(rows)  # what is written stays in its own container
@@ -135,4 +135,4 @@ class ActorCriticLoss(TDLoss):
 
 
 def _without(key: NestedKey, keys: Iterable[NestedKey]) -> list[NestedKey]:
-    return [one for one in dict.fromkeys(keys) if one != key]
+    return [other for other in dict.fromkeys(keys) if other != key]

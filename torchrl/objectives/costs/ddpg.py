@@ -20,6 +20,11 @@ from torchrl.objectives.costs.targets import target_copy
 class DDPGLoss(ActorCriticLoss):
     """``L = d(Q(s, a), r + γ Q'(s', μ'(s'))) - Q(s, μ(s))``.
 
+    >>> from torchrl.modules import MLP, Actor, ValueEnsemble
+    >>> loss = DDPGLoss(Actor(MLP(4, 1)), ValueEnsemble(lambda: MLP(5, 1), 1))  # 4 observations, 1 action
+    >>> sorted(loss(batch.set("action", torch.zeros(2, 8, 1))).keys())
+    ['loss_actor', 'loss_critic', 'q_value', 'target_value', 'td_error']
+
     Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
     equations 4 to 6. Of several critics the target is the smallest, and the actor follows the first. See
     :class:`ActorCriticLoss`.
@@ -27,8 +32,7 @@ class DDPGLoss(ActorCriticLoss):
     Args:
         actor: an :class:`~torchrl.modules.Actor`, perhaps inside a wrapper that explores.
         critic: as for :class:`ActorCriticLoss`.
-        gamma: discount γ.
-        distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, or an actor with a distribution.
@@ -38,16 +42,14 @@ class DDPGLoss(ActorCriticLoss):
         self,
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase,
-        *,
-        gamma: float = 0.99,
-        distance: str = "l2",
+        **options: object,
     ) -> None:
         actor = without_exploration(actor)
         if hasattr(actor, "build"):
             hint = "Wrap the network in Actor; SACLoss trains distributions."
             got = type(actor).__name__
             raise ConfigError(explain(type(self).__name__, expected="a deterministic actor", got=got, hint=hint))
-        super().__init__(actor, critic, trained=[actor, critic], gamma=gamma, distance=distance)
+        super().__init__(actor, critic, trained=[actor, critic], **options)
         self.target_actor = target_copy(actor)
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -67,11 +69,18 @@ class DDPGLoss(ActorCriticLoss):
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute -Q(s, μ(s))."""
         action = self.actor(rows.copy()).get(self.actor.action_key)
-        return {"loss_actor": -self.held_out_values(rows, action)[..., 0].mean()}
+        return {"loss_actor": -self.frozen_values(rows, action)[..., 0].mean()}
 
 
 class TD3Loss(DDPGLoss):
     """DDPG with the smallest of two critics as target and noise on the target's action; the actor is to be delayed.
+
+    >>> from torchrl.data.specs import Bounded
+    >>> from torchrl.modules import MLP, Actor, TanhHead, ValueEnsemble
+    >>> policy = Actor(nn.Sequential(MLP(4, 1), TanhHead(-1, 1)))
+    >>> loss = TD3Loss(policy, ValueEnsemble(lambda: MLP(5, 1), 2), action_spec=Bounded(-torch.ones(1), torch.ones(1)))
+    >>> sorted(loss(batch.set("action", torch.zeros(2, 8, 1)), with_actor=False).keys())
+    ['loss_critic', 'q_value', 'target_value', 'td_error']
 
     Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
     https://arxiv.org/abs/1802.09477, algorithm 1: ``ã = clip(μ'(s') + clip(ε, -c, c))`` with ε ~ N(0, σ), both in units
@@ -81,11 +90,10 @@ class TD3Loss(DDPGLoss):
         actor: as for :class:`DDPGLoss`.
         critic: a :class:`~torchrl.modules.ValueEnsemble` of two.
         action_spec: of the action of one row, without batch dimensions, with finite bounds.
-        gamma: discount γ.
-        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
         target_noise: σ.
         noise_clip: c.
         generator: source of the noise; None uses torch's global one.
+        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
 
     Raises:
         ConfigError: as :class:`DDPGLoss`, or a negative number. SpecError: the action has no finite bounds.
@@ -97,17 +105,16 @@ class TD3Loss(DDPGLoss):
         critic: TensorDictModuleBase,
         *,
         action_spec: TensorSpec,
-        gamma: float = 0.99,
-        distance: str = "l2",
         target_noise: float = 0.2,
         noise_clip: float = 0.5,
         generator: torch.Generator | None = None,
+        **options: object,
     ) -> None:
         low, high = action_bounds("TD3Loss", action_spec)
         if not (target_noise >= 0 and noise_clip >= 0):
             got = f"target_noise={target_noise}, noise_clip={noise_clip}"
             raise ConfigError(explain("TD3Loss", expected="numbers of at least 0", got=got))
-        super().__init__(actor, critic, gamma=gamma, distance=distance)
+        super().__init__(actor, critic, **options)
         require_within("TD3Loss", actor, low, high)
         self.target_noise = target_noise
         self.noise_clip = noise_clip

@@ -62,16 +62,16 @@ class ActionValueLoss(TDLoss):
         actor = self.actor
         chosen = actor.chosen(actor.outputs(rows), rows.get(actor.action_key))
         with torch.no_grad():
-            following = self._following(rows)
+            following = self.next_outputs(rows)
         loss, td_error, value, target = self.compare(chosen, following, rows)
         return {
-            "loss_value": self.weighed(rows, loss),
+            "loss_value": self.weighted_mean(rows, loss),
             "td_error": td_error.flatten(),
             "q_value": value.mean(),
             "target_value": target.mean(),
         }
 
-    def _following(self, rows: TensorDict) -> Tensor:
+    def next_outputs(self, rows: TensorDict) -> Tensor:
         """Return what the target says of the best action of the successor: ``[n, 1]``, or ``[n, K]``."""
         after, target = rows.get("next"), self.target_actor
         outputs = target.outputs(after)
@@ -99,29 +99,27 @@ class ActionValueLoss(TDLoss):
 class DQNLoss(ActionValueLoss):
     """``L = d(Q(s, a), r + γ Q'(s', argmax_a' Q(s', a')))``.
 
+    >>> from torchrl.modules import MLP
+    >>> loss = DQNLoss(QValueActor(MLP(4, 2)), gamma=0.99, double=True)
+    >>> terms = loss(batch)  # [2, 8], or a sample [n] of a buffer
+    >>> terms["loss_value"].shape, terms["td_error"].shape
+    (torch.Size([]), torch.Size([16]))
+
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1, whose clipped error is
     the distance ``"smooth_l1"``. See :class:`ActionValueLoss`.
 
     Args:
         actor: a :class:`~torchrl.modules.QValueActor`, perhaps inside a wrapper that explores.
-        gamma: as for :class:`ActionValueLoss`.
-        double: as for :class:`ActionValueLoss`.
         distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        **options: ``gamma`` and ``double`` of :class:`ActionValueLoss`.
 
     Raises:
         ConfigError: as :class:`ActionValueLoss`, or an unknown distance.
     """
 
-    def __init__(
-        self,
-        actor: TensorDictModuleBase,
-        *,
-        gamma: float = 0.99,
-        double: bool = True,
-        distance: str = "smooth_l1",
-    ) -> None:
+    def __init__(self, actor: TensorDictModuleBase, *, distance: str = "smooth_l1", **options: object) -> None:
         require_distance("DQNLoss", "distance", distance)
-        super().__init__(actor, gamma=gamma, double=double)
+        super().__init__(actor, **options)
         self.distance = distance
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -134,13 +132,19 @@ class DQNLoss(ActionValueLoss):
 class DistributionalDQNLoss(ActionValueLoss):
     """Cross-entropy between the return's distribution and the projected one of ``r + γ Z'(s', a')``.
 
+    >>> from torchrl.modules.models import DuelingMLP
+    >>> network = DuelingMLP(4, 2, num_outputs=51)  # 2 actions, 51 atoms from 0 to 100
+    >>> loss = DistributionalDQNLoss(DistributionalQValueActor(network, low=0.0, high=100.0))
+    >>> loss(batch)["td_error"].shape
+    torch.Size([16])
+
     Bellemare, Dabney and Munos, "A Distributional Perspective on Reinforcement Learning" (2017),
     https://arxiv.org/abs/1707.06887, algorithm 1. ``td_error`` is the divergence between the two in nats, the priority
     of Hessel et al., "Rainbow" (2018), https://arxiv.org/abs/1710.02298. See :class:`ActionValueLoss`.
 
     Args:
         actor: a :class:`~torchrl.modules.DistributionalQValueActor`, perhaps inside a wrapper that explores.
-        gamma: as for :class:`ActionValueLoss`.
+        gamma: discount γ.
         double: as for :class:`ActionValueLoss`.
     """
 
@@ -168,15 +172,19 @@ class DistributionalDQNLoss(ActionValueLoss):
 class QuantileDQNLoss(ActionValueLoss):
     """Quantile regression of the return towards ``r + γ θ'_j(s', a')``.
 
+    >>> from torchrl.modules.models import DuelingMLP
+    >>> loss = QuantileDQNLoss(QuantileQValueActor(DuelingMLP(4, 2, num_outputs=8)))  # 2 actions, 8 quantiles
+    >>> loss(batch)["td_error"].shape
+    torch.Size([16])
+
     Dabney et al., "Distributional Reinforcement Learning with Quantile Regression" (2018),
     https://arxiv.org/abs/1710.10044, algorithm 1. ``td_error`` is the distance of the means. See
     :class:`ActionValueLoss`.
 
     Args:
         actor: a :class:`~torchrl.modules.QuantileQValueActor`, perhaps inside a wrapper that explores.
-        gamma: as for :class:`ActionValueLoss`.
-        double: as for :class:`ActionValueLoss`.
         kappa: κ, up to which an error counts by its square.
+        **options: ``gamma`` and ``double`` of :class:`ActionValueLoss`.
 
     Raises:
         ConfigError: as :class:`ActionValueLoss`, or κ is negative.
@@ -184,17 +192,10 @@ class QuantileDQNLoss(ActionValueLoss):
 
     kind = QuantileQValueActor
 
-    def __init__(
-        self,
-        actor: TensorDictModuleBase,
-        *,
-        gamma: float = 0.99,
-        double: bool = True,
-        kappa: float = 1.0,
-    ) -> None:
+    def __init__(self, actor: TensorDictModuleBase, *, kappa: float = 1.0, **options: object) -> None:
         if kappa < 0:
             raise ConfigError(explain("QuantileDQNLoss", expected="kappa of at least 0", got=kappa))
-        super().__init__(actor, gamma=gamma, double=double)
+        super().__init__(actor, **options)
         self.kappa = kappa
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:

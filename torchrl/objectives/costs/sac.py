@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
 
 import torch
@@ -42,30 +43,48 @@ class Temperature(nn.Module):
 
 
 class _SoftLoss(ActorCriticLoss):
-    """What soft actor-critics share: the temperature and what it aims at."""
+    """What soft actor-critics share: the temperature and the entropy that it aims at.
+
+    Args:
+        actor: as for :class:`ActorCriticLoss`, with a distribution; wrappers that explore are looked through.
+        critic: as for :class:`ActorCriticLoss`.
+        also_trained: networks that are trained beside these two.
+        temperature: α, or what it begins with.
+        learn_temperature: train α.
+        target_entropy: H̄ in nats, or ``"auto"``, which each loss says.
+        action_spec: of the action of one row, without batch dimensions; ``"auto"`` needs it.
+        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
+    """
 
     def __init__(
         self,
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase,
         *,
-        also_trained: Iterable[nn.Module] = (),
-        gamma: float,
-        distance: str,
-        temperature: float,
-        learn_temperature: bool,
-        target_entropy: float,
-        generator: torch.Generator | None,
+        also_trained: Iterable[nn.Module],
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        target_entropy: float | str = "auto",
+        action_spec: TensorSpec | None = None,
+        **options: object,
     ) -> None:
+        if target_entropy == "auto":
+            target_entropy = self.auto_entropy(action_spec) if learn_temperature else 0.0
         actor = without_exploration(actor)
         require_distribution(type(self).__name__, actor)
         alpha = Temperature(temperature, learned=learn_temperature)
-        trained = [actor, critic, *also_trained, alpha]
-        super().__init__(actor, critic, trained=trained, gamma=gamma, distance=distance)
+        super().__init__(actor, critic, trained=[actor, critic, *also_trained, alpha], **options)
         self.temperature = alpha
         self.learn_temperature = learn_temperature
         self.target_entropy = float(target_entropy)
-        self.generator = generator
+
+    @abstractmethod
+    def auto_entropy(self, action_spec: TensorSpec | None) -> float:
+        """Return the entropy in nats that ``"auto"`` stands for.
+
+        Raises:
+            ConfigError: there is no spec, or one of another kind of action.
+        """
 
     def temperature_terms(self, log_prob: Tensor) -> dict[str, Tensor]:
         """Compute what trains the temperature, and what is logged beside it.
@@ -85,6 +104,12 @@ class SACLoss(_SoftLoss):
     """Soft actor-critic: critics towards ``r + γ (min_i Q'_i(s', a') - α log π(a'|s'))``, the actor towards their soft
     minimum, and α towards an entropy.
 
+    >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
+    >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
+    >>> loss = SACLoss(policy, ValueEnsemble(lambda: MLP(5, 1), 2), target_entropy=-1.0)
+    >>> sorted(key for key in loss(batch.set("action", torch.zeros(2, 8, 1))).keys() if key.startswith("loss_"))
+    ['loss_actor', 'loss_critic', 'loss_temperature']
+
     Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018), https://arxiv.org/abs/1812.05905, equations
     5, 9 and 18. With ``value`` it is the first version, https://arxiv.org/abs/1801.01290, equations 5, 8 and 12: a
     network of the state's value is pulled towards ``min_i Q_i(s, a) - α log π(a|s)``, and its target stands in the
@@ -98,14 +123,11 @@ class SACLoss(_SoftLoss):
             ``TanhNormal``.
         critic: a :class:`~torchrl.modules.ValueEnsemble`, usually of two.
         value: reads a state, writes its value ``[*B, 1]``; None for the second version.
-        gamma: discount γ.
-        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        temperature: α, or what it begins with.
-        learn_temperature: train α.
-        target_entropy: H̄ in nats. ``"auto"`` is -A for actions scaled to [-1, 1] (appendix D), which is
-            ``-A + Σ log(half the range)`` for the actions as they are.
         action_spec: of the action of one row, without batch dimensions, with finite bounds; ``"auto"`` needs it.
         generator: source of the actions; None uses torch's global one.
+        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`; ``temperature``, α or what it begins with;
+            ``learn_temperature``; ``target_entropy``, H̄ in nats, of which ``"auto"`` is -A for actions scaled to
+            [-1, 1] (appendix D), which is ``-A + Σ log(half the range)`` for the actions as they are.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, an actor that cannot be differentiated through its actions, a
@@ -118,28 +140,13 @@ class SACLoss(_SoftLoss):
         critic: TensorDictModuleBase,
         *,
         value: TensorDictModuleBase | None = None,
-        gamma: float = 0.99,
-        distance: str = "l2",
-        temperature: float = 1.0,
-        learn_temperature: bool = True,
-        target_entropy: float | str = "auto",
         action_spec: TensorSpec | None = None,
         generator: torch.Generator | None = None,
+        **options: object,
     ) -> None:
-        who = type(self).__name__
-        if target_entropy == "auto":
-            target_entropy = _entropy_of_range(who, action_spec) if learn_temperature else 0.0
-        super().__init__(
-            actor,
-            critic,
-            also_trained=[] if value is None else [value],
-            gamma=gamma,
-            distance=distance,
-            temperature=temperature,
-            learn_temperature=learn_temperature,
-            target_entropy=target_entropy,
-            generator=generator,
-        )
+        who, networks = type(self).__name__, [] if value is None else [value]
+        super().__init__(actor, critic, also_trained=networks, action_spec=action_spec, **options)
+        self.generator = generator
         family = family_of(head_of(self.actor))
         if not hasattr(family, "rsample_and_log_prob"):
             hint = "TanhNormal has it; DiscreteSACLoss is for choices."
@@ -149,6 +156,15 @@ class SACLoss(_SoftLoss):
             require_within(who, actor, *action_bounds(who, action_spec))
         self.value = value
         self.target_value = None if value is None else target_copy(value)
+
+    def auto_entropy(self, action_spec: TensorSpec | None) -> float:
+        """Return -A of actions scaled to [-1, 1], in nats of the actions as they are."""
+        who = type(self).__name__
+        if action_spec is None:
+            hint = "Pass it, or a number of nats as target_entropy."
+            raise ConfigError(explain(who, expected='an action_spec with target_entropy="auto"', got=None, hint=hint))
+        low, high = action_bounds(who, action_spec)
+        return float(((high - low) / 2).double().log().sum() - len(low))
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the state value and its target, or without one the critic and its target."""
@@ -160,13 +176,13 @@ class SACLoss(_SoftLoss):
         if self.value is not None:
             return self.target_value(after.copy()).get(self.value.out_keys[0])
         action, log_prob = self._draw(after)
-        values = self.pessimistic(self.values(self.target_critic, after, action))
+        values = self.join_for_target(self.values(self.target_critic, after, action))
         return values - self.temperature() * log_prob.unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``α log π(a|s) - min_i Q_i(s, a)`` of actions drawn anew, and what follows from them."""
         action, log_prob = self._draw(rows)
-        values = self.optimistic(self.held_out_values(rows, action)).squeeze(-1)
+        values = self.join_for_actor(self.frozen_values(rows, action)).squeeze(-1)
         alpha = self.temperature()
         terms = {"loss_actor": (alpha * log_prob - values).mean()} | self.temperature_terms(log_prob.detach())
         if self.value is not None:
@@ -175,11 +191,11 @@ class SACLoss(_SoftLoss):
             terms["loss_state_value"] = distance_loss(present, target, distance=self.distance).mean()
         return terms
 
-    def pessimistic(self, values: Tensor) -> Tensor:
+    def join_for_target(self, values: Tensor) -> Tensor:
         """Join what the target's critics say, ``[n, N]``, to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
-    def optimistic(self, values: Tensor) -> Tensor:
+    def join_for_actor(self, values: Tensor) -> Tensor:
         """Join what the critics say of the actor's action, ``[n, N]``, to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
@@ -189,6 +205,12 @@ class SACLoss(_SoftLoss):
 
 class REDQLoss(SACLoss):
     """SAC with N critics: the target is the smallest of M that are drawn anew each time, the actor follows their mean.
+
+    >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
+    >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
+    >>> loss = REDQLoss(policy, ValueEnsemble(lambda: MLP(5, 1), 10), num_sampled=2, target_entropy=-1.0)
+    >>> loss.join_for_target(torch.ones(3, 10)).shape, loss.join_for_actor(torch.arange(10.0).expand(3, 10))[0].item()
+    (torch.Size([3, 1]), 4.5)
 
     Chen et al., "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model" (2021),
     https://arxiv.org/abs/2101.05982, algorithm 1, with N = 10, M = 2 and twenty updates of the critics a frame for one
@@ -241,19 +263,24 @@ class REDQLoss(SACLoss):
         )
         self.num_sampled = num_sampled
 
-    def pessimistic(self, values: Tensor) -> Tensor:
+    def join_for_target(self, values: Tensor) -> Tensor:
         """Take the smallest of M critics, the same ones for all rows."""
         home = values.device if self.generator is None else self.generator.device
         chosen = torch.randperm(values.shape[-1], generator=self.generator, device=home)[: self.num_sampled]
-        return super().pessimistic(values.index_select(-1, chosen.to(values.device)))
+        return super().join_for_target(values.index_select(-1, chosen.to(values.device)))
 
-    def optimistic(self, values: Tensor) -> Tensor:
+    def join_for_actor(self, values: Tensor) -> Tensor:
         """Take the mean of all critics."""
         return values.mean(-1, keepdim=True)
 
 
 class DiscreteSACLoss(_SoftLoss):
     """Soft actor-critic for choices: expectations over all actions in the place of draws.
+
+    >>> from torchrl.modules import MLP, ValueEnsemble
+    >>> critics = ValueEnsemble(lambda: MLP(4, 2), 2, in_keys=["observation"])  # two, of two actions each
+    >>> DiscreteSACLoss(actor, critics, target_entropy=0.2)(batch)["loss_actor"].shape
+    torch.Size([])
 
     Christodoulou, "Soft Actor-Critic for Discrete Action Settings" (2019), https://arxiv.org/abs/1910.07207, equations
     10 to 12: the value of a state is ``Σ_a π(a|s) (min_i Q_i(s, a) - α log π(a|s))``.
@@ -265,14 +292,9 @@ class DiscreteSACLoss(_SoftLoss):
         actor: a :class:`~torchrl.modules.ProbabilisticActor` of ``Categorical`` or ``OneHotCategorical`` actions, or of
             masked ones.
         critic: a :class:`~torchrl.modules.ValueEnsemble` that values all actions, ``[*B, A, N]``, usually of two.
-        gamma: discount γ.
-        distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        temperature: α, or what it begins with.
-        learn_temperature: train α.
-        target_entropy: H̄ in nats; ``"auto"`` is 0.98 log A, nearly that of chance, as in the author's implementation.
-            Where a policy worth having has less, α then grows without end (on CartPole to 10⁶ in 50,000 frames): give a
-            number, such as 0.3 log A.
-        action_spec: of the action of one row, without batch dimensions; ``"auto"`` needs it.
+        **options: those of :class:`SACLoss` but ``value`` and ``generator``. ``target_entropy="auto"`` is 0.98 log A,
+            nearly that of chance, as in the author's implementation. Where a policy worth having has less, α then grows
+            without end (on CartPole to 10⁶ in 50,000 frames): give a number, such as 0.3 log A.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, another kind of actor, a temperature that is not positive, or "auto"
@@ -283,42 +305,31 @@ class DiscreteSACLoss(_SoftLoss):
         self,
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase,
-        *,
-        gamma: float = 0.99,
-        distance: str = "l2",
-        temperature: float = 1.0,
-        learn_temperature: bool = True,
-        target_entropy: float | str = "auto",
-        action_spec: TensorSpec | None = None,
+        **options: object,
     ) -> None:
-        if target_entropy == "auto":
-            target_entropy = _entropy_of_choice(action_spec) if learn_temperature else 0.0
-        super().__init__(
-            actor,
-            critic,
-            gamma=gamma,
-            distance=distance,
-            temperature=temperature,
-            learn_temperature=learn_temperature,
-            target_entropy=target_entropy,
-            generator=None,
-        )
+        super().__init__(actor, critic, also_trained=[], **options)
         family = family_of(head_of(self.actor))
         if "logits" not in getattr(family, "parameter_names", ()) or not hasattr(family, "log_probs"):
             expected = "an actor of one choice"
             raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=getattr(family, "__name__", family)))
         self._is_one_hot = issubclass(family, OneHotCategorical)
 
-    def critic_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute what trains the critics."""
-        with torch.no_grad():
-            target = self.target_of(rows, self.next_value(rows))
+    def auto_entropy(self, action_spec: TensorSpec | None) -> float:
+        """Return 0.98 log A."""
+        if not isinstance(action_spec, (Categorical, OneHot)):
+            hint = "Pass it, or a number of nats as target_entropy."
+            expected = 'an action_spec of one choice with target_entropy="auto"'
+            raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=repr(action_spec), hint=hint))
+        return 0.98 * math.log(action_spec.n)
+
+    def taken_values(self, rows: TensorDict) -> Tensor:
+        """Return what the critics say of the actions taken, ``[n, N]``."""
         values = self.values(self.critic, rows)
         action = rows.get(self.actor.action_key)
         if self._is_one_hot:
             action = action.argmax(-1)
         index = action[..., None, None].expand(*action.shape, 1, values.shape[-1])
-        return self.critic_losses(rows, values.gather(-2, index).squeeze(-2), target)
+        return values.gather(-2, index).squeeze(-2)
 
     def next_value(self, rows: TensorDict) -> Tensor:
         """Compute the soft value of the successor."""
@@ -343,19 +354,3 @@ class DiscreteSACLoss(_SoftLoss):
         entropy = distribution.entropy()
         expected = (distribution.log_probs.exp() * values).sum(-1)
         return expected + self.temperature() * entropy, entropy
-
-
-def _entropy_of_range(who: str, action_spec: TensorSpec | None) -> float:
-    if action_spec is None:
-        hint = "Pass it, or a number of nats as target_entropy."
-        raise ConfigError(explain(who, expected='an action_spec with target_entropy="auto"', got=None, hint=hint))
-    low, high = action_bounds(who, action_spec)
-    return float(((high - low) / 2).double().log().sum() - len(low))
-
-
-def _entropy_of_choice(action_spec: TensorSpec | None) -> float:
-    if not isinstance(action_spec, (Categorical, OneHot)):
-        hint = "Pass it, or a number of nats as target_entropy."
-        expected = 'an action_spec of one choice with target_entropy="auto"'
-        raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=repr(action_spec), hint=hint))
-    return 0.98 * math.log(action_spec.n)

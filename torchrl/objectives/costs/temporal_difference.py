@@ -97,7 +97,7 @@ class TDLoss(Loss):
         require_same_shape(type(self).__name__, gamma=factor, reward=rows.get(REWARD))
         return factor
 
-    def weighed(self, rows: TensorDict, loss: Tensor) -> Tensor:
+    def weighted_mean(self, rows: TensorDict, loss: Tensor) -> Tensor:
         """Return the mean over the rows of their loss, ``[n, 1]``, times their weight if they have one."""
         weight = rows.get(WEIGHT, None)
         if weight is None:
@@ -108,7 +108,7 @@ class TDLoss(Loss):
         return (loss * weight.unsqueeze(-1)).mean()
 
 
-def held_out(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
+def call_frozen(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
     """Call a module so that gradient passes through it to its inputs, and none reaches its parameters."""
     if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
         detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
