@@ -20,6 +20,9 @@ DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
     """Compute the loss whose gradient is the policy gradient, ``-log π(a|s) · A``.
 
+    >>> policy_gradient_loss(torch.tensor([-1.0, -2.0]), torch.tensor([3.0, -1.0])).tolist()
+    [3.0, -2.0]
+
     Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" (1992),
     https://doi.org/10.1007/BF00992696, theorem 1, with A the return less a baseline; Mnih et al., "Asynchronous Methods
     for Deep Reinforcement Learning" (2016), https://arxiv.org/abs/1602.01783, section 4, with A = R - V(s). Its value
@@ -38,6 +41,10 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
 
 def weighted_policy_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
     """Compute the surrogate of conservative policy iteration as a loss, ``-ρ A`` with ρ = π(a|s) / π_old(a|s).
+
+    >>> now, before = torch.tensor([0.75, 0.25]).log(), torch.tensor([0.5, 0.5]).log()  # ratios 1.5 and 0.5
+    >>> weighted_policy_objective(now, before, torch.tensor([2.0, 2.0])).tolist()
+    [-3.0, -1.0]
 
     Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 6.
     Nothing keeps π near π_old.
@@ -58,6 +65,10 @@ def penalized_policy_objective(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, kl: Tensor, *, kl_coef: float | Tensor
 ) -> Tensor:
     """Compute PPO's surrogate with a penalty on the divergence as a loss, ``-ρ A + β KL(π_old ‖ π)``.
+
+    >>> now, before, kl = torch.tensor([0.75]).log(), torch.tensor([0.5]).log(), torch.tensor([0.25])
+    >>> penalized_policy_objective(now, before, torch.tensor([2.0]), kl, kl_coef=4.0).tolist()  # -1.5 · 2 + 4 · 0.25
+    [-2.0]
 
     Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 8.
 
@@ -87,6 +98,10 @@ def adapted_kl_coef(
 ) -> Tensor:
     """Compute the next weight of the divergence: larger where it exceeded its target, smaller where it fell short.
 
+    >>> beta = torch.tensor(3.0)
+    >>> [adapted_kl_coef(beta, torch.tensor(kl), target=0.01).item() for kl in (0.02, 0.01, 0.005)]
+    [6.0, 3.0, 1.5]
+
     ``β · increment`` if d > target · tolerance, ``β · decrement`` if d < target / tolerance, else β. Schulman et al.,
     "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, section 4, where the numbers are
     those of the defaults.
@@ -113,6 +128,10 @@ def clipped_policy_objective(
 ) -> Tensor:
     """Compute PPO's clipped surrogate as a loss, ``-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)`` with ρ = π(a|s) / π_old(a|s).
 
+    >>> now, before = torch.tensor([0.75, 0.25]).log(), torch.tensor([0.5, 0.5]).log()  # ratios 1.5 and 0.5
+    >>> clipped_policy_objective(now, before, torch.tensor([2.0, 2.0]), clip_epsilon=0.25).tolist()  # 1.25 · 2, 0.5 · 2
+    [-2.5, -1.0]
+
     Schulman et al., "Proximal Policy Optimization Algorithms" (2017), https://arxiv.org/abs/1707.06347, equation 7. The
     minimum binds on one side only, 1 + ε where A ≥ 0 and 1 - ε where A < 0, so it equals ``-min(ρ A, A + ε |A|)``,
     which is what is computed.
@@ -136,6 +155,9 @@ def clipped_policy_objective(
 def approx_kl(log_ratio: Tensor) -> Tensor:
     """Estimate ``KL(π_old ‖ π)`` from actions of π_old: the mean of ``(ρ - 1) - log ρ``, unbiased and never negative.
 
+    >>> round(approx_kl(torch.tensor([2.0, 0.5]).log()).item(), 4)  # (1 - log 2 - ½ + log 2) / 2
+    0.25
+
     Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html, estimator k3.
 
     Args:
@@ -149,6 +171,10 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
 
 def sampled_kl(log_ratio: Tensor) -> Tensor:
     """Estimate ``KL(π_old ‖ π)`` of each row from S actions of π_old: the mean over them of ``(ρ - 1) - log ρ``.
+
+    >>> log_ratio = torch.tensor([[2.0, 1.0], [0.5, 1.0]]).log()  # two samples of each of two rows
+    >>> [round(x, 4) for x in sampled_kl(log_ratio).tolist()]
+    [0.25, 0.0]
 
     Unbiased and never negative; its gradient is unbiased too, since the actions do not depend on π. Schulman,
     "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html, estimator k3.
@@ -164,6 +190,9 @@ def sampled_kl(log_ratio: Tensor) -> Tensor:
 
 def sampled_entropy(log_prob: Tensor) -> Tensor:
     """Estimate the entropy of each row from S actions of π: the mean of ``-log π(a|s)``, with an unbiased gradient.
+
+    >>> sampled_entropy(torch.tensor([[-1.0, -2.0], [-3.0, -2.0]])).tolist()  # two samples of each of two rows
+    [2.0, 2.0]
 
     The gradient of -log π at fixed actions has mean zero, whatever the entropy does. So the value carries another one,
     the score-function estimate of ∇H = -E[log π ∇log π] (Williams 1992): the mean of ``-(log π(a_s) - b_s)
@@ -185,6 +214,9 @@ def sampled_entropy(log_prob: Tensor) -> Tensor:
 def effective_sample_size(log_ratio: Tensor) -> Tensor:
     """Measure how many equally weighted rows these are worth, as a share of them: ``(Σ ρ)² / (N Σ ρ²)``.
 
+    >>> effective_sample_size(torch.tensor([0.0, 0.0, -100.0, -100.0])).item()  # two of four rows count
+    0.5
+
     Kish, "Survey Sampling" (1965). 1 where all weights are equal, 1/N where one outweighs all others.
 
     Args:
@@ -200,6 +232,9 @@ def effective_sample_size(log_ratio: Tensor) -> Tensor:
 def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
     """Measure the share of rows whose ratio left ``[1 - ε, 1 + ε]``.
 
+    >>> clip_fraction(torch.tensor([1.5, 0.7, 1.1, 0.9]).log(), clip_epsilon=0.2).item()
+    0.5
+
     Args:
         log_ratio: log ρ = log π(a|s) - log π_old(a|s) at the actions taken, ``[N]``.
         clip_epsilon: ε, a number or a 0-d tensor.
@@ -213,6 +248,9 @@ def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
 
 def distance_loss(x: Tensor, target: Tensor, *, distance: str = "l2") -> Tensor:
     """Compute a distance of each entry: ``(x - target)²``, ``|x - target|``, or Huber's with threshold 1.
+
+    >>> distance_loss(torch.tensor([1.5, 3.0]), torch.tensor([1.0, 0.0]), distance="smooth_l1").tolist()  # ½·½², 3 - ½
+    [0.125, 2.5]
 
     They carry no factor but the ½ inside ``smooth_l1``.
 
@@ -240,6 +278,10 @@ def value_loss(
     distance: str = "l2",
 ) -> Tensor:
     """Compute ``d(V, target)``; with ``clip``, ``max(d(V, target), d(V_old + clip(V - V_old, ±clip), target))``.
+
+    >>> value, target, old = torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[0.0]])
+    >>> value_loss(value, target).item(), value_loss(value, target, old_value=old, clip=0.5).item()  # (3 - ½)²
+    (1.0, 6.25)
 
     The distances d are those of :func:`distance_loss`. Clipping is not in the paper
     of PPO but in its first implementation; Andrychowicz et al., "What Matters In On-Policy Reinforcement Learning?"
@@ -273,6 +315,10 @@ def value_loss(
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """Measure how much of the target the value predicts: ``1 - Var[target - V] / Var[target]``.
 
+    >>> target = torch.tensor([[0.0], [2.0], [4.0]])
+    >>> explained_variance(target + 7, target).item(), explained_variance(torch.ones(3, 1), target).item()
+    (1.0, 0.0)
+
     1 is perfect, 0 as good as a constant, negative worse than that. Where the target does not vary, but for the
     rounding of its mean, there is nothing to explain: 0.
 
@@ -293,6 +339,9 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
 
 def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Shift and scale to mean 0 and standard deviation 1 over all rows: ``(x - mean) / sqrt(var + eps²)``.
+
+    >>> standardize(torch.tensor([1.0, 1.0, 3.0, 3.0])).round(decimals=4).tolist()
+    [-1.0, -1.0, 1.0, 1.0]
 
     The variance is taken without Bessel's correction. A single row gives 0. (This is a layer norm over everything, and
     as one operation takes a third of the time of the formula written out.)

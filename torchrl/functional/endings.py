@@ -26,6 +26,10 @@ from torchrl.shapes import require_same_shape
 def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
     """Tell where an episode ended, for whichever reason.
 
+    >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.tensor([[False], [False], [True]])
+    >>> is_done(terminated, truncated).squeeze(-1).tolist()
+    [False, True, True]
+
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
         truncated: the episode was cut on entering t+1, bool, same shape.
@@ -40,6 +44,9 @@ def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
 def bootstraps(terminated: Tensor) -> Tensor:
     """Tell where the return goes on in the value of the successor: everywhere but where the task was over.
 
+    >>> bootstraps(torch.tensor([[False], [True]])).squeeze(-1).tolist()
+    [True, False]
+
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
 
@@ -52,6 +59,10 @@ def bootstraps(terminated: Tensor) -> Tensor:
 
 def trace_goes_on(terminated: Tensor, truncated: Tensor) -> Tensor:
     """Tell where a λ-trace may run on into the next step: everywhere but at an ending.
+
+    >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.tensor([[False], [False], [True]])
+    >>> trace_goes_on(terminated, truncated).squeeze(-1).tolist()
+    [True, False, False]
 
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]`` (any shape).
@@ -67,6 +78,10 @@ def next_row_follows(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Tell at which rows of a batch row t+1 is the true successor of row t, so that what is known there holds here.
+
+    >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
+    >>> next_row_follows(terminated, truncated).squeeze(-1).tolist()  # an ending, and the edge
+    [True, False, False]
 
     It is not at an ending, at the edge of the batch, where the next row starts an episode (a user may reset in
     mid-episode: no flag is set then), and next to a masked row.

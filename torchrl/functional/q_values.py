@@ -25,6 +25,11 @@ def categorical_target(
 ) -> Tensor:
     """Project the distribution of ``r + γ Z(s', a')`` onto K atoms that lie evenly from ``low`` to ``high``.
 
+    >>> at_one = torch.tensor([[0.0, 1.0, 0.0]])  # of the atoms 0, 1, 2
+    >>> reward, over = torch.tensor([[0.75]]), torch.tensor([[False]])
+    >>> categorical_target(at_one, reward, over, gamma=0.5, low=0.0, high=2.0).tolist()  # 0.75 + ½ · 1 = 1.25
+    [[0.0, 0.75, 0.25]]
+
     Bellemare, Dabney and Munos, "A Distributional Perspective on Reinforcement Learning" (2017),
     https://arxiv.org/abs/1707.06887, algorithm 1. The mass of an atom that falls between two is shared by both in
     proportion to their nearness; what falls outside goes to the first or the last. Where the task was over, all of it
@@ -67,6 +72,9 @@ def categorical_target(
 def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
     """Compute ``-Σ_k target_k log p_k``, the loss of a categorical distribution of returns.
 
+    >>> round(cross_entropy(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]])).item(), 4)  # log 2
+    0.6931
+
     Bellemare, Dabney and Munos (2017), algorithm 1, last line.
 
     Args:
@@ -82,6 +90,9 @@ def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
 
 def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.0) -> Tensor:
     """Compute ``Σ_i E_j[ |τ_i - 1{u_ij < 0}| L_κ(u_ij) ]`` with ``u_ij = target_j - θ_i`` and ``τ_i = (2i - 1) / 2K``.
+
+    >>> quantile_huber_loss(torch.tensor([[0.0, 4.0]]), torch.tensor([[2.0]])).tolist()  # (¼ + |¾ - 1|) · (2 - ½)
+    [[0.75]]
 
     Dabney et al., "Distributional Reinforcement Learning with Quantile Regression" (2018),
     https://arxiv.org/abs/1710.10044, equations 9 and 10 and algorithm 1; L_κ is Huber's loss with threshold κ, and
@@ -115,6 +126,9 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
 
 def temperature_loss(log_prob: Tensor, *, log_temperature: float | Tensor, target_entropy: float) -> Tensor:
     """Compute ``-log α · (log π(a|s) + H̄)``, whose gradient raises α where the entropy is below H̄.
+
+    >>> temperature_loss(torch.tensor([1.0, 3.0]), log_temperature=0.5, target_entropy=-1.0).tolist()
+    [-0.0, -1.0]
 
     Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018), https://arxiv.org/abs/1812.05905, equation
     18, with log α in the place of α as in the authors' implementation: both have the same root, and α stays positive.

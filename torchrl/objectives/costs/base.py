@@ -24,6 +24,13 @@ from torchrl.unchecked import new_tensordict, put
 class Coefficient:
     """A number of a loss that a schedule may change: ``loss.entropy_coef = 0.001``, ``loss.entropy_coef`` is a float.
 
+    >>> class Scaled(nn.Module):
+    ...     scale = Coefficient(least=0.0)
+    >>> module = Scaled()
+    >>> module.scale = 0.1
+    >>> module.scale, module.state_dict()["_scale"]
+    (0.1, tensor(0.1000))
+
     It is kept as a 0-d buffer named with a leading underscore, which is what the loss computes with: assigning fills
     the buffer, so a compiled loss is not compiled again (a plain float would be, at each new value), ``.to()`` moves it
     and ``state_dict()`` holds it. It has the precision of that buffer; reading gives the shortest decimal, and waits
@@ -68,6 +75,13 @@ class Coefficient:
 
 class Loss(nn.Module, ABC):
     """Turn a batch into scalars: ``loss_*`` to be summed by :func:`total_loss`, the others to be logged.
+
+    >>> class Error(Loss):
+    ...     def terms(self, rows):
+    ...         return {"loss_error": (critic(rows)["state_value"] - rows["target"]).square().mean()}
+    >>> loss = Error(in_keys=["observation", "target"], trained=[critic])
+    >>> loss(batch.set("target", torch.ones(2, 8, 1)))["loss_error"].shape
+    torch.Size([])
 
     The gradient of the sum reaches ``trainable_parameters()`` and nothing else: what the batch holds counts as
     constant. The batch is not written to. Rows that ``("collector", "mask")`` excludes are dropped before any network
@@ -152,6 +166,10 @@ class Loss(nn.Module, ABC):
 
 def total_loss(losses: TensorDictBase) -> Tensor:
     """Sum the entries named ``loss_*``; this is what ``backward`` is called on.
+
+    >>> terms = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(2.0), "entropy": torch.tensor(9.0)}
+    >>> total_loss(TensorDict(terms)).item()
+    3.0
 
     Args:
         losses: what a loss returned.

@@ -15,6 +15,9 @@ from torchrl.objectives.costs.actor import ActorLoss, head_of, require_distance,
 class BehaviourCloningLoss(ActorLoss):
     """Imitate the actions of a batch: ``L = -log π(a|s) - c · H[π]``, or ``L = d(π(s), a)`` for a deterministic actor.
 
+    >>> sorted(BehaviourCloningLoss(actor, entropy_coef=0.01)(batch).keys())
+    ['entropy', 'loss_entropy', 'loss_objective']
+
     Pomerleau, "ALVINN: An Autonomous Land Vehicle in a Neural Network" (1988). Needs nothing of a batch but what the
     actor reads and the action. The distance is the mean over the entries of an action; the log-prob of several is the
     sum over them.

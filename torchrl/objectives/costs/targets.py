@@ -20,6 +20,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def target_copy(module: ModuleT) -> ModuleT:
     """Return a frozen copy of a network, its buffers included; what two parts of it share, they share in the copy.
 
+    >>> target = target_copy(critic)
+    >>> any(parameter.requires_grad for parameter in target.parameters())
+    False
+
     Random generators are not copied: the copy draws from the same stream, so that no noise comes twice.
     """
     shared = {id(generator): generator for generator in generators_of(module).values()}
@@ -109,6 +113,13 @@ def _tensors_at(places: list[Place]) -> tuple[list[torch.Tensor], list[torch.Ten
 class SoftUpdate(_TargetUpdate):
     """Move targets a little at each step: ``θ' ← (1 - τ) θ' + τ θ`` for parameters; buffers are copied.
 
+    >>> from torchrl.modules import QValueActor
+    >>> from torchrl.objectives import DQNLoss
+    >>> loss = DQNLoss(QValueActor(nn.Linear(1, 1, bias=False)))
+    >>> network, target = (x.module.weight.data for x in (loss.actor, loss.target_actor))
+    >>> network.fill_(4.0), target.fill_(0.0), SoftUpdate(loss, tau=0.25).step()
+    (tensor([[4.]]), tensor([[1.]]), None)
+
     Buffers are statistics, counters and constants. Those of a normaliser belong together, and a blend of some with the
     count of others describes no data at all.
 
@@ -146,6 +157,13 @@ class SoftUpdate(_TargetUpdate):
 
 class HardUpdate(_TargetUpdate):
     """Copy the networks into their targets every ``interval`` steps.
+
+    >>> from torchrl.modules import MLP, QValueActor
+    >>> from torchrl.objectives import DQNLoss
+    >>> update = HardUpdate(DQNLoss(QValueActor(MLP(4, 2))), interval=100)
+    >>> update.step()  # after each gradient step; the hundredth copies
+    >>> update.num_steps
+    1
 
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1.
 

@@ -30,6 +30,12 @@ Index = tuple[Tensor, ...]  # of n rows in [*B, T], one tensor per dimension
 class ReturnEstimator(nn.Module, ABC):
     """Write ``state_value``, ``advantage`` and ``value_target``, ``[*B, T, R]`` each, into a batch ``[*B, T]``.
 
+    >>> class Rewards(ReturnEstimator):
+    ...     def estimate(self, reward, value, next_value, terminated, truncated):
+    ...         return reward - value, reward
+    >>> Rewards(critic)(batch)["value_target"].squeeze(-1)[0, :3].tolist()  # CartPole pays 1 for each step
+    [1.0, 1.0, 1.0]
+
     R is the number of rewards, nearly always 1. What is written carries no gradient, and nothing else is touched. Rows
     that ``("collector", "mask")`` excludes reach nothing, no network sees them, and they get 0. A subclass writes
     :meth:`estimate`.
@@ -180,6 +186,10 @@ class ReturnEstimator(nn.Module, ABC):
 @torch.no_grad()
 def next_values(critic: TensorDictModuleBase, batch: TensorDictBase, *, num_rewards: int = 1) -> tuple[Tensor, Tensor]:
     """Compute V(s_t) and V of the true successor of every row, with few calls of the critic beyond one per row.
+
+    >>> value, next_value = next_values(critic, batch)
+    >>> bool((next_value[:, 0] == value[:, 1]).all())  # no episode ended in the first step
+    True
 
     The successor's value is that of row t+1 where row t+1 is the successor; the entries of ``"next"`` are evaluated
     only where it is not: at endings, at the edge, before a reset in mid-episode and before a masked row. Masked rows
