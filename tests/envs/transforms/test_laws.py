@@ -171,7 +171,7 @@ def test_it_passes_check_env(make_env, make_transform):
 def test_it_belongs_to_one_env(make_env, make_transform):
     transform = make_transform()
     TransformedEnv(make_env(2), transform)
-    with pytest.raises(ConfigError, match=f"{type(transform).__name__}: expected a transform of its own"):
+    with pytest.raises(ConfigError, match=f"{type(transform).__name__}: expected a new transform"):
         TransformedEnv(make_env(2), transform)
 
 

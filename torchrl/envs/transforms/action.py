@@ -27,7 +27,7 @@ class ActionTransform(Transform):
     """
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the action for the environment below, ``[*B]`` or ``[*B, A]``; ``action`` is not ours to write to."""
+        """Return the action for the environment below, ``[*B]`` or ``[*B, A]``; ``action`` must not be written to."""
         raise NotImplementedError
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -64,7 +64,7 @@ class BoundedActionTransform(ActionTransform):
         self._low, self._high = spec.low, spec.high
 
     def _require_form(self, action: torch.Tensor) -> None:
-        """Refuse what the bounds would broadcast to another shape."""
+        """Refuse an action that the bounds would broadcast to another shape."""
         if action.shape != self._low.shape or action.dtype is not self._low.dtype:
             Unbounded(self._low.shape, self._low.dtype, self._low.device).assert_form(action, "action")
 
@@ -72,7 +72,7 @@ class BoundedActionTransform(ActionTransform):
 class ActionScaling(BoundedActionTransform):
     """Let the policy act in ``[-1, 1]``; the simulator receives ``[low, high]``.
 
-    Actions outside are scaled alike, not clipped: for that, put :class:`ActionClip` behind it in the chain.
+    Actions outside are scaled alike and not clipped; :class:`ActionClip` after it in the chain clips them.
 
     >>> pendulum = TransformedEnv(GymEnv("Pendulum-v1"), ActionScaling())  # takes a torque from -2 to 2
     >>> pendulum.transform(torch.tensor([0.5]))

@@ -1,4 +1,4 @@
-"""Transforms that know which actions are legal: by a mask that the environment shows, true = legal."""
+"""Transforms for actions that are not always legal: the environment shows a mask, true = legal."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from torchrl.keys import Key, as_path
 class ActionMask(Transform):
     """Declare which observation is the mask of legal actions, and refuse an illegal one.
 
-    Whatever acts at random then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation,
-    as bool. An action is held against the mask of the root it answers, so a mask that allows nothing is an error only
-    where it is acted on: at the end of an episode there may be nothing left to do.
+    Random acting then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation, as bool.
+    Each action is checked against the mask of the root that it answers. So a mask that allows nothing is an error only
+    where a policy acts on it: at the end of an episode no action need be legal.
 
     >>> chess = EnvSpecs((), torch.device("cpu"), Composite({"legal": Binary((3,))}), Categorical(3), env.reward_spec)
     >>> mask = ActionMask("legal")
@@ -51,10 +51,10 @@ class ActionMask(Transform):
     def __init__(self, mask_key: Key = "action_mask") -> None:
         super().__init__()
         self.mask_key = mask_key
-        self._mask: torch.Tensor | None = None  # that of the root to act on
+        self._mask: torch.Tensor | None = None  # of the root to act on
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the mask and hold its form against the actions."""
+        """Find the mask and check its shape against the actions."""
         super().read_specs(env)
         (self.mask_key,) = require_leaves("ActionMask", env.observation_spec, [self.mask_key])
         named = env.action_mask_key
@@ -95,8 +95,8 @@ class ActionMask(Transform):
         return spec.clone().set(self.mask_key, Binary(shape, torch.bool, spec[self.mask_key].device))
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Hold the action against the mask; it goes on as it is."""
-        if self._mask is None:  # never reset: the environment will say so
+        """Check the action against the mask, without changing it."""
+        if self._mask is None:  # never reset: the environment refuses the step
             return
         legal = self._choices.chosen(action_of(inputs)) & self._mask
         if int(torch.count_nonzero(legal)) != self._choices.num:
@@ -122,11 +122,12 @@ class ActionMask(Transform):
 
 
 class DiscreteActionProjection(RandomTransform, ActionTransform):
-    """Give a policy of ``max_n`` actions an environment that has fewer; those it lacks become a random one it has.
+    """Let a policy of ``max_n`` actions act in an environment that has fewer.
 
-    For one policy over several environments. The replacement is drawn with equal probability; among the legal ones
-    where the environment names a mask (see :class:`ActionMask`, which goes before). The policy sees that mask widened
-    to ``[*B, max_n]``: what the environment lacks is not legal, so a policy that honours it needs no replacement.
+    For one policy over several environments. An action that the environment lacks is replaced by a random one, drawn
+    uniformly: among the legal ones where the environment names a mask (see :class:`ActionMask`, which goes before).
+    The policy sees that mask widened to ``[*B, max_n]``, false for the actions that the environment lacks, so a policy
+    that honours it needs no replacement.
 
     >>> TransformedEnv(env, DiscreteActionProjection(18)).action_spec.n, env.action_spec.n
     (18, 2)
@@ -187,7 +188,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         return spec.clone().set(self._mask_key, Binary(shape, torch.bool, self._above.device))
 
     def _widen(self, tensordict: TensorDict) -> torch.Tensor:
-        """Widen the mask in a container, and return the one that was there."""
+        """Widen the mask in a container, and return the mask before."""
         mask = as_bools("DiscreteActionProjection", tensordict.get(self._mask_key))
         set_leaf(tensordict, self._mask_key, pad(mask, (0, self.max_n - self._below.n)))
         return mask
@@ -195,13 +196,13 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
 
 @dataclass(frozen=True)
 class _Choices:
-    """What an action chooses, written like a mask.
+    """The choices that an action makes, compared with a mask.
 
     Attributes:
         mask_shape: ``[*B, n]``.
         nvec: numbers of choices, side by side on the mask's last dimension.
         num: how many choices an action makes, in all rows together.
-        chosen: says of an action which entries of the mask it chooses, bool ``[*B, n]``.
+        chosen: returns the entries of the mask that an action chooses, bool ``[*B, n]``.
     """
 
     mask_shape: torch.Size
@@ -214,7 +215,7 @@ def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
     """Describe the choices of an action.
 
     Raises:
-        SpecError: it makes none.
+        SpecError: the actions are no choices.
     """
     batch_size = spec.shape[:batch_dims]
     if isinstance(spec, Categorical):
@@ -236,6 +237,6 @@ def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
 
 
 def _chosen_in_one_hot(nvec: Sequence[int], action: torch.Tensor) -> torch.Tensor:
-    """Say which entries are chosen: a group with two 1s chooses none, or it would make up for one without any."""
+    """Return the entries chosen. A group with two 1s chooses none; else it would make up for a group without any."""
     parts = action.bool().split(nvec, -1)
     return torch.cat([part & (part.sum(-1, keepdim=True) == 1) for part in parts], -1)

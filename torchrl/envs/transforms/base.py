@@ -35,7 +35,7 @@ class EnvSpecs:
         action_spec: what goes down, ``[*B]`` or ``[*B, A]``.
         reward_spec: ``[*B, 1]``.
         action_mask_key: the observation that says which choices are legal, or None.
-        step_limit: the steps after which the worlds truncate every episode by themselves; infinity for none.
+        step_limit: the number of steps after which the simulators truncate every episode; infinity for none.
     """
 
     batch_size: torch.Size
@@ -47,7 +47,7 @@ class EnvSpecs:
     step_limit: float = math.inf
 
 
-# What such methods are called in wrappers and transforms elsewhere.
+# What these methods are called in the wrappers and transforms of other libraries, for the error.
 _ELSEWHERE = {
     "attach": "read_specs",
     "_step": "step",
@@ -71,14 +71,21 @@ _OWN = frozenset(("waiting", "memory_dims", "_attributes", "_has_env"))
 class Transform(StepEditor):
     """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
 
-    Each of the two directions has a twin for specs. A transform belongs to one environment.
+    Every step passes a transform twice, and each direction has methods for the specs::
 
-    What it *learns* is in buffers. It is saved and loaded apart from the worlds, handed on to evaluations and to
-    restarted workers, and ``eval()`` freezes it. What it *remembers* of each row is in buffers that
-    :meth:`register_memory` makes: it belongs to where the worlds stand, and stays as it is on rows that wait.
+        policy          action               root, next
+                           |                     ^
+        transform       inverse              step, reset
+                        action_spec          observation_spec, reward_spec
+                           v                     |
+        environment     what it receives     observations, reward, flags
 
-    The containers it is given are fresh, down to the last level, and are edited in place. The tensors in them belong to
-    others and are never written to: set new ones.
+    A transform belongs to one environment. It edits the containers that it is given in place, which are new at every
+    level. It never writes into the tensors in them, which others may hold: it sets new ones.
+
+    What a transform *learns* is in buffers. It is saved and loaded apart from the state of the simulators, copied to
+    evaluations and to restarted workers, and ``eval()`` freezes it. What a transform *remembers* of each row is in
+    buffers that :meth:`register_memory` makes: it belongs to the row's episode, and does not change on rows that wait.
 
     >>> class Negate(Transform):
     ...     def step(self, next_, root):
@@ -93,7 +100,7 @@ class Transform(StepEditor):
             them. None where no row waits.
         memory_dims: the dimension at which ``*B`` begins in each buffer of :meth:`register_memory`, by name.
         merge_learned: a static method that joins the ``learned_state_dict()`` of several environments that are built
-            alike, such as those of collecting processes; None where there is no telling how.
+            alike, such as those of collecting processes; None where they cannot be joined.
     """
 
     ends_episodes = False
@@ -114,7 +121,7 @@ class Transform(StepEditor):
     def __init__(self) -> None:
         super().__init__()
         self._has_env = False
-        self._attributes: dict[str, str] = {}  # plain ones, as they were when an env was wrapped
+        self._attributes: dict[str, str] = {}  # plain ones when the transform wrapped its env
         self.memory_dims: dict[str, int | None] = {}
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
@@ -127,7 +134,7 @@ class Transform(StepEditor):
             raise ConfigError(
                 explain(
                     type(self).__name__,
-                    expected="a transform of its own for every environment",
+                    expected="a new transform for every environment",
                     got="one that already belongs to an environment or a chain",
                     hint="Build another with the same arguments.",
                 )
@@ -160,12 +167,12 @@ class Transform(StepEditor):
             waits = rows.to(after.device).reshape(*rows.shape, *[1] * (after.ndim - batch_dim - rows.ndim))
             module._buffers[name] = torch.where(waits, before, after)
 
-    def note_attributes(self) -> None:
-        """Note the numbers in plain attributes of a user's transform, when it wraps an env."""
+    def record_attributes(self) -> None:
+        """Record the numbers in plain attributes of a user's transform, when it wraps an env."""
         self._attributes = plain_numbers(self, skip=_OWN)
 
     def changed_attributes(self) -> list[str]:
-        """List the plain attributes whose numbers are others than when the transform wrapped its env."""
+        """List the plain attributes whose numbers have changed since the transform wrapped its env."""
         now = plain_numbers(self, skip=_OWN)
         return [name for name, value in self._attributes.items() if now.get(name) != value]
 
@@ -179,7 +186,7 @@ class Transform(StepEditor):
         return {name: value for name, value in state.items() if name not in remembered}
 
     def learns_later(self) -> bool:
-        """Answer whether a buffer, no memory, holds nothing yet: its shape is that of the first data."""
+        """Answer whether a buffer for what is learned is still None, because the first data decide its shape."""
         return any(
             value is None and name not in _memory_dims(module)
             for module in self.modules()
@@ -227,11 +234,11 @@ class Transform(StepEditor):
         """Edit what the policy sends, on its way to the environment below.
 
         Args:
-            inputs: a container of ours, ``[*B]``, with the policy's ``action`` and whatever else it holds.
+            inputs: a new container, ``[*B]``, with the policy's ``action`` and its other entries.
         """
 
     def set_waiting(self, rows: torch.Tensor | None) -> None:
-        """Note which rows wait from now on; see :attr:`waiting`."""
+        """Set which rows wait from now on; see :attr:`waiting`."""
         self.waiting = rows
 
     def set_seed(self, seed: int) -> None:

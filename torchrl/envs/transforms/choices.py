@@ -1,4 +1,4 @@
-"""Transforms on the way down of a choice: from an interval to a number, from a one-hot vector to an index."""
+"""Transforms of choices on their way down: of an interval to a number, of a one-hot vector to an index."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torchrl.envs.transforms.action import ActionTransform, BoundedActionTransfo
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, SpecError, explain
 
-# Where in its interval an action lies: (choice + shift) / (number of choices - less) of the way from low to high.
-PLACES = {"low": (0.0, 0), "centre": (0.5, 0), "high": (1.0, 0), "ends": (0.0, 1)}
+# An action lies at the share (choice + shift) / (number of choices - less) of the way from low to high.
+SHARES = {"low": (0.0, 0), "centre": (0.5, 0), "high": (1.0, 0), "ends": (0.0, 1)}
 
 
 class ActionDiscretizer(BoundedActionTransform):
@@ -36,7 +36,7 @@ class ActionDiscretizer(BoundedActionTransform):
 
     Args:
         num_intervals: how many in each dimension: a number, or one per dimension, ``[A]``.
-        at: where in its interval the number lies.
+        at: where in its interval the number lies, see above.
 
     Raises:
         ConfigError: ``at`` is another word, or there are too few intervals.
@@ -48,10 +48,10 @@ class ActionDiscretizer(BoundedActionTransform):
 
     def __init__(self, num_intervals: int | Sequence[int], *, at: str = "centre") -> None:
         super().__init__()
-        if at not in PLACES:
-            raise ConfigError(explain("ActionDiscretizer", expected=f"at in {list(PLACES)}", got=repr(at)))
+        if at not in SHARES:
+            raise ConfigError(explain("ActionDiscretizer", expected=f"at in {list(SHARES)}", got=repr(at)))
         self.at = at
-        self._shift, self._less = PLACES[at]
+        self._shift, self._less = SHARES[at]
         self._num = torch.as_tensor(num_intervals)
         least = 1 + self._less
         if self._num.is_floating_point() or not bool((self._num >= least).all()):
@@ -71,7 +71,7 @@ class ActionDiscretizer(BoundedActionTransform):
             self._choice = Categorical(int(num), env.batch_size, device=spec.device)
         else:
             self._choice = MultiCategorical(num, spec.shape, device=spec.device)
-        # Held against actions at every step; a single number where there is one dimension, whatever its shape below.
+        # Compared with every action: a single number where the action has one dimension, in any shape.
         self._last = num.max() - 1 if features.numel() == 1 else num - 1
         self._first = torch.zeros_like(self._last)
         self._divisor = (num - self._less).to(spec.dtype)

@@ -25,7 +25,7 @@ class Compose(Transform):
     tensor([1.5000, 1.5000])
 
     Args:
-        transforms: any number of transforms, each of its own.
+        transforms: any number of transforms, none of which belongs to an environment.
     """
 
     def __init__(self, *transforms: Transform) -> None:
@@ -33,9 +33,9 @@ class Compose(Transform):
         for transform in transforms:
             require_transform("Compose", transform)
         self.transforms = nn.ModuleList(transforms)
-        self._chain = transforms  # walking a ModuleList takes longer than a step of most transforms
+        self._chain = transforms  # iterating a ModuleList takes longer than a step of most transforms
         self._inverse_chain = transforms[::-1]
-        self._devices: list[torch.device] | None = None  # where each gets its mask; None where all do in one place
+        self._devices: list[torch.device] | None = None  # of each transform's mask; None where all are the same
         self.ends_episodes = any(transform.ends_episodes for transform in transforms)
 
     def read_specs(self, env: Env | EnvSpecs) -> None:

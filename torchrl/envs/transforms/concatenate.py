@@ -45,7 +45,7 @@ class CatTensors(Transform):
         self._set = put if isinstance(out_key, str) else TensorDict.set  # the checked one makes the levels it lacks
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations and see that they go together."""
+        """Find the observations and check that they can be joined."""
         super().read_specs(env)
         spec = env.observation_spec
         keys = [key for key, _ in spec.leaves()] if self.in_keys is None else self.in_keys
@@ -57,16 +57,16 @@ class CatTensors(Transform):
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Concatenate once, for both containers."""
-        value = self._joined(next_)
+        value = self._join(next_)
         self._replace(next_, value)
         self._replace(root, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Concatenate every row."""
-        self._replace(root, self._joined(root))
+        self._replace(root, self._join(root))
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the one leaf in place of the many; bounded if all of them are."""
+        """Return the spec with the joined observation; bounded if all its parts are."""
         leaves = [self._as_features(spec[key]) for key in self.in_keys]
         if all(isinstance(leaf, Bounded) for leaf in leaves):
             low, high = (torch.cat([getattr(leaf, side) for leaf in leaves], -1) for side in ("low", "high"))
@@ -80,7 +80,7 @@ class CatTensors(Transform):
         """Return the mask's key, or None if it went into the result."""
         return None if key is None or is_below(key, self._gone) else key
 
-    def _joined(self, tensordict: TensorDict) -> torch.Tensor:
+    def _join(self, tensordict: TensorDict) -> torch.Tensor:
         return torch.cat([self._as_features(tensordict.get(key)) for key in self.in_keys], -1)
 
     def _as_features(self, value: torch.Tensor | TensorSpec) -> torch.Tensor | TensorSpec:

@@ -93,9 +93,9 @@ class EpisodeObservation(Transform):
 class StepCounter(EpisodeObservation):
     """Count the steps of each row's episode, int64 ``[*B, 1]``, 0 in its first root; truncate it at a limit.
 
-    A time limit belongs into the simulator where one can choose: there it costs nothing here. This one is for
+    A time limit costs nothing in the simulator, which is the place for it where one can choose. This transform is for
     environments that are batches already, and lets the policy see the time, without which the value of a state near the
-    limit is not a function of what it sees (Pardo et al., "Time Limits in Reinforcement Learning", 2018).
+    limit is not a function of the observation (Pardo et al., "Time Limits in Reinforcement Learning", 2018).
 
     >>> TransformedEnv(env, StepCounter()).rollout(3)["step_count"][0].flatten()
     tensor([0, 1, 2])
@@ -105,7 +105,7 @@ class StepCounter(EpisodeObservation):
         max_steps: the step after which an episode is truncated; None never does.
 
     Raises:
-        ConfigError: ``max_steps`` is not positive; or, where it meets the environment, more than the worlds allow.
+        ConfigError: ``max_steps`` is not positive; when wrapping: the simulators truncate before.
     """
 
     def __init__(self, out_key: Key = "step_count", max_steps: int | None = None) -> None:
@@ -118,8 +118,8 @@ class StepCounter(EpisodeObservation):
     def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         """Return the spec, bounded by the limit if there is one, and 0."""
         if self.max_steps is not None and self.max_steps > env.step_limit:
-            hint = "Raise their own limit where they are built: GymEnv(name, max_episode_steps=...)."
-            expected = f"max_steps of at most {env.step_limit}, after which the worlds truncate by themselves"
+            hint = "Raise the simulators' limit: GymEnv(name, max_episode_steps=...)."
+            expected = f"max_steps of at most {env.step_limit}, after which the simulators truncate"
             raise ConfigError(explain("StepCounter", expected=expected, got=self.max_steps, hint=hint))
         shape = (*env.batch_size, 1)
         if self.max_steps is None:
@@ -200,15 +200,15 @@ class LastReward(EpisodeObservation):
         return env.reward_spec, env.reward_spec.zero()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Take the reward; a copy, since the environment writes its own again."""
+        """Copy the reward, since the environment writes into its tensor again."""
         return (next_.get("reward").clone(),)
 
 
 class LastAction(EpisodeObservation):
     """Let the policy see the action of the step before; in an episode's first root, the spec's zero.
 
-    It is the action as it passes this place of the chain: last in the chain, the policy's own; first, what the
-    environment receives. A nested action gives a nested observation.
+    The action is taken as it passes this place of the chain: the policy's own at the end of the chain, what the
+    environment receives at its start. A nested action gives a nested observation.
 
     >>> batch = TransformedEnv(env, LastAction()).rollout(3)
     >>> bool((batch["next", "last_action"] == batch["action"]).all())
@@ -228,10 +228,10 @@ class LastAction(EpisodeObservation):
         return spec, spec.zero()
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Look at the action; it goes on as it is."""
+        """Remember the action, without changing it."""
         action = action_of(inputs)
         self._passing = [action] if self._paths is None else [action.get(path) for path in self._paths]
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Take the action that passed; a copy, since a policy may write its own again."""
+        """Copy the action that passed, since a policy may write into its tensor again."""
         return [action.clone() for action in self._passing]

@@ -1,4 +1,4 @@
-"""Noise for exploration that lives in the environment, because episodes decide when it is drawn anew."""
+"""Noise for exploration that the environment draws, because it is drawn anew with every episode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GSDENoise(RandomTransform, EpisodeObservation):
     The policy multiplies it with its features and its learned deviations, so that within an episode the same state
     gets the same deviation from the mean (Raffin et al., "Smooth Exploration for Robotic Reinforcement Learning",
     2021, section 3; there the noise has variance σ², here it has 1 and the policy multiplies it with σ, so that it can
-    learn it). It is an observation, and is drawn when a row restarts.
+    learn it). The noise is an observation, drawn when a row restarts.
 
     >>> TransformedEnv(env, GSDENoise(num_features=64, num_actions=1)).reset()["gsde_noise"].shape
     torch.Size([2, 64, 1])
@@ -31,8 +31,8 @@ class GSDENoise(RandomTransform, EpisodeObservation):
     Args:
         num_features: F, how many features the policy's head has.
         num_actions: A, length of the action.
-        resample_every: also draw it anew for all rows after as many vector steps, the paper's n; None never does.
-        out_key: where it goes.
+        resample_every: also draw for all rows after this number of vector steps, the paper's n; None never does.
+        out_key: where the noise goes.
 
     Raises:
         ConfigError: a number is not positive; when wrapping: ``out_key`` covers an observation or a name of the

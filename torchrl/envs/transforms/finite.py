@@ -1,4 +1,4 @@
-"""A check of what the environment returns: is every number one? It changes nothing."""
+"""A check that every number which the environment returns is finite. It changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchrl.keys import Key, key_list
 class FiniteCheck(Transform):
     """Refuse NaN and infinities in observations and reward, as soon as they appear.
 
-    It sees what the transforms before it in a chain have made of them.
+    It sees observations and reward as the transforms before it in a chain leave them.
 
     >>> TransformedEnv(env, FiniteCheck()).transform.in_keys
     ('observation', 'reward')
@@ -36,7 +36,7 @@ class FiniteCheck(Transform):
         self.in_keys = None if in_keys is None else tuple(key_list("FiniteCheck", in_keys))
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find what is written in floats."""
+        """Find the observations in floats."""
         super().read_specs(env)
         leaves = dict(env.observation_spec.leaves())
         if self.in_keys is None:
@@ -58,7 +58,7 @@ class FiniteCheck(Transform):
             self._require_finite(key, root.get(key), "a reset")
 
     def _require_finite(self, key: Key, value: torch.Tensor, when: str) -> None:
-        # One sum tells in most cases, at half the cost; that of large numbers may overflow.
+        # A finite sum proves it at half the cost; a sum of large numbers may overflow.
         if math.isfinite(value.sum()):
             return
         bad = (~value.isfinite()).nonzero()

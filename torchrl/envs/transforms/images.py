@@ -77,7 +77,7 @@ class Resize(_ImageTransform):
 
     The mean is weighted by a triangle as wide as two new pixels, so that nothing is skipped where an image shrinks
     (``antialias`` of :func:`torch.nn.functional.interpolate`). uint8 is rounded, on the CPU also between rows and
-    columns: a GPU's pixels may differ by 1. ``Compose(Resize(84), GrayScale())`` costs a tenth of the other order.
+    columns: a GPU's pixels may differ by 1. In a chain, resize before :class:`GrayScale`: ten times as fast.
 
     Shapes: ``[*B, H, W, C]`` to ``[*B, height, width, C]``.
 

@@ -17,7 +17,7 @@ from torchrl.unchecked import put
 
 
 class _KeyTransform(Transform):
-    """Delete some keys from every container, and set some others.
+    """Edit which keys a container has; by itself, delete some.
 
     A subclass sets ``_gone`` when wrapping: what to delete, leaves or levels.
     """
@@ -43,7 +43,7 @@ class _KeyTransform(Transform):
         return without(spec, self._gone)
 
     def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the mask's key, or None if it goes: then nothing above knows which actions are legal."""
+        """Return the mask's key, or None if the mask goes: then nothing above knows which actions are legal."""
         return None if key is None or is_below(key, self._gone) else key
 
 
@@ -98,7 +98,7 @@ class Select(Exclude):
 
 
 class Rename(_KeyTransform):
-    """Give observations other keys: ``Rename({"pixels": "observation", ("body", "left"): ("arms", "left")})``.
+    """Rename observations: ``Rename({"pixels": "observation", ("body", "left"): ("arms", "left")})``.
 
     All move at once, so keys can be swapped. Levels that become empty go.
 
@@ -122,7 +122,7 @@ class Rename(_KeyTransform):
         self.new_keys = dict(new_keys)
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations, and see that their new keys are free."""
+        """Find the observations, and check that their new keys are free."""
         super().read_specs(env)
         spec = env.observation_spec
         moves = [move for old, new in self.new_keys.items() for move in _moves(spec, old, new)]

@@ -1,4 +1,4 @@
-"""One leaf of a TensorDict or a spec: found by key, set, and described after a function. Shared by the transforms."""
+"""Observations by their keys: found, checked, set and described. Shared by the transforms."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Transforms that replace an observation by a function of its last few values: stacked, or their maximum.
 
-For vectors and for whatever is small. Frames of pixels are stored once and stacked at sample time instead.
+For vectors and other small observations. Replay stores frames of pixels once and stacks them when sampling.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torchrl.shapes import expand_right
 class _FrameMemory(ObservationTransform):
     """Keep the last ``num_frames`` values of each observation, oldest first, from the row's own episode.
 
-    An episode's first value fills the memory. The memory is a buffer ``[num_frames, *B, ...]`` per observation, for as
-    many rows as the environment has, so that a state dict goes on bit for bit.
+    An episode's first value fills the memory. The memory is a buffer ``[num_frames, *B, ...]`` per observation, for
+    all rows, so that a run continues from a state dict bit for bit.
 
     A subclass writes :meth:`combine` and :meth:`transform_spec`.
     """
@@ -43,7 +43,7 @@ class _FrameMemory(ObservationTransform):
         return isinstance(leaf, (Bounded, Unbounded, Categorical))
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a tensor of our own."""
+        """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a new tensor."""
         raise NotImplementedError
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
@@ -150,5 +150,5 @@ class TimeMax(_FrameMemory):
         return frames.amax(0)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec as it is."""
+        """Return the same spec."""
         return leaf

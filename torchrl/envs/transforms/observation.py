@@ -121,7 +121,7 @@ class ObservationTransform(Transform):
 class ObservationNorm(ObservationTransform):
     """Normalise observations by fixed numbers: ``(x - loc) / scale``.
 
-    Statistics that follow the training are the first module of the network instead; these do not change.
+    The numbers do not change; ``ObservationNormalizer``, the first module of a network, follows the training.
 
     >>> ObservationNorm(loc=1.0, scale=2.0)(torch.tensor([5.0, 1.0]))
     tensor([2., 0.])
@@ -157,8 +157,8 @@ class ObservationNorm(ObservationTransform):
     def fitted(cls, make_env: Callable[[], Env], *, num_steps: int, seed: int, in_key: Key = "observation") -> Self:
         """Build the normalisation from the mean and standard deviation of an observation under random actions.
 
-        The numbers are taken in an environment of their own, made here and closed again, so that no training
-        environment's stream is touched:
+        The numbers are taken in an environment that is made here and closed again, so that no training environment's
+        stream is touched:
         ``ObservationNorm.fitted(lambda: GymEnv("Pendulum-v1", num_envs=8), num_steps=1000, seed=0)``.
 
         Args:
@@ -193,7 +193,7 @@ class ObservationNorm(ObservationTransform):
         return cls(mean, torch.where(std > 1e-6, std, 1.0), in_keys=[key])
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations and hold the shapes against theirs."""
+        """Find the observations and check that the shapes broadcast to theirs."""
         super().read_specs(env)
         self.to(env.device)
         for key in self.in_keys:

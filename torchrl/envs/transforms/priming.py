@@ -1,4 +1,4 @@
-"""What a policy's state starts from in a fresh episode. The policy writes what follows, the environment carries it."""
+"""The first value of a policy's state in an episode. The policy writes the next ones, the environment carries them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TensorDictPrimer(Transform):
     """Put a policy's state into the first root of every episode: the hidden state of a recurrent policy, for example.
 
     The policy reads ``"hidden"`` and writes ``("next", "hidden")``; the environment carries that to the next root, and
-    on rows that ended puts the initial value there. What a policy does not write stays as it was, so that random
+    on rows that ended puts the initial value there. What a policy does not write does not change, so that random
     actions leave the same keys. The state is no observation: it is in no ``observation_spec`` and other transforms
     do not see it. ``reset(mask, root=root)`` keeps the state of rows that go on.
 

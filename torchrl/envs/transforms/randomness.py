@@ -1,4 +1,4 @@
-"""The base of transforms that draw random numbers. It draws none itself."""
+"""The base of transforms that draw random numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torchrl.envs.transforms.base import EnvSpecs, Transform
 class RandomTransform(Transform):
     """A transform with a stream of random numbers of its own, ``self.generator``, on the environment's device.
 
-    ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a run that
-    was saved goes on with the same numbers: for a mask that is false everywhere, ``reset`` draws nothing.
+    ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a saved run
+    continues with the same numbers. A subclass draws nothing in ``reset`` for a mask that is false everywhere.
 
     >>> transform = TransformedEnv(env, RandomTransform()).transform
     >>> transform.set_seed(3)
@@ -30,7 +30,7 @@ class RandomTransform(Transform):
         self.generator = torch.Generator(env.device).manual_seed(0)
 
     def set_seed(self, seed: int) -> None:
-        """Start the stream over."""
+        """Seed the stream."""
         self.generator.manual_seed(seed)
 
     def get_extra_state(self) -> torch.Tensor:

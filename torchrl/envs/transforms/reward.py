@@ -39,7 +39,7 @@ class RewardTransform(Transform):
     changes_reward_only = True
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the new reward, ``[*B, 1]``, once per step; ``reward`` is not ours to write to."""
+        """Return the new reward, ``[*B, 1]``, once per step; ``reward`` must not be written to."""
         raise NotImplementedError
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -185,9 +185,9 @@ class RewardNorm(RewardTransform):
     statistics are frozen.
     The practice is described by Engstrom et al., "Implementation Matters in Deep RL", 2020.
 
-    While the returns have shown no spread, as at the very first step of one environment, the reward is only clipped.
+    As long as all returns were equal, as at the first step of one row, the reward is only clipped.
 
-    The statistics stay on the CPU, whatever the environment's device.
+    The statistics are on the CPU on every device of the environment.
 
     >>> norm = TransformedEnv(env, RewardNorm(gamma=0.5)).transform
     >>> norm(torch.tensor([[1.0], [3.0]]))  # the returns 1 and 3 deviate by 1
@@ -220,12 +220,12 @@ class RewardNorm(RewardTransform):
         return _deviation(float(self.count_mean_var[2]))
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the normalised reward, ``[*B, 1]``; let it into the statistics unless in eval mode.
+        """Return the normalised reward, ``[*B, 1]``; count it in the statistics unless in eval mode.
 
         Raises:
             NonFiniteError: a reward is NaN or infinite; the statistics are as before.
         """
-        # On a batch of rows numpy takes half of torch's time; _buffers spares nn.Module's lookup.
+        # For a few rows numpy takes half of torch's time; _buffers avoids nn.Module's lookup.
         reward_rows = reward.cpu().numpy()
         if not np.isfinite(reward_rows.sum()):
             raise NonFiniteError(explain("RewardNorm", expected="finite rewards", got=reward_rows.ravel().tolist()))
@@ -235,7 +235,7 @@ class RewardNorm(RewardTransform):
         returns += reward_rows
         if self.training:
             counted = returns if self.waiting is None else returns[~self.waiting.cpu().numpy()]
-            _take_in(moments, counted.reshape(-1))
+            _count_in_(moments, counted.reshape(-1))
         scaled = reward_rows * (1.0 / _deviation(moments.item(2)))
         return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
 
@@ -257,7 +257,7 @@ class RewardNorm(RewardTransform):
         return Bounded(-self.clip, self.clip, leaf.shape, leaf.dtype, leaf.device)
 
 
-def _take_in(moments: np.ndarray, values: np.ndarray) -> None:
+def _count_in_(moments: np.ndarray, values: np.ndarray) -> None:
     """Merge a batch into count, mean and variance, in place."""
     if not values.size:
         return

@@ -1,4 +1,4 @@
-"""Transforms that move the dimensions of observations. Batch dimensions are never touched, and no value changes.
+"""Transforms that rearrange the dimensions of observations, never those of the batch. No value changes.
 
 Dimensions are counted without those of the batch: of an image ``[*B, H, W, C]``, dimension 0 is H and -1 is C.
 """

@@ -1,8 +1,8 @@
 """Normalisation of observations by running statistics, as a transform, and the statistics themselves.
 
-By default observations are normalised by the first module of the network (``ObservationNormalizer``), which is faster
-and keeps replayed observations raw. This is for policies that cannot hold it, and for statistics that several
-environments share.
+By default ``ObservationNormalizer``, the first module of the network, normalises observations, which is faster and
+keeps replayed observations raw. This transform is for policies that cannot hold that module, and for statistics that
+several environments share.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ObservationStatistics(nn.Module):
     """Running count, mean and variance of some observations, in float64.
 
     One object may serve several :class:`VecNorm`, in one process or, after ``share_memory()``, in many: everything is a
-    buffer that is written in place. Processes do not wait for each other: of two updates at once one may be lost.
+    buffer that is written in place. Processes do not wait for each other, so of two updates at once one may be lost.
 
     Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
     ``Σ w (x - m)² / Σ w``. Batches are merged by :func:`torchrl.moments.merge_moments_`.
@@ -148,7 +148,7 @@ class VecNorm(ObservationTransform):
         self.statistics = statistics
 
     def read_specs(self, env: Env | EnvSpecs) -> None:
-        """Find the observations, and make the statistics or hold the shared ones against them."""
+        """Find the observations; make the statistics, or check the shared ones."""
         super().read_specs(env)
         leaves = {key: env.observation_spec[key] for key in self.in_keys}
         shapes = {key: self.features(leaf) for key, leaf in leaves.items()}
@@ -164,18 +164,18 @@ class VecNorm(ObservationTransform):
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = next_.get(key)
             if self.training:
-                self.statistics.update_(key, self._data_of(value), decay=self.decay)
+                self.statistics.update_(key, self._counted_rows(value), decay=self.decay)
             value = self._normalise(key, value)
             self._buffers[name] = value
             set_leaf(next_, key, value)
             set_leaf(root, key, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Learn from rows that restarted, unless in eval mode, and normalise them; others stay as they were."""
+        """Learn from rows that restarted, unless in eval mode, and normalise them; others do not change."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = root.get(key)
             if self.training:
-                self.statistics.update_(key, value if mask is None else value[self._data_in(mask)])
+                self.statistics.update_(key, value if mask is None else value[self._counted_mask(mask)])
             value = self._normalise(key, value)
             if mask is not None:  # the statistics have moved since those rows were seen
                 value = torch.where(expand_right(mask, value), value, self._buffers[name])
@@ -200,12 +200,12 @@ class VecNorm(ObservationTransform):
         """Return a spec without bounds, floating."""
         return Unbounded(leaf.shape, _float_of(leaf.dtype), leaf.device)
 
-    def _data_of(self, value: torch.Tensor) -> torch.Tensor:
+    def _counted_rows(self, value: torch.Tensor) -> torch.Tensor:
         """Leave out the rows that wait."""
         return value if self.waiting is None else value[~self.waiting]
 
-    def _data_in(self, mask: torch.Tensor) -> torch.Tensor:
-        """Leave out of some rows those that restart for nothing."""
+    def _counted_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Leave out the rows that restart while they wait."""
         return mask if self.waiting is None else mask & ~self.waiting
 
     def _normalise(self, key: Key, value: torch.Tensor) -> torch.Tensor:

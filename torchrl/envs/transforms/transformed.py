@@ -56,7 +56,7 @@ class TransformedEnv(Env):
         )
         self.transform = transform
         for part in transform.parts():
-            part.note_attributes()
+            part.record_attributes()
         self.action_mask_key = seen.action_mask_key
         self.shared = env.shared
         below = env.carried
