@@ -4,23 +4,23 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.devices import available_devices, checked_device, to_device
+from torchrl.devices import available_devices, find_device, to_device
 from torchrl.errors import ConfigError
 
 
 def test_the_cpu_is_always_there():
-    assert available_devices()[0] == "cpu" and checked_device("cpu") == torch.device("cpu")
+    assert available_devices()[0] == "cpu" and find_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["cuda:63", "nonsense", "meta"])
 def test_what_is_absent_is_refused_with_a_list_of_what_is_there(name):
     with pytest.raises(ConfigError, match=f"one of {', '.join(available_devices())}, got {name}"):
-        checked_device(name)
+        find_device(name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_without_an_index_is_the_first():
-    assert checked_device("cuda") == torch.device("cuda:0")
+    assert find_device("cuda") == torch.device("cuda:0")
 
 
 def transitions():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 
 
 def test_the_file_appears_only_at_the_end_and_nothing_else_stays(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
         assert temporary.suffix == ".txt"
@@ -21,7 +21,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_part(tmp_path):
     path.write_text("old")
 
     def write_half():
-        with written_whole(path) as temporary:
+        with write_whole(path) as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
 
@@ -32,6 +32,6 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_part(tmp_path):
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError), write_whole(tmp_path / "a.txt"):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -36,8 +36,8 @@ def test_child_seeds_are_distinct_and_do_not_depend_on_how_many():
 
 def test_a_joined_seed_depends_on_every_seed_and_its_place():
     lists = [[1, 2], [2, 1], [1, 3], [1, None], [1, 0]]
-    seeds = [seeding.joined_seed(one) for one in lists]
-    assert len(set(seeds)) == len(lists) and seeds == [seeding.joined_seed(one) for one in lists]
+    seeds = [seeding.join_seeds(one) for one in lists]
+    assert len(set(seeds)) == len(lists) and seeds == [seeding.join_seeds(one) for one in lists]
 
 
 def test_named_seeds_are_stable_by_name():

@@ -17,7 +17,7 @@ def available_devices() -> list[str]:
     return names
 
 
-def checked_device(name: str | torch.device) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """Return the device of that name; ``cuda`` means ``cuda:0``.
 
     Raises:

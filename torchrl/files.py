@@ -21,7 +21,7 @@ def make_writable(folder: str | os.PathLike) -> None:
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def write_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Lend a temporary path beside ``path`` to write to, and rename it to ``path`` once the block has ended well.
 
     A reader sees the old file or the new one, never a part. If the block raises, the old file stays and the temporary

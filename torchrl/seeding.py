@@ -20,16 +20,16 @@ def child_seeds(seed: int, num: int) -> list[int]:
     Raises:
         ConfigError: ``seed`` is not a non-negative integer.
     """
-    return [_seed_of(child) for child in np.random.SeedSequence(_checked(seed)).spawn(num)]
+    return [_seed_of(child) for child in np.random.SeedSequence(_require_seed(seed)).spawn(num)]
 
 
 def named_seeds(seed: int, *names: str) -> dict[str, int]:
     """Derive one seed per name; a name's seed does not depend on which other names are asked for."""
-    root = _checked(seed)
+    root = _require_seed(seed)
     return {name: _seed_of(np.random.SeedSequence([root, zlib.crc32(name.encode())])) for name in names}
 
 
-def joined_seed(seeds: Sequence[int | None]) -> int:
+def join_seeds(seeds: Sequence[int | None]) -> int:
     """Derive one seed from several, of which some may be None."""
     return _seed_of(np.random.SeedSequence([0 if seed is None else seed + 1 for seed in seeds]))
 
@@ -38,7 +38,7 @@ def _seed_of(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint32)[0] >> 1)
 
 
-def _checked(seed: int) -> int:
+def _require_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ConfigError(explain("seed", expected="a non-negative integer", got=repr(seed)))
     return int(seed)

@@ -14,7 +14,7 @@ from argparse import Namespace
 import torch
 
 from torchrl.agents import Agent
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.recipes import (
     add_a2c_arguments,
     add_collector_arguments,
@@ -56,7 +56,7 @@ def make_a2c_agent(args: Namespace) -> Agent:
     env = make_env(args, num_envs=args.num_envs, training=True)
     generator = torch.Generator().manual_seed(seeds["policy"])
     networks = make_actor_critic(args, env, seed=seeds["weights"], generator=generator)
-    loss = make_a2c_loss(args, networks).to(checked_device(args.device))
+    loss = make_a2c_loss(args, networks).to(find_device(args.device))
     collector = make_collector(args, env, networks.actor, seed=seeds["environment"])
     optimise = make_single_step(args, loss)
 

@@ -14,7 +14,7 @@ from argparse import Namespace
 import torch
 
 from torchrl.agents import Agent, StepExploration
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.recipes import (
     add_dqn_arguments,
     add_egreedy_arguments,
@@ -65,7 +65,7 @@ def make_dqn_agent(args: Namespace) -> Agent:
     env = make_env(args, num_envs=args.num_envs, training=True)
     generator = torch.Generator().manual_seed(seeds["noise"])
     actor = make_q_actor(args, env, seed=seeds["weights"], generator=generator)
-    loss = make_dqn_loss(args, actor).to(checked_device(args.device))
+    loss = make_dqn_loss(args, actor).to(find_device(args.device))
     policy = make_egreedy(args, env, actor, seed=seeds["exploration"])
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
     buffer = make_replay_buffer(args, env, seed=seeds["replay"])

@@ -15,7 +15,7 @@ from argparse import Namespace
 import torch
 
 from torchrl.agents import Agent
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.recipes import (
     add_collector_arguments,
     add_env_arguments,
@@ -58,7 +58,7 @@ def make_ppo_agent(args: Namespace) -> Agent:
     seeds = named_seeds(args.seed, "environment", "policy", "weights", "minibatches")
 
     env = make_env(args, num_envs=args.num_envs, training=True)
-    device = checked_device(args.device)
+    device = find_device(args.device)
     generator = torch.Generator().manual_seed(seeds["policy"])
     networks = make_actor_critic(args, env, seed=seeds["weights"], generator=generator)
     loss = make_ppo_loss(args, networks).to(device)  # first: it moves the networks, from which the collector copies

@@ -13,7 +13,7 @@ from argparse import Namespace
 import torch
 
 from torchrl.agents import Agent
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.recipes import (
     add_env_arguments,
     add_off_policy_collector_arguments,
@@ -63,7 +63,7 @@ def make_redq_agent(args: Namespace) -> Agent:
     generator = torch.Generator().manual_seed(seeds["policy"])
     policy, actor = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
     critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
-    loss = make_redq_loss(args, env, actor, critics, seed=seeds["loss"]).to(checked_device(args.device))
+    loss = make_redq_loss(args, env, actor, critics, seed=seeds["loss"]).to(find_device(args.device))
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
     buffer = make_replay_buffer(args, env, seed=seeds["replay"])
     updates = make_replay_updates(args, loss, buffer)

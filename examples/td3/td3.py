@@ -11,7 +11,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from torchrl.agents import Agent, StepExploration
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.recipes import (
     add_deterministic_network_arguments,
     add_env_arguments,
@@ -64,7 +64,7 @@ def make_td3_agent(args: Namespace) -> Agent:
     env = make_env(args, num_envs=args.num_envs, training=True)
     actor = make_deterministic_actor(args, env, seed=seeds["actor"])
     critics = make_critics(args, env, 2, seed=seeds["critic"])
-    loss = make_td3_loss(args, env, actor, critics, seed=seeds["target"]).to(checked_device(args.device))
+    loss = make_td3_loss(args, env, actor, critics, seed=seeds["target"]).to(find_device(args.device))
     policy = make_action_noise(args, env, actor, seed=seeds["exploration"])
     collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
     buffer = make_replay_buffer(args, env, seed=seeds["replay"])

@@ -85,27 +85,27 @@ class TestChosen:
 
     def test_the_value_of_an_action(self):
         actor = QValueActor(nn.Identity())
-        assert actor.chosen(self.outputs, torch.tensor([2, 0])).tolist() == [[2.0], [3.0]]
+        assert actor.select(self.outputs, torch.tensor([2, 0])).tolist() == [[2.0], [3.0]]
 
     def test_of_a_one_hot_action(self):
         actor = QValueActor(nn.Identity(), one_hot=True)
-        assert actor.chosen(self.outputs, torch.tensor([[0, 0, 1], [1, 0, 0]])).tolist() == [[2.0], [3.0]]
-        assert actor.chosen(self.outputs, torch.tensor([2, 0])).tolist() == [[2.0], [3.0]]
+        assert actor.select(self.outputs, torch.tensor([[0, 0, 1], [1, 0, 0]])).tolist() == [[2.0], [3.0]]
+        assert actor.select(self.outputs, torch.tensor([2, 0])).tolist() == [[2.0], [3.0]]
 
     def test_the_distribution_of_an_action(self):
         actor = QuantileQValueActor(nn.Identity())
         outputs = torch.arange(12.0).reshape(2, 3, 2)
-        assert actor.chosen(outputs, torch.tensor([2, 0])).tolist() == [[4.0, 5.0], [6.0, 7.0]]
+        assert actor.select(outputs, torch.tensor([2, 0])).tolist() == [[4.0, 5.0], [6.0, 7.0]]
 
     def test_over_two_batch_dimensions(self):
         actor = QuantileQValueActor(nn.Identity())
         outputs = torch.arange(12.0).reshape(1, 2, 3, 2)
-        assert actor.chosen(outputs, torch.tensor([[2, 0]])).tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
+        assert actor.select(outputs, torch.tensor([[2, 0]])).tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
 
     @pytest.mark.parametrize("action", [torch.tensor([[1], [0]]), torch.tensor([1])])
     def test_other_shapes_are_refused(self, action):
         with pytest.raises(SpecError, match=r"QValueActor: expected an action of shape \[2\]"):
-            QValueActor(nn.Identity()).chosen(self.outputs, action)
+            QValueActor(nn.Identity()).select(self.outputs, action)
 
 
 class TestValueEnsemble:

@@ -6,7 +6,7 @@ from torch import nn
 
 from torchrl.collectors import WarmUp
 from torchrl.data.specs import Categorical
-from torchrl.modules.randomness import generators_of, kept_randomness, kept_state
+from torchrl.modules.randomness import generators_of, keep_module_state, keep_randomness
 
 
 class Noisy(nn.Module):
@@ -29,7 +29,7 @@ def test_each_generator_is_found_once_by_its_path():
 def test_the_streams_go_on_as_if_nothing_had_been_drawn():
     policy = Noisy(torch.Generator().manual_seed(1))
     torch.manual_seed(0)
-    with kept_randomness(policy) as generators:
+    with keep_randomness(policy) as generators:
         inside = policy()
     assert generators == [policy.generator, policy.inner.other]
     assert torch.equal(policy(), inside) and not torch.equal(policy(), inside)
@@ -38,7 +38,7 @@ def test_the_streams_go_on_as_if_nothing_had_been_drawn():
 def test_they_do_after_an_error_too():
     policy, before = Noisy(torch.Generator().manual_seed(1)), torch.get_rng_state()
     own = policy.generator.get_state()
-    with pytest.raises(ValueError, match="planted"), kept_randomness(policy):
+    with pytest.raises(ValueError, match="planted"), keep_randomness(policy):
         policy()
         raise ValueError("planted")
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(policy.generator.get_state(), own)
@@ -47,7 +47,7 @@ def test_they_do_after_an_error_too():
 def test_buffers_are_put_back_in_place():
     norm = nn.BatchNorm1d(2)
     buffers = dict(norm.named_buffers())
-    with kept_state(nn.Sequential(norm)):
+    with keep_module_state(nn.Sequential(norm)):
         norm(torch.randn(5, 2) + 3)
         assert norm.num_batches_tracked == 1
         norm._buffers["running_var"] = norm.running_var + 1
@@ -58,8 +58,8 @@ def test_buffers_are_put_back_in_place():
 
 def test_extra_state_is_put_back():
     policy = WarmUp(lambda root: root, Categorical(2), 5)
-    with kept_state(policy):
+    with keep_module_state(policy):
         policy.progress.frames += 3
     assert policy.frames_acted == 0
-    with kept_state(lambda root: root):
+    with keep_module_state(lambda root: root):
         pass

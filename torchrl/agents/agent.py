@@ -32,7 +32,7 @@ from torchrl.agents.recording import Checkpoints, Log
 from torchrl.agents.state import agent_state, load_agent_networks, load_agent_state
 from torchrl.agents.statistics import episode_statistics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import WarmUp
-from torchrl.data.batch_functions import applied, require_batch_function
+from torchrl.data.batch_functions import apply_function, require_batch_function
 from torchrl.devices import to_device
 from torchrl.errors import ConfigError, explain
 from torchrl.files import make_writable
@@ -284,7 +284,7 @@ class Agent:
             episodes = episode_statistics(batch)
             learner_batch = to_device(batch, next(self.loss.parameters()).device)
             if self.advantage is not None:
-                learner_batch = applied("Agent, advantage", self.advantage, learner_batch)
+                learner_batch = apply_function("Agent, advantage", self.advantage, learner_batch)
             losses = value_statistics(learner_batch) | self.optimise(learner_batch)
             metrics = losses.renamed(lambda name: name if "/" in name else f"loss/{name}") | episodes
             metrics |= policy_lag(batch, self.collector.policy_version)

@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.errors import CheckpointError, explain
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 
 FORMAT = "torchrl checkpoint"
 VERSION = 2
@@ -38,7 +38,7 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
         raise CheckpointError(explain("checkpoint", expected="the name of a file", got=repr(name), hint=hint))
     content = {"format": FORMAT, "version": VERSION, "state": to_plain(dict(state))}
     try:
-        with written_whole(path) as temporary, temporary.open("wb") as file:
+        with write_whole(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)  # not to a path: torch takes names without a suffix amiss
     except OSError as error:
         raise CheckpointError(f"The checkpoint {name!r} cannot be written: {error}.") from error

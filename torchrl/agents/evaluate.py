@@ -17,7 +17,7 @@ from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.learned import Learned, frozen, refuse_learning_worlds
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
-from torchrl.modules.randomness import kept_randomness
+from torchrl.modules.randomness import keep_randomness
 from torchrl.seeding import child_seeds
 
 
@@ -204,7 +204,7 @@ def eval_mode(policy: object) -> Iterator[None]:
 @contextmanager
 def own_randomness(policy: object, seed: int) -> Iterator[None]:
     """Let a policy draw from streams begun at ``seed``; on exit put back its generators and torch's global streams."""
-    with kept_randomness(policy) as generators:
+    with keep_randomness(policy) as generators:
         torch.manual_seed(seed)
         for index, generator in enumerate(generators):
             generator.manual_seed(seed + index)

@@ -9,7 +9,7 @@ from pathlib import Path
 from torchrl.agents.agent import Agent
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.recording import BEST
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 
 
 def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, float | int]:
@@ -47,7 +47,7 @@ def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, flo
 
 def write_summary(path: str | os.PathLike, summary: dict) -> None:
     """Write a summary as JSON, whole or not at all."""
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
 
 

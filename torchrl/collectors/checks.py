@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.data.batch_functions import BatchFunction, applied
+from torchrl.data.batch_functions import BatchFunction, apply_function
 from torchrl.data.specs import Categorical, Composite, MultiCategorical, TensorSpec
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.base import Env, action_of
@@ -118,7 +118,7 @@ def postprocessed(postproc: BatchFunction | None, batch: TensorDict) -> TensorDi
     Raises:
         SpecError: it returns no TensorDict.
     """
-    return batch if postproc is None else applied("postproc", postproc, batch)
+    return batch if postproc is None else apply_function("postproc", postproc, batch)
 
 
 def require_finite(batch: TensorDict, env: Env) -> None:

@@ -21,14 +21,14 @@ from torchrl.collectors.checks import (
 from torchrl.collectors.local import LocalSource, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env
 from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.envs.stepping import another_layout, require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
-from torchrl.modules.randomness import kept_randomness, kept_state
+from torchrl.modules.randomness import keep_module_state, keep_randomness
 from torchrl.unchecked import Row
 
 
@@ -89,7 +89,7 @@ class FragmentSource(LocalSource):
         require_arguments("rollout", env, policy)
         self.n_steps = n_steps
         self.sticky = sticky
-        self.device = None if device is None else checked_device(device)
+        self.device = None if device is None else find_device(device)
         self.trajectories = TrajectoryIds(env.batch_size, env.device)
         self._batch: TensorDict | None = None
         self._rows: list[Row] = []
@@ -190,7 +190,7 @@ class FragmentSource(LocalSource):
     def _ask(self, root: TensorDict) -> TensorDict:
         """Return a copy of the root with what the policy writes on it, and put back its streams and counters."""
         asked = self._act.copy if isinstance(self._act, PlacedPolicy) else self._act
-        with kept_randomness(asked), kept_state(asked):
+        with keep_randomness(asked), keep_module_state(asked):
             return self._act(root.clone()).exclude("next").clone()
 
     def _facts(self, batch: TensorDict, mask: torch.Tensor | None) -> TensorDict:

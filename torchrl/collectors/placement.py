@@ -11,7 +11,7 @@ from torch import nn
 
 from torchrl.collectors.warmup import Progress
 from torchrl.data.specs import TensorSpec
-from torchrl.devices import checked_device, device_of
+from torchrl.devices import device_of, find_device
 from torchrl.errors import ConfigError, explain
 from torchrl.modules.training_layers import training_layers
 
@@ -93,7 +93,7 @@ def place_policy(policy: Callable, device: torch.device | str | None, home: torc
     """
     if device is None:
         return policy
-    device = checked_device(device)
+    device = find_device(device)
     if not isinstance(policy, nn.Module):
         if device == home:
             return policy

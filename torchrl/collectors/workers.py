@@ -32,7 +32,7 @@ from torchrl.collectors.transport import Layout
 from torchrl.collectors.warmup import WarmUp
 from torchrl.collectors.weights import SharedWeights, tensors_of
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.envs.base import Env
 from torchrl.envs.learned import Learned, differing
 from torchrl.envs.simulators.ids import with_registered_ids
@@ -114,7 +114,7 @@ class MultiCollector:
         self.policy = policy
         self.frames_per_batch = frames_per_batch
         self.total_frames = total_frames
-        self.storage_device = None if storage_device is None else checked_device(storage_device)
+        self.storage_device = None if storage_device is None else find_device(storage_device)
         require_batch_function(f"{self._who}, postproc", postproc)
         self.postproc = postproc
         self.update_every_batch = update_every_batch
@@ -603,7 +603,7 @@ def _devices(who: str, devices: str | torch.device | Sequence, num_workers: int)
     if len(each) != num_workers:
         expected = f"one device, or one for each of the {num_workers} workers"
         raise ConfigError(explain(f"{who}, devices", expected=expected, got=each))
-    return [checked_device(device) for device in each]
+    return [find_device(device) for device in each]
 
 
 def _has_weights(policy: object) -> bool:

@@ -75,7 +75,7 @@ def require_batch(who: str, batch: object) -> None:
         raise SpecError(explain(who, expected="a TensorDict", got=type(batch).__name__, hint=hint))
 
 
-def applied(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
+def apply_function(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
     """Return what a function makes of a batch.
 
     Raises:

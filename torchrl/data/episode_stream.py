@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.data.batch_functions import BatchFunction, applied, require_batch_function
+from torchrl.data.batch_functions import BatchFunction, apply_function, require_batch_function
 from torchrl.data.multistep import read_entry
 from torchrl.data.trajectories import ENDS, MASK, STARTS, TRAJ_IDS, concatenate, pad
 
@@ -60,18 +60,18 @@ class EpisodeStream:
         """
         self._num_batches += 1
         slots = batch.reshape(-1, batch.batch_size[-1])
-        ended = self._ended(slots)
+        ended = self._take_in(slots)
         for number, episode in list(self._waiting.items()):
             if self._num_batches - episode.last_batch <= self.MAX_SILENCE:
                 break
             del self._waiting[number]
-        episodes = [self._changed(pad([episode.joined()])) for episode in ended]
-        return concatenate(episodes) if episodes else self._changed(_none_of(slots))
+        episodes = [self._apply(pad([episode.join()])) for episode in ended]
+        return concatenate(episodes) if episodes else self._apply(_none_of(slots))
 
     def state_dict(self) -> dict:
         """Capture the rows that wait, and the state of the function if it has one."""
         waiting = {
-            number: {"last_batch": episode.last_batch, "rows": episode.joined()}
+            number: {"last_batch": episode.last_batch, "rows": episode.join()}
             for number, episode in self._waiting.items()
         }
         has_state = hasattr(self.function, "state_dict")
@@ -87,10 +87,10 @@ class EpisodeStream:
         if hasattr(self.function, "load_state_dict"):
             self.function.load_state_dict(state["function"])
 
-    def _changed(self, episodes: TensorDictBase) -> TensorDictBase:
-        return episodes if self.function is None else applied(WHO, self.function, episodes)
+    def _apply(self, episodes: TensorDictBase) -> TensorDictBase:
+        return episodes if self.function is None else apply_function(WHO, self.function, episodes)
 
-    def _ended(self, slots: TensorDictBase) -> list[_Episode]:
+    def _take_in(self, slots: TensorDictBase) -> list[_Episode]:
         """Take in the rows of a batch ``[M, T]``; return the episodes that end in it, in that order."""
         size = slots.batch_size
         keys = (TRAJ_IDS, STARTS, ENDS)
@@ -129,7 +129,7 @@ class _Episode:
     parts: list[TensorDictBase] = field(default_factory=list)
     last_batch: int = 0
 
-    def joined(self) -> TensorDictBase:
+    def join(self) -> TensorDictBase:
         return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
 
 

@@ -130,7 +130,7 @@ class HindsightRelabel:
         result = torch.cat([lanes] * (1 + self.num_goals))
         lane = torch.arange(num_lanes, device=first.device).repeat(self.num_goals).unsqueeze(-1)
         achieved = read_entry(lanes, unravel_key(("next", self.achieved_key)), who=who)
-        goal = achieved[lane, self._drawn(first, last)][mask]
+        goal = achieved[lane, self._choose_steps(first, last)][mask]
         for key in (self.goal_key, unravel_key(("next", self.goal_key))):
             result.get(key)[chosen] = goal
         rows = result[chosen]
@@ -158,7 +158,7 @@ class HindsightRelabel:
         if self.generator is not None:
             self.generator.set_state(state["generator"])
 
-    def _drawn(self, first: Tensor, last: Tensor) -> Tensor:
+    def _choose_steps(self, first: Tensor, last: Tensor) -> Tensor:
         """Choose the steps whose outcome is the goal of each copied row, int64 ``[k N, T]``, from bounds ``[N, T]``."""
         last = last.repeat(self.num_goals, 1)
         if self.strategy == "final":

@@ -85,7 +85,7 @@ class MultiStep:
         reward = read_reward(batch, who="MultiStep")
         finite = reward if facts.mask is None else torch.where(facts.mask, reward, 0)
         sums, num_steps, last = sum_steps(finite, ~facts.follows, n_steps=self.n_steps, gamma=self.gamma)
-        after = _taken(batch.get("next"), batch.batch_size, last)
+        after = _take(batch.get("next"), batch.batch_size, last)
         result = batch.copy()
         result.set("next", after)
         if facts.mask is not None:
@@ -147,7 +147,7 @@ class MultiStepStream:
         batch.set("collector", batch.get("collector").copy())
         if batch.get(MASK, None) is None:
             batch.set(MASK, torch.ones_like(ids, dtype=torch.bool))
-        waited = self._taken_up(ids[..., 0], starts[..., 0, 0])
+        waited = self._resume(ids[..., 0], starts[..., 0, 0])
         if waited is not None:
             batch = torch.cat([waited, batch], dim=-1)
         result = self._sum(batch)
@@ -162,7 +162,7 @@ class MultiStepStream:
         """Restore :meth:`state_dict`."""
         self._waiting = list(state["waiting"])
 
-    def _taken_up(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
+    def _resume(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
         """Take out what waits for rows of these trajectories, ``[*B, <n]``."""
         for index, waiting in enumerate(self._waiting):
             last = waiting.get(TRAJ_IDS)[..., -1]
@@ -346,17 +346,17 @@ def _flag(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
     return flag
 
 
-def _taken(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBase:
+def _take(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBase:
     """Take from every lane ``[*B]`` the rows ``[*B, T]`` of each entry ``[*B, T, *F]``; a copy."""
     lanes = torch.arange(size[:-1].numel(), device=rows.device).unsqueeze(-1) * size[-1]
     index = (rows.reshape(lanes.shape[0], size[-1]) + lanes).flatten()
 
-    def taken(leaf: Tensor) -> Tensor:
+    def take(leaf: Tensor) -> Tensor:
         return leaf.reshape(size.numel(), *leaf.shape[len(size) :])[index.to(leaf.device)].reshape(leaf.shape)
 
     if isinstance(after, LazyStackedTensorDict):  # its apply() is called with the leaves of each part
         after = after.contiguous()
-    return after.apply(taken)
+    return after.apply(take)
 
 
 def _at_rows(flags: Tensor, rows: Tensor) -> Tensor:

@@ -161,12 +161,12 @@ def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
         raise SpecError(explain("unpack", expected=expected, got=list(flat.batch_size)))
     mask = length_mask(lengths, _longest(lengths))
 
-    def padded(leaf: Tensor) -> Tensor:
+    def pad_leaf(leaf: Tensor) -> Tensor:
         rows = leaf.new_zeros((*mask.shape, *leaf.shape[1:]))
         rows[mask] = leaf
         return rows
 
-    batch = flat.apply(padded, batch_size=mask.shape)
+    batch = flat.apply(pad_leaf, batch_size=mask.shape)
     return batch.set(MASK, mask)
 
 
@@ -188,7 +188,7 @@ def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
         if trajectory.batch_dims != 1 or not (mask is None or bool(mask.all())):
             got = f"{list(trajectory.batch_size)}{'' if mask is None else ' with a mask'}"
             raise SpecError(explain("pad", expected="trajectories [T] of valid steps", got=got, hint="See unpad."))
-    flat = _joined("pad", [_without_mask(trajectory) for trajectory in trajectories])
+    flat = _join("pad", [_without_mask(trajectory) for trajectory in trajectories])
     lengths = [len(trajectory) for trajectory in trajectories]
     return unpack(flat, torch.tensor(lengths, device=device_of(flat)))
 
@@ -212,7 +212,7 @@ def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
         SpecError: there are none, or one has other keys, dtypes, shapes or another device than the first.
     """
     packed = [pack(batch) for batch in batches]
-    flat = _joined("concatenate", [steps for steps, _ in packed])
+    flat = _join("concatenate", [steps for steps, _ in packed])
     return unpack(flat, torch.cat([lengths for _, lengths in packed]))
 
 
@@ -258,7 +258,7 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
     """
     if any(fragment.get(MASK, None) is not None for fragment in fragments):
         fragments = [_with_mask(fragment) for fragment in fragments]
-    batch = split_trajectories(_joined("stitch", fragments, dim=-1))
+    batch = split_trajectories(_join("stitch", fragments, dim=-1))
     begun = batch.get(STARTS)[:, :1].flatten()
     return batch, begun & last_step(batch).get(ENDS).flatten()
 
@@ -311,7 +311,7 @@ def _require_lengths(who: str, lengths: Tensor, *, at_most: int | None = None) -
         raise SpecError(explain(who, expected=expected, got=f"{int(lengths.min())} to {int(lengths.max())}"))
 
 
-def _joined(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDict:
+def _join(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDict:
     """Concatenate pieces of one layout along a batch dimension; refuse others."""
     if not pieces:
         raise SpecError(explain(who, expected="at least one piece", got="none"))

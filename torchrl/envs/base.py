@@ -22,7 +22,7 @@ from torchrl.envs.stepping import carry_written, keep_missing, keep_state, requi
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
-from torchrl.seeding import child_seeds, joined_seed
+from torchrl.seeding import child_seeds, join_seeds
 from torchrl.unchecked import peek, put
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Env(ABC):
         self.require_seeds()
         if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
             seed = row_seeds(seed, self.batch_size.numel())  # refuses a bad seed here, not at the reset
-            single = joined_seed(seed)
+            single = join_seeds(seed)
         else:
             child_seeds(seed, 1)
             seed = single = int(seed)

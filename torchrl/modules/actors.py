@@ -16,7 +16,7 @@ from torchrl.modules.exploration import ExplorationType, exploration_type
 from torchrl.modules.families import require_bounds, require_family, spec_at
 from torchrl.modules.models.heads import TanhHead
 from torchrl.modules.operator import Operator, accept_tensors, read, write
-from torchrl.modules.randomness import kept_randomness, kept_state
+from torchrl.modules.randomness import keep_module_state, keep_randomness
 
 if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
@@ -149,7 +149,7 @@ class ProbabilisticActor(Operator):
         """
         spec = spec_at(action_spec, self.action_key)
         if spec is not None:
-            with torch.no_grad(), kept_randomness(self), kept_state(self):
+            with torch.no_grad(), keep_randomness(self), keep_module_state(self):
                 distribution = self.build(tensordict)
             require_family(type(self).__name__, distribution, spec)
 

@@ -120,13 +120,13 @@ class _ActionNoise(_SpecExploration):
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
 
-    def _moved(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
+    def _move_action(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)
         half_width = (self.high - self.low) / 2
         moved = action + self.strength * half_width * noise
         write(tensordict, self.action_key, moved.clamp(self.low, self.high).to(action.dtype))
 
-    def _drawn(self, tensordict: TensorDictBase) -> torch.Tensor:
+    def _draw_noise(self, tensordict: TensorDictBase) -> torch.Tensor:
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)
         return draw(torch.Tensor.normal_, action, self.generator)
 
@@ -165,7 +165,7 @@ class AdditiveGaussian(_ActionNoise):
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Add noise to the action."""
-        self._moved(tensordict, self._drawn(tensordict))
+        self._move_action(tensordict, self._draw_noise(tensordict))
         return tensordict
 
 
@@ -234,9 +234,9 @@ class OrnsteinUhlenbeck(_ActionNoise):
             raise KeyMissing(
                 explain("OrnsteinUhlenbeck", expected=f"the key {self.state_key!r}", got="none", hint=hint)
             )
-        noise = self._drawn(tensordict)
+        noise = self._draw_noise(tensordict)
         x = x * (1 - self.theta * self.dt) + self.sigma * math.sqrt(self.dt) * noise
-        self._moved(tensordict, x)
+        self._move_action(tensordict, x)
         tensordict.set(("next", self.state_key), x)
         return tensordict
 

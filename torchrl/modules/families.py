@@ -49,7 +49,7 @@ def require_family(who: str, distribution: Distribution, row: specs.TensorSpec, 
     if isinstance(distribution, CompositeDistribution):
         if due != PARTS or set(distribution.parts) != set(row.keys()):
             got = f"a {name} of {sorted(distribution.parts)}"
-            raise SpecError(explain(who, expected=described(row), got=got, hint=hint))
+            raise SpecError(explain(who, expected=describe_action(row), got=got, hint=hint))
         for key, part in distribution.parts.items():
             require_family(f"{who}, {key!r}", part, row[key], hint=hint)
         return
@@ -58,8 +58,8 @@ def require_family(who: str, distribution: Distribution, row: specs.TensorSpec, 
     fits = came == due or (came[0] in TABLES and due[0] in TABLES and came[1] == due[1])
     if not fits or (isinstance(distribution, Bernoulli) and distribution.dtype != row.dtype):
         dtype = f" in {distribution.dtype}" if isinstance(distribution, Bernoulli) else ""
-        got = f"a {name}: {_worded(came)}{dtype}"
-        raise SpecError(explain(who, expected=described(row), got=got, hint=hint))
+        got = f"a {name}: {_describe_kind(came)}{dtype}"
+        raise SpecError(explain(who, expected=describe_action(row), got=got, hint=hint))
     if hasattr(distribution, "bounds"):
         require_bounds(f"{who}, {name}", distribution.bounds, row)
 
@@ -108,7 +108,7 @@ def require_drawn(who: str, own: specs.TensorSpec, action_spec: specs.TensorSpec
     extra = max(0, own.ndim - row.ndim)
     own = own[(0,) * extra] if extra else own
     if kind_of(own) != kind_of(row) or (kind_of(own) == PARTS and set(own.keys()) != set(row.keys())):
-        raise SpecError(explain(who, expected=described(row), got=described(own), hint=_OWN_SPEC))
+        raise SpecError(explain(who, expected=describe_action(row), got=describe_action(own), hint=_OWN_SPEC))
     if isinstance(row, specs.Composite):
         for key, part in row.items():
             require_drawn(f"{who}, {key!r}", own[key], part, "action")
@@ -154,7 +154,7 @@ def _kind(distribution: Distribution) -> tuple[str, tuple[int, ...]] | None:
     return None
 
 
-def _worded(kind: tuple[str, tuple[int, ...]]) -> str:
+def _describe_kind(kind: tuple[str, tuple[int, ...]]) -> str:
     name, sizes = kind
     if name == NUMBERS:
         return f"numbers of shape {list(sizes)}"
@@ -165,7 +165,7 @@ def _worded(kind: tuple[str, tuple[int, ...]]) -> str:
     return f"{name} of {list(sizes)}"
 
 
-def described(row: specs.TensorSpec) -> str:
+def describe_action(row: specs.TensorSpec) -> str:
     """Return what actions a spec of one row has, in words."""
     kind = kind_of(row)
     if kind == PARTS:
@@ -174,7 +174,7 @@ def described(row: specs.TensorSpec) -> str:
         return f"actions of {row}"
     bounds = f" between {_span(row.low, row.high)}" if isinstance(row, specs.Bounded) else ""
     dtype = f" in {row.dtype}" if kind[0] == BITS else ""
-    return f"{_worded(kind)}{bounds}{dtype}"
+    return f"{_describe_kind(kind)}{bounds}{dtype}"
 
 
 def _span(low: torch.Tensor, high: torch.Tensor) -> str:

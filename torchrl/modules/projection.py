@@ -56,14 +56,14 @@ class Projected(PolicyWrapper):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self._modules["module"](tensordict)
         value = tensordict[self.key]
-        spec = self.spec if value.ndim == self.spec.ndim else self._expanded(value.shape)
+        spec = self.spec if value.ndim == self.spec.ndim else self._expand_spec(value.shape)
         projected = spec.project(value)
         write(tensordict, self.key, projected)
         if self._refreshed_key is not None:
             write(tensordict, self._refreshed_key, self.build(tensordict).log_prob(projected))
         return tensordict
 
-    def _expanded(self, shape: torch.Size) -> TensorSpec:
+    def _expand_spec(self, shape: torch.Size) -> TensorSpec:
         """Return the spec with the batch dimensions of ``shape``; one that does not fit complains in ``project``."""
         num_rows = len(shape) - self.spec.ndim
         return self.spec.expand(shape) if num_rows > 0 and shape[num_rows:] == self.spec.shape else self.spec

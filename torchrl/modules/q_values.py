@@ -17,9 +17,9 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key, as_path, key_list
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
-from torchrl.modules.families import INDEX, ONE_HOT, described, kind_of, spec_at
+from torchrl.modules.families import INDEX, ONE_HOT, describe_action, kind_of, spec_at
 from torchrl.modules.operator import Operator, accept_tensors, read, write
-from torchrl.modules.randomness import kept_randomness, kept_state
+from torchrl.modules.randomness import keep_module_state, keep_randomness
 
 if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
@@ -82,12 +82,12 @@ class QValueActor(Operator):
         spec = spec_at(action_spec, self.action_key)
         if spec is None:
             return
-        with torch.no_grad(), kept_randomness(self), kept_state(self):
+        with torch.no_grad(), keep_randomness(self), keep_module_state(self):
             num = self.values_of(self.outputs(tensordict)).shape[-1]
         if kind_of(spec) != (ONE_HOT if self.one_hot else INDEX, (num,)):
             got = f"values of {num} actions, written as {ONE_HOT if self.one_hot else INDEX}"
             who = type(self).__name__
-            raise SpecError(explain(who, expected=described(spec), got=got, hint=fitting_line(spec)))
+            raise SpecError(explain(who, expected=describe_action(spec), got=got, hint=fitting_line(spec)))
 
     def outputs(self, tensordict: TensorDictBase) -> torch.Tensor:
         """Return what the network says, with gradient: the values ``[*B, A]``, or the parameters of their distributions
@@ -112,7 +112,7 @@ class QValueActor(Operator):
             values = only_legal(type(self).__name__, values, mask)
         return values.argmax(-1)
 
-    def chosen(self, outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def select(self, outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Return the part of the network's output that is about an action: ``[*B, 1]``, or ``[*B, K]``.
 
         Args:

@@ -21,7 +21,7 @@ def generators_of(policy: object) -> dict[str, torch.Generator]:
 
 
 @contextmanager
-def kept_randomness(policy: object) -> Iterator[list[torch.Generator]]:
+def keep_randomness(policy: object) -> Iterator[list[torch.Generator]]:
     """Put back the generators of a policy and torch's global streams on exit; inside, all go on from where they are.
 
     Yields:
@@ -39,7 +39,7 @@ def kept_randomness(policy: object) -> Iterator[list[torch.Generator]]:
 
 
 @contextmanager
-def kept_state(policy: object) -> Iterator[None]:
+def keep_module_state(policy: object) -> Iterator[None]:
     """Put back the buffers and the extra state of a policy's modules on exit: counters, running statistics.
 
     Parameters are not looked at, nor what a module keeps neither as a buffer nor as extra state.

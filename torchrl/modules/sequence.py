@@ -14,7 +14,7 @@ from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key, key_list
 from torchrl.modules.distributions.base import Distribution
 from torchrl.modules.operator import accept_tensors, require_keys, write
-from torchrl.modules.randomness import kept_randomness, kept_state
+from torchrl.modules.randomness import keep_module_state, keep_randomness
 
 if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
@@ -79,7 +79,7 @@ class Sequence(TensorDictModuleBase):
         """
         *before, last = self.parts
         if hasattr(last, "require_fit"):
-            with torch.no_grad(), kept_randomness(self), kept_state(self):
+            with torch.no_grad(), keep_randomness(self), keep_module_state(self):
                 tensordict = call_all(before, tensordict.copy())
             last.require_fit(action_spec, tensordict)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import ExplorationType
@@ -176,4 +176,4 @@ def _devices(args: Namespace, expected: str, counts: tuple[int, ...]) -> list[to
     if len(args.collection_devices) not in counts:
         got = " ".join(args.collection_devices)
         raise ConfigError(explain("--collection_devices", expected=expected, got=got))
-    return [checked_device(device) for device in args.collection_devices]
+    return [find_device(device) for device in args.collection_devices]

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import configargparse
 
 from torchrl.errors import ConfigError, TorchRLError, explain, nearest
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
 from torchrl.recipes.synonyms import same_meaning
 
@@ -356,7 +356,7 @@ def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment:
         comment: its first line, for example the command that led to it.
     """
     values = {key: value for key, value in vars(config).items() if key != "config"}
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_text(write_entries(values, comment=comment), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import SupportsFloat, TextIO
 
 from torchrl.errors import SpecError, TorchRLError, explain
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 from torchrl.record.logger import Logger, as_floats, made_folder
 
 STEP = "frames"
@@ -59,7 +59,7 @@ class CSVLogger(Logger):
 
     def log_text(self, name: str, text: str, step: int) -> None:
         """Write ``<name>.txt``, whole; a slash in the name becomes an underscore."""
-        with written_whole(self.path.with_name(f"{name.replace('/', '_')}.txt")) as temporary:
+        with write_whole(self.path.with_name(f"{name.replace('/', '_')}.txt")) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class CSVLogger(Logger):
     def _rewrite(self, rows: list[list[str]]) -> None:
         self.close()
         width = len(rows[0])
-        with written_whole(self.path) as temporary:
+        with write_whole(self.path) as temporary:
             lines = (_line([*row, *[""] * (width - len(row))]) for row in rows)
             temporary.write_text("".join(lines), encoding="utf-8", newline="")
 
@@ -113,7 +113,7 @@ def copy_table(source: str | os.PathLike, target: str | os.PathLike, *, until: i
         TorchRLError: it is not such a table.
     """
     head, *rows = _read_rows(Path(source)) or [[STEP]]
-    with written_whole(target) as temporary:
+    with write_whole(target) as temporary:
         lines = (_line(row) for row in [head, *(row for row in rows if float(row[0]) <= until)])
         temporary.write_text("".join(lines), encoding="utf-8", newline="")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from torchrl.errors import KeyMissing, explain, nearest
 from torchrl.extras import require
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 from torchrl.record.csv import STEP, read_csv
 
 RETURNS = ("eval/return_mean", "train/episode_return")
@@ -61,7 +61,7 @@ def learning_curve(
     panels[-1].set_xlabel("frames")
     if title:
         figure.suptitle(title, fontsize=12)
-    with written_whole(png_path) as temporary:
+    with write_whole(png_path) as temporary:
         figure.savefig(temporary, dpi=150, format=Path(png_path).suffix[1:] or "png")
 
 

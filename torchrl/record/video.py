@@ -12,7 +12,7 @@ import numpy as np
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.extras import require
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable
     if fps < 1:
         raise ConfigError(explain("video_writer", expected="fps of at least 1", got=fps))
     av = require_video()
-    with written_whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+    with write_whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.pix_fmt = "yuv420p"
         shape: tuple[int, ...] | None = None

@@ -36,7 +36,7 @@ def leaves(tensordict):
 @pytest.fixture
 def cast(monkeypatch):
     """A cast to ``meta``, which no user may ask for."""
-    monkeypatch.setattr(device, "checked_device", torch.device)
+    monkeypatch.setattr(device, "find_device", torch.device)
     return DeviceCast(META)
 
 

@@ -41,8 +41,8 @@ def test_tensors_follow_the_dtype_they_are_used_with():
 
 
 def test_checked_prefers_numbers():
-    assert Bounds.checked("x", torch.full((4, 2), -1.0), torch.ones(2)) == Bounds.of(-1.0, 1.0)
-    assert isinstance(Bounds.checked("x", torch.tensor([-1.0, 0.0]), 1.0).middle, torch.Tensor)
+    assert Bounds.validate("x", torch.full((4, 2), -1.0), torch.ones(2)) == Bounds.of(-1.0, 1.0)
+    assert isinstance(Bounds.validate("x", torch.tensor([-1.0, 0.0]), 1.0).middle, torch.Tensor)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_checked_prefers_numbers():
 )
 def test_bad_bounds_are_refused(low, high):
     with pytest.raises(ConfigError, match="who: expected finite bounds with low < high"):
-        Bounds.checked("who", low, high)
+        Bounds.validate("who", low, high)
 
 
 def test_bounds_that_differ_between_rows_are_refused():
     with pytest.raises(ConfigError, match=r"expected numbers or \[A\].*one environment"):
-        Bounds.checked("who", torch.rand(3, 2), 2.0)
+        Bounds.validate("who", torch.rand(3, 2), 2.0)
 
 
 def test_the_same_bounds_are_the_same_in_either_form():

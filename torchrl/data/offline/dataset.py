@@ -23,7 +23,7 @@ from torch import Tensor
 from torchrl.data.offline.stitching import STARTS, Piece, Stitcher
 from torchrl.data.replay.records import nested
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 from torchrl.keys import Key
 
 VERSION = 1
@@ -151,7 +151,7 @@ def write_dataset(
         raise
     # From here on nothing may take the new steps away: the index could name them already. The next write tidies up.
     index = {"version": VERSION, "data": data.name, **columns.description(), "metadata": metadata}
-    with _explained(folder), written_whole(folder / INDEX) as path:
+    with _explained(folder), write_whole(folder / INDEX) as path:
         path.write_text(json.dumps(index), encoding="utf-8")
     for old in _data_folders(folder):
         if old != data:

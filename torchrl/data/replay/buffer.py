@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from torchrl.data.batch_functions import BatchFunction, applied, require_batch_function
+from torchrl.data.batch_functions import BatchFunction, apply_function, require_batch_function
 from torchrl.data.replay.incoming import FACTS, MASK, Incoming
 from torchrl.data.replay.lanes import Lanes, Links
 from torchrl.data.replay.prioritized import checked_priority
@@ -195,7 +195,7 @@ class ReplayBuffer:
         put(sample, FACTS, new_tensordict(facts, shape))
         if draw.mask is not None:
             sample.set(MASK, self._sent(draw.mask))
-        return sample if self.transform is None else applied("ReplayBuffer, transform", self.transform, sample)
+        return sample if self.transform is None else apply_function("ReplayBuffer, transform", self.transform, sample)
 
     def _sent(self, column: np.ndarray) -> Tensor:
         """Return a column as a tensor, where the items lie."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from torchrl.errors import CheckpointError, explain
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 
 FILE = "replay.pt"
 
@@ -25,7 +25,7 @@ def save_to(folder: str | os.PathLike, state: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for cut_short in folder.glob(f".partial-*-{FILE}"):
             cut_short.unlink()
-        with written_whole(folder / FILE) as path:
+        with write_whole(folder / FILE) as path:
             torch.save(state, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         expected = f"a folder with room for the save, {folder}"

@@ -26,7 +26,7 @@ from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.records import Entry, Records, entries_of, nested, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
-from torchrl.files import written_whole
+from torchrl.files import write_whole
 from torchrl.misspelling import refuse_misspelt
 
 log = logging.getLogger("torchrl.data.replay")
@@ -419,7 +419,7 @@ class MemmapStorage(TensorStorage):
                 "capacity": self.capacity,
                 "entries": [[list(e.key), list(e.shape), str(e.dtype).removeprefix("torch.")] for e in entries],
             }
-            with written_whole(self.folder / LAYOUT) as path:
+            with write_whole(self.folder / LAYOUT) as path:
                 path.write_text(json.dumps(layout, indent=1))
             self._open_memory(layout)
 

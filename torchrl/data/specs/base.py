@@ -113,12 +113,12 @@ class TensorSpec(ABC):
     def expand(self, *shape: int | Shape) -> Self:
         """Expand as ``Tensor.expand``: new dimensions in front, and those of size 1 to any size."""
         new = _flat(shape)
-        return self._moved("expand", new, lambda x: x.expand((*new, *x.shape[self.ndim :])))
+        return self._move("expand", new, lambda x: x.expand((*new, *x.shape[self.ndim :])))
 
     def reshape(self, *shape: int | Shape) -> Self:
         """Reshape as ``Tensor.reshape``; one size may be -1."""
         sizes = _flat(shape)
-        new = self._probed("reshape", sizes, lambda x: x.reshape(sizes)).shape
+        new = self._probe("reshape", sizes, lambda x: x.reshape(sizes)).shape
         return self.apply(lambda x: x.reshape((*new, *x.shape[self.ndim :])))
 
     def unsqueeze(self, dim: int) -> Self:
@@ -135,7 +135,7 @@ class TensorSpec(ABC):
     def permute(self, *dims: int | Shape) -> Self:
         """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
         order = _flat(dims)
-        self._probed("permute", order, lambda x: x.permute(order))
+        self._probe("permute", order, lambda x: x.permute(order))
         ahead = tuple(dim % self.ndim for dim in order)
         return self.apply(lambda x: x.permute((*ahead, *range(self.ndim, x.ndim))))
 
@@ -147,7 +147,7 @@ class TensorSpec(ABC):
     def __getitem__(self, index: Any) -> Self:
         """Index as a tensor of shape ``shape`` would be indexed: integers, slices, None, ``...``, masks and indices."""
         full = _without_ellipsis(index, self.ndim)
-        return self._moved("index", index, lambda x: x[full])
+        return self._move("index", index, lambda x: x[full])
 
     def __iter__(self) -> Any:
         raise TypeError(f"{type(self).__name__} is not iterable; use unbind(), or leaves() of a Composite")
@@ -158,11 +158,11 @@ class TensorSpec(ABC):
 
     # Inside.
 
-    def _moved(self, name: str, argument: Any, op: ShapeOp) -> Self:
-        self._probed(name, argument, op)
+    def _move(self, name: str, argument: Any, op: ShapeOp) -> Self:
+        self._probe(name, argument, op)
         return self.apply(op)
 
-    def _probed(self, name: str, argument: Any, op: ShapeOp) -> torch.Tensor:
+    def _probe(self, name: str, argument: Any, op: ShapeOp) -> torch.Tensor:
         """Apply ``op`` to a tensor of this shape that takes no memory; turn torch's refusal into ours."""
         try:
             return op(probe(self.shape, self.device))

@@ -140,17 +140,17 @@ class Bounded(LeafSpec):
 
 
 def _rand_float(shape: Shape, low: torch.Tensor, high: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    def drawn(sample: str) -> torch.Tensor:
+    def draw(sample: str) -> torch.Tensor:
         return getattr(torch.empty(shape, dtype=low.dtype, device=low.device), sample)(generator=generator)
 
-    share = drawn("uniform_")
+    share = draw("uniform_")
     has_low, has_high = low.isfinite(), high.isfinite()
     inside = low * (1 - share) + high * share  # high - low may overflow
     if bool((has_low & has_high).all()):
         return inside
-    away = drawn("exponential_")
+    away = draw("exponential_")
     one_sided = torch.where(has_low, low + away, high - away)
-    return torch.where(has_low & has_high, inside, torch.where(has_low | has_high, one_sided, drawn("normal_")))
+    return torch.where(has_low & has_high, inside, torch.where(has_low | has_high, one_sided, draw("normal_")))
 
 
 def _as_bound(side: str, bound: BoundLike, dtype: torch.dtype) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from torchrl.data.specs.base import LeafSpec, Shape, dtype_name, entry, first_true, nan_mismatch
-from torchrl.data.specs.masks import checked_mask, draw_allowed
+from torchrl.data.specs.masks import draw_allowed, require_mask
 from torchrl.errors import SpecError, explain
 
 
@@ -50,7 +50,7 @@ class Categorical(LeafSpec):
 
     def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
         """Draw every allowed index with equal probability."""
-        mask = checked_mask("Categorical.rand", mask, (*batch, *self.shape, self.n), self.device)
+        mask = require_mask("Categorical.rand", mask, (*batch, *self.shape, self.n), self.device)
         return draw_allowed("Categorical.rand", mask, generator=generator).to(self.dtype)
 
     def _same_values(self, other: LeafSpec) -> bool:
@@ -142,7 +142,7 @@ class MultiCategorical(LeafSpec):
         if row is None:
             hint = "Draw row by row, or have a mask with fewer dimensions, so that more of them are entries."
             raise SpecError(explain(who, expected="the same nvec in every row", got=self.nvec.tolist(), hint=hint))
-        mask = checked_mask(who, mask, (*batch, *self.shape[:num_rows], sum(row)), self.device)
+        mask = require_mask(who, mask, (*batch, *self.shape[:num_rows], sum(row)), self.device)
         parts = enumerate(mask.split(row, -1))
         drawn = [draw_allowed(who, part, generator=generator, of_entry=at) for at, part in parts]
         return torch.stack(drawn, -1).reshape((*batch, *self.shape)).to(self.dtype)

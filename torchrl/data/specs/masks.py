@@ -10,7 +10,7 @@ from torchrl.data.specs.base import Shape, dtype_name, entry, first_true
 from torchrl.errors import SpecError, explain
 
 
-def checked_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
+def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
     """Return a mask as bool, or refuse what is no mask of ``shape`` on ``device``.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 
 from torchrl.data.specs.base import LeafSpec, Shape, ShapeOp, first_true, probe
 from torchrl.data.specs.discrete import Binary, binary_mismatch, require_real
-from torchrl.data.specs.masks import checked_mask, draw_allowed
+from torchrl.data.specs.masks import draw_allowed, require_mask
 from torchrl.errors import SpecError, explain
 
 
@@ -64,7 +64,7 @@ class MultiOneHot(LeafSpec):
     def _draw_masked(self, batch: Shape, generator: torch.Generator | None, mask: Any) -> torch.Tensor:
         """Draw every allowed choice of each group with equal probability."""
         who = f"{type(self).__name__}.rand"
-        mask = checked_mask(who, mask, (*batch, *self.shape), self.device)
+        mask = require_mask(who, mask, (*batch, *self.shape), self.device)
         entries = [None] if len(self.nvec) == 1 else range(len(self.nvec))
         parts = zip(entries, mask.split(self.nvec, -1), strict=True)
         drawn = [draw_allowed(who, part, generator=generator, of_entry=entry) for entry, part in parts]

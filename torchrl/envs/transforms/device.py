@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import TensorSpec
-from torchrl.devices import checked_device
+from torchrl.devices import find_device
 from torchrl.envs.base import Env, action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.errors import ConfigError, explain
@@ -47,7 +47,7 @@ class DeviceCast(_MoveTransform):
 
     def __init__(self, device: torch.device | str) -> None:
         super().__init__()
-        self.destination = checked_device(device)
+        self.destination = find_device(device)
 
     def move(self, value: torch.Tensor) -> torch.Tensor:
         """Move one tensor."""

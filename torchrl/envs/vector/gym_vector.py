@@ -31,7 +31,7 @@ from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations
 from torchrl.envs.vector.building import require_free_names, require_one_reward
 from torchrl.envs.vector.worker import FIVE, PAIR, WEIGH, Actions, Options, Worker, not_restarted, shared_options
 from torchrl.errors import EnvError, explain
-from torchrl.seeding import joined_seed
+from torchrl.seeding import join_seeds
 
 ROWS_HINT = (
     'Build it with autoreset_mode SAME_STEP, or from single environments: gymnasium.make_vec(id, n, "sync"), or '
@@ -276,7 +276,7 @@ class VectorWorker(Worker):
     def _reset_rows(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
         seed = [seeds.get(index) for index in range(self._num_envs)] if seeds else None
         if seed is not None and not _is_of_gymnasium(self.vector_env):
-            seed = joined_seed(seed)
+            seed = join_seeds(seed)
         if rows.all():
             observations = _first_of(self.vector_env.reset(seed=seed, options=options))
         elif not self.restarts_rows:

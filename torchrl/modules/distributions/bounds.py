@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
         return cls(low, high, (low + high) / 2, half_width, math.log(half_width), largest / half_width)
 
     @classmethod
-    def checked(cls, who: str, low: Bound, high: Bound) -> Self:
+    def validate(cls, who: str, low: Bound, high: Bound) -> Self:
         """Compute everything from two bounds, as numbers where all entries are equal, which is the fast case.
 
         Args:

@@ -161,7 +161,7 @@ class TanhNormal(Normal):
         Raises:
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
         """
-        return functools.partial(cls, bounds=Bounds.checked(f"{cls.__name__}.within", low, high))
+        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an action, ``[*B, A]``, in [low, high]."""

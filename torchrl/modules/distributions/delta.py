@@ -106,7 +106,7 @@ class TanhDelta(Delta):
         Raises:
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
         """
-        return functools.partial(cls, bounds=Bounds.checked(f"{cls.__name__}.within", low, high))
+        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
     @property
     def mode(self) -> torch.Tensor:

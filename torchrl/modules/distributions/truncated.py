@@ -86,7 +86,7 @@ class TruncatedNormal(Normal):
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
         """
         low, high = (bound.double() if isinstance(bound, torch.Tensor) else bound for bound in (low, high))
-        return functools.partial(cls, bounds=Bounds.checked(f"{cls.__name__}.within", low, high))
+        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw actions without gradient, ``[*B, A]``, in [low, high]."""

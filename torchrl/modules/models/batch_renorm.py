@@ -82,12 +82,12 @@ class BatchRenorm(nn.Module):
             expected = f"a shape ending in [{self.num_features}]"
             raise SpecError(explain("BatchRenorm", expected=expected, got=list(x.shape)))
         if self.training and torch.is_grad_enabled():
-            x = self._renormalised(x)
+            x = self._renormalise(x)
         else:
             x = (x - self.running_mean) / self.running_std
         return x * self.weight + self.bias
 
-    def _renormalised(self, x: torch.Tensor) -> torch.Tensor:
+    def _renormalise(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise by this batch with the present correction, then merge its statistics into the running ones."""
         rows = tuple(range(x.ndim - 1))
         if x.numel() < 2 * self.num_features:

@@ -86,7 +86,7 @@ class TanhHead(nn.Module):
 
     def __init__(self, low: Bound, high: Bound) -> None:
         super().__init__()
-        self.bounds = Bounds.checked("TanhHead", low, high)
+        self.bounds = Bounds.validate("TanhHead", low, high)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.bounds.like(x).squash(x)

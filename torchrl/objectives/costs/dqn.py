@@ -60,7 +60,7 @@ class ActionValueLoss(TDLoss):
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute the loss, and what is logged beside it."""
         actor = self.actor
-        chosen = actor.chosen(actor.outputs(rows), rows.get(actor.action_key))
+        chosen = actor.select(actor.outputs(rows), rows.get(actor.action_key))
         with torch.no_grad():
             following = self.next_outputs(rows)
         loss, td_error, value, target = self.compare(chosen, following, rows)
@@ -79,7 +79,7 @@ class ActionValueLoss(TDLoss):
         mask = target.mask_of(after)
         if mask is not None:  # where the task is over nothing may be legal, and nothing is chosen
             mask = mask | ~bootstraps(rows.get(TERMINATED))
-        return target.chosen(outputs, target.greedy(target.values_of(judged), mask))
+        return target.select(outputs, target.greedy(target.values_of(judged), mask))
 
     @abstractmethod
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
