@@ -12,7 +12,8 @@ from cases.torch_worlds import Counter
 from fakes import CountingEnv, CountingSimulator
 from torchrl.envs import DMControlEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv, ToyEnv, TransformedEnv
 from torchrl.envs.simulators import FrameSkip, GymSimulator, NoopReset, RandomTruncation, TimeLimit, gym_simulator
-from torchrl.envs.simulators.limits import dm_step_limit, step_limit_of
+from torchrl.envs.simulators.dm_control import dm_step_limit
+from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.transforms import Compose, StepCounter
 from torchrl.errors import ConfigError
 

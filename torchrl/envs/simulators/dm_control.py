@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from gymnasium import spaces
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.envs.simulators.foreign import is_pool
-from torchrl.envs.simulators.limits import dm_step_limit
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, explain, nearest
@@ -208,13 +208,30 @@ def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
     Yields:
         A name, the object, and its attributes that are captured elsewhere.
     """
-    depth = 0
-    while wraps := [name for name in WRAPPED if name in getattr(env, "__dict__", {})]:
-        yield f"wrapper_{depth}", env, {wraps[0]}
-        env, depth = getattr(env, wraps[0]), depth + 1
+    *around, (env, _) = _layers(env)
+    for depth, (wrapper, holds) in enumerate(around):
+        yield f"wrapper_{depth}", wrapper, {holds}
     yield "environment", env, {"_task", "_physics"}
     if hasattr(env, "_task"):
         yield "task", env._task, set()
+
+
+def _layers(env: Any) -> list[tuple[Any, str]]:
+    """List the wrappers from the outside in, then the environment; each with the attribute that holds the next one."""
+    layers = []
+    while held := [name for name in WRAPPED if name in getattr(env, "__dict__", {})]:
+        layers.append((env, held[0]))
+        env = getattr(env, held[0])
+    return [*layers, (env, "")]
+
+
+def dm_step_limit(env: Any) -> float:
+    """Return the steps after which a dm_control environment ends every episode, of the suite or of its composer."""
+    own = vars(_layers(env)[-1][0])
+    if "_step_limit" in own:
+        return math.ceil(own["_step_limit"]) if math.isfinite(own["_step_limit"]) else math.inf
+    seconds = own.get("_time_limit", math.inf)
+    return math.ceil(seconds / env.control_timestep()) if math.isfinite(seconds) else math.inf
 
 
 def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:

@@ -43,13 +43,3 @@ def frames_per_step(env: gymnasium.Env) -> int:
     spec = env.unwrapped.spec
     skip = 1 if spec is None else spec.kwargs.get("frameskip", 1)
     return skip if isinstance(skip, int) else skip[-1] - 1
-
-
-def dm_step_limit(env: Any) -> float:
-    """Return that of a dm_control environment: of the suite, or of its composer."""
-    while hasattr(env, "_env"):
-        env = env._env
-    if hasattr(env, "_step_limit"):
-        return math.ceil(env._step_limit) if math.isfinite(env._step_limit) else math.inf
-    seconds = getattr(env, "_time_limit", math.inf)
-    return math.ceil(seconds / env.control_timestep()) if math.isfinite(seconds) else math.inf
