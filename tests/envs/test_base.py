@@ -97,7 +97,7 @@ def test_other_missing_attributes_are_named_as_always():
 
 
 class Learned(Env, nn.Module):
-    """A world that is a network."""
+    """A simulator that is a network."""
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -123,7 +123,7 @@ def test_an_env_may_be_a_module():
 
 
 def test_worlds_that_cannot_draw_say_so():
-    with pytest.raises(EnvError, match="Learned: expected worlds that can draw themselves"):
+    with pytest.raises(EnvError, match="Learned: expected an env that can draw its rows"):
         Learned().render()
 
 
@@ -317,5 +317,5 @@ def test_a_number_is_a_seed_only_by_its_name():
 def test_what_other_environments_have_is_named(name, own):
     env = SerialEnv(CountingSimulator, 2)
     assert not hasattr(env, name)
-    with pytest.raises(AttributeError, match=f"no attribute '{name}'. It is a batch of worlds: see {own}"):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'. An Env is a batch: see {own}"):
         getattr(env, name)

@@ -272,7 +272,7 @@ def test_a_batch_with_numbers_too_large_is_refused_as_well(space, values):
 
 
 def test_endings_that_are_always_both_are_said_to_be_those_of_a_world_that_resets_itself():
-    with pytest.warns(UserWarning, match="got both at all .* A world that resets itself"):
+    with pytest.warns(UserWarning, match="got both at all .* A simulator that resets itself"):
         check_env(SerialEnv(lambda: CountingSimulator(3, ending="both"), 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

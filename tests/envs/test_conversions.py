@@ -147,7 +147,7 @@ def test_specs_that_no_space_gives_have_a_space_all_the_same(spec, space):
 
 
 def test_what_has_no_space_is_refused():
-    with pytest.raises(SpecError, match=r"one-hot vectors of one world, \[3\], got \[8, 3\].*spec\[0\]"):
+    with pytest.raises(SpecError, match=r"one-hot vectors of one row, \[3\], got \[8, 3\].*spec\[0\]"):
         space_from_spec(OneHot(3, [8, 3]))
     with pytest.raises(SpecError, match="a dtype that numpy has, got torch.bfloat16"):
         space_from_spec(Unbounded([2], torch.bfloat16))

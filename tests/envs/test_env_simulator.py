@@ -1,4 +1,4 @@
-"""An environment of one world as a simulator, alone and in the serial back end."""
+"""An environment of one simulator as a simulator, alone and in the serial back end."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_actions_may_be_nested():
 
 
 def test_a_step_before_the_first_reset_is_refused():
-    with pytest.raises(EnvError, match="expected a world that was reset"):
+    with pytest.raises(EnvError, match=r"expected reset\(\) first"):
         Walk().as_simulator().step(np.zeros(1, np.float32))
 
 
@@ -137,7 +137,7 @@ def test_a_world_that_cannot_save_its_state_says_so_as_simulators_do():
         world.get_state()
     with pytest.raises(EnvError, match="Forgetful: expected a state to load"):
         world.set_state({"env": {}})
-    with pytest.raises(EnvError, match="worlds that can draw themselves"):
+    with pytest.raises(EnvError, match="an env that can draw its rows"):
         world.render()
     world.close()
     assert world.env.is_closed

@@ -1,4 +1,4 @@
-"""Parameters of each row: how they reach policies and worlds, when they change, and what is refused."""
+"""Parameters of each row: how they reach policies and simulators, when they change, and what is refused."""
 
 import numpy as np
 import pytest

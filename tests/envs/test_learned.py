@@ -1,4 +1,4 @@
-"""What transforms have learned, apart from the worlds: handed on, frozen, joined, and not from rows that wait."""
+"""What transforms have learned, apart from the simulators: handed on, frozen, joined, and not from rows that wait."""
 
 import copy
 

@@ -14,7 +14,7 @@ from torchrl.collectors.checks import act_checked, require_policy
 from torchrl.counts import is_count
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
-from torchrl.envs.learned import Learned, frozen, refuse_learning_worlds
+from torchrl.envs.learned import Learned, frozen, refuse_learning_simulators
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import keep_randomness
@@ -89,7 +89,7 @@ class Evaluator:
             hint = "GymEnv(name, num_envs=n) makes one."
             raise EnvError(explain("Evaluator", expected="an Env", got=repr(env), hint=hint))
         env.require_seeds()
-        refuse_learning_worlds("Evaluator", env)
+        refuse_learning_simulators("Evaluator", env)
         self.env = env
         self.num_episodes = num_episodes
         self.start_seeds = child_seeds(seed, num_episodes) if start_seeds is None else list(start_seeds)

@@ -12,7 +12,7 @@ from torchrl.agents.evaluate import Evaluation, eval_mode, move_roots_to_policy,
 from torchrl.agents.hooks import Hook
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
-from torchrl.envs.learned import frozen, refuse_learning_worlds
+from torchrl.envs.learned import frozen, refuse_learning_simulators
 from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.record import require_video, video_writer
@@ -73,7 +73,7 @@ class RecordVideo(Hook):
             hint = "Set agent.folder."
             raise ConfigError(explain("RecordVideo", expected="an agent with a folder", got="none", hint=hint))
         env = self.make_env()
-        refuse_learning_worlds("RecordVideo", env)
+        refuse_learning_simulators("RecordVideo", env)
         take_env("RecordVideo", env, self)
         self._env = env
         if self._env.batch_size != (1,):

@@ -1,4 +1,4 @@
-"""The environment contract: a batch of worlds that speaks TensorDict. Not a simulator: that is one world in numpy."""
+"""The contract of an env: a batch of rows that speaks TensorDict. Not a simulator: that is one world in numpy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.data.specs.fitting import first_act, require_fit
 from torchrl.envs.arguments import ResetOptions, Seed, action_of, require_specs, require_tensordict, row_mask, row_seeds
 from torchrl.envs.env_simulator import EnvSimulator
-from torchrl.envs.env_state import CarriedState, SharedState, checked_info, put_info_
+from torchrl.envs.env_state import CarriedState, SharedState, copy_info, put_info_
 from torchrl.envs.learned import Learned, learned_state, load_learned_
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
@@ -278,7 +278,7 @@ class Env(ABC):
 
         Raises:
             ConfigError: a seed is no non-negative integer. SpecError: not one per row.
-            EnvError: the worlds cannot be seeded.
+            EnvError: the rows cannot be seeded.
         """
         self.require_seeds()
         if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
@@ -291,7 +291,7 @@ class Env(ABC):
         self.shared.pending_seed = seed
 
     def freeze_(self, mask: torch.Tensor) -> None:
-        """Let rows wait where they are until ``reset(mask)`` restarts them; their worlds are not stepped.
+        """Let rows wait where they are until ``reset(mask)`` restarts them; nothing steps them meanwhile.
 
         In further steps such a row repeats its last observation with reward 0 and no flags, and its statistics stay;
         one that had ended waits for no reset any more. What a policy and transforms make of it goes on. Rows after
@@ -301,7 +301,7 @@ class Env(ABC):
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row shall wait; others stay as they are.
 
         Raises:
-            EnvError: the worlds cannot wait one by one.
+            EnvError: rows cannot wait one by one.
             SpecError: the mask does not fit.
         """
         mask = row_mask("freeze_", mask, self.batch_size, self.device)
@@ -316,7 +316,7 @@ class Env(ABC):
         """
 
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
-        """Set parameters of each row, for the policy and for the world; None leaves what was set before.
+        """Set parameters of each row, for the policy and for the simulator; None leaves what was set before.
 
         Both are recorded with the data and carried like a policy's state (see :meth:`Transform.initial_state`): they
         are no observations, and no transform sees them. New values appear on a row when it restarts;
@@ -324,19 +324,19 @@ class Env(ABC):
 
         Args:
             agent_info: ``[*B]``; its entries reach the policy as keys of the root, under the names that they have here.
-            env_info: ``[*B]``; row k reaches the world of row k at each reset as entries of its ``options``: a leaf
+            env_info: ``[*B]``; row k reaches the simulator of row k at each reset as entries of its ``options``: a leaf
                 ``[*B]`` as a Python number, others as numpy arrays. Recorded under ``("env_info", key)``.
 
         Raises:
             SpecError: no TensorDict, another batch size, or another form than before.
             ConfigError: a name that is taken: by an observation, a policy's state, or the environment itself.
-            EnvError: ``env_info`` for worlds whose resets take no options, or not one by one.
+            EnvError: ``env_info`` for simulators whose resets take no options, or not one by one.
         """
         given = {"agent_info": agent_info, "env_info": env_info}
         infos = {"agent_info": self.carried.agent_info, "env_info": self.carried.env_info}
         for name, info in given.items():
             if info is not None:
-                infos[name] = checked_info(name, info, infos[name], batch_size=self.batch_size, device=self.device)
+                infos[name] = copy_info(name, info, infos[name], batch_size=self.batch_size, device=self.device)
         carried = CarriedState(self.batch_size, self.carried.primed, **infos)
         carried.require_free_names(self.observation_spec)
         if env_info is not None:
@@ -368,32 +368,32 @@ class Env(ABC):
             EnvError: it is a batch, or seen through transforms.
         """
         if self.batch_size:
-            expected = "an environment of batch size [], one world"
+            expected = "an environment of batch size [], one row"
             hint = "It is a batch already, and can be used as it is."
             who = f"{type(self).__name__}.as_simulator"
             raise EnvError(explain(who, expected=expected, got=f"one of {list(self.batch_size)}", hint=hint))
         return EnvSimulator(self)
 
     def render(self) -> torch.Tensor:
-        """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
+        """Return a picture of every row as it stands, uint8 ``[*B, H, W, 3]``.
 
         Raises:
             EnvError: the environment cannot draw itself.
         """
-        raise EnvError(explain(type(self).__name__, expected="worlds that can draw themselves", got="no render()"))
+        raise EnvError(explain(type(self).__name__, expected="an env that can draw its rows", got="no render()"))
 
     @property
     def learning_wrapper(self) -> str:
-        """Name of the wrapper by which the worlds learn from what they show; empty for none that can be seen."""
+        """Name of a wrapper by which a simulator normalises what it shows; empty where none is seen."""
         return ""
 
     @property
     def transforms(self) -> Sequence[Transform]:
-        """The transforms between the worlds and the policy, the nearest to the worlds first."""
+        """The transforms between the simulators and the policy, the nearest to the simulators first."""
         return []
 
     def learned_state_dict(self) -> Learned:
-        """Copy what the transforms have learned, also where the worlds cannot be captured.
+        """Copy what the transforms have learned, also where no state can be captured.
 
         Hand it to another environment with the same transforms, of any number of rows:
         ``other.load_learned_state_dict(env.learned_state_dict())``.
@@ -470,7 +470,7 @@ class Env(ABC):
             raise EnvError(explain(type(self).__name__, expected=expected, got=f"one without {name!r}", hint=hint))
         further = getattr(super(), "__getattr__", None)  # an Env may be a module, too
         if further is None:
-            hint = f". It is a batch of worlds: see {OWN_NAMES[name]}." if name in OWN_NAMES else ""
+            hint = f". An Env is a batch: see {OWN_NAMES[name]}." if name in OWN_NAMES else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
         return further(name)
 

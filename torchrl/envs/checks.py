@@ -29,15 +29,15 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
     nothing else is handed out; that ``done`` is ``terminated or truncated``; that the next root carries what ``next``
     held, and a fresh episode where a row ended; that ``next`` holds the true last observation there, not the one after
     the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first rows; that
-    no root is written again while it is acted on; that the specs stay what they are; that a world in this process
-    observes nothing that its space does not declare; and that a seed repeats the whole run. Where every ending is both
-    ``terminated`` and ``truncated``, a warning says that the worlds may reset themselves.
+    no root is written again while it is acted on; that the specs stay what they are; that a simulator in this
+    process observes nothing that its space does not declare; and that a seed repeats the whole run. Where every ending
+    is both ``terminated`` and ``truncated``, a warning says that the simulators may reset themselves.
 
     Args:
         env: any environment, transformed or not. It is reset and stepped; its streams are re-seeded.
         num_steps: how many vector steps to look at; long enough to see an episode end.
         seed: for both runs.
-        repeats: whether a seed must repeat the run. False for worlds that cannot, such as those that Box2D simulates
+        repeats: whether a seed must repeat the run. False where it cannot, as with Box2D
             (BipedalWalker), whose contacts come in another order the second time.
 
     Raises:
@@ -48,8 +48,8 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
         raise EnvError(explain("check_env", expected="an Env", got=type(env).__name__, hint=hint))
     _require_declared(env, seed)
     specs = {name: getattr(env, name).clone() for name in SPECS}
-    first, starts = _checked_run(env, num_steps, seed)
-    second, _ = _checked_run(env, num_steps, seed)
+    first, starts = _run(env, num_steps, seed)
+    second, _ = _run(env, num_steps, seed)
     for name, spec in specs.items():
         if getattr(env, name) != spec:
             hint = "Other parts read the specs once: set them in the constructor and leave them."
@@ -68,23 +68,23 @@ def _require_declared(env: Env, seed: int) -> None:
     Looks at the first simulator of this process. The caller resets it.
     """
     try:
-        worlds = env.simulators
-    except AttributeError:  # processes, or worlds that are a batch
+        simulators = env.simulators
+    except AttributeError:  # processes, or simulators that are a batch
         return
-    world = worlds[0]
-    results = [world.reset(seed=seed)]
+    simulator = simulators[0]
+    results = [simulator.reset(seed=seed)]
     if env.action_mask_key is None:  # else a step would have to be a legal one
-        actions = copy.deepcopy(world.action_space)
+        actions = copy.deepcopy(simulator.action_space)
         actions.seed(seed)
-        results.append(world.step(actions.sample()))
+        results.append(simulator.step(actions.sample()))
     for result in results:
         if not isinstance(result, tuple) or len(result) not in (2, 5):
             return  # of another interface, as the first run will say
-        surplus = _undeclared(world.observation_space, result[0])
+        surplus = _undeclared(simulator.observation_space, result[0])
         if not surplus:
             continue
         hint = "Declare them in its observation_space, or leave them out of what reset and step return."
-        expected = f"observations with the entries of {world.observation_space}"
+        expected = f"observations with the entries of {simulator.observation_space}"
         raise EnvError(explain("check_env", expected=expected, got=f"{surplus} beside them", hint=hint))
 
 
@@ -110,8 +110,8 @@ def _check_flags(steps: TensorDict) -> None:
         "check_env",
         expected="endings that are terminated, or truncated",
         got=f"both at all {num}",
-        hint="A world that resets itself, or knows only 'done', often reports so: nothing is bootstrapped then, also "
-        "where time was up, and what is under 'next' may belong to the next episode.",
+        hint="A simulator that resets itself, or knows only 'done', often reports so: nothing is bootstrapped then, "
+        "not even where time was up, and what is under 'next' may belong to the next episode.",
     )
     warnings.warn(message, stacklevel=3)
 
@@ -133,8 +133,8 @@ def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int
         hint = "Draw every random number, that of the start too, from the generator that reset(seed=...) seeds."
     else:
         hint = (
-            "The runs start alike: the world keeps something over a reset, or draws from another generator than the "
-            "one that reset(seed=...) seeds. If its physics are like that, as Box2D's (BipedalWalker), it is no "
+            "The runs start alike: the simulator keeps something over a reset, or draws from another generator than "
+            "the one that reset(seed=...) seeds. If its physics are like that, as Box2D's (BipedalWalker), it is no "
             "mistake, but no seed repeats a run: check_env(env, repeats=False) looks at all the rest."
         )
     if isinstance(getattr(env, "transform", None), nn.Module) and any(True for _ in env.transform.buffers()):
@@ -144,7 +144,7 @@ def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int
     raise EnvError(explain("check_env", expected=expected, got=got, hint=hint))
 
 
-def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:
+def _run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:
     """Return the transitions and the observations of the roots after them, ``[*B, T]`` each."""
     env.set_seed(seed)
     root = env.reset()
@@ -159,7 +159,7 @@ def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, Tenso
     for _ in range(num_steps):
         acted = env.act_at_random(root)
         seen = acted.clone()
-        transition, root = _stepped(env, acted)  # the root itself, no copy, is acted on next
+        transition, root = _step(env, acted)  # the root itself, no copy, is acted on next
         _check_transition(env, transition)
         _check_root_kept(seen, transition)
         _check_carry(transition, root)
@@ -169,7 +169,7 @@ def _checked_run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, Tenso
     return torch.stack(steps, dim=dim), torch.stack(starts, dim=dim)
 
 
-def _stepped(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
+def _step(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
     try:
         return env.step_and_reset(acted)
     except KeyError as error:
@@ -206,7 +206,7 @@ def _check_root_kept(seen: TensorDict, transition: TensorDict) -> None:
 def _check_last_observations(env: Env, steps: TensorDict, starts: TensorDict) -> None:
     """At endings, ``next`` holds the observation that the episode ended with, not the one after the reset.
 
-    Where the two are equal at every ending, and starts differ, it cannot be chance. Where all starts are alike, a world
+    Where the two are equal at every ending, and starts differ, it cannot be chance. Where all starts are alike, one
     may well end where it starts: that is a warning.
     """
     for flag in ("terminated", "truncated"):  # apart, since an environment may treat them apart
@@ -219,7 +219,7 @@ def _check_last_of(env: Env, steps: TensorDict, starts: TensorDict, ended: torch
     keys = list(env.observation_spec.keys())
     last, first = steps["next"].select(*keys)[ended], starts[ended]
     if not _equal(last, first) or _equal(steps.select(*keys)[~ended], first[:1].expand(int((~ended).sum()))):
-        return  # they differ, or the world shows the same all the time
+        return  # they differ, or the simulator shows the same all the time
     message = explain(
         "check_env",
         expected="the true last observation under 'next' at an ending",

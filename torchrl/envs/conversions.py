@@ -8,7 +8,7 @@ Simulators speak of spaces and numpy, environments of specs and tensors. What ch
 - A ``Tuple`` has the keys ``"0"``, ``"1"``, …; a ``OneOf`` has them and ``"index"``. So a ``Dict`` with these keys
   comes back as a ``Tuple`` or a ``OneOf``.
 
-Everything is about one world; only the specs made here may have batch dimensions.
+Everything here is about one simulator; only the specs that are made may have batch dimensions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _REFUSED = {
 
 
 def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Describe the tensors that a batch of worlds with this space gives or takes.
+    """Describe the tensors that a batch of simulators with this space gives or takes.
 
     A ``Box`` becomes ``Bounded``, or ``Unbounded`` if it is of floats without a finite bound, or a ``Categorical`` of 2
     if it is of bools, ``[*B, *shape]``; a ``Discrete`` becomes ``Categorical``, ``[*B]``; a ``MultiDiscrete`` becomes
@@ -67,7 +67,7 @@ def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: boo
     becomes a ``Composite``.
 
     Args:
-        space: of one world. Choices are described as counted from 0, wherever they start.
+        space: of one simulator. Choices are described as counted from 0, wherever they start.
         batch_size: of the environment.
         one_hot: write choices as one-hot vectors: ``Discrete`` becomes ``OneHot``, ``[*B, n]``, ``MultiDiscrete``
             becomes ``MultiOneHot``, ``[*B, sum(nvec)]``.
@@ -116,7 +116,7 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
     spec without bounds one with those of its dtype.
 
     Args:
-        spec: of one world; take one of a batch first: ``spec[0]``.
+        spec: of one row; take one of a batch first: ``spec[0]``.
 
     Raises:
         SpecError: one-hot vectors with further dimensions, or a dtype that numpy does not have.
@@ -125,7 +125,7 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
         return _space_from_composite(spec)
     if isinstance(spec, MultiOneHot):
         if spec.ndim > 1:
-            expected = f"one-hot vectors of one world, [{spec.shape[-1]}]"
+            expected = f"one-hot vectors of one row, [{spec.shape[-1]}]"
             hint = "Take one of a batch: spec[0]."
             raise SpecError(explain("space_from_spec", expected=expected, got=list(spec.shape), hint=hint))
         return spaces.Discrete(spec.n) if isinstance(spec, OneHot) else spaces.MultiDiscrete(spec.nvec)
@@ -146,7 +146,7 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
 
 
 def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Describe the tensors of a batch of worlds with these dm_env specs.
+    """Describe the tensors of a batch of simulators with these dm_env specs.
 
     ``DiscreteArray`` becomes what ``Discrete`` becomes in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` what
     ``Box`` becomes; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
@@ -169,7 +169,7 @@ def dm_env_from_spec(spec: TensorSpec) -> Any:
     Several choices at once become a ``BoundedArray`` of integers, a ``OneOf`` a dict: dm_env has no words for them.
 
     Args:
-        spec: of one world; take one of a batch first: ``spec[0]``.
+        spec: of one row; take one of a batch first: ``spec[0]``.
 
     Raises:
         SpecError: as :func:`space_from_spec`.
@@ -184,7 +184,7 @@ def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | T
     Choices are counted from 0. The parts of a ``OneOf`` that were not chosen are zero.
 
     Args:
-        space: a gymnasium space or specs of dm_env, of one world.
+        space: a gymnasium space or specs of dm_env, of one simulator.
         value: numpy or Python, in this space: arrays, numbers, lists of such, dicts and tuples as the space has them.
         one_hot: write choices as one-hot vectors instead of indices.
 
@@ -204,7 +204,7 @@ def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool =
     a bound is put back onto it.
 
     Args:
-        space: a gymnasium space or specs of dm_env, of one world.
+        space: a gymnasium space or specs of dm_env, of one simulator.
         tensor: what ``spec_from_space(space, one_hot=one_hot)`` describes, on any device.
         one_hot: whether choices are written as one-hot vectors.
 

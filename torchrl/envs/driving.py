@@ -20,7 +20,7 @@ _driven: dict[int, tuple[weakref.ref, weakref.ref, str]] = {}
 def take_env(who: str, env: Env, driver: object) -> None:
     """Let one driver alone step an environment, until it is gone or :func:`leave_env`.
 
-    An environment, what it is wrapped in and what it is made of (its worlds, a vector environment) count as one.
+    An environment, what it is wrapped in and what it is made of (its simulators, a vector environment) count as one.
 
     Args:
         who: the driver's name in messages, ``"Collector"``.
@@ -79,10 +79,10 @@ def _name_of_other(env: Env, driver: object) -> str | None:
     return None
 
 
-def world_of(simulator: object) -> object:
-    """Return the world at the bottom of wrappers, which may be in several of them.
+def innermost(simulator: object) -> object:
+    """Return what stands below all wrappers of a simulator; two simulators may wrap the same.
 
-    An ``Env`` that became a simulator is that simulator's alone, which is the world then.
+    Where an ``Env`` became a simulator, that one is returned: nothing else can wrap its env.
     """
     while isinstance(simulator, SimulatorWrapper):
         simulator = simulator.simulator

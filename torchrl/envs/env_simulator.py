@@ -1,4 +1,4 @@
-"""An environment of one world as a simulator: how a world written in torch gets into the back ends. Not the reverse."""
+"""An env of batch size ``[]`` as a simulator: how one written in torch gets into the back ends. Not the reverse."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EnvSimulator(Simulator):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; see :meth:`Simulator.reset`."""
         self._root = self.env.reset(seed=None if seed is None else [seed], options=options)
-        return self._observed(self._root), {}
+        return self._observe(self._root), {}
 
     @torch.no_grad()
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
@@ -52,12 +52,12 @@ class EnvSimulator(Simulator):
             EnvError: there was no reset yet.
         """
         if self._root is None:
-            raise EnvError(explain("EnvSimulator.step", expected="a world that was reset", got="none"))
+            raise EnvError(explain("EnvSimulator.step", expected="reset() first", got="a step without an episode"))
         acted = self._root.copy().set("action", _to_tensor(self.env.action_spec, self.action_space, action))
         transition, self._root, _ = self.env.advance(acted)
         outcome = transition.get("next")
         reward, terminated, truncated = [outcome.get(key).item() for key in ("reward", "terminated", "truncated")]
-        return self._observed(outcome), reward, terminated, truncated, {}
+        return self._observe(outcome), reward, terminated, truncated, {}
 
     def require_ability(self, ability: str) -> None:
         """Ask the environment; see :meth:`Simulator.require_ability`."""
@@ -67,7 +67,7 @@ class EnvSimulator(Simulator):
             self.env.require_options([{}])
 
     def render(self) -> np.ndarray:
-        """Draw the world as it stands; see :meth:`Simulator.render`."""
+        """Draw the row as it stands; see :meth:`Simulator.render`."""
         return self.env.render().cpu().numpy()
 
     def close(self) -> None:
@@ -83,25 +83,25 @@ class EnvSimulator(Simulator):
         """Return the environment's state with tensors as numpy arrays; see :meth:`Simulator.get_state`."""
         state = self.env.state_dict()
         if not state:
-            raise self._without_state("a state to save")
-        return {"env": _plain(state)}
+            raise self._no_state("a state to save")
+        return {"env": _to_plain(state)}
 
     def set_state(self, state: State) -> None:
         """Continue from what :meth:`get_state` returned; see :meth:`Simulator.set_state`."""
         try:
-            self._root = self.env.load_state_dict(_revived(state["env"]))
+            self._root = self.env.load_state_dict(_from_plain(state["env"]))
         except NotImplementedError as error:
-            raise self._without_state("a state to load") from error
+            raise self._no_state("a state to load") from error
 
-    def _observed(self, tensordict: TensorDictBase) -> Observation:
+    def _observe(self, tensordict: TensorDictBase) -> Observation:
         return _to_numpy(self.env.observation_spec, self.observation_space, tensordict)
 
-    def _without_state(self, expected: str) -> EnvError:
-        return EnvError(explain(type(self.env).__name__, expected=expected, got="a world without one", hint=FRESH))
+    def _no_state(self, expected: str) -> EnvError:
+        return EnvError(explain(type(self.env).__name__, expected=expected, got="an env without one", hint=FRESH))
 
 
 def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBase) -> Observation:
-    """Turn the tensors of one world into the values of its space; the caller's own."""
+    """Turn the tensors of one row into the values of its space; the caller's own."""
     if isinstance(spec, Composite):
         parts = dict(zip(spec.keys(), _parts(space), strict=True))
         values = {key: _to_numpy(spec[key], part, value.get(key)) for key, part in parts.items()}
@@ -114,7 +114,7 @@ def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBa
 
 
 def _to_tensor(spec: TensorSpec, space: Space, value: Action) -> torch.Tensor | TensorDictBase:
-    """Turn a value of a space into the tensors of one world."""
+    """Turn a value of a space into the tensors of one row."""
     if isinstance(space, spaces.OneOf):
         chosen, part = value
         key = str(int(chosen))
@@ -140,20 +140,20 @@ def _groups(space: spaces.MultiDiscrete) -> list[int]:
     return space.nvec.ravel().tolist()
 
 
-def _plain(state: Any) -> Any:
+def _to_plain(state: Any) -> Any:
     """Put numpy arrays, and where they were, in the place of tensors."""
     if isinstance(state, torch.Tensor):
         return {"tensor": state.detach().cpu().numpy().copy(), "device": str(state.device)}
     if isinstance(state, dict):
-        return {key: _plain(value) for key, value in state.items()}
+        return {key: _to_plain(value) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return [_plain(value) for value in state]
+        return [_to_plain(value) for value in state]
     return state
 
 
-def _revived(state: Any) -> Any:
+def _from_plain(state: Any) -> Any:
     if isinstance(state, dict):
         if state.keys() == _TENSOR:
             return torch.from_numpy(state["tensor"].copy()).to(state["device"])
-        return {key: _revived(value) for key, value in state.items()}
-    return [_revived(value) for value in state] if isinstance(state, list) else state
+        return {key: _from_plain(value) for key, value in state.items()}
+    return [_from_plain(value) for value in state] if isinstance(state, list) else state

@@ -84,7 +84,7 @@ class CarriedState:
                 raise ConfigError(explain(f"set_info_, {what}", expected=expected, got=sorted(found), hint=hint))
 
 
-def checked_info(
+def copy_info(
     name: str, info: TensorDictBase, before: TensorDict | None, *, batch_size: torch.Size, device: torch.device
 ) -> TensorDict:
     """Return a copy of what was set for each row, ``[*B]``, on a device.
@@ -128,9 +128,9 @@ def options_of(env_info: TensorDict, batch_size: torch.Size) -> list[dict]:
     return [{key: column[row] for key, column in columns.items()} for row in range(num)]
 
 
-def own_copy(options: dict | None) -> dict | None:
-    """Copy the options of one reset, which a world may keep and write to."""
-    return None if options is None else {key: _own(value) for key, value in options.items()}
+def copy_options(options: dict | None) -> dict | None:
+    """Copy the options of one reset, which a simulator may keep and write to."""
+    return None if options is None else {key: _copy_value(value) for key, value in options.items()}
 
 
 def put_info_(root: TensorDictBase, info: TensorDictBase) -> None:
@@ -139,9 +139,9 @@ def put_info_(root: TensorDictBase, info: TensorDictBase) -> None:
         root.set(path, leaf.clone())
 
 
-def _own(value: Any) -> Any:
+def _copy_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return own_copy(value)
+        return copy_options(value)
     return value.copy() if isinstance(value, np.ndarray) else value
 
 

@@ -1,7 +1,7 @@
-"""What the transforms of an environment have learned, apart from where its worlds stand.
+"""What the transforms of an environment have learned, apart from where its rows stand.
 
-Learned state outlives the worlds: it is saved where they cannot be, goes on in a restarted worker, and is handed to the
-environment of an evaluation, where it is frozen.
+Learned state outlives the episodes: it is saved where simulators cannot be, goes on in a restarted worker, and is
+handed to the environment of an evaluation, where it is frozen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def learned_state(transforms: Sequence[Transform]) -> Learned:
                 "it remembers of each row into register_memory.",
                 stacklevel=3,
             )
-    return {name: transform.learned_state_dict() for name, transform in _named(transforms).items()}
+    return {name: transform.learned_state_dict() for name, transform in _by_name(transforms).items()}
 
 
 def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting: bool = False) -> None:
@@ -52,7 +52,7 @@ def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting
     Raises:
         SpecError: other transforms learned it, or its tensors have other names or shapes; nothing is written then.
     """
-    named = _named(transforms)
+    named = _by_name(transforms)
     if for_acting:
         named, state = (
             {name: value for name, value in one.items() if not name.startswith(REWARD)} for one in (named, state)
@@ -72,8 +72,8 @@ def joined(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learne
     Raises:
         ConfigError: a transform has learned something else in each, and its class does not say how to join it.
     """
-    named = _named(transforms)
-    return {name: _joined(name, named.get(name), [state[name] for state in states]) for name in states[0]}
+    named = _by_name(transforms)
+    return {name: _join(name, named.get(name), [state[name] for state in states]) for name in states[0]}
 
 
 def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
@@ -81,7 +81,7 @@ def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
 
     What lies in shared memory has gone on meanwhile, and is left alone.
     """
-    for name, transform in _named(transforms).items():
+    for name, transform in _by_name(transforms).items():
         if not _is_common(transform):
             transform.load_learned_state_dict(state[name])
 
@@ -91,7 +91,7 @@ def level_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
 
     What lies in shared memory is common to all as it is, and is left alone.
     """
-    named = _named(transforms)
+    named = _by_name(transforms)
     for name in states[0]:
         transform = named[name]
         if transform.merge_learned is not None and not _is_common(transform):
@@ -120,16 +120,16 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
     else:
         state = joined(transforms, states)
         require_same_view(env, state)
-        named = _named(transforms)
+        named = _by_name(transforms)
         replaced = [(named[name], tensors) for name, tensors in state.items() if name in named]
-    before = [(transform, _exchanged(transform, tensors)) for transform, tensors in replaced]
+    before = [(transform, _exchange(transform, tensors)) for transform, tensors in replaced]
     for transform in transforms:
         transform.eval()
     try:
         yield
     finally:
         for transform, tensors in reversed(before):  # two of them may share their statistics
-            _exchanged(transform, tensors)
+            _exchange(transform, tensors)
         for module, flag in zip(modules, flags, strict=True):
             module.training = flag
 
@@ -142,7 +142,7 @@ def require_same_view(env: Env, state: Learned) -> None:
     Raises:
         ConfigError: naming the transforms that differ.
     """
-    named = _named(env.transforms)
+    named = _by_name(env.transforms)
     missing, extra = (
         [name for name in one if name not in other and not name.startswith(REWARD)]
         for one, other in ((state, named), (named, state))
@@ -157,8 +157,8 @@ def require_same_view(env: Env, state: Learned) -> None:
         require_same_form(name, named[name], state[name])
 
 
-def refuse_learning_worlds(who: str, env: Env) -> None:
-    """Refuse worlds that normalise what they show by statistics of their own, which are not those of the training.
+def refuse_learning_simulators(who: str, env: Env) -> None:
+    """Refuse simulators that normalise what they show: their statistics are not those of the training.
 
     Raises:
         EnvError: naming the wrapper.
@@ -168,8 +168,8 @@ def refuse_learning_worlds(who: str, env: Env) -> None:
         has_rewards = "Reward" in name
         instead = "TransformedEnv(env, RewardNorm(gamma)) there" if has_rewards else "TransformedEnv(env, VecNorm())"
         hint = f"Leave it out, here and in the training, and write {instead}."
-        expected = "worlds that always pay alike" if has_rewards else "worlds that show what the training's do"
-        got = f"gymnasium's {name}, whose statistics are those of each world alone"
+        expected = "rewards as the simulators pay them" if has_rewards else "observations as in the training"
+        got = f"gymnasium's {name}, whose statistics are those of each simulator alone"
         raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
@@ -203,7 +203,7 @@ def require_same_form(name: str, transform: Transform, came: dict[str, torch.Ten
         raise SpecError(explain(f"learned state of {name}", expected=f"{ours}", got=f"{theirs}", hint=hint))
 
 
-def _named(transforms: Sequence[Transform]) -> dict[str, Transform]:
+def _by_name(transforms: Sequence[Transform]) -> dict[str, Transform]:
     """Name each transform that has learned state, by its class and its observations, and by number from the second."""
     named: dict[str, Transform] = {}
     for transform in transforms:
@@ -222,7 +222,7 @@ def _is_common(transform: Transform) -> bool:
     return any(tensor.is_shared() for tensor in transform.learned_tensors().values())
 
 
-def _joined(name: str, transform: Transform | None, states: Sequence[dict]) -> dict[str, torch.Tensor]:
+def _join(name: str, transform: Transform | None, states: Sequence[dict]) -> dict[str, torch.Tensor]:
     first, *others = states
     if transform is None or all(is_same(first, other) for other in others):  # where it is missing nobody reads it
         return first
@@ -241,7 +241,7 @@ def _require_learned(transforms: Sequence[Transform]) -> None:
             raise ConfigError(explain("evaluation", expected="transforms that have learned", got=got, hint=hint))
 
 
-def _exchanged(transform: Transform, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _exchange(transform: Transform, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Put other tensors in the places of learned ones, and return these.
 
     The objects change places, not the numbers in them: learned tensors may lie in memory that a training shares.

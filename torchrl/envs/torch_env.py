@@ -1,4 +1,4 @@
-"""Worlds written in torch: two functions of tensors make a whole batch. One world in numpy is a simulator instead."""
+"""Envs written in torch: two functions of tensors make a whole batch. What steps one row in numpy is a simulator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchrl.shapes import expand_right
 
 
 class TorchEnv(Env):
-    """A batch of worlds whose whole state is a TensorDict. A subclass writes :meth:`start` and :meth:`dynamics`.
+    """A batch of rows whose whole state is a TensorDict. A subclass writes :meth:`start` and :meth:`dynamics`.
 
     Both are functions without memory: ``dynamics`` may be called from any state, for planning or to differentiate
     through. This class keeps the present state, counts episodes, restarts rows, and says what is terminated, truncated

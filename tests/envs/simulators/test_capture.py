@@ -276,7 +276,7 @@ def test_a_world_that_draws_from_its_own_space_continues_bit_for_bit():
 
 @pytest.mark.parametrize("wrap", [NormalizeObservation, NormalizeReward])
 def test_a_world_in_a_wrapper_that_normalises_continues_bit_for_bit(wrap):
-    """The wrapper's statistics are part of where its world stands."""
+    """The wrapper's statistics are part of where its simulator stands."""
     world, other = (GymSimulator(wrap(gymnasium.make("CartPole-v1"))) for _ in range(2))
     world.reset(seed=1)
     for _ in range(5):

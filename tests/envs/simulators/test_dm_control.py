@@ -217,7 +217,7 @@ def test_observations_are_not_views_of_the_environments_memory():
         (lambda: check_env(DMControlEnv(Drawn())), "got a Drawn without one"),
         (
             lambda: DMControlEnv(Scripted()).set_info_(env_info=TensorDict(a=1)),
-            "expected worlds whose resets take options",
+            "expected simulators whose resets take options",
         ),
         (lambda: DMControlSimulator(Scripted()).reset(options={"a": 1}), "resets take options"),
     ],

@@ -1,4 +1,4 @@
-"""Every wrapper of gymnasium.wrappers around one world does here what it does there."""
+"""Every wrapper of gymnasium.wrappers around one simulator does here what it does there."""
 
 import sys
 from functools import partial
@@ -80,7 +80,7 @@ def test_every_wrapper_of_gymnasium_is_in_a_list():
 
 
 def played(world):
-    """Step a wrapped world by hand, through the end of an episode; return what came."""
+    """Step a wrapped simulator by hand, through the end of an episode; return what came."""
     world.action_space.seed(0)
     observation, _ = world.reset(seed=0)
     seen, rewards, actions = [observation], [], []
@@ -102,7 +102,7 @@ def timed(wrap, world):
 @pytest.mark.parametrize("is_driven", [False, True], ids=["alone", "around ours"])
 @pytest.mark.parametrize("name", WORKS)
 def test_a_wrapper_does_what_it_does_in_gymnasium(name, is_driven, tmp_path, monkeypatch):
-    """``is_driven``: between the wrapper and the world lies a simulator wrapper of ours, which changes nothing."""
+    """``is_driven``: between the wrapper and the simulator lies a simulator wrapper of ours, which changes nothing."""
     monkeypatch.chdir(tmp_path)
     form, options = WORKS[name]
     wrap = partial(getattr(wrappers, name), **options)
@@ -147,7 +147,7 @@ def test_wrappers_of_both_kinds_alternate_and_states_go_on():
     [
         (wrappers.FlattenObservation, ConfigError, r"wrappers: expected a list, .*Write wrappers=\[...\]"),
         ([wrappers.Autoreset(Painter(2))], ConfigError, r"wrappers\[0\]: .*the class, or partial\(Wrapper"),
-        ([partial(wrappers.vector.ClipReward)], ConfigError, "That of one world is gymnasium.wrappers.ClipReward"),
+        ([partial(wrappers.vector.ClipReward)], ConfigError, "That of one simulator is gymnasium.wrappers.ClipReward"),
         ([VecNorm()], ConfigError, r"It is a transform, which wraps the batch: TransformedEnv\(GymEnv"),
         ([VecNorm], ConfigError, "It is a transform"),
         ([partial(FrameSkip, num_frames=1), lambda world: None], EnvError, r"wrappers\[1\]: .*which returned None"),

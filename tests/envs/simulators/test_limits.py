@@ -1,4 +1,4 @@
-"""How long episodes are when somebody asks: a request for more than a world's own limit wins or is refused."""
+"""How long episodes are when somebody asks: a request for more than a simulator's own limit wins or is refused."""
 
 import types
 import warnings
@@ -20,7 +20,7 @@ from torchrl.errors import ConfigError
 
 @pytest.fixture
 def endless():
-    """Register ``Endless-v0``, limited to 10 steps by its id, and ``Console-v0``, which is so like an Atari world."""
+    """Register ``Endless-v0``, limited to 10 steps by its id, and ``Console-v0``, which is so like an Atari game."""
     register("Endless-v0", entry_point=partial(CountingEnv, 10**9), max_episode_steps=10)
     register(
         "Console-v0",
@@ -58,7 +58,7 @@ def test_two_requests_are_refused(endless):
 
 @pytest.mark.parametrize("options", [{"max_episode_steps": 11}, {"max_episode_steps": 4, "frame_skip": 4}])
 def test_an_environment_that_is_given_keeps_its_limit_and_more_is_refused(endless, options):
-    with pytest.raises(ConfigError, match=r"TimeLimit: expected max_steps of at most (10|3), after which the world"):
+    with pytest.raises(ConfigError, match=r"TimeLimit: expected max_steps of at most (10|3), after which"):
         GymEnv(gymnasium.make("Endless-v0"), **options)
     assert longest(GymEnv(gymnasium.make("Endless-v0"), max_episode_steps=3, frame_skip=4)) == 3
 

@@ -177,9 +177,9 @@ class TestPixels:
             Pixels(Odd())
 
     def test_a_world_that_cannot_draw_is_refused(self):
-        with pytest.raises(EnvError, match="ActionEchoSimulator: expected a world that can draw itself"):
+        with pytest.raises(EnvError, match="ActionEchoSimulator: expected a simulator with render"):
             Pixels(ActionEchoSimulator())
-        with pytest.raises(EnvError, match="CountingSimulator: expected a world that can draw itself"):
+        with pytest.raises(EnvError, match="CountingSimulator: expected a simulator with render"):
             Pixels(TimeLimit(CountingSimulator(), 3))
 
     def test_drawing_changes_nothing_and_the_state_continues(self):
@@ -296,7 +296,7 @@ class TestLeaveOut:
 
 
 class Gym(gymnasium.Env):
-    """The same world as gymnasium's own."""
+    """The same simulator as gymnasium's own."""
 
     def __init__(self):
         self.world = Speaking()

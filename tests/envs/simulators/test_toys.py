@@ -1,4 +1,4 @@
-"""Toy worlds: what they show, what they pay, and what random and right play return."""
+"""Toy simulators: what they show, what they pay, and what random and right play return."""
 
 import numpy as np
 import pytest

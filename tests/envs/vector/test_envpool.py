@@ -16,7 +16,7 @@ from fakes import wait_until
 from torchrl.collectors import Collector
 from torchrl.envs import EnvPoolEnv, TransformedEnv, check_env
 from torchrl.envs.transforms import RewardScaling
-from torchrl.envs.vector.envpool import _spaces, _with_open_bounds
+from torchrl.envs.vector.envpool import _open_bounds, _spaces
 from torchrl.errors import ConfigError, EnvError, MissingExtraError
 
 envpool = pytest.importorskip("envpool")
@@ -38,7 +38,7 @@ def sway(root):
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered")
 def test_the_library_does_what_the_worker_relies_on():
-    """Some worlds can be stepped or reset, answers come in the order asked for, and one that is over begins again."""
+    """Some simulators can be stepped or reset, answers come in that order, and one that is over begins again."""
     pool = envpool.make_gymnasium("CartPole-v1", num_envs=4, seed=[1, 2, 3, 4], max_episode_steps=4, num_threads=1)
     names = list(pool._state_keys)
 
@@ -75,7 +75,7 @@ def test_a_row_does_not_depend_on_the_others():
         assert torch.equal(seen["next", "observation"][[2, 0]], alike["next", "observation"])
         assert torch.equal(root["observation"][[2, 0]], twin["observation"])
         num_ended += int(seen["next", "done"].sum())
-        if step == 30:  # the worlds that wait are not touched by a restart in mid-episode
+        if step == 30:  # the simulators that wait are not touched by a restart in mid-episode
             root, twin = one.reset(torch.tensor([True, False, True])), other.reset()
             assert torch.equal(root["observation"][[2, 0]], twin["observation"])
         roots = root, twin
@@ -106,7 +106,7 @@ def test_a_world_that_does_not_begin_again_is_an_error():
     worker = env._worker
     assert worker._to_reset.tolist() == [0, 1]
     worker._pool.reset(worker._standby)  # so that the next message steps them
-    with pytest.raises(EnvError, match=r"worlds that begin again after an ending, got step \[1, 1\]"):
+    with pytest.raises(EnvError, match=r"simulators that begin again after an ending, got step \[1, 1\]"):
         env.step_and_reset(sway(root))
 
 
@@ -239,7 +239,7 @@ def test_options_freezing_and_states_are_refused():
         env.set_info_(env_info=TensorDict({"low": torch.zeros(3)}, [3]))
     with pytest.raises(EnvError, match="stepped together"):
         env.freeze_(torch.tensor([True, False, False]))
-    with pytest.raises(EnvError, match="worlds inside EnvPool.*new episodes"):
+    with pytest.raises(EnvError, match="TurnsWorker: expected a state to save.*new episodes"):
         env.state_dict()
     env.step(right(root))
 
@@ -283,7 +283,7 @@ def test_bounds_that_envpool_leaves_at_the_limits_of_a_dtype_are_open():
     tiny, most = np.finfo(np.float32).tiny, np.finfo(np.float32).max
     box = spaces.Box(np.array([tiny, -most, 0, -1], np.float32), np.array([most, most, 1, 1], np.float32))
     pixels = spaces.Box(0, 255, (2, 2), np.uint8)
-    opened = _with_open_bounds(spaces.Dict({"a": box, "b": pixels}))
+    opened = _open_bounds(spaces.Dict({"a": box, "b": pixels}))
     assert opened["a"].low.tolist() == [-np.inf, -np.inf, 0, -1]
     assert opened["a"].high.tolist() == [np.inf, np.inf, 1, 1]
     assert opened["b"] == pixels

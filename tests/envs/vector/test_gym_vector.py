@@ -138,7 +138,7 @@ def test_a_run_that_is_resumed_starts_new_episodes(make):
     collector = Collector(make(counting(2)), frames_per_batch=8, seed=3)
     collector.collect()
     state = collector.state_dict()
-    assert state["env"] is None and "worlds inside a SyncVectorEnv" in state["env_error"]
+    assert state["env"] is None and "VectorWorker: expected a state to save" in state["env_error"]
 
 
 @every_mode
@@ -314,7 +314,7 @@ def test_steps_need_an_episode(make):
 
 
 def test_a_state_is_refused(make):
-    with pytest.raises(EnvError, match="worlds inside a SyncVectorEnv.*new episodes"):
+    with pytest.raises(EnvError, match="VectorWorker: expected a state to save.*new episodes"):
         make(counting(2)).state_dict()
 
 
@@ -384,9 +384,9 @@ class Declared(Plain):
 def test_rows_whose_rewards_are_vectors_are_told_what_to_return(make):
     with pytest.raises(EnvError, match=r"expected one reward a step, got Declared with rewards of shape \[2\]"):
         make([partial(Declared, np.zeros(2))])
-    with pytest.raises(EnvError, match=r"expected worlds with one number as reward.*Return float\(reward\)"):
+    with pytest.raises(EnvError, match=r"expected one number as reward.*Return float\(reward\)"):
         make([partial(Plain, np.zeros(2))] * 2).rollout(2)
-    with pytest.raises(EnvError, match="expected worlds of gymnasium, got .*values to unpack"):
+    with pytest.raises(EnvError, match="expected environments of gymnasium, got .*values to unpack"):
         make([partial(Plain, 1.0, num_values=4)] * 2).rollout(2)
 
 

@@ -39,7 +39,7 @@ def half(observation):
     return observation / 2
 
 
-# By name: the form of what is observed, the arguments, and the wrapper of one world that does the same.
+# By name: the form of what is observed, the arguments, and the wrapper of one simulator that does the same.
 OBSERVATION = {
     "TransformObservation": ("box", {"func": half}, single.TransformObservation),
     "VectorizeTransformObservation": (
@@ -113,7 +113,7 @@ def assert_same(one, other):
 
 
 def of_one_world(name, table):
-    """Return the transitions of the wrapper of one world, which knows nothing of resets."""
+    """Return the transitions of the wrapper of one simulator, which knows nothing of resets."""
     form, options, wrapper = table[name]
     options = {} if isinstance(wrapper, partial) else {**options, **SINGLE_SPACES.get(name, {})}
     wrap = (lambda env: env) if wrapper is None else partial(wrapper, **options)

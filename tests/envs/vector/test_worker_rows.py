@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fakes import CountingEnv, CountingSimulator
 from torchrl.envs.vector.buffers import allocate
-from torchrl.envs.vector.gym_vector import VectorWorker
+from torchrl.envs.vector.gym_vector_worker import VectorWorker
 from torchrl.envs.vector.worker import SimulatorWorker
 from torchrl.errors import EnvError
 

@@ -1,4 +1,4 @@
-"""How the native worlds take their batch size."""
+"""How the native envs take their batch size."""
 
 from __future__ import annotations
 

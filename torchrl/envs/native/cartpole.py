@@ -40,7 +40,7 @@ class CartPole(TorchEnv):
         dv/dt = push − m l · dω/dt · cos θ / M
 
     Args:
-        num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one world with batch size ``[]``.
+        num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one row with batch size ``[]``.
         max_episode_steps: steps after which an episode is truncated; None never does.
         device: where the state lives.
 

@@ -32,7 +32,7 @@ class Pendulum(TorchEnv):
     speed is limited to ±8 rad/s and turns the angle after it changed. Source: gymnasium's documentation of Pendulum.
 
     Args:
-        num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one world with batch size ``[]``.
+        num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one row with batch size ``[]``.
         max_episode_steps: steps after which an episode is truncated; None never does.
         device: where the state lives.
 

@@ -1,4 +1,4 @@
-"""The contract of a simulator: one world, seen through numpy. Not a batch, and no TensorDict: those are an Env's."""
+"""The contract of a simulator: one world in numpy. Not a batch, and no TensorDict: those are an Env's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ State = dict[str, Any]
 
 
 class Simulator(gymnasium.Env, ABC):
-    """One world: reset it, step it, and save where it stands if it can.
+    """One world in numpy: reset it, step it, and save where it stands if it can.
 
     Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` included
     (it then cannot save its state). And this one is a ``gymnasium.Env``, so that gymnasium's wrappers go around it.
@@ -46,8 +46,8 @@ class Simulator(gymnasium.Env, ABC):
         """Start an episode and return ``(observation, info)``.
 
         Args:
-            seed: restart every random stream of this world from here; None lets them run on.
-            options: what this world understands beyond the seed.
+            seed: restart every random stream of this simulator from here; None lets them run on.
+            options: what this simulator understands beyond the seed.
         """
 
     @abstractmethod
@@ -60,22 +60,22 @@ class Simulator(gymnasium.Env, ABC):
         """
 
     def render(self) -> np.ndarray:
-        """Draw the world as it stands, uint8 ``[H, W, 3]``.
+        """Draw the simulator as it stands, uint8 ``[H, W, 3]``.
 
         Raises:
-            EnvError: this world cannot.
+            EnvError: this simulator cannot.
         """
-        raise EnvError(explain(type(self).__name__, expected="a world that can draw itself", got="one without render"))
+        raise EnvError(explain(type(self).__name__, expected="a simulator with render", got="one without it"))
 
-    def close(self) -> None:  # noqa: B027 - most worlds hold nothing
-        """Release what this world holds; may be called twice."""
+    def close(self) -> None:  # noqa: B027 - most simulators hold nothing
+        """Release what this simulator holds; may be called twice."""
 
     def step_limit(self) -> float:
-        """Return the steps after which this world truncates every episode; infinity if it does not or cannot tell."""
+        """Return the steps after which this simulator truncates every episode; infinity if it cannot tell."""
         return math.inf
 
-    def require_ability(self, ability: str) -> None:  # noqa: B027 - most worlds can do both
-        """Refuse where this world cannot do what will be asked of it.
+    def require_ability(self, ability: str) -> None:  # noqa: B027 - most simulators can do both
+        """Refuse where this simulator cannot do what will be asked of it.
 
         Args:
             ability: ``"seeds"``, whether a reset takes a seed, or ``"options"``, whether it takes options.
@@ -85,14 +85,14 @@ class Simulator(gymnasium.Env, ABC):
         """
 
     def get_state(self) -> State:
-        """Return all that decides how this world goes on: a nested dict of numbers, strings, None and numpy arrays.
+        """Return all that decides how this simulator goes on: a nested dict of numbers, strings, None and numpy arrays.
 
         A new simulator, built alike and given this to :meth:`set_state`, continues bit for bit.
 
         Raises:
-            EnvError: this world cannot tell.
+            EnvError: this simulator cannot tell.
         """
-        raise EnvError(explain(type(self).__name__, expected="a state to save", got="a world without one", hint=FRESH))
+        raise self._without("a state to save")
 
     def set_state(self, state: State) -> None:
         """Continue from what :meth:`get_state` of a simulator built alike returned.
@@ -100,7 +100,10 @@ class Simulator(gymnasium.Env, ABC):
         Raises:
             EnvError: the state is of another simulator.
         """
-        raise EnvError(explain(type(self).__name__, expected="a state to load", got="a world without one", hint=FRESH))
+        raise self._without("a state to load")
+
+    def _without(self, expected: str) -> EnvError:
+        return EnvError(explain(type(self).__name__, expected=expected, got="a simulator without one", hint=FRESH))
 
 
 FRESH = "A run that is continued from a checkpoint will start new episodes here."
@@ -110,7 +113,7 @@ class SimulatorWrapper(Simulator):
     """A simulator around another one, which it passes through. Subclasses change what they are about.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
     """
 
     def __init__(self, simulator: Simulator) -> None:
@@ -123,7 +126,7 @@ class SimulatorWrapper(Simulator):
 
     @property
     def unwrapped(self) -> Any:
-        """The world below all wrappers."""
+        """The environment below all wrappers."""
         return getattr(self.simulator, "unwrapped", self.simulator)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
@@ -135,7 +138,7 @@ class SimulatorWrapper(Simulator):
         return self.simulator.step(action)
 
     def render(self) -> np.ndarray:
-        """Draw the wrapped simulator's world."""
+        """Draw the wrapped simulator."""
         return getattr(self.simulator, "render", super().render)()
 
     def step_limit(self) -> float:

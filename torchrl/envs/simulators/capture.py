@@ -25,9 +25,9 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from torchrl.envs.simulators.base import FRESH, State
 from torchrl.errors import EnvError, explain
 
-# Descriptions, classes and loggers: nothing in them changes as a world goes on.
+# Descriptions, classes and loggers: nothing in them changes as a simulator goes on.
 CONSTANT_TYPES = (EnvSpec, type, logging.Logger, np.dtype)
-# Modules that are a stream of random numbers, which every world shares.
+# Modules that are a stream of random numbers, which every simulator shares.
 STREAMS = ("random", "numpy.random")
 # Windows, surfaces, clocks and renderers show the state, they do not hold it; a pygame.Rect or Vector2 does.
 RENDERING = ("pygame.surface", "pygame.time", "pygame.font", "gymnasium.envs.mujoco.mujoco_rendering")
@@ -160,20 +160,20 @@ def _decode(value: Any, current: Any = None) -> Any:
     if kind == "text":
         return value["letters"].copy().view(value["dtype"]).reshape(value["shape"])
     if kind == "Space":
-        return _restored_space(value["generators"], current)
+        return _restore_space(value["generators"], current)
     if kind == "RunningMeanStd":
         restored = current if type(current) is RunningMeanStd else RunningMeanStd()
         vars(restored).update(_decode(value["moments"]))
         return restored
     if kind in ("Generator", "RandomState"):
-        return _restored_generator(kind, _decode(value["state"]), current)
+        return _restore_generator(kind, _decode(value["state"]), current)
     items = [_decode(item) for item in value["items"].values()]
     if kind == "dict":
         return dict(zip((_decode(key) for key in value["keys"].values()), items, strict=True))
     return collections.deque(items, value["maxlen"]) if kind == "deque" else {"list": list, "tuple": tuple}[kind](items)
 
 
-def _restored_space(generators: State, current: Any) -> Space:
+def _restore_space(generators: State, current: Any) -> Space:
     """Set what a space and those inside it draw from; the space itself stays, since it is a description."""
     own = dict(_spaces_in(current)) if isinstance(current, Space) else {}
     lacking = [path for path in generators if path not in own]
@@ -185,7 +185,7 @@ def _restored_space(generators: State, current: Any) -> Space:
     return current
 
 
-def _restored_generator(kind: str, state: State, current: Any) -> Any:
+def _restore_generator(kind: str, state: State, current: Any) -> Any:
     """Set a generator in place, since others may share it; make one if there is none of that kind."""
     name = state["bit_generator"]
     if name not in BIT_GENERATORS:

@@ -57,7 +57,7 @@ class DMControlSimulator(Simulator):
         if isinstance(domain_or_env, str):
             self.env = _load(domain_or_env, task, task_kwargs)
         else:
-            self.env = _checked(domain_or_env, task, task_kwargs)
+            self.env = _check_env(domain_or_env, task, task_kwargs)
         self.observation_space = _observation_space(self.env.observation_spec(), "observation")
         self._render_kwargs = render_kwargs or {}
         action_spec = self.env.action_spec()
@@ -83,13 +83,13 @@ class DMControlSimulator(Simulator):
             EnvError: there are ``options``, or a seed for an environment that holds no generator.
         """
         if options:
-            raise self._without_options()
+            raise self._no_options()
         if seed is not None:
             generators = self._generators()
             seeds = [seed, *child_seeds(seed, len(generators) - 1)]
             for generator, own in zip(generators, seeds, strict=True):
                 _seed(generator, own)
-        return _owned(self.env.reset().observation), {}
+        return _copy(self.env.reset().observation), {}
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by one step; see :meth:`Simulator.step`.
@@ -112,10 +112,10 @@ class DMControlSimulator(Simulator):
             reward = float(timestep.reward)
         except (TypeError, ValueError):
             reward = timestep.reward  # an array of one entry, or what whoever steps this refuses
-        return _owned(timestep.observation), reward, terminated, ended and not terminated, {}
+        return _copy(timestep.observation), reward, terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:
-        """Draw the world as it stands with ``physics.render``; see :meth:`Simulator.render`.
+        """Draw the simulator as it stands with ``physics.render``; see :meth:`Simulator.render`.
 
         Raises:
             EnvError: MuJoCo finds no OpenGL, or there is no physics to draw.
@@ -134,7 +134,7 @@ class DMControlSimulator(Simulator):
     def require_ability(self, ability: str) -> None:
         """Refuse options, and seeds where there is no generator; see :meth:`Simulator.require_ability`."""
         if ability == "options":
-            raise self._without_options()
+            raise self._no_options()
         self._generators()
 
     def close(self) -> None:
@@ -172,8 +172,8 @@ class DMControlSimulator(Simulator):
         for name, part, _ in parts:
             restore_attributes(part, state[name]["attributes"])
 
-    def _without_options(self) -> EnvError:
-        expected, got = "worlds whose resets take options", f"{type(self.env).__name__}, a dm_env"
+    def _no_options(self) -> EnvError:
+        expected, got = "simulators whose resets take options", f"{type(self.env).__name__}, a dm_env"
         return EnvError(explain("DMControlSimulator.reset", expected=expected, got=got))
 
     def _generators(self) -> list:
@@ -283,7 +283,7 @@ def _unknown(what: str, name: str | None, names: Mapping | tuple) -> str:
     return explain("DMControlSimulator", expected=what, got=repr(name), hint=hint)
 
 
-def _checked(env: Any, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:
+def _check_env(env: Any, task: str | None, task_kwargs: dict[str, Any] | None) -> Any:
     if task is not None or task_kwargs:
         expected = "task and task_kwargs only with the name of a domain"
         raise EnvError(explain("DMControlSimulator", expected=expected, got=f"them with a {type(env).__name__}"))
@@ -335,8 +335,8 @@ def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:
     return spaces.Box(*(np.broadcast_to(bound, shape).astype(dtype) for bound in bounds), dtype=dtype)
 
 
-def _owned(observation: Any) -> Observation:
+def _copy(observation: Any) -> Observation:
     """Copy every leaf, since tasks may return views of the physics; a scalar gets a dimension."""
     if isinstance(observation, Mapping):
-        return {key: _owned(part) for key, part in observation.items()}
+        return {key: _copy(part) for key, part in observation.items()}
     return np.array(observation, ndmin=1)

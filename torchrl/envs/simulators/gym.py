@@ -16,7 +16,7 @@ from torchrl.envs.simulators.capture import capture_attributes, restore_attribut
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id
 from torchrl.envs.simulators.limits import gym_step_limit
-from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.simulators.opengl import no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, MissingExtraError, explain
@@ -50,10 +50,10 @@ class GymSimulator(Simulator):
         if isinstance(env_or_id, str):
             self.env = _make(env_or_id, env_kwargs or {})
         else:
-            self.env = _checked(env_or_id, env_kwargs)
+            self.env = _check_env(env_or_id, env_kwargs)
         _require_spaces(self.env)
-        self.observation_space, _, outward = counted_from_zero(self.env.observation_space)
-        self.action_space, inward, _ = counted_from_zero(self.env.action_space)
+        self.observation_space, _, outward = count_from_zero(self.env.observation_space)
+        self.action_space, inward, _ = count_from_zero(self.env.action_space)
         self._outward, self._inward = outward or _unchanged, inward or _unchanged
         if outward is None and inward is None:
             self.step, self.reset = self.env.step, self.env.reset
@@ -66,9 +66,9 @@ class GymSimulator(Simulator):
 
     def require_ability(self, ability: str) -> None:
         """Ask the simulator below gymnasium's wrappers, if there is one; see :meth:`Simulator.require_ability`."""
-        *_, world = _layers(self.env)
-        if isinstance(world, Simulator):
-            world.require_ability(ability)
+        *_, simulator = _layers(self.env)
+        if isinstance(simulator, Simulator):
+            simulator.require_ability(ability)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; see :meth:`Simulator.reset`."""
@@ -81,7 +81,7 @@ class GymSimulator(Simulator):
         return self._outward(observation), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """Draw the world as it stands; see :meth:`Simulator.render`.
+        """Draw the simulator as it stands; see :meth:`Simulator.render`.
 
         Raises:
             EnvError: the environment was not built to return pictures, or MuJoCo finds no OpenGL.
@@ -221,14 +221,14 @@ def _missing_dependency(env: gymnasium.Env | str, error: Exception) -> str:
     return explain("GymSimulator", expected=f'the packages that "{name}" needs', got="one missing", hint=hint)
 
 
-def _checked(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
+def _check_env(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
     if env_kwargs:
         expected = "env_kwargs only with an id"
         raise EnvError(explain("GymSimulator", expected=expected, got=f"an environment and {sorted(env_kwargs)}"))
     if not isinstance(env, gymnasium.Env) or is_pool(env):
         hint = foreign_hint(env)
         if not hint and (callable(env) or hasattr(env, "step")):
-            hint = "A function that builds a world, of any kind, goes into SerialEnv(make_simulator, num_envs)."
+            hint = "A function that builds a simulator, of any kind, goes into SerialEnv(make_simulator, num_envs)."
         expected = "an id or a gymnasium.Env"
         raise EnvError(explain("GymSimulator", expected=expected, got=type(env).__name__, hint=hint))
     return env

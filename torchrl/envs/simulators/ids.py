@@ -140,7 +140,7 @@ def with_registered_ids(build: Callable[..., Any]) -> Callable[..., Any]:
         build: called there with the arguments that the result is called with.
     """
     specs = [spec for spec in gymnasium.registry.values() if not _is_of_gymnasium(spec)]
-    return partial(_build_with, [_packed(spec) for spec in specs], build)
+    return partial(_build_with, [_pack(spec) for spec in specs], build)
 
 
 def _is_of_gymnasium(spec: EnvSpec) -> bool:
@@ -149,17 +149,17 @@ def _is_of_gymnasium(spec: EnvSpec) -> bool:
     return home.startswith("gymnasium.")
 
 
-def _packed(spec: EnvSpec) -> tuple[str, bytes, str]:
+def _pack(spec: EnvSpec) -> tuple[str, bytes, str]:
     """Return an id, its spec with what it needs of ``__main__``, and why it cannot be sent, if so."""
     try:
-        entries = {name: _sendable(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
+        entries = {name: _to_send(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
         main = {name: _in_main(name) for name in map(_name_in_main, _wrappers_of(spec)) if name}
         return spec.id, cloudpickle.dumps((replace(spec, **entries), main)), ""
     except Exception as error:  # raised when somebody builds this id; other ids work
         return spec.id, b"", f"{type(error).__name__}: {error}"
 
 
-def _sendable(env_id: str, entry: Callable[..., Any] | str | None) -> Callable[..., Any] | str | None:
+def _to_send(env_id: str, entry: Callable[..., Any] | str | None) -> Callable[..., Any] | str | None:
     name = _name_in_main(entry)
     if name:
         return SentEntryPoint(env_id, _in_main(name))
@@ -181,13 +181,13 @@ def _in_main(name: str) -> Any:
 
 def _build_with(packed: list[tuple[str, bytes, str]], build: Callable[..., Any], *arguments: Any) -> Any:
     for env_id, state, reason in packed:
-        gymnasium.registry[env_id] = _received(env_id, state, reason)
+        gymnasium.registry[env_id] = _unpack(env_id, state, reason)
     # A module that is imported here registers them again: nothing is overridden that was not the same.
     warnings.filterwarnings("ignore", message=r".*Overriding environment .* already in registry")
     return build(*arguments)
 
 
-def _received(env_id: str, state: bytes, reason: str) -> EnvSpec:
+def _unpack(env_id: str, state: bytes, reason: str) -> EnvSpec:
     if not reason:
         try:
             spec, main = pickle.loads(state)

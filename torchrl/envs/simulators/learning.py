@@ -1,4 +1,4 @@
-"""Whether worlds learn from what they show, as in gymnasium's normalising wrappers: an evaluation cannot share that."""
+"""Finds gymnasium's wrappers that normalise what a simulator shows: an evaluation cannot share their statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 
 def learning_wrapper(simulators: Iterable[Any]) -> str:
-    """Name the wrapper by which one of some worlds learns; empty where none does, as far as one can see."""
+    """Name the first such wrapper around one of some simulators; empty where there is none that can be seen."""
     for simulator in simulators:
         layer = simulator
         while layer is not None:

@@ -1,4 +1,4 @@
-"""How long an episode may be by a world's own account, so that a longer one that is asked for is not cut in silence."""
+"""How long an episode may be by a simulator's own account, so that a request for more is not cut in silence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-ALE_FRAMES = "max_num_frames_per_episode"  # where Atari worlds keep their own limit, in frames of the console
+ALE_FRAMES = "max_num_frames_per_episode"  # where Atari games keep their own limit, in frames of the console
 
 
 def step_limit_of(simulator: Any) -> float:
@@ -22,13 +22,13 @@ def step_limit_of(simulator: Any) -> float:
 
 
 def gym_step_limit(env: gymnasium.Env) -> float:
-    """Return that of a gymnasium environment: of its ``TimeLimit`` wrappers, and of an Atari world itself."""
+    """Return that of a gymnasium environment: of its ``TimeLimit`` wrappers, and of an Atari game itself."""
     limit = math.inf
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, gymnasium.wrappers.TimeLimit):
             limit = min(limit, env._max_episode_steps)
         env = env.env
-    told = getattr(env, "step_limit", None)  # a simulator of ours, below; what wraps a world knows its limit
+    told = getattr(env, "step_limit", None)  # a simulator of ours, below; what wraps a simulator knows its limit
     below = told() if callable(told) else math.inf
     if math.isfinite(below):
         return min(limit, below)
@@ -39,7 +39,7 @@ def gym_step_limit(env: gymnasium.Env) -> float:
 
 
 def frames_per_step(env: gymnasium.Env) -> int:
-    """Return how often an Atari world repeats an action by itself, at most; 1 for other worlds."""
+    """Return how often an Atari game repeats an action by itself, at most; 1 for other simulators."""
     spec = env.unwrapped.spec
     skip = 1 if spec is None else spec.kwargs.get("frameskip", 1)
     return skip if isinstance(skip, int) else skip[-1] - 1

@@ -1,4 +1,4 @@
-"""Simulators by library: a name becomes one world with its wrappers around it. Imports no torch.
+"""Simulators by library: a name becomes one simulator with its wrappers around it. Imports no torch.
 
 ``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end. Batches that speak TensorDict,
 with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod:`torchrl.envs`.
@@ -64,7 +64,7 @@ def gym_simulator(
 
     Raises:
         ConfigError: arguments that do not go together; ``max_episode_steps`` above a limit that the environment has
-            itself; ``frame_skip`` around an Atari world that skips frames already.
+            itself; ``frame_skip`` around an Atari game that skips frames already.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
     """
@@ -72,15 +72,15 @@ def gym_simulator(
         env_kwargs = _with_pictures(env_kwargs)
     if info_defaults and not info_keys:
         raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
-    around = [*_leaving_out(leave_out), *_driving(frame_skip, max_noops)]
+    around = [*_leave_out(leave_out), *_drive(frame_skip, max_noops)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
     if info_keys:
         around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
     if max_episode_steps is not None and isinstance(name_or_env, str):
         env_kwargs = _without_limit(env_kwargs)
-    driven = [partial(_require_one_skip, frame_skip), *around, *_limiting(max_episode_steps)]
-    return _wrapped(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
+    driven = [partial(_require_one_skip, frame_skip), *around, *_limit(max_episode_steps)]
+    return _wrap(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
 
 
 def dm_control_simulator(
@@ -123,10 +123,10 @@ def dm_control_simulator(
     if max_episode_steps is not None and isinstance(domain_or_env, str):
         task_kwargs = {"time_limit": math.inf, **(task_kwargs or {})}
     make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
-    around = [*_leaving_out(leave_out), *_driving(frame_skip, 0)]
+    around = [*_leave_out(leave_out), *_drive(frame_skip, 0)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
-    return _wrapped(make, [*around, *_limiting(max_episode_steps)], wrappers)
+    return _wrap(make, [*around, *_limit(max_episode_steps)], wrappers)
 
 
 def toy_simulator(
@@ -138,33 +138,33 @@ def toy_simulator(
     leave_out: Sequence[Name] = (),
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
-    """Build one of this package's toy worlds: see :mod:`torchrl.envs.simulators.toys`.
+    """Build one of this package's toy simulators: see :mod:`torchrl.envs.simulators.toys`.
 
     Args:
-        name: of a toy world, such as ``"Matching"``.
+        name: of a toy simulator, such as ``"Matching"``.
         frame_skip: simulator steps per agent step; rewards are summed.
-        max_episode_steps: agent steps after which an episode is truncated, at most the world's own limit.
-        toy_kwargs: keyword arguments of the world, for example ``{"nvec": [3, 4, 2]}``.
+        max_episode_steps: agent steps after which an episode is truncated, at most the simulator's own limit.
+        toy_kwargs: keyword arguments of the simulator, for example ``{"nvec": [3, 4, 2]}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
         wrappers: put around it last, the innermost first.
 
     Raises:
-        ConfigError: ``max_episode_steps`` above the world's own limit.
-        EnvError: no such world.
+        ConfigError: ``max_episode_steps`` above the simulator's own limit.
+        EnvError: no such simulator.
     """
     if name not in TOYS:
         near = nearest(str(name), TOYS)
         hint = f'Did you mean "{near}"?' if near else ""
         raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
-    around = [*_leaving_out(leave_out), *_driving(frame_skip, 0), *_limiting(max_episode_steps)]
-    return _wrapped(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
+    around = [*_leave_out(leave_out), *_drive(frame_skip, 0), *_limit(max_episode_steps)]
+    return _wrap(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
 
 
-def _leaving_out(names: Sequence[Name]) -> list[Wrap]:
+def _leave_out(names: Sequence[Name]) -> list[Wrap]:
     return [partial(LeaveOut, keys=names)] if names else []
 
 
-def _driving(frame_skip: int, max_noops: int) -> list[Wrap]:
+def _drive(frame_skip: int, max_noops: int) -> list[Wrap]:
     wrappers: list[Wrap] = []
     if frame_skip != 1:
         wrappers.append(partial(FrameSkip, num_frames=frame_skip))
@@ -182,7 +182,7 @@ def _without_limit(env_kwargs: dict | None) -> dict:
 
 
 def _require_one_skip(frame_skip: int, simulator: GymSimulator) -> GymSimulator:
-    """Refuse to skip frames around an Atari world that skips them already, since the two multiply."""
+    """Refuse to skip frames around an Atari game that skips them already, since the two multiply."""
     own = frames_per_step(simulator.env)
     if frame_skip > 1 and own > 1:
         hint = 'Write env_kwargs={"frameskip": 1} as well, or leave frame_skip out.'
@@ -191,11 +191,11 @@ def _require_one_skip(frame_skip: int, simulator: GymSimulator) -> GymSimulator:
     return simulator
 
 
-def _limiting(max_episode_steps: int | None) -> list[Wrap]:
+def _limit(max_episode_steps: int | None) -> list[Wrap]:
     return [] if max_episode_steps is None else [partial(TimeLimit, max_steps=max_episode_steps)]
 
 
-def _wrapped(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
+def _wrap(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
     """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
     if callable(given) or isinstance(given, gymnasium.Env):
         raise ConfigError(explain("wrappers", expected="a list", got=repr(given), hint="Write wrappers=[...]."))
@@ -204,21 +204,21 @@ def _wrapped(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence
         for wrap in own:
             simulator = wrap(simulator)
         for position, wrap in enumerate(given):
-            simulator = _around(simulator, wrap, f"wrappers[{position}]")
+            simulator = _put_around(simulator, wrap, f"wrappers[{position}]")
     except BaseException:
         simulator.close()
         raise
     return simulator
 
 
-def _around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
+def _put_around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
     """Put one wrapper around a simulator; what is gymnasium's becomes a simulator again."""
     kind = getattr(wrap, "func", wrap)  # of a partial
     hint = ""
     if not callable(wrap):
-        hint = "Give what is called with the world: the class, or partial(Wrapper, argument=...)."
+        hint = "Give what is called with the simulator: the class, or partial(Wrapper, argument=...)."
     elif isinstance(kind, type) and issubclass(kind, VectorWrapper):
-        hint = f"That of one world is gymnasium.wrappers.{kind.__name__}."
+        hint = f"That of one simulator is gymnasium.wrappers.{kind.__name__}."
     elif hasattr(kind, "inverse") and hasattr(kind, "read_specs"):
         hint = "It is a transform, which wraps the batch: TransformedEnv(GymEnv(...), transform)."
     if hint:

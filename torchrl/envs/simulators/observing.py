@@ -1,4 +1,4 @@
-"""Wrappers that let more be observed, entries of ``info`` and pictures of the world, or less."""
+"""Wrappers that let more be observed, entries of ``info`` and pictures, or less."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from gymnasium import Space, spaces
 
 from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper
 from torchrl.envs.simulators.leaving_out import Name, without_entries
-from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.errors import ConfigError, EnvError, explain
 
 
 class Beside(SimulatorWrapper):
     """Put more entries beside the observation, which becomes a dict: one that was none goes under ``observation``.
 
-    Subclasses write :meth:`_added`.
+    Subclasses write :meth:`_entries`.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         added: the space of every new entry.
         keeps: whether the observation there was is kept.
 
@@ -44,21 +44,21 @@ class Beside(SimulatorWrapper):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; see :meth:`Simulator.reset`."""
         observation, info = self.simulator.reset(seed=seed, options=options)
-        return self._joined(observation, info), info
+        return self._join(observation, info), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by one step; see :meth:`Simulator.step`."""
         observation, reward, terminated, truncated, info = self.simulator.step(action)
-        return self._joined(observation, info), reward, terminated, truncated, info
+        return self._join(observation, info), reward, terminated, truncated, info
 
-    def _joined(self, observation: Observation, info: dict) -> dict:
-        added = self._added(info)
+    def _join(self, observation: Observation, info: dict) -> dict:
+        added = self._entries(info)
         if not self._keeps:
             return added
         return {**observation, **added} if self._is_dict else {"observation": observation, **added}
 
     @abstractmethod
-    def _added(self, info: dict) -> dict:
+    def _entries(self, info: dict) -> dict:
         """Return the new entries as they stand after a reset or a step with this ``info``."""
 
 
@@ -70,7 +70,7 @@ class InfoKeys(Beside):
     presented as if they did.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         keys: the space of each entry, by its name in ``info``; a ``Dict`` space for one that is a dict itself.
         defaults: what is observed where an entry is missing, typically at a reset; a value of its space.
 
@@ -81,7 +81,7 @@ class InfoKeys(Beside):
     def __init__(
         self, simulator: Simulator, keys: Mapping[str, Space], *, defaults: Mapping[str, Any] | None = None
     ) -> None:
-        presented = {key: counted_from_zero(space) for key, space in keys.items()}
+        presented = {key: count_from_zero(space) for key, space in keys.items()}
         super().__init__(simulator, {key: space for key, (space, _, _) in presented.items()})
         self._moves = {key: outward for key, (_, _, outward) in presented.items() if outward is not None}
         self._keys = dict(keys)
@@ -97,7 +97,7 @@ class InfoKeys(Beside):
             raise ConfigError(explain(f"InfoKeys, default of {key!r}", expected=f"a value in {space}", got=repr(value)))
         return value
 
-    def _added(self, info: dict) -> dict:
+    def _entries(self, info: dict) -> dict:
         return {key: self._value(info, key) for key in self._keys}
 
     def _value(self, info: dict, key: str) -> Any:
@@ -134,7 +134,7 @@ class LeaveOut(SimulatorWrapper):
     """Leave entries out of the observation by name: text, which is no number, and what no policy shall see.
 
     Args:
-        simulator: the world to wrap; it observes a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
+        simulator: what to wrap; it observes a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
         keys: which, ``["mission"]``; one inside another is ``"goal/text"`` or ``("goal", "text")``. A level stands for
             all below it.
 
@@ -158,18 +158,18 @@ class LeaveOut(SimulatorWrapper):
 
 
 class Pixels(Beside):
-    """Let a picture of the world be observed, uint8 ``[H, W, 3]``, alone or beside the other observations.
+    """Let a picture of the simulator be observed, uint8 ``[H, W, 3]``, alone or beside the other observations.
 
-    The world is reset once when it is wrapped, to learn the size of its pictures.
+    The simulator is reset once when it is wrapped, to learn the size of its pictures.
 
     Args:
-        simulator: the world to wrap; it must be able to :meth:`~Simulator.render`.
+        simulator: what to wrap; it must be able to :meth:`~Simulator.render`.
         key: the picture's name.
         pixels_only: whether the other observations are left out.
 
     Raises:
         ConfigError: the name is taken by an observation.
-        EnvError: the world cannot draw itself.
+        EnvError: the simulator cannot draw itself.
         MissingExtraError: a package that draws is not installed.
     """
 
@@ -179,7 +179,7 @@ class Pixels(Beside):
         super().__init__(simulator, {key: spaces.Box(0, 255, shape, np.uint8)}, keeps=not pixels_only)
         self._key = key
 
-    def _added(self, info: dict) -> dict:
+    def _entries(self, info: dict) -> dict:
         return {self._key: self.simulator.render()}
 
 

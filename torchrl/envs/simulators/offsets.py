@@ -12,7 +12,7 @@ from gymnasium import Space, spaces
 Move = Callable[[Any], Any]
 
 
-def counted_from_zero(space: Space) -> tuple[Space, Move | None, Move | None]:
+def count_from_zero(space: Space) -> tuple[Space, Move | None, Move | None]:
     """Present every ``Discrete`` and ``MultiDiscrete`` of a space, nested ones included, as starting at 0.
 
     The two functions work on one value and on a batch alike, arrays with a leading dimension at each leaf.
@@ -26,12 +26,12 @@ def counted_from_zero(space: Space) -> tuple[Space, Move | None, Move | None]:
     if isinstance(space, spaces.MultiDiscrete) and np.any(space.start):
         return spaces.MultiDiscrete(space.nvec.astype(np.int64)), *_shifts(space)
     if isinstance(space, spaces.Dict):
-        parts = {key: counted_from_zero(part) for key, part in space.items()}
+        parts = {key: count_from_zero(part) for key, part in space.items()}
         presented = spaces.Dict([(key, part) for key, (part, _, _) in parts.items()])  # pairs keep their order
         inward, outward = ({key: part[at] for key, part in parts.items()} for at in (1, 2))
         translate = _in_dict
     elif isinstance(space, (spaces.Tuple, spaces.OneOf)):
-        parts = [counted_from_zero(part) for part in space.spaces]
+        parts = [count_from_zero(part) for part in space.spaces]
         presented = type(space)([part for part, _, _ in parts])
         inward, outward = ([part[at] for part in parts] for at in (1, 2))
         translate = _in_tuple if isinstance(space, spaces.Tuple) else _in_choice

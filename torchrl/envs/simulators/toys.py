@@ -1,4 +1,4 @@
-"""Toy worlds: small, fast, and with returns that can be computed by hand. For examples, tests and first trials."""
+"""Toy simulators: small, fast, and with returns that can be computed by hand. For examples, tests and first trials."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Matching(Simulator):
         if seed is not None:
             self._random = np.random.default_rng(seed)
         self._step = 0
-        return self._shown(), {}
+        return self._show(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Compare the action with the targets shown before it, and show the next ones.
@@ -64,7 +64,7 @@ class Matching(Simulator):
             raise EnvError(explain("Matching.step", expected="reset() first", got="a step without an episode"))
         reward = np.count_nonzero(action == self._targets) / len(self.nvec)
         self._step += 1
-        return self._shown(), reward, False, self._step == self.num_steps, {}
+        return self._show(), reward, False, self._step == self.num_steps, {}
 
     def step_limit(self) -> float:
         """Return the length of every episode; see :meth:`Simulator.step_limit`."""
@@ -78,11 +78,11 @@ class Matching(Simulator):
     def set_state(self, state: State) -> None:
         """Continue from a saved state; see :meth:`Simulator.set_state`."""
         if state.get("toy") != "Matching" or list(state["nvec"]) != list(self.nvec):
-            got = f"one of {state.get('toy', 'another world')} with nvec {state.get('nvec')}"
+            got = f"one of {state.get('toy', 'another simulator')} with nvec {state.get('nvec')}"
             raise EnvError(explain("Matching.set_state", expected=f"a state with nvec {list(self.nvec)}", got=got))
         restore_attributes(self, state["going"])
 
-    def _shown(self) -> np.ndarray:
+    def _show(self) -> np.ndarray:
         """Draw new targets and encode them."""
         self._targets = self._random.integers(self.nvec)
         shown = np.zeros(self.observation_space.shape, np.float32)

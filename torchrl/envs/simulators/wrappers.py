@@ -21,7 +21,7 @@ class FrameSkip(SimulatorWrapper):
     """Repeat every action and sum the rewards; stop at an ending.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         num_frames: simulator steps per step.
     """
 
@@ -49,13 +49,13 @@ class TimeLimit(SimulatorWrapper):
     """Truncate an episode after a number of steps of this wrapper.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         max_steps: length of the longest episode, in steps of this wrapper: agent steps if it is the outermost.
 
     Raises:
-        ConfigError: ``max_steps`` is not positive, or more than the world below allows, so that it could not hold.
+        ConfigError: ``max_steps`` is not positive, or more than the simulator below allows, so that it could not hold.
 
-    Where a world below truncates earlier without having told that it would, a warning says so, once.
+    Where a simulator below truncates earlier without having told that it would, a warning says so, once.
     """
 
     def __init__(self, simulator: Simulator, max_steps: int) -> None:
@@ -65,8 +65,8 @@ class TimeLimit(SimulatorWrapper):
         self._may_warn = not _is_cut_at_random(simulator)
         limit = super().step_limit()
         if max_steps > limit:
-            hint = "Raise the world's own limit where it is built, or ask for fewer steps."
-            expected = f"max_steps of at most {limit}, after which the world below truncates by itself"
+            hint = "Raise the simulator's own limit where it is built, or ask for fewer steps."
+            expected = f"max_steps of at most {limit}, after which the simulator below truncates by itself"
             raise ConfigError(explain("TimeLimit", expected=expected, got=max_steps, hint=hint))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
@@ -89,8 +89,8 @@ class TimeLimit(SimulatorWrapper):
     def _warn(self) -> None:
         self._may_warn = False
         warnings.warn(
-            f"TimeLimit: the world below truncated an episode after {self._num_steps} steps, not the {self.max_steps} "
-            "that were asked for: by a limit of its own, or for another reason.",
+            f"TimeLimit: the simulator below truncated an episode after {self._num_steps} steps, not the "
+            f"{self.max_steps} that were asked for: by a limit of its own, or for another reason.",
             stacklevel=4,
         )
 
@@ -107,7 +107,7 @@ class NoopReset(SimulatorWrapper):
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), extended data table 1.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         max_noops: the number of steps is uniform in 1 to ``max_noops``.
         noop_action: the action that does nothing; a number stands for every entry of a ``Box``.
     """
@@ -132,7 +132,7 @@ class NoopReset(SimulatorWrapper):
         if seed is not None:
             self._random = np.random.default_rng(named_seeds(seed, "noops")["noops"])
         for _ in range(MAX_TRIALS):
-            started = self._started(seed, options)
+            started = self._try_start(seed, options)
             if started is not None:
                 return started
             seed = None  # once is enough: the same seed would end the same way
@@ -144,7 +144,7 @@ class NoopReset(SimulatorWrapper):
         """Return that of the wrapped simulator less the no-ops, which count there; see :meth:`Simulator.step_limit`."""
         return super().step_limit() - self.max_noops
 
-    def _started(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:
+    def _try_start(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:
         observation, info = self.simulator.reset(seed=seed, options=options)
         for _ in range(self._random.integers(1, self.max_noops, endpoint=True)):
             observation, _, terminated, truncated, info = self.simulator.step(self.noop_action)
@@ -168,7 +168,7 @@ class RandomTruncation(SimulatorWrapper):
     the first episode to come.
 
     Args:
-        simulator: the world to wrap.
+        simulator: what to wrap.
         max_steps: the longest the first episode may last, in steps of this wrapper: the usual length of an episode.
     """
 
@@ -176,12 +176,12 @@ class RandomTruncation(SimulatorWrapper):
         super().__init__(simulator)
         self.max_steps = _at_least_one("RandomTruncation", "max_steps", max_steps)
         self._num_steps = 0
-        self._stop_at: int | None = self._drawn(None)
+        self._stop_at: int | None = self._draw(None)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; with a seed, draw when it will be truncated."""
         if seed is not None:
-            self._stop_at = self._drawn(named_seeds(seed, "truncation")["truncation"])
+            self._stop_at = self._draw(named_seeds(seed, "truncation")["truncation"])
         elif self._num_steps > 0:
             self._stop_at = None
         self._num_steps = 0
@@ -193,7 +193,7 @@ class RandomTruncation(SimulatorWrapper):
         self._num_steps += 1
         return observation, reward, terminated, truncated or self._num_steps == self._stop_at, info
 
-    def _drawn(self, seed: int | None) -> int:
+    def _draw(self, seed: int | None) -> int:
         return int(np.random.default_rng(seed).integers(1, self.max_steps, endpoint=True))
 
     def _own_state(self) -> State:

@@ -88,12 +88,12 @@ class TransformedEnv(Env):
 
     @property
     def simulators(self) -> list:
-        """The worlds, one per row, where the environment below has them."""
+        """The simulators, one per row, where the environment below has them."""
         return self.env.simulators
 
     @property
     def transforms(self) -> list[Transform]:
-        """All transforms, the nearest to the worlds first; see :attr:`Env.transforms`."""
+        """All transforms, the nearest to the simulators first; see :attr:`Env.transforms`."""
         return [*self.env.transforms, *self.transform.parts()]
 
     def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
@@ -196,7 +196,7 @@ class TransformedEnv(Env):
         self.env.require_options(options)
 
     def as_simulator(self) -> EnvSimulator:
-        """Refuse: transforms wrap the batch, never the worlds in it.
+        """Refuse: transforms wrap the batch, never a simulator in it.
 
         Raises:
             EnvError: always.
@@ -241,7 +241,7 @@ class TransformedEnv(Env):
         return root
 
     def render(self) -> torch.Tensor:
-        """Return a picture of every world below; see :meth:`Env.render`."""
+        """Return a picture of every row below; see :meth:`Env.render`."""
         return self.env.render()
 
     def close(self) -> None:

@@ -12,8 +12,8 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite
 from torchrl.envs.base import Env, ResetOptions, action_of
 from torchrl.envs.conversions import spec_from_space
-from torchrl.envs.env_state import own_copy
-from torchrl.envs.simulators.offsets import counted_from_zero
+from torchrl.envs.env_state import copy_options
+from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.vector.actions import action_reader
 from torchrl.envs.vector.buffers import StepBuffers, allocate
 from torchrl.envs.vector.worker import Worker
@@ -49,7 +49,7 @@ class WorkerEnv(Env):
         buffers: StepBuffers | None = None,
     ) -> None:
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-            if counted_from_zero(space)[1] is not None:
+            if count_from_zero(space)[1] is not None:
                 hint = "GymSimulator(env) presents such a space as one that does."
                 expected = f"an {name} whose choices start at 0"
                 raise SpecError(explain(type(self).__name__, expected=expected, got=space, hint=hint))
@@ -101,7 +101,7 @@ class WorkerEnv(Env):
     def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
         if isinstance(options, list):
-            options = [own_copy(options[row]) for row in rows]
+            options = [copy_options(options[row]) for row in rows]
         self._worker.restart(rows, None if seeds is None else [seeds[row] for row in rows], options)
         return self._root()
 

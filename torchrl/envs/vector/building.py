@@ -11,7 +11,7 @@ from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from torchrl.envs.driving import require_undriven, world_of
+from torchrl.envs.driving import innermost, require_undriven
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.vector.buffers import observation_leaves
@@ -126,7 +126,7 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
     if isinstance(simulator, VectorEnv) or is_pool(simulator):
         hint = foreign_hint(simulator)
         raise EnvError(explain(who, expected="a simulator, one world", got=type(simulator).__name__, hint=hint))
-    world = world_of(simulator)
+    world = innermost(simulator)
     if hasattr(world, "agent_selection"):  # players in turn, as PettingZoo's; also where it has the two spaces
         got = f"{type(world).__name__}, in which several agents act in turn"
         raise EnvError(explain(who, expected="a world of one agent", got=got, hint=foreign_hint(world)))
@@ -176,7 +176,7 @@ def _presented(who: str, env: Any) -> Simulator:
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
     """Refuse one world in two rows, also in wrappers of its own in each, and rows whose spaces differ."""
     first, seen = simulators[0], {}
-    worlds = [world_of(simulator) for simulator in simulators]
+    worlds = [innermost(simulator) for simulator in simulators]
     for index, (other, world) in enumerate(zip(simulators, worlds, strict=True), first_index):
         if seen.setdefault(id(world), index) != index:
             hint = "The factory builds a new one at each call."

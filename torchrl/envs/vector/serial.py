@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from torchrl.envs.driving import world_of
+from torchrl.envs.driving import innermost
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
@@ -60,4 +60,4 @@ class SerialEnv(WorkerEnv):
 
     def driven_things(self) -> list:
         """List this and its worlds; see :meth:`Env.driven_things`."""
-        return [self, *map(world_of, self.simulators)]
+        return [self, *map(innermost, self.simulators)]

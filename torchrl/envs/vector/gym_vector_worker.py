@@ -1,0 +1,239 @@
+"""Steps and restarts a gymnasium vector environment. Which ones can be used at all, ``gym_vector`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers import vector as wrappers
+
+from torchrl.envs.simulators.leaving_out import Name, without_entries
+from torchrl.envs.simulators.offsets import count_from_zero
+from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
+from torchrl.envs.vector.worker import FIVE, PAIR, WEIGH, Actions, Options, Worker, not_restarted, shared_options
+from torchrl.errors import EnvError, explain
+from torchrl.seeding import join_seeds
+
+ROWS_HINT = (
+    'Build it with autoreset_mode SAME_STEP, or from single environments: gymnasium.make_vec(id, n, "sync"), or '
+    "GymEnv(id, num_envs=n)."
+)
+# What gymnasium's wrappers keep of each row. A reset of some rows makes them forget all of them.
+KEPT_BY_ROW = {
+    wrappers.RecordEpisodeStatistics: ("episode_start_times", "episode_returns", "episode_lengths", "prev_dones"),
+    wrappers.NormalizeReward: ("accumulated_reward", "_prev_dones"),
+}
+
+
+class VectorWorker(Worker):
+    """Steps and restarts a vector environment.
+
+    Args:
+        vector_env: the vector environment.
+        mode: when it resets by itself.
+        leave_out: entries that are not observed.
+        buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
+
+    Attributes:
+        restarts_rows: whether single rows can be restarted where they did not end.
+    """
+
+    def __init__(
+        self, vector_env: VectorEnv, mode: AutoresetMode, leave_out: Sequence[Name], buffers: StepBuffers
+    ) -> None:
+        left, leaving = without_entries("leave_out", vector_env.single_observation_space, leave_out)
+        self._leaving = leaving if leave_out else None
+        observation_space, _, self._outward = count_from_zero(left)
+        _, self._inward, _ = count_from_zero(vector_env.single_action_space)
+        super().__init__(observation_space, buffers)
+        self.vector_env = vector_env
+        self._num_envs = vector_env.num_envs
+        self._resets_itself = mode is AutoresetMode.SAME_STEP
+        self.restarts_rows = _restarts_rows(vector_env, mode)
+        self._is_wrapped = isinstance(vector_env, VectorWrapper)
+        self._kept = [
+            (layer, name)
+            for layer in layers_of(vector_env)
+            for kind, names in KEPT_BY_ROW.items()
+            if isinstance(layer, kind)
+            for name in names
+        ]
+        # First observations that came with the last step of the episode before, until they are asked for.
+        held = allocate_observations(observation_space, self._num_envs)
+        self._held_leaves = [Leaf(held, leaf, self.row) for leaf in observation_leaves(observation_space)]
+        self._is_held = np.zeros(self._num_envs, dtype=bool)
+
+    def advance(self, actions: Actions) -> bool:
+        """Step the vector environment; see :meth:`Worker.advance`."""
+        if not self._may_step:
+            raise not_restarted(self.ended())
+        actions = actions if self._inward is None else self._inward(actions)
+        if self._is_wrapped:
+            actions = deepcopy(actions)  # VectorizeTransformAction may write into what it is given: the policy's action
+        try:
+            result = self.vector_env.step(actions)
+        except (ValueError, TypeError) as error:
+            explained = _explain(error)
+            if explained is None:
+                raise
+            raise explained from error
+        try:
+            observations, rewards, terminated, truncated, info = result
+        except (ValueError, TypeError) as error:
+            raise _wrong_count("step", FIVE, result) from error
+        observations = self._present(observations)
+        for leaf in self._next_leaves:
+            leaf.write_batch(observations)
+        self._write_flags(rewards, terminated, truncated)
+        ended = bool(self._terminated.any() or self._truncated.any())
+        if ended and self._resets_itself:
+            self._hold(observations, info)
+        self._finish_step()
+        if ended:
+            self._mark_ended()
+        return ended
+
+    def restart(
+        self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
+    ) -> None:
+        """Begin the next episode of the given rows; see :meth:`Worker.restart`.
+
+        Raises:
+            EnvError: options that differ from row to row.
+        """
+        options = shared_options("GymVectorEnv", options)
+        rows = np.zeros(self._num_envs, dtype=bool)
+        rows[list(indices)] = True
+        seeds = {} if seeds is None else dict(zip(indices, seeds, strict=True))
+        held = rows & self._is_held
+        held[[index for index, seed in seeds.items() if seed is not None]] = False
+        if options or (rows.all() and not self.restarts_rows):
+            held[:] = False
+        fresh = rows & ~held
+        for leaf, kept in zip(self._root_leaves[self.turn], self._held_leaves, strict=True):
+            leaf.array[held] = kept.array[held]
+        if fresh.any():
+            self._reset_rows(fresh, seeds, options)
+        self._is_held[rows] = False
+        for index in indices:
+            self._begin(index)
+        self._may_step = not self._has_ended.any()
+
+    def render(self) -> list:
+        """Return one frame per row.
+
+        Raises:
+            EnvError: the vector environment was not built to return pictures.
+        """
+        frames = self.vector_env.render()
+        if frames is None or any(frame is None for frame in frames):
+            hint = 'Build it so: gymnasium.make_vec(id, num_envs=n, render_mode="rgb_array").'
+            got = f'render_mode "{self.vector_env.render_mode}"'
+            raise EnvError(explain("GymVectorEnv.render", expected='render_mode "rgb_array"', got=got, hint=hint))
+        return list(frames)
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self.vector_env.close()
+
+    def _present(self, observations: Any) -> Any:
+        observations = observations if self._leaving is None else self._leaving(observations)
+        return observations if self._outward is None else self._outward(observations)
+
+    def _hold(self, observations: Any, info: dict) -> None:
+        """Keep the first observations of the next episodes, and write the last ones of these under ``next``."""
+        listed = not isinstance(info, Mapping)  # DictInfoToList
+        last = [row.get("final_obs") for row in info] if listed else info.get("final_obs")
+        ended = np.flatnonzero(self._terminated | self._truncated)
+        if last is None or any(last[index] is None for index in ended):
+            expected = "the last observation of an episode in info['final_obs'], as autoreset mode SAME_STEP promises"
+            got = f"the keys {sorted(info[ended[0]] if listed else info)}"
+            raise EnvError(explain("GymVectorEnv", expected=expected, got=got))
+        for leaf in self._held_leaves:
+            leaf.write_batch(observations)
+        for index in ended:
+            self._is_held[index] = True
+            observation = self._present(last[index])
+            for leaf in self._next_leaves:
+                leaf.write_one(index, observation)
+
+    def _reset_rows(self, rows: np.ndarray, seeds: dict[int, int | None], options: dict | None) -> None:
+        seed = [seeds.get(index) for index in range(self._num_envs)] if seeds else None
+        if seed is not None and not is_of_gymnasium(self.vector_env):
+            seed = join_seeds(seed)
+        if rows.all():
+            observations = _first_of(self.vector_env.reset(seed=seed, options=options))
+        elif not self.restarts_rows:
+            raise cannot_restart(self.vector_env)
+        else:
+            kept = [(layer, name, getattr(layer, name).copy()) for layer, name in self._kept]
+            options = {**(options or {}), "reset_mask": rows.copy()}
+            observations = _first_of(self.vector_env.reset(seed=seed, options=options))
+            for layer, name, values in kept:
+                getattr(layer, name)[~rows] = values[~rows]
+        observations = self._present(observations)
+        for leaf in self._root_leaves[self.turn]:
+            others = leaf.write_rows(rows, observations)
+            if not (others or is_of_gymnasium(self.vector_env)):
+                raise cannot_restart(self.vector_env)
+
+
+def _first_of(result: Any) -> Any:
+    """Return the observations of a reset."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise _wrong_count("reset", PAIR, result)
+    return result[0]
+
+
+def _wrong_count(method: str, expected: str, result: Any) -> EnvError:
+    got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+    hint = "In the old gym, done was terminated or a time limit, and a reset returned the observations alone."
+    return EnvError(explain(f"{method} of the vector environment", expected=expected, got=got, hint=hint))
+
+
+def _explain(error: Exception) -> EnvError | None:
+    """Say what single simulators return that gymnasium cannot collect; None where they raised the error themselves."""
+    frames = error.__traceback__
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    if not frames.tb_frame.f_globals["__name__"].startswith("gymnasium."):
+        return None
+    if "array element with a sequence" in str(error):
+        hint = f"Return float(reward). {WEIGH}"
+        return EnvError(explain("GymVectorEnv.step", expected="one number as reward", got=error, hint=hint))
+    if "values to unpack" in str(error):
+        hint = f"A step returns {FIVE}."
+        return EnvError(explain("GymVectorEnv.step", expected="environments of gymnasium", got=error, hint=hint))
+    return None
+
+
+def is_of_gymnasium(vector_env: VectorEnv) -> bool:
+    return isinstance(vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
+
+
+def layers_of(vector_env: VectorEnv) -> Iterator[VectorWrapper]:
+    """Yield the wrappers from the outside in."""
+    while isinstance(vector_env, VectorWrapper):
+        yield vector_env
+        vector_env = vector_env.env
+
+
+def own_resets(vector_env: VectorEnv) -> list[str]:
+    """Name the wrappers whose ``reset`` is not gymnasium's: nobody knows what it does to rows that go on."""
+    resets = {type(layer).__name__: type(layer).reset.__module__ for layer in layers_of(vector_env)}
+    return [name for name, module in resets.items() if module.split(".")[0] != "gymnasium"]
+
+
+def _restarts_rows(vector_env: VectorEnv, mode: AutoresetMode) -> bool:
+    knows_masks = is_of_gymnasium(vector_env) or mode is AutoresetMode.DISABLED
+    return knows_masks and not own_resets(vector_env)
+
+
+def cannot_restart(vector_env: VectorEnv) -> EnvError:
+    who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
+    expected = "rows that can be restarted one by one, reset(options={'reset_mask': rows})"
+    mode = vector_env.metadata["autoreset_mode"]
+    return EnvError(explain(who, expected=expected, got=f"one that restarts all, in {mode}", hint=ROWS_HINT))
