@@ -173,8 +173,8 @@ def test_worlds_of_other_kinds_are_told_where_they_go(make, message):
         (Named, r"A dm_env goes into DMControlEnv\(env\)"),
         (partial(CartPole, 2), "got CartPole. It is an environment of this library already"),
         (partial(gymnasium.spec, "CartPole-v1"), r'got EnvSpec. Write its id: GymEnv\("CartPole-v1"\)'),
-        (lambda: World, r"A function that builds a world, of any kind, goes into SerialEnv"),
-        (World, r"got World. A function that builds a world, of any kind, goes into SerialEnv"),
+        (lambda: World, r"A function that builds a simulator, of any kind, goes into SerialEnv"),
+        (World, r"got World. A function that builds a simulator, of any kind, goes into SerialEnv"),
         (type("PoolEnv", (gymnasium.Env,), {"__module__": "envpool.python"}), r"EnvPoolEnv\(name, num_envs\)"),
     ],
 )

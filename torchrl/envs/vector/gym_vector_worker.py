@@ -211,6 +211,7 @@ def _explain(error: Exception) -> EnvError | None:
 
 
 def is_of_gymnasium(vector_env: VectorEnv) -> bool:
+    """Answer whether the vector environment is one of gymnasium's two, which step single environments."""
     return isinstance(vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
 
 
@@ -233,6 +234,7 @@ def _restarts_rows(vector_env: VectorEnv, mode: AutoresetMode) -> bool:
 
 
 def cannot_restart(vector_env: VectorEnv) -> EnvError:
+    """Say that single rows of this vector environment cannot be restarted, and how to build one whose rows can."""
     who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
     expected = "rows that can be restarted one by one, reset(options={'reset_mask': rows})"
     mode = vector_env.metadata["autoreset_mode"]
