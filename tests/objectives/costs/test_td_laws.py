@@ -249,7 +249,8 @@ def test_every_loss_compiles_to_one_graph(name):
     expected, grads = gradients(loss, batch)
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    backend = "aot_eager" if name == "SACLoss" else "eager"  # breaks and graphs are found before a back end is asked
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
     loss.zero_grad()
     torch.manual_seed(0)
     total_loss(terms := compiled(batch)).backward()
