@@ -8,15 +8,17 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from torchrl.agents import Agent, MinibatchEpochs
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import GymEnv, transforms
 from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
+from torchrl.objectives import GAE, ClipPPOLoss
 
 
 @pytest.fixture(autouse=True)
 def example_names(request, doctest_namespace):
-    """Give a docstring's example two rows of CartPole, networks for them, a batch ``[2, 8]`` and an empty buffer."""
+    """Give a docstring's example two rows of CartPole, networks, a batch ``[2, 8]``, a buffer, an agent, a folder."""
     if not isinstance(request.node, pytest.DoctestItem):
         return
     torch.manual_seed(0)
@@ -25,7 +27,13 @@ def example_names(request, doctest_namespace):
     critic = ValueOperator(MLP(4, 1))
     doctest_namespace |= {name: getattr(transforms, name) for name in transforms.__all__} | {"GymEnv": GymEnv}
     doctest_namespace |= {"torch": torch, "nn": torch.nn, "TensorDict": TensorDict, "env": env, "actor": actor}
+    loss = ClipPPOLoss(actor, critic)
+    optimise = MinibatchEpochs(loss, torch.optim.Adam(loss.parameters()), num_epochs=1, minibatch_size=16)
+    collector = Collector(GymEnv("CartPole-v1", num_envs=2), actor, frames_per_batch=16, total_frames=32, seed=0)
     doctest_namespace |= {
+        "loss": loss,
+        "agent": Agent(collector, optimise, advantage=GAE(critic)),
+        "folder": request.getfixturevalue("tmp_path"),
         "critic": critic,
         "batch": Collector(env, actor, frames_per_batch=16, seed=0).collect(),
         "buffer": ReplayBuffer(TensorStorage(100), batch_size=4),

@@ -23,6 +23,12 @@ class FusedAdam(torch.optim.Adam):
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), https://arxiv.org/abs/1412.6980, algorithm 1.
 
+    >>> optimizer = FusedAdam(critic.parameters(), lr=0.1)
+    >>> critic(batch)["state_value"].sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.state[next(critic.parameters())]["step"]
+    tensor(1.)
+
     Args:
         params: parameters, or groups of them as in torch.
         lr: learning rate.

@@ -24,6 +24,10 @@ COMPILED = "_orig_mod."  # what ``torch.compile`` puts between a module and the 
 def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
     """Write a state to ``path``, so that a reader finds the old file or the new one and never a part.
 
+    >>> save_checkpoint(folder / "run" / "mine.pt", {"weights": torch.ones(2), "counters": {"frames": 64}})
+    >>> load_checkpoint(folder / "run" / "mine.pt")
+    {'weights': tensor([1., 1.]), 'counters': {'frames': 64}}
+
     Args:
         path: the file; its folder is made.
         state: nested dicts, lists and tuples of tensors, numpy arrays, TensorDicts, numbers, strings, bools and None.
@@ -46,6 +50,10 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
 
 def load_checkpoint(path: str | os.PathLike) -> dict:
     """Read what :func:`save_checkpoint` wrote; no code in the file is ever run. Tensors come to the CPU.
+
+    >>> agent.save(folder / "a.pt")
+    >>> load_checkpoint(folder / "a.pt")["counters"]["frames"]
+    0
 
     Raises:
         CheckpointError: the file is missing, cut short, no checkpoint, or of a version this library does not read.

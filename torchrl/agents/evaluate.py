@@ -25,6 +25,10 @@ from torchrl.seeding import child_seeds
 class Evaluation:
     """What the episodes of one evaluation brought.
 
+    >>> evaluation = Evaluation(returns=torch.tensor([1.0, 3.0]), lengths=torch.tensor([10, 30]))
+    >>> evaluation.mean, evaluation.std
+    (2.0, 1.0)
+
     Attributes:
         returns: undiscounted return of each episode, in the order of the start seeds, ``[n]`` float32.
         lengths: number of steps of each episode, ``[n]`` int64.
@@ -53,6 +57,12 @@ class Evaluator:
     torch's global random stream and every generator inside the policy are put back too. The environment's transforms
     learn nothing, and see with what those of the training have learned. So training with and without evaluation is
     bit-identical.
+
+    >>> evaluator = Evaluator(env, num_episodes=3, seed=7)
+    >>> evaluator(actor).returns.shape
+    torch.Size([3])
+    >>> torch.equal(evaluator(actor).returns, evaluator(actor).returns)  # the same starts
+    True
 
     Args:
         env: ``[*B]``, of its own: nothing else steps it until :meth:`close`, or until this is deleted.

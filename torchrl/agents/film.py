@@ -29,6 +29,13 @@ class RecordVideo(Hook):
     The policy acts as in an evaluation, in an environment of its own, and its random streams are put back: training
     goes on as without. The film has a picture for each step and one for the start; the last shows how it ended.
 
+    >>> from torchrl.envs import SerialEnv
+    >>> from torchrl.envs.simulators import Pixels, gym_simulator
+    >>> def make_env():
+    ...     cartpole = gym_simulator("CartPole-v1", render_mode="rgb_array")
+    ...     return SerialEnv(lambda: Pixels(cartpole(), pixels_only=False), 1)
+    >>> film = RecordVideo(make_env, fps=50)  # then Agent(..., hooks=[film], folder="run")
+
     Args:
         make_env: builds an environment ``[1]`` that shows its picture beside what the policy reads, as the simulator
             wrapper :class:`~torchrl.envs.simulators.Pixels` does.

@@ -126,7 +126,13 @@ class Hook:
 
 
 class StopAtReturn(Hook):
-    """End the training at the first periodic evaluation whose mean return reaches ``target``."""
+    """End the training at the first periodic evaluation whose mean return reaches ``target``.
+
+    >>> from torchrl.agents import Evaluation
+    >>> StopAtReturn(475.0).on_evaluated(agent, Evaluation(torch.tensor([480.0]), torch.tensor([480])))
+    >>> agent.is_last_batch
+    True
+    """
 
     def __init__(self, target: float) -> None:
         self.target = target
@@ -142,6 +148,11 @@ class UpdateNormalizer(Hook):
 
     Only then, so that the first probability ratio of a batch is exactly one: its actions were chosen, and their
     log-probabilities computed, under the statistics before it.
+
+    >>> normalizer = ObservationNormalizer(4)
+    >>> UpdateNormalizer(normalizer).on_optimised(agent, batch, {})
+    >>> int(normalizer.count)  # rows of the batch, [2, 8]
+    16
 
     Args:
         normalizer: the module inside the network.
@@ -159,7 +170,15 @@ class UpdateNormalizer(Hook):
 
 
 class StepExploration(Hook):
-    """Let exploration fade: count frames in every :class:`~torchrl.modules.AnnealedExploration` inside the policy."""
+    """Let exploration fade: count frames in every :class:`~torchrl.modules.AnnealedExploration` inside the policy.
+
+    >>> from torchrl.modules import EGreedy, QValueActor
+    >>> policy = EGreedy(QValueActor(torch.nn.Linear(4, 2)), env.action_spec, start=1.0, end=0.0, num_frames=32)
+    >>> agent.collector.policy, metrics = policy, Figures()
+    >>> StepExploration().on_optimised(agent, batch, metrics)  # 16 of 32 frames
+    >>> metrics
+    {'exploration/EGreedy': 0.5}
+    """
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
         """Count the valid rows of the batch, and log the strengths."""
@@ -175,6 +194,12 @@ class SaveBuffer(Hook):
     """Save a replay buffer beside the checkpoints when training ends, so that a resumed run samples what this one did.
 
     It goes to ``replay`` in the agent's folder; without one nothing is saved.
+
+    >>> _ = buffer.extend(batch)
+    >>> agent.folder = folder
+    >>> SaveBuffer(buffer).on_train_end(agent)
+    >>> (folder / BUFFER).is_dir()
+    True
 
     Args:
         buffer: the replay buffer to save.
@@ -193,6 +218,13 @@ class AdaptPenalty(Hook):
     """Let PPO's penalty follow the divergence that each update brought about, Schulman et al. (2017), section 4.
 
     Put it before :class:`UpdateNormalizer`, whose new statistics would count as divergence.
+
+    >>> from torchrl.objectives import GAE
+    >>> loss, metrics = KLPenaltyPPOLoss(actor, critic, kl_coef=1.0), Figures()
+    >>> batch = GAE(critic)(batch)
+    >>> AdaptPenalty(loss).on_optimised(agent, batch, metrics)  # the policy has not moved: a weaker penalty will do
+    >>> abs(metrics["loss/kl_update"]) < 1e-6, float(loss.kl_coef)
+    (True, 0.5)
 
     Args:
         loss: the loss in training.
@@ -219,6 +251,10 @@ class ProgressBar(Hook):
 
     Where the standard error is no terminal but a file or a pipe, each periodic evaluation writes one line; each tenth
     of the way, where there are none.
+
+    >>> bar = ProgressBar()  # Agent(..., hooks=[bar]), or agent.train(progress=True)
+    >>> bar.on_train_start(agent)
+    >>> bar.on_train_end(agent)
     """
 
     def __init__(self) -> None:

@@ -20,6 +20,12 @@ class InterruptGuard:
     The handlers found on entry are put back on exit. Python delivers signals to the main thread only; elsewhere the
     guard does nothing and the flag stays down.
 
+    >>> with InterruptGuard() as guard:
+    ...     while not guard.is_requested:  # until Ctrl-C
+    ...         break
+    >>> guard.is_requested
+    False
+
     Attributes:
         is_requested: whether Ctrl-C was pressed or SIGTERM came.
     """

@@ -29,6 +29,13 @@ class MinibatchEpochs:
     A call is applied whole or not at all: if it raises, for whatever reason, parameters, the buffers of the loss and
     the optimizer are as they were when it began.
 
+    >>> optimizer = torch.optim.Adam(loss.trainable_parameters(), lr=3e-4)
+    >>> optimise = MinibatchEpochs(loss, optimizer, num_epochs=2, minibatch_size=4, max_grad_norm=0.5)
+    >>> batch["advantage"], batch["value_target"] = torch.randn(2, 8, 1), torch.randn(2, 8, 1)
+    >>> figures = optimise(batch)
+    >>> figures.weights["loss_critic"], figures.weights["grad_norm"]  # 2 * 4 steps of 4 rows
+    (32, 8)
+
     Args:
         loss: maps a batch ``[N]`` to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum.
         optimizer: over ``loss.trainable_parameters()``.

@@ -36,6 +36,16 @@ class ReplayUpdates:
     Each step samples, computes the loss and its gradient, looks whether all is finite, moves the parameters, lets the
     targets follow, and tells the buffer the new priorities, where its sampler has some.
 
+    >>> from torchrl.modules import QValueActor
+    >>> from torchrl.objectives import DQNLoss
+    >>> loss = DQNLoss(QValueActor(torch.nn.Linear(4, 2)))
+    >>> optimizer = torch.optim.Adam(loss.trainable_parameters())
+    >>> updates = ReplayUpdates(loss, optimizer, buffer, batch_size=4, updates_per_frame=0.5)
+    >>> _ = buffer.extend(batch)
+    >>> figures = updates(batch)  # 16 frames
+    >>> updates.num_updates, figures["replay/updates_per_frame"]
+    (8, 0.5)
+
     Args:
         loss: maps a sample to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum, and
             perhaps the ``td_error`` of each row; without, priorities stay as they are.

@@ -26,6 +26,12 @@ class RewardScale:
     Engstrom et al., "Implementation Matters in Deep Policy Gradients" (2020), https://arxiv.org/abs/2005.12729, section
     3, item 2, for the division; the fading is ours.
 
+    >>> scale = RewardScale(gamma=0.99)
+    >>> scale.update(batch)
+    >>> scaled = scale(batch)
+    >>> torch.allclose(scaled["next", "reward"] * scale.std, batch["next", "reward"])
+    True
+
     Args:
         gamma: γ.
         decay: weight of the past at each frame; the default remembers about the last 100,000.

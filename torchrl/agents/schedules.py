@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Constant:
-    """The same value at all times."""
+    """The same value at all times.
+
+    >>> Constant(3e-4)(1_000_000)
+    0.0003
+    """
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -30,6 +34,10 @@ class Constant:
 
 class LinearSchedule:
     """Go from ``start`` to ``end`` in a straight line over ``num_frames``, then stay.
+
+    >>> schedule = LinearSchedule(1.0, 0.0, num_frames=100)
+    >>> schedule(0), schedule(25), schedule(1000)
+    (1.0, 0.75, 0.0)
 
     Args:
         start: value at frame 0.
@@ -60,6 +68,12 @@ class Anneal(Hook):
 
     The schedule is asked for the frames trained on *before* the batch, so the first batch sees its start value. Nothing
     needs saving: a resumed run stands at the same frames.
+
+    >>> anneal = Anneal(agent.optimizer, "lr", LinearSchedule(3e-4, 0.0, num_frames=100))
+    >>> agent.frames = 50
+    >>> anneal.on_batch(agent, batch)
+    >>> agent.optimizer.param_groups[0]["lr"]
+    0.00015
 
     Args:
         target: an optimizer, whose entry ``name`` is set in every parameter group; or any object with an attribute

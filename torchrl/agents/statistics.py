@@ -47,6 +47,11 @@ def episode_statistics(batch: TensorDictBase) -> Figures:
     """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did.
 
     The weight of each figure is the number of its episodes.
+
+    >>> start = batch[:, :4]  # CartPole pays 1 for every step
+    >>> start["next", "done"][:] = torch.tensor([[0, 0, 0, 1], [0, 0, 0, 0]], dtype=torch.bool).unsqueeze(-1)
+    >>> episode_statistics(start)
+    {'train/episode_return': 4.0, 'train/episode_length': 4.0}
     """
     done = batch.get(("next", "done"))
     mask = batch.get(MASK, None)

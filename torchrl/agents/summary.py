@@ -15,6 +15,11 @@ from torchrl.files import write_whole
 def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, float | int]:
     """Evaluate the last and the best policy of a trained agent, and gather the figures of the run.
 
+    >>> from torchrl.agents import Evaluator
+    >>> summary = summarise(agent, Evaluator(env, num_episodes=2, seed=1), seed=0)
+    >>> summary["frames"], summary["eval_episodes"], summary["seed"]
+    (0, 2, 0)
+
     Args:
         agent: after training; it is left as it was.
         evaluator: with other start seeds than the agent's own, which chose the best checkpoint.
@@ -46,7 +51,12 @@ def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, flo
 
 
 def write_summary(path: str | os.PathLike, summary: dict) -> None:
-    """Write a summary as JSON, whole or not at all."""
+    """Write a summary as JSON, whole or not at all.
+
+    >>> write_summary(folder / "summary.json", {"frames": 64, "seed": 0})
+    >>> json.loads((folder / "summary.json").read_text())
+    {'frames': 64, 'seed': 0}
+    """
     with write_whole(path) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
 

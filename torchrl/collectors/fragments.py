@@ -35,6 +35,11 @@ from torchrl.unchecked import Row
 class Fragment(NamedTuple):
     """Consecutive transitions of every row, and the root that follows them.
 
+    >>> from torchrl.collectors import rollout
+    >>> fragment = next(rollout(env, actor, n_steps=5))
+    >>> fragment.batch.shape, fragment.last["observation"].shape
+    (torch.Size([2, 5]), torch.Size([2, 4]))
+
     Attributes:
         batch: the transitions, ``[*B, T]``, as a :class:`Collector` gives them. Recurrent state at step 0 is what the
             policy began with.
@@ -48,6 +53,10 @@ class Fragment(NamedTuple):
 
 class FragmentSource(LocalSource):
     """Collect fragments of ``n_steps`` steps, one after another; episodes go on from fragment to fragment.
+
+    >>> both = FragmentSource(env, actor, n_steps=5).collect()
+    >>> both["batch"].shape, torch.equal(both["batch", "next", "observation"][0, -1], both["last", "observation"][0])
+    (torch.Size([2, 5]), True)
 
     Args:
         envs: an environment ``[*B]``; or a list of B gymnasium environments or simulators, or callables that build

@@ -17,6 +17,13 @@ CONTIGUOUS = torch.contiguous_format
 def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -> TensorDict:
     """Fill one pre-allocated rollout, row by row; return the root to continue from.
 
+    >>> transition, root = env.step_and_reset(actor(env.reset()))
+    >>> batch, rows = allocate(transition, 5)
+    >>> with torch.no_grad():
+    ...     root = collect(env, actor, root, rows)
+    >>> batch.shape, torch.equal(batch["next", "observation"][:, 0], batch["observation"][:, 1])
+    (torch.Size([2, 5]), True)
+
     Args:
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``.

@@ -22,6 +22,15 @@ class PlacedPolicy:
     The copy draws from the policy's own generators and counts in its own warm-up, so that a checkpoint of the policy
     holds both.
 
+    >>> placed = PlacedPolicy(actor, torch.device("cpu"))
+    >>> with torch.no_grad():
+    ...     _ = next(actor.parameters()).fill_(1.0)
+    >>> (next(placed.copy.parameters()) == 1.0).all()
+    tensor(False)
+    >>> placed.refresh()
+    >>> (next(placed.copy.parameters()) == 1.0).all()
+    tensor(True)
+
     Args:
         policy: the policy being trained; its copy here changes only through :meth:`refresh`.
         device: where the copy acts.

@@ -81,7 +81,13 @@ def rollout(
 
 
 def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
-    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator."""
+    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator.
+
+    >>> stream = fragments(FragmentSource(env, actor, n_steps=5))
+    >>> [next(stream).batch["collector", "policy_version"][0, 0].item() for _ in range(3)]
+    [0, 1, 2]
+    >>> stream.close()
+    """
     stream = _fragments(source)
     next(stream)  # a generator that was never begun would not close what it holds
     return stream
@@ -100,6 +106,12 @@ def _fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment | Non
 
 class FragmentPool(MultiAsyncCollector):
     """Fragments of several workers, some of them joined, first come, first served.
+
+    >>> from torchrl.envs import GymEnv
+    >>> pool = FragmentPool([lambda: GymEnv("CartPole-v1", num_envs=2)], actor, n_steps=5, seed=0)
+    >>> pool.collect()["batch"].shape
+    torch.Size([2, 5])
+    >>> pool.close()
 
     Args:
         make_envs: one callable per worker, which builds its environment ``[B]``.

@@ -24,6 +24,13 @@ class Collector(LocalCollector):
     ``("collector", "policy_version")``, ``[*B, T]`` int64: how often the weights had been updated when the row was
     collected. A batch that is handed out is the receiver's own.
 
+    >>> collector = Collector(env, actor, frames_per_batch=16, total_frames=32, seed=0)
+    >>> for batch in collector:
+    ...     print(batch.shape, batch["collector", "policy_version"].unique())
+    ...     collector.update_policy_weights_()  # after training on the batch
+    torch.Size([2, 8]) tensor([0])
+    torch.Size([2, 8]) tensor([1])
+
     Args:
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer

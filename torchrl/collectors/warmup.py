@@ -34,6 +34,12 @@ class WarmUp(nn.Module):
 
     The policy is called all the while and its action and log-probability are overwritten: the keys never change.
 
+    >>> policy = WarmUp(actor, env.action_spec, frames=3)
+    >>> for _ in range(3):
+    ...     _ = policy(env.reset())  # two rows
+    >>> policy.frames_acted
+    4
+
     Args:
         policy: maps a root to a root with ``action``.
         action_spec: the environment's, of choices or finitely bounded.

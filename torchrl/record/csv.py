@@ -25,6 +25,15 @@ class CSVLogger(Logger):
     are complete, except perhaps a last line without a newline, which :func:`read_csv` and a new logger leave out. A
     table that the folder holds already is continued. Texts go to ``<name>.txt``; the last one of a name stays.
 
+    >>> with CSVLogger(folder) as logger:
+    ...     logger.log_scalars({"train/episode_return": 20.0}, step=128)
+    ...     logger.log_scalars({"train/episode_return": 25.0, "time/fps": 9000}, step=256)
+    >>> print((folder / "progress.csv").read_text())
+    frames,train/episode_return,time/fps
+    128,20.0,
+    256,25.0,9000.0
+    <BLANKLINE>
+
     Args:
         folder: where the files go; made if it is missing.
 
@@ -79,6 +88,12 @@ class CSVLogger(Logger):
 def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
     """Read a table that :class:`CSVLogger` wrote, also while it is being written.
 
+    >>> with CSVLogger(folder) as logger:
+    ...     logger.log_scalars({"loss": 0.5}, step=128)
+    ...     logger.log_scalars({"loss": 0.25}, step=256)
+    >>> read_csv(folder / "progress.csv")
+    {'frames': [128.0, 256.0], 'loss': [0.5, 0.25]}
+
     Args:
         path: of the file.
 
@@ -103,6 +118,13 @@ def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
 
 def copy_table(source: str | os.PathLike, target: str | os.PathLike, *, until: int) -> None:
     """Copy a table that :class:`CSVLogger` wrote, up to a step, whole or not at all: a run that goes on continues it.
+
+    >>> with CSVLogger(folder) as logger:
+    ...     logger.log_scalars({"loss": 0.5}, step=128)
+    ...     logger.log_scalars({"loss": 0.25}, step=256)
+    >>> copy_table(folder / "progress.csv", folder / "copy.csv", until=200)
+    >>> read_csv(folder / "copy.csv")
+    {'frames': [128.0], 'loss': [0.5]}
 
     Args:
         source: path of the table.

@@ -10,7 +10,14 @@ from torchrl.record.logger import Logger
 
 
 class FanOut(Logger):
-    """Pass everything on to each of ``loggers``, in order."""
+    """Pass everything on to each of ``loggers``, in order.
+
+    >>> from torchrl.record import CSVLogger
+    >>> with FanOut(CSVLogger(folder / "a"), CSVLogger(folder / "b")) as logger:
+    ...     logger.log_scalars({"loss": 0.5}, step=128)
+    >>> (folder / "a" / "progress.csv").read_text() == (folder / "b" / "progress.csv").read_text()
+    True
+    """
 
     def __init__(self, *loggers: Logger) -> None:
         self.loggers = loggers

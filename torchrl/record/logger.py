@@ -15,7 +15,20 @@ from torchrl.misspelling import refuse_misspelt
 
 
 class Logger(ABC):
-    """A sink for the numbers and texts of a run; use it in a ``with`` block or close it."""
+    """A sink for the numbers and texts of a run; use it in a ``with`` block or close it.
+
+    >>> class Print(Logger):
+    ...     def log_scalars(self, metrics, step):
+    ...         print(step, metrics)
+    ...
+    ...     def log_text(self, name, text, step):
+    ...         pass
+    ...
+    ...     def close(self):
+    ...         pass
+    >>> Print().log_scalars({"loss": 0.5}, step=128)
+    128 {'loss': 0.5}
+    """
 
     def __init_subclass__(cls, **options: object) -> None:
         """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""

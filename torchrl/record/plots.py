@@ -32,6 +32,13 @@ def learning_curve(
     A metric with many points is drawn faintly, with its running mean on top. ``<name>_mean`` gets a band of the width
     of ``<name>_std`` where the table has it. Of rows that a resumed run wrote a second time the later ones count.
 
+    >>> from torchrl.record import CSVLogger
+    >>> with CSVLogger(folder) as logger:
+    ...     logger.log_scalars({"train/episode_return": 20.0}, step=128)
+    >>> learning_curve(folder / "progress.csv", folder / "curve.png", title="CartPole-v1")
+    >>> (folder / "curve.png").read_bytes()[1:4]
+    b'PNG'
+
     Args:
         csv_path: a table that :class:`~torchrl.record.CSVLogger` wrote.
         png_path: of the picture; its suffix chooses the format. Written whole or not at all.

@@ -17,6 +17,11 @@ class TensorBoardLogger(Logger):
     One call is one record, and on disk when it returns (under 0.1 ms for 15 numbers). TensorBoard leaves out a record
     that the end of the process cut short. A run that goes on in the same folder gets a file of its own.
 
+    >>> with TensorBoardLogger(folder) as logger:
+    ...     logger.log_scalars({"train/episode_return": 20.0}, step=128)
+    >>> [path.name[:10] for path in folder.iterdir()]
+    ['events.out']
+
     Args:
         folder: where the event file goes; made if it is missing.
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def require_video() -> ModuleType:
     """Import what encodes films.
 
+    >>> require_video().__name__
+    'av'
+
     Raises:
         MissingExtraError: the extra ``video`` is not installed.
     """
@@ -33,6 +36,12 @@ def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable
 
     H.264 in an mp4 file. Pictures are encoded as they come, so a film takes no memory. An odd height or width, which
     the format does not know, gets one more row or column like the last.
+
+    >>> with video_writer(folder / "film.mp4", fps=30) as add:
+    ...     for shade in range(0, 250, 50):
+    ...         add(np.full((64, 96, 3), shade, dtype=np.uint8))
+    >>> (folder / "film.mp4").exists()
+    True
 
     Args:
         path: of the file; its folder is made.
