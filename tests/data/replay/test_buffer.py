@@ -229,7 +229,7 @@ def test_prefetch_makes_samples_while_the_caller_works():
 def test_a_prefetched_sample_that_was_overwritten_is_drawn_anew():
     buffer = ReplayBuffer(TensorStorage(10), batch_size=6, prefetch=3, seed=0)
     buffer.extend(plain(10))
-    with buffer.storage.locked():  # the thread that reads has to wait
+    with buffer.storage.lock:  # the thread that reads has to wait
         first = threading.Thread(target=buffer.sample)
         first.start()
     first.join()

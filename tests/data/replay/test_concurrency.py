@@ -157,7 +157,7 @@ class LateUpdates:
 
     def update(self, sample):
         ids, places = sample["replay", "id"], sample["replay", "index"]
-        with self.buffer.storage.locked():
+        with self.buffer.storage.lock:
             is_late = torch.from_numpy(self.buffer.storage.ledger.ids_at(places.numpy())) != ids
             self.num_late += int(is_late.sum())
             self.num_in_time += int((~is_late).sum())
@@ -165,13 +165,13 @@ class LateUpdates:
 
     def check(self):
         """Compare the tree with the ledger: an item has its own priority, or that of a new one."""
-        with self.buffer.storage.locked():
-            ledger, tree = self.buffer.storage.ledger, self.buffer.sampler._tree
-            ids, found = ledger.ids_at(ledger.live_places), tree[ledger.live_places]
+        with self.buffer.storage.lock:
+            ledger, sampler = self.buffer.storage.ledger, self.buffer.sampler
+            ids, found = ledger.ids_at(ledger.live_places), sampler.shares(ledger.live_places)
             own = np.isclose(found, priority_of(ids))
             self.num_wrong += int((~own & ~np.isclose(found, HIGHEST)).sum())
             self.num_set += int(own.sum())
-            self.num_wrong += abs(int((tree[np.arange(CAPACITY)] > 0).sum()) - len(ledger))
+            self.num_wrong += abs(int((sampler.shares(np.arange(CAPACITY)) > 0).sum()) - len(ledger))
             self.num_checks += 1
 
 
@@ -199,12 +199,10 @@ def test_prefetched():
 def test_what_was_overwritten_since_it_was_drawn_is_drawn_anew():
     buffer = ReplayBuffer(TensorStorage(100), prefetch=3, seed=0)
     buffer.extend(rows(1, 0, 100))
-    buffer._submit(BATCH)
-    buffer._pending.pop().sample.result()  # the thread is there and at rest
-    with buffer.storage.locked():
-        buffer._submit(BATCH)  # drawn, while the thread cannot read
+    with buffer.storage.lock:
+        buffer._ahead.add(buffer._read_later, BATCH, *buffer._draw(BATCH))  # drawn, while the thread cannot read
         buffer.extend(rows(1, 100, 60))
-    sample = buffer._pending.popleft().sample.result()
+    sample = buffer._ahead.take().result()
     buffer.close()
     assert sample["replay", "id"].min() >= 60
     assert (sample["key"] % 2**40 == sample["replay", "id"]).all()

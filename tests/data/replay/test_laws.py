@@ -136,9 +136,8 @@ def test_only_live_items_are_drawn_as_they_were_written(sampler, kind, prefetch,
         else:
             buffer.extend(batch)
             truth.extend(batch)
-        for ahead in buffer._pending:
-            ahead.sample.result()
-        buffer._forget_pending()  # what was made before may hold what was live then
+        buffer._ahead.wait()
+        buffer._ahead.clear()  # what was made before may hold what was live then
         assert len(buffer) == len(truth.live)
         if len(buffer):
             items = buffer.storage.read(buffer.storage.ledger.live_places)
@@ -206,8 +205,7 @@ def test_a_state_goes_on_as_if_nothing_had_been(sampler, kind, prefetch, make, t
     assert len(other) == len(buffer) == 70
     later = player.play(9)
     for one in (buffer, other):
-        for ahead in one._pending:
-            ahead.sample.result()  # what is overwritten before it is read would be drawn anew
+        one._ahead.wait()  # what is overwritten before it is read would be drawn anew
         one.extend(later)
     for ours, theirs in zip(go_on(buffer), go_on(other), strict=True):
         for key in ours.keys(True, True):

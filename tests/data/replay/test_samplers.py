@@ -75,10 +75,10 @@ def test_beta_rises_to_one():
 def test_new_items_have_the_highest_priority_there_was():
     sampler = PrioritizedSampler(alpha=1.0, eps=0.0)
     buffer = made(sampler, 3, capacity=4)
-    assert sampler._tree[np.arange(4)].tolist() == [1, 1, 1, 0]
+    assert sampler.shares(np.arange(4)).tolist() == [1, 1, 1, 0]
     buffer.update_priority(torch.tensor([0, 1]), torch.tensor([5.0, 0.5]))
     buffer.extend(plain(2))
-    assert sampler._tree[np.arange(4)].tolist() == [5, 0.5, 1, 5]  # the second new one took the place of item 0
+    assert sampler.shares(np.arange(4)).tolist() == [5, 0.5, 1, 5]  # the second new one took the place of item 0
 
 
 def test_late_priorities_do_not_touch_what_came_after():
@@ -89,7 +89,7 @@ def test_late_priorities_do_not_touch_what_came_after():
     buffer.update_priority(sample, torch.full((64,), 9.0))
     index = sample["replay", "index"]
     expected = [1.0, 1.0] + [9.0 if (index == place).any() else 1.0 for place in (2, 3)]
-    assert sampler._tree[np.arange(4)].tolist() == expected and 9.0 in expected
+    assert sampler.shares(np.arange(4)).tolist() == expected and 9.0 in expected
 
 
 def test_one_item_and_zero_priorities():
@@ -181,5 +181,5 @@ def test_priorities_come_from_the_sample_itself():
     sample["priority"] = sample["x"].unsqueeze(-1) + 2
     buffer.update_priority(sample)
     seen = sample["replay", "index"].unique().tolist()
-    assert [sampler._tree[np.array([place])].item() for place in seen] == [place + 2.0 for place in seen]
+    assert [sampler.shares(np.array([place])).item() for place in seen] == [place + 2.0 for place in seen]
     assert isinstance(sample["replay"], TensorDict)

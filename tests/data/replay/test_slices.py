@@ -148,9 +148,9 @@ def test_priorities_of_slices():
     late = buffer.sample(4 * 8)
     for _ in range(8):
         buffer.extend(player.play(9))
-    tree = sampler.priorities._tree[np.arange(100)].copy()
+    tree = sampler.priorities.shares(np.arange(100)).copy()
     buffer.update_priority(late, torch.full((8,), 1e6))
-    assert np.array_equal(sampler.priorities._tree[np.arange(100)], tree)
+    assert np.array_equal(sampler.priorities.shares(np.arange(100)), tree)
 
 
 def test_nothing_long_enough_is_an_error():

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl.data.replay.lanes import Lanes, Links
 from torchrl.data.replay.records import values_of
-from torchrl.errors import SpecError, explain
+from torchrl.errors import KeyMissing, SpecError, explain
 
 FACTS = "replay"
 MASK = ("collector", "mask")
@@ -97,3 +98,24 @@ class Incoming:
     def _column(self, value: Tensor) -> np.ndarray:
         """Return ``[B, T, 1]`` as ``[B, T]``."""
         return value.reshape(self.shape).cpu().numpy()
+
+
+def items_of(which: TensorDictBase | Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the places that a sample or a tensor of places means, and the numbers of their items where known.
+
+    Of a slice that is its last step, ``("replay", "last")``.
+
+    Raises:
+        KeyMissing: a TensorDict that is no sample.
+    """
+    if not isinstance(which, TensorDictBase):
+        return torch.as_tensor(which).reshape(-1).cpu().numpy().astype(np.int64), None
+    facts = which.get(FACTS, None)
+    if facts is None:
+        raise KeyMissing(explain("update_priority", expected='a sample, with the key "replay"', got="none"))
+    index, ids = facts.get("index").cpu().numpy(), facts.get("id").cpu().numpy()
+    last = facts.get("last", None)
+    if last is None:
+        return index.reshape(-1), ids.reshape(-1)
+    places = last[..., 0].cpu().numpy()
+    return places, np.take_along_axis(ids, (index == places[:, None]).argmax(1)[:, None], 1)[:, 0]

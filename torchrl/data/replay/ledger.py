@@ -27,6 +27,7 @@ from collections.abc import Callable
 import numpy as np
 
 from torchrl.data.replay.lanes import Links
+from torchrl.errors import SpecError, explain
 
 CLAIMED, WRITTEN, BASE = range(3)
 
@@ -97,6 +98,18 @@ class Ledger:
     def ids_at(self, places: np.ndarray) -> np.ndarray:
         """Return the numbers of the items in some places, int64."""
         return self._ids[places] - 1
+
+    def holds(self, places: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """Answer for each place whether that very item lies there, or any item where ``ids`` is None.
+
+        Raises:
+            SpecError: places that are none.
+        """
+        if len(places) and (places.min() < 0 or places.max() >= self.capacity):
+            expected, got = f"places from 0 to {self.capacity - 1}", f"{places.min()} to {places.max()}"
+            raise SpecError(explain("update_priority", expected=expected, got=got))
+        present = self.ids_at(places)
+        return present >= 0 if ids is None else present == ids
 
     def claim(self, places: np.ndarray) -> int:
         """Give out one number for each place, whose item is gone from now on; return the first."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl.counts import is_count
 from torchrl.data.multistep import FACTOR
 from torchrl.data.replay.buffer import ReplayBuffer
 from torchrl.data.replay.incoming import FACTS, MASK
+from torchrl.data.replay.prioritized import resolve_priority
 from torchrl.data.replay.records import nested, values_of
 from torchrl.data.replay.samplers import Sampler
-from torchrl.data.replay.slices import SliceSampler
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.layouts import describe_differences
 
@@ -59,7 +60,7 @@ class MixedReplay:
         self.batch_size = batch_size
         _require_buffers(self.buffers)
         _require_proportions(self.proportions, len(self.buffers))
-        lengths = [_slice_len_of(buffer) for buffer in self.buffers]
+        lengths = [buffer.sampler.slice_len for buffer in self.buffers]
         if len(set(lengths)) > 1:
             expected = "samplers whose slices have one length"
             raise ConfigError(explain("MixedReplay", expected=expected, got=f"slice_len {lengths} (0: single steps)"))
@@ -75,7 +76,7 @@ class MixedReplay:
             ConfigError: not a positive number, no multiple of the slice length, or too few to take some of each.
         """
         who, steps = "MixedReplay", self._steps_per_row
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1 or batch_size % steps:
+        if not is_count(batch_size) or batch_size % steps:
             multiple = f" that is a multiple of the slice_len of {steps}" if steps > 1 else ""
             expected = f"a batch_size of at least 1{multiple}"
             raise ConfigError(explain(who, expected=expected, got=repr(batch_size)))
@@ -124,11 +125,7 @@ class MixedReplay:
             ConfigError: a buffer whose sampler has no priorities, or which is not here.
         """
         rows = self._rows_of(sample)
-        priority = sample.get("priority", None) if priority is None else priority
-        if priority is None:
-            expected = 'priorities, as an argument or under the key "priority"'
-            raise KeyMissing(explain("update_priority", expected=expected, got="none"))
-        values = torch.as_tensor(priority)
+        values = torch.as_tensor(resolve_priority(sample, priority))
         values = values.expand(len(rows)) if values.ndim == 0 else values
         if values.shape not in ((len(rows),), (len(rows), 1)):
             expected = f"one priority for each of the {len(rows)} rows"
@@ -231,10 +228,6 @@ def _require_same_forms(columns: Sequence[dict[tuple[str, ...], Tensor]], keys: 
         hint = "ReplayBuffer(..., transform=lambda sample: sample.exclude(key)) leaves an entry out."
         got = f"in buffer {number} {describe_differences(other, first)}"
         raise SpecError(explain("MixedReplay", expected="the entries of buffer 0 in all others", got=got, hint=hint))
-
-
-def _slice_len_of(buffer: ReplayBuffer) -> int:
-    return buffer.sampler._slices.slice_len if isinstance(buffer.sampler, SliceSampler) else 0
 
 
 def _require_buffers(buffers: Sequence[object]) -> None:

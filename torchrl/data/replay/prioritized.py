@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
+from torch import Tensor
 
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.samplers import Draw, Sampler
 from torchrl.data.replay.sum_tree import SumTree
-from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
+from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
 
 NORMALIZERS = ("batch", "buffer")
 
@@ -69,19 +71,28 @@ class PrioritizedSampler(Sampler):
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw in proportion to the priorities; hand out ``weight``, float32."""
-        places = self._find(num, generator)
-        weight = self._weights(places, len(ledger))
-        self.num_draws += 1
-        return Draw(places, facts={"weight": weight})
+        places = self.draw_places(num, generator)
+        return Draw(places, facts={"weight": self.weigh(places, len(ledger))})
 
-    def _find(self, num: int, generator: np.random.Generator) -> np.ndarray:
+    def draw_places(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        """Return ``num`` places, each drawn in proportion to its share.
+
+        Raises:
+            ConfigError: every priority is 0.
+        """
         if not self._tree.total > 0:
             hint = "With eps=0 an item of priority 0 is never drawn."
             raise ConfigError(explain("sample", expected="items with a priority above 0", got="none", hint=hint))
         return self._tree.find(generator.random(num))
 
-    def _weights(self, places: np.ndarray, num_items: int) -> np.ndarray:
+    def shares(self, places: np.ndarray) -> np.ndarray:
+        """Return ``(p + eps) ** alpha`` of items, 0 where nothing lies; the unnormalised chances to be drawn."""
+        return self._tree[places]
+
+    def weigh(self, places: np.ndarray, num_items: int) -> np.ndarray:
+        """Return the weights of a sample out of ``num_items``, float32, and count the sample for ``beta_steps``."""
         tree, beta = self._tree, self.beta
+        self.num_draws += 1
         weights = (num_items / tree.total * tree[places]) ** -beta
         largest = weights.max() if self.normalize == "batch" else (num_items / tree.total * tree.smallest()) ** -beta
         return (weights / largest).astype(np.float32)
@@ -117,25 +128,38 @@ class PrioritizedSampler(Sampler):
         self._tree[np.arange(self._tree.capacity)] = state["tree"].numpy()
 
 
+def resolve_priority(which: TensorDictBase | Tensor, priority: object) -> object:
+    """Return the priority given, or else the entry ``"priority"`` of a sample.
+
+    Raises:
+        KeyMissing: there is neither.
+    """
+    if priority is None and isinstance(which, TensorDictBase):
+        priority = which.get("priority", None)
+    if priority is None:
+        expected = 'priorities, as an argument or under the key "priority"'
+        raise KeyMissing(explain("update_priority", expected=expected, got="none"))
+    return priority
+
+
 def checked_priority(priority: object, num: int) -> np.ndarray:
-    """Return priorities as float64 ``[num]``.
+    """Return priorities as float64 ``[num]``; one number stands for all.
 
     Raises:
         SpecError: not one for each item, or a negative one.
         NonFiniteError: NaN or infinity.
     """
+    if isinstance(priority, (int, float)):
+        priority = np.full(num, float(priority))
     values = torch.as_tensor(priority).detach().cpu().double().numpy().reshape(-1)
     if len(values) != num:
         expected = f"one priority for each of the {num} items"
-        raise SpecError(
-            explain("update_priority", expected=expected, got=f"shape {list(torch.as_tensor(priority).shape)}")
-        )
+        got = f"shape {list(torch.as_tensor(priority).shape)}"
+        raise SpecError(explain("update_priority", expected=expected, got=got))
     if not np.isfinite(values).all():
         bad = values[~np.isfinite(values)]
         raise NonFiniteError(explain("update_priority", expected="finite priorities", got=bad[:8].tolist()))
     if len(values) and values.min() < 0:
-        hint = "Take the absolute TD error."
-        raise SpecError(
-            explain("update_priority", expected="priorities of 0 or more", got=float(values.min()), hint=hint)
-        )
+        got, hint = float(values.min()), "Take the absolute TD error."
+        raise SpecError(explain("update_priority", expected="priorities of 0 or more", got=got, hint=hint))
     return values

@@ -36,6 +36,16 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, described: list) -> Entry:
+        """Return the entry that :meth:`described` described."""
+        key, shape, name = described
+        return cls(tuple(key), tuple(shape), getattr(torch, name))
+
+    def described(self) -> list:
+        """Return key, shape and dtype as JSON holds them."""
+        return [list(self.key), list(self.shape), str(self.dtype).removeprefix("torch.")]
+
     @property
     def num(self) -> int:
         """How many numbers it has."""

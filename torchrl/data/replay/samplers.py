@@ -49,6 +49,7 @@ class Sampler(ABC):
     """Draws places of live items. The buffer holds its lock during every call."""
 
     needs_order = False  # whether it follows chains of steps, which a RingWriter keeps
+    slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
 
     def __init_subclass__(cls, **options: object) -> None:
         """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
@@ -91,6 +92,35 @@ class Sampler(ABC):
 
     def load_state_dict(self, state: dict) -> None:  # noqa: B027
         """Restore :meth:`state_dict`."""
+
+
+class Follower:
+    """Tells a sampler what has been written, by this process or any other that shares the ledger.
+
+    Args:
+        sampler: what to tell.
+        ledger: as it is now; every live item will be told.
+    """
+
+    def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
+        self._sampler = sampler
+        self._written = self._claimed = ledger.oldest
+
+    def catch_up(self, ledger: Ledger, places: np.ndarray | None = None) -> None:
+        """Tell what came since the last call; if that is one write of this process, ``places`` are where it went."""
+        written, claimed = ledger.written, ledger.claimed
+        if places is not None and self._written == written - len(places) and claimed == written:
+            self._sampler.on_write(places, ledger)
+        elif self._written < written or self._claimed < claimed:
+            if claimed > written:  # a writer died: what it began to overwrite is gone
+                oldest = max(self._claimed, claimed - ledger.capacity, written)
+                self._sampler.on_drop(ledger.place_of(np.arange(oldest, claimed)))
+            self._sampler.on_write(ledger.place_of(np.arange(max(self._written, ledger.oldest), written)), ledger)
+        self._written, self._claimed = written, claimed
+
+    def skip(self, ledger: Ledger) -> None:
+        """Take it that the sampler knows all that has been written."""
+        self._written, self._claimed = ledger.written, ledger.claimed
 
 
 class UniformSampler(Sampler):

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from torchrl.errors import CheckpointError, explain
 from torchrl.files import write_whole
 
 FILE = "replay.pt"
+
+
+def to_tensors(columns: Mapping[str, np.ndarray | None]) -> dict[str, Tensor | None]:
+    """Return numpy's columns as tensors, which a state holds."""
+    return {name: None if column is None else torch.from_numpy(column) for name, column in columns.items()}
+
+
+def to_arrays(columns: Mapping[str, Tensor | None]) -> dict[str, np.ndarray | None]:
+    """Undo :func:`to_tensors`."""
+    return {name: None if column is None else column.numpy() for name, column in columns.items()}
 
 
 def save_to(folder: str | os.PathLike, state: dict) -> None:

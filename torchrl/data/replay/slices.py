@@ -151,6 +151,7 @@ class SliceSampler(Sampler):
 
     def __init__(self, slice_len: int, *, min_len: int | None = None, across: bool = False) -> None:
         self._slices = _Slices(slice_len, min_len, across)
+        self.slice_len = self._slices.slice_len
         self._ends: PlaceSet | None = None
 
     def bind(self, capacity: int) -> None:
@@ -257,17 +258,15 @@ class PrioritizedSliceSampler(SliceSampler):
     def _draw_ends(self, num: int, generator: np.random.Generator) -> np.ndarray:
         if not len(self._ends):
             raise self._too_short()
-        return self.priorities._find(num, generator)
+        return self.priorities.draw_places(num, generator)
 
     def _choose(self, ends: np.ndarray, num: int, generator: np.random.Generator) -> np.ndarray:
-        share = self.priorities._tree[ends]
+        share = self.priorities.shares(ends)
         return generator.choice(len(ends), num, p=share / share.sum())
 
     def _finished(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
         draw = self._slices.drawn(places, found)
-        draw.facts["weight"] = self.priorities._weights(ends, len(self._ends))
-        draw.facts["last"] = ends
-        self.priorities.num_draws += 1
+        draw.facts |= {"weight": self.priorities.weigh(ends, len(self._ends)), "last": ends}
         return draw
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:

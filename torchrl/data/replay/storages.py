@@ -1,44 +1,43 @@
-"""Where items lie: in Python lists, in tensors, in files. A storage has places; it chooses none of them."""
+"""Where items lie in memory: in Python lists, in tensors. A storage has places; it chooses none of them."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
 import logging
-import os
-import shutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from numbers import Integral
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
-from tensordict import MemoryMappedTensor, TensorDict
+from tensordict import TensorDict
 from torch import Tensor
 
+from torchrl.counts import is_count
 from torchrl.data.replay.frames import StackedFrames
 from torchrl.data.replay.incoming import Incoming
 from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.records import Entry, Records, entries_of, nested, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
-from torchrl.files import write_whole
 from torchrl.misspelling import refuse_misspelt
 
 log = logging.getLogger("torchrl.data.replay")
-FORMAT = 1
-LAYOUT = "layout.json"
 
 
 class Storage(ABC):
     """Places for items, and the ledger of what lies in them.
 
+    A write is ``lock``, ``prepare``, ``check``, ``before_write``, ``write``, ``after_write``, in this order; a
+    :class:`~torchrl.data.replay.ReplayBuffer` makes it.
+
     Args:
         capacity: number of places.
+
+    Attributes:
+        lock: keeps others out while a ``with`` holds it, any number of times in one thread: other threads, and other
+            processes where they share the memory.
 
     Raises:
         ConfigError: it is not a positive integer.
@@ -54,19 +53,13 @@ class Storage(ABC):
         refuse_misspelt(cls)
 
     def __init__(self, capacity: int) -> None:
-        if isinstance(capacity, bool) or not isinstance(capacity, Integral) or capacity < 1:
+        if not is_count(capacity):
             raise ConfigError(explain(type(self).__name__, expected="a capacity of at least 1", got=repr(capacity)))
         self.capacity = int(capacity)
         self.entries: list[Entry] | None = None
         _require_memory(type(self).__name__, Ledger.BYTES_PER_ITEM * self.capacity, self.capacity)
         self.ledger = Ledger(self.capacity, lambda name, shape, dtype: np.zeros(shape, dtype))
-        self._lock = threading.RLock()
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep everybody else out, in this process and, where the memory is shared, in others."""
-        with self._lock:
-            yield
+        self.lock: AbstractContextManager = threading.RLock()
 
     def make_empty_copy(self) -> Storage:
         """Return an empty storage of this kind and size, with memory of its own.
@@ -78,8 +71,10 @@ class Storage(ABC):
         expected = "a storage in memory, which can be copied"
         raise StorageError(explain(type(self).__name__, expected=expected, got=f"{self!r}", hint=hint))
 
-    def refresh(self) -> None:  # noqa: B027 - most storages are nobody else's
-        """Look whether another process has made the memory meanwhile; called by who holds the lock."""
+    def __reduce__(self) -> tuple:
+        hint = "MemmapStorage(capacity, folder) is shared; a folder in /dev/shm keeps it in memory."
+        expected = "a buffer whose memory can be shared, to send it to another process"
+        raise ConfigError(explain("ReplayBuffer", expected=expected, got=type(self).__name__, hint=hint))
 
     def prepare(self, values: dict[tuple[str, ...], Tensor], batch_dims: int) -> None:
         """Make the memory at the first items, and refuse later ones of another form.
@@ -129,6 +124,11 @@ class Storage(ABC):
     @abstractmethod
     def read(self, places: np.ndarray) -> TensorDict:
         """Copy items out, ``[*places.shape]``."""
+
+    def send(self, column: np.ndarray) -> Tensor:
+        """Return a column as a tensor on the device of the items."""
+        value = torch.from_numpy(column)
+        return value if self.device.type == "cpu" else value.to(self.device)
 
     def clear(self) -> None:
         """Forget every item; the memory stays."""
@@ -230,10 +230,17 @@ class TensorStorage(Storage):
             one.bind(self.capacity)
 
     def _allocate(self, entries: list[Entry]) -> None:
-        num_bytes = _announce(self, entries)
+        num_bytes = self._log_size(entries)
         if self.device.type == "cpu":
             _require_memory("TensorStorage", num_bytes, self.capacity)
         self._records = Records(self.capacity, entries, self._make)
+
+    def _log_size(self, entries: Sequence[Entry]) -> int:
+        """Log how much memory the items will take, and return it in bytes."""
+        per_item = sum(entry.num_bytes for entry in entries)
+        num_bytes, name = self.capacity * per_item, type(self).__name__
+        log.info("%s: %.2f GB for %s items of %s bytes", name, num_bytes / 1e9, self.capacity, per_item)
+        return num_bytes
 
     def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -305,203 +312,11 @@ class TensorStorage(Storage):
             one.load(frames)
 
 
-class MemmapStorage(TensorStorage):
-    """Items in files of a folder, which any process may open, now or later.
-
-    The files are tensordict's memory-mapped tensors. Their size is fixed when the first item comes, and the disk is
-    asked for all of it then. What a killed process wrote last is there, or not at all: see
-    :class:`~torchrl.data.replay.ledger.Ledger`. (A power cut is another matter: ``ReplayBuffer.save`` is for that.)
-
-    Args:
-        capacity: number of items.
-        folder: where the files lie; made if it is not there. ``/dev/shm/...`` keeps them in memory.
-
-    Raises:
-        ConfigError: a capacity that is none.
-        StorageError: there is such a storage already, or the folder cannot be written to, or the disk is full.
-    """
-
-    def __init__(self, capacity: int, folder: str | os.PathLike) -> None:
-        super().__init__(capacity)
-        self.needs_order = True  # or nobody could tell what a killed writer left whole
-        self.folder = Path(folder)
-        self._depth = 0
-        if (self.folder / LAYOUT).exists():
-            hint = "MemmapStorage.open(folder) goes on with it; take another folder, or remove this one."
-            raise StorageError(explain("MemmapStorage", expected="an empty folder", got=str(folder), hint=hint))
-        with _explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (self.folder / "lock").open("ab")
-
-    @classmethod
-    def open(cls, folder: str | os.PathLike) -> MemmapStorage:
-        """Open what this or another process keeps in a folder.
-
-        Raises:
-            StorageError: there is no storage, or none of this version.
-        """
-        layout = _read_layout(Path(folder) / LAYOUT)
-        storage = cls.__new__(cls)
-        TensorStorage.__init__(storage, layout["capacity"])
-        storage.needs_order = True
-        storage.folder = Path(folder)
-        storage._depth = 0
-        with _explained(storage.folder):
-            storage._lock_file = (storage.folder / "lock").open("ab")
-            storage._open_memory(layout)
-        return storage
-
-    def make_empty_copy(self) -> MemmapStorage:
-        """Refuse: other files need another folder.
-
-        Raises:
-            StorageError: always.
-        """
-        return Storage.make_empty_copy(self)
-
-    def __reduce__(self) -> tuple:
-        with self.locked():
-            self.refresh()
-        if self.entries is None:
-            hint = "Add one item before, or call prepare(items)."
-            expected = "a storage whose memory is made, to hand it to another process"
-            raise StorageError(explain("MemmapStorage", expected=expected, got="an empty one", hint=hint))
-        return MemmapStorage.open, (str(self.folder),)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep everybody else out: other threads by a lock, other processes by the kernel's lock on a file.
-
-        The kernel lets go of it when a process ends in whatever way.
-        """
-        with self._lock:
-            if not self._depth:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if not self._depth:
-                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-
-    def refresh(self) -> None:
-        """Attach to the memory if another process has made it meanwhile."""
-        if self.entries is None and (self.folder / LAYOUT).exists():
-            self._open_memory(_read_layout(self.folder / LAYOUT))
-
-    def _prepare_first(self, entries: list[Entry]) -> None:
-        with self.locked():
-            self.refresh()
-            if self.entries is None:
-                super()._prepare_first(entries)
-
-    def _allocate(self, entries: list[Entry]) -> None:
-        _announce(self, entries)
-        with _explained(self.folder):
-            sizes: dict[str, int] = {}
-
-            def reserve(name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
-                sizes[name] = torch.Size(shape).numel() * dtype.itemsize
-                return torch.empty(shape, dtype=dtype, device="meta")
-
-            Records(self.capacity, entries, reserve)
-            Ledger(self.capacity, lambda name, shape, dtype: _reserve_column(sizes, name, shape, dtype))
-            try:
-                for name, size in sizes.items():
-                    _reserve(self.folder / f"{name}.memmap", size)
-            except OSError:
-                for name in sizes:
-                    (self.folder / f"{name}.memmap").unlink(missing_ok=True)
-                raise
-            layout = {
-                "format": FORMAT,
-                "capacity": self.capacity,
-                "entries": [[list(e.key), list(e.shape), str(e.dtype).removeprefix("torch.")] for e in entries],
-            }
-            with write_whole(self.folder / LAYOUT) as path:
-                path.write_text(json.dumps(layout, indent=1))
-            self._open_memory(layout)
-
-    def _open_memory(self, layout: dict) -> None:
-        self.entries = [Entry(tuple(key), tuple(shape), getattr(torch, name)) for key, shape, name in layout["entries"]]
-        self._records = Records(self.capacity, self.entries, self._make)
-        self.ledger = Ledger(self.capacity, self._column)
-
-    def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
-        path, shape = self.folder / f"{name}.memmap", torch.Size(shape)
-        num_bytes, size = shape.numel() * dtype.itemsize, path.stat().st_size
-        if size != num_bytes:
-            raise StorageError(explain("MemmapStorage", expected=f"{num_bytes} bytes in {path}", got=f"{size} bytes"))
-        mapped = MemoryMappedTensor.from_filename(path, dtype=dtype, shape=shape)
-        return mapped.as_subclass(Tensor)  # the same memory, without a subclass's overhead
-
-    def _column(self, name: str, shape: tuple, dtype: type) -> np.ndarray:
-        return self._make(name, shape, torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
-
-    def close(self) -> None:
-        """Let go of the files, which stay; may be called twice."""
-        self._records = None
-        self._lock_file.close()
-
-
-def _read_layout(path: Path) -> dict:
-    who = "MemmapStorage.open"
-    if not path.exists():
-        raise StorageError(explain(who, expected=f"a file {path}", got="none"))
-    try:
-        layout = json.loads(path.read_text())
-        if layout["format"] != FORMAT:
-            raise StorageError(explain(who, expected=f"format {FORMAT} in {path}", got=layout["format"]))
-    except (ValueError, KeyError, TypeError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise StorageError(explain(who, expected=f"a whole file {path}", got=got)) from error
-    return layout
-
-
 def _first(memory: Tensor, num: int) -> Tensor:
     """Return the first rows as a tensor of their own extent, since torch saves a view with all that it is a view of."""
     if memory.device.type != "cpu":
         return memory[:num].cpu()
     return torch.from_numpy(memory.view(torch.uint8).numpy()[:num]).view(memory.dtype)
-
-
-def _reserve_column(sizes: dict[str, int], name: str, shape: tuple, dtype: type) -> np.ndarray:
-    sizes[name] = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.empty(0, dtype)
-
-
-def _reserve(path: Path, num_bytes: int) -> None:
-    """Make a file of zeros whose blocks are the file's own: a full disk shows here, not in the middle of a write."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Say what a folder's owner can do about an error of the system."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(folder).free if folder.exists() else 0
-        hints = {
-            errno.ENOSPC: f"{free / 1e9:.2f} GB are free there. Take a smaller capacity, or another disk.",
-            errno.EACCES: "Take a folder that this user may write to.",
-            errno.EROFS: "Take a folder on a disk that can be written to.",
-        }
-        who, expected = "MemmapStorage", f"room for its files in {folder}"
-        got = f"{type(error).__name__}: {error}"
-        raise StorageError(explain(who, expected=expected, got=got, hint=hints.get(error.errno, ""))) from error
-
-
-def _announce(storage: Storage, entries: Sequence[Entry]) -> int:
-    """Say how much memory the items will take, and return it in bytes."""
-    per_item = sum(entry.num_bytes for entry in entries)
-    num_bytes = storage.capacity * per_item
-    log.info(
-        "%s: %.2f GB for %s items of %s bytes", type(storage).__name__, num_bytes / 1e9, storage.capacity, per_item
-    )
-    return num_bytes
 
 
 def _require_memory(who: str, num_bytes: int, num_items: int) -> None:

@@ -179,3 +179,11 @@ class KeepHighestPriority(_BestWriter):
         """Restore the priorities."""
         super().load_state_dict(state)
         self._highest = state["highest"]
+
+
+def last_of_each(places: np.ndarray) -> np.ndarray:
+    """Return which items were let in and keep their place: of several for one place only the last does."""
+    order = np.arange(len(places))
+    last: dict[int, int] = dict(zip(places.tolist(), order.tolist(), strict=True))
+    last.pop(REFUSED, None)
+    return np.array(sorted(last.values()), dtype=np.int64)

@@ -1,0 +1,223 @@
+"""Items in files, which other processes read and write as well.
+
+What makes that safe is here and in the ledger alone: the files have their full size from the first item on, so nothing
+that is written later can fail for want of room; one lock, which the kernel takes from a process that dies; and numbers
+that are claimed before a place is touched and committed after it, so that a half-written item is never taken for one.
+A folder holds::
+
+    layout.json      written last, whole or absent: format, capacity, and the key, shape and dtype of each entry
+    lock             empty; whose ``flock`` every process takes
+    counters.memmap  ids.memmap  gap.memmap  run.memmap         the ledger
+    records.memmap   large-0.memmap  ...                        the items, see ``Records``
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from weakref import WeakMethod
+
+import numpy as np
+import torch
+from tensordict import MemoryMappedTensor
+from torch import Tensor
+
+from torchrl.data.replay.ledger import Ledger
+from torchrl.data.replay.records import Entry, Records
+from torchrl.data.replay.storages import Storage, TensorStorage
+from torchrl.errors import StorageError, explain
+from torchrl.files import write_whole
+
+FORMAT = 1
+LAYOUT = "layout.json"
+
+
+class SharedLock:
+    """A lock between threads and processes: the kernel's on a file, which it lets go of when a process ends.
+
+    Args:
+        path: of the file; made if it is not there.
+        on_entry: a method, called each time this process gets the lock; the lock does not keep its object alive.
+    """
+
+    def __init__(self, path: Path, on_entry: Callable[[], None]) -> None:
+        self._threads = threading.RLock()
+        self._file = path.open("ab")
+        self._on_entry = WeakMethod(on_entry)
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            if not self._depth:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                if (on_entry := self._on_entry()) is not None:
+                    on_entry()
+        except BaseException:
+            self._threads.release()
+            raise
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        try:
+            if not self._depth:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._file.close()
+
+
+class MemmapStorage(TensorStorage):
+    """Items in files of a folder, which any process may open, now or later.
+
+    The files are tensordict's memory-mapped tensors. Their size is fixed when the first item comes, and the disk is
+    asked for all of it then. What a killed process wrote last is there, or not at all: see
+    :class:`~torchrl.data.replay.ledger.Ledger`. (A power cut is another matter: ``ReplayBuffer.save`` is for that.)
+
+    Args:
+        capacity: number of items.
+        folder: where the files lie; made if it is not there. ``/dev/shm/...`` keeps them in memory.
+        reopen: go on with the files that lie there, as :meth:`open` does, which knows their capacity.
+
+    Raises:
+        ConfigError: a capacity that is none.
+        StorageError: there is such a storage already, or the folder cannot be written to, or the disk is full.
+    """
+
+    def __init__(self, capacity: int, folder: str | os.PathLike, *, reopen: bool = False) -> None:
+        super().__init__(capacity)
+        self.needs_order = True  # or nobody could tell what a killed writer left whole
+        self.folder = Path(folder)
+        if not reopen and (self.folder / LAYOUT).exists():
+            hint = "MemmapStorage.open(folder) goes on with it; take another folder, or remove this one."
+            raise StorageError(explain("MemmapStorage", expected="an empty folder", got=str(folder), hint=hint))
+        with _explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = SharedLock(self.folder / "lock", self._attach)
+            self._attach()
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> MemmapStorage:
+        """Open what this or another process keeps in a folder.
+
+        Raises:
+            StorageError: there is no storage, or none of this version.
+        """
+        return cls(_read_layout(Path(folder) / LAYOUT)["capacity"], folder, reopen=True)
+
+    def make_empty_copy(self) -> Storage:
+        """Refuse: other files need another folder.
+
+        Raises:
+            StorageError: always.
+        """
+        return Storage.make_empty_copy(self)
+
+    def __reduce__(self) -> tuple:
+        with self.lock:
+            if self.entries is None:
+                hint = "Add one item before, or call prepare(items)."
+                expected = "a storage whose memory is made, to hand it to another process"
+                raise StorageError(explain("MemmapStorage", expected=expected, got="an empty one", hint=hint))
+        return MemmapStorage.open, (str(self.folder),)
+
+    def _attach(self) -> None:
+        """Map the files, once this or another process has made them."""
+        if self.entries is None and (self.folder / LAYOUT).exists():
+            entries = [Entry.of(described) for described in _read_layout(self.folder / LAYOUT)["entries"]]
+            self._records = Records(self.capacity, entries, self._make)
+            self.ledger = Ledger(self.capacity, self._column)
+            self.entries = entries
+
+    def _prepare_first(self, entries: list[Entry]) -> None:
+        with self.lock:
+            if self.entries is None:
+                self._log_size(entries)
+                with _explained(self.folder):
+                    self._reserve_files(entries)
+                    layout = {"format": FORMAT, "capacity": self.capacity, "entries": [e.described() for e in entries]}
+                    with write_whole(self.folder / LAYOUT) as path:
+                        path.write_text(json.dumps(layout, indent=1))
+                    self._attach()
+
+    def _reserve_files(self, entries: list[Entry]) -> None:
+        """Make every file, all of it or none."""
+        sizes: dict[str, int] = {}
+
+        def note(name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
+            sizes[name] = torch.Size(shape).numel() * dtype.itemsize
+            return torch.empty(shape, dtype=dtype, device="meta")
+
+        Records(self.capacity, entries, note)
+        Ledger(self.capacity, lambda name, shape, dtype: note(name, shape, _torch_dtype(dtype)))
+        try:
+            for name, size in sizes.items():
+                with (self.folder / f"{name}.memmap").open("wb") as file:
+                    # The blocks are the file's own then: a full disk shows here, not in the middle of a write.
+                    os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            for name in sizes:
+                (self.folder / f"{name}.memmap").unlink(missing_ok=True)
+            raise
+
+    def _make(self, name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
+        path, shape = self.folder / f"{name}.memmap", torch.Size(shape)
+        num_bytes, size = shape.numel() * dtype.itemsize, path.stat().st_size
+        if size != num_bytes:
+            raise StorageError(explain("MemmapStorage", expected=f"{num_bytes} bytes in {path}", got=f"{size} bytes"))
+        mapped = MemoryMappedTensor.from_filename(path, dtype=dtype, shape=shape)
+        return mapped.as_subclass(Tensor)  # the same memory, without a subclass's overhead
+
+    def _column(self, name: str, shape: tuple, dtype: type) -> np.ndarray:
+        return self._make(name, shape, _torch_dtype(dtype)).numpy()
+
+    def close(self) -> None:
+        """Let go of the files, which stay; may be called twice."""
+        self._records = None
+        self.lock.close()
+
+
+def _torch_dtype(dtype: type) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def _read_layout(path: Path) -> dict:
+    who = "MemmapStorage.open"
+    if not path.exists():
+        raise StorageError(explain(who, expected=f"a file {path}", got="none"))
+    try:
+        layout = json.loads(path.read_text())
+        if layout["format"] != FORMAT:
+            raise StorageError(explain(who, expected=f"format {FORMAT} in {path}", got=layout["format"]))
+    except (ValueError, KeyError, TypeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise StorageError(explain(who, expected=f"a whole file {path}", got=got)) from error
+    return layout
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say what a folder's owner can do about an error of the system."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        hints = {
+            errno.ENOSPC: f"{free / 1e9:.2f} GB are free there. Take a smaller capacity, or another disk.",
+            errno.EACCES: "Take a folder that this user may write to.",
+            errno.EROFS: "Take a folder on a disk that can be written to.",
+        }
+        who, expected = "MemmapStorage", f"room for its files in {folder}"
+        got = f"{type(error).__name__}: {error}"
+        raise StorageError(explain(who, expected=expected, got=got, hint=hints.get(error.errno, ""))) from error
