@@ -287,7 +287,7 @@ def test_a_lazy_package_and_a_private_name_are_no_mistakes():
 # ---- private state ---------------------------------------------------------------------------------------------------
 
 # How often a module may read private state that is not its object's own. It goes down, never up; 10 is the aim.
-MOST_PRIVATE_ACCESSES = 7
+MOST_PRIVATE_ACCESSES = 0
 OWN = {"self", "cls", "super()", "type(self)", "other"}
 OF_LIBRARIES = {"_buffers", "_parameters", "_modules", "_replace"}  # of torch's modules and of named tuples
 
@@ -405,7 +405,7 @@ def test_a_process_that_imports_simulators_and_their_roots_has_no_torch():
 
 PUBLIC = [name for name, source in PACKAGE.items() if source.is_package and "__all__" in ast.unparse(source.tree)]
 # How many public classes and functions may have no example in their docstring. It goes down, never up; 0 is the aim.
-MOST_WITHOUT_EXAMPLE = 194
+MOST_WITHOUT_EXAMPLE = 168
 
 
 @pytest.mark.parametrize("name", PUBLIC)

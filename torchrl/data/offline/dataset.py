@@ -44,6 +44,12 @@ class OfflineDataset:
     The steps are read from the disk when they are looked at. Views are handed out; writing to them changes this
     object's memory, never the files.
 
+    >>> write_dataset(getfixture("tmp_path"), batch)  # [2, 8]: two rows, at least two episodes
+    >>> dataset = read_dataset(getfixture("tmp_path"))
+    >>> len(dataset), dataset.num_episodes == 2 + int(batch["next", "done"][:, :-1].sum())
+    (16, True)
+    >>> dataset.fill(buffer)
+
     Args:
         steps: ``[n]``.
         starts: where each episode begins, increasing, the first 0.
@@ -119,6 +125,10 @@ def write_dataset(
     which they end. ``is_init`` is written as true on the first step of each, also of one whose beginning is not in the
     data, so that nobody takes it for the continuation of another. Steps whose ``("collector", "mask")`` is false and
     entries under ``"replay"`` are left out. One process may write to a folder at a time.
+
+    >>> write_dataset(getfixture("tmp_path"), batch, metadata={"env": "CartPole-v1"})
+    >>> read_dataset(getfixture("tmp_path")).metadata
+    {'env': 'CartPole-v1'}
 
     Args:
         folder: where to; it is made.
@@ -244,6 +254,11 @@ def _require_json(metadata: object) -> None:
 
 def read_dataset(folder: str | os.PathLike) -> OfflineDataset:
     """Open a dataset; its steps are read from the disk as they are looked at.
+
+    >>> write_dataset(getfixture("tmp_path"), batch)
+    >>> episode = read_dataset(getfixture("tmp_path")).episode(0)
+    >>> episode["is_init"][:2, 0]
+    tensor([ True, False])
 
     Args:
         folder: what :func:`write_dataset` wrote.

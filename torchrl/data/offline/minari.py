@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,38 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from torchrl.data.offline.minari_formats import FILE, JPEG_START, TABLES, Format, decode_pictures, open_format
+from torchrl.data.offline.minari_spaces import (
+    CHOICES,
+    NESTS,
+    NUMBERS,
+    Choice,
+    Space,
+    as_gymnasium,
+    fit_numbers,
+    name_path,
+    parse_space,
+    parts_of,
+    space_of,
+)
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.extras import require
 from torchrl.functional.endings import is_done
 from torchrl.keys import Key, key_name
 
-Space = dict[str, Any]  # as metadata.json describes it
-RESERVED = (
-    ("action", "next", "collector", "is_init", "reward", "terminated", "truncated", "done", "replay")
-    + ("episode_return", "episode_length", "env_info")
-)  # fmt: skip
 NAMES = ("observations", "actions", "rewards", "terminations", "truncations")
-# As at the border of environments: double precision becomes single, integers that torch hardly supports become wider.
-_DTYPES = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
-_NUMBERS = ("bool", "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64")
-_NUMBERS += ("int8", "int16", "int32", "int64")
-_NESTS, _CHOICES = ("Dict", "Tuple"), ("Discrete", "MultiDiscrete", "MultiBinary")
 
 
 class MinariEpisodes(Iterator[TensorDict]):
     """The episodes of a Minari dataset, one after the other, and what is known about them: see :func:`read_minari`.
+
+    >>> import h5py
+    >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
+    ...     flags = {"terminations": [False, True], "truncations": [False, False]}
+    ...     steps = {"observations": [[0.0], [1.0], [2.0]], "actions": [1, 0], "rewards": [0.5, 1.5], **flags}
+    ...     _ = [file.create_dataset(f"episode_0/{name}", data=value) for name, value in steps.items()]
+    >>> episodes = read_minari(getfixture("tmp_path"))
+    >>> episodes.numbers, episodes.metadata, [len(episode) for episode in episodes]
+    ([0], {}, [2])
 
     Attributes:
         metadata: what the dataset's ``metadata.json`` says, which JSON can hold; empty for a file without one.
@@ -42,7 +52,7 @@ class MinariEpisodes(Iterator[TensorDict]):
     """
 
     def __init__(
-        self, source: Format, metadata: dict[str, Any], numbers: list[int], choice: _Choice, dataset: Any = None
+        self, source: Format, metadata: dict[str, Any], numbers: list[int], choice: Choice, dataset: Any = None
     ) -> None:
         self.metadata = metadata
         self.numbers = numbers
@@ -51,8 +61,8 @@ class MinariEpisodes(Iterator[TensorDict]):
         self._dataset = dataset
         observations, actions = (metadata.get(name) for name in ("observation_space", "action_space"))
         # Compared at once, so that wrong names are found at once.
-        self._observations = None if observations is None else choice.of(_space(observations))
-        self._actions = None if actions is None else _space(actions)
+        self._observations = None if observations is None else choice.select(parse_space(observations))
+        self._actions = None if actions is None else parse_space(actions)
         self._episodes = self._read()
 
     def __next__(self) -> TensorDict:
@@ -73,7 +83,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         Raises:
             StorageError: nothing describes it. MissingExtraError: Minari is not installed.
         """
-        return _as_gymnasium(self._choice.renamed(self._require("observation_space", self._observations)))
+        return as_gymnasium(self._choice.rename_parts(self._require("observation_space", self._observations)))
 
     @property
     def action_space(self) -> Any:
@@ -82,7 +92,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         Raises:
             StorageError: nothing describes it. MissingExtraError: Minari is not installed.
         """
-        return _as_gymnasium(self._require("action_space", self._actions))
+        return as_gymnasium(self._require("action_space", self._actions))
 
     def make_env(self, **kwargs: Any) -> Any:
         """Return a new gymnasium environment of the kind that the episodes come from, made by Minari.
@@ -131,8 +141,8 @@ class MinariEpisodes(Iterator[TensorDict]):
             if missing:
                 raise StorageError(explain(who, expected=", ".join(NAMES), got=f"no {', '.join(missing)}"))
             nodes = {name: source.child(episode, name) for name in NAMES}
-            spaces = {name: _space_of(source, node) for name, node in nodes.items()}
-            spaces["observations"] = self._observations or choice.of(spaces["observations"])
+            spaces = {name: space_of(source, node) for name, node in nodes.items()}
+            spaces["observations"] = self._observations or choice.select(spaces["observations"])
             spaces["actions"] = self._actions or spaces["actions"]
             try:
                 arrays = {name: _read(source, f"{who}, {name}", nodes[name], spaces[name]) for name in NAMES}
@@ -166,6 +176,15 @@ def read_minari(
     ``write_dataset(folder, read_minari(name))`` makes a dataset of them; each episode may go to a replay buffer. The
     iterator knows the spaces, the environment and what is noted of each episode: :class:`MinariEpisodes`.
 
+    >>> import h5py
+    >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
+    ...     flags = {"terminations": [False, True], "truncations": [False, False]}
+    ...     steps = {"observations": [[0.0], [1.0], [2.0]], "actions": [1, 0], "rewards": [0.5, 1.5], **flags}
+    ...     _ = [file.create_dataset(f"episode_0/{name}", data=value) for name, value in steps.items()]
+    >>> episode = next(read_minari(getfixture("tmp_path")))
+    >>> episode["observation"].tolist(), episode["next", "observation"].tolist(), episode["next", "done"].tolist()
+    ([[0.0], [1.0]], [[1.0], [2.0]], [[False], [True]])
+
     Args:
         source: a ``MinariDataset``, also a part of one (``filter_episodes``, ``split_dataset``); the name of a dataset
             that Minari has on this machine, for example ``"mujoco/halfcheetah/expert-v0"``; its folder; or a
@@ -193,8 +212,8 @@ def read_minari(
     for name, keys in (("leave_out", leave_out), ("info_keys", info_keys)):
         if isinstance(keys, str):
             raise ConfigError(explain("read_minari", expected=f"a list of names as {name}", got=repr(keys)))
-    gone = {key_name(_path(key)) for key in leave_out}
-    choice = _Choice(gone, dict(rename or {}), [_path(key) for key in info_keys])
+    gone = {key_name(name_path(key)) for key in leave_out}
+    choice = Choice(gone, dict(rename or {}), [name_path(key) for key in info_keys])
     return MinariEpisodes(reader, metadata, numbers, choice, dataset)
 
 
@@ -235,117 +254,14 @@ def _load(name: str | os.PathLike) -> Any:
         raise StorageError(explain("read_minari", expected=expected, got=str(error), hint=hint)) from error
 
 
-# ---- which entries ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Which observations are read, and under which names.
-
-    Attributes:
-        leave_out: names of those that are not read, ``"arm/name"`` for one inside another.
-        rename: new names of the uppermost level.
-        info_keys: paths of infos that are read as observations.
-    """
-
-    leave_out: set[str]
-    rename: dict[str, str]
-    info_keys: list[tuple[str, ...]]
-
-    def of(self, space: Space) -> Space:
-        """Return the space of observations without what is left out, after a look at all names."""
-        if space["type"] not in _NESTS:
-            left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
-            names = list(_parts(left))
-        else:
-            space = _without(space, self.leave_out)
-            names = list(_parts(space))
-        if not names:
-            raise ConfigError(explain("read_minari", expected="an observation that is not left out", got="none"))
-        unknown = sorted(self.rename.keys() - set(names))
-        if unknown:
-            expected = f"rename to name some of the observations {names}"
-            raise ConfigError(explain("read_minari", expected=expected, got=unknown))
-        new = [self.rename.get(name, name) for name in names] + sorted({path[0] for path in self.info_keys})
-        taken = sorted({name for name in new if name in RESERVED or new.count(name) > 1})
-        if taken:
-            hint = f'read_minari(..., rename={{"{taken[0]}": "observed_{taken[0]}"}}) gives another name.'
-            expected = "observations with names of their own"
-            raise SpecError(explain("read_minari", expected=expected, got=taken, hint=hint))
-        return space
-
-    def renamed(self, space: Space) -> Space:
-        """Return the space of observations under their new names."""
-        if not self.rename:
-            return space
-        parts = _parts(space) if space["type"] in _NESTS else {"observation": space}
-        return {"type": "Dict", "subspaces": {self.rename.get(name, name): part for name, part in parts.items()}}
-
-
-def _path(key: Key) -> tuple[str, ...]:
-    path = (key,) if isinstance(key, str) else key
-    if not isinstance(path, tuple) or not path or not all(isinstance(name, str) for name in path):
-        raise ConfigError(explain("read_minari", expected="names, or tuples of them", got=repr(key)))
-    return path
-
-
-def _space(described: str | Space) -> Space:
-    return json.loads(described) if isinstance(described, str) else described
-
-
-def _space_of(source: Format, node: Any) -> Space:
-    """Return a space of what lies there, where nothing describes it: names alone."""
-    names = source.names(node)
-    if names is None:
-        return {"type": None}
-    return {"type": "Dict", "subspaces": {name: _space_of(source, source.child(node, name)) for name in names}}
-
-
-def _parts(space: Space) -> dict[str, Space]:
-    """Return the parts of a Dict or Tuple by their names."""
-    parts = space["subspaces"]
-    return parts if space["type"] == "Dict" else {str(at): part for at, part in enumerate(parts)}
-
-
-def _without(space: Space, gone: set[str]) -> Space:
-    """Return a space without some of its entries, and without levels that become empty."""
-    known: set[str] = set()
-    left = _pruned(space, gone, (), known)
-    unknown = sorted(gone - known)
-    if unknown:
-        expected = f"leave_out to name some of the observations {sorted(known)}"
-        raise ConfigError(explain("read_minari", expected=expected, got=unknown))
-    return left
-
-
-def _pruned(space: Space, gone: set[str], path: tuple[str, ...], known: set[str]) -> Space:
-    if space["type"] not in _NESTS:
-        return space
-    parts, left = _parts(space), {}
-    for key, part in parts.items():
-        name = "/".join((*path, key))
-        known.add(name)
-        part = _pruned(part, gone, (*path, key), known)
-        if name not in gone and (part["type"] not in _NESTS or _parts(part)):
-            left[key] = part
-    if space["type"] == "Tuple" and len(left) == len(parts):
-        return {"type": "Tuple", "subspaces": list(left.values())}
-    return {"type": "Dict", "subspaces": left}
-
-
-def _as_gymnasium(space: Space) -> Any:
-    serialization = require("minari.serialization", extra="minari", purpose="the spaces of read_minari")
-    return serialization.deserialize_space(space)
-
-
 # ---- what is in them -------------------------------------------------------------------------------------------------
 
 
 def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ...] = ()) -> Tensor | dict:
     """Read what lies at a path: an entry, or a level of them as a dict."""
-    if space["type"] in _NESTS:
+    if space["type"] in NESTS:
         parts = {}
-        for name, part in _parts(space).items():
+        for name, part in parts_of(space).items():
             try:
                 child = source.child(node, name)
             except (KeyError, AttributeError, TypeError):
@@ -353,19 +269,19 @@ def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ..
                 raise SpecError(explain(who, expected=f"an entry {name!r}, as its space says", got=got)) from None
             parts[name] = _read(source, f"{who}/{name}", child, part, (*path, name))
         return parts
-    if space["type"] not in (None, "Box", "Text", *_CHOICES):
+    if space["type"] not in (None, "Box", "Text", *CHOICES):
         raise SpecError(explain(who, expected="a space of numbers", got=space["type"]))
     if source.names(node) is not None:
         raise SpecError(explain(who, expected="an array, as its space says", got=f"a group of {source.names(node)}"))
     array = source.array(node)
     if _is_code(array, space):
         array = decode_pictures(who, array)
-    if not array.ndim or array.dtype.name not in _NUMBERS:
+    if not array.ndim or array.dtype.name not in NUMBERS:
         got = f"{array.dtype} {list(array.shape)}"
         key = "/".join(path)
         hint = f"read_minari(..., leave_out=[{key!r}]) goes without." if key and ", observations/" in who else ""
         raise SpecError(explain(who, expected="an array of numbers, one row for each step", got=got, hint=hint))
-    return torch.from_numpy(np.require(_numbers(who, array, space), requirements="W"))  # Arrow's memory is read-only
+    return torch.from_numpy(np.require(fit_numbers(who, array, space), requirements="W"))  # Arrow's memory is read-only
 
 
 def _read_infos(source: Format, who: str, episode: Any, paths: Sequence[tuple[str, ...]]) -> dict:
@@ -381,7 +297,7 @@ def _read_infos(source: Format, who: str, episode: Any, paths: Sequence[tuple[st
         level = infos
         for name in path[:-1]:
             level = level.setdefault(name, {})
-        level[path[-1]] = _read(source, f"{who}, infos/{'/'.join(path)}", node, _space_of(source, node))
+        level[path[-1]] = _read(source, f"{who}, infos/{'/'.join(path)}", node, space_of(source, node))
     return infos
 
 
@@ -393,49 +309,6 @@ def _is_code(array: np.ndarray, space: Space) -> bool:
         return not isinstance(array[0], str) and bytes(array[0])[:3] == JPEG_START
     is_flat = space["type"] is None or len(space["shape"]) > 1
     return is_flat and array.dtype == np.uint8 and array.ndim == 2 and array[0, :3].tobytes() == JPEG_START
-
-
-def _numbers(who: str, array: np.ndarray, space: Space) -> np.ndarray:
-    """Return an array in the form that its space says, or its own; nothing may be lost but precision."""
-    kind, dtype = space["type"], np.dtype(array.dtype.name)
-    if kind is not None:
-        shape = _shape_of(space)
-        if array[0:1].size != np.prod(shape, dtype=int) * len(array[0:1]):
-            got = list(array.shape[1:])
-            raise SpecError(explain(who, expected=f"rows of shape {list(shape)}, as its space says", got=got))
-        array = array.reshape(len(array), *shape)
-        dtype = np.dtype({"Box": space.get("dtype"), "MultiBinary": "int8"}.get(kind, "int64"))
-    if kind in _CHOICES:
-        array = _counted_from_0(who, array, space)
-    dtype = np.dtype(_DTYPES.get(dtype.name, dtype))
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = array.astype(dtype, copy=False)
-    # Floats round, and may be infinite or NaN; whatever else comes out different is lost.
-    is_kept = np.isfinite(converted) | ~np.isfinite(array) if dtype.kind == "f" else converted == array
-    if not is_kept.all():
-        got = array[~is_kept][0]
-        raise SpecError(explain(who, expected=f"numbers that {dtype} can hold", got=got))
-    return converted
-
-
-def _shape_of(space: Space) -> tuple[int, ...]:
-    if space["type"] == "Box":
-        return tuple(space["shape"])
-    if space["type"] == "MultiDiscrete":
-        return np.shape(space["nvec"])
-    if space["type"] == "MultiBinary":
-        return tuple(np.atleast_1d(space["n"]).tolist())
-    return ()
-
-
-def _counted_from_0(who: str, array: np.ndarray, space: Space) -> np.ndarray:
-    start = np.asarray(space.get("start", 0), np.int64)
-    num = np.asarray({"Discrete": space.get("n"), "MultiDiscrete": space.get("nvec")}.get(space["type"], 2), np.int64)
-    is_choice = (array >= start) & (array < start + num) & (array == np.floor(array))
-    if not is_choice.all():
-        expected = f"choices of a {space['type']}, {num.tolist()} of them from {start.tolist()} on"
-        raise SpecError(explain(who, expected=expected, got=array[~is_choice][0]))
-    return array.astype(np.int64) - start
 
 
 # ---- episodes --------------------------------------------------------------------------------------------------------

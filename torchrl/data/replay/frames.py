@@ -39,6 +39,15 @@ class StackedFrames:
     next one is not stored twice. Batches must come with ``is_init`` and time as their last dimension; that they are
     such stacks is checked on the first batch as a whole, later on one step of each row.
 
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> frames = StackedFrames("observation", num_frames=1, dim=-1)  # the next observation is that of the next step
+    >>> buffer = ReplayBuffer(TensorStorage(100, frames=frames))
+    >>> _ = buffer.extend(batch)  # [2, 8]
+    >>> torch.equal(buffer[:2]["next", "observation"], batch["next", "observation"][:, 0])
+    True
+    >>> frames.num_extra <= 2 + int(batch["next", "done"].sum())  # of the newest steps and of ends
+    True
+
     Args:
         key: of the observation; ``("next", key)`` is rebuilt as well.
         num_frames: how many frames a stack has.

@@ -85,6 +85,16 @@ class MemmapStorage(TensorStorage):
     asked for all of it then. What a killed process wrote last is there, or not at all: see
     :class:`~torchrl.data.replay.ledger.Ledger`. (A power cut is another matter: ``ReplayBuffer.save`` is for that.)
 
+    >>> from torchrl.data.replay import ReplayBuffer
+    >>> folder = getfixture("tmp_path") / "replay"
+    >>> buffer = ReplayBuffer(MemmapStorage(100, folder))
+    >>> _ = buffer.extend(batch)
+    >>> again = ReplayBuffer(MemmapStorage.open(folder))  # here, or in another process
+    >>> len(again)
+    16
+    >>> buffer.close(), again.close()
+    (None, None)
+
     Args:
         capacity: number of items.
         folder: where the files lie; made if it is not there. ``/dev/shm/...`` keeps them in memory.

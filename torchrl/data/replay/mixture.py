@@ -43,6 +43,12 @@ class MixedReplay:
     The numbers are fixed, not drawn: the batch size times the proportion, rounded down, and what then is left goes to
     the largest remainders, of equal ones to the first. So there is no seed; each buffer has its own.
 
+    >>> from torchrl.data.replay import TensorStorage
+    >>> shown = ReplayBuffer(TensorStorage(100))
+    >>> _ = buffer.extend(batch), shown.extend(batch)
+    >>> MixedReplay([buffer, shown], [3, 1], batch_size=8).sample()["replay", "buffer"]
+    tensor([0, 0, 0, 0, 0, 0, 1, 1])
+
     Args:
         buffers: at least one.
         proportions: one positive number for each buffer; only their ratios count.

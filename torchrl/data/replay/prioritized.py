@@ -21,6 +21,13 @@ class PrioritizedSampler(Sampler):
     A new item has the highest priority there was, so that it is soon seen. The weights that undo the bias are
     (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
 
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(100), sampler=PrioritizedSampler(alpha=1.0, eps=0.0), batch_size=4)
+    >>> _ = buffer.extend(batch)
+    >>> buffer.update_priority(torch.arange(16), torch.eye(16)[3])  # one error of 1, all others 0
+    >>> buffer.sample()["replay", "index"]
+    tensor([3, 3, 3, 3])
+
     Args:
         alpha: how much priorities matter; 0 draws uniformly.
         beta: how much of the bias the weights undo, from 0 to 1.

@@ -46,7 +46,17 @@ class Draw:
 
 
 class Sampler(ABC):
-    """Draws places of live items. The buffer holds its lock during every call."""
+    """Draws places of live items. The buffer holds its lock during every call.
+
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> class Newest(Sampler):
+    ...     def draw(self, num, ledger, generator):
+    ...         return Draw(ledger.live_places[-num:])
+    >>> buffer = ReplayBuffer(TensorStorage(100), sampler=Newest())
+    >>> _ = buffer.extend(batch)  # [2, 8]
+    >>> buffer.sample(2)["replay", "id"]
+    tensor([14, 15])
+    """
 
     needs_order = False  # whether it follows chains of steps, which a RingWriter keeps
     slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
@@ -124,7 +134,12 @@ class Follower:
 
 
 class UniformSampler(Sampler):
-    """Draws every item with the same probability, with replacement."""
+    """Draws every item with the same probability, with replacement.
+
+    >>> _ = buffer.extend(batch)  # draws uniformly, if nothing else is said
+    >>> bool((buffer.sample(1000)["replay", "index"].bincount() > 30).all())  # 62.5 times each of 16, on average
+    True
+    """
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw from the items there are."""
@@ -136,6 +151,12 @@ class SamplerWithoutReplacement(Sampler):
 
     Items that are written during a round are in the next one; items that are overwritten during a round are left out.
     Iterating over the buffer is one round.
+
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(100), sampler=SamplerWithoutReplacement(), batch_size=6)
+    >>> _ = buffer.extend(batch)  # 16 items
+    >>> [len(sample) for sample in buffer]
+    [6, 6, 4]
 
     Args:
         drop_last: leave out the last batch of a round where it would be smaller; otherwise it is handed out so.

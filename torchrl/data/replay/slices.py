@@ -135,6 +135,13 @@ class SliceSampler(Sampler):
     live and follow each other in the trajectory; this takes a :class:`~torchrl.data.replay.RingWriter`, and batches
     with ``is_init`` and time as the last dimension.
 
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(100), sampler=SliceSampler(4), batch_size=8)
+    >>> _ = buffer.extend(batch)
+    >>> sample = buffer.sample()
+    >>> sample.batch_size, torch.equal(sample["next", "observation"][:, 0], sample["observation"][:, 1])
+    (torch.Size([2, 4]), True)
+
     Args:
         slice_len: T, steps of a slice.
         min_len: the least number of steps; where it is below ``slice_len``, slices near the beginning of an episode are
@@ -228,6 +235,14 @@ class PrioritizedSliceSampler(SliceSampler):
 
     ``update_priority`` takes one priority for each slice. (For recurrent agents 0.9 · the largest + 0.1 · the mean of
     the absolute TD errors: Kapturowski et al., "Recurrent Experience Replay in Distributed RL", 2019, section 2.3.)
+
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(100), sampler=PrioritizedSliceSampler(4), batch_size=8)
+    >>> _ = buffer.extend(batch)
+    >>> sample = buffer.sample()
+    >>> buffer.update_priority(sample, torch.tensor([0.5, 2.0]))  # one for each slice
+    >>> sample["replay", "weight"].shape
+    torch.Size([2, 4])
 
     Args:
         slice_len: T, steps of a slice.

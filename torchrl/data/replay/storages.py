@@ -32,6 +32,10 @@ class Storage(ABC):
     A write is ``lock``, ``prepare``, ``check``, ``before_write``, ``write``, ``after_write``, in this order; a
     :class:`~torchrl.data.replay.ReplayBuffer` makes it.
 
+    >>> storage = TensorStorage(100)
+    >>> isinstance(storage, Storage), storage.capacity, len(storage.ledger)
+    (True, 100, 0)
+
     Args:
         capacity: number of places.
 
@@ -152,7 +156,15 @@ class Storage(ABC):
 
 
 class ListStorage(Storage):
-    """Items one by one, each a TensorDict of its own: nothing is allocated ahead, and the slowest to sample from."""
+    """Items one by one, each a TensorDict of its own: nothing is allocated ahead, and the slowest to sample from.
+
+    >>> from torchrl.data.replay import ReplayBuffer
+    >>> buffer = ReplayBuffer(ListStorage(10))
+    >>> buffer.add(TensorDict({"x": torch.tensor(2.0)}))
+    0
+    >>> buffer[0]["x"]
+    tensor(2.)
+    """
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -207,6 +219,12 @@ class ListStorage(Storage):
 
 class TensorStorage(Storage):
     """Items in memory that is made at the first one, on any device; see :class:`~torchrl.data.replay.records.Records`.
+
+    >>> from torchrl.data.replay import ReplayBuffer
+    >>> buffer = ReplayBuffer(TensorStorage(10))
+    >>> _ = buffer.extend(batch[:, :4]), buffer.extend(batch[:, 4:])  # 8 items each: the oldest 6 make way
+    >>> len(buffer)
+    10
 
     Args:
         capacity: number of items.

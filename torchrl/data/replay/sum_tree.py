@@ -14,6 +14,11 @@ class SumTree:
     Setting numbers computes the sums above them anew, so no rounding error ever piles up. A search takes the running
     sum of the top, then goes down three levels, whatever the capacity.
 
+    >>> tree = SumTree(4)
+    >>> tree[np.array([0, 2])] = np.array([1.0, 3.0])
+    >>> tree.total, tree.find(np.array([0.0, 0.2, 0.25, 0.9]))
+    (4.0, array([0, 0, 2, 2]))
+
     Args:
         capacity: how many numbers; all begin at 0.
     """

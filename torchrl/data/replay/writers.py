@@ -20,6 +20,14 @@ Values = dict[tuple[str, ...], Tensor]
 class Writer(ABC):
     """Chooses places.
 
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> class FirstPlaces(Writer):
+    ...     def choose_places(self, values, num, ledger):
+    ...         return np.arange(num)
+    >>> buffer = ReplayBuffer(TensorStorage(100), writer=FirstPlaces())
+    >>> buffer.extend(batch[0, :3]), buffer.extend(batch[0, :3])
+    (tensor([0, 1, 2]), tensor([0, 1, 2]))
+
     Attributes:
         keeps_order: whether places are used in turn, so that chains of steps lose their oldest first and every process
             can tell where an item lies.
@@ -59,7 +67,13 @@ class Writer(ABC):
 
 
 class RingWriter(Writer):
-    """New items take the place of the oldest."""
+    """New items take the place of the oldest.
+
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(4), writer=RingWriter())
+    >>> buffer.extend(batch[0, :3]), buffer.extend(batch[0, :3])
+    (tensor([0, 1, 2]), tensor([3, 0, 1]))
+    """
 
     keeps_order = True
 
@@ -118,6 +132,13 @@ class _BestWriter(Writer):
 class KeepBest(_BestWriter):
     """New items take the place of those with the least value under a key, if theirs is not less.
 
+    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(2), writer=KeepBest("score"))
+    >>> buffer.extend(TensorDict({"score": torch.tensor([5.0, 1.0, 3.0, 0.0])}, [4]))
+    tensor([ 0,  1,  1, -1])
+    >>> buffer[:]["score"]
+    tensor([5., 3.])
+
     Args:
         key: an entry of one number per item.
 
@@ -148,6 +169,13 @@ class KeepHighestPriority(_BestWriter):
     """New items take the place of those with the least priority; with a prioritised sampler.
 
     A new item has the highest priority there was, as in the sampler, so it is always let in.
+
+    >>> from torchrl.data.replay import PrioritizedSampler, ReplayBuffer, TensorStorage
+    >>> buffer = ReplayBuffer(TensorStorage(2), writer=KeepHighestPriority(), sampler=PrioritizedSampler())
+    >>> _ = buffer.extend(batch[0, :2])
+    >>> buffer.update_priority(torch.arange(2), torch.tensor([2.0, 0.5]))
+    >>> buffer.add(batch[0, 2])  # in the place of the second
+    1
     """
 
     asks_priority = True
