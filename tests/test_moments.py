@@ -7,7 +7,7 @@ import torch
 from torchrl.moments import merge_moments_, pool_moments
 
 RANDOM = np.random.default_rng(0)
-PARTS = [RANDOM.normal(1e6 + place, 3.0, (num, 2)) for num, place in ((1, 0.0), (7, 5.0), (300, -2.0))]
+PARTS = [RANDOM.normal(1e8 + place, 3.0, (num, 2)) for num, place in ((1, 0.0), (7, 5.0), (300, -2.0))]
 ALL = np.concatenate(PARTS)
 
 
@@ -19,7 +19,7 @@ def test_tensors_are_merged_in_place():
         merged = merge_moments_(mean, var, rows.mean(0), rows.var(0, correction=0), len(part) / count)
         assert merged[0] is mean and merged[1] is var
     np.testing.assert_allclose(mean, ALL.mean(0), rtol=1e-15)
-    np.testing.assert_allclose(var, ALL.var(0), rtol=1e-9)
+    np.testing.assert_allclose(var, ALL.var(0), rtol=1e-7)
 
 
 @pytest.mark.parametrize("of_tensors", [False, True])
@@ -32,7 +32,7 @@ def test_parts_are_pooled_with_the_mean_of_their_counts(of_tensors):
         count, mean, var = pool_moments(given)
         assert float(count) == 308 / len(given)
         assert float(mean) == pytest.approx(ALL[:, 0].mean(), rel=1e-15)
-        assert float(var) == pytest.approx(ALL[:, 0].var(), rel=1e-9)
+        assert float(var) == pytest.approx(ALL[:, 0].var(), rel=1e-7)
         assert [tuple(map(float, part)) for part in given] == before
 
 

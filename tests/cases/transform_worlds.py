@@ -16,15 +16,8 @@ SHADES = np.linspace(0.5, 1.0, 4 * 2 * 3, dtype=np.float32).reshape(4, 2, 3)
 NEAREST = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
-class Walker(Simulator):
-    """Nested, bounded and scalar observations, drawn at random; episodes of random length."""
-
-    action_space = spaces.Box(LOW, HIGH)
-    observation_space = spaces.Dict(
-        position=spaces.Box(-1.0, 3.0, (3,), np.float32),
-        body=spaces.Dict(left=spaces.Box(-np.inf, np.inf, (2,)), right=spaces.Box(0.0, 1.0, (2,))),
-        speed=spaces.Box(0.0, 1.0, ()),
-    )
+class RandomWorld(Simulator):
+    """Draws what it shows at random; episodes of random length. The reward is the sum of the action."""
 
     def reset(self, *, seed=None, options=None):
         if seed is not None:
@@ -32,14 +25,8 @@ class Walker(Simulator):
         return self._observe(), {}
 
     def step(self, action):
-        reward = float(np.sum(action)) + self.random.normal()
         chance = self.random.random()
-        return self._observe(), reward, chance < 0.2, 0.1 < chance < 0.3, {}
-
-    def _observe(self):
-        draw = self.random.random(8, np.float32)
-        body = {"left": draw[3:5] * 100, "right": draw[5:7]}
-        return {"position": draw[:3] * 4 - 1, "body": body, "speed": draw[7]}
+        return self._observe(), float(np.sum(action)), chance < 0.2, 0.1 < chance < 0.3, {}
 
     def get_state(self):
         return {"random": self.random.bit_generator.state}
@@ -49,7 +36,28 @@ class Walker(Simulator):
         self.random.bit_generator.state = state["random"]
 
 
-class Camera(Simulator):
+class Walker(RandomWorld):
+    """Nested, bounded and scalar observations, and a noisy reward."""
+
+    action_space = spaces.Box(LOW, HIGH)
+    observation_space = spaces.Dict(
+        position=spaces.Box(-1.0, 3.0, (3,), np.float32),
+        body=spaces.Dict(left=spaces.Box(-np.inf, np.inf, (2,)), right=spaces.Box(0.0, 1.0, (2,))),
+        speed=spaces.Box(0.0, 1.0, ()),
+    )
+
+    def step(self, action):
+        noise = self.random.normal()
+        observation, reward, *flags = super().step(action)
+        return observation, reward + noise, *flags
+
+    def _observe(self):
+        draw = self.random.random(8, np.float32)
+        body = {"left": draw[3:5] * 100, "right": draw[5:7]}
+        return {"position": draw[:3] * 4 - 1, "body": body, "speed": draw[7]}
+
+
+class Camera(RandomWorld):
     """Observations of several dimensions: bytes, floats each with bounds of its own, and flags."""
 
     action_space = spaces.Discrete(3)
@@ -59,26 +67,16 @@ class Camera(Simulator):
         flags=spaces.Box(0, 1, (2, 2), np.bool_),
     )
 
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.random = np.random.default_rng(seed)
-        return self._observe(), {}
-
-    def step(self, action):
-        chance = self.random.random()
-        return self._observe(), float(action), chance < 0.2, 0.1 < chance < 0.3, {}
-
     def _observe(self):
         near = NEAREST + self.random.random((1, 2, 3), np.float32) * 10
         pixels = self.random.integers(0, 256, (2, 3, 1), np.uint8)
         return {"pixels": pixels, "depth": {"near": near}, "flags": self.random.random((2, 2)) < 0.5}
 
-    get_state, set_state = Walker.get_state, Walker.set_state
 
-
-class Film(Camera):
+class Film(RandomWorld):
     """Pictures in colour, as bytes and in floats with bounds for each number."""
 
+    action_space = spaces.Discrete(3)
     observation_space = spaces.Dict(
         pixels=spaces.Box(0, 255, (5, 7, 3), np.uint8),
         depth=spaces.Box(-SHADES, 2 * SHADES, dtype=np.float32),
@@ -89,7 +87,7 @@ class Film(Camera):
         return {"pixels": self.random.integers(0, 256, (5, 7, 3), np.uint8), "depth": depth}
 
 
-class Board(Simulator):
+class Board(RandomWorld):
     """No observation is a float: choices, bits and integers, with bounds of all sorts."""
 
     action_space = spaces.Discrete(3)
@@ -102,15 +100,6 @@ class Board(Simulator):
         clock=spaces.Box(0, np.iinfo(np.int64).max, (), np.int64),
     )
 
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.random = np.random.default_rng(seed)
-        return self._observe(), {}
-
-    def step(self, action):
-        chance = self.random.random(dtype=np.float32)
-        return self._observe(), float(action), chance < 0.15, 0.12 < chance < 0.18, {}
-
     def _observe(self):
         draw = self.random.integers
         return {
@@ -122,35 +111,35 @@ class Board(Simulator):
             "clock": draw(2**40, dtype=np.int64),
         }
 
-    get_state, set_state = Walker.get_state, Walker.set_state
 
-
-class Crane(Simulator):
+class Crane(RandomWorld):
     """A nested action: a vector and a choice. The observation is the sum of all there was, and a random start."""
 
     action_space = spaces.Dict(lift=spaces.Box(LOW, HIGH), arm=spaces.Dict(gear=spaces.Discrete(3)))
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
     def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.random = np.random.default_rng(seed)
+        self.place = np.zeros(2, np.float32)
+        super().reset(seed=seed)
         self.place = self.random.random(2, np.float32)
         return self.place, {}
 
     def step(self, action):
         self.place = self.place + action["lift"] + np.float32(action["arm"]["gear"])
-        chance = self.random.random()
-        return self.place, float(chance), chance < 0.2, 0.1 < chance < 0.3, {}
+        return super().step(0.5)
+
+    def _observe(self):
+        return self.place
 
     def get_state(self):
-        return {"random": self.random.bit_generator.state, "place": self.place}
+        return super().get_state() | {"place": self.place}
 
     def set_state(self, state):
-        Walker.set_state(self, state)
+        super().set_state(state)
         self.place = state["place"]
 
 
-class Menu(Simulator):
+class Menu(RandomWorld):
     """Choices of which a random part is legal, as a nested mask says; any other action is an error."""
 
     def __init__(self, nvec):
@@ -159,17 +148,11 @@ class Menu(Simulator):
         mask = spaces.Box(0, 1, (sum(nvec),), np.bool_)
         self.observation_space = spaces.Dict(place=spaces.Box(0.0, 1.0, (2,)), info=spaces.Dict(legal=mask))
 
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.random = np.random.default_rng(seed)
-        return self._observe(), {}
-
     def step(self, action):
         starts = np.cumsum([0, *self.nvec[:-1]])
         if not self.legal[starts + action].all():
             raise ValueError(f"illegal: {action} under {self.legal}")
-        chance = self.random.random()
-        return self._observe(), float(np.sum(action)), chance < 0.2, 0.1 < chance < 0.3, {}
+        return super().step(action)
 
     def _observe(self):
         groups = [self.random.permutation(n) < self.random.integers(1, n, endpoint=True) for n in self.nvec]
@@ -177,10 +160,10 @@ class Menu(Simulator):
         return {"place": self.random.random(2, np.float32), "info": {"legal": self.legal}}
 
     def get_state(self):
-        return {"random": self.random.bit_generator.state, "legal": self.legal}
+        return super().get_state() | {"legal": self.legal}
 
     def set_state(self, state):
-        Walker.set_state(self, state)
+        super().set_state(state)
         self.legal = state["legal"]
 
 

@@ -6,8 +6,8 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from fakes import CountingSimulator
-from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
+from cases.transform_steps import DEVICES, counting, specs
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import (
@@ -22,7 +22,6 @@ from torchrl.envs.transforms import (
     Select,
     TransformedEnv,
 )
-from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
 
@@ -58,18 +57,15 @@ def send(env, root, *actions):
     return transition["next", "last"].squeeze(-1).tolist(), root
 
 
-def specs(action_spec, mask_spec, *batch_size, named=None):
-    size = torch.Size(batch_size)
-    observations = Composite({"mask": mask_spec}, size)
-    reward_spec = Unbounded((*size, 1))
-    return EnvSpecs(size, action_spec.device, observations, action_spec, reward_spec, action_mask_key=named)
+def masked(action_spec, mask_spec, *batch_size, named=None):
+    return specs(*batch_size, action=action_spec, mask_key=named, mask=mask_spec)
 
 
 def asked(action_spec, mask, action, *batch_size):
     """Hold one action against one mask; return nothing, or the message."""
     mask, action = torch.tensor(mask, dtype=torch.bool), torch.tensor(action)
     transform = ActionMask("mask")
-    transform.read_specs(specs(action_spec, Binary(mask.shape, torch.bool), *batch_size))
+    transform.read_specs(masked(action_spec, Binary(mask.shape, torch.bool), *batch_size))
     transform.reset(TensorDict({"mask": mask}, batch_size), None)
     try:
         transform.inverse(TensorDict({"action": action}, batch_size))
@@ -143,23 +139,6 @@ def test_rows_that_restarted_are_held_against_their_new_mask():
     assert seen == [1, 0]
 
 
-def test_a_loaded_state_brings_its_mask():
-    class Saved(Menu):
-        def get_state(self):
-            return {"t": self.t, "last": self.last}
-
-        def set_state(self, state):
-            self.t, self.last = state["t"], state["last"]
-
-    one, other = (TransformedEnv(SerialEnv(Saved, 2), ActionMask("menu")) for _ in range(2))
-    send(one, one.reset(), 0, 0)
-    other.reset()
-    root = other.load_state_dict(one.state_dict())
-    with pytest.raises(SpecError, match=r"under the mask \[0, 1, 0\]"):
-        send(other, root.clone(), 0, 1)
-    assert send(other, root, 1, 1)[0] == [1, 1]
-
-
 def test_a_row_that_allows_nothing_is_an_error_when_it_is_acted_on():
     env = menus(length=4)
     root = env.reset()
@@ -179,12 +158,6 @@ def test_at_an_ending_nothing_need_be_legal():
     for action in (0, 1, 2):
         _, root = send(env, root, action, action)
     assert send(env, root, 1, 1)[0] == [1, 1]
-
-
-def test_random_acting_honours_it():
-    batch = menus().rollout(60)
-    assert bool(batch["menu"].gather(-1, batch["action"].unsqueeze(-1)).all())
-    assert set(batch["action"].flatten().tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("action", [3, -1, 99])
@@ -252,26 +225,26 @@ def test_the_mask_keeps_its_shape():
 def test_a_mask_of_another_form_is_refused():
     for mask in (Binary((2, 4), torch.bool), Binary((2,), torch.int8), Bounded(0.0, 1.0, (2, 1))):
         with pytest.raises(SpecError, match=r"ActionMask: expected a bool mask of shape \[2, 3\] in 'mask', got"):
-            ActionMask("mask").read_specs(specs(Categorical(3, (2,)), mask, 2))
+            ActionMask("mask").read_specs(masked(Categorical(3, (2,)), mask, 2))
     with pytest.raises(SpecError, match="before transforms that change the number of actions"):
         menus(DiscreteActionProjection(5), ActionMask("menu"))
     with pytest.raises(KeyMissing, match="ActionMask.*'action_mask'.*'menu'"):
         menus(ActionMask())
     with pytest.raises(SpecError, match="ActionMask: expected actions below that are choices"):
-        ActionMask("mask").read_specs(specs(Bounded(0.0, 1.0, (2,)), Binary((2, 2), torch.bool), 2))
+        ActionMask("mask").read_specs(masked(Bounded(0.0, 1.0, (2,)), Binary((2, 2), torch.bool), 2))
 
 
 def test_an_env_that_names_its_own_mask_may_be_checked_but_not_contradicted():
-    env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="mask")
+    env = masked(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="mask")
     ActionMask("mask").read_specs(env)
-    env = specs(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="other")
+    env = masked(Categorical(3, (2,)), Binary((2, 3), torch.bool), 2, named="other")
     with pytest.raises(ConfigError, match="the mask that the environment names, 'other', got 'mask'"):
         ActionMask("mask").read_specs(env)
 
 
 def projected(max_n=5, num_envs=2):
     return TransformedEnv(
-        SerialEnv(lambda: CountingSimulator(4, action_space=spaces.Discrete(3)), num_envs),
+        counting(num_envs, 4, action_space=spaces.Discrete(3)),
         DiscreteActionProjection(max_n),
     )
 
@@ -335,30 +308,6 @@ def test_nothing_legal_is_an_error_here_too():
         send(env, root, 4, 4)
 
 
-def test_the_draw_follows_the_seed_of_the_env_and_its_state():
-    def run(env, num_steps):
-        return [replaced(env.transform, 4, 4) for _ in range(num_steps)]
-
-    one, other = projected(), projected()
-    for env, seed in ((one, 3), (other, 3)):
-        env.set_seed(seed)
-        env.reset()
-    first = run(one, 20)
-    assert first == run(other, 20)
-    other.reset(seed=4)
-    assert first != run(other, 20)
-    one.reset(seed=3)
-    assert first == run(one, 20)
-    other.load_state_dict(one.state_dict())
-    assert run(one, 10) == run(other, 10)
-
-
-def test_as_many_actions_as_the_env_has_change_nothing():
-    env = menus(ActionMask("menu"), DiscreteActionProjection(3))
-    assert env.reset()["menu"].int().tolist() == [[1, 1, 0]] * 2
-    assert send(env, env.reset(), 0, 1)[0] == [0, 1]
-
-
 @pytest.mark.parametrize(
     ("action", "match"),
     [
@@ -379,13 +328,7 @@ def test_an_env_that_cannot_be_projected_is_refused():
         projected(2)
     for spec in (Bounded(0.0, 1.0, (2,)), MultiCategorical([2, 2], (2, 2)), Categorical(2, (2,), torch.bool)):
         with pytest.raises(SpecError, match="DiscreteActionProjection: expected actions below that are an index"):
-            DiscreteActionProjection(5).read_specs(specs(spec, Binary((2, 2)), 2))
-
-
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
-]
+            DiscreteActionProjection(5).read_specs(masked(spec, Binary((2, 2)), 2))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -393,8 +336,8 @@ def test_everything_lives_where_the_env_does(device):
     spec, leaf = Categorical(3, (2,), device=device), Binary((2, 3), torch.bool, device)
     mask = torch.tensor([[0, 1, 0], [0, 1, 1]], dtype=torch.bool, device=device)
     check, project = ActionMask("mask"), DiscreteActionProjection(4)
-    check.read_specs(specs(spec, leaf, 2))
-    project.read_specs(specs(spec, leaf, 2, named="mask"))
+    check.read_specs(masked(spec, leaf, 2))
+    project.read_specs(masked(spec, leaf, 2, named="mask"))
     root = TensorDict({"mask": mask}, [2])
     check.reset(root, None)
     project.reset(root, None)

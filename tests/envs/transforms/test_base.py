@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from fakes import ActionEchoSimulator, CountingSimulator
+from cases.transform_steps import act, column, counting, echo
+from fakes import CountingSimulator
 from torchrl.data.specs import Unbounded
-from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import (
     ActionTransform,
     CatTensors,
@@ -57,22 +57,6 @@ class TimesAction(AddToAction):
         return action * self.amount
 
 
-def counting(num_envs=None, length=3):
-    return SerialEnv(lambda: CountingSimulator(length=length), num_envs)
-
-
-def echo(num_envs=None):
-    return SerialEnv(lambda: ActionEchoSimulator(num_actions=1), num_envs)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def column(batch, key):
-    return batch[key].squeeze(-1).tolist()
-
-
 def test_observations_are_transformed_after_reset_step_and_on_the_true_last_one():
     batch = TransformedEnv(counting(), Add(10)).rollout(5, act)
     assert column(batch, "observation") == [10, 11, 12, 10, 11]
@@ -102,13 +86,6 @@ def test_each_of_a_chain_has_env_to_what_those_before_it_leave():
     assert column(env.rollout(2, act), "vector") == [[-0.5, 0], [-0.5, 0]]
     with pytest.raises(KeyMissing, match=r"'observation'.*\['vector'\]"):
         TransformedEnv(counting(2), Compose(CatTensors(out_key="vector"), ObservationNorm(1.0, 2.0)))
-
-
-def test_a_partial_reset_transforms_what_goes_on_as_well():
-    env = TransformedEnv(counting(2), Add(10))
-    _, root = env.step_and_reset(act(env.reset()))
-    assert column(root, "observation") == [11, 11]
-    assert column(env.reset(torch.tensor([True, False])), "observation") == [10, 11]
 
 
 def test_batch_size_device_and_simulators_are_those_of_the_env():
@@ -149,7 +126,7 @@ def test_random_actions_are_those_of_the_bare_env():
         env.set_seed(3)
         return env.rollout(4)["action"]
 
-    assert torch.equal(actions(TransformedEnv(echo(2), RewardScaling(2.0))), actions(echo(2)))
+    assert torch.equal(actions(TransformedEnv(echo(num_envs=2), RewardScaling(2.0))), actions(echo(num_envs=2)))
 
 
 def test_a_captured_state_does_not_move_with_the_env():
@@ -285,11 +262,6 @@ def test_a_transform_may_end_episodes():
         assert column(batch, "is_init") == [True, False, True, False, True]
 
 
-def test_a_chain_ends_episodes_if_one_of_it_does():
-    assert Compose(Transform(), EndEven()).ends_episodes
-    assert not Compose(Transform()).ends_episodes
-
-
 def test_what_a_policy_carries_starts_over_where_a_transform_ends_an_episode():
     env = TransformedEnv(counting(2, length=9), EndEven())
     root = env.reset()
@@ -300,10 +272,10 @@ def test_what_a_policy_carries_starts_over_where_a_transform_ends_an_episode():
 
 
 def test_a_frozen_row_is_not_ended_again_by_a_transform():
-    env = TransformedEnv(SerialEnv(lambda: CountingSimulator(9), 2), StepCounter(max_steps=2))
+    env = TransformedEnv(counting(2, 9), StepCounter(max_steps=2))
     root = env.reset()
     for _ in range(2):
-        transition = env.step(root.set("action", torch.zeros(2, dtype=torch.int64)))
+        transition = env.step(act(root))
     assert transition["next", "truncated"].all()
     with pytest.raises(EnvError, match="rows"):
         env.step(root)
@@ -311,17 +283,17 @@ def test_a_frozen_row_is_not_ended_again_by_a_transform():
     with pytest.raises(EnvError, match=r"\[\[0\]\]"):
         env.step(root)
     root = env.reset(torch.tensor([True, False]))
-    other = TransformedEnv(SerialEnv(lambda: CountingSimulator(9), 2), StepCounter(max_steps=2))
+    other = TransformedEnv(counting(2, 9), StepCounter(max_steps=2))
     copied = other.load_state_dict(env.state_dict())
     for one, there in ((env, root), (other, copied)):
         ended = []
         for _ in range(3):
-            transition, there = one.step_and_reset(there.set("action", torch.zeros(2, dtype=torch.int64)))
+            transition, there = one.step_and_reset(act(there))
             ended.append(transition["next", "done"].squeeze(-1).tolist())
             assert torch.equal(transition["next", "done"], transition["next", "truncated"])
             assert transition["next", "observation"][1].tolist() == [2]
         assert ended == [[False, False], [True, False], [False, False]]
         there = one.reset()
         for _ in range(2):
-            transition = one.step(there.set("action", torch.zeros(2, dtype=torch.int64)))
+            transition = one.step(act(there))
         assert transition["next", "truncated"].all()

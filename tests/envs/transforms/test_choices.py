@@ -5,11 +5,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fakes import ActionEchoSimulator, CountingSimulator
-from torchrl.data.specs import Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
+from cases.transform_steps import DEVICES, counting, echo, with_specs
+from fakes import CountingSimulator
+from torchrl.data.specs import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import ActionClip, ActionDiscretizer, ActionScaling, Compose, OneHotAction, TransformedEnv
-from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, SpecError
 
 
@@ -26,22 +26,6 @@ class Echo(CountingSimulator):
 
     def _observation(self):
         return np.array([self.last], np.float32)
-
-
-def echo(num_actions=1, low=-1.0, high=1.0, num_envs=None):
-    return SerialEnv(lambda: ActionEchoSimulator(num_actions, low=low, high=high), num_envs)
-
-
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
-]
-
-
-def with_specs(transform, action_spec, *batch_size):
-    size = torch.Size(batch_size)
-    transform.read_specs(EnvSpecs(size, action_spec.device, Composite({}, size), action_spec, Unbounded((*size, 1))))
-    return transform
 
 
 def received(env, action):
@@ -161,7 +145,7 @@ def test_numbers_and_places_that_make_no_sense_are_refused(num, at, match):
 
 def test_actions_that_cannot_be_cut_are_refused():
     for env, transform in (
-        (SerialEnv(CountingSimulator), ActionDiscretizer(3)),
+        (counting(), ActionDiscretizer(3)),
         (echo(high=float("inf")), ActionDiscretizer(3)),
         (echo(), Compose(ActionClip(), ActionDiscretizer(3))),
     ):
@@ -236,12 +220,6 @@ def test_probabilities_are_not_one_hot():
     for action in ([[0.4, 0.6]], [[torch.nan, 1.0]], [[0.0, torch.inf]]):
         with pytest.raises(SpecError, match="action: expected"):
             transform(torch.tensor(action))
-
-
-def test_an_index_is_refused_where_one_hot_is_due_and_the_other_way_round():
-    env = SerialEnv(Echo, 2)
-    with pytest.raises(SpecError):
-        env.step(env.reset().set("action", torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]])))
 
 
 def test_actions_that_are_no_indices_are_refused():

@@ -1,55 +1,14 @@
 """Observations joined into one vector, by hand."""
 
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
+from cases.transform_steps import act, body, specs
 from torchrl.data.specs import Bounded, Composite, Unbounded
-from torchrl.envs import SerialEnv
-from torchrl.envs.simulators import Simulator
-from torchrl.envs.transforms import CatTensors, TransformedEnv
-from torchrl.envs.transforms.base import EnvSpecs
+from torchrl.envs.transforms import CatTensors
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
-
-class Body(Simulator):
-    """Step t: height t (a scalar), arm [10t, 10t + 1] and leg [100t] in limbs, choice t."""
-
-    action_space = spaces.Discrete(2)
-    observation_space = spaces.Dict(
-        height=spaces.Box(0.0, 9.0, ()),
-        limbs=spaces.Dict(arm=spaces.Box(-1.0, 99.0, (2,)), leg=spaces.Box(0.0, np.inf, (1,))),
-        choice=spaces.Discrete(9),
-    )
-
-    def reset(self, *, seed=None, options=None):
-        self.t = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self._observe(), 0.0, self.t == 2, False, {}
-
-    def _observe(self):
-        t = np.float32(self.t)
-        limbs = {"arm": np.array([10 * t, 10 * t + 1], np.float32), "leg": np.array([100 * t], np.float32)}
-        return {"height": t, "limbs": limbs, "choice": self.t}
-
-
 NUMBERS = ["height", ("limbs", "arm"), ("limbs", "leg")]
-
-
-def body(transform, num_envs=None):
-    return TransformedEnv(SerialEnv(Body, num_envs), transform)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def specs(**leaves):
-    return EnvSpecs(torch.Size([2]), torch.device("cpu"), Composite(leaves, (2,)), Unbounded((2,)), Unbounded((2, 1)))
 
 
 def test_cat_by_hand():
@@ -69,7 +28,7 @@ def test_cat_of_a_batch_in_the_order_given():
 def test_cat_takes_all_in_the_order_of_the_spec_by_default():
     leaves = {"b": Unbounded((2, 1)), "a": Unbounded((2, 2)), "s": Unbounded((2,))}
     cat = CatTensors()
-    cat.read_specs(specs(**leaves))
+    cat.read_specs(specs(2, **leaves))
     assert cat.in_keys == ("b", "a", "s")
     assert cat.observation_spec(Composite(leaves, (2,))) == Composite({"observation": Unbounded((2, 4))}, (2,))
 
@@ -78,7 +37,7 @@ def test_cat_spec_joins_bounds_where_all_have_some():
     due = Bounded(torch.tensor([0.0, -1, -1, 0]), torch.tensor([9.0, 99, 99, torch.inf]))
     assert body(CatTensors(NUMBERS)).observation_spec["observation"] == due
     cat = CatTensors()
-    cat.read_specs(specs(a=Unbounded((2, 1)), b=Bounded(0.0, 1.0, (2, 1))))
+    cat.read_specs(specs(2, a=Unbounded((2, 1)), b=Bounded(0.0, 1.0, (2, 1))))
     both = Composite({"a": Unbounded((2, 1)), "b": Bounded(0.0, 1.0, (2, 1))}, (2,))
     assert cat.observation_spec(both)["observation"] == Unbounded((2, 2))
 
@@ -113,7 +72,7 @@ def test_cat_refuses_what_does_not_go_together():
     with pytest.raises(SpecError, match=r"one dtype.*'choice' of \[\] torch.int64"):
         body(CatTensors())
     with pytest.raises(SpecError, match="differ in nothing but the last dimension"):
-        CatTensors().read_specs(specs(a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
+        CatTensors().read_specs(specs(2, a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
     with pytest.raises(KeyMissing, match=r"\('limbs', 'tail'\).*\('limbs', 'arm'\)"):
         body(CatTensors([("limbs", "tail")]))
     with pytest.raises(ConfigError, match="at least one key"):

@@ -4,13 +4,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from cases.transform_steps import act, column, counting, counting_rows, echo
 from cases.transform_worlds import Drift, crane
-from fakes import ActionEchoSimulator, CountingSimulator
+from fakes import ActionEchoSimulator
 from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import (
     ActionScaling,
     Compose,
+    GSDENoise,
     LastAction,
     LastReward,
     RewardScaling,
@@ -19,19 +21,6 @@ from torchrl.envs.transforms import (
     TransformedEnv,
 )
 from torchrl.errors import ConfigError, EnvError, SpecError
-
-
-def counting(num_envs=None, length=3, **options):
-    """Episode k pays k at every step."""
-    return SerialEnv(lambda: CountingSimulator(length=length, **options), num_envs)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def column(batch, key):
-    return batch[key].squeeze(-1).tolist()
 
 
 def seen(transform, num_steps=7, env=None, key=None):
@@ -74,7 +63,7 @@ def test_last_action_by_hand():
 
 def test_last_action_is_the_one_that_passes_its_place():
     chain = Compose(LastAction("below"), ActionScaling(), LastAction("above"))
-    env = TransformedEnv(SerialEnv(lambda: ActionEchoSimulator(1, low=0.0, high=10.0)), chain)
+    env = TransformedEnv(echo(low=0.0, high=10.0), chain)
     transition = env.step(env.reset().set("action", torch.tensor([0.5])))
     assert transition["next", "below"].tolist() == [7.5] and transition["next", "above"].tolist() == [0.5]
     assert transition["next", "below"].tolist() == transition["next", "observation"].tolist()
@@ -112,7 +101,7 @@ def test_last_action_is_a_copy():
 
 
 def test_rows_start_over_apart():
-    lengths = SerialEnv([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
+    lengths = counting_rows(2, 3)
     batch = TransformedEnv(lengths, Compose(StepCounter(), TargetReturn(0.0))).rollout(4, act)
     assert column(batch, "step_count") == [[0, 1, 0, 1], [0, 1, 2, 0]]
     assert column(batch, ("next", "target_return")) == [[0, 0, -1, -2], [0, 0, 0, -1]]
@@ -178,7 +167,16 @@ def test_what_a_memory_handed_out_does_not_change_later():
             assert bool((one == other).all())
 
 
-@pytest.mark.parametrize("make", [StepCounter, LastReward, LastAction, lambda key: TargetReturn(1.0, out_key=key)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        StepCounter,
+        LastReward,
+        LastAction,
+        lambda key: TargetReturn(1.0, out_key=key),
+        lambda key: GSDENoise(1, 1, out_key=key),
+    ],
+)
 def test_a_key_that_is_taken_is_refused(make):
     for taken in ("observation", "reward", "is_init", ("observation", "inside")):
         with pytest.raises(ConfigError, match="a key that covers no"):

@@ -3,21 +3,10 @@
 import pytest
 import torch
 
-from fakes import CountingSimulator
+from cases.transform_steps import act, counting, counting_rows
 from torchrl.data.specs import Unbounded
-from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import Compose, GSDENoise, TransformedEnv
 from torchrl.errors import ConfigError
-
-
-def counting(*lengths):
-    if len(lengths) == 1:
-        return SerialEnv(lambda: CountingSimulator(length=lengths[0]))
-    return SerialEnv([lambda length=length: CountingSimulator(length=length) for length in lengths])
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
 
 
 def changes(batch, key="gsde_noise"):
@@ -27,7 +16,7 @@ def changes(batch, key="gsde_noise"):
 
 
 def test_it_is_drawn_anew_with_every_episode_and_kept_within():
-    batch = TransformedEnv(counting(2, 3), GSDENoise(4, 1)).rollout(6, act)
+    batch = TransformedEnv(counting_rows(2, 3), GSDENoise(4, 1)).rollout(6, act)
     assert changes(batch) == [[False, True, False, True, False], [False, False, True, False, False]]
     assert batch["gsde_noise"].shape == (2, 6, 4, 1)
     goes_on = ~batch["next", "done"].squeeze(-1)[:, :-1]
@@ -36,16 +25,16 @@ def test_it_is_drawn_anew_with_every_episode_and_kept_within():
 
 
 def test_it_is_drawn_anew_for_all_rows_after_some_steps():
-    env = TransformedEnv(counting(9, 9), GSDENoise(4, 1, resample_every=2))
+    env = TransformedEnv(counting_rows(9, 9), GSDENoise(4, 1, resample_every=2))
     batch = env.rollout(7, act)
     assert changes(batch) == [[False, True, False, True, False, True]] * 2
     assert torch.equal(batch["next", "gsde_noise"][:, :-1], batch["gsde_noise"][:, 1:])
     assert changes(env.rollout(4, act)) == [[False, True, False]] * 2  # a reset of all rows counts from there
-    assert changes(TransformedEnv(counting(9), GSDENoise(2, 2, resample_every=1)).rollout(4, act)) == [True] * 3
+    assert changes(TransformedEnv(counting(length=9), GSDENoise(2, 2, resample_every=1)).rollout(4, act)) == [True] * 3
 
 
 def test_rows_and_entries_are_independent_and_standard_normal():
-    env = TransformedEnv(counting(*[2] * 20), GSDENoise(5, 10))
+    env = TransformedEnv(counting_rows(*[2] * 20), GSDENoise(5, 10))
     env.set_seed(0)
     noise = torch.stack([env.reset()["gsde_noise"] for _ in range(100)])  # 100 000 numbers
     assert abs(float(noise.mean())) < 4 / 100_000**0.5
@@ -56,43 +45,21 @@ def test_rows_and_entries_are_independent_and_standard_normal():
     assert noise.dtype == torch.float32
 
 
-def test_a_partial_reset_draws_its_own_rows_alone():
-    env = TransformedEnv(counting(9, 9), GSDENoise(3, 2))
-    before = env.reset()["gsde_noise"]
-    after = env.reset(torch.tensor([False, True]))["gsde_noise"]
-    assert torch.equal(after[0], before[0]) and not bool((after[1] == before[1]).any())
-
-
-def test_a_seed_repeats_it_and_another_does_not():
-    def noise(env, **options):
-        return env.reset(**options)["gsde_noise"]
-
-    one, other = (TransformedEnv(counting(9, 9), GSDENoise(3, 2)) for _ in range(2))
-    first = noise(one, seed=5)
-    assert torch.equal(noise(other, seed=5), first)
-    second = noise(one)
-    assert not bool((second == first).any()) and torch.equal(noise(other), second)
-    one.set_seed(5)
-    assert torch.equal(noise(one), first)
-    assert not bool((noise(one, seed=6) == first).any())
-    assert torch.equal(noise(one, seed=[1, 2]), noise(other, seed=[1, 2]))
-
-
 def test_each_of_a_chain_and_of_nested_ones_draws_its_own():
     def both():
         return GSDENoise(3, 2, out_key="a"), GSDENoise(3, 2, out_key="b")
 
     a, b = both()
     for env in (
-        TransformedEnv(counting(9, 9), Compose(*both())),
-        TransformedEnv(TransformedEnv(counting(9, 9), a), b),
+        TransformedEnv(counting_rows(9, 9), Compose(*both())),
+        TransformedEnv(TransformedEnv(counting_rows(9, 9), a), b),
     ):
         root = env.reset(seed=3)
         assert not bool((root["a"] == root["b"]).any())
 
 
 def test_it_says_what_it_adds():
-    env = TransformedEnv(counting(9, 9), GSDENoise(3, 2, out_key=("noise", "gsde")))
+    env = TransformedEnv(counting_rows(9, 9), GSDENoise(3, 2, out_key=("noise", "gsde")))
     assert env.observation_spec["noise", "gsde"] == Unbounded((2, 3, 2))
     assert env.reset()["noise", "gsde"].shape == (2, 3, 2)
 
@@ -101,8 +68,3 @@ def test_it_says_what_it_adds():
 def test_numbers_that_make_no_sense_are_refused(bad):
     with pytest.raises(ConfigError, match="GSDENoise: expected numbers of at least 1"):
         GSDENoise(bad[0], bad[1], resample_every=bad[2])
-
-
-def test_a_key_that_is_taken_is_refused():
-    with pytest.raises(ConfigError, match="a key that covers no observation"):
-        TransformedEnv(counting(2), GSDENoise(1, 1, out_key="observation"))

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
+from cases.transform_steps import act
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import Compose, FiniteCheck, RewardScaling, TransformedEnv
@@ -39,10 +39,6 @@ class Planted(Simulator):
         a, c = np.zeros(3, np.float32), np.zeros((2, 2), np.float32)
         a[1], c[1, 0] = self._planted("a"), self._planted("c")
         return {"a": a, "b": {"c": c}, "k": 0}
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
 
 
 def batch_of(*planted, check=None):

@@ -4,16 +4,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cases.transform_steps import specs
 from cases.transform_worlds import camera, film
-from torchrl.data.specs import Bounded, Composite, Unbounded
+from torchrl.data.specs import Bounded, Unbounded
 from torchrl.envs.transforms import Compose, GrayScale, Permute, Resize, TransformedEnv
-from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-
-
-def specs(leaf):
-    size = torch.Size(())
-    return EnvSpecs(size, torch.device("cpu"), Composite({"pixels": leaf}, size), Unbounded(size), Unbounded((1,)))
 
 
 def test_grey_is_the_luma_and_bytes_are_rounded():
@@ -92,7 +87,7 @@ def test_a_chain_from_a_picture_to_what_convolutions_take():
 )
 def test_what_is_no_image_is_refused(transform, leaf, message):
     with pytest.raises(SpecError, match=message):
-        transform.read_specs(specs(leaf))
+        transform.read_specs(specs(pixels=leaf))
 
 
 def test_bad_arguments_are_refused():

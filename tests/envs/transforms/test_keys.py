@@ -1,13 +1,9 @@
 """Keys that move and keys that go, by hand."""
 
-import numpy as np
 import pytest
-import torch
-from gymnasium import spaces
 
+from cases.transform_steps import act, body
 from torchrl.data.specs import Bounded, Categorical, Composite
-from torchrl.envs import SerialEnv
-from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import (
     CatTensors,
     Compose,
@@ -16,46 +12,13 @@ from torchrl.envs.transforms import (
     Rename,
     Select,
     SignTransform,
-    TransformedEnv,
     Unsqueeze,
 )
 from torchrl.errors import ConfigError, KeyMissing
 
-
-class Body(Simulator):
-    """Step t: height t, arm 10t and leg 100t in limbs, choice t; one episode has two steps."""
-
-    action_space = spaces.Discrete(2)
-    observation_space = spaces.Dict(
-        height=spaces.Box(0.0, 9.0, ()),
-        limbs=spaces.Dict(arm=spaces.Box(0.0, 99.0, (1,)), leg=spaces.Box(0.0, 999.0, (1,))),
-        choice=spaces.Discrete(9),
-    )
-
-    def reset(self, *, seed=None, options=None):
-        self.t = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self._observe(), 0.0, self.t == 2, False, {}
-
-    def _observe(self):
-        t = np.float32(self.t)
-        return {"height": t, "limbs": {"arm": np.array([10 * t]), "leg": np.array([100 * t])}, "choice": self.t}
-
-
 OWN = {"action", "next", "is_init", "episode_return", "episode_length"}
 ARM, LEG = ("limbs", "arm"), ("limbs", "leg")
-ARM_SPEC, LEG_SPEC = Bounded(0.0, 99.0, (1,)), Bounded(0.0, 999.0, (1,))
-
-
-def body(transform, num_envs=None):
-    return TransformedEnv(SerialEnv(Body, num_envs), transform)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+ARM_SPEC, LEG_SPEC = Bounded(-1.0, 99.0, (2,)), Bounded(0.0, float("inf"), (1,))
 
 
 def keys(tensordict):
@@ -101,7 +64,7 @@ def test_a_level_that_becomes_empty_goes_and_one_that_does_not_stays():
 def test_keys_can_be_swapped():
     env, batch = run(Rename({ARM: LEG, LEG: ARM}))
     assert batch["next", "limbs", "arm"].tolist() == [[100], [200], [100]]
-    assert batch["next", "limbs", "leg"].tolist() == [[10], [20], [10]]
+    assert batch["next", "limbs", "leg"].tolist() == [[10, 11], [20, 21], [10, 11]]
     assert env.observation_spec[ARM] == LEG_SPEC and env.observation_spec[LEG] == ARM_SPEC
 
 
@@ -147,7 +110,7 @@ def test_select_of_a_level_keeps_all_below_it():
 def test_exclude_by_hand():
     env, batch = run(Exclude(["height", LEG]))
     assert keys(batch) == {"choice", ARM}
-    assert batch["next", "limbs", "arm"].tolist() == [[10], [20], [10]]
+    assert batch["next", "limbs", "arm"].tolist() == [[10, 11], [20, 21], [10, 11]]
     assert env.observation_spec == Composite({"limbs": {"arm": ARM_SPEC}, "choice": Categorical(9)})
 
 

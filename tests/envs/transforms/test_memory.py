@@ -3,27 +3,17 @@
 import pytest
 import torch
 
+from cases.transform_steps import act, counting, counting_rows, specs
 from cases.transform_worlds import camera, walker
 from fakes import CountingSimulator
-from torchrl.data.specs import Bounded, Categorical, Composite, OneHot
+from torchrl.data.specs import Bounded, Categorical, OneHot
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import Compose, FrameStack, ObservationNorm, TimeMax, TransformedEnv
-from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
 
-def counting(*lengths, **options):
-    if len(lengths) == 1:
-        return SerialEnv(lambda: CountingSimulator(length=lengths[0], **options))
-    return SerialEnv([lambda length=length: CountingSimulator(length=length, **options) for length in lengths])
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
 def test_a_stack_by_hand():
-    batch = TransformedEnv(counting(4), FrameStack(3)).rollout(6, act)
+    batch = TransformedEnv(counting(length=4), FrameStack(3)).rollout(6, act)
     assert batch["observation"].tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 0], [0, 0, 1]]
     assert batch["next", "observation"].tolist() == [
         [0, 0, 1],
@@ -36,7 +26,7 @@ def test_a_stack_by_hand():
 
 
 def test_stacks_of_rows_that_end_apart():
-    batch = TransformedEnv(counting(2, 3), FrameStack(2)).rollout(4, act)
+    batch = TransformedEnv(counting_rows(2, 3), FrameStack(2)).rollout(4, act)
     assert batch["observation"].tolist() == [[[0, 0], [0, 1], [0, 0], [0, 1]], [[0, 0], [0, 1], [1, 2], [0, 0]]]
     assert batch["next", "observation"].tolist() == [
         [[0, 1], [1, 2], [0, 1], [1, 2]],
@@ -46,13 +36,14 @@ def test_stacks_of_rows_that_end_apart():
 
 def test_a_stack_of_several_features_joins_frames_not_features():
     env = TransformedEnv(
-        counting(4, observation_shape=(2,)), Compose(ObservationNorm(torch.tensor([0.0, -10.0]), 1.0), FrameStack(2))
+        counting(length=4, observation_shape=(2,)),
+        Compose(ObservationNorm(torch.tensor([0.0, -10.0]), 1.0), FrameStack(2)),
     )
     assert env.rollout(2, act)["next", "observation"].tolist() == [[0, 10, 1, 11], [1, 11, 2, 12]]
 
 
 def test_a_stack_along_another_dimension():
-    env = TransformedEnv(counting(4, observation_shape=(1, 2)), FrameStack(2, dim=-2))
+    env = TransformedEnv(counting(length=4, observation_shape=(1, 2)), FrameStack(2, dim=-2))
     assert env.rollout(2, act)["next", "observation"].tolist() == [[[0, 0], [1, 1]], [[1, 1], [2, 2]]]
     planes = TransformedEnv(camera(3), FrameStack(2, ["pixels"], dim=-3))
     assert planes.observation_spec["pixels"] == Bounded(0, 255, (3, 4, 3, 1), torch.uint8)
@@ -69,7 +60,7 @@ def test_each_observation_has_a_memory_of_its_own():
 
 
 def test_a_partial_reset_by_hand():
-    env = TransformedEnv(counting(9, 9), FrameStack(3))
+    env = TransformedEnv(counting_rows(9, 9), FrameStack(3))
     root = env.reset()
     for _ in range(4):
         _, root = env.step_and_reset(act(root))
@@ -87,7 +78,9 @@ def test_bounds_of_a_stack():
 
 def test_a_maximum_by_hand():
     falls = ObservationNorm(3.0, 1.0), TimeMax(2)  # the index less 3: -3, -2, -1, 0
-    assert TransformedEnv(counting(4), Compose(*falls)).rollout(5, act)["next", "observation"].squeeze(-1).tolist() == [
+    assert TransformedEnv(counting(length=4), Compose(*falls)).rollout(5, act)["next", "observation"].squeeze(
+        -1
+    ).tolist() == [
         -2,
         -1,
         0,
@@ -113,7 +106,7 @@ def test_a_maximum_forgets_after_as_many_frames():
 
 def test_what_was_handed_out_does_not_change_later():
     for transform in (FrameStack(2), FrameStack(1), TimeMax(2), TimeMax(1)):
-        env = TransformedEnv(counting(2, 3), transform)
+        env = TransformedEnv(counting_rows(2, 3), transform)
         root = env.reset()
         for _ in range(6):
             transition, after = env.step_and_reset(act(root))
@@ -129,17 +122,14 @@ def test_refusals(make):
         make(0)
     with pytest.raises(KeyMissing, match="Did you mean 'position'"):
         TransformedEnv(walker(2), make(2, ["positon"]))
-    one_hot = EnvSpecs(
-        torch.Size([2]), torch.device("cpu"), Composite({"observation": OneHot(3, (2, 3))}, (2,)), None, None
-    )
+    one_hot = specs(2, observation=OneHot(3, (2, 3)))
     with pytest.raises(SpecError, match=f"{make.__name__}: expected numbers or indices.* in 'observation', got OneHot"):
         make(2).read_specs(one_hot)
 
 
 @pytest.mark.parametrize("make", [FrameStack, TimeMax])
 def test_the_mask_of_legal_actions_is_refused(make):
-    leaves = Composite({"mask": Categorical(2, (2, 3), torch.bool)}, (2,))
-    named = EnvSpecs(torch.Size([2]), torch.device("cpu"), leaves, Categorical(3, (2,)), None, action_mask_key="mask")
+    named = specs(2, action=Categorical(3, (2,)), mask_key="mask", mask=Categorical(2, (2, 3), torch.bool))
     with pytest.raises(SpecError, match=f"{make.__name__}: expected the mask of legal actions to stay as it is"):
         make(2, ["mask"]).read_specs(named)
 

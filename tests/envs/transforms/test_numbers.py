@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
+from cases.transform_steps import Scripted, act, specs
 from torchrl.data.specs import (
     Binary,
     Bounded,
@@ -18,7 +19,6 @@ from torchrl.data.specs import (
     Unbounded,
 )
 from torchrl.envs import GymEnv, SerialEnv
-from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import (
     BitsToFloat,
     CatTensors,
@@ -33,22 +33,6 @@ from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
 
-class Fixed(Simulator):
-    """Shows its first value, then its second."""
-
-    action_space = spaces.Discrete(2)
-
-    def __init__(self, space, first, second):
-        self.observation_space = space
-        self.values = first, second
-
-    def reset(self, *, seed=None, options=None):
-        return self.values[0], {}
-
-    def step(self, action):
-        return self.values[1], 0.0, False, False, {}
-
-
 class Numbered(gymnasium.Env):
     """Shows 7 of 5, 6 and 7."""
 
@@ -60,9 +44,9 @@ class Numbered(gymnasium.Env):
 
 def shown(space, first, second, *transforms):
     """What is seen of two values, in the root and under next, by a batch of two rows."""
-    env = TransformedEnv(SerialEnv(lambda: Fixed(space, first, second), 2), Compose(*transforms))
+    env = TransformedEnv(SerialEnv(lambda: Scripted(space, (first, second).__getitem__, 9), 2), Compose(*transforms))
     root = env.reset()
-    transition, after = env.step_and_reset(root.clone().set("action", torch.zeros(2, dtype=torch.int64)))
+    transition, after = env.step_and_reset(act(root.clone()))
     assert torch.equal(transition["next", "observation"], after["observation"])
     assert root["observation"].dtype == torch.float32
     for value in (root, after):
@@ -152,11 +136,6 @@ def test_what_is_no_such_number_stays(make=(OneHotObservation, BitsToFloat, Scal
     assert shown(space, value, value, *(one() for one in make))[0] == [0.25, 0.5]
 
 
-def specs(**leaves):
-    size = torch.Size([2])
-    return EnvSpecs(size, torch.device("cpu"), Composite(leaves, size), Unbounded(size), Unbounded((2, 1)))
-
-
 @pytest.mark.parametrize(
     ("leaf", "takes"),
     [
@@ -180,7 +159,7 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
     for transform in (OneHotObservation, BitsToFloat, ScaleByBounds):
         if transform is takes:
             one = transform(["x"])
-            one.read_specs(specs(x=leaf))
+            one.read_specs(specs(2, x=leaf))
             spec = one.observation_spec(Composite({"x": leaf}, [2]))["x"]
             encoded = one._functions["x"](leaf.rand())
             spec.assert_contains(encoded)
@@ -189,23 +168,23 @@ def test_each_kind_is_for_one_of_them_and_the_others_refuse_it_by_name(leaf, tak
             with pytest.raises(
                 SpecError, match=f"^{transform.__name__}: expected .* in 'x', got {type(leaf).__name__}"
             ):
-                transform(["x"]).read_specs(specs(x=leaf))
+                transform(["x"]).read_specs(specs(2, x=leaf))
 
 
 def test_mistakes_are_refused():
     with pytest.raises(KeyMissing, match="OneHotObservation.*'place'"):
-        OneHotObservation(["place"]).read_specs(specs(x=Categorical(3, (2,))))
+        OneHotObservation(["place"]).read_specs(specs(2, x=Categorical(3, (2,))))
     with pytest.raises(ConfigError, match=r"Write \['x'\]"):
         OneHotObservation("x")
     with pytest.raises(SpecError, match="the same choices in every row"):
-        OneHotObservation().read_specs(specs(x=MultiCategorical([[2, 3], [3, 2]], (2, 2))))
+        OneHotObservation().read_specs(specs(2, x=MultiCategorical([[2, 3], [3, 2]], (2, 2))))
 
 
 def test_double_to_float_converts_what_is_double_or_half_and_nothing_else():
     leaves = {"x": Unbounded((2, 1), torch.float64), "y": Unbounded((2, 1)), "k": Unbounded((2, 1), torch.int64)}
     leaves["h"] = Bounded(-1.0, 1.0, (2, 1), torch.float16)
     convert = DoubleToFloat()
-    convert.read_specs(specs(**leaves))
+    convert.read_specs(specs(2, **leaves))
     assert convert.in_keys == ("x", "h")
     due = Composite({**leaves, "x": Unbounded((2, 1)), "h": Bounded(-1.0, 1.0, (2, 1))}, (2,))
     assert convert.observation_spec(Composite(leaves, (2,))) == due
@@ -228,7 +207,7 @@ def test_double_to_float_converts_the_parts_of_a_nested_action_that_are_double()
 
 def test_double_to_float_refuses_a_named_key_that_is_not_double():
     with pytest.raises(SpecError, match="float64 or float16 in 'x', got Bounded of shape .*float32"):
-        DoubleToFloat(["x"]).read_specs(specs(x=Bounded(0.0, 9.0, (2,))))
+        DoubleToFloat(["x"]).read_specs(specs(2, x=Bounded(0.0, 9.0, (2,))))
 
 
 def test_the_action_bounds_of_double_to_float_lie_inside_those_below():

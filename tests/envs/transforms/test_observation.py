@@ -4,6 +4,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from cases.transform_steps import act
 from fakes import CountingSimulator
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.envs import GymEnv, SerialEnv, check_env
@@ -34,10 +35,6 @@ class Choices(CountingSimulator):
 
 def pairs(num_envs=None):
     return SerialEnv(Pair, num_envs)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
 
 
 def test_values_by_hand():
@@ -88,11 +85,6 @@ def test_pixels_become_floats():
     norm = ObservationNorm(0.0, 255.0)
     assert norm.transform_spec(Bounded(0, 255, (4,), torch.uint8)) == Bounded(0.0, 1.0, (4,))
     assert norm(torch.tensor([255], dtype=torch.uint8)).tolist() == [1.0]
-
-
-def test_the_module_is_the_function():
-    """A deployed policy calls it on raw observations."""
-    assert ObservationNorm(1.0, 2.0)(torch.tensor([5.0])).tolist() == [2]
 
 
 def test_the_numbers_are_saved():

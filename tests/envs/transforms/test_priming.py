@@ -3,22 +3,16 @@
 import pytest
 import torch
 
+from cases.transform_steps import counting, counting_rows
 from cases.transform_worlds import walker
-from fakes import CountingSimulator
 from torchrl.agents import Evaluator
 from torchrl.collectors import Collector, WarmUp
 from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import SerialEnv, check_env
+from torchrl.envs import check_env
 from torchrl.envs.transforms import CatTensors, Compose, StepCounter, TensorDictPrimer, TransformedEnv
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
 START = torch.tensor([10.0, 20.0])
-
-
-def counting(*lengths):
-    if len(lengths) == 1:
-        return SerialEnv(lambda: CountingSimulator(length=lengths[0]))
-    return SerialEnv([lambda length=length: CountingSimulator(length=length) for length in lengths])
 
 
 def primer(**options):
@@ -37,21 +31,21 @@ def counts(batch, key="hidden"):
 
 
 def test_one_world_by_hand():
-    batch = TransformedEnv(counting(3), primer()).rollout(7, count)
+    batch = TransformedEnv(counting(length=3), primer()).rollout(7, count)
     assert counts(batch) == [0, 1, 2, 0, 1, 2, 0]
     assert counts(batch, ("next", "hidden")) == [1, 2, 3, 1, 2, 3, 1]  # the last one of an episode is its own
     assert (batch["hidden"][:, 1] - batch["hidden"][:, 0]).tolist() == [10] * 7
 
 
 def test_rows_that_end_apart():
-    batch = TransformedEnv(counting(2, 3), primer()).rollout(5, count)
+    batch = TransformedEnv(counting_rows(2, 3), primer()).rollout(5, count)
     assert counts(batch) == [[0, 1, 0, 1, 0], [0, 1, 2, 0, 1]]
     assert counts(batch, ("next", "hidden")) == [[1, 2, 1, 2, 1], [1, 2, 3, 1, 2]]
 
 
 def test_zeros_are_the_default_and_numbers_broadcast():
     env = TransformedEnv(
-        counting(2, 3), TensorDictPrimer({"a": Unbounded((2,)), "b": Categorical(5)}, defaults={"b": 3})
+        counting_rows(2, 3), TensorDictPrimer({"a": Unbounded((2,)), "b": Categorical(5)}, defaults={"b": 3})
     )
     root = env.reset()
     assert root["a"].tolist() == [[0, 0], [0, 0]] and root["b"].tolist() == [3, 3]
@@ -60,12 +54,12 @@ def test_zeros_are_the_default_and_numbers_broadcast():
 
 def test_a_start_for_each_row():
     start = torch.tensor([[1.0], [2.0]])
-    env = TransformedEnv(counting(2, 3), TensorDictPrimer({"h": Unbounded((1,))}, defaults={"h": start}))
+    env = TransformedEnv(counting_rows(2, 3), TensorDictPrimer({"h": Unbounded((1,))}, defaults={"h": start}))
     assert env.reset()["h"].tolist() == [[1.0], [2.0]]
 
 
 def test_a_start_that_its_spec_allows():
-    env = TransformedEnv(counting(2), TensorDictPrimer({"h": Bounded(1.0, 2.0, ())}))
+    env = TransformedEnv(counting(length=2), TensorDictPrimer({"h": Bounded(1.0, 2.0, ())}))
     assert env.reset()["h"].item() == 1.0
 
 
@@ -77,7 +71,7 @@ def count_nested(root):
 
 def test_nested_state():
     specs = Composite({"lstm": {"h": Unbounded((1,)), "c": Unbounded((), torch.int64)}})
-    env = TransformedEnv(counting(2, 3), TensorDictPrimer(specs, defaults={("lstm", "h"): 5.0}))
+    env = TransformedEnv(counting_rows(2, 3), TensorDictPrimer(specs, defaults={("lstm", "h"): 5.0}))
     batch = env.rollout(4, count_nested)
     assert batch["lstm", "h"].squeeze(-1).tolist() == [[5, 6, 5, 6], [5, 6, 7, 5]]
     assert batch["lstm", "c"].tolist() == [[0, 2, 0, 2], [0, 2, 4, 0]]
@@ -85,7 +79,7 @@ def test_nested_state():
 
 
 def test_state_that_is_not_written_stays():
-    env = TransformedEnv(counting(2, 3), primer())
+    env = TransformedEnv(counting_rows(2, 3), primer())
     root = env.reset()
     _, root = env.step_and_reset(count(root))
     _, root = env.step_and_reset(root.set("action", torch.zeros(2, dtype=torch.int64)))
@@ -95,7 +89,7 @@ def test_state_that_is_not_written_stays():
 
 def test_part_of_the_state_may_be_written():
     specs = {("lstm", "h"): Unbounded((1,)), ("lstm", "c"): Unbounded((1,)), "other": Unbounded(())}
-    env = TransformedEnv(counting(2, 9), TensorDictPrimer(specs, defaults={"other": 4.0}))
+    env = TransformedEnv(counting_rows(2, 9), TensorDictPrimer(specs, defaults={"other": 4.0}))
 
     def policy(root):
         root.set("action", torch.zeros(2, dtype=torch.int64))
@@ -107,7 +101,7 @@ def test_part_of_the_state_may_be_written():
 
 
 def test_a_partial_reset_with_the_root():
-    env = TransformedEnv(counting(9, 9, 9), primer())
+    env = TransformedEnv(counting_rows(9, 9, 9), primer())
     root = env.reset()
     for _ in range(4):
         _, root = env.step_and_reset(count(root))
@@ -119,7 +113,7 @@ def test_a_partial_reset_with_the_root():
 
 
 def test_a_partial_reset_without_the_root_is_refused():
-    env = TransformedEnv(counting(9, 9), primer())
+    env = TransformedEnv(counting_rows(9, 9), primer())
     root = env.reset()
     with pytest.raises(ConfigError, match=r"the root that holds the state.*reset\(mask, root=root\)"):
         env.reset(torch.tensor([True, False]))
@@ -128,14 +122,14 @@ def test_a_partial_reset_without_the_root_is_refused():
 
 
 def test_a_root_that_lost_the_state_is_refused():
-    env = TransformedEnv(counting(2), primer())
+    env = TransformedEnv(counting(length=2), primer())
     root = env.reset().exclude("hidden").set("action", torch.tensor(0))
     with pytest.raises(KeyMissing, match=r"step: expected a root with 'hidden', which reset\(\) puts there"):
         env.step(root)
 
 
 def test_state_of_another_form_is_refused():
-    env = TransformedEnv(counting(2, 2), primer())
+    env = TransformedEnv(counting_rows(2, 2), primer())
     for wrong in (torch.zeros(2, 1), torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 2, 1)):
         root = env.reset().set("action", torch.zeros(2, dtype=torch.int64))
         with pytest.raises(
@@ -145,7 +139,7 @@ def test_state_of_another_form_is_refused():
 
 
 def test_a_collector_goes_on_over_the_edges_of_batches():
-    env = TransformedEnv(counting(3, 4), primer())
+    env = TransformedEnv(counting_rows(3, 4), primer())
     collector = Collector(env, count, frames_per_batch=10, total_frames=40)
     batch = torch.cat(list(collector), 1)
     assert counts(batch) == [(list(range(3)) * 7)[:20], (list(range(4)) * 5)[:20]]
@@ -154,7 +148,7 @@ def test_a_collector_goes_on_over_the_edges_of_batches():
 
 def test_a_collector_that_was_saved_goes_on_with_the_state():
     def make():
-        return Collector(TransformedEnv(counting(3, 4), primer()), count, frames_per_batch=10)
+        return Collector(TransformedEnv(counting_rows(3, 4), primer()), count, frames_per_batch=10)
 
     collector, other = make(), make()
     collector.collect()
@@ -169,7 +163,7 @@ def test_a_collector_that_was_saved_goes_on_with_the_state():
 
 
 def test_random_actions_keep_the_layout():
-    env = TransformedEnv(counting(3, 4), primer())
+    env = TransformedEnv(counting_rows(3, 4), primer())
     batch = Collector(env, None, frames_per_batch=10).collect()
     assert counts(batch) == counts(batch, ("next", "hidden")) == [[0] * 5] * 2
     warm_up = WarmUp(count, env.action_spec, 4, generator=torch.Generator().manual_seed(0))
@@ -190,7 +184,7 @@ class Recorder(torch.nn.Module):
 
 def test_evaluation_starts_every_episode_from_the_initial_state():
     policy = Recorder()
-    evaluator = Evaluator(TransformedEnv(counting(2, 3), primer()), num_episodes=4, seed=0)
+    evaluator = Evaluator(TransformedEnv(counting_rows(2, 3), primer()), num_episodes=4, seed=0)
     evaluator(policy)
     rows = list(zip(*policy.states, strict=True))
     assert rows[0] == (0, 1, 0, 1, 0, 1)[: len(rows[0])] and rows[1] == (0, 1, 2, 0, 1, 2)[: len(rows[1])]
@@ -212,13 +206,13 @@ def test_two_primers_and_other_transforms_share_an_env():
 
 
 def test_the_state_is_no_observation():
-    env = TransformedEnv(counting(2), primer())
+    env = TransformedEnv(counting(length=2), primer())
     assert "hidden" not in env.observation_spec
     assert env.observation_spec == env.env.observation_spec
 
 
 def test_what_the_primer_holds_is_not_written_to():
-    env = TransformedEnv(counting(2, 3), primer())
+    env = TransformedEnv(counting_rows(2, 3), primer())
     env.reset()["hidden"].zero_()
     assert counts(env.reset()) == [0, 0]
 
@@ -226,22 +220,22 @@ def test_what_the_primer_holds_is_not_written_to():
 def test_keys_that_are_taken_are_refused():
     for taken in ("observation", ("observation", "h"), "is_init", "action"):
         with pytest.raises(ConfigError, match="a policy's state beside the observations"):
-            TransformedEnv(counting(2), TensorDictPrimer({taken: Unbounded(())}))
+            TransformedEnv(counting(length=2), TensorDictPrimer({taken: Unbounded(())}))
     with pytest.raises(ConfigError, match="a policy's state beside the observations"):
-        TransformedEnv(counting(2), Compose(primer(), StepCounter("hidden")))
+        TransformedEnv(counting(length=2), Compose(primer(), StepCounter("hidden")))
     with pytest.raises(ConfigError, match="initial state: expected every key once"):
-        Compose(primer(), primer()).read_specs(counting(2))
+        Compose(primer(), primer()).read_specs(counting(length=2))
     with pytest.raises(ConfigError, match="initial state: expected every key once"):
-        TransformedEnv(TransformedEnv(counting(2), primer()), primer())
+        TransformedEnv(TransformedEnv(counting(length=2), primer()), primer())
 
 
 def test_defaults_that_do_not_fit_are_refused():
     with pytest.raises(KeyMissing, match="TensorDictPrimer: expected defaults for.*'hidden'.*got some for.*'hiden'"):
         TensorDictPrimer({"hidden": Unbounded((2,))}, defaults={"hiden": 0.0})
     with pytest.raises(SpecError, match=r"broadcasts to \[2, 2\]"):
-        TransformedEnv(counting(2, 2), TensorDictPrimer({"h": Unbounded((2,))}, defaults={"h": torch.zeros(3)}))
+        TransformedEnv(counting_rows(2, 2), TensorDictPrimer({"h": Unbounded((2,))}, defaults={"h": torch.zeros(3)}))
     with pytest.raises(SpecError, match="TensorDictPrimer, default of"):
-        TransformedEnv(counting(2), TensorDictPrimer({"h": Categorical(3)}, defaults={"h": 3}))
+        TransformedEnv(counting(length=2), TensorDictPrimer({"h": Categorical(3)}, defaults={"h": 3}))
     for none in ({}, Composite(shape=(2,))):
         with pytest.raises(ConfigError, match="at least one spec"):
             TensorDictPrimer(none)

@@ -2,10 +2,11 @@
 
 import torch
 
+from cases.transform_steps import act
 from fakes import CountingSimulator
 from torchrl.data.specs import Composite, Unbounded
 from torchrl.envs import SerialEnv
-from torchrl.envs.transforms import Compose, RandomTransform, TransformedEnv
+from torchrl.envs.transforms import RandomTransform, TransformedEnv
 
 
 class Noise(RandomTransform):
@@ -30,10 +31,6 @@ class Noise(RandomTransform):
 
 def made(transform=Noise):
     return TransformedEnv(SerialEnv(lambda: CountingSimulator(4), 2), transform())
-
-
-def act(root):
-    return root.set("action", torch.zeros(2, dtype=torch.int64))
 
 
 def noise(env, **options):
@@ -62,15 +59,3 @@ def test_it_draws_from_no_other_stream_and_no_other_stream_from_it():
     bare = env.env
     bare.set_seed(1)
     assert torch.equal(bare.rollout(5)["action"], actions)
-
-
-def test_a_state_dict_goes_on_with_the_same_numbers():
-    for transform in (Noise, lambda: Compose(Noise())):
-        env, other = made(transform), made(transform)
-        env.reset(seed=1)
-        state = env.state_dict()
-        assert all(isinstance(value, torch.Tensor) for value in state["transform"].values())
-        due = noise(env)
-        other.reset(seed=8)
-        other.load_state_dict(state)
-        assert noise(other) == due

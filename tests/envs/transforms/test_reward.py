@@ -5,9 +5,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from fakes import CountingSimulator
+from cases.transform_steps import act, counting, counting_rows, with_specs
 from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import (
     BinarizeReward,
     Compose,
@@ -19,20 +18,6 @@ from torchrl.envs.transforms import (
 )
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError
-
-
-def counting(num_envs=None, length=2):
-    return SerialEnv(lambda: CountingSimulator(length=length), num_envs)
-
-
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def with_specs(norm, num_envs):
-    specs = EnvSpecs(torch.Size([num_envs]), torch.device("cpu"), Composite(), Unbounded(), Unbounded((num_envs, 1)))
-    norm.read_specs(specs)
-    return norm
 
 
 def reference(rewards, dones, gamma, clip):
@@ -59,7 +44,7 @@ def normalised(norm, rewards, dones):
 
 
 def test_scaling_by_hand():
-    batch = TransformedEnv(counting(), RewardScaling(10.0, -1.0)).rollout(5, act)
+    batch = TransformedEnv(counting(length=2), RewardScaling(10.0, -1.0)).rollout(5, act)
     assert batch["next", "reward"].squeeze(-1).tolist() == [-1, -1, 9, 9, 19]  # the reward is the episode's index
     assert batch["next", "episode_return"].squeeze(-1).tolist() == [0, 0, 1, 2, 2]
 
@@ -76,7 +61,7 @@ def test_scaling_refuses_numbers_that_lose_the_reward(scale, loc):
 
 
 def test_norm_by_hand():
-    norm = with_specs(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), None, 2)
     # returns (1, 3): std 1. Then (0.5 + 1, 1.5 - 1) = (1.5, 0.5): of 1, 3, 1.5, 0.5 the variance is 0.875.
     rewards = normalised(norm, [[1.0, 3.0], [1.0, -1.0]], [[False, False]] * 2)
     torch.testing.assert_close(rewards, torch.tensor([[1.0, 3.0], [1 / 0.875**0.5, -1 / 0.875**0.5]]))
@@ -84,7 +69,7 @@ def test_norm_by_hand():
 
 
 def test_norm_starts_the_return_over_at_an_ending():
-    norm = with_specs(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), None, 2)
     normalised(norm, [[1.0, 3.0], [1.0, -1.0]], [[True, False]] * 2)
     assert norm.returns.tolist() == [[0.0], [0.5]]
     norm.reset(TensorDict(), None)
@@ -96,7 +81,7 @@ def test_norm_equals_a_float64_reference(num_envs):
     random = np.random.default_rng(0)
     rewards = (random.normal(3.0, 2.0, (300, num_envs)) * random.choice([1, 40], (300, num_envs))).astype(np.float32)
     dones = random.random((300, num_envs)) < 0.05
-    out = normalised(with_specs(RewardNorm(0.97, clip=1.0), num_envs), rewards, dones)
+    out = normalised(with_specs(RewardNorm(0.97, clip=1.0), None, num_envs), rewards, dones)
     due = reference(rewards.astype(np.float64), dones, 0.97, 1.0)
     torch.testing.assert_close(out, torch.tensor(due, dtype=torch.float32), rtol=1e-6, atol=0)
     assert (np.abs(due) == 1.0).sum() > 3
@@ -104,14 +89,14 @@ def test_norm_equals_a_float64_reference(num_envs):
 
 def test_norm_keeps_its_precision_far_from_zero():
     rewards = np.float32(1e6) + np.random.default_rng(0).integers(0, 9, (2000, 4)).astype(np.float32)
-    norm = with_specs(RewardNorm(0.0), 4)
+    norm = with_specs(RewardNorm(0.0), None, 4)
     normalised(norm, rewards, np.zeros((2000, 4), dtype=bool))
     assert norm.std == pytest.approx(np.std(rewards.astype(np.float64)), rel=1e-9)
 
 
 def test_norm_in_an_env_whose_rows_end_apart_equals_the_reference():
     def make_env():
-        return SerialEnv([lambda length=length: CountingSimulator(length=length) for length in (2, 3, 7)])
+        return counting_rows(2, 3, 7)
 
     expected = make_env().rollout(60, act)["next"]
     batch = TransformedEnv(make_env(), RewardNorm(0.9, clip=1.0)).rollout(60, act)["next"]
@@ -123,27 +108,27 @@ def test_norm_in_an_env_whose_rows_end_apart_equals_the_reference():
 
 def test_norm_does_not_centre():
     """A constant reward keeps its sign, however far its return has run."""
-    out = normalised(with_specs(RewardNorm(0.9), 1), np.full((50, 1), -3.0), np.zeros((50, 1), dtype=bool))
+    out = normalised(with_specs(RewardNorm(0.9), None, 1), np.full((50, 1), -3.0), np.zeros((50, 1), dtype=bool))
     assert bool((out < 0).all())
 
 
 def test_norm_scales_by_one_until_returns_differ():
-    out = normalised(with_specs(RewardNorm(0.5), 2), np.full((2, 2), 4.0), np.zeros((2, 2), dtype=bool))
+    out = normalised(with_specs(RewardNorm(0.5), None, 2), np.full((2, 2), 4.0), np.zeros((2, 2), dtype=bool))
     assert out.tolist() == [[4.0, 4.0], [4.0, 4.0]]  # returns 4, 4, then 6, 6: std 1
-    zeros = normalised(with_specs(RewardNorm(0.5), 2), np.zeros((3, 2)), np.zeros((3, 2), dtype=bool))
+    zeros = normalised(with_specs(RewardNorm(0.5), None, 2), np.zeros((3, 2)), np.zeros((3, 2), dtype=bool))
     assert zeros.tolist() == [[0.0, 0.0]] * 3
 
 
 def test_norm_clips_at_ten_by_default():
     rewards = [[0.0, 0.0]] * 999 + [[1000.0, -1000.0]]
-    assert normalised(with_specs(RewardNorm(0.9), 2), rewards, np.zeros((1000, 2), dtype=bool))[-1].tolist() == [
+    assert normalised(with_specs(RewardNorm(0.9), None, 2), rewards, np.zeros((1000, 2), dtype=bool))[-1].tolist() == [
         10,
         -10,
     ]
 
 
 def test_norm_is_frozen_in_eval_mode_and_follows_the_returns_still():
-    norm = with_specs(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), None, 2)
     normalised(norm, [[1.0, 3.0]], [[False, False]])
     norm.eval()
     before = norm.count_mean_var.clone()
@@ -152,24 +137,8 @@ def test_norm_is_frozen_in_eval_mode_and_follows_the_returns_still():
     assert norm.returns.tolist() == [[2.5], [0.5]]
 
 
-def test_norm_is_found_by_eval_of_a_chain():
-    chain = Compose(RewardNorm(0.5))
-    chain.eval()
-    assert not chain[0].training
-
-
-def test_norm_keeps_what_it_learned_through_a_state_dict():
-    norm = with_specs(RewardNorm(0.9), 3)
-    random = np.random.default_rng(0)
-    normalised(norm, random.normal(size=(20, 3)), np.zeros((20, 3), dtype=bool))
-    other = with_specs(RewardNorm(0.9), 3)
-    other.load_state_dict(norm.state_dict())
-    more = random.normal(size=(5, 3))
-    assert torch.equal(normalised(norm, more, more > 1), normalised(other, more, more > 1))
-
-
 def test_norm_promises_its_clip():
-    env = TransformedEnv(counting(2), RewardNorm(0.9, clip=3.0))
+    env = TransformedEnv(counting(2, 2), RewardNorm(0.9, clip=3.0))
     assert env.reward_spec == Bounded(-3.0, 3.0, (2, 1))
 
 
@@ -181,7 +150,7 @@ def test_norm_refuses_numbers_that_make_no_sense(gamma, clip):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_norm_refuses_a_reward_that_would_spoil_its_statistics(bad):
-    norm = with_specs(RewardNorm(0.5), 2)
+    norm = with_specs(RewardNorm(0.5), None, 2)
     normalised(norm, [[1.0, 3.0]], [[False, False]])
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     with pytest.raises(NonFiniteError, match="RewardNorm: expected finite rewards"):
@@ -251,7 +220,7 @@ def test_clipping_refuses_an_empty_interval(low, high):
 
 
 def test_the_sign_of_an_observation_by_hand():
-    env = TransformedEnv(counting(2), SignTransform(["observation"]))
+    env = TransformedEnv(counting(2, 2), SignTransform(["observation"]))
     batch = env.rollout(2, act)
     assert batch["observation"].squeeze(-1).tolist() == [[0, 1]] * 2
     assert env.observation_spec["observation"] == Bounded(0.0, 1.0, (2, 1))

@@ -8,51 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases.specs import leaves
-from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
+from cases.transform_steps import Scripted, act, specs
+from torchrl.data.specs import Binary, Bounded, Categorical, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import SerialEnv
-from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import Compose, Flatten, Permute, Squeeze, TransformedEnv, Unsqueeze
-from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.errors import KeyMissing, SpecError
 
 STILL = np.arange(6.0, dtype=np.float32).reshape(2, 3, 1)
 
 
-class Picture(Simulator):
-    """Step t: picture 0 to 5 plus 10 t, and height t; one episode has two steps."""
-
-    action_space = spaces.Discrete(2)
-    observation_space = spaces.Dict(
-        picture=spaces.Box(STILL, STILL + 20, dtype=np.float32),
-        body=spaces.Dict(height=spaces.Box(-np.inf, np.inf, ())),
-    )
-
-    def reset(self, *, seed=None, options=None):
-        self.t = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self._observe(), 0.0, self.t == 2, False, {}
-
-    def _observe(self):
-        return {"picture": STILL + 10 * self.t, "body": {"height": np.float32(self.t)}}
-
-
+PICTURE = spaces.Dict(
+    picture=spaces.Box(STILL, STILL + 20, dtype=np.float32),
+    body=spaces.Dict(height=spaces.Box(-np.inf, np.inf, ())),
+)
 HEIGHT = ("body", "height")
 
 
 def pictures(transform, num_envs=None):
-    return TransformedEnv(SerialEnv(Picture, num_envs), transform)
+    """Step t: picture 0 to 5 plus 10 t, and height t; one episode has two steps."""
 
+    def observe(t):
+        return {"picture": STILL + 10 * t, "body": {"height": np.float32(t)}}
 
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def specs(*batch_size, **leaves):
-    size = torch.Size(batch_size)
-    return EnvSpecs(size, torch.device("cpu"), Composite(leaves, size), Unbounded(size), Unbounded((*size, 1)))
+    return TransformedEnv(SerialEnv(lambda: Scripted(PICTURE, observe), num_envs), transform)
 
 
 @pytest.mark.parametrize(
