@@ -57,6 +57,11 @@ class Env(ABC):
     calls the five methods of rows on it, holds the same :attr:`shared` state, and starts from a copy of what it has
     :attr:`carried`.
 
+    >>> root = env.reset(seed=0)
+    >>> transition, root = env.step_and_reset(env.act_at_random(root))
+    >>> transition["next", "reward"].tolist(), root["episode_length"].tolist()
+    ([[1.0], [1.0]], [[1], [1]])
+
     Args:
         batch_size: shape ``[*B]`` of the batch of rows.
         observation_spec: what the policy sees, leaves ``[*B, ...]``.
@@ -72,12 +77,6 @@ class Env(ABC):
         shared: the stream of random actions, the seed that waits for a reset, the count of moves.
         carried: what roots carry beside observations: a policy's state and parameters of each row.
         is_wrapped: whether another env shows these rows.
-
-    Example:
-        >>> root = env.reset(seed=0)
-        >>> transition, root = env.step_and_reset(env.act_at_random(root))
-        >>> transition["next", "reward"].tolist(), root["episode_length"].tolist()
-        ([[1.0], [1.0]], [[1], [1]])
     """
 
     action_mask_key: Key | None = None

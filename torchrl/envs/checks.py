@@ -33,6 +33,12 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
     process observes nothing that its space does not declare; and that a seed repeats the whole run. Where every ending
     is both ``terminated`` and ``truncated``, a warning says that the simulators may reset themselves.
 
+    >>> check_env(env, num_steps=50)  # says nothing: all is well
+    >>> env.reward_spec = env.reward_spec[0]
+    >>> check_env(env)
+    Traceback (most recent call last):
+    torchrl.errors.SpecError: the reward after a step: ...
+
     Args:
         env: any environment, transformed or not. It is reset and stepped; its streams are re-seeded.
         num_steps: how many vector steps to look at; long enough to see an episode end.

@@ -66,6 +66,10 @@ def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: boo
     ``MultiCategorical`` and a ``MultiBinary`` becomes ``Binary``, ``[*B, *shape]``; a ``Dict``, ``Tuple`` or ``OneOf``
     becomes a ``Composite``.
 
+    >>> spec = spec_from_space(spaces.Dict(legs=spaces.Box(-1, 1, (4,)), gait=spaces.Discrete(3)), batch_size=[8])
+    >>> spec["legs"].shape, spec["gait"].shape, spec["gait"].n
+    (torch.Size([8, 4]), torch.Size([8]), 3)
+
     Args:
         space: of one simulator. Choices are described as counted from 0, wherever they start.
         batch_size: of the environment.
@@ -115,6 +119,9 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
     Every choice starts at 0. What gymnasium cannot say is widened: ``Binary`` of any dtype becomes ``MultiBinary``, a
     spec without bounds one with those of its dtype.
 
+    >>> space_from_spec(Categorical(3)), space_from_spec(MultiOneHot([2, 3]))
+    (Discrete(3), MultiDiscrete([2 3]))
+
     Args:
         spec: of one row; take one of a batch first: ``spec[0]``.
 
@@ -151,6 +158,10 @@ def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = Fal
     ``DiscreteArray`` becomes what ``Discrete`` becomes in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` what
     ``Box`` becomes; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
 
+    >>> from dm_env import specs  # doctest: +SKIP
+    >>> spec_from_dm_env(specs.DiscreteArray(3)).n  # doctest: +SKIP
+    3
+
     Args:
         source: a spec of ``dm_env.specs``, or a nest of such.
         batch_size: of the environment.
@@ -168,6 +179,9 @@ def dm_env_from_spec(spec: TensorSpec) -> Any:
 
     Several choices at once become a ``BoundedArray`` of integers, a ``OneOf`` a dict: dm_env has no words for them.
 
+    >>> dm_env_from_spec(Categorical(3)).num_values  # doctest: +SKIP
+    3
+
     Args:
         spec: of one row; take one of a batch first: ``spec[0]``.
 
@@ -182,6 +196,11 @@ def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | T
     """Turn a value of a simulator into the tensor that ``spec_from_space(space, one_hot=one_hot)`` describes.
 
     Choices are counted from 0. The parts of a ``OneOf`` that were not chosen are zero.
+
+    >>> encode(spaces.Discrete(3, start=5), 6)  # the second choice
+    tensor(1)
+    >>> encode(spaces.Discrete(3, start=5), 6, one_hot=True).tolist()
+    [0, 1, 0]
 
     Args:
         space: a gymnasium space or specs of dm_env, of one simulator.
@@ -202,6 +221,9 @@ def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool =
 
     Choices start where the space starts, dtypes are the space's, and a number that single precision put just beyond
     a bound is put back onto it.
+
+    >>> int(decode(spaces.Discrete(3, start=5), torch.tensor(1)))
+    6
 
     Args:
         space: a gymnasium space or specs of dm_env, of one simulator.

@@ -53,6 +53,10 @@ class NamedEnv(SerialEnv):
 class GymEnv(NamedEnv, build=gym_simulator):
     """Gymnasium environments as one batch.
 
+    >>> env = GymEnv("CartPole-v1", num_envs=3, frame_skip=2, max_episode_steps=50)
+    >>> env.batch_size, env.observation_spec["observation"].shape, env.step_limit
+    (torch.Size([3]), torch.Size([3, 4]), 50)
+
     Args:
         name_or_env: a registered id, or a ``gymnasium.Env`` (then ``num_envs`` must be None).
         num_envs: batch size ``[num_envs]``; None gives one row with batch size ``[]``.
@@ -64,11 +68,6 @@ class GymEnv(NamedEnv, build=gym_simulator):
         ConfigError: arguments that do not go together.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
-
-    Example:
-        >>> env = GymEnv("CartPole-v1", num_envs=3, frame_skip=2, max_episode_steps=50)
-        >>> env.batch_size, env.observation_spec["observation"].shape, env.step_limit
-        (torch.Size([3]), torch.Size([3, 4]), 50)
     """
 
 
@@ -77,6 +76,10 @@ class DMControlEnv(NamedEnv, build=dm_control_simulator):
 
     Each observation keeps its own key; ``TransformedEnv(env, CatTensors())`` joins them under ``observation``.
     A discount of 0 ends an episode as terminated, the suite's time limit as truncated.
+
+    >>> env = DMControlEnv("cheetah", "run", num_envs=2)  # doctest: +SKIP
+    >>> list(env.observation_spec.keys())  # doctest: +SKIP
+    ['position', 'velocity']
 
     Args:
         domain_or_env: a domain of the suite, or a ``dm_env.Environment`` (then ``task`` and ``num_envs`` must be None).
@@ -90,16 +93,15 @@ class DMControlEnv(NamedEnv, build=dm_control_simulator):
         ConfigError: arguments that do not go together.
         EnvError: no such domain or task, or nothing to draw with.
         MissingExtraError: dm_control is not installed.
-
-    Example:
-        >>> env = DMControlEnv("cheetah", "run", num_envs=2)  # doctest: +SKIP
-        >>> list(env.observation_spec.keys())  # doctest: +SKIP
-        ['position', 'velocity']
     """
 
 
 class ToyEnv(NamedEnv, build=toy_simulator):
     """Toy simulators of this package by name, as one batch: see :mod:`torchrl.envs.simulators.toys`.
+
+    >>> env = ToyEnv("Matching", num_envs=2, toy_kwargs={"nvec": [3, 4]})
+    >>> env.reset()["observation"].sum(-1)  # two one-hot vectors side by side
+    tensor([2., 2.])
 
     Args:
         name: of a toy simulator, such as ``"Matching"``.
@@ -109,11 +111,6 @@ class ToyEnv(NamedEnv, build=toy_simulator):
 
     Raises:
         EnvError: no such simulator.
-
-    Example:
-        >>> env = ToyEnv("Matching", num_envs=2, toy_kwargs={"nvec": [3, 4]})
-        >>> env.reset()["observation"].sum(-1).tolist()  # two one-hot vectors side by side
-        [2.0, 2.0]
     """
 
 

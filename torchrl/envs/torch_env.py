@@ -26,6 +26,18 @@ class TorchEnv(Env):
     and first. The state's entries are the observations; what the policy shall not see is taken out by a transform
     (``Exclude``).
 
+    >>> from torchrl.data.specs import Bounded, Categorical
+    >>> class Countdown(TorchEnv):
+    ...     def start(self, generator):
+    ...         return TensorDict({"left": torch.full((*self.batch_size, 1), 3.0)}, self.batch_size)
+    ...     def dynamics(self, state, action):
+    ...         left = state["left"] - action.unsqueeze(-1)
+    ...         return TensorDict({"left": left}, self.batch_size), -torch.ones_like(left), left <= 0
+    >>> observed = Composite({"left": Bounded(-1.0, 3.0, (2, 1))}, [2])
+    >>> env = Countdown(batch_size=[2], observation_spec=observed, action_spec=Categorical(2, [2]))
+    >>> env.step(env.reset().set("action", torch.tensor([0, 1])))["next", "left"].tolist()
+    [[3.0], [2.0]]
+
     Args:
         batch_size: ``[*B]``.
         observation_spec: of the state, leaves ``[*B, ...]``.

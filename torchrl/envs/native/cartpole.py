@@ -39,6 +39,10 @@ class CartPole(TorchEnv):
         dω/dt = (g sin θ − cos θ · push) / (l (4/3 − m cos² θ / M))
         dv/dt = push − m l · dω/dt · cos θ / M
 
+    >>> env = CartPole(1000)
+    >>> env.rollout(20)["next", "reward"].shape
+    torch.Size([1000, 20, 1])
+
     Args:
         num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one row with batch size ``[]``.
         max_episode_steps: steps after which an episode is truncated; None never does.

@@ -31,6 +31,12 @@ class Pendulum(TorchEnv):
     A rod of mass m and length l about its end, ``dω/dt = 3 g sin θ / (2 l) + 3 u / (m l²)``, in steps of 0.05 s; the
     speed is limited to ±8 rad/s and turns the angle after it changed. Source: gymnasium's documentation of Pendulum.
 
+    >>> env = Pendulum(2)
+    >>> hanging = TensorDict({"observation": torch.tensor([-1.0, 0.0, 0.0]).expand(2, 3)}, [2])  # at rest: -pi ** 2
+    >>> env.dynamics(hanging, torch.zeros(2, 1))[1]
+    tensor([[-9.8696],
+            [-9.8696]])
+
     Args:
         num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one row with batch size ``[]``.
         max_episode_steps: steps after which an episode is truncated; None never does.

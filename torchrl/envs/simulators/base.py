@@ -27,6 +27,19 @@ class Simulator(gymnasium.Env, ABC):
     (it then cannot save its state). And this one is a ``gymnasium.Env``, so that gymnasium's wrappers go around it.
     After an ending, :meth:`reset` comes next.
 
+    >>> from gymnasium import spaces
+    >>> class Clock(Simulator):
+    ...     observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
+    ...     def reset(self, *, seed=None, options=None):
+    ...         self.now = 0
+    ...         return np.zeros(1, np.float32), {}
+    ...     def step(self, action):
+    ...         self.now += 1
+    ...         return np.full(1, self.now, np.float32), 1.0, False, self.now == 9, {}
+    >>> clock = Clock()
+    >>> clock.reset(), clock.step(0)[:2]
+    ((array([0.], dtype=float32), {}), (array([1.], dtype=float32), 1.0))
+
     Attributes:
         observation_space: what :meth:`reset` and :meth:`step` return: a ``Box``, ``Discrete``, ``MultiDiscrete`` or
             ``MultiBinary``, or a ``Dict`` or ``Tuple`` of such. Choices start at 0.
@@ -111,6 +124,14 @@ FRESH = "A run that is continued from a checkpoint will start new episodes here.
 
 class SimulatorWrapper(Simulator):
     """A simulator around another one, which it passes through. Subclasses change what they are about.
+
+    >>> from torchrl.envs.simulators import Matching
+    >>> class Doubled(SimulatorWrapper):
+    ...     def step(self, action):
+    ...         observation, reward, *rest = self.simulator.step(action)
+    ...         return observation, 2 * reward, *rest
+    >>> Doubled(Matching()).step_limit()  # passed through
+    16
 
     Args:
         simulator: what to wrap.

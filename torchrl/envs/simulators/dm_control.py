@@ -35,6 +35,10 @@ class DMControlSimulator(Simulator):
     text is presented as such, for :class:`LeaveOut` to leave out. At the last step of an episode a discount of 0 means
     terminated, any other truncated: that is the time limit of the suite.
 
+    >>> simulator = DMControlSimulator("cheetah", "run")  # doctest: +SKIP
+    >>> simulator.step_limit(), simulator.action_space.shape  # doctest: +SKIP
+    (1000, (6,))
+
     Args:
         domain_or_env: name of a domain of the suite such as ``"cheetah"``, or a ``dm_env.Environment``.
         task: name of a task of that domain such as ``"run"``; only with a domain.

@@ -37,6 +37,10 @@ class GymSimulator(Simulator):
     environment returns them, float64 included. An environment that resets itself at the step after an ending
     (``gymnasium.wrappers.Autoreset``) may be given: it never does, since a reset comes before.
 
+    >>> simulator = GymSimulator("Blackjack-v1")
+    >>> simulator.observation_space, simulator.action_space
+    (Tuple(Discrete(32), Discrete(11), Discrete(2)), Discrete(2))
+
     Args:
         env_or_id: an id such as ``"CartPole-v1"``, or an environment.
         env_kwargs: arguments for ``gymnasium.make``; only with an id.

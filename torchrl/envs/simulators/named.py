@@ -45,6 +45,10 @@ def gym_simulator(
 ) -> Simulator:
     """Build one gymnasium environment.
 
+    >>> simulator = gym_simulator("CartPole-v1", frame_skip=4, max_episode_steps=100)
+    >>> type(simulator).__name__, type(simulator.simulator).__name__, simulator.step_limit()
+    ('TimeLimit', 'FrameSkip', 100)
+
     Args:
         name_or_env: a registered id, or a ``gymnasium.Env``.
         frame_skip: simulator steps per agent step; rewards are summed.
@@ -99,6 +103,10 @@ def dm_control_simulator(
 ) -> Simulator:
     """Build one task of the DeepMind control suite.
 
+    >>> simulator = dm_control_simulator("cheetah", "run", frame_skip=4)  # doctest: +SKIP
+    >>> simulator.step_limit()  # doctest: +SKIP
+    250
+
     Args:
         domain_or_env: a domain of the suite, or a ``dm_env.Environment`` (then ``task`` must be None).
         task: a task of the domain.
@@ -139,6 +147,9 @@ def toy_simulator(
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
     """Build one of this package's toy simulators: see :mod:`torchrl.envs.simulators.toys`.
+
+    >>> toy_simulator("Matching", max_episode_steps=5).step_limit()
+    5
 
     Args:
         name: of a toy simulator, such as ``"Matching"``.

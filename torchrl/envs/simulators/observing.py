@@ -69,6 +69,11 @@ class InfoKeys(Beside):
     or bits takes zeros and ones of any dtype, as masks of legal actions come. Choices that do not start at 0 are
     presented as if they did.
 
+    >>> from torchrl.envs.simulators import GymSimulator
+    >>> taxi = InfoKeys(GymSimulator("Taxi-v4"), {"action_mask": spaces.MultiBinary(6)})
+    >>> sorted(taxi.reset(seed=0)[0])
+    ['action_mask', 'observation']
+
     Args:
         simulator: what to wrap.
         keys: the space of each entry, by its name in ``info``; a ``Dict`` space for one that is a dict itself.
@@ -133,6 +138,10 @@ def _as_bits(value: Any, dtype: np.dtype) -> Any:
 class LeaveOut(SimulatorWrapper):
     """Leave entries out of the observation by name: text, which is no number, and what no policy shall see.
 
+    >>> from torchrl.envs.simulators import GymSimulator
+    >>> LeaveOut(GymSimulator("Blackjack-v1"), ["2"]).observation_space  # no usable ace
+    Dict('0': Discrete(32), '1': Discrete(11))
+
     Args:
         simulator: what to wrap; it observes a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
         keys: which, ``["mission"]``; one inside another is ``"goal/text"`` or ``("goal", "text")``. A level stands for
@@ -161,6 +170,11 @@ class Pixels(Beside):
     """Let a picture of the simulator be observed, uint8 ``[H, W, 3]``, alone or beside the other observations.
 
     The simulator is reset once when it is wrapped, to learn the size of its pictures.
+
+    >>> from torchrl.envs.simulators import GymSimulator
+    >>> lake = Pixels(GymSimulator("FrozenLake-v1", {"render_mode": "rgb_array"}))  # doctest: +SKIP
+    >>> lake.observation_space["pixels"].shape  # doctest: +SKIP
+    (256, 256, 3)
 
     Args:
         simulator: what to wrap; it must be able to :meth:`~Simulator.render`.

@@ -20,6 +20,11 @@ class Matching(Simulator):
     ``num_steps * mean(1 / nvec)`` on average when acting uniformly at random. Time is up at the last step: it is
     truncated, since nothing that is observed says how much is left.
 
+    >>> matching = Matching([2, 2])
+    >>> shown, _ = matching.reset(seed=0)
+    >>> float(matching.step(shown.reshape(2, 2).argmax(-1))[1])  # both match
+    1.0
+
     Args:
         nvec: number of choices of each entry.
         num_steps: length of every episode.

@@ -20,6 +20,12 @@ MAX_TRIALS = 10
 class FrameSkip(SimulatorWrapper):
     """Repeat every action and sum the rewards; stop at an ending.
 
+    >>> from torchrl.envs.simulators import GymSimulator
+    >>> fast = FrameSkip(GymSimulator("CartPole-v1"), 4)
+    >>> _ = fast.reset(seed=0)
+    >>> fast.step(0)[1], fast.step_limit()
+    (4.0, 125)
+
     Args:
         simulator: what to wrap.
         num_frames: simulator steps per step.
@@ -47,6 +53,12 @@ class FrameSkip(SimulatorWrapper):
 
 class TimeLimit(SimulatorWrapper):
     """Truncate an episode after a number of steps of this wrapper.
+
+    >>> from torchrl.envs.simulators import Matching
+    >>> short = TimeLimit(Matching(), 1)
+    >>> shown, _ = short.reset()
+    >>> short.step(short.action_space.sample())[3]  # truncated
+    True
 
     Args:
         simulator: what to wrap.
@@ -105,6 +117,11 @@ class NoopReset(SimulatorWrapper):
     """Begin every episode with a random number of steps that do nothing, so that starts differ.
 
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), extended data table 1.
+
+    >>> from torchrl.envs.simulators import Matching
+    >>> late = NoopReset(Matching(num_steps=16), max_noops=5, noop_action=np.zeros(3, np.int64))
+    >>> late.step_limit()  # at the least
+    11
 
     Args:
         simulator: what to wrap.
@@ -166,6 +183,13 @@ class RandomTruncation(SimulatorWrapper):
     part of the task. The number is uniform in 1 to ``max_steps`` and drawn from the seed of the reset. A reset with a
     seed begins anew, so a seed repeats a run; any other episode is left alone. A reset before the first step leaves
     the first episode to come.
+
+    >>> from torchrl.envs.simulators import Matching
+    >>> apart = RandomTruncation(Matching(num_steps=16), max_steps=16)
+    >>> _ = apart.reset(seed=0)
+    >>> lengths = [next(n for n in range(1, 17) if apart.step(apart.action_space.sample())[3])]
+    >>> lengths[0] <= 16
+    True
 
     Args:
         simulator: what to wrap.

@@ -27,6 +27,11 @@ class TransformedEnv(Env):
     The transition's ``action`` is the policy's own; what the simulator received is not recorded. ``episode_return`` is
     counted below and stays raw. Seeds mean the same with and without the transform.
 
+    >>> from torchrl.envs.transforms import RewardScaling
+    >>> doubled = TransformedEnv(env, RewardScaling(scale=2.0))
+    >>> doubled.rollout(1)["next", "reward"].flatten(), doubled.rollout(1)["next", "episode_return"].flatten()
+    (tensor([2., 2.]), tensor([1., 1.]))
+
     Args:
         env: the environment below, ``[*B]``.
         transform: what it is seen through; several go into a :class:`Compose`.

@@ -35,6 +35,10 @@ class EnvPoolEnv(WorkerEnv):
     episodes. EnvPool takes seeds when a pool is built, so a reset of all rows with seeds builds a new one; single rows
     cannot be seeded. There are no reset options. The state cannot be saved.
 
+    >>> env = EnvPoolEnv("CartPole-v1", 64, num_threads=1)  # doctest: +SKIP
+    >>> env.rollout(10).batch_size  # doctest: +SKIP
+    torch.Size([64, 10])
+
     Args:
         name: an id that EnvPool knows, such as ``"CartPole-v1"`` or ``"Pong-v5"``.
         num_envs: number of rows.

@@ -44,6 +44,11 @@ class GymVectorEnv(WorkerEnv):
     and, in ``NEXT_STEP`` and ``DISABLED``, a wrapper with a ``reset`` of its own that is not gymnasium's, since it may
     forget the rows that go on.
 
+    >>> import gymnasium
+    >>> env = GymVectorEnv(gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
+    >>> env.rollout(30)["next", "episode_length"].shape
+    torch.Size([2, 30, 1])
+
     Args:
         vector_env: the vector environment; this one closes it.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.

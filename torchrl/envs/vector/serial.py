@@ -18,6 +18,10 @@ from torchrl.envs.vector.worker import SimulatorWorker, own_method
 class SerialEnv(WorkerEnv):
     """A batch of simulators, stepped in turn.
 
+    >>> from torchrl.envs.simulators import Matching
+    >>> SerialEnv(Matching, 3).batch_size, SerialEnv(Matching).batch_size
+    (torch.Size([3]), torch.Size([]))
+
     Args:
         make_simulator: builds one simulator, or an ``Env`` of batch size ``[]``, see :meth:`Env.as_simulator`; or a
             sequence of such callables, one per row.
