@@ -12,7 +12,7 @@ from torchrl.agents import Agent, MinibatchEpochs
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import GymEnv, transforms
-from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
+from torchrl.modules import MLP, Actor, Categorical, Operator, ProbabilisticActor, QValueActor, ValueOperator
 from torchrl.objectives import GAE, ClipPPOLoss
 
 
@@ -26,6 +26,7 @@ def example_names(request, doctest_namespace):
     actor = ProbabilisticActor(MLP(4, 2), Categorical)
     critic = ValueOperator(MLP(4, 1))
     doctest_namespace |= {name: getattr(transforms, name) for name in transforms.__all__} | {"GymEnv": GymEnv}
+    doctest_namespace |= {module.__name__: module for module in (MLP, Actor, Operator, QValueActor, ValueOperator)}
     doctest_namespace |= {"torch": torch, "nn": torch.nn, "TensorDict": TensorDict, "env": env, "actor": actor}
     loss = ClipPPOLoss(actor, critic)
     optimise = MinibatchEpochs(loss, torch.optim.Adam(loss.parameters()), num_epochs=1, minibatch_size=16)

@@ -15,6 +15,10 @@ from torchrl.modules.sequence import Sequence, call_all, call_all_aside
 class ActorCriticWrapper(TensorDictModuleBase):
     """Hold an actor and a critic that share nothing; calling the whole lets one act and the other judge.
 
+    >>> both = ActorCriticWrapper(actor, critic)
+    >>> both.in_keys, both.out_keys
+    (['observation'], ['logits', 'action', 'action_log_prob', 'state_value'])
+
     Where the critic reads the action, it reads the one that the actor has just written.
 
     Args:
@@ -42,6 +46,13 @@ class ActorCriticWrapper(TensorDictModuleBase):
 
 class ActorValueOperator(TensorDictModuleBase):
     """Share a trunk between an actor and a critic.
+
+    >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
+    >>> both = ActorValueOperator(
+    ...     trunk, Actor(MLP(8, 2), in_keys=["hidden"]), ValueOperator(MLP(8, 1), in_keys=["hidden"])
+    ... )
+    >>> both.actor(env.reset())["action"].shape, both.critic(env.reset())["state_value"].shape
+    (torch.Size([2, 2]), torch.Size([2, 1]))
 
     ``actor`` and ``critic`` are operators from the observation on, each of them the trunk followed by its head, with
     the trunk's parameters in both: give them to the collector, the estimator and the losses like separate networks.
@@ -82,6 +93,12 @@ class ActorValueOperator(TensorDictModuleBase):
 
 class ActorCriticOperator(ActorValueOperator):
     """Share a trunk between an actor and a critic that also reads the action.
+
+    >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
+    >>> judge = ValueOperator(MLP(8 + 2, 1), in_keys=["hidden", "action"])
+    >>> both = ActorCriticOperator(trunk, Actor(MLP(8, 2), in_keys=["hidden"]), judge)
+    >>> both(env.reset())["state_action_value"].shape
+    torch.Size([2, 1])
 
     As :class:`ActorValueOperator`; the critic judges a state and an action, which it takes from the TensorDict, and
     writes ``state_action_value``. In a call of the whole that is the action which the actor has just chosen.

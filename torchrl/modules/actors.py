@@ -33,6 +33,9 @@ CHOICES = {
 class Actor(Operator):
     """Write the action that ``module`` computes from the observation, without chance.
 
+    >>> Actor(MLP(4, 2))(env.reset())["action"].shape
+    torch.Size([2, 2])
+
     Args:
         module: observation(s) ``[*B, F]`` to action ``[*B, A]``.
         in_keys: entries to read.
@@ -63,6 +66,11 @@ class Actor(Operator):
 
 class ProbabilisticActor(Operator):
     """Build an action distribution from a module's output, choose an action, and write it with its log-probability.
+
+    >>> from torchrl.modules import Categorical
+    >>> root = ProbabilisticActor(MLP(4, 2), Categorical)(env.reset())
+    >>> root["action"].shape, root["action_log_prob"].shape
+    (torch.Size([2]), torch.Size([2]))
 
     Writes the parameters under the distribution's ``parameter_names`` (``logits``, or ``loc`` and ``scale``), the
     action and its log-probability ``[*B]``. The exploration type decides: sampling outside of any context and under

@@ -13,6 +13,9 @@ from torchrl.modules.operator import Operator
 class ValueOperator(Operator):
     """Write the value that ``module`` computes.
 
+    >>> ValueOperator(MLP(4, 1))(env.reset())["state_value"].shape
+    torch.Size([2, 1])
+
     Args:
         module: observation(s) ``[*B, F]``, or observation and action, to value ``[*B, 1]``.
         in_keys: entries to read.

@@ -21,6 +21,9 @@ Stage = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
 class Ensemble(nn.Module):
     """Run ``num`` networks of one structure and of independent initial weights side by side.
 
+    >>> Ensemble(lambda: MLP(4, 1), num=5)(torch.zeros(8, 4)).shape
+    torch.Size([5, 8, 1])
+
     Every parameter and buffer stands once, ``[N, ...]``, under the name it has in a single network (``module.`` before
     it), so that ``state_dict``, optimisers, target copies and ``.to`` see one ordinary module. Values and gradients are
     those of N separate networks.

@@ -54,6 +54,9 @@ def require_spec(who: str, spec: Any) -> None:
 class RandomPolicy(TensorDictModuleBase):
     """Write actions drawn uniformly from the action spec, whatever the observation and the exploration type.
 
+    >>> env.rollout(10, RandomPolicy(env.action_spec))["action"].shape
+    torch.Size([2, 10])
+
     Args:
         action_spec: ``env.action_spec``, or that of one row, ``env.action_spec[0]``, for any batch dimensions.
         action_key: where the action goes.
@@ -114,6 +117,11 @@ class RandomPolicy(TensorDictModuleBase):
 
 class AnnealedExploration(PolicyWrapper):
     """Change a policy's actions by a strength that goes linearly from ``start`` to ``end`` while frames are collected.
+
+    >>> exploration = AnnealedExploration(QValueActor(MLP(4, 2)), start=1.0, end=0.0, num_frames=100)
+    >>> exploration.step(25)
+    >>> exploration.strength
+    tensor(0.7500)
 
     A subclass writes :meth:`explore`, which is called where the exploration type is ``RANDOM`` or, outside any context,
     None; under every other type the policy acts alone.

@@ -41,6 +41,10 @@ class _SpecExploration(AnnealedExploration):
 class EGreedy(_SpecExploration):
     """With probability ε, which fades, take an action drawn uniformly from the legal ones; else what the policy says.
 
+    >>> policy = EGreedy(QValueActor(MLP(4, 2)), env.action_spec, num_frames=10_000)
+    >>> policy(env.reset())["action"].shape, policy.strength.item()
+    (torch.Size([2]), 1.0)
+
     Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; faded as in Mnih et al., "Human-level control
     through deep reinforcement learning" (2015). Each row decides on its own. ``strength`` is ε.
 
@@ -106,10 +110,10 @@ class _ActionNoise(_SpecExploration):
         module: TensorDictModuleBase,
         action_spec: TensorSpec,
         *,
-        start: float,
-        end: float,
-        num_frames: int,
-        generator: torch.Generator | None,
+        start: float = 0.1,
+        end: float = 0.1,
+        num_frames: int = 1,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(module, start=start, end=end, num_frames=num_frames, generator=generator)
         low, high = action_bounds(type(self).__name__, action_spec)
@@ -120,19 +124,23 @@ class _ActionNoise(_SpecExploration):
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
 
-    def _move_action(self, tensordict: TensorDictBase, noise: torch.Tensor) -> None:
-        (action,) = read(tensordict, (self.action_key,), type(self).__name__)
+    def _move_action(self, tensordict: TensorDictBase, action: torch.Tensor, noise: torch.Tensor) -> None:
         half_width = (self.high - self.low) / 2
         moved = action + self.strength * half_width * noise
         write(tensordict, self.action_key, moved.clamp(self.low, self.high).to(action.dtype))
 
-    def _draw_noise(self, tensordict: TensorDictBase) -> torch.Tensor:
+    def _draw_noise(self, tensordict: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the policy's action, and standard normal noise of its form."""
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)
-        return draw(torch.Tensor.normal_, action, self.generator)
+        return action, draw(torch.Tensor.normal_, action, self.generator)
 
 
 class AdditiveGaussian(_ActionNoise):
     """Add Gaussian noise to every action, independent from step to step, and keep it inside its bounds.
+
+    >>> policy = AdditiveGaussian(Actor(MLP(4, 3)), Bounded(-1.0, 1.0, [3]))
+    >>> policy(env.reset())["action"].abs().amax() <= 1
+    tensor(True)
 
     Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
     https://arxiv.org/abs/1802.09477, section 6.1, where the standard deviation is 0.1 of actions in [-1, 1].
@@ -151,26 +159,20 @@ class AdditiveGaussian(_ActionNoise):
             bounds.
     """
 
-    def __init__(
-        self,
-        module: TensorDictModuleBase,
-        action_spec: TensorSpec,
-        *,
-        start: float = 0.1,
-        end: float = 0.1,
-        num_frames: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(module, action_spec, start=start, end=end, num_frames=num_frames, generator=generator)
-
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Add noise to the action."""
-        self._move_action(tensordict, self._draw_noise(tensordict))
+        action, noise = self._draw_noise(tensordict)
+        self._move_action(tensordict, action, noise)
         return tensordict
 
 
 class OrnsteinUhlenbeck(_ActionNoise):
     """Add noise that drifts: ``x ← x - θ x dt + σ √dt ε``, an Ornstein-Uhlenbeck process of each row.
+
+    >>> policy = OrnsteinUhlenbeck(Actor(MLP(4, 3)), Bounded(-1.0, 1.0, [3]), num_frames=10_000)
+    >>> root = policy(env.reset().set("ou_noise", torch.zeros(2, 3)))
+    >>> root["next", "ou_noise"].shape
+    torch.Size([2, 3])
 
     Uhlenbeck and Ornstein, "On the Theory of the Brownian Motion" (1930); Lillicrap et al., "Continuous control with
     deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971, section 7, with θ = 0.15 and σ = 0.2. The
@@ -234,9 +236,9 @@ class OrnsteinUhlenbeck(_ActionNoise):
             raise KeyMissing(
                 explain("OrnsteinUhlenbeck", expected=f"the key {self.state_key!r}", got="none", hint=hint)
             )
-        noise = self._draw_noise(tensordict)
+        action, noise = self._draw_noise(tensordict)
         x = x * (1 - self.theta * self.dt) + self.sigma * math.sqrt(self.dt) * noise
-        self._move_action(tensordict, x)
+        self._move_action(tensordict, action, x)
         tensordict.set(("next", self.state_key), x)
         return tensordict
 

@@ -20,6 +20,10 @@ MIN_VARIANCE = 1e-6  # keeps the scale, and with it the log-density, finite wher
 class GSDEHead(nn.Module):
     """Turn features and a matrix of noise into a mean, a standard deviation and an exploration term.
 
+    >>> loc, scale, exploration = GSDEHead(8, 2)(torch.ones(4, 8), torch.zeros(4, 8, 2))
+    >>> scale.shape, exploration.abs().sum().item()  # without noise there is no exploration
+    (torch.Size([4, 2]), 0.0)
+
     Raffin, Kober and Stulp, "Smooth Exploration for Robotic Reinforcement Learning" (2021), sections 2 and 3. The
     features φ are those of the last hidden layer; σ = exp(``log_std``) is a matrix, ``[F, A]``:
 
@@ -82,6 +86,10 @@ class GSDEHead(nn.Module):
 class GSDEMarginal(nn.Module):
     """A :class:`GSDEHead` without the noise of the moment: for losses that draw actions of their own.
 
+    >>> loc, scale = GSDEMarginal(GSDEHead(8, 2))(torch.ones(4, 8))
+    >>> loc.shape, scale.shape
+    (torch.Size([4, 2]), torch.Size([4, 2]))
+
     A replay buffer then need not hold the noise, ``[F, A]`` numbers for each transition. It shares the head's
     parameters: ``ProbabilisticActor(GSDEMarginal(head), TanhNormal.within(low, high), in_keys=["hidden"])`` beside
     ``ProbabilisticActor(head, GSDETanhNormal.within(low, high), in_keys=["hidden", "gsde_noise"])``, which acts.
@@ -102,6 +110,9 @@ class GSDEMarginal(nn.Module):
 
 class GSDETanhNormal(TanhNormal):
     """Act by ``loc + exploration``, squashed between ``low`` and ``high``; over draws of the noise a TanhNormal.
+
+    >>> GSDETanhNormal(torch.zeros(1), torch.ones(1), torch.tensor([99.0])).sample()
+    tensor([1.])
 
     As :class:`GSDENormal`, for policies whose actions must stay within their bounds, such as SAC's: Raffin, Kober and
     Stulp (2021). A sample draws nothing; :class:`GSDEMarginal` is for losses that do.
@@ -141,6 +152,9 @@ class GSDETanhNormal(TanhNormal):
 
 class GSDENormal(Normal):
     """Act by ``loc + exploration``, whose distribution over draws of the noise is Normal(loc, scale).
+
+    >>> GSDENormal(torch.zeros(1), torch.ones(1), torch.tensor([3.0])).sample()
+    tensor([3.])
 
     Density, entropy, divergence, mode, mean and median are those of the normal. A sample draws nothing: its noise was
     drawn by the environment, so that samples from one distribution are all equal, and an estimate from several of

@@ -19,6 +19,10 @@ ModuleT = TypeVar("ModuleT", bound=TensorDictModuleBase)
 def initialise_lazy_(module: ModuleT, root: TensorDictBase) -> ModuleT:
     """Give every lazy layer inside ``module`` its size and its first weights, by one call on ``root``.
 
+    >>> lazy = initialise_lazy_(ValueOperator(MLP(None, 1)), env.reset())
+    >>> lazy.module.layers[0].weight.shape
+    torch.Size([64, 4])
+
     Do this before a loss, an optimiser, a collector or a copy is made. The call draws nothing but the weights, from
     torch's global stream as layers do: it runs without gradient, in eval mode, with deterministic actions, on a shallow
     copy of ``root``. A module without lazy layers is not called. :func:`orthogonal_init_` may follow.

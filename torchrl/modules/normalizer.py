@@ -12,6 +12,11 @@ from torchrl.moments import merge_moments_
 class ObservationNormalizer(nn.Module):
     """Subtract the running mean, divide by the running standard deviation, clip.
 
+    >>> normalizer = ObservationNormalizer(1)
+    >>> normalizer.update(torch.tensor([[1.0], [3.0]]))
+    >>> normalizer(torch.tensor([[2.0]]))  # their mean
+    tensor([[0.]])
+
     Put it first: ``nn.Sequential(normalizer, MLP(F, A))``; the same object may stand first in actor and critic. It
     learns only from :meth:`update`, called once per collected batch, **after** the optimisation: then the log-probs
     that were collected are the ones that a loss recomputes. In eval mode :meth:`update` does nothing.

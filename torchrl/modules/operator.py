@@ -87,6 +87,10 @@ def _container(module: TensorDictModuleBase, inputs: tuple, entries: dict[str, t
 class Operator(TensorDictModuleBase):
     """Call ``module`` on the entries ``in_keys`` and write its results under ``out_keys``.
 
+    >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
+    >>> trunk(env.reset())["hidden"].shape
+    torch.Size([2, 8])
+
     The TensorDict that is given is the one that is returned; called with tensors, ``operator(observation=x)``, it
     returns what it would have written, see :func:`accept_tensors`. Entries are written without comparing their shapes
     with the container's: the batch dimensions of the results are the module's promise.

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 class Projected(PolicyWrapper):
     """Call a policy and replace one entry that it wrote by the nearest value that a spec contains.
 
+    >>> from torchrl.data.specs import Bounded
+    >>> policy = Projected(Actor(nn.Identity()), Bounded(-1.0, 1.0, [3]))
+    >>> policy(TensorDict({"observation": torch.tensor([-9.0, 0.0, 9.0])}))["action"]
+    tensor([-1.,  0.,  1.])
+
     Values and precision are moved, nothing else: another shape or kind of dtype is an error, and NaN stays NaN. The
     gradient is that of the spec's projection: for bounds, zero beyond them.
 

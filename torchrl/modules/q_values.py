@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 class QValueActor(Operator):
     """Take the action whose value is highest.
 
+    >>> policy = QValueActor(nn.Identity())
+    >>> policy(TensorDict({"observation": torch.tensor([[0.0, 3.0, 1.0]])}, [1]))["action"]
+    tensor([1])
+
     Writes ``action_value``, ``[*B, A]``, and the action: an int64 ``[*B]``, or one-hot ``[*B, A]``. The exploration
     type changes nothing: exploration is a wrapper, like :class:`EGreedy`, or noise inside the network.
 
@@ -148,6 +152,11 @@ class QValueActor(Operator):
 class DistributionalQValueActor(QValueActor):
     """Take the action whose expected value is highest, from a categorical distribution of each action's return.
 
+    >>> network = nn.Sequential(MLP(4, 102), nn.Unflatten(-1, (2, 51)))
+    >>> policy = DistributionalQValueActor(network, low=0.0, high=100.0)
+    >>> policy(env.reset())["action_value"].shape
+    torch.Size([2, 2])
+
     The K atoms lie evenly between two values; the network gives their logits. Bellemare, Dabney and Munos, "A
     Distributional Perspective on Reinforcement Learning" (2017), https://arxiv.org/abs/1707.06887 (C51 for K = 51).
 
@@ -194,6 +203,10 @@ class DistributionalQValueActor(QValueActor):
 class QuantileQValueActor(QValueActor):
     """Take the action whose expected value is highest, from K quantiles of each action's return.
 
+    >>> policy = QuantileQValueActor(nn.Sequential(MLP(4, 64), nn.Unflatten(-1, (2, 32))))
+    >>> policy(env.reset())["action_value"].shape
+    torch.Size([2, 2])
+
     Dabney et al., "Distributional Reinforcement Learning with Quantile Regression" (2018),
     https://arxiv.org/abs/1710.10044.
 
@@ -214,6 +227,9 @@ class QuantileQValueActor(QValueActor):
 
 class ValueEnsemble(Operator):
     """Write what each of N critics says, side by side in the last dimension.
+
+    >>> ValueEnsemble(lambda: MLP(4, 3), 2, in_keys=["observation"])(env.reset())["action_value"].shape
+    torch.Size([2, 3, 2])
 
     Critics of states and actions give ``state_action_value``, ``[*B, N]``; critics that value every action of a state
     give ``action_value``, ``[*B, A, N]``.

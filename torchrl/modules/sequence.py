@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 class Sequence(TensorDictModuleBase):
     """Call modules one after another, each reading what those before it wrote.
 
+    >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
+    >>> policy = Sequence(trunk, Actor(MLP(8, 2), in_keys=["hidden"]), out_keys=["action"])
+    >>> policy.in_keys, "hidden" in policy(env.reset()).keys()
+    (['observation'], False)
+
     ``in_keys`` are the entries that must be there: read by a module, and written by none before it. Where the last
     module has ``build`` (a :class:`ProbabilisticActor`), so has the sequence, with that module's keys.
 

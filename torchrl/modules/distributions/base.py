@@ -19,6 +19,10 @@ from torchrl.misspelling import refuse_misspelt
 class Distribution:
     """The contract of an action distribution; a subclass takes its parameters in the order of ``parameter_names``.
 
+    >>> distribution = actor.build(env.reset())  # what an actor's loss asks
+    >>> distribution.log_prob(distribution.sample()).shape  # two rows
+    torch.Size([2])
+
     What a family has no formula for raises :class:`ConfigError`; nothing is replaced by an estimate in silence.
     Families that can be differentiated through their actions without bias have ``rsample_and_log_prob``, the others
     lack it.

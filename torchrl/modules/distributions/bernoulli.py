@@ -12,6 +12,9 @@ from torchrl.modules.distributions.base import Distribution, draw
 class Bernoulli(Distribution):
     """Set every entry of an action to 1 with probability sigmoid(logits), else to 0.
 
+    >>> Bernoulli(torch.tensor([9.0, -9.0])).mode
+    tensor([1, 0], dtype=torch.int8)
+
     Args:
         logits: log-odds, ``[*B, K]``; ±inf decides an entry for good.
         dtype: of the actions, that of the environment's ``Binary`` spec; fill it in by

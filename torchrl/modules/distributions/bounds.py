@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple, Self
 
@@ -100,6 +101,26 @@ class Bounds(NamedTuple):
     def __str__(self) -> str:
         low, high = (bound.tolist() if isinstance(bound, torch.Tensor) else bound for bound in (self.low, self.high))
         return f"[{low}, {high}]"
+
+
+class WithBounds:
+    """What distributions between bounds share: how the bounds are filled in. A subclass takes ``bounds`` by keyword."""
+
+    __slots__ = ()
+
+    @classmethod
+    def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
+        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
+
+        Args:
+            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal. Tensors have
+                the dtype of the network's output in the fast case.
+            high: upper bound, alike.
+
+        Raises:
+            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
+        """
+        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
 
 def _is_number(value: Bound, number: float) -> bool:

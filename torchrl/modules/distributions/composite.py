@@ -33,13 +33,13 @@ class CompositeDistribution(Distribution):
     """Draw every part of a nested action from a distribution of its own, independently given the observation.
 
     Actions are TensorDicts ``[*B]``, those of the environment's ``Composite`` action spec. Log-prob, entropy and
-    divergence are sums over the parts; where one part has no entropy, no mean and so on, neither has the whole. Made
-    through :meth:`of`::
+    divergence are sums over the parts; where one part has no entropy, no mean and so on, neither has the whole.
+    :meth:`of` fills in the parts, which say in which order the parameters come.
 
-        CompositeDistribution.of(steer=Categorical, gas=TanhNormal.within(0.0, 1.0), lights={"left": Bernoulli})
-
-    whose parameters are ``("steer", "logits")``, ``("gas", "loc")``, ``("gas", "scale")`` and
-    ``("lights", "left", "logits")``, in this order.
+    >>> from torchrl.modules import Bernoulli, Categorical, TanhNormal
+    >>> family = CompositeDistribution.of(steer=Categorical, gas=TanhNormal, lights={"left": Bernoulli})
+    >>> family.parameter_names
+    (('steer', 'logits'), ('gas', 'loc'), ('gas', 'scale'), ('lights', 'left', 'logits'))
 
     Args:
         parameters: of the parts, one after the other, ``[*B, ...]`` each.

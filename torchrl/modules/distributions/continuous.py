@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from torch.nn import functional as F
 
 from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.base import Distribution, draw
-from torchrl.modules.distributions.bounds import Bound, Bounds
+from torchrl.modules.distributions.bounds import Bound, Bounds, WithBounds
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LOG_2 = math.log(2)
@@ -24,6 +22,10 @@ NODES, WEIGHTS = NODES.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist()
 
 class Normal(Distribution):
     """Draw every action dimension from its own normal; the field also calls it ``IndependentNormal``.
+
+    >>> normal = Normal(torch.zeros(2, 3), torch.ones(2, 3))
+    >>> normal.log_prob(torch.zeros(2, 3))  # -3 · ½ log 2π
+    tensor([-2.7568, -2.7568])
 
     Args:
         loc: mean, ``[*B, A]``.
@@ -81,15 +83,7 @@ class Normal(Distribution):
         """``loc``, which is mode, mean and median at once."""
         return self.loc
 
-    @property
-    def mean(self) -> torch.Tensor:
-        """``loc``."""
-        return self.loc
-
-    @property
-    def median(self) -> torch.Tensor:
-        """``loc``."""
-        return self.loc
+    mean = median = mode
 
     def _draw(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw from the normal, and say how many standard deviations that lies from ``loc``, both ``[*B, A]``."""
@@ -101,8 +95,12 @@ class Normal(Distribution):
         return torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - HALF_LOG_2PI
 
 
-class TanhNormal(Normal):
+class TanhNormal(WithBounds, Normal):
     """Draw u from a normal and squash it: action = middle + half-width · tanh(u), between ``low`` and ``high``.
+
+    >>> family = TanhNormal.within(0.0, 2.0)
+    >>> family(torch.zeros(1), torch.ones(1)).mode  # the middle
+    tensor([1.])
 
     **The log-prob belongs to the stored action.** tanh rounds: beyond |u| ≈ 8.3 float32 results are ±1 or their
     neighbour, and u cannot be told from the action. So :meth:`log_prob` is a function of the action alone, and
@@ -148,20 +146,6 @@ class TanhNormal(Normal):
     ) -> None:
         super().__init__(loc, scale)
         self.bounds = (Bounds.of(low, high) if bounds is None else bounds).like(loc)
-
-    @classmethod
-    def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
-        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
-
-        Args:
-            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal. Tensors have
-                the dtype of the network's output in the fast case.
-            high: upper bound, alike.
-
-        Raises:
-            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
-        """
-        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an action, ``[*B, A]``, in [low, high]."""
@@ -218,13 +202,10 @@ class TanhNormal(Normal):
 
     @property
     def mode(self) -> torch.Tensor:
-        """The squashed ``loc``."""
+        """The squashed ``loc``, which is also the median."""
         return self.bounds.squash(self.loc)
 
-    @property
-    def median(self) -> torch.Tensor:
-        """The squashed ``loc``."""
-        return self.bounds.squash(self.loc)
+    median = mode
 
     @property
     def mean(self) -> torch.Tensor:

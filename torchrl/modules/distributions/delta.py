@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Self
 
 import torch
 
 from torchrl.modules.distributions.base import Distribution
-from torchrl.modules.distributions.bounds import Bound, Bounds
+from torchrl.modules.distributions.bounds import Bound, Bounds, WithBounds
 
 
 class Delta(Distribution):
     """Take the action ``param``, whatever the generator and the exploration type.
+
+    >>> Delta(torch.tensor([0.5])).sample()
+    tensor([0.5000])
 
     A point has no density: the log-prob is +inf at the action and −inf elsewhere, without gradient, and the difference
     of two is NaN. Give the actor ``log_prob_key=None``. There is neither an entropy nor a divergence, so that losses
@@ -68,8 +69,11 @@ class Delta(Distribution):
         return self.mode
 
 
-class TanhDelta(Delta):
+class TanhDelta(WithBounds, Delta):
     """Take the action middle + half-width · tanh(param), between ``low`` and ``high``; else like :class:`Delta`.
+
+    >>> TanhDelta(torch.tensor([99.0]), low=-2.0, high=2.0).sample()
+    tensor([2.])
 
     Args:
         param: the action before squashing, ``[*B, A]``.
@@ -94,19 +98,6 @@ class TanhDelta(Delta):
     ) -> None:
         super().__init__(param, atol=atol, rtol=rtol)
         self.bounds = (Bounds.of(low, high) if bounds is None else bounds).like(param)
-
-    @classmethod
-    def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
-        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
-
-        Args:
-            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
-            high: upper bound, alike.
-
-        Raises:
-            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
-        """
-        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
 
     @property
     def mode(self) -> torch.Tensor:

@@ -11,6 +11,9 @@ from torchrl.modules.distributions.base import Distribution, draw
 class Categorical(Distribution):
     """Choose one of K actions with probability softmax(logits).
 
+    >>> Categorical(torch.zeros(2, 4)).entropy()  # log 4
+    tensor([1.3863, 1.3863])
+
     A logit of ``-inf`` forbids its action: it is never drawn, and neither entropy nor gradient turn into NaN. A row
     that forbids everything has no distribution and gives NaN.
 

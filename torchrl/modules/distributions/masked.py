@@ -14,6 +14,10 @@ from torchrl.modules.distributions.discrete import Categorical
 class MaskedCategorical(Categorical):
     """Choose one of the legal actions with probability softmax(logits) among them.
 
+    >>> distribution = MaskedCategorical(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([False, True, True]))
+    >>> distribution.log_probs.exp()
+    tensor([0.0000, 0.5000, 0.5000])
+
     An illegal action is never drawn and never the mode, its log-prob is −inf, its logit may be anything, NaN included,
     and gets no gradient; entropy and divergence are over legal actions (Huang and Ontañón, "A Closer Look at Invalid
     Action Masking in Policy Gradient Algorithms", 2022, section 3).
@@ -34,7 +38,7 @@ class MaskedCategorical(Categorical):
     __slots__ = ()
 
     def __init__(self, logits: torch.Tensor, mask: torch.Tensor) -> None:
-        super().__init__(only_legal("MaskedCategorical", logits, mask))
+        super().__init__(only_legal(type(self).__name__, logits, mask))
 
 
 def only_legal(who: str, logits: torch.Tensor, mask: torch.Tensor, *, rows: str = "row") -> torch.Tensor:

@@ -52,6 +52,9 @@ class Groups(NamedTuple):
 class MultiCategorical(Distribution):
     """Make K choices at once, independently; choice k is one of ``nvec[k]`` actions.
 
+    >>> MultiCategorical(torch.tensor([0.0, 9.0, 9.0, 0.0, 0.0]), nvec=[2, 3]).mode
+    tensor([1, 0])
+
     The logits of all choices come one after the other. Groups of different sizes are padded to the longest, so that all
     are computed at once, as the rows of one :class:`Categorical`: 16 µs where a loop over three groups takes 36.
 

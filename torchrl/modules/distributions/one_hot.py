@@ -6,11 +6,14 @@ import torch
 
 from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.discrete import Categorical
-from torchrl.modules.distributions.masked import only_legal
+from torchrl.modules.distributions.masked import MaskedCategorical
 
 
 class OneHotCategorical(Categorical):
     """Choose one of K actions with probability softmax(logits), as a :class:`Categorical` does, in one-hot form.
+
+    >>> OneHotCategorical(torch.tensor([0.0, 9.0, 0.0])).mode
+    tensor([0, 1, 0])
 
     Args:
         logits: unnormalised log-probabilities, ``[*B, K]``; ``-inf`` forbids an action.
@@ -67,8 +70,11 @@ class OneHotCategorical(Categorical):
         return torch.zeros_like(self.logits, dtype=torch.int64).scatter_(-1, index, 1)
 
 
-class MaskedOneHotCategorical(OneHotCategorical):
+class MaskedOneHotCategorical(MaskedCategorical, OneHotCategorical):
     """Choose one of the legal actions, in one-hot form; see :class:`MaskedCategorical`.
+
+    >>> MaskedOneHotCategorical(torch.tensor([0.0, 9.0]), torch.tensor([True, False])).sample()
+    tensor([1, 0])
 
     Args:
         logits: unnormalised log-probabilities, ``[*B, K]``.
@@ -78,9 +84,4 @@ class MaskedOneHotCategorical(OneHotCategorical):
         SpecError: the mask has another shape or other values, or a row of it allows nothing.
     """
 
-    takes_mask = True
-    needs_mask = True
     __slots__ = ()
-
-    def __init__(self, logits: torch.Tensor, mask: torch.Tensor) -> None:
-        super().__init__(only_legal("MaskedOneHotCategorical", logits, mask))

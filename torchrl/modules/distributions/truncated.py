@@ -10,7 +10,7 @@ import torch
 from torch.special import erfcx, ndtri
 
 from torchrl.modules.distributions.base import draw
-from torchrl.modules.distributions.bounds import Bound, Bounds
+from torchrl.modules.distributions.bounds import Bound, Bounds, WithBounds
 from torchrl.modules.distributions.continuous import HALF_LOG_2PI, Normal
 
 FAR = -30.0  # left of it Φ is inverted in logarithms; it underflows at −38
@@ -19,8 +19,11 @@ SQRT_2 = math.sqrt(2)
 SQRT_PI = math.sqrt(math.pi)
 
 
-class TruncatedNormal(Normal):
+class TruncatedNormal(WithBounds, Normal):
     """Draw every action dimension from its own normal, on condition that it lies between ``low`` and ``high``.
+
+    >>> TruncatedNormal(torch.tensor([5.0]), torch.ones(1)).mode  # loc lies outside of [-1, 1]
+    tensor([1.])
 
     ``loc`` and ``scale`` are those of the normal before it is cut, and ``loc`` may lie outside. Everything is computed
     in float64 and relative to the density at the mode, so that values and gradients hold however far outside. With α
@@ -76,17 +79,8 @@ class TruncatedNormal(Normal):
 
     @classmethod
     def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
-        """Return the distribution class with its bounds filled in, for :class:`ProbabilisticActor`.
-
-        Args:
-            low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
-            high: upper bound, alike.
-
-        Raises:
-            ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
-        """
-        low, high = (bound.double() if isinstance(bound, torch.Tensor) else bound for bound in (low, high))
-        return functools.partial(cls, bounds=Bounds.validate(f"{cls.__name__}.within", low, high))
+        """Return the class with its bounds filled in, in float64, in which all is computed; see :class:`WithBounds`."""
+        return super().within(*(bound.double() if isinstance(bound, torch.Tensor) else bound for bound in (low, high)))
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw actions without gradient, ``[*B, A]``, in [low, high]."""

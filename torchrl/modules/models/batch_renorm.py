@@ -12,6 +12,10 @@ from torchrl.modules.models.arguments import positive
 class BatchRenorm(nn.Module):
     """Normalise features by the minibatch, corrected so that training and evaluation compute nearly the same function.
 
+    >>> BatchRenorm(1)(torch.tensor([[0.0], [2.0]])).detach()  # while it learns: by the batch
+    tensor([[-0.9995],
+            [ 0.9995]])
+
     Ioffe, "Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models" (2017), algorithm
     1. With the mean μ_B and the standard deviation σ_B = √(Var_B + ε) of a minibatch and running ones μ and σ::
 

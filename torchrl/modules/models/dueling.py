@@ -14,6 +14,9 @@ from torchrl.modules.models.mlp import MLP
 class DuelingHead(nn.Module):
     """Turn features into action values by ``Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')``.
 
+    >>> DuelingHead(64, num_actions=3)(torch.zeros(8, 64)).shape
+    torch.Size([8, 3])
+
     Wang et al., "Dueling Network Architectures for Deep Reinforcement Learning" (2016),
     https://arxiv.org/abs/1511.06581, equation 9; with K numbers per action, each of them alone, as in Hessel et al.,
     "Rainbow" (2018), https://arxiv.org/abs/1710.02298.
@@ -62,6 +65,9 @@ class DuelingHead(nn.Module):
 
 class DuelingMLP(nn.Module):
     """Value all actions of a vector: a trunk of hidden layers, the last one as two streams; see :class:`DuelingHead`.
+
+    >>> DuelingMLP(4, num_actions=3, num_outputs=51)(torch.zeros(8, 4)).shape
+    torch.Size([8, 3, 51])
 
     Shapes: ``[*B, F]`` to ``[*B, A]``, or with ``num_outputs`` to ``[*B, A, K]``.
 

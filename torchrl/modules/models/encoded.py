@@ -9,6 +9,10 @@ from torch import nn
 class Encoded(nn.Module):
     """Call ``head`` on the encoded first input and the other inputs as they are.
 
+    >>> critic = Encoded(nn.Linear(9, 4), MLP(4 + 2, 1))  # of an observation and an action
+    >>> critic(torch.zeros(8, 9), torch.zeros(8, 2)).shape
+    torch.Size([8, 1])
+
     ``Encoded(ConvNet(4), MLP(3136 + 6, 1))`` is a critic of images and actions, its MLP joins the features and the
     action; without other inputs it is ``nn.Sequential(encoder, head)``. Inside a :class:`ValueEnsemble` every critic
     has an encoder of its own; :class:`ActorCriticOperator` shares one.

@@ -17,6 +17,10 @@ Mapping = Callable[[torch.Tensor], torch.Tensor]
 class NormalHead(nn.Module):
     """Put a learned standard deviation that does not depend on the state beside a network's output.
 
+    >>> loc, scale = NormalHead(3)(torch.zeros(8, 3))
+    >>> scale[0].tolist()
+    [1.0, 1.0, 1.0]
+
     ``nn.Sequential(MLP(F, A), NormalHead(A))`` gives ``(loc, scale)``, both ``[*B, A]``. The parameter is ``log_std``,
     ``[A]``.
 
@@ -39,6 +43,10 @@ class NormalHead(nn.Module):
 
 class StateDependentNormalHead(nn.Module):
     """Split a network's output ``[*B, 2 A]`` into ``loc`` and a positive ``scale``, both ``[*B, A]``.
+
+    >>> loc, scale = StateDependentNormalHead()(torch.zeros(8, 6))
+    >>> loc.shape, scale[0].tolist()
+    (torch.Size([8, 3]), [1.0, 1.0, 1.0])
 
     Args:
         scale_mapping: makes the second half positive; see ``distributions.mappings``.
@@ -73,6 +81,9 @@ class StateDependentNormalHead(nn.Module):
 
 class TanhHead(nn.Module):
     """Squash a network's output onto an interval: ``middle + half-width · tanh(x)``; for deterministic actors.
+
+    >>> TanhHead(0.0, 2.0)(torch.tensor([-99.0, 0.0]))
+    tensor([0., 1.])
 
     Shapes: ``[*B, A]`` to ``[*B, A]``.
 

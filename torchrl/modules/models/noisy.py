@@ -15,6 +15,10 @@ from torchrl.modules.models.arguments import positive
 class NoisyLinear(nn.Module):
     """Apply ``y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b`` with factorised Gaussian noise ε, drawn anew at each call.
 
+    >>> layer, x = NoisyLinear(3, 2), torch.ones(1, 3)
+    >>> (layer(x) == layer(x)).all().item(), (layer.eval()(x) == layer(x)).all().item()
+    (False, True)
+
     Fortunato et al., "Noisy Networks for Exploration" (2018), https://arxiv.org/abs/1706.10295, equations 9 to 11 and
     section 3.2 (b) for the initial values: ``ε_w = f(ε_out) f(ε_in)ᵀ`` with ``f(x) = sign(x) √|x|``.
 

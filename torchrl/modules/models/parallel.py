@@ -11,6 +11,10 @@ from torchrl.errors import ConfigError, explain
 class ParallelHeads(nn.Module):
     """Call several heads on the same inputs and return all that they return, in one tuple, in their order.
 
+    >>> steer, gas = ParallelHeads(nn.Linear(4, 3), nn.Linear(4, 1))(torch.zeros(8, 4))
+    >>> steer.shape, gas.shape
+    (torch.Size([8, 3]), torch.Size([8, 1]))
+
     So a network gives the parameters of a :class:`~torchrl.modules.CompositeDistribution`, here those of
     ``of(steer=Categorical, gas=TanhNormal)``: ``("steer", "logits")``, ``("gas", "loc")``, ``("gas", "scale")``::
 
