@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
+
+import torch
+
+from torchrl.errors import NonFiniteError, explain
 
 Number = TypeVar("Number")  # floats, or tensors of one shape
 
@@ -37,6 +42,45 @@ def merge_moments_(
     var *= 1 - share
     var += share * other_var
     return mean, var
+
+
+@torch.no_grad()
+def count_rows_(
+    who: str,
+    moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    rows: torch.Tensor,
+    *,
+    decay: float = 1.0,
+    hint: str = "",
+) -> None:
+    """Merge rows into running count, mean and variance, in place; without any rows, nothing changes.
+
+    >>> count, mean, var = torch.zeros(()), torch.zeros(1), torch.zeros(1)
+    >>> count_rows_("example", (count, mean, var), torch.tensor([[1.0], [3.0]]))
+    >>> count, mean, var
+    (tensor(2.), tensor([2.]), tensor([1.]))
+
+    Args:
+        who: counts them, for the error.
+        moments: count ``[]``, mean and variance ``[*shape]``.
+        rows: ``[*N, *shape]``, each counted once.
+        decay: factor on the weights of all rows so far.
+        hint: what to do about rows that are not finite.
+
+    Raises:
+        NonFiniteError: a row holds NaN or infinity; the moments do not change.
+    """
+    if not rows.numel():
+        return
+    count, mean, var = moments
+    rows = rows.to(torch.float64).reshape(-1, *mean.shape)
+    rows_var, rows_mean = torch.var_mean(rows, 0, correction=0)
+    if not math.isfinite(float(rows_var.sum())):
+        raise NonFiniteError(explain(who, expected="finite observations", got="NaN or infinity", hint=hint))
+    num_rows = rows.shape[0]
+    total = float(count) * decay + num_rows
+    count.fill_(total)
+    merge_moments_(mean, var, rows_mean, rows_var, num_rows / total)
 
 
 def pool_moments(parts: Sequence[tuple[Number, Number, Number]]) -> tuple[Number, Number, Number]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
-from torchrl.moments import merge_moments_
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.moments import count_rows_
 
 
 class ObservationNormalizer(nn.Module):
@@ -77,17 +77,8 @@ class ObservationNormalizer(nn.Module):
         """
         if not self.training:
             return
-        rows = self._rows(x, mask)
-        num_rows = rows.shape[0]
-        if num_rows == 0:
-            return
-        batch_var, batch_mean = torch.var_mean(rows.double(), 0, correction=0)
-        if not (batch_mean.isfinite().all() and batch_var.isfinite().all()):
-            who, hint = "ObservationNormalizer.update", "Find the environment that gives it; a mask leaves rows out."
-            raise NonFiniteError(explain(who, expected="finite observations", got="NaN or infinity", hint=hint))
-        total = self.count + num_rows
-        merge_moments_(self.mean, self.var, batch_mean, batch_var, num_rows / total.double())
-        self.count.copy_(total)
+        who, hint = "ObservationNormalizer.update", "Find the environment that gives it; a mask leaves rows out."
+        count_rows_(who, (self.count, self.mean, self.var), self._rows(x, mask), hint=hint)
         self.loc.copy_(self.mean)
         self.scale.copy_((self.var + self.eps).rsqrt())
 

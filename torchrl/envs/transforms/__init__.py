@@ -1,22 +1,19 @@
 """Transforms: what the policy sees, and what the simulator receives, changed once per step for the whole batch."""
 
-from torchrl.envs.transforms.action import ActionClip, ActionScaling, ActionTransform
+from torchrl.envs.transforms.action import ActionClip, ActionDiscretizer, ActionScaling, ActionTransform, OneHotAction
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.choices import ActionDiscretizer, OneHotAction
 from torchrl.envs.transforms.compose import Compose
-from torchrl.envs.transforms.concatenate import CatTensors
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import LastAction, LastReward, StepCounter, TargetReturn
-from torchrl.envs.transforms.exploration import GSDENoise
 from torchrl.envs.transforms.finite import FiniteCheck
 from torchrl.envs.transforms.images import GrayScale, Resize
-from torchrl.envs.transforms.keys import Exclude, Rename, Select
+from torchrl.envs.transforms.keys import CatTensors, Exclude, Rename, Select
 from torchrl.envs.transforms.memory import FrameStack, TimeMax
 from torchrl.envs.transforms.numbers import BitsToFloat, DoubleToFloat, OneHotObservation, ScaleByBounds
 from torchrl.envs.transforms.observation import ObservationNorm, ObservationTransform
 from torchrl.envs.transforms.priming import TensorDictPrimer
-from torchrl.envs.transforms.randomness import RandomTransform
+from torchrl.envs.transforms.randomness import GSDENoise, RandomTransform
 from torchrl.envs.transforms.reward import (
     BinarizeReward,
     RewardClipping,

@@ -1,14 +1,16 @@
-"""Transforms on the way down: what the policy sends becomes what the simulator receives."""
+"""Transforms of actions on their way down: scaled, clipped, or chosen among intervals and one-hot vectors."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict
 
-from torchrl.data.specs import Bounded, TensorSpec, Unbounded
-from torchrl.envs.base import Env, action_of
+from torchrl.data.specs import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec, Unbounded
+from torchrl.envs.base import action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.errors import SpecError, explain
+from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.unchecked import put
 
 
@@ -39,7 +41,6 @@ class ActionTransform(Transform):
         put(inputs, "action", self.forward(action_of(inputs)))
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of what the policy may send."""
         return self.transform_spec(spec)
 
 
@@ -48,7 +49,7 @@ class BoundedActionTransform(ActionTransform):
 
     needs_finite = False
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Read the bounds.
 
         Raises:
@@ -85,7 +86,7 @@ class ActionScaling(BoundedActionTransform):
 
     needs_finite = True
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Read the bounds."""
         super().read_specs(env)
         self._half = self._low.new_tensor(0.5)
@@ -121,3 +122,142 @@ class ActionClip(BoundedActionTransform):
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return a spec without bounds."""
         return Unbounded(leaf.shape, leaf.dtype, leaf.device)
+
+
+# An action lies at the share (choice + shift) / (number of choices - less) of the way from low to high.
+SHARES = {"low": (0.0, 0), "centre": (0.5, 0), "high": (1.0, 0), "ends": (0.0, 1)}
+
+
+class ActionDiscretizer(BoundedActionTransform):
+    """Let the policy choose one of several intervals in each dimension of a bounded, continuous action.
+
+    The range from ``low`` to ``high`` of a dimension is cut into n intervals of one width. Choice i is interval i; the
+    environment receives a number in it. Of ``[-1, 1]`` in 4 intervals, these are
+
+    - ``at="low"``, its lower end: -1, -0.5, 0, 0.5;
+    - ``at="centre"``: -0.75, -0.25, 0.25, 0.75;
+    - ``at="high"``, its upper end: -0.5, 0, 0.5, 1;
+    - ``at="ends"``, ``low + i (high - low) / (n - 1)``, so that both bounds are reached: -1, -1/3, 1/3, 1.
+
+    An action of one dimension, ``[*B]`` or ``[*B, 1]``, becomes a ``Categorical`` ``[*B]``; one of several dimensions,
+    ``[*B, A]``, becomes a ``MultiCategorical`` ``[*B, A]``.
+
+    >>> pendulum = TransformedEnv(GymEnv("Pendulum-v1"), ActionDiscretizer(5, at="ends"))  # -2, -1, 0, 1, 2
+    >>> pendulum.action_spec.n, pendulum.transform(torch.tensor(3))
+    (5, tensor([1.]))
+
+    Args:
+        num_intervals: how many in each dimension: a number, or one per dimension, ``[A]``.
+        at: where in its interval the number lies, see above.
+
+    Raises:
+        ConfigError: ``at`` is another word, or there are too few intervals.
+        SpecError: when wrapping: the environment's actions are not bounded on both sides, or have other dimensions; at
+            a step: the policy's action is no such choice.
+    """
+
+    needs_finite = True
+
+    def __init__(self, num_intervals: int | Sequence[int], *, at: str = "centre") -> None:
+        super().__init__()
+        if at not in SHARES:
+            raise ConfigError(explain("ActionDiscretizer", expected=f"at in {list(SHARES)}", got=repr(at)))
+        self.at = at
+        self._shift, self._less = SHARES[at]
+        self._num = torch.as_tensor(num_intervals)
+        least = 1 + self._less
+        if self._num.is_floating_point() or not bool((self._num >= least).all()):
+            expected = f"whole numbers of intervals, at least {least}"
+            raise ConfigError(explain("ActionDiscretizer", expected=expected, got=num_intervals))
+
+    def read_specs(self, env: EnvSpecs) -> None:
+        """Read the bounds, and cut the range between them."""
+        super().read_specs(env)
+        spec = env.action_spec
+        features = spec.shape[len(env.batch_size) :]
+        if self._num.ndim and self._num.shape != features:
+            got = f"{self._num.tolist()} intervals for actions of shape {[*features]}"
+            raise SpecError(explain("ActionDiscretizer", expected="one number per dimension", got=got))
+        num = self._num.to(spec.device).expand(features)
+        if features.numel() == 1:
+            self._choice = Categorical(int(num), env.batch_size, device=spec.device)
+        else:
+            self._choice = MultiCategorical(num, spec.shape, device=spec.device)
+        # Compared with every action: a single number where the action has one dimension, in any shape.
+        self._last = num.max() - 1 if features.numel() == 1 else num - 1
+        self._first = torch.zeros_like(self._last)
+        self._divisor = (num - self._less).to(spec.dtype)
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the number that each choice stands for, ``[*B, A]``."""
+        choice = self._choice
+        has_form = action.shape == choice.shape and action.dtype is choice.dtype
+        if not (has_form and torch.equal(action, action.clamp(self._first, self._last))):
+            choice.assert_contains(action, "action")
+        share = (action.reshape(self._low.shape) + self._shift).to(self._low.dtype) / self._divisor
+        return torch.lerp(self._low, self._high, share)  # meets both ends exactly
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        """Return the spec of the choices, int64."""
+        return self._choice
+
+
+class OneHotAction(ActionTransform):
+    """Let the policy send one-hot vectors; the environment receives the index.
+
+    A ``Categorical`` ``[*B]`` becomes a ``OneHot`` ``[*B, n]``; a ``MultiCategorical`` ``[*B, A]`` becomes a
+    ``MultiOneHot`` ``[*B, n_1 + ... + n_A]``. A mask of legal actions is the same for both.
+
+    >>> TransformedEnv(env, OneHotAction()).transform(torch.tensor([[0, 1], [1, 0]]))
+    tensor([1, 0])
+
+    Args:
+        dtype: of the policy's vectors.
+
+    Raises:
+        SpecError: when wrapping: the environment's actions are no indices; at a step: the policy's action is not
+            one-hot, such as an index.
+    """
+
+    def __init__(self, *, dtype: torch.dtype = torch.int64) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def read_specs(self, env: EnvSpecs) -> None:
+        """Read how many choices there are."""
+        super().read_specs(env)
+        self._index = env.action_spec
+        self._one_hot = self._one_hot_spec(env.action_spec, len(env.batch_size))
+        self._num_choices = self._index.shape.numel()
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the index of each 1, ``[*B]`` or ``[*B, A]``."""
+        self._one_hot.assert_form(action, "action")
+        largest, index = zip(*(part.max(-1) for part in action.split(self._one_hot.nvec, -1)), strict=True)
+        # A 1 in every group, and as many entries other than 0 as groups: one-hot, for a third of a full check.
+        if int(torch.count_nonzero(action)) != self._num_choices or not all(bool((top == 1).all()) for top in largest):
+            self._one_hot.assert_contains(action, "action")
+        return torch.stack(index, -1).reshape(self._index.shape).to(self._index.dtype)
+
+    def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
+        return self._one_hot
+
+    def _one_hot_spec(self, spec: TensorSpec, batch_dims: int) -> MultiOneHot:
+        if isinstance(spec, Categorical):
+            return OneHot(spec.n, (*spec.shape, spec.n), self.dtype, spec.device)
+        if isinstance(spec, MultiCategorical):
+            nvec = choices_per_entry(spec, batch_dims)
+            return MultiOneHot(nvec, (*spec.shape[:batch_dims], sum(nvec)), self.dtype, spec.device)
+        raise SpecError(explain("OneHotAction", expected="actions below that are indices of choices", got=spec))
+
+
+def choices_per_entry(spec: MultiCategorical, batch_dims: int) -> list[int]:
+    """List how many choices each entry of a row's action has, in row-major order.
+
+    Raises:
+        SpecError: the rows differ.
+    """
+    rows = spec.nvec.reshape(-1, spec.shape[batch_dims:].numel())
+    if not bool((rows == rows[0]).all()):
+        raise SpecError(explain("action_spec", expected="the same choices in every row", got=rows.tolist()))
+    return rows[0].tolist()

@@ -13,10 +13,9 @@ from torch.nn.functional import pad
 from torchrl.data.specs import Binary, Categorical, Composite, MultiCategorical, MultiOneHot, TensorSpec
 from torchrl.data.specs.base import first_true
 from torchrl.data.specs.masks import as_bools
-from torchrl.envs.base import Env, action_of
-from torchrl.envs.transforms.action import ActionTransform
+from torchrl.envs.base import action_of
+from torchrl.envs.transforms.action import ActionTransform, choices_per_entry
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.choices import choices_per_entry
 from torchrl.envs.transforms.leaves import require_leaves, set_leaf
 from torchrl.envs.transforms.randomness import RandomTransform
 from torchrl.errors import ConfigError, SpecError, explain
@@ -53,7 +52,7 @@ class ActionMask(Transform):
         self.mask_key = mask_key
         self._mask: torch.Tensor | None = None  # of the root to act on
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the mask and check its shape against the actions."""
         super().read_specs(env)
         (self.mask_key,) = require_leaves("ActionMask", env.observation_spec, [self.mask_key])
@@ -88,7 +87,6 @@ class ActionMask(Transform):
             set_leaf(root, self.mask_key, self._mask)
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the mask as bool."""
         if self._is_bool:
             return spec
         shape = self._choices.mask_shape
@@ -103,7 +101,6 @@ class ActionMask(Transform):
             raise self._illegal(action_of(inputs), legal)
 
     def action_mask_key(self, key: Key | None) -> Key:
-        """Return the mask's key."""
         return self.mask_key
 
     def _illegal(self, action: torch.Tensor, legal: torch.Tensor) -> SpecError:
@@ -145,7 +142,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         self.max_n = max_n
         self._mask: torch.Tensor | None = None
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Read how many actions there are."""
         super().read_specs(env)
         spec = env.action_spec
@@ -181,7 +178,6 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         return self._above
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the mask widened."""
         if self._mask_key is None:
             return spec
         shape = (*self._above.shape, self.max_n)

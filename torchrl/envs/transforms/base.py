@@ -13,7 +13,6 @@ from torch import nn
 
 from torchrl.data.batch_functions import StepEditor
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.attributes import plain_numbers
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
@@ -124,7 +123,7 @@ class Transform(StepEditor):
         self._attributes: dict[str, str] = {}  # plain ones when the transform wrapped its env
         self.memory_dims: dict[str, int | None] = {}
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Read the specs of the environment below; called once, before anything else.
 
         Raises:
@@ -277,7 +276,7 @@ def _memory_dims(module: nn.Module) -> dict[str, int | None]:
     return module.memory_dims if isinstance(module, Transform) else {}
 
 
-def specs_above(transform: Transform, env: Env | EnvSpecs) -> EnvSpecs:
+def specs_above(transform: Transform, env: EnvSpecs) -> EnvSpecs:
     """Describe an environment as it looks through a transform that has read its specs."""
     return EnvSpecs(
         batch_size=env.batch_size,

@@ -10,7 +10,6 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform, join_states, specs_above
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
@@ -38,7 +37,7 @@ class Compose(Transform):
         self._devices: list[torch.device] | None = None  # of each transform's mask; None where all are the same
         self.ends_episodes = any(transform.ends_episodes for transform in transforms)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Let each transform read the specs of the environment as seen through those before it.
 
         Raises:
@@ -54,7 +53,6 @@ class Compose(Transform):
         self.initial_state()
 
     def parts(self) -> list[Transform]:
-        """List the transforms of the chain; see :meth:`Transform.parts`."""
         return [part for transform in self._chain for part in transform.parts()]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
@@ -77,38 +75,30 @@ class Compose(Transform):
             transform.inverse(inputs)
 
     def set_waiting(self, rows: torch.Tensor | None) -> None:
-        """Tell every transform, where its tensors are; see :meth:`Transform.set_waiting`."""
         super().set_waiting(rows)
         for transform, device in zip(self._chain, self._devices or [None] * len(self), strict=True):
             transform.set_waiting(rows if rows is None or device is None else rows.to(device))
 
     def set_seed(self, seed: int) -> None:
-        """Give every transform a seed of its own; see :meth:`Transform.set_seed`."""
         for transform, child in zip(self._chain, child_seeds(seed, len(self._chain)), strict=True):
             transform.set_seed(child)
 
     def initial_state(self) -> TensorDict | None:
-        """Return that of all transforms together; see :meth:`Transform.initial_state`."""
         return reduce(join_states, (transform.initial_state() for transform in self._chain), None)
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec of what the policy sees; see :meth:`Transform.observation_spec`."""
         return reduce(lambda spec, transform: transform.observation_spec(spec), self._chain, spec)
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of the reward; see :meth:`Transform.reward_spec`."""
         return reduce(lambda spec, transform: transform.reward_spec(spec), self._chain, spec)
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of what the policy may send; see :meth:`Transform.action_spec`."""
         return reduce(lambda spec, transform: transform.action_spec(spec), self._chain, spec)
 
     def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the key of the mask of legal actions; see :meth:`Transform.action_mask_key`."""
         return reduce(lambda key, transform: transform.action_mask_key(key), self._chain, key)
 
     def device(self, device: torch.device) -> torch.device:
-        """Return the device of what the policy sees; see :meth:`Transform.device`."""
         return reduce(lambda device, transform: transform.device(device), self._chain, device)
 
     def __len__(self) -> int:

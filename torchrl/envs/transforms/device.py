@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.data.specs import TensorSpec
 from torchrl.devices import find_device
-from torchrl.envs.base import Env, action_of
+from torchrl.envs.base import action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.errors import ConfigError, explain
 from torchrl.unchecked import put
@@ -53,7 +53,7 @@ class DeviceCast(_MoveTransform):
         """Move one tensor."""
         return value.to(self.destination)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Remember where actions go."""
         super().read_specs(env)
         self._home = env.device
@@ -68,13 +68,11 @@ class DeviceCast(_MoveTransform):
         put(inputs, "action", action_of(inputs).to(self._home))
 
     def observation_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec on the other device."""
         return spec.to(self.destination)
 
     reward_spec = action_spec = observation_spec
 
     def device(self, device: torch.device) -> torch.device:
-        """Return the other device."""
         return self.destination
 
 
@@ -90,7 +88,7 @@ class PinMemory(_MoveTransform):
 
     move = staticmethod(torch.Tensor.pin_memory)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Refuse an environment for which nothing can be pinned."""
         super().read_specs(env)
         if not torch.cuda.is_available() or env.device.type != "cpu":

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
-from torchrl.envs.base import Env, action_of
+from torchrl.envs.base import action_of
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.leaves import require_free
 from torchrl.errors import ConfigError, SpecError, explain
@@ -38,7 +38,7 @@ class EpisodeObservation(Transform):
         super().__init__()
         self.out_key = out_key
 
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDictBase]:
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDictBase]:
         """Return the spec of the observation and its value in a fresh episode, ``[*B, ...]``."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class EpisodeObservation(Transform):
         """
         raise NotImplementedError
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Start every row."""
         super().read_specs(env)
         require_free(type(self).__name__, env.observation_spec, self.out_key)
@@ -86,7 +86,6 @@ class EpisodeObservation(Transform):
             self._set(root, key, value)
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the new observation."""
         return spec.clone().set(self.out_key, self._spec.clone())
 
 
@@ -115,8 +114,7 @@ class StepCounter(EpisodeObservation):
         self.max_steps = max_steps
         self.ends_episodes = max_steps is not None
 
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
-        """Return the spec, bounded by the limit if there is one, and 0."""
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         if self.max_steps is not None and self.max_steps > env.step_limit:
             hint = "Raise the simulators' limit: GymEnv(name, max_episode_steps=...)."
             expected = f"max_steps of at most {env.step_limit}, after which the simulators truncate"
@@ -167,7 +165,7 @@ class TargetReturn(EpisodeObservation):
             raise ConfigError(explain("TargetReturn", expected=expected, got=f"{target}, mode={mode!r}"))
         self.mode = mode
 
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         """Return a spec without bounds, and the target."""
         spec = Unbounded(env.reward_spec.shape, env.reward_spec.dtype, env.device)
         try:
@@ -195,8 +193,7 @@ class LastReward(EpisodeObservation):
     def __init__(self, out_key: Key = "last_reward") -> None:
         super().__init__(out_key)
 
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
-        """Return the spec of the reward, and its zero."""
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
         return env.reward_spec, env.reward_spec.zero()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
@@ -221,8 +218,7 @@ class LastAction(EpisodeObservation):
     def __init__(self, out_key: Key = "last_action") -> None:
         super().__init__(out_key)
 
-    def start(self, env: Env | EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDict]:
-        """Return the spec of the action, and its zero."""
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDict]:
         spec = env.action_spec
         self._paths = [key for key, _ in spec.leaves()] if isinstance(spec, Composite) else None
         return spec, spec.zero()

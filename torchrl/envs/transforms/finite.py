@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict
 
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.leaves import require_leaves
 from torchrl.errors import NonFiniteError, explain
@@ -35,7 +34,7 @@ class FiniteCheck(Transform):
         super().__init__()
         self.in_keys = None if in_keys is None else tuple(key_list("FiniteCheck", in_keys))
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations in floats."""
         super().read_specs(env)
         leaves = dict(env.observation_spec.leaves())

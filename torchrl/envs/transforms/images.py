@@ -30,11 +30,9 @@ class _ImageTransform(ObservationTransform):
         super().__init__(in_keys)
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether an observation is an image."""
         return is_number(leaf) and leaf.dtype in DTYPES and len(self.features(leaf)) == 3
 
     def hint(self, leaf: TensorSpec) -> str:
-        """Return what to do where the channels come first."""
         shape = self.features(leaf)
         is_first = len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3)
         return "The channels come last here: Permute afterwards." if is_first else ""
@@ -62,7 +60,6 @@ class GrayScale(_ImageTransform):
     expected = "images [H, W, 3] of uint8, float32 or float64"
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether an observation is an image in colour."""
         return super().takes(leaf) and leaf.shape[-1] == 3
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:

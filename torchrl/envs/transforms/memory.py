@@ -12,7 +12,6 @@ from tensordict import TensorDict
 
 from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, TensorSpec, Unbounded
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.envs.transforms.leaves import set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
@@ -39,14 +38,13 @@ class _FrameMemory(ObservationTransform):
         self.num_frames = num_frames
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether the values of an observation stay themselves when they are joined."""
         return isinstance(leaf, (Bounded, Unbounded, Categorical))
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a new tensor."""
         raise NotImplementedError
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations and make room for their values."""
         super().read_specs(env)
         self._names = [f"frames_{index}" for index in range(len(self.in_keys))]
@@ -106,11 +104,9 @@ class FrameStack(_FrameMemory):
         self.expected = f"numbers or indices with a dimension {dim}"
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether an observation can be joined along ``dim``."""
         return super().takes(leaf) and len(self.features(leaf)) >= -self.dim
 
     def hint(self, leaf: TensorSpec) -> str:
-        """Return how a scalar becomes a vector."""
         return "" if self.features(leaf) else "A scalar becomes a vector of one by Unsqueeze(-1)."
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
@@ -118,7 +114,6 @@ class FrameStack(_FrameMemory):
         return torch.cat(frames.unbind(), self.dim)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of as many such leaves side by side."""
         at = leaf.ndim + self.dim
         before, size, after = leaf.shape[:at], leaf.shape[at], leaf.shape[at + 1 :]
         copies = leaf.unsqueeze(at).expand(*before, self.num_frames, size, *after)
@@ -150,5 +145,4 @@ class TimeMax(_FrameMemory):
         return frames.amax(0)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the same spec."""
         return leaf

@@ -24,9 +24,9 @@ from torchrl.data.specs import (
     TensorSpec,
     Unbounded,
 )
-from torchrl.envs.base import Env, action_of
+from torchrl.envs.base import action_of
+from torchrl.envs.transforms.action import choices_per_entry
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.choices import choices_per_entry
 from torchrl.envs.transforms.leaves import is_number, mapped_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.keys import Key
@@ -62,7 +62,6 @@ class OneHotObservation(_ToFloat32):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Answer whether an observation is a choice, or several."""
         return isinstance(leaf, (Categorical, MultiCategorical)) and leaf.dtype is not torch.bool
 
     def _nvec(self, leaf: TensorSpec) -> list[int]:
@@ -103,7 +102,6 @@ class BitsToFloat(_ToFloat32):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Answer whether an observation is of entries that are 0 or 1, and not in floats."""
         is_bits = isinstance(leaf, (Binary, MultiOneHot)) and not leaf.dtype.is_floating_point
         return is_bits or leaf.dtype is torch.bool
 
@@ -135,7 +133,6 @@ class ScaleByBounds(_ToFloat32):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Answer whether an observation is of integers that are no choices and no bits."""
         return is_number(leaf) and not leaf.dtype.is_floating_point
 
     def function_of(self, leaf: TensorSpec) -> Callable[[Tensor], Tensor]:
@@ -172,10 +169,9 @@ class DoubleToFloat(_ToFloat32):
 
     @staticmethod
     def takes(leaf: TensorSpec) -> bool:
-        """Answer whether an observation is of floats that are no float32."""
         return leaf.dtype in (torch.float64, torch.float16)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find what is in float64 or float16."""
         super().read_specs(env)
         self._has_double_reward = _is_double(env.reward_spec)
@@ -200,7 +196,6 @@ class DoubleToFloat(_ToFloat32):
             put(inputs, "action", _as_double(action_of(inputs), self._action_below))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the reward's spec in float32."""
         return self.transform_spec(spec) if _is_double(spec) else spec
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:

@@ -75,7 +75,7 @@ class ObservationTransform(Transform):
         """Return the shape of an observation without its batch dimensions."""
         return leaf.shape[self._batch_dims :]
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations."""
         super().read_specs(env)
         self._batch_dims = len(env.batch_size)
@@ -111,7 +111,6 @@ class ObservationTransform(Transform):
             set_leaf(root, key, function(root.get(key)))
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec with the leaves of the new values."""
         spec = spec.clone()
         for key in self.in_keys:
             spec[key] = self.transform_spec(spec[key])
@@ -192,7 +191,7 @@ class ObservationNorm(ObservationTransform):
         # A feature that never moved is only centred: dividing by its rounding noise would blow up its first move.
         return cls(mean, torch.where(std > 1e-6, std, 1.0), in_keys=[key])
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations and check that the shapes broadcast to theirs."""
         super().read_specs(env)
         self.to(env.device)

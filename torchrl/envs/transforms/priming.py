@@ -8,7 +8,6 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Composite, TensorSpec
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, as_path
@@ -57,7 +56,7 @@ class TensorDictPrimer(Transform):
             raise KeyMissing(explain("TensorDictPrimer", expected=expected, got=f"some for {unknown}"))
         self._state: TensorDict | None = None
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Make the initial state of the batch."""
         super().read_specs(env)
         spec = self.specs.to(env.device).expand(*env.batch_size)

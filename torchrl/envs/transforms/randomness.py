@@ -1,11 +1,18 @@
-"""The base of transforms that draw random numbers."""
+"""Transforms that draw random numbers: their base, and the noise of state-dependent exploration."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from torchrl.envs.base import Env
+import torch
+from tensordict import TensorDict
+
+from torchrl.counts import is_count
+from torchrl.data.specs import TensorSpec, Unbounded
 from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.episode import EpisodeObservation
+from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 
 
 class RandomTransform(Transform):
@@ -24,13 +31,12 @@ class RandomTransform(Transform):
         super().__init__(*args)
         self.generator = torch.Generator().manual_seed(0)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Put the stream where the environment's tensors are."""
         super().read_specs(env)
         self.generator = torch.Generator(env.device).manual_seed(0)
 
     def set_seed(self, seed: int) -> None:
-        """Seed the stream."""
         self.generator.manual_seed(seed)
 
     def get_extra_state(self) -> torch.Tensor:
@@ -40,3 +46,62 @@ class RandomTransform(Transform):
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Restore the stream's state."""
         self.generator.set_state(state.cpu())
+
+
+class GSDENoise(RandomTransform, EpisodeObservation):
+    """Draw the noise of generalised state-dependent exploration: standard normal, ``[*B, F, A]`` float32.
+
+    The policy multiplies it with its features and its learned deviations, so that within an episode the same state
+    gets the same deviation from the mean (Raffin et al., "Smooth Exploration for Robotic Reinforcement Learning",
+    2021, section 3; there the noise has variance σ², here it has 1 and the policy multiplies it with σ, so that it can
+    learn it). The noise is an observation, drawn when a row restarts.
+
+    >>> TransformedEnv(env, GSDENoise(num_features=64, num_actions=1)).reset()["gsde_noise"].shape
+    torch.Size([2, 64, 1])
+
+    Args:
+        num_features: F, how many features the policy's head has.
+        num_actions: A, length of the action.
+        resample_every: also draw for all rows after this number of vector steps, the paper's n; None never does.
+        out_key: where the noise goes.
+
+    Raises:
+        ConfigError: a number is not positive; when wrapping: ``out_key`` covers an observation or a name of the
+            environment.
+    """
+
+    def __init__(
+        self, num_features: int, num_actions: int, *, resample_every: int | None = None, out_key: Key = "gsde_noise"
+    ) -> None:
+        if not all(map(is_count, (num_features, num_actions, 1 if resample_every is None else resample_every))):
+            got = f"num_features={num_features}, num_actions={num_actions}, resample_every={resample_every}"
+            raise ConfigError(explain("GSDENoise", expected="numbers of at least 1", got=got))
+        super().__init__(out_key)
+        self.num_features = num_features
+        self.num_actions = num_actions
+        self.resample_every = resample_every
+        since_drawn = torch.zeros((), dtype=torch.int64)  # vector steps since all rows were drawn
+        self.register_memory("num_steps", since_drawn, batch_dim=None)
+
+    def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
+        spec = Unbounded((*env.batch_size, self.num_features, self.num_actions), torch.float32, env.device)
+        return spec, spec.zero()
+
+    def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
+        """Draw for all rows when it is time; else keep the noise."""
+        if self.resample_every is not None:
+            self.num_steps += 1
+            if int(self.num_steps) % self.resample_every == 0:
+                return (self._draw(),)
+        return values
+
+    def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
+        """Draw for the rows that restarted; add the noise of all."""
+        if mask is None:
+            self.num_steps.zero_()
+        if mask is None or bool(mask.any()):
+            self._starts = (self._draw(),)
+        super().reset(root, mask)
+
+    def _draw(self) -> torch.Tensor:
+        return torch.randn(self._spec.shape, generator=self.generator, device=self._spec.device)

@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, TensorSpec
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.leaves import is_number, mapped_spec
 from torchrl.envs.transforms.observation import ObservationTransform
@@ -51,7 +50,6 @@ class RewardTransform(Transform):
         put(next_, "reward", self.forward(next_.get("reward")))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of the new reward."""
         return self.transform_spec(spec)
 
 
@@ -172,7 +170,6 @@ class SignTransform(ObservationTransform):
         return mapped_spec(leaf, self.forward, (-1, 1))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of the sign of the reward."""
         return self.transform_spec(spec) if self._has_reward else spec
 
 
@@ -209,7 +206,7 @@ class RewardNorm(RewardTransform):
         self.register_buffer("count_mean_var", torch.zeros(3, dtype=torch.float64))  # of the returns
         self.register_memory("returns", None)  # [*B, 1], once the batch size is known
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Start every row's return at 0."""
         super().read_specs(env)
         self.returns = torch.zeros((*env.batch_size, 1), dtype=torch.float64)

@@ -11,7 +11,6 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import TensorSpec
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.keys import Key
@@ -160,7 +159,7 @@ class Permute(_ShapeTransform):
         """Return a view with the dimensions in their new order, ``[*B, ...]``."""
         return value.permute(self._order)
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations, and count the dimensions with those of the batch."""
         super().read_specs(env)
         batch_dims, num = self._batch_dims, len(self.dims)

@@ -15,13 +15,12 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.data.specs import TensorSpec, Unbounded
-from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs
 from torchrl.envs.transforms.leaves import is_number, set_leaf
 from torchrl.envs.transforms.observation import ObservationTransform
-from torchrl.errors import ConfigError, KeyMissing, NonFiniteError, SpecError, explain
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, as_key, as_path
-from torchrl.moments import merge_moments_, pool_moments
+from torchrl.moments import count_rows_, pool_moments
 from torchrl.shapes import expand_right
 
 MOMENTS = ("count", "mean", "var")
@@ -34,7 +33,7 @@ class ObservationStatistics(nn.Module):
     buffer that is written in place. Processes do not wait for each other, so of two updates at once one may be lost.
 
     Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
-    ``Σ w (x - m)² / Σ w``. Batches are merged by :func:`torchrl.moments.merge_moments_`.
+    ``Σ w (x - m)² / Σ w``. Batches are merged as in :mod:`torchrl.moments`.
 
     >>> statistics = ObservationStatistics({"observation": (1,)})
     >>> statistics.update_("observation", torch.tensor([[1.0], [3.0]]))
@@ -71,7 +70,6 @@ class ObservationStatistics(nn.Module):
         buffers = self._buffers  # by attribute, nn.Module takes half a microsecond for each
         return buffers[count], buffers[mean], buffers[var]
 
-    @torch.no_grad()
     def update_(self, key: Key, rows: torch.Tensor, *, decay: float = 1.0) -> None:
         """Merge rows into the statistics, in place.
 
@@ -83,19 +81,8 @@ class ObservationStatistics(nn.Module):
         Raises:
             NonFiniteError: a row holds NaN or infinity; the statistics are as before.
         """
-        if not rows.numel():
-            return
-        count, mean, var = self.moments(key)
-        rows = rows.to(torch.float64).reshape(-1, *mean.shape)
-        rows_var, rows_mean = torch.var_mean(rows, 0, correction=0)
-        if not math.isfinite(float(rows_var.sum())):
-            hint = "FiniteCheck, put before it in the chain, names the row."
-            got = "NaN or infinity"
-            raise NonFiniteError(explain(f"VecNorm, key {key!r}", expected="finite observations", got=got, hint=hint))
-        num_rows = rows.shape[0]
-        total = float(count) * decay + num_rows
-        count.fill_(total)
-        merge_moments_(mean, var, rows_mean, rows_var, num_rows / total)
+        hint = "FiniteCheck, put before it in the chain, names the row."
+        count_rows_(f"VecNorm, key {key!r}", self.moments(key), rows, decay=decay, hint=hint)
 
     def normalise(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
         """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64."""
@@ -147,7 +134,7 @@ class VecNorm(ObservationTransform):
         self.eps = eps
         self.statistics = statistics
 
-    def read_specs(self, env: Env | EnvSpecs) -> None:
+    def read_specs(self, env: EnvSpecs) -> None:
         """Find the observations; make the statistics, or check the shared ones."""
         super().read_specs(env)
         leaves = {key: env.observation_spec[key] for key in self.in_keys}
