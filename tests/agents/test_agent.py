@@ -10,27 +10,11 @@ import threading
 
 import pytest
 import torch
+from recorder import Recorder
 from tensordict import TensorDict
 
 from torchrl.agents import BEST, LAST, Hook, ProgressBar, StopAtReturn, episode_statistics, load_checkpoint
 from torchrl.errors import CheckpointError, ConfigError, NonFiniteError
-from torchrl.record import Logger
-
-
-class Recorder(Logger):
-    """Keeps what it is given."""
-
-    def __init__(self):
-        self.rows = []
-
-    def log_scalars(self, metrics, step):
-        self.rows.append((step, dict(metrics)))
-
-    def log_text(self, name, text, step):
-        pass
-
-    def close(self):
-        pass
 
 
 class Diary(Hook):

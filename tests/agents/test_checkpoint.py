@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.agents import load_checkpoint, save_checkpoint
-from torchrl.agents.checkpoint import as_compiled, require_fit, without_compiled
+from torchrl.agents.checkpoint import match_compiled, require_fit, strip_compiled
 from torchrl.errors import CheckpointError
 
 STATE = {
@@ -165,10 +165,10 @@ def test_what_does_not_fit_is_listed_by_key_and_shape():
 
 def test_names_of_compiled_modules_fit_plain_ones_and_the_reverse():
     plain, compiled = {"actor.weight": 1, "bias": 2}, {"_orig_mod.actor._orig_mod.weight": 1, "bias": 2}
-    assert without_compiled(compiled) == without_compiled(plain) == plain
+    assert strip_compiled(compiled) == strip_compiled(plain) == plain
     for state in (plain, compiled):
-        assert as_compiled(state, plain) == plain and as_compiled(state, compiled) == compiled
-    assert as_compiled({"_orig_mod.other": 3}, plain) == {"other": 3}  # for a message that names it
+        assert match_compiled(state, plain) == plain and match_compiled(state, compiled) == compiled
+    assert match_compiled({"_orig_mod.other": 3}, plain) == {"other": 3}  # for a message that names it
 
 
 @pytest.mark.parametrize("name", ["", "folder", "missing/"])

@@ -277,6 +277,8 @@ class PlainSteps:
 
 
 class Lines:
+    """A logger of the user's own."""
+
     def __init__(self):
         self.lines = []
 

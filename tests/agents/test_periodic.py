@@ -7,29 +7,18 @@ import signal
 import numpy as np
 import pytest
 import torch
+from recorder import Recorder
 from torch.utils._pytree import tree_flatten
 
 from torchrl.agents import BEST, LAST, Evaluation, Hook, StopAtReturn, load_checkpoint
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.errors import ProcessError
-from torchrl.record import Logger
 
 
-class Rows(Logger):
-    """Keeps what it is given about evaluations."""
-
-    def __init__(self):
-        self.rows = []
-
-    def log_scalars(self, metrics, step):
-        if "eval/return_mean" in metrics:
-            self.rows.append((step, *(metrics[f"eval/{name}"] for name in ("return_mean", "policy_version"))))
-
-    def log_text(self, name, text, step):
-        pass
-
-    def close(self):
-        pass
+def evaluations(recorder):
+    """Return the frames, mean return and version of the weights of every evaluation in a log."""
+    names = "eval/return_mean", "eval/policy_version"
+    return [(step, *(row[name] for name in names)) for step, row in recorder.rows if names[0] in row]
 
 
 class Weights(Hook):
@@ -96,14 +85,14 @@ def test_training_is_bit_identical_without_evaluation_with_it_here_and_beside(ma
     runs = {}
     for kind in ("without", "here", "beside"):
         options = {} if kind == "without" else {"evaluate_every": 128, "beside": kind == "beside"}
-        logger, hook = Rows(), Weights()
+        logger, hook = Recorder(), Weights()
         agent = make_agent(**options, num_workers=num_workers, hooks=[hook], logger=logger, folder=tmp_path / kind)
         agent.train()
         if agent.evaluator is not None and kind == "beside":
             agent.evaluator.close()
         state = agent.state_dict()
         agent.collector.shutdown()
-        runs[kind] = (state, logger.rows, hook, agent.best_return)
+        runs[kind] = (state, evaluations(logger), hook, agent.best_return)
     for kind in ("here", "beside"):
         for part in ("networks", "optimizer", "generators", "collector", "torch_rng"):
             assert same(runs[kind][0][part], runs["without"][0][part]), (kind, part)
@@ -117,13 +106,13 @@ def test_training_is_bit_identical_without_evaluation_with_it_here_and_beside(ma
 
 
 def test_best_holds_what_was_measured_and_not_what_is_there_when_the_result_comes(make_agent, tmp_path):
-    hook, logger = Weights(), Rows()
+    hook, logger = Weights(), Recorder()
     evaluator = Scripted([3.0, 9.0, 5.0], every_frames=256, slow=True)
     agent = make_agent(total_frames=768, evaluator=evaluator, hooks=[hook], logger=logger, folder=tmp_path)
     agent.train()
     expected = [("launch", 256), ("take", 256), ("launch", 512), ("take", 512), ("launch", 768), ("take", 768)]
     assert evaluator.calls == expected  # one that is late is waited for, when the next is due and at the end
-    assert logger.rows == [(256, 3.0, 2.0), (512, 9.0, 4.0), (768, 5.0, 6.0)] and hook.means == [3.0, 9.0, 5.0]
+    assert evaluations(logger) == [(256, 3.0, 2.0), (512, 9.0, 4.0), (768, 5.0, 6.0)] and hook.means == [3.0, 9.0, 5.0]
     best, last = load_checkpoint(tmp_path / BEST), load_checkpoint(tmp_path / LAST)
     assert same(best["networks"]["loss"], hook.after[512])
     assert best["counters"]["frames"] == 512 and best["counters"]["best_return"] == 9.0 == agent.best_return
@@ -137,10 +126,10 @@ def test_a_result_that_is_there_is_taken_with_the_next_batch(make_agent):
             self.calls.append(("look", self._done.frames))
             return None if is_first_look else self.take()
 
-    logger, evaluator = Rows(), Later([3.0, 4.0], every_frames=256)
+    logger, evaluator = Recorder(), Later([3.0, 4.0], every_frames=256)
     make_agent(total_frames=512, evaluator=evaluator, logger=logger).train()
     assert evaluator.calls[:4] == [("launch", 256), ("look", 256), ("look", 256), ("take", 256)]
-    assert [frames for frames, _, _ in logger.rows] == [256, 512]
+    assert [frames for frames, _, _ in evaluations(logger)] == [256, 512]
 
 
 def test_a_target_that_a_late_result_reaches_ends_the_training_and_the_last_weights_are_measured_too(make_agent):

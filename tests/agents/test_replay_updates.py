@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from recorder import Recorder
 from tensordict import TensorDict
 from torch import nn
 
@@ -37,7 +38,6 @@ from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError, NonFiniteError, ProcessError, StorageError
 from torchrl.modules import MLP, Actor, EGreedy, QValueActor
 from torchrl.objectives import BehaviourCloningLoss, DQNLoss, HardUpdate, SoftUpdate
-from torchrl.record import Logger
 
 
 def make_updates(name="DQNLoss of choice", *, num=32, lr=1e-2, sampler=None, capacity=64, **options):
@@ -438,22 +438,6 @@ class TestRewardScale:
         first, second = plain(frames(8)), scaled(frames(8))
         assert scaled.reward_scale.std != 1.0 and first["target_value"] != second["target_value"]
         assert (scaled.buffer[:]["next", "reward"] == plain.buffer[:]["next", "reward"]).all()
-
-
-class Recorder(Logger):
-    """Keeps what it is given."""
-
-    def __init__(self):
-        self.rows = []
-
-    def log_scalars(self, metrics, step):
-        self.rows.append((step, dict(metrics)))
-
-    def log_text(self, name, text, step):
-        pass
-
-    def close(self):
-        pass
 
 
 class StoreSums(MultiStepStream):

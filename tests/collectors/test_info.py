@@ -8,7 +8,13 @@ from tensordict import TensorDict
 from torch import nn
 
 from fakes import FallingSimulator
-from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector
+from torchrl.collectors import (
+    Collector,
+    EpisodeCollector,
+    FragmentSource,
+    MultiAsyncCollector,
+    MultiSyncCollector,
+)
 from torchrl.envs import ParallelEnv, SerialEnv
 from torchrl.errors import ConfigError
 
@@ -85,16 +91,27 @@ def test_arrays_are_parameters_too(make):
         collector.shutdown()
 
 
-@pytest.mark.parametrize("make", [in_this_process, in_two_workers])
-def test_what_batches_did_not_hold_from_the_first_on_is_refused(make):
-    collector = make(2, 3, frames_per_batch=2, seed=0)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: in_this_process(2, 3, frames_per_batch=4),
+        lambda: in_two_workers(2, 3, frames_per_batch=4),
+        lambda: EpisodeCollector(worlds(2), act, num_episodes=2),
+        lambda: FragmentSource(worlds(2), act, n_steps=2),
+    ],
+    ids=["Collector", "MultiSyncCollector", "EpisodeCollector", "FragmentSource"],
+)
+def test_what_batches_did_not_hold_from_the_first_on_is_refused_and_changes_nothing(make):
+    collector = make()
     try:
         collector.collect()
-        with pytest.raises(ConfigError, match="parameters that batches hold from the first on"):
-            collector.set_info(env_info=rows(gravity=[0.0, 1.0]))
-        assert heights(collector.collect()) == [[0], [0]]
+        for refused in ({"agent_info": rows(skill=[1, 2])}, {"env_info": rows(gravity=[0.0, 1.0])}):
+            with pytest.raises(ConfigError, match=r"set_info: .*parameters that batches hold from the first on"):
+                collector.set_info(**refused)
+        batch = collector.collect()
+        assert not {"skill", "env_info"} & set(batch.get("batch", batch).keys())
     finally:
-        collector.shutdown()
+        collector.close() if isinstance(collector, FragmentSource) else collector.shutdown()
 
 
 def test_skills_change_between_batches_and_the_policies_of_all_workers_act_by_them():

@@ -291,16 +291,6 @@ def test_the_parameters_of_the_rows_change_between_fragments_and_are_recorded():
     assert both["batch", "env_info", "skill"].tolist() == [[0, 0], [1, 3]]
 
 
-def test_parameters_that_fragments_did_not_hold_from_the_first_on_are_refused_and_change_nothing():
-    source = FragmentSource(counting(9), act, n_steps=2)
-    source.collect()
-    info = TensorDict({"skill": torch.tensor([1])}, [1])
-    for refused in ({"agent_info": info}, {"env_info": info}):
-        with pytest.raises(ConfigError, match="parameters that batches hold from the first on"):
-            source.set_info(**refused)
-    assert numbers(source.collect()["batch", "observation"]) == [[2, 3]]
-
-
 def test_sticky_rows_that_only_restart_together_are_refused_at_once():
     env = GymVectorEnv(Together(AutoresetMode.SAME_STEP))
     with pytest.raises(EnvError, match="rollout, sticky: expected .* whose rows can be restarted one by one"):

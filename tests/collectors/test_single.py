@@ -416,15 +416,6 @@ def test_parameters_of_the_policy_change_between_batches_and_those_of_the_world_
         assert torch.equal(batch["next", "env_info", "level"], levels)
 
 
-def test_parameters_that_the_first_batch_did_not_hold_are_refused():
-    collector = Collector(counting(9, 9), frames_per_batch=4)
-    collector.collect()
-    for refused in ({"agent_info": info(skill=[1, 2])}, {"env_info": info(level=[1, 2])}):
-        with pytest.raises(ConfigError, match="Collector.set_info: .*from the first on.*before the first batch"):
-            collector.set_info(**refused)
-    assert "skill" not in collector.collect().keys()
-
-
 @pytest.mark.parametrize("num_envs", [None, 1, 3])
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_a_batch_is_contiguous_and_shares_no_memory_with_the_next(num_envs, num_steps):

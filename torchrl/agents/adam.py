@@ -8,7 +8,7 @@ import torch
 from torch.optim.adam import adam
 
 
-def _not_to_be_wrapped(step: Callable) -> Callable:
+def _skip_profiler(step: Callable) -> Callable:
     """Mark a step so that torch does not put it into a profiler scope, a good part of what is saved here."""
     step.hooked = True
     return step
@@ -48,7 +48,7 @@ class FusedAdam(torch.optim.Adam):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
-    @_not_to_be_wrapped
+    @_skip_profiler
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> object:
         """Take one step; parameters without a gradient stay as they are."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or absent, tensors and numbers only. What an agent puts into one is the agent's affair."""
+"""Checkpoint files: whole or absent, tensors and numbers only. What of an agent goes into one stands in ``state``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
     content = {"format": FORMAT, "version": VERSION, "state": to_plain(dict(state))}
     try:
         with write_whole(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)  # not to a path: torch takes names without a suffix amiss
+            torch.save(content, file)  # not to a path: torch refuses names without a suffix
     except OSError as error:
         raise CheckpointError(f"The checkpoint {name!r} cannot be written: {error}.") from error
 
@@ -93,20 +93,20 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
     return from_plain(content["state"])
 
 
-def without_compiled(state: Mapping[str, object]) -> dict[str, object]:
+def strip_compiled(state: Mapping[str, object]) -> dict[str, object]:
     """Name the entries of a state as if no module were compiled, so that it fits compiled and plain ones alike."""
     return {name.replace(COMPILED, ""): value for name, value in state.items()}
 
 
-def as_compiled(state: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
-    """Undo :func:`without_compiled`.
+def match_compiled(state: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
+    """Undo :func:`strip_compiled`.
 
     Args:
         state: by names of any modules, compiled or not.
         names: of the modules it is for; others stay as they are.
     """
     own = {name.replace(COMPILED, ""): name for name in names}
-    return {own.get(name, name): value for name, value in without_compiled(state).items()}
+    return {own.get(name, name): value for name, value in strip_compiled(state).items()}
 
 
 def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]) -> None:
@@ -140,7 +140,7 @@ def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
-    """Load the state of an optimizer of the same kind; torch takes another one, and stumbles over it at the next step.
+    """Load the state of an optimizer of the same kind; torch takes one of another kind, and fails at the next step.
 
     Each kind has options that the other lacks; versions of one kind only ever add some.
 

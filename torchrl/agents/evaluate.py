@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
-from torchrl.collectors.checks import act_checked, require_policy
+from torchrl.collectors.checks import act_and_check, require_policy
 from torchrl.counts import is_count
 from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
@@ -23,7 +23,7 @@ from torchrl.seeding import child_seeds
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the episodes of one evaluation brought.
+    """Returns and lengths of the episodes of one evaluation.
 
     >>> evaluation = Evaluation(returns=torch.tensor([1.0, 3.0]), lengths=torch.tensor([10, 30]))
     >>> evaluation.mean, evaluation.std
@@ -157,7 +157,7 @@ class Evaluator:
         root = env.reset(seed=self._seeds(episode_of))
         is_first = True
         while num_missing:
-            acted = act_checked(act, root, env, is_first=True) if is_first else act(root)
+            acted = act_and_check(act, root, env, is_first=True) if is_first else act(root)
             is_first = False
             transition, root = env.step_and_reset(acted)
             outcome = transition.get("next")

@@ -74,7 +74,7 @@ class RecordVideo(Hook):
         self._env: Env | None = None
 
     def on_train_start(self, agent: Agent) -> None:
-        """See that a film can be made, and build the environment."""
+        """Refuse what no film can be made of, and build the environment."""
         require_video()
         if agent.folder is None:
             hint = "Set agent.folder."

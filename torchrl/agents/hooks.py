@@ -53,7 +53,7 @@ class BatchReport:
 
 
 class Hook:
-    """Something to do at named points of training; every method does nothing until overridden.
+    """Act at named points of a training; every method does nothing until overridden.
 
     One training calls, in this order:
 

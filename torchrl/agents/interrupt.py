@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish rather than an accident. Knows nothing of agents."""
+"""Ctrl-C and SIGTERM as a flag that a loop can look at. Knows nothing of agents."""
 
 from __future__ import annotations
 

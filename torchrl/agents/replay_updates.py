@@ -189,7 +189,7 @@ class ReplayUpdates:
         if self.target_update is not None:
             self.target_update.step()
         if self._has_priorities and td_error is not None:
-            self._tell_priorities(sample, _priority(sample, td_error))
+            self._update_priorities(sample, _priority(sample, td_error))
         self.num_updates += 1
         num_rows = td_error.numel() if td_error is not None else num_valid_frames(rows)
         self._means.add(Figures(numbers, dict.fromkeys(numbers, num_rows) | {"grad_norm": 1}), 1)
@@ -227,7 +227,7 @@ class ReplayUpdates:
         losses = self.loss(rows) if with_actor else self.loss(rows, with_actor=False)
         return total_loss(losses), dict(losses.items())
 
-    def _tell_priorities(self, sample: TensorDictBase, priority: torch.Tensor) -> None:
+    def _update_priorities(self, sample: TensorDictBase, priority: torch.Tensor) -> None:
         if not isinstance(self.buffer, MixedReplay):
             self.buffer.update_priority(sample, priority)
             return

@@ -1,4 +1,4 @@
-"""Rewards of replayed samples, scaled by what is known of returns when they are sampled. The buffer holds them raw."""
+"""Rewards of replayed samples, divided by the spread of returns so far. The buffer holds them as they came."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class RewardScale:
 
     Args:
         gamma: γ.
-        decay: weight of the past at each frame; the default remembers about the last 100,000.
+        decay: weight of the past at each frame; the default is_open about the last 100,000.
         clip: the largest size of a scaled reward; None for no limit.
 
     Raises:
         ConfigError: a number out of its range.
     """
 
-    MAX_OPEN = 1 << 16  # trajectories that are gone on from: those of a worker that was lost go in the end
+    MAX_OPEN = 1 << 16  # unfinished trajectories kept; the oldest go first, such as those of a worker that died
 
     def __init__(self, gamma: float, *, decay: float = 0.99999, clip: float | None = 10.0) -> None:
         if not (0 <= gamma <= 1 and 0 < decay <= 1) or (clip is not None and not clip > 0):
@@ -51,7 +51,7 @@ class RewardScale:
         self.decay = decay
         self.clip = clip
         self._weight = self._mean = self._square = 0.0
-        self._ids = np.empty(0, np.int64)  # of trajectories that go on, ascending, [M]
+        self._ids = np.empty(0, np.int64)  # of unfinished trajectories, ascending, [M]
         self._returns = np.empty((0, 1))  # of each up to its last row, [M, R]
 
     @property
@@ -73,23 +73,23 @@ class RewardScale:
         ids, done, valid = (batch.get(key, None) for key in (TRAJ_IDS, ENDS, MASK))
         reward = reward.reshape(*size, -1).astype(np.float64)
         ids = np.indices(size)[0] if ids is None else ids.cpu().numpy().reshape(size)
-        goes_on = ~starts.reshape(size)  # from the row before it
-        goes_on[:, 1:] &= ids[:, 1:] == ids[:, :-1]
-        remembers = np.ones(size[0], bool) if done is None else ~done.cpu().numpy().reshape(size)[:, -1]
+        continues = ~starts.reshape(size)  # from the row before it
+        continues[:, 1:] &= ids[:, 1:] == ids[:, :-1]
+        is_open = np.ones(size[0], bool) if done is None else ~done.cpu().numpy().reshape(size)[:, -1]
         if valid is not None:
             valid = valid.cpu().numpy().reshape(size)
             reward[~valid] = 0.0
-            goes_on &= valid
-            goes_on[:, 1:] &= valid[:, :-1]
-            remembers &= valid[:, -1]
-        running, returns = self._taken_up(ids[:, 0], reward.shape[-1]), np.empty_like(reward)
+            continues &= valid
+            continues[:, 1:] &= valid[:, :-1]
+            is_open &= valid[:, -1]
+        running, returns = self._pop_returns(ids[:, 0], reward.shape[-1]), np.empty_like(reward)
         for step in range(size[1]):
-            running = np.where(goes_on[:, step, None], running * self.gamma, 0.0) + reward[:, step]
+            running = np.where(continues[:, step, None], running * self.gamma, 0.0) + reward[:, step]
             returns[:, step] = running
-        self._keep(ids[remembers, -1], running[remembers])
+        self._push_returns(ids[is_open, -1], running[is_open])
         self._count(returns, valid)
 
-    def _taken_up(self, ids: np.ndarray, num: int) -> np.ndarray:
+    def _pop_returns(self, ids: np.ndarray, num: int) -> np.ndarray:
         """Take out the returns of trajectories ``[B]`` up to where they were left, ``[B, R]``; 0 for others."""
         found = np.zeros((len(ids), num))
         if len(self._ids):
@@ -101,7 +101,7 @@ class RewardScale:
             self._ids, self._returns = self._ids[others], self._returns[others]
         return found
 
-    def _keep(self, ids: np.ndarray, running: np.ndarray) -> None:
+    def _push_returns(self, ids: np.ndarray, running: np.ndarray) -> None:
         """Keep the returns of trajectories ``[B]`` that go on, ``[B, R]``."""
         if len(self._ids):
             ids, running = np.concatenate([self._ids, ids]), np.concatenate([self._returns, running])

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of an agent, and how an agent goes on from it. The file itself is ``checkpoint``'s affair."""
+"""What a checkpoint holds of an agent, and how an agent goes on from it. The file format stands in ``checkpoint``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from torchrl.agents.checkpoint import as_compiled, load_optimizer, require_fit, without_compiled
+from torchrl.agents.checkpoint import load_optimizer, match_compiled, require_fit, strip_compiled
 from torchrl.agents.parts import load_state_of, state_of
 from torchrl.errors import CheckpointError, SpecError, explain
 from torchrl.modules.randomness import generators_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def agent_state(agent: Agent) -> dict:
     """Return what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
     return {
-        "networks": {name: without_compiled(module.state_dict()) for name, module in agent.networks.items()},
+        "networks": {name: strip_compiled(module.state_dict()) for name, module in agent.networks.items()},
         "optimizer": agent.optimizer.state_dict(),
         "optimise": state_of(agent.optimise),
         "collector": agent.collector.state_dict(),
@@ -38,7 +38,7 @@ def load_agent_state(agent: Agent, state: dict) -> None:
     Raises:
         CheckpointError: naming the parameters or parts that do not fit.
     """
-    generators, states = _generators(agent), without_compiled(state["generators"])
+    generators, states = _generators(agent), strip_compiled(state["generators"])
     require_fit("random generators", dict.fromkeys(generators), dict.fromkeys(states))
     _require_networks_fit(agent.networks, state["networks"])
     load_optimizer(agent.optimizer, state["optimizer"])
@@ -78,12 +78,12 @@ def _require_networks_fit(networks: dict[str, nn.Module], came: dict[str, dict])
     require_fit("networks", dict.fromkeys(networks), dict.fromkeys(came))
     for name, module in networks.items():
         have = module.state_dict()
-        require_fit(name, have, as_compiled(came[name], have))
+        require_fit(name, have, match_compiled(came[name], have))
 
 
 def _load_networks(networks: dict[str, nn.Module], came: dict[str, dict]) -> None:
     for name, module in networks.items():
-        module.load_state_dict(as_compiled(came[name], module.state_dict()))
+        module.load_state_dict(match_compiled(came[name], module.state_dict()))
 
 
 def _generators(agent: Agent) -> dict[str, torch.Generator]:
@@ -94,4 +94,4 @@ def _generators(agent: Agent) -> dict[str, torch.Generator]:
         for path, generator in generators_of(part).items():
             if not any(generator is known for known in found.values()):
                 found[f"{owner}.{path}"] = generator
-    return without_compiled(found)
+    return strip_compiled(found)

@@ -1,4 +1,4 @@
-"""What a batch tells about the training: figures for the log. They change nothing."""
+"""Figures of a batch for the log, and their means over batches. They change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATEST = math.inf  # the weight of a number that says where things stand: of sev
 
 
 class Figures(dict):
-    """Numbers of a batch by name, and what each is a mean over, so that a mean of several is that of all they are over.
+    """Numbers for the log by name, each with how much it is a mean over, so that means of means are means over all.
 
     >>> Figures({"train/jumps": 2.0}, weights={"train/jumps": 5})  # a mean over five
     {'train/jumps': 2.0}

@@ -1,4 +1,4 @@
-"""The last word of a run: what the last and the best policy reach from starts that chose neither."""
+"""The summary of a run: returns of its last and its best policy, from starts by which neither was chosen."""
 
 from __future__ import annotations
 

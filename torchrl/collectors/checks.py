@@ -68,8 +68,8 @@ def random_policy(env: Env, seed: int | None) -> RandomPolicy:
     return RandomPolicy(env.action_spec, mask_key=env.action_mask_key, generator=generator)
 
 
-def act_checked(act: Callable, root: TensorDict, env: Env, *, is_first: bool) -> TensorDictBase:
-    """Let a policy act on a root, ``[*B]``, and hold what it did against the contract.
+def act_and_check(act: Callable, root: TensorDict, env: Env, *, is_first: bool) -> TensorDictBase:
+    """Let a policy act on a root, ``[*B]``, and refuse what breaks the contract of policies.
 
     Where it acts for the first time, it is asked whether it fits the action spec, beyond the form of its actions.
 
@@ -112,8 +112,8 @@ def require_specs(who: str, transition: TensorDict, env: Env) -> None:
     env.reward_spec.assert_contains(transition.get(("next", "reward")), "reward")
 
 
-def postprocessed(postproc: BatchFunction | None, batch: TensorDict) -> TensorDictBase:
-    """Return what ``postproc`` makes of a batch; the batch itself where there is none.
+def postprocess(postproc: BatchFunction | None, batch: TensorDict) -> TensorDictBase:
+    """Apply ``postproc`` to a batch and return the result; the batch itself where there is none.
 
     Raises:
         SpecError: it returns no TensorDict.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.checks import act_checked, require_arguments, require_specs
+from torchrl.collectors.checks import act_and_check, require_arguments, require_specs
 from torchrl.collectors.local import LocalCollector
 from torchrl.collectors.rows import GrowingRows
 from torchrl.counts import is_count
@@ -215,7 +215,7 @@ class EpisodeCollector(LocalCollector):
 
     def _checked_step(self, root: TensorDict) -> tuple[TensorDict, TensorDict]:
         """Take a step that is held against the specs and the recorded rows; return the transition and the next root."""
-        acted = act_checked(self._act, root, self.env, is_first=self._rows is None)
+        acted = act_and_check(self._act, root, self.env, is_first=self._rows is None)
         transition, root = self.env.step_and_reset(acted)
         if self._rows is None:
             require_specs("EpisodeCollector", transition, self.env)

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.collectors.checks import (
-    act_checked,
+    act_and_check,
     require_arguments,
     require_specs,
 )
@@ -187,7 +187,7 @@ class FragmentSource(LocalSource):
 
     def _checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
         """Fill one row with a transition that was held against the rows' layout; return it and the next root."""
-        acted = act_checked(self._act, root, self.env, is_first=self._batch is None)
+        acted = act_and_check(self._act, root, self.env, is_first=self._batch is None)
         transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             require_specs("rollout", transition, self.env)

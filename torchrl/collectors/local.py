@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from torchrl.collectors.checks import postprocessed, random_policy, require_choices, require_finite
+from torchrl.collectors.checks import postprocess, random_policy, require_choices, require_finite
 from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
@@ -222,7 +222,7 @@ class LocalCollector(LocalSource):
     def _hand_out(self, batch: TensorDict) -> TensorDictBase:
         if self.storage_device is not None:
             batch = batch.to(self.storage_device)
-        return postprocessed(self.postproc, batch)
+        return postprocess(self.postproc, batch)
 
 
 class TrajectoryIds:

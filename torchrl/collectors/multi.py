@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from torchrl.collectors.checks import postprocessed, steps_of
+from torchrl.collectors.checks import postprocess, steps_of
 from torchrl.collectors.hosting import Report
 from torchrl.collectors.transport import Layout, cut_batch, require_one_layout
 from torchrl.collectors.workers import MultiCollector, Worker
@@ -77,7 +77,7 @@ class MultiSyncCollector(MultiCollector):
                 raise failures[0]
             batch = self._copied(self._shared)
         self.frames += batch.numel()
-        return postprocessed(self.postproc, batch)
+        return postprocess(self.postproc, batch)
 
     def update_policy_weights_(self) -> None:
         """Let every batch that is launched from now on act with the present weights, and count one more version.
@@ -210,7 +210,7 @@ class MultiAsyncCollector(MultiCollector):
         if isinstance(result, Exception):
             raise result
         self.frames += self._num_frames(result)
-        return postprocessed(self.postproc, result)
+        return postprocess(self.postproc, result)
 
     collect = take
 

@@ -68,7 +68,7 @@ def rollout(
         return fragments(FragmentSource(envs, policy, n_steps=n_steps, sticky=sticky, seed=seed, device=device))
     return fragments(
         FragmentPool(
-            _shared_out(envs, num_workers, fragments_per_batch),
+            _share_out(envs, num_workers, fragments_per_batch),
             policy,
             n_steps=n_steps,
             sticky=sticky,
@@ -142,7 +142,7 @@ class FragmentPool(MultiAsyncCollector):
             hint = "Write it as a torch.nn.Module; one without parameters will do."
             expected = "a torch module, whose weights can be sent to the workers"
             raise ConfigError(explain("rollout, policy", expected=expected, got=type(policy).__name__, hint=hint))
-        self._has_news = False  # weights that no worker was given yet
+        self._has_new_weights = False  # weights that no worker has yet
         self._n_steps = n_steps
         self._sticky = sticky
         self._num_joined = fragments_per_batch
@@ -175,15 +175,15 @@ class FragmentPool(MultiAsyncCollector):
         They are published when the next fragment is begun: a worker that has not got round to taking the weights of the
         one under way would find newer ones by chance.
         """
-        self._has_news = True
+        self._has_new_weights = True
 
     def close(self) -> None:
         """End the workers; may be called twice."""
         self.shutdown()
 
     def _launch(self, worker: Worker) -> None:
-        if self._has_news:
-            self._has_news = False
+        if self._has_new_weights:
+            self._has_new_weights = False
             super().update_policy_weights_()
         super()._launch(worker)
 
@@ -200,7 +200,7 @@ class FragmentPool(MultiAsyncCollector):
         return batch.get("batch").numel()
 
 
-def _shared_out(envs: object, num_workers: int, fragments_per_batch: int) -> list[Callable[[], Env]]:
+def _share_out(envs: object, num_workers: int, fragments_per_batch: int) -> list[Callable[[], Env]]:
     """Return for each worker what builds its share of the environments."""
     makers = [envs] if callable(envs) and not isinstance(envs, Env) else envs
     if isinstance(makers, (str, Env)) or not isinstance(makers, Sequence) or not all(map(callable, makers)):

@@ -1,4 +1,4 @@
-"""Rows to record into when nobody knows how many there will be. Beside it, ``loop.allocate`` for a fixed number."""
+"""Memory for a recording whose number of steps is not known beforehand; ``loop.allocate`` makes a fixed number."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.checks import act_checked, require_arguments, require_specs, steps_of
+from torchrl.collectors.checks import act_and_check, require_arguments, require_specs, steps_of
 from torchrl.collectors.local import LocalCollector, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.data.batch_functions import BatchFunction
@@ -125,7 +125,7 @@ class Collector(LocalCollector):
 
     def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
         """Fill one row with a transition that was held against the rows' layout; return the next root."""
-        acted = act_checked(self._act, root, self.env, is_first=self._batch is None)
+        acted = act_and_check(self._act, root, self.env, is_first=self._batch is None)
         transition, root = self.env.step_and_reset(acted)
         if self._batch is None:
             require_specs("Collector", transition, self.env)

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: sinks with one small contract. What is measured, and when, is the agent's affair."""
+"""Loggers, which the numbers of a run go to, and pictures of them. What is measured, and when, the agent decides."""
 
 from torchrl.record.csv import CSVLogger, copy_table, read_csv
 from torchrl.record.fan_out import FanOut

@@ -12,7 +12,7 @@ from typing import SupportsFloat, TextIO
 
 from torchrl.errors import SpecError, TorchRLError, explain
 from torchrl.files import write_whole
-from torchrl.record.logger import Logger, as_floats, made_folder
+from torchrl.record.logger import Logger, as_floats, make_folder
 
 STEP = "frames"
 
@@ -42,7 +42,7 @@ class CSVLogger(Logger):
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.path = made_folder(folder, "CSVLogger") / "progress.csv"
+        self.path = make_folder(folder, "CSVLogger") / "progress.csv"
         rows = _read_rows(self.path)
         self._columns = rows[0] if rows else []
         self._file: TextIO | None = None

@@ -1,4 +1,4 @@
-"""Several sinks as one. It decides nothing about what goes where: each gets everything."""
+"""Several loggers as one: each gets everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a sink. It takes named numbers at a step; it measures, averages and prints nothing."""
+"""The contract of a logger. It takes named numbers at a step; it measures, averages and prints nothing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Logger(ABC):
         self.close()
 
 
-def made_folder(folder: str | os.PathLike, who: str) -> Path:
+def make_folder(folder: str | os.PathLike, who: str) -> Path:
     """Make the folder that a logger writes to.
 
     Raises:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
-from torchrl.record.logger import Logger, as_floats, made_folder
+from torchrl.record.logger import Logger, as_floats, make_folder
 
 
 class TensorBoardLogger(Logger):
@@ -38,7 +38,7 @@ class TensorBoardLogger(Logger):
         self._make_text = text_pb
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now % 10**9}"
-        self.path = made_folder(folder, "TensorBoardLogger") / name
+        self.path = make_folder(folder, "TensorBoardLogger") / name
         self._records = RecordWriter(self.path.open("xb"))
         self._write(file_version="brain.Event:2")
 

@@ -105,7 +105,7 @@ class Simulator(gymnasium.Env, ABC):
         Raises:
             EnvError: this simulator cannot tell.
         """
-        raise self._without("a state to save")
+        raise _stateless(self, "a state to save")
 
     def set_state(self, state: State) -> None:
         """Continue from what :meth:`get_state` of a simulator built alike returned.
@@ -113,13 +113,15 @@ class Simulator(gymnasium.Env, ABC):
         Raises:
             EnvError: the state is of another simulator.
         """
-        raise self._without("a state to load")
-
-    def _without(self, expected: str) -> EnvError:
-        return EnvError(explain(type(self).__name__, expected=expected, got="a simulator without one", hint=FRESH))
+        raise _stateless(self, "a state to load")
 
 
 FRESH = "A run that is continued from a checkpoint will start new episodes here."
+
+
+def _stateless(simulator: object, expected: str) -> EnvError:
+    """Build the error for a simulator without a state; a duck-typed one is no :class:`Simulator`."""
+    return EnvError(explain(type(simulator).__name__, expected=expected, got="a simulator without one", hint=FRESH))
 
 
 class SimulatorWrapper(Simulator):
