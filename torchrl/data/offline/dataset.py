@@ -21,7 +21,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from torchrl.data.offline.stitching import STARTS, Piece, Stitcher
-from torchrl.data.replay.records import nested
+from torchrl.data.replay.records import nest
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.files import write_whole
 from torchrl.keys import Key
@@ -32,7 +32,7 @@ _DATA = re.compile(r"steps-[0-9a-f]{16}")
 
 
 class Extendable(Protocol):
-    """What a dataset can be poured into, for example a :class:`~torchrl.data.replay.ReplayBuffer`."""
+    """What a dataset can be added to, for example a :class:`~torchrl.data.replay.ReplayBuffer`."""
 
     def extend(self, batch: TensorDictBase) -> object:
         """Add the steps of a batch ``[T]``."""
@@ -145,7 +145,7 @@ def write_dataset(
     metadata = {} if metadata is None else metadata
     _require_json(metadata)
     data = folder / f"steps-{secrets.token_hex(8)}"
-    with _explained(folder):
+    with _explain_os_errors(folder):
         data.mkdir(parents=True)
     try:
         with _Columns(data) as columns:
@@ -153,7 +153,7 @@ def write_dataset(
             for batch in [batches] if isinstance(batches, TensorDictBase) else batches:
                 for piece in stitcher.take(batch):
                     columns.append(piece)
-            for piece in stitcher.rest():
+            for piece in stitcher.flush():
                 columns.append(piece)
             columns.finish()
     except BaseException:
@@ -161,7 +161,7 @@ def write_dataset(
         raise
     # From here on nothing may take the new steps away: the index could name them already. The next write tidies up.
     index = {"version": VERSION, "data": data.name, **columns.description(), "metadata": metadata}
-    with _explained(folder), write_whole(folder / INDEX) as path:
+    with _explain_os_errors(folder), write_whole(folder / INDEX) as path:
         path.write_text(json.dumps(index), encoding="utf-8")
     for old in _data_folders(folder):
         if old != data:
@@ -190,7 +190,7 @@ class _Columns:
         entries = {key: (list(value.shape[1:]), value.dtype) for key, value in sorted(values.items())}
         if self._entries is None:
             self._entries = entries
-            with _explained(self._folder):
+            with _explain_os_errors(self._folder):
                 for number in range(len(entries)):
                     self._files.append(self._stack.enter_context((self._folder / f"{number}.bin").open("wb")))
         _require_same(entries, self._entries)
@@ -199,14 +199,14 @@ class _Columns:
             values[STARTS] = values[STARTS].clone()
             values[STARTS][0] = True
         self._num_steps += len(values[STARTS])
-        with _explained(self._folder):
+        with _explain_os_errors(self._folder):
             for key, file in zip(entries, self._files, strict=True):
                 file.write(memoryview(values[key].contiguous().reshape(-1).view(torch.uint8).numpy()))
 
     def finish(self) -> None:
         if not self._num_steps:
             raise SpecError(explain("write_dataset", expected="batches with steps", got="none"))
-        with _explained(self._folder):
+        with _explain_os_errors(self._folder):
             for file in self._files:
                 file.flush()
                 os.fsync(file.fileno())
@@ -280,8 +280,8 @@ def read_dataset(folder: str | os.PathLike) -> OfflineDataset:
         raise _damaged(folder / INDEX, f"{type(error).__name__}: {error}") from error
     values: dict[Key, Tensor] = {}
     for number, ((key, shape, dtype), size) in enumerate(zip(entries, sizes, strict=True)):
-        values[key] = _mapped(folder / index["data"] / f"{number}.bin", size, dtype).view(num_steps, *shape)
-    return OfflineDataset(nested(values, torch.Size([num_steps])), starts=starts, metadata=metadata)
+        values[key] = _map_file(folder / index["data"] / f"{number}.bin", size, dtype).view(num_steps, *shape)
+    return OfflineDataset(nest(values, torch.Size([num_steps])), starts=starts, metadata=metadata)
 
 
 def _read_index(folder: Path) -> dict:
@@ -304,7 +304,7 @@ def _read_index(folder: Path) -> dict:
     return index
 
 
-def _mapped(path: Path, size: int, dtype: torch.dtype) -> Tensor:
+def _map_file(path: Path, size: int, dtype: torch.dtype) -> Tensor:
     """Map a file into memory, flat; pages that are written to become copies of this process."""
     try:
         if path.stat().st_size != size:
@@ -325,7 +325,7 @@ def _damaged(path: Path, got: str) -> StorageError:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explain_os_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -118,7 +118,7 @@ class MinariEpisodes(Iterator[TensorDict]):
             number: one of :attr:`numbers`.
 
         Raises:
-            ConfigError: it is none of them.
+            ConfigError: no episode that is read has it.
         """
         if number not in self.numbers:
             raise ConfigError(explain("episode_metadata", expected="the number of an episode", got=number))
@@ -201,10 +201,10 @@ def read_minari(
     Raises:
         StorageError: there is no such dataset, or its files are damaged; at once, or at the episode concerned.
         SpecError: an episode whose arrays do not fit each other or its spaces, or with entries that are no numbers.
-        ConfigError: names of which there are none, or that are taken.
+        ConfigError: names that no observation has, or that are taken.
         MissingExtraError: h5py or pyarrow is not installed, or Minari is not and a name was given.
     """
-    reader, metadata, dataset = _located(source)
+    reader, metadata, dataset = _locate(source)
     numbers = reader.numbers() if dataset is None else [int(number) for number in dataset.episode_indices]
     if not numbers:
         expected = f'episodes, as groups "episode_0" … or folders "0" …, in {reader.path}'
@@ -220,7 +220,7 @@ def read_minari(
 # ---- where it lies ---------------------------------------------------------------------------------------------------
 
 
-def _located(source: Any) -> tuple[Format, dict[str, Any], Any]:
+def _locate(source: Any) -> tuple[Format, dict[str, Any], Any]:
     """Return the reader, what ``metadata.json`` says, and the ``MinariDataset``, if that is what there is."""
     dataset = source if hasattr(source, "episode_indices") and hasattr(source, "storage") else None
     if dataset is None:
@@ -315,7 +315,7 @@ def _is_code(array: np.ndarray, space: Space) -> bool:
 
 
 def _transitions(who: str, number: int, arrays: dict[str, Tensor | dict]) -> TensorDict:
-    num_steps = _checked_length(who, arrays["rewards"])
+    num_steps = _count_steps(who, arrays["rewards"])
     for name, extra in (("observations", 1), ("actions", 0), ("terminations", 0), ("truncations", 0)):
         for leaf in _leaves(arrays[name]):
             if len(leaf) != num_steps + extra:
@@ -332,11 +332,11 @@ def _transitions(who: str, number: int, arrays: dict[str, Tensor | dict]) -> Ten
     flags = {"reward": reward, "terminated": terminated, "truncated": truncated, "done": done}
     root = {"action": arrays["actions"], "is_init": is_init}
     collector = {"traj_ids": torch.full((num_steps,), number)}
-    now, after = (_cut(arrays["observations"], rows) for rows in (slice(None, -1), slice(1, None)))
+    now, after = (_take_rows(arrays["observations"], rows) for rows in (slice(None, -1), slice(1, None)))
     return TensorDict({**now, **root, "next": {**after, **flags}, "collector": collector}, batch_size=[num_steps])
 
 
-def _checked_length(who: str, rewards: Tensor | dict) -> int:
+def _count_steps(who: str, rewards: Tensor | dict) -> int:
     if isinstance(rewards, dict) or not len(rewards):
         got = "a group" if isinstance(rewards, dict) else "none"
         raise SpecError(explain(who, expected="rewards, at least one", got=got))
@@ -359,6 +359,9 @@ def _leaves(node: Tensor | dict) -> Iterator[Tensor]:
         yield node
 
 
-def _cut(node: dict, rows: slice) -> dict:
+def _take_rows(node: dict, rows: slice) -> dict:
     """Take rows of each leaf, a copy: the two observations of a step are no views of each other."""
-    return {name: _cut(child, rows) if isinstance(child, dict) else child[rows].clone() for name, child in node.items()}
+    return {
+        name: _take_rows(child, rows) if isinstance(child, dict) else child[rows].clone()
+        for name, child in node.items()
+    }

@@ -56,19 +56,19 @@ class Hdf5:
 
     def numbers(self) -> list[int]:
         """Return the numbers of the episodes, increasing."""
-        with self._opened() as file:
+        with self._open() as file:
             names = [name.removeprefix("episode_") for name in file if name.startswith("episode_")]
         return sorted(int(name) for name in names if name.isdecimal())
 
     def episodes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Yield each number, with the level of its entries."""
-        with self._opened() as file:
+        with self._open() as file:
             for number in numbers:
                 yield number, file[f"episode_{number}"]
 
     def about(self, number: int) -> dict[str, Any]:
         """Return what is noted about an episode."""
-        with self._opened() as file:
+        with self._open() as file:
             flat = {key: _plain(value) for key, value in file[f"episode_{number}"].attrs.items()}
         nested: dict[str, Any] = {}
         for key, value in flat.items():
@@ -95,7 +95,7 @@ class Hdf5:
         return np.asarray(node[()])
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _open(self) -> Iterator[Any]:
         try:
             file = self._h5py.File(self.path, "r")
         except OSError as error:

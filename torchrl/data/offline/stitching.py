@@ -1,4 +1,10 @@
-"""Batches as they were collected, put in order: the steps of each episode one behind the other. Knows no files."""
+"""Put the steps of each episode one behind the other, from batches as a collector yields them. Knows no files.
+
+batches [2, 3]      a0 a1 a2     a3 b0 b1          a and b are episodes of row 0, c one of row 1
+                    c0 c1 c2     c3 c4 c5
+
+pieces              a0 a1 a2 a3      once a3 ends a;   c0 ... c5  once c5 ends c;   b0 b1  when no more batches come
+"""
 
 from __future__ import annotations
 
@@ -33,11 +39,11 @@ class Piece(NamedTuple):
 
 @dataclass
 class _Lane:
-    """What is known of one row: steps that wait for the end of their episode, and whether that goes on."""
+    """What is known of one row: steps that wait for the end of their episode, and whether that may go on."""
 
     held: list[Values] = field(default_factory=list)
     begins: bool = True
-    goes_on: bool = False
+    is_open: bool = False
     trajectory: int = -1
 
     def flush(self) -> Iterator[Piece]:
@@ -71,15 +77,15 @@ class Stitcher:
         done = values[DONE][..., 0] if DONE in values else torch.zeros_like(mask)
         trajectories = values.get(TRAJ_IDS, torch.full_like(mask, -1, dtype=torch.int64))
         if num_rows != len(self._lanes):
-            yield from self.rest()
+            yield from self.flush()
             self._lanes = [_Lane() for _ in range(num_rows)]
         breaks = values[STARTS][..., 0].clone()
         if num_steps:
-            breaks[:, 0] |= ~torch.tensor([lane.goes_on for lane in self._lanes])
+            breaks[:, 0] |= ~torch.tensor([lane.is_open for lane in self._lanes])
             breaks[:, 0] |= torch.tensor([lane.trajectory for lane in self._lanes]) != trajectories[:, 0]
             breaks[:, 1:] |= done[:, :-1] | ~mask[:, :-1] | (trajectories[:, 1:] != trajectories[:, :-1])
         for row, lane in enumerate(self._lanes if num_steps else ()):
-            for first, stop in _stretches(mask[row], breaks[row]):
+            for first, stop in _find_stretches(mask[row], breaks[row]):
                 if breaks[row, first]:
                     yield from lane.flush()
                 if not lane.held:
@@ -89,16 +95,16 @@ class Stitcher:
                 lane.held.append(part if num_rows == 1 else {key: value.clone() for key, value in part.items()})
                 if num_rows == 1 or done[row, stop - 1]:
                     yield from lane.flush()
-            lane.goes_on = bool(mask[row, -1] & ~done[row, -1])
+            lane.is_open = bool(mask[row, -1] & ~done[row, -1])
             lane.trajectory = int(trajectories[row, -1])
 
-    def rest(self) -> Iterator[Piece]:
+    def flush(self) -> Iterator[Piece]:
         """Yield the episodes that have no end."""
         for lane in self._lanes:
             yield from lane.flush()
 
 
-def _stretches(mask: Tensor, breaks: Tensor) -> Iterator[tuple[int, int]]:
+def _find_stretches(mask: Tensor, breaks: Tensor) -> Iterator[tuple[int, int]]:
     """Yield first and last + 1 of each run of valid steps without a break; both bool ``[T]``."""
     firsts, lasts = mask.clone(), mask.clone()
     firsts[1:] &= breaks[1:] | ~mask[:-1]

@@ -16,7 +16,7 @@ from torchrl.data.batch_functions import BatchFunction, apply_function, require_
 from torchrl.data.replay.ahead import SamplesAhead
 from torchrl.data.replay.incoming import FACTS, MASK, Incoming, items_of
 from torchrl.data.replay.lanes import Lanes, Links
-from torchrl.data.replay.prioritized import checked_priority, resolve_priority
+from torchrl.data.replay.prioritized import read_priority, resolve_priority
 from torchrl.data.replay.records import Entry
 from torchrl.data.replay.samplers import Draw, Follower, Sampler, SamplerWithoutReplacement, UniformSampler
 from torchrl.data.replay.saving import load_from, save_to, to_arrays, to_tensors
@@ -57,7 +57,7 @@ class ReplayBuffer:
         seed: of the stream of draws; None draws one.
 
     Raises:
-        ConfigError: parts that do not go together, or a number that is none.
+        ConfigError: parts that do not go together, or a number below its least.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class ReplayBuffer:
             ConfigError: the sampler has none.
         """
         places, ids = items_of(which)
-        values = checked_priority(resolve_priority(which, priority), len(places))
+        values = read_priority(resolve_priority(which, priority), len(places))
         with self.storage.lock:
             ledger = self.storage.ledger
             self._follower.catch_up(ledger)
@@ -287,7 +287,7 @@ class ReplayBuffer:
         entries, ledger = self.storage.entries, self.storage.ledger
         return {
             **self._kinds(),
-            "entries": None if entries is None else [entry.described() for entry in entries],
+            "entries": None if entries is None else [entry.describe() for entry in entries],
             "items": {} if entries is None else self.storage.state(ledger.num_used),
             "ledger": to_tensors(ledger.state()),
             "sampler": self.sampler.state_dict(),

@@ -103,7 +103,7 @@ class Ledger:
         """Answer for each place whether that very item lies there, or any item where ``ids`` is None.
 
         Raises:
-            SpecError: places that are none.
+            SpecError: a place below 0 or beyond the capacity.
         """
         if len(places) and (places.min() < 0 or places.max() >= self.capacity):
             expected, got = f"places from 0 to {self.capacity - 1}", f"{places.min()} to {places.max()}"

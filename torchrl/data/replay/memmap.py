@@ -101,7 +101,7 @@ class MemmapStorage(TensorStorage):
         reopen: go on with the files that lie there, as :meth:`open` does, which knows their capacity.
 
     Raises:
-        ConfigError: a capacity that is none.
+        ConfigError: a capacity below 1.
         StorageError: there is such a storage already, or the folder cannot be written to, or the disk is full.
     """
 
@@ -112,7 +112,7 @@ class MemmapStorage(TensorStorage):
         if not reopen and (self.folder / LAYOUT).exists():
             hint = "MemmapStorage.open(folder) goes on with it; take another folder, or remove this one."
             raise StorageError(explain("MemmapStorage", expected="an empty folder", got=str(folder), hint=hint))
-        with _explained(self.folder):
+        with _explain_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = SharedLock(self.folder / "lock", self._attach)
             self._attach()
@@ -154,9 +154,9 @@ class MemmapStorage(TensorStorage):
         with self.lock:
             if self.entries is None:
                 self._log_size(entries)
-                with _explained(self.folder):
+                with _explain_os_errors(self.folder):
                     self._reserve_files(entries)
-                    layout = {"format": FORMAT, "capacity": self.capacity, "entries": [e.described() for e in entries]}
+                    layout = {"format": FORMAT, "capacity": self.capacity, "entries": [e.describe() for e in entries]}
                     with write_whole(self.folder / LAYOUT) as path:
                         path.write_text(json.dumps(layout, indent=1))
                     self._attach()
@@ -217,7 +217,7 @@ def _read_layout(path: Path) -> dict:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explain_os_errors(folder: Path) -> Iterator[None]:
     """Say what a folder's owner can do about an error of the system."""
     try:
         yield

@@ -19,7 +19,7 @@ from torchrl.data.multistep import FACTOR
 from torchrl.data.replay.buffer import ReplayBuffer
 from torchrl.data.replay.incoming import FACTS, MASK
 from torchrl.data.replay.prioritized import resolve_priority
-from torchrl.data.replay.records import nested, values_of
+from torchrl.data.replay.records import nest, values_of
 from torchrl.data.replay.samplers import Sampler
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.layouts import describe_differences
@@ -55,7 +55,7 @@ class MixedReplay:
         batch_size: number of items of a sample; None leaves it to each call.
 
     Raises:
-        ConfigError: buffers, proportions or a batch size that are none, or slices of different lengths.
+        ConfigError: what is no buffer, proportion or batch size, or slices of different lengths.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class MixedReplay:
             except ConfigError as error:
                 error.add_note(f"This was buffer {number} of a MixedReplay.")
                 raise
-        return self._joined(parts)
+        return self._join(parts)
 
     def update_priority(self, sample: TensorDictBase, priority: Tensor | float | None = None) -> None:
         """Set the priorities of a sample's items, each in the buffer it is from.
@@ -144,7 +144,7 @@ class MixedReplay:
                 part = part.exclude((FACTS, "last"))
             self.buffers[number].update_priority(part, values[is_own.to(values.device)])
 
-    def _joined(self, parts: Sequence[TensorDictBase]) -> TensorDictBase:
+    def _join(self, parts: Sequence[TensorDictBase]) -> TensorDictBase:
         tails = [list(part.batch_size[1:]) for part in parts]
         if any(tail != tails[0] for tail in tails):
             got = "; ".join(f"{list(part.batch_size)} from buffer {number}" for number, part in enumerate(parts))
@@ -158,13 +158,13 @@ class MixedReplay:
                 if key not in column:
                     column[key] = example.new_full(column[ORIGIN].shape, value)
         common = set(columns[0]).intersection(*columns)
-        self._look_at_left_out(columns, set().union(*columns) - common)
+        self._report_left_out(columns, set().union(*columns) - common)
         _require_same_forms(columns, common)
         values = {key: torch.cat([column[key] for column in columns]) for key in columns[0] if key in common}
-        joined = nested(values, values[ORIGIN].shape)
+        joined = nest(values, values[ORIGIN].shape)
         return joined if parts[0].device is None else joined.to(parts[0].device)
 
-    def _look_at_left_out(self, columns: Sequence[dict], left_out: set[tuple[str, ...]]) -> None:
+    def _report_left_out(self, columns: Sequence[dict], left_out: set[tuple[str, ...]]) -> None:
         """Say what is left out for the first time, or refuse to leave it out."""
         if left_out <= self._left_out:
             return

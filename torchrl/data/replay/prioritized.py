@@ -149,7 +149,7 @@ def resolve_priority(which: TensorDictBase | Tensor, priority: object) -> object
     return priority
 
 
-def checked_priority(priority: object, num: int) -> np.ndarray:
+def read_priority(priority: object, num: int) -> np.ndarray:
     """Return priorities as float64 ``[num]``; one number stands for all.
 
     Raises:

@@ -38,11 +38,11 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, described: list) -> Entry:
-        """Return the entry that :meth:`described` described."""
+        """Return the entry that :meth:`describe` wrote."""
         key, shape, name = described
         return cls(tuple(key), tuple(shape), getattr(torch, name))
 
-    def described(self) -> list:
+    def describe(self) -> list:
         """Return key, shape and dtype as JSON holds them."""
         return [list(self.key), list(self.shape), str(self.dtype).removeprefix("torch.")]
 
@@ -70,7 +70,7 @@ def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
 
 def _walk(items: TensorDictBase, path: tuple[str, ...], values: dict) -> None:
     if isinstance(items, LazyStackedTensorDict):
-        _require_alike(items, path)
+        _require_same_parts(items, path)
     for key, value in items.items():
         if isinstance(value, TensorDictBase) and not is_non_tensor(value):
             _walk(value, (*path, key), values)
@@ -78,7 +78,7 @@ def _walk(items: TensorDictBase, path: tuple[str, ...], values: dict) -> None:
             values[(*path, key)] = value
 
 
-def _require_alike(stack: LazyStackedTensorDict, path: tuple[str, ...]) -> None:
+def _require_same_parts(stack: LazyStackedTensorDict, path: tuple[str, ...]) -> None:
     """Refuse what a lazy stack hides: entries that only some of its parts have, and shapes that differ."""
     keys = [set(part.keys()) for part in stack.tensordicts]
     uneven = sorted(set().union(*keys).difference(set(stack.keys())))
@@ -165,7 +165,7 @@ class Records:
         for key, name in self._names.items():
             value = self.memory[name].index_select(0, flat)
             values[key] = value if len(shape) == 1 else value.view((*shape, *value.shape[1:]))
-        return nested(values, shape)
+        return nest(values, shape)
 
     @torch.no_grad()
     def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
@@ -239,7 +239,7 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
     return groups
 
 
-def nested(values: dict[tuple[str, ...], Tensor], batch_size: torch.Size) -> TensorDict:
+def nest(values: dict[tuple[str, ...], Tensor], batch_size: torch.Size) -> TensorDict:
     """Put values into a TensorDict by their paths."""
     tree: dict = {}
     for (*folders, name), value in values.items():
@@ -247,11 +247,11 @@ def nested(values: dict[tuple[str, ...], Tensor], batch_size: torch.Size) -> Ten
         for folder in folders:
             node = node.setdefault(folder, {})
         node[name] = value
-    return _wrapped(tree, batch_size)
+    return _wrap(tree, batch_size)
 
 
-def _wrapped(tree: dict, batch_size: torch.Size) -> TensorDict:
-    entries = {key: _wrapped(value, batch_size) if isinstance(value, dict) else value for key, value in tree.items()}
+def _wrap(tree: dict, batch_size: torch.Size) -> TensorDict:
+    entries = {key: _wrap(value, batch_size) if isinstance(value, dict) else value for key, value in tree.items()}
     return new_tensordict(entries, batch_size)
 
 

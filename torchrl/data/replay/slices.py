@@ -1,12 +1,23 @@
-"""Samples that are stretches of time: consecutive steps of one trajectory, ``[N, T]``."""
+"""Samples that are stretches of time: consecutive steps of one trajectory, ``[N, T]``.
+
+A slice is found from its last step backwards: the step before a step was written ``gap`` numbers earlier, as the ledger
+notes. Two rows a and b, with a batch of one row c of another source between::
+
+    number   0   1   2   3   4   5   6   7
+    step     a0  b0  a1  b1  c0  a2  b2  a3
+    gap      0   0   2   2   0   3   3   2
+    run      1   1   2   2   1   3   3   4        a slice of 4 may end in a3 alone
+
+From a3 one subtraction of the same gap would say 7, 5, 3, 1. But a2 has a gap of 3, so this chain is *bent*, and is
+followed step by step: 7, 5, 2, 0. Steps that may end a slice are kept in a set, so that one is drawn at once.
+"""
 
 from __future__ import annotations
-
-from numbers import Integral
 
 import numpy as np
 import torch
 
+from torchrl.counts import is_count
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.prioritized import PrioritizedSampler
 from torchrl.data.replay.samplers import Draw, Sampler
@@ -62,72 +73,6 @@ class PlaceSet:
         return self._members[generator.integers(0, self._num, num)]
 
 
-class _Slices:
-    """Chains of steps: which of them are long enough, and the places of their steps."""
-
-    def __init__(self, slice_len: int, min_len: int | None, across: bool) -> None:
-        if not isinstance(slice_len, Integral) or slice_len < 1:
-            raise ConfigError(explain("slices", expected="a slice_len of at least 1", got=repr(slice_len)))
-        if min_len is not None and (not isinstance(min_len, Integral) or not 1 <= min_len <= slice_len):
-            expected = f"a min_len from 1 to the slice_len of {slice_len}"
-            raise ConfigError(explain("slices", expected=expected, got=repr(min_len)))
-        self.slice_len = int(slice_len)
-        self.min_len = self.slice_len if min_len is None else int(min_len)
-        self.across = across
-        self._steps_back = np.arange(self.slice_len - 1, -1, -1)  # of each column of a slice, from its end
-
-    def num_of(self, num: int) -> int:
-        """Return how many slices make a sample of ``num`` steps.
-
-        Raises:
-            ConfigError: none do.
-        """
-        if num % self.slice_len:
-            hint = f"Use {max(1, round(num / self.slice_len)) * self.slice_len}."
-            expected = f"a batch_size that is a multiple of the slice_len of {self.slice_len}"
-            raise ConfigError(explain("sample", expected=expected, got=num, hint=hint))
-        return num // self.slice_len
-
-    def may_end(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
-        """Return which of the places have enough steps before them, as far as their own entries tell."""
-        return ledger.run[places] >= self.min_len if not self.across else np.ones(len(places), bool)
-
-    def back_from(self, ends: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
-        """Follow chains back.
-
-        Args:
-            ends: places, ``[N]``.
-            ledger: of the storage.
-
-        Returns:
-            The places of up to ``slice_len`` steps that end there, ``[N, T]``, and the number of those that are live
-            and belong together, ``[N]``; the valid ones of a row are its last ones.
-        """
-        gap, longest = ledger.gap[ends].astype(np.int64), np.minimum(ledger.run[ends], self.slice_len)
-        if self.across:
-            longest = np.where(gap > 0, self.slice_len, 1)
-        # In most chains every step is as far from the one before it as the end is: one subtraction finds them all.
-        numbers = ledger.ids_at(ends)[:, None] - gap[:, None] * self._steps_back
-        places = ledger.place_of(numbers)
-        # The gap of a step says where the one before it lies, so that of a slice's first step is not looked at.
-        is_bent = (ledger.gap[places] != gap[:, None]) & (self._steps_back < longest[:, None] - 1)
-        if is_bent.any():
-            rows = np.flatnonzero(is_bent.any(1))
-            for column in range(self.slice_len - 1, 0, -1):
-                gap = ledger.gap[ledger.place_of(numbers[rows, column])]
-                numbers[rows, column - 1] = np.where(gap > 0, numbers[rows, column] - gap, -1)  # -1: of no item
-            places[rows] = ledger.place_of(numbers[rows])
-        return places, np.minimum((numbers >= ledger.oldest).sum(1), longest)
-
-    def drawn(self, places: np.ndarray, found: np.ndarray) -> Draw:
-        """Make a draw of slices whose valid steps are their last ones: from now on they are their first."""
-        if self.min_len == self.slice_len and not self.across:
-            return Draw(places)
-        steps = np.arange(self.slice_len)
-        at = np.minimum(self.slice_len - found[:, None] + steps, self.slice_len - 1)
-        return Draw(np.take_along_axis(places, at, 1), mask=steps < found[:, None])
-
-
 class SliceSampler(Sampler):
     """Draws stretches of consecutive steps, ``[batch_size / slice_len, slice_len]``, every possible one alike.
 
@@ -157,60 +102,103 @@ class SliceSampler(Sampler):
     needs_order = True
 
     def __init__(self, slice_len: int, *, min_len: int | None = None, across: bool = False) -> None:
-        self._slices = _Slices(slice_len, min_len, across)
-        self.slice_len = self._slices.slice_len
-        self._ends: PlaceSet | None = None
+        if not is_count(slice_len):
+            raise ConfigError(explain("slices", expected="a slice_len of at least 1", got=repr(slice_len)))
+        if min_len is not None and not (is_count(min_len) and min_len <= slice_len):
+            expected = f"a min_len from 1 to the slice_len of {slice_len}"
+            raise ConfigError(explain("slices", expected=expected, got=repr(min_len)))
+        self.slice_len = int(slice_len)
+        self.min_len = self.slice_len if min_len is None else int(min_len)
+        self.across = across
+        self._steps_back = np.arange(self.slice_len - 1, -1, -1)  # of each column of a slice, from its end
+        self._ends: PlaceSet | None = None  # the steps with enough steps before them, as far as their own entries tell
 
     def bind(self, capacity: int) -> None:
         """Make the set of last steps."""
         self._ends = PlaceSet(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw slices of ``num`` steps in all."""
-        slices, num_slices = self._slices, self._slices.num_of(num)
-        ends = self._draw_ends(num_slices, generator)
-        places, found = slices.back_from(ends, ledger)
-        for _ in range(NUM_TRIES):
-            short = np.flatnonzero(found < slices.min_len)
-            if not len(short):
-                return self._finished(places, found, ends, ledger)
-            ends[short] = self._draw_ends(len(short), generator)
-            places[short], found[short] = slices.back_from(ends[short], ledger)
-        return self._drawn_from_all(num_slices, ledger, generator)
+        """Draw slices of ``num`` steps in all.
 
-    def _finished(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
-        return self._slices.drawn(places, found)
+        A last step may have lost its first ones to the write head. It is drawn anew, so that the others are drawn
+        alike; if nearly all have, a choice is made among those that have not.
+        """
+        if num % self.slice_len:
+            hint = f"Use {max(1, round(num / self.slice_len)) * self.slice_len}."
+            expected = f"a batch_size that is a multiple of the slice_len of {self.slice_len}"
+            raise ConfigError(explain("sample", expected=expected, got=num, hint=hint))
+        num_slices = num // self.slice_len
+        ends = self._draw_ends(num_slices, generator)
+        places, found = self._follow_back(ends, ledger)
+        for _ in range(NUM_TRIES):
+            short = np.flatnonzero(found < self.min_len)
+            if not len(short):
+                return self._make_draw(places, found, ends)
+            ends[short] = self._draw_ends(len(short), generator)
+            places[short], found[short] = self._follow_back(ends[short], ledger)
+        ends = self._ends.members
+        places, found = self._follow_back(ends, ledger)
+        whole = np.flatnonzero(found >= self.min_len)
+        if not len(whole):
+            raise self._too_short()
+        rows = whole[self._choose(ends[whole], num_slices, generator)]
+        return self._make_draw(places[rows], found[rows], ends[rows])
+
+    def _follow_back(self, ends: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
+        """Follow chains back from their last steps.
+
+        Args:
+            ends: places, ``[N]``.
+            ledger: of the storage.
+
+        Returns:
+            The places of up to ``slice_len`` steps that end there, ``[N, T]``, and the number of those that are live
+            and belong together, ``[N]``; the valid ones of a row are its last ones.
+        """
+        gap, longest = ledger.gap[ends].astype(np.int64), np.minimum(ledger.run[ends], self.slice_len)
+        if self.across:
+            longest = np.where(gap > 0, self.slice_len, 1)
+        # In most chains every step is as far from the one before it as the end is: one subtraction finds them all.
+        numbers = ledger.ids_at(ends)[:, None] - gap[:, None] * self._steps_back
+        places = ledger.place_of(numbers)
+        # The gap of a step says where the one before it lies, so that of a slice's first step is not looked at.
+        is_bent = (ledger.gap[places] != gap[:, None]) & (self._steps_back < longest[:, None] - 1)
+        if is_bent.any():
+            rows = np.flatnonzero(is_bent.any(1))
+            for column in range(self.slice_len - 1, 0, -1):
+                gap = ledger.gap[ledger.place_of(numbers[rows, column])]
+                numbers[rows, column - 1] = np.where(gap > 0, numbers[rows, column] - gap, -1)  # -1: of no item
+            places[rows] = ledger.place_of(numbers[rows])
+        return places, np.minimum((numbers >= ledger.oldest).sum(1), longest)
+
+    def _make_draw(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray) -> Draw:
+        """Make a draw of slices whose valid steps are their last ones: from now on they are their first."""
+        if self.min_len == self.slice_len and not self.across:
+            return Draw(places)
+        steps = np.arange(self.slice_len)
+        at = np.minimum(self.slice_len - found[:, None] + steps, self.slice_len - 1)
+        return Draw(np.take_along_axis(places, at, 1), mask=steps < found[:, None])
 
     def _draw_ends(self, num: int, generator: np.random.Generator) -> np.ndarray:
         if not len(self._ends):
             raise self._too_short()
         return self._ends.draw(num, generator)
 
-    def _too_short(self) -> ConfigError:
-        hint = "Add batches with is_init whose last dimension is time, and more of them; or take a smaller slice_len."
-        expected = f"trajectories with {self._slices.min_len} steps in a row"
-        return ConfigError(explain(type(self).__name__, expected=expected, got="none", hint=hint))
-
-    def _drawn_from_all(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Look at every last step: few of them have their steps still."""
-        ends = self._candidates()
-        places, found = self._slices.back_from(ends, ledger)
-        whole = np.flatnonzero(found >= self._slices.min_len)
-        if not len(whole):
-            raise self._too_short()
-        rows = whole[self._choose(ends[whole], num, generator)]
-        return self._finished(places[rows], found[rows], ends[rows], ledger)
-
-    def _candidates(self) -> np.ndarray:
-        return self._ends.members
-
     def _choose(self, ends: np.ndarray, num: int, generator: np.random.Generator) -> np.ndarray:
         return generator.integers(0, len(ends), num)
+
+    def _too_short(self) -> ConfigError:
+        hint = "Add batches with is_init whose last dimension is time, and more of them; or take a smaller slice_len."
+        expected = f"trajectories with {self.min_len} steps in a row"
+        return ConfigError(explain(type(self).__name__, expected=expected, got="none", hint=hint))
+
+    def _may_end(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
+        return np.ones(len(places), bool) if self.across else ledger.run[places] >= self.min_len
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
         """Find out which steps may end a slice."""
         self._ends.discard(places)
-        self._ends.add(places[self._slices.may_end(places, ledger)])
+        self._ends.add(places[self._may_end(places, ledger)])
 
     def on_drop(self, places: np.ndarray) -> None:
         """Never end a slice there."""
@@ -226,7 +214,7 @@ class SliceSampler(Sampler):
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`."""
-        self._ends = PlaceSet(self._ends.capacity)
+        self.clear()
         self._ends.add(state["ends"].numpy())
 
 
@@ -279,15 +267,15 @@ class PrioritizedSliceSampler(SliceSampler):
         share = self.priorities.shares(ends)
         return generator.choice(len(ends), num, p=share / share.sum())
 
-    def _finished(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray, ledger: Ledger) -> Draw:
-        draw = self._slices.drawn(places, found)
+    def _make_draw(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray) -> Draw:
+        draw = super()._make_draw(places, found, ends)
         draw.facts |= {"weight": self.priorities.weigh(ends, len(self._ends)), "last": ends}
         return draw
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
         """Find out which steps may end a slice, and give those the highest priority."""
         super().on_write(places, ledger)
-        may_end = self._slices.may_end(places, ledger)
+        may_end = self._may_end(places, ledger)
         self.priorities.on_write(places[may_end], ledger)
         self.priorities.on_drop(places[~may_end])
 

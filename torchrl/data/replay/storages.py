@@ -19,7 +19,7 @@ from torchrl.data.replay.frames import StackedFrames
 from torchrl.data.replay.incoming import Incoming
 from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
-from torchrl.data.replay.records import Entry, Records, entries_of, nested, require_same_entries
+from torchrl.data.replay.records import Entry, Records, entries_of, nest, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
 from torchrl.misspelling import refuse_misspelt
 
@@ -189,7 +189,7 @@ class ListStorage(Storage):
         items = [self._items[place] for place in places.reshape(-1).tolist()]
         shape = torch.Size(places.shape)
         stacked = {entry.key: torch.stack([item[entry.key] for item in items]) for entry in self.entries}
-        return nested({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
+        return nest({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
 
     def make_empty_copy(self) -> ListStorage:
         """Return an empty list of the same capacity."""
@@ -232,7 +232,7 @@ class TensorStorage(Storage):
         frames: observations of which each frame is stored once.
 
     Raises:
-        ConfigError: a capacity that is none.
+        ConfigError: a capacity below 1.
         StorageError: from the first items: they would not fit into the memory that is free.
     """
 
@@ -319,7 +319,7 @@ class TensorStorage(Storage):
     def state(self, num_places: int) -> dict:
         """Return the memory of the first places."""
         memory = {} if self._records is None else self._records.memory
-        items = {name: _first(value, num_places) for name, value in memory.items()}
+        items = {name: _first_rows(value, num_places) for name, value in memory.items()}
         return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:
@@ -330,7 +330,7 @@ class TensorStorage(Storage):
             one.load(frames)
 
 
-def _first(memory: Tensor, num: int) -> Tensor:
+def _first_rows(memory: Tensor, num: int) -> Tensor:
     """Return the first rows as a tensor of their own extent, since torch saves a view with all that it is a view of."""
     if memory.device.type != "cpu":
         return memory[:num].cpu()
