@@ -159,6 +159,7 @@ def test_bad_arguments():
     once, _, _ = pair(100, 3)
     with pytest.raises(SpecError, match=r"the keys 'observation', 'next/observation' and 'is_init', got \['x'\]"):
         once.extend(TensorDict({"x": torch.zeros(2)}, [2]))
+    assert len(once) == 0 and once.storage.entries is None
     batch = stacked(2, 2, 5).collect()
     with pytest.raises(SpecError, match=r"'observation' as 3 frames joined along -1, got shape \[8\]"):
         once.extend(batch)

@@ -1,22 +1,17 @@
 """What holds for every sampler over every storage, whatever is done to the buffer."""
 
 import random
-from functools import partial
 
 import pytest
 import torch
 
 from cases.replay import Player
 from torchrl.data.replay import (
-    ListStorage,
-    MemmapStorage,
     PrioritizedSampler,
     PrioritizedSliceSampler,
     ReplayBuffer,
     SamplerWithoutReplacement,
     SliceSampler,
-    StackedFrames,
-    TensorStorage,
     UniformSampler,
 )
 from torchrl.errors import ConfigError
@@ -30,27 +25,17 @@ SAMPLERS = {
     "SliceSampler,across": lambda: SliceSampler(3, across=True),
     "PrioritizedSliceSampler": lambda: PrioritizedSliceSampler(3, min_len=2),
 }
-NO_SUCCESSORS = partial(StackedFrames, "observation", num_frames=1, dim=-1)
-STORAGES = {
-    "list": lambda capacity, folder: ListStorage(capacity),
-    "tensor": lambda capacity, folder: TensorStorage(capacity),
-    "frames": lambda capacity, folder: TensorStorage(
-        capacity, frames=StackedFrames("observation", num_frames=1, dim=-1)
-    ),
-    "memmap": MemmapStorage,
-}
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
-every_storage = pytest.mark.parametrize("kind", STORAGES)
+every_storage = pytest.mark.parametrize("kind", ["list", "tensor", "frames", "memmap"])
 
 
 @pytest.fixture
-def make(tmp_path):
-    """Make buffers, each in a folder of its own."""
+def make(storage_of):
+    """Make buffers, which are closed when the test ends."""
     made = []
 
     def make(sampler, kind, capacity, **options):
-        storage = STORAGES[kind](capacity, tmp_path / f"items-{len(made)}")
-        made.append(ReplayBuffer(storage, sampler=SAMPLERS[sampler](), **options))
+        made.append(ReplayBuffer(storage_of(kind, capacity), sampler=SAMPLERS[sampler](), **options))
         return made[-1]
 
     yield make

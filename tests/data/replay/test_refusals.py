@@ -16,7 +16,6 @@ from torchrl.data.replay import (
     ReplayBuffer,
     SamplerWithoutReplacement,
     SliceSampler,
-    StackedFrames,
     TensorStorage,
     UniformSampler,
 )
@@ -26,23 +25,20 @@ SAMPLERS = [UniformSampler, SamplerWithoutReplacement, PrioritizedSampler]
 
 
 @pytest.fixture(params=["list", "tensor", "memmap"])
-def storage(request, tmp_path):
-    kinds = {"list": ListStorage, "tensor": TensorStorage, "memmap": lambda num: MemmapStorage(num, tmp_path / "items")}
-    made = kinds[request.param](8)
-    yield made
-    made.close()
+def storage(request, storage_of):
+    return storage_of(request.param, 8)
 
 
-def captured(buffer):
+def capture(buffer):
     """Everything of a buffer, to compare."""
     return str(buffer.state_dict()), buffer[:]["x"].tolist() if len(buffer) else []
 
 
 def require_refused(buffer, error, message, call):
-    before = captured(buffer)
+    before = capture(buffer)
     with pytest.raises(error, match=message):
         call()
-    assert captured(buffer) == before
+    assert capture(buffer) == before
 
 
 # ---- items -----------------------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ def test_a_read_only_folder(read_only):
     other.load(folder / "save")
     assert other[:]["x"].tolist() == [0, 1, 2]
     buffer.extend(plain(1, start=7))
-    assert buffer[:]["x"].tolist() == [0, 1, 2, 0, 7], "whoever opened it before goes on"
+    assert buffer[:]["x"].tolist() == [0, 1, 2, 0, 7], "a process that opened it before goes on"
     buffer.close()
 
 
@@ -276,11 +272,3 @@ def test_folders_of_other_contents(tmp_path):
         MemmapStorage.open(tmp_path)
     with pytest.raises(CheckpointError, match="expected a save in .*, got none"):
         ReplayBuffer(TensorStorage(8)).load(tmp_path)
-
-
-def test_frames_that_cannot_be_rebuilt():
-    frames = StackedFrames("x", num_frames=2, dim=-1)
-    buffer = ReplayBuffer(TensorStorage(8, frames=frames), seed=0)
-    with pytest.raises(SpecError, match="StackedFrames: expected the keys 'x', 'next/x' and 'is_init'"):
-        buffer.extend(plain(3))
-    assert len(buffer) == 0 and buffer.storage.entries is None
