@@ -29,7 +29,7 @@ from torchrl.data.replay import (
 
 pytestmark = [pytest.mark.usefixtures("leaves_nothing", "often_switched")]
 CAPACITY = 2000
-SAMPLES = 1960  # of each of two readers: 1,003,520 items in all
+SAMPLES = 1960  # of each of two reading processes: 1,003,520 items in all; threads read a quarter
 HIGHEST = 1000.0
 
 
@@ -85,14 +85,14 @@ def writer_of(buffer, writer, in_time):
     return write
 
 
-def readers_and_writers(buffer, *, in_time=False, lag=0, after=None, samples=SAMPLES):
-    """Let two threads write and two sample, a million items in all by default; return the readers' witnesses."""
+def readers_and_writers(buffer, *, in_time=False, lag=0, after=None):
+    """Let two threads write and two sample, a quarter of a million items in all; return the readers' witnesses."""
     buffer.extend(rows(3, 0, BATCH, in_time=in_time))
     witnesses = [Witness(buffer, lag), Witness(buffer, lag)]
 
     def reader(witness):
         def read():
-            for _ in range(samples):
+            for _ in range(SAMPLES // 4):
                 sample = witness.sample()
                 if after is not None:
                     after(sample)
@@ -103,7 +103,7 @@ def readers_and_writers(buffer, *, in_time=False, lag=0, after=None, samples=SAM
     run_all([reader(witness) for witness in witnesses], [writer_of(buffer, number, in_time) for number in (1, 2)])
     num_rows, written = sum(witness.rows for witness in witnesses), buffer.storage.ledger.written
     print(f"{num_rows:,} items sampled, {written:,} written, {time.perf_counter() - began:.1f} s")
-    assert num_rows == 2 * samples * BATCH
+    assert num_rows == 2 * (SAMPLES // 4) * BATCH
     assert written > 10 * CAPACITY, "the ring hardly came round"
     return witnesses
 
@@ -124,7 +124,7 @@ def test_slices_stay_in_one_trajectory(prioritized):
     sampler = PrioritizedSliceSampler(16) if prioritized else SliceSampler(16)
     buffer = ReplayBuffer(TensorStorage(CAPACITY), sampler=sampler, seed=0)
     update = (lambda sample: buffer.update_priority(sample, torch.rand(len(sample)))) if prioritized else None
-    require_no_faults(readers_and_writers(buffer, in_time=True, after=update, samples=SAMPLES // 4))
+    require_no_faults(readers_and_writers(buffer, in_time=True, after=update))
 
 
 def priority_of(ids):
@@ -181,7 +181,7 @@ def test_late_priorities_do_not_reach_what_came_after(prefetch):
     buffer = ReplayBuffer(TensorStorage(CAPACITY), sampler=sampler, prefetch=prefetch, seed=0)
     updates = LateUpdates(buffer)
     lag = prefetch and prefetch + 1
-    require_no_faults(readers_and_writers(buffer, lag=lag, after=updates, samples=SAMPLES // (4 if prefetch else 2)))
+    require_no_faults(readers_and_writers(buffer, lag=lag, after=updates))
     updates.check()
     buffer.close()
     assert updates.num_checks > 20 and updates.num_set > 1000
@@ -191,7 +191,7 @@ def test_late_priorities_do_not_reach_what_came_after(prefetch):
 
 def test_prefetched():
     buffer = ReplayBuffer(TensorStorage(CAPACITY), prefetch=3, seed=0)
-    witnesses = readers_and_writers(buffer, lag=3 + 1, samples=SAMPLES // 2)
+    witnesses = readers_and_writers(buffer, lag=3 + 1)
     buffer.close()
     require_no_faults(witnesses)
 
