@@ -246,5 +246,5 @@ def test_functions_that_give_something_else_are_refused():
 
 
 def test_n_step_rows_are_refused():
-    with pytest.raises(SpecError, match="HindsightRelabel: expected one-step rows"):
+    with pytest.raises(SpecError, match="HindsightRelabel: expected single transitions"):
         HindsightRelabel(reward_fn)(MultiStep(2, 0.5)(make_batch(3)))

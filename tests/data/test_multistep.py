@@ -271,7 +271,7 @@ def test_a_wrong_discount_is_refused(gamma):
 
 def test_n_step_rows_are_refused():
     once = MultiStep(2, 0.5)
-    with pytest.raises(SpecError, match="MultiStep: expected one-step rows.*MultiStep comes once"):
+    with pytest.raises(SpecError, match="MultiStep: expected single transitions.*MultiStep comes once"):
         once(once(make_batch(4)))
 
 

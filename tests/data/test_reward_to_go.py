@@ -106,5 +106,5 @@ def test_mistakes_are_refused():
         Reward2Go(2)
     with pytest.raises(KeyMissing, match="Reward2Go: expected the key .*truncated"):
         Reward2Go(1)(make_batch(3).exclude(("next", "truncated")))
-    with pytest.raises(SpecError, match="Reward2Go: expected one-step rows"):
+    with pytest.raises(SpecError, match="Reward2Go: expected single transitions"):
         Reward2Go(1)(MultiStep(2, 0.5)(make_batch(3)))

@@ -231,7 +231,7 @@ def test_fragments_with_and_without_a_mask_are_stitched():
 
 
 def test_fragments_of_other_slots_are_refused():
-    with pytest.raises(SpecError, match=r"the same slots, got \[2, 6\], \[1, 6\]"):
+    with pytest.raises(SpecError, match=r"the same rows, got \[2, 6\], \[1, 6\]"):
         stitch([make_collected(), make_collected()[:1]])
     with pytest.raises(SpecError, match="at least one piece"):
         stitch([])

@@ -59,14 +59,14 @@ class EpisodeStream:
             SpecError: ``function`` returns something else than a padded batch.
         """
         self._num_batches += 1
-        slots = batch.reshape(-1, batch.batch_size[-1])
-        ended = self._take_in(slots)
+        series = batch.reshape(-1, batch.batch_size[-1])
+        ended = self._take_in(series)
         for number, episode in list(self._waiting.items()):
             if self._num_batches - episode.last_batch <= self.MAX_SILENCE:
                 break
             del self._waiting[number]
         episodes = [self._apply(pad([episode.join()])) for episode in ended]
-        return concatenate(episodes) if episodes else self._apply(_none_of(slots))
+        return concatenate(episodes) if episodes else self._apply(_none_of(series))
 
     def state_dict(self) -> dict:
         """Capture the rows that wait, and the state of the function if it has one."""
@@ -90,14 +90,14 @@ class EpisodeStream:
     def _apply(self, episodes: TensorDictBase) -> TensorDictBase:
         return episodes if self.function is None else apply_function(WHO, self.function, episodes)
 
-    def _take_in(self, slots: TensorDictBase) -> list[_Episode]:
+    def _take_in(self, series: TensorDictBase) -> list[_Episode]:
         """Take in the rows of a batch ``[M, T]``; return the episodes that end in it, in that order."""
-        size = slots.batch_size
+        size = series.batch_size
         keys = (TRAJ_IDS, STARTS, ENDS)
-        ids, starts, done = (read_entry(slots, key, who=WHO).reshape(size).cpu().numpy() for key in keys)
-        mask = slots.get(MASK, None)
+        ids, starts, done = (read_entry(series, key, who=WHO).reshape(size).cpu().numpy() for key in keys)
+        mask = series.get(MASK, None)
         valid = np.ones(size, bool) if mask is None else mask.cpu().numpy()
-        slots = slots if mask is None else slots.exclude(MASK)
+        series = series if mask is None else series.exclude(MASK)
         continues = valid & ~starts  # the row before it, that of the last batch included
         continues[:, 1:] &= valid[:, :-1] & ~done[:, :-1] & (ids[:, 1:] == ids[:, :-1])
         begins, ends = valid & ~continues, valid.copy()
@@ -106,17 +106,17 @@ class EpisodeStream:
         for number in ids[~valid[:, 0], 0].tolist():  # nobody knows what lies behind a masked row
             self._waiting.pop(number, None)
         ended = []
-        for (slot, first), last in zip(np.argwhere(begins).tolist(), np.argwhere(ends)[:, 1].tolist(), strict=True):
-            number = int(ids[slot, first])
+        for (row, first), last in zip(np.argwhere(begins).tolist(), np.argwhere(ends)[:, 1].tolist(), strict=True):
+            number = int(ids[row, first])
             episode = self._waiting.pop(number, None)
-            if episode is None or first or not continues[slot, 0]:
+            if episode is None or first or not continues[row, 0]:
                 episode = _Episode()
-            rows = slots[slot, first : last + 1]
-            if done[slot, last]:
-                episode.parts.append(rows)
-                ended.append((last, slot, episode))
+            steps = series[row, first : last + 1]
+            if done[row, last]:
+                episode.parts.append(steps)
+                ended.append((last, row, episode))
             elif last == size[1] - 1:
-                episode.parts.append(rows.clone())
+                episode.parts.append(steps.clone())
                 episode.last_batch = self._num_batches
                 self._waiting[number] = episode
         return [episode for _, _, episode in sorted(ended, key=lambda one: one[:2])]
@@ -133,7 +133,7 @@ class _Episode:
         return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
 
 
-def _none_of(slots: TensorDictBase) -> TensorDict:
+def _none_of(series: TensorDictBase) -> TensorDict:
     """Return no episode, ``[0, T]``, with all keys."""
-    none = slots[:0].copy()
+    none = series[:0].copy()
     return none.set(MASK, torch.zeros(none.batch_size, dtype=torch.bool))

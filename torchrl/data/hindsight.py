@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from numbers import Integral
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.utils import unravel_key
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from torchrl.data.multistep import (
 )
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.endings import is_done
+from torchrl.keys import Key
 
 GoalFn = Callable[[Tensor, Tensor, TensorDictBase], Tensor]
 
@@ -33,29 +34,29 @@ STRATEGIES = ("future", "final", "episode")
 class HindsightRelabel:
     """Return a batch of goal-conditioned steps followed by copies with goals that were reached.
 
-    >>> reward_fn = lambda achieved, goal, rows: -((achieved - goal).norm(dim=-1, keepdim=True) > 0.05).float()
+    >>> reward_fn = lambda achieved, goal, steps: -((achieved - goal).norm(dim=-1, keepdim=True) > 0.05).float()
     >>> goals = torch.rand(2, 8, 2)
     >>> batch["desired_goal"] = batch["next", "desired_goal"] = batch["next", "achieved_goal"] = goals
     >>> HindsightRelabel(reward_fn)(batch).shape  # [N, T] in, [5 N, T] out
     torch.Size([10, 8])
 
-    ``[*B, T]`` becomes ``[(1 + k) N, T]``, with N the number of lanes in ``[*B]``: first the steps as they were, then k
-    times all of them with new goals, each row of time still in its order. The goal of a copied row is what was achieved
-    *after* a step of the same piece of the episode (``("next", achieved_key)``), and stands both at the root and under
-    ``"next"``. Which step, says the strategy (the names are those of section 4.5 of the paper):
+    ``[*B, T]`` becomes ``[(1 + k) N, T]``, with N the number of rows in ``[*B]``: first the steps as they were, then k
+    times all of them with new goals, in the same order of time. The goal of a copied step is what was achieved *after*
+    a step of the same piece of the episode (``("next", achieved_key)``), and stands both at the root and under
+    ``"next"``. The strategy says which step that is (the names are those of section 4.5 of the paper):
 
-    - ``"future"``: this one or a later one of the piece, each alike, drawn for every row;
-    - ``"episode"``: any one of the piece, each alike, drawn for every row;
+    - ``"future"``: this one or a later one of the piece, each alike, drawn for every step;
+    - ``"episode"``: any one of the piece, each alike, drawn for every step;
     - ``"final"``: the last one of the piece.
 
-    A piece ends with its episode, at the edge of the batch, and next to a masked row. So the goals of an episode that a
-    batch shows in part are those of the part: ``EpisodeStream(HindsightRelabel(...))`` lets rows wait for the whole.
-    Masked rows are copied as they are; nobody is shown them.
+    A piece ends with its episode, at the edge of the batch, and next to a masked step. Of an episode that a batch shows
+    in part, goals come from that part alone: ``EpisodeStream(HindsightRelabel(...))`` lets steps wait for the whole.
+    Masked steps are copied unchanged, and their outcomes never become goals.
 
-    Only with ``"final"`` have the rows of a piece one goal. With the others each row has its own, and what holds for a
-    row (the reward, ``next``) is right, but row t+1 is not the successor of row t: train on them row by row, not on
-    sums over time or recurrent slices. The same holds with every strategy at the seam of two batches. What a policy or
-    an estimator wrote (log-probs, hidden states, values) is copied and still about the old goal.
+    Only with ``"final"`` have the steps of a piece one goal. With the others each step has its own; its reward and
+    ``next`` are right, but step t+1 is not the successor of step t: train on single transitions, not on sums over time
+    or recurrent slices. The same holds with every strategy at the seam of two batches. What a policy or an estimator
+    wrote (log-probs, hidden states, values) is copied and still about the old goal.
     :class:`~torchrl.data.MultiStep` would mix goals.
 
     Flags are copied, too, unless there is a ``terminated_fn``: then ``terminated`` is what it says, and where the
@@ -63,7 +64,7 @@ class HindsightRelabel:
 
     Args:
         reward_fn: computes the reward from what was achieved after each step and the new goal, ``[n, F]`` each, and the
-            n rows themselves (with the new goal and the old reward); gives ``[n, R]``, like the stored reward.
+            n steps themselves (with the new goal and the old reward); gives ``[n, R]``, like the stored reward.
         goal_key: the goal, at the root and under ``"next"``.
         achieved_key: what was achieved, read under ``"next"``; of the goal's shape and dtype.
         strategy: ``"future"``, ``"final"`` or ``"episode"``.
@@ -79,8 +80,8 @@ class HindsightRelabel:
         self,
         reward_fn: GoalFn,
         *,
-        goal_key: NestedKey = "desired_goal",
-        achieved_key: NestedKey = "achieved_goal",
+        goal_key: Key = "desired_goal",
+        achieved_key: Key = "achieved_goal",
         strategy: str = "future",
         num_goals: int | None = None,
         terminated_fn: GoalFn | None = None,
@@ -112,8 +113,8 @@ class HindsightRelabel:
 
         Raises:
             KeyMissing: a goal, what was achieved, the reward or a flag is not there.
-            SpecError: no time series, or one step of longer episodes; n-step rows; what was achieved does not look like
-                a goal; or a function of the user's gives something else than it should.
+            SpecError: no time series, or one step of longer episodes; n-step transitions; what was achieved does not
+                look like a goal; or a function of the user's gives something else than it should.
         """
         who = "HindsightRelabel"
         facts = read_facts(batch, who=who)
@@ -121,16 +122,16 @@ class HindsightRelabel:
         require_single_steps(batch, who=who)
         read_reward(batch, who=who)
         self._require_goals(batch)
-        num_lanes, num_steps = batch.batch_size[:-1].numel(), batch.batch_size[-1]
-        lanes = batch.reshape(num_lanes, num_steps)
-        first, last = (bound.reshape(num_lanes, num_steps) for bound in piece_bounds(facts.follows))
+        num_rows, num_steps = batch.batch_size[:-1].numel(), batch.batch_size[-1]
+        series = batch.reshape(num_rows, num_steps)
+        first, last = (bound.reshape(num_rows, num_steps) for bound in piece_bounds(facts.follows))
         mask = torch.ones_like(first, dtype=torch.bool) if facts.mask is None else facts.mask.reshape(first.shape)
         mask = mask.repeat(self.num_goals, 1)
-        chosen = torch.cat([torch.zeros_like(first, dtype=torch.bool), mask])  # which rows of the result are relabelled
-        result = torch.cat([lanes] * (1 + self.num_goals))
-        lane = torch.arange(num_lanes, device=first.device).repeat(self.num_goals).unsqueeze(-1)
-        achieved = read_entry(lanes, unravel_key(("next", self.achieved_key)), who=who)
-        goal = achieved[lane, self._choose_steps(first, last)][mask]
+        chosen = torch.cat([torch.zeros_like(first, dtype=torch.bool), mask])  # steps of the result to relabel
+        result = torch.cat([series] * (1 + self.num_goals))
+        row = torch.arange(num_rows, device=first.device).repeat(self.num_goals).unsqueeze(-1)
+        achieved = read_entry(series, unravel_key(("next", self.achieved_key)), who=who)
+        goal = achieved[row, self._choose_steps(first, last)][mask]
         for key in (self.goal_key, unravel_key(("next", self.goal_key))):
             result.get(key)[chosen] = goal
         rows = result[chosen]
@@ -139,7 +140,7 @@ class HindsightRelabel:
         _require_like(reward, rows.get(REWARD), name="reward_fn")
         result.get(REWARD)[chosen] = reward
         if self.terminated_fn is not None:
-            ended = facts.ended.reshape(num_lanes, num_steps, 1).repeat(self.num_goals, 1, 1)[mask]
+            ended = facts.ended.reshape(num_rows, num_steps, 1).repeat(self.num_goals, 1, 1)[mask]
             terminated = self.terminated_fn(*arguments)
             _require_like(terminated, ended, name="terminated_fn")
             truncated = rows.get(("next", "truncated")) | (ended & ~terminated)
@@ -159,7 +160,7 @@ class HindsightRelabel:
             self.generator.set_state(state["generator"])
 
     def _choose_steps(self, first: Tensor, last: Tensor) -> Tensor:
-        """Choose the steps whose outcome is the goal of each copied row, int64 ``[k N, T]``, from bounds ``[N, T]``."""
+        """Choose the step whose outcome is the goal of each copy, int64 ``[k N, T]``, between bounds ``[N, T]``."""
         last = last.repeat(self.num_goals, 1)
         if self.strategy == "final":
             return last
@@ -184,9 +185,9 @@ class HindsightRelabel:
 
 
 def _require_like(given: Tensor, stored: Tensor, *, name: str) -> None:
-    """Refuse what a function of the user's gave, unless it looks like what is stored of the same rows."""
+    """Refuse what a function of the user's gave, unless it looks like what is stored of the same steps."""
     if not isinstance(given, Tensor) or given.shape != stored.shape or given.dtype is not stored.dtype:
         got = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
         expected = f"{stored.dtype} {list(stored.shape)} from {name}"
-        hint = "It gets n rows, [n, ...]: keep the last dimension (keepdim=True), and convert with .float()."
+        hint = "It gets n steps, [n, ...]: keep the last dimension (keepdim=True), and convert with .float()."
         raise SpecError(explain("HindsightRelabel", expected=expected, got=got, hint=hint))

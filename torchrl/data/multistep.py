@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
-from tensordict import LazyStackedTensorDict, NestedKey, TensorDictBase
+from tensordict import LazyStackedTensorDict, TensorDictBase
 from torch import Tensor
 
 from torchrl.data.batch_functions import require_batch
@@ -19,6 +19,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.functional.endings import is_done, next_row_follows
 from torchrl.functional.returns import n_step_return
 from torchrl.functional.steps import require_steps
+from torchrl.keys import Key
 
 REWARD, ONE_STEP_REWARD = ("next", "reward"), ("next", "original_reward")
 NUM_STEPS, FACTOR = ("next", "steps_to_next_obs"), ("next", "gamma")
@@ -26,35 +27,34 @@ _SAMPLED = "replay"  # where a buffer notes what it drew
 
 
 class MultiStep:
-    """Sum up to n rewards into each row, and put what came after the last of them under ``"next"``.
+    """Sum up to n rewards into each step, and put what came after the last of them under ``"next"``.
 
     >>> MultiStep(3, 0.99)(batch)["next", "steps_to_next_obs"][0, :, 0]  # a postproc, or the transform of a buffer
     tensor([3, 3, 3, 3, 3, 3, 2, 1])
 
-    Row t of the result, with m the number of rewards in it:
+    Step t of the result, with m the number of rewards in it:
 
     - ``("next", "reward")`` is ``r_{t+1} + γ r_{t+2} + … + γ^{m-1} r_{t+m}``, ``[*B, T, R]``; the one-step reward stays
       as ``("next", "original_reward")``, for statistics;
-    - all else under ``"next"`` is that of row t+m-1: observations, flags, recurrent states;
+    - all else under ``"next"`` is that of step t+m-1: observations, flags, recurrent states;
     - ``("next", "steps_to_next_obs")`` is m, int64 ``[*B, T, 1]``;
     - ``("next", "gamma")`` is γ^m, float32 ``[*B, T, 1]``: a target is ``reward + gamma · V(next)``, without the value
       where ``("next", "terminated")`` is true, as for one step.
 
-    A sum ends after ``n_steps``, or before: at an ending, at the edge of the batch, next to a masked row, and where the
-    next row begins another episode (``is_init``) or trajectory (``traj_ids``). Masked rows stay as they are, with
-    m = 0, and nothing of them reaches another row.
+    A sum ends after ``n_steps``, or before: at an ending, at the edge of the batch, next to a masked step, and where
+    another episode (``is_init``) or trajectory (``traj_ids``) begins. Masked steps stay unchanged, with m = 0, and no
+    number of theirs reaches another step.
 
-    The result is a new container; what it does not change it shares with the batch, which is not written to. Its rows
-    are transitions of their own: row t+1 is no longer the successor of row t, so neither estimators that look at a time
-    series (GAE and the like) nor slices have a meaning on them. A buffer that is filled with them is drawn from row by
-    row.
+    The result is a new container that shares unchanged entries with the batch, which is not written to. Step t+1 of it
+    is no longer the successor of step t, so neither estimators that look at a time series (GAE and the like) nor slices
+    have a meaning on it: draw single transitions from a buffer that holds such sums.
 
     Args:
         n_steps: the largest number of rewards in a sum; 1 changes nothing and adds the three keys.
         gamma: discount γ.
-        keep_partial: keep rows with fewer than ``n_steps`` rewards though no ending is among them: the batch shows no
+        keep_partial: keep steps with fewer than ``n_steps`` rewards though no ending is among them: the batch shows no
             more. Otherwise their ``("collector", "mask")`` becomes false, so each collected batch loses the last
-            ``n_steps - 1`` rows of what goes on.
+            ``n_steps - 1`` steps of what goes on.
 
     Raises:
         ConfigError: ``n_steps`` is not a positive integer, or γ is not between 0 and 1.
@@ -75,12 +75,12 @@ class MultiStep:
         Raises:
             KeyMissing: the reward or a flag is not there.
             SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
-                rows are n-step ones already.
+                steps are n-step sums already.
         """
         facts = read_facts(batch, who="MultiStep")
         require_single_steps(batch, who="MultiStep")
         if self.keep_partial and self.n_steps > 1:
-            hint = "MultiStepStream(n_steps, gamma) lets rows wait for their sum, however short the batches are."
+            hint = "MultiStepStream(n_steps, gamma) lets steps wait for their sum, however short the batches are."
             require_episodes(batch, who="MultiStep", hint=hint)
         reward = read_reward(batch, who="MultiStep")
         finite = reward if facts.mask is None else torch.where(facts.mask, reward, 0)
@@ -107,12 +107,12 @@ class MultiStep:
 class MultiStepStream:
     """Sum up to n rewards as :class:`MultiStep` does, over batches that go on where the last one ended.
 
-    A row whose sum the batch does not show whole waits for the next batch of its trajectory, and comes out then: every
-    row once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
-    What waits when collecting ends is lost.
+    A step whose sum the batch does not show whole waits for the next batch of its trajectory: every step comes out
+    once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
+    Steps that still wait when collecting ends are lost.
 
     >>> stream = MultiStepStream(3, 0.99)
-    >>> stream(batch)["collector", "mask"].sum()  # two rows of each lane wait for the next batch
+    >>> stream(batch)["collector", "mask"].sum()  # two steps of each row wait for the next batch
     tensor(12)
 
     Batches of several workers may come in any order: they are told apart by ``("collector", "traj_ids")``.
@@ -135,7 +135,7 @@ class MultiStepStream:
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
         """Return what was waiting and the batch ``[*B, T]``, side by side in time, with n-step rewards and successors.
 
-        ``("collector", "mask")`` is false on rows that came out before, or wait.
+        ``("collector", "mask")`` is false on steps that came out before, or wait.
 
         Raises:
             KeyMissing: ``is_init``, ``traj_ids``, the reward or a flag is not there.
@@ -155,7 +155,7 @@ class MultiStepStream:
         return result
 
     def state_dict(self) -> dict:
-        """Capture the rows that wait."""
+        """Capture the steps that wait."""
         return {"waiting": list(self._waiting)}
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -163,7 +163,7 @@ class MultiStepStream:
         self._waiting = list(state["waiting"])
 
     def _resume(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
-        """Take out what waits for rows of these trajectories, ``[*B, <n]``."""
+        """Take out what waits for steps of these trajectories, ``[*B, <n]``."""
         for index, waiting in enumerate(self._waiting):
             last = waiting.get(TRAJ_IDS)[..., -1]
             if last.shape == ids.shape:
@@ -187,13 +187,13 @@ def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tup
     """Sum ``r_{t+1} + γ r_{t+2} + … + γ^{m-1} r_{t+m}`` with m = ``n_steps``, or fewer where a cut comes before.
 
     Args:
-        reward: received on entering t+1, finite, ``[*B, T, R]``; put 0 into rows that do not count.
-        cut: row t+1 does not continue row t, bool ``[*B, T, 1]``; the last row always is a cut.
+        reward: received on entering t+1, finite, ``[*B, T, R]``; put 0 into steps that do not count.
+        cut: step t+1 does not continue step t, bool ``[*B, T, 1]``; the last step always is a cut.
         n_steps: the largest m, at least 1.
         gamma: discount γ.
 
     Returns:
-        the sums, ``[*B, T, R]``; m, int64 ``[*B, T, 1]``; the row t+m-1 of the last reward in it, int64 ``[*B, T]``.
+        the sums, ``[*B, T, R]``; m, int64 ``[*B, T, 1]``; the step t+m-1 of the last reward in it, int64 ``[*B, T]``.
     """
     require_steps("sum_steps", {"reward": reward}, {"cut": cut})
     _, end = piece_bounds(~cut)
@@ -204,10 +204,10 @@ def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tup
 
 
 def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the first and the last row of the piece that each row lies in, where pieces end at rows without a follower.
+    """Find the first and the last step of the piece that each step lies in; a step without a follower ends a piece.
 
     Args:
-        follows: row t+1 continues row t, bool ``[*B, T, 1]``; what the last row says is not looked at.
+        follows: step t+1 continues step t, bool ``[*B, T, 1]``; what the last step says is not looked at.
 
     Returns:
         first and last, int64 ``[*B, T]`` each.
@@ -224,13 +224,13 @@ def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Facts(NamedTuple):
-    """What a batch ``[*B, T]`` says about its rows, bool ``[*B, T, 1]`` each.
+    """What a batch ``[*B, T]`` says about its steps, bool ``[*B, T, 1]`` each.
 
     Attributes:
         ended: the episode ended on entering t+1, for whichever reason.
-        follows: row t+1 of the batch is the successor of row t.
-        starts: row t begins an episode or a trajectory; None where the batch does not say.
-        mask: row t is valid; None where all are.
+        follows: step t+1 of the batch is the successor of step t.
+        starts: step t begins an episode or a trajectory; None where the batch does not say.
+        mask: step t is valid; None where all are.
     """
 
     ended: Tensor
@@ -250,7 +250,7 @@ def read_facts(batch: TensorDictBase, *, who: str) -> Facts:
     if not batch.batch_dims:
         raise SpecError(explain(who, expected="a batch [*B, T], time last", got="batch size []"))
     if batch.batch_dims == 1 and batch.get(_SAMPLED, None) is not None:
-        hint = "Rows that were drawn one by one have no order: give the buffer a SliceSampler."
+        hint = "Steps that were drawn one by one have no order: give the buffer a SliceSampler."
         raise SpecError(explain(who, expected="slices [N, T] of a buffer", got=list(batch.batch_size), hint=hint))
     ended = is_done(*(_flag(batch, ("next", name), who=who) for name in ("terminated", "truncated")))
     if batch.get(("next", "done"), None) is not None:
@@ -284,7 +284,7 @@ def read_reward(batch: TensorDictBase, *, who: str) -> Tensor:
     return reward
 
 
-def read_entry(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+def read_entry(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
     """Return an entry of a batch.
 
     Raises:
@@ -305,14 +305,14 @@ def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
     """
     if batch.get(NUM_STEPS, None) is not None:
         hint = "MultiStep comes once, and last: either before the buffer or behind it."
-        raise SpecError(explain(who, expected="one-step rows", got=f"rows with {NUM_STEPS}", hint=hint))
+        raise SpecError(explain(who, expected="single transitions", got=f"sums with {NUM_STEPS}", hint=hint))
 
 
 def require_episodes(batch: TensorDictBase, *, who: str, hint: str | None = None) -> None:
     """Refuse batches of one step whose episodes go on: what is computed of an episode would have no meaning.
 
     Raises:
-        SpecError: there is such a row; or as :func:`read_facts`.
+        SpecError: there is such a step; or as :func:`read_facts`.
     """
     if batch.batch_size[-1:] != (1,):
         return
@@ -321,7 +321,7 @@ def require_episodes(batch: TensorDictBase, *, who: str, hint: str | None = None
     if bool(goes_on.any()):
         if hint is None:
             hint = (
-                f"EpisodeStream({who}(...)) lets rows wait for their episode's end; an EpisodeCollector has no others."
+                f"EpisodeStream({who}(...)) lets steps wait for their episode's end; an EpisodeCollector has no others."
             )
         got = f"a batch {list(batch.batch_size)}, one step of longer ones"
         raise SpecError(explain(who, expected="batches that show episodes", got=got, hint=hint))
@@ -337,7 +337,7 @@ def require_discount(who: str, gamma: float) -> None:
         raise ConfigError(explain(who, expected="gamma, a number between 0 and 1", got=repr(gamma)))
 
 
-def _flag(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+def _flag(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
     flag = read_entry(batch, key, who=who)
     due = (*batch.batch_size, 1)
     if flag.shape != due or flag.dtype is not torch.bool:
@@ -347,9 +347,9 @@ def _flag(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
 
 
 def _take(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBase:
-    """Take from every lane ``[*B]`` the rows ``[*B, T]`` of each entry ``[*B, T, *F]``; a copy."""
-    lanes = torch.arange(size[:-1].numel(), device=rows.device).unsqueeze(-1) * size[-1]
-    index = (rows.reshape(lanes.shape[0], size[-1]) + lanes).flatten()
+    """Take from every row ``[*B]`` the steps ``[*B, T]`` of each entry ``[*B, T, *F]``; a copy."""
+    first = torch.arange(size[:-1].numel(), device=rows.device).unsqueeze(-1) * size[-1]
+    index = (rows.reshape(first.shape[0], size[-1]) + first).flatten()
 
     def take(leaf: Tensor) -> Tensor:
         return leaf.reshape(size.numel(), *leaf.shape[len(size) :])[index.to(leaf.device)].reshape(leaf.shape)
@@ -360,5 +360,5 @@ def _take(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBa
 
 
 def _at_rows(flags: Tensor, rows: Tensor) -> Tensor:
-    """Take from every lane ``[*B]`` of flags ``[*B, T, 1]`` the rows ``[*B, T]``."""
+    """Take from every row ``[*B]`` of flags ``[*B, T, 1]`` the steps ``[*B, T]``."""
     return flags.gather(-2, rows.unsqueeze(-1))

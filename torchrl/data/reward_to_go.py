@@ -19,15 +19,15 @@ from torchrl.keys import Key
 
 
 class Reward2Go:
-    """Write the discounted sum of the rewards from each row to the end of its episode.
+    """Write the discounted sum of the rewards from each step to the end of its episode.
 
     >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
     torch.Size([2, 8, 1])
 
-    A row whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
-    becomes false, so a buffer leaves it out. ``EpisodeStream(Reward2Go(...))`` lets rows wait for the end of their
+    A step whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
+    becomes false, so a buffer leaves it out. ``EpisodeStream(Reward2Go(...))`` lets steps wait for the end of their
     episode, and keeps every one, however the batches are cut. A time limit counts as an end,
-    since nothing here values what it cut off. Nothing of a masked row reaches another.
+    since nothing here values what it cut off. Nothing of a masked step reaches another.
 
     The result is a new container that shares its other entries with the batch, which is not written to.
 
@@ -52,14 +52,14 @@ class Reward2Go:
         Raises:
             KeyMissing: the reward or a flag is not there.
             SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
-                rows are n-step ones.
+                steps are n-step sums.
         """
         ended, _, starts, mask = read_facts(batch, who="Reward2Go")
         require_episodes(batch, who="Reward2Go")
         require_single_steps(batch, who="Reward2Go")
         reward = read_reward(batch, who="Reward2Go")
         valid = reaches_ending(ended, ended, is_init=starts, mask=mask)
-        # Beginnings are not asked again: none lies between a valid row and the end that it reaches.
+        # Beginnings are not asked again: none lies between a valid step and the end that it reaches.
         sums = discounted_return(reward, ended, ended, gamma=self.gamma, mask=valid)
         result = batch.copy()
         result.set(self.out_key, sums)

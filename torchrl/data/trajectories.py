@@ -25,6 +25,9 @@ STARTS, ENDS = "is_init", ("next", "done")
 def lengths_of(batch: TensorDictBase) -> Tensor:
     """Count the valid steps of each row of a padded batch.
 
+    >>> lengths_of(batch.set(("collector", "mask"), length_mask(torch.tensor([8, 3]), 8)))
+    tensor([8, 3])
+
     Args:
         batch: ``[N, T]``.
 
@@ -40,6 +43,10 @@ def lengths_of(batch: TensorDictBase) -> Tensor:
 def length_mask(lengths: Tensor, num_steps: int) -> Tensor:
     """Make the mask of a padded batch: true on the first ``lengths[n]`` of ``num_steps`` steps.
 
+    >>> length_mask(torch.tensor([2, 0]), 3)
+    tensor([[ True,  True, False],
+            [False, False, False]])
+
     Args:
         lengths: int64 ``[N]``.
         num_steps: T.
@@ -52,13 +59,21 @@ def length_mask(lengths: Tensor, num_steps: int) -> Tensor:
 
 
 def shorten(batch: TensorDictBase) -> TensorDictBase:
-    """Cut the time of a padded batch ``[N, T]`` to its longest row; a view."""
+    """Cut the time of a padded batch ``[N, T]`` to its longest row; a view.
+
+    >>> episodes = batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8))
+    >>> shorten(episodes).batch_size
+    torch.Size([2, 5])
+    """
     lengths = lengths_of(batch)
     return batch[:, : _longest(lengths)]
 
 
 def at_step(batch: TensorDictBase, index: Tensor) -> TensorDictBase:
     """Take one step of each row; ``("collector", "mask")`` tells which of them are valid.
+
+    >>> at_step(batch, torch.tensor([0, 7]))["observation"].shape
+    torch.Size([2, 4])
 
     Args:
         batch: ``[N, T]``.
@@ -84,6 +99,9 @@ def at_step(batch: TensorDictBase, index: Tensor) -> TensorDictBase:
 def last_step(batch: TensorDictBase) -> TensorDictBase:
     """Take the last valid step of each row of a padded batch ``[N, T]``.
 
+    >>> bool((last_step(batch)["observation"] == batch["observation"][:, 7]).all())
+    True
+
     Returns:
         ``[N]``, a copy.
 
@@ -100,6 +118,10 @@ def last_step(batch: TensorDictBase) -> TensorDictBase:
 
 def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
     """Take one step of a padded batch, of the rows that last that long.
+
+    >>> episodes = batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8))
+    >>> alive_at(episodes, 4)[1]  # the second row has ended
+    tensor([0])
 
     Args:
         batch: ``[N, T]``.
@@ -118,6 +140,9 @@ def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
 def time_slice(batch: TensorDictBase, start: int, stop: int) -> TensorDictBase:
     """Cut the steps from ``start`` to before ``stop`` out of a padded batch ``[N, T]``; a view.
 
+    >>> time_slice(batch, 2, 5).batch_size
+    torch.Size([2, 3])
+
     A row of length L has ``clamp(L - start, 0, stop - start)`` steps left, so it may have none.
 
     Raises:
@@ -132,6 +157,10 @@ def time_slice(batch: TensorDictBase, start: int, stop: int) -> TensorDictBase:
 def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
     """Lay the valid steps of a padded batch one behind the other, row by row.
 
+    >>> steps, lengths = pack(batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8)))
+    >>> steps.batch_size, lengths
+    (torch.Size([8]), tensor([5, 3]))
+
     Args:
         batch: ``[N, T]``.
 
@@ -144,6 +173,9 @@ def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
 
 def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
     """Pad what lies one behind the other; the inverse of :func:`pack`.
+
+    >>> unpack(batch[0], torch.tensor([5, 3]))["collector", "mask"].sum(-1)
+    tensor([5, 3])
 
     Args:
         flat: ``[sum of lengths]``.
@@ -173,6 +205,9 @@ def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
 def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
     """Put trajectories of different lengths into one padded batch.
 
+    >>> pad([batch[0, :5], batch[1, :3]]).batch_size
+    torch.Size([2, 5])
+
     Args:
         trajectories: N of them, ``[T_n]`` each, with the same keys.
 
@@ -194,13 +229,20 @@ def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
 
 
 def unpad(batch: TensorDictBase) -> list[TensorDict]:
-    """Take a padded batch ``[N, T]`` apart into its trajectories, ``[T_n]`` each, without a mask."""
+    """Take a padded batch ``[N, T]`` apart into its trajectories, ``[T_n]`` each, without a mask.
+
+    >>> [len(trajectory) for trajectory in unpad(pad([batch[0, :5], batch[1, :3]]))]
+    [5, 3]
+    """
     flat, lengths = pack(batch)
     return list(flat.split(lengths.tolist()))
 
 
 def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
     """Put the rows of several padded batches below one another.
+
+    >>> concatenate([batch, batch[:1, :3]])["collector", "mask"].sum(-1)
+    tensor([8, 8, 3])
 
     Args:
         batches: ``[N_i, T_i]`` each, with the same keys, apart from the mask.
@@ -219,7 +261,11 @@ def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
 def split_trajectories(batch: TensorDictBase) -> TensorDict:
     """Cut a collected batch into its trajectories, one per row of the result.
 
-    Steps belong together that follow each other in one slot with the same ``("collector", "traj_ids")``; an ending
+    >>> batch["next", "done"][0, 4] = True  # the first row ends after five steps
+    >>> split_trajectories(batch[:1])["collector", "mask"].sum(-1)
+    tensor([5, 3])
+
+    Steps belong together that follow each other in one row with the same ``("collector", "traj_ids")``; an ending
     (``("next", "done")``), a beginning (``is_init``) and a step that is masked out cut, too. Steps that are masked out
     are left out.
 
@@ -227,23 +273,27 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
         batch: ``[*B, T]``, time last; a packed batch is one of those, ``[T]``. Of the three keys one is enough.
 
     Returns:
-        ``[N, longest]`` with ``("collector", "mask")``: by slot, then by time.
+        ``[N, longest]`` with ``("collector", "mask")``: by row, then by time.
 
     Raises:
         KeyMissing: none of the three keys is there.
     """
-    slots = batch.reshape(-1, batch.batch_size[-1])
-    mask = slots.get(MASK, None)
+    series = batch.reshape(-1, batch.batch_size[-1])
+    mask = series.get(MASK, None)
     if mask is None:
-        mask = torch.ones(slots.batch_size, dtype=torch.bool, device=device_of(slots))
-    begins = mask & ~_follows("split_trajectories", slots, mask)
+        mask = torch.ones(series.batch_size, dtype=torch.bool, device=device_of(series))
+    begins = mask & ~_follows("split_trajectories", series, mask)
     number = begins.flatten().cumsum(0) - 1  # of the trajectory that each step belongs to
     lengths = number[mask.flatten()].bincount(minlength=int(begins.sum()))
-    return unpack(_without_mask(slots)[mask], lengths)
+    return unpack(_without_mask(series)[mask], lengths)
 
 
 def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
-    """Join consecutive fragments of the same slots and cut them into trajectories.
+    """Join consecutive fragments of the same rows and cut them into trajectories.
+
+    >>> trajectories, is_complete = stitch([batch[:, :5], batch[:, 5:]])  # as if collected one after the other
+    >>> trajectories["collector", "mask"].sum() == batch.numel()
+    tensor(True)
 
     Args:
         fragments: ``[*B, T_i]`` each, in the order they were collected, with the keys of :func:`split_trajectories`,
@@ -254,7 +304,7 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
         true where both the beginning and the end lie in the fragments.
 
     Raises:
-        SpecError: there are none, or one has other slots, keys, dtypes, shapes or another device than the first.
+        SpecError: there are none, or one has other rows, keys, dtypes, shapes or another device than the first.
     """
     if any(fragment.get(MASK, None) is not None for fragment in fragments):
         fragments = [_with_mask(fragment) for fragment in fragments]
@@ -263,12 +313,12 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
     return batch, begun & last_step(batch).get(ENDS).flatten()
 
 
-def _follows(who: str, slots: TensorDictBase, mask: Tensor) -> Tensor:
+def _follows(who: str, series: TensorDictBase, mask: Tensor) -> Tensor:
     """Tell which steps continue the step before them, bool ``[M, T]``."""
-    ids, starts, ends = slots.get(TRAJ_IDS, None), slots.get(STARTS, None), slots.get(ENDS, None)
+    ids, starts, ends = series.get(TRAJ_IDS, None), series.get(STARTS, None), series.get(ENDS, None)
     if ids is None and starts is None and ends is None:
         expected = f"one of the keys {TRAJ_IDS}, {STARTS!r} and {ENDS}"
-        raise KeyMissing(explain(who, expected=expected, got=sorted(map(str, slots.keys(True, True)))))
+        raise KeyMissing(explain(who, expected=expected, got=sorted(map(str, series.keys(True, True)))))
     follows = mask.clone()
     follows[:, :1] = False
     follows[:, 1:] &= mask[:, :-1]
@@ -327,7 +377,7 @@ def _join(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDic
     sizes = {(*piece.batch_size[:dim], *piece.batch_size[dim + 1 :]) for piece in pieces}
     if len(sizes) > 1:
         got = ", ".join(str(list(piece.batch_size)) for piece in pieces)
-        raise SpecError(explain(who, expected="pieces of the same slots", got=got))
+        raise SpecError(explain(who, expected="pieces of the same rows", got=got))
     return torch.cat(list(pieces), dim)
 
 
