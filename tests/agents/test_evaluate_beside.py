@@ -12,7 +12,7 @@ from torch import nn
 from cases.evaluation import choose_zero, stay_still
 from fakes import FOREVER_S, CountingSimulator, FaultySimulator, Gated, PlantedError, wait_until
 from torchrl.agents import BesideResult, EvaluationProcess, Evaluator
-from torchrl.agents.evaluate_beside import set_state_, state_of
+from torchrl.agents.policy_state import set_state_, state_of
 from torchrl.envs import GymEnv, SerialEnv
 from torchrl.errors import ConfigError, DeadlineError, EnvError, ProcessError
 from torchrl.modules import MLP, Categorical, ExplorationType, ObservationNormalizer, ProbabilisticActor
@@ -156,7 +156,7 @@ def test_a_process_that_dies_is_replaced_and_the_evaluation_repeated(beside, gat
         gate.unlink()
     else:
         os.kill(first, signal.SIGKILL)
-        wait_until(process._remote.has_died)
+        wait_until(partial(process._pool.has_died, 0))
     with pytest.warns(UserWarning, match="killed by SIGKILL.*repeated in another process"):
         if not was_pending:
             process.launch(policy, version=4)
@@ -177,7 +177,7 @@ def test_one_that_dies_twice_is_an_error_and_not_the_end(beside, gate):
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(ProcessError, match="killed by SIGKILL") as caught:
         process.take()
-    assert "tried twice" in "".join(caught.value.__notes__)
+    assert "2 processes in a row were lost without an evaluation" in "".join(caught.value.__notes__)
     assert not process.is_pending
     gate.unlink()
     assert torch.equal(process(policy).returns, expected.returns)

@@ -133,7 +133,7 @@ def test_a_worker_in_the_place_of_another_has_the_parameters_of_its_rows():
         collector.set_info(env_info=rows(gravity=[1.0, 2.0, 3.0, 4.0]))
         collector.collect()
         collector.set_info(env_info=rows(gravity=[5.0, 6.0, 7.0, 8.0]))
-        collector._workers[1].remote.kill()
+        collector._pool.kill(1)
         batch = collector.collect()
         assert collector.num_restarts == 1
         assert batch["env_info", "gravity"].tolist() == [[1, 5], [2, 6], [7, 7], [8, 8]]

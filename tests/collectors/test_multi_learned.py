@@ -84,7 +84,7 @@ def test_a_worker_that_is_started_again_goes_on_from_what_it_had_learned(make, k
         collector.load_learned_states(collector.learned_states())  # its worker is at rest
     before = collector.learned_states()[0]["reward/RewardNorm"]["count_mean_var"]
     os.kill(collector.pids[0], signal.SIGKILL)
-    while not collector._workers[0].remote.has_died():
+    while not collector._pool.has_died(0):
         time.sleep(0.01)
     collector.reset()  # finds it dead
     assert collector.num_restarts == 1

@@ -107,7 +107,7 @@ def test_a_loss_is_the_outcome_of_a_request_and_the_worker_can_be_replaced(make,
     first = pool.pids
     if when == "before":
         os.kill(first[0], signal.SIGKILL)
-        wait_until(lambda: 0 in pool.losses())
+        wait_until(partial(pool.has_died, 0))
     pool.request(0, "sleep", FOREVER_S)
     pool.request(1, "add", 1)
     if when == "after":
@@ -119,6 +119,28 @@ def test_a_loss_is_the_outcome_of_a_request_and_the_worker_can_be_replaced(make,
     pool.replace(0)
     assert pool.pids[1] == first[1] and pool.pids[0] != first[0]
     assert pool.call("add", 1) == [1, 11] and not pool.losses()
+
+
+def test_one_that_is_lost_again_and_again_is_given_up(make):
+    pool = make(max_restarts=2)
+    prepared = []
+    for expected in ([0], [0, 1]):
+        pool.request(0, "stop")
+        pool.revive(0, outcomes(pool)[0], lambda: prepared.append(len(prepared)))
+        assert prepared == expected
+    pool.request(0, "stop")
+    with pytest.raises(ProcessError, match="exited with status 3") as caught:
+        pool.revive(0, outcomes(pool)[0])
+    assert "3 processes in a row were lost without an answer" in caught.value.__notes__[0]
+
+
+def test_a_request_that_succeeds_begins_the_count_anew(make):
+    pool = make(max_restarts=1)
+    for _ in range(2):
+        pool.request(0, "stop")
+        pool.revive(0, outcomes(pool)[0])
+        pool.request(0, "add", 1)
+        assert outcomes(pool) == {0: 1}
 
 
 def test_a_request_that_is_late_is_killed_and_says_what_was_awaited(make):

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import cloudpickle
 import torch
 from tensordict import TensorDictBase
-from torch import nn
 
 from torchrl.agents.evaluate import Evaluation, Evaluator
-from torchrl.collectors.weights import tensors_of
-from torchrl.collectors.workers import SERVE  # the same fork server: it has imported most of what is needed here
+from torchrl.agents.policy_state import Structure, set_state_, state_of
+from torchrl.collectors.jobs import SERVE  # the same fork server: it has imported most of what is needed here
 from torchrl.envs import Env
 from torchrl.envs.learned import Learned
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
-from torchrl.modules.lazy import lazy_tensors
-from torchrl.processes.channels import SLICE_S, too_late
+from torchrl.processes.channels import SLICE_S
 from torchrl.processes.children import START_S
-from torchrl.processes.remote import RemoteObject, ready
+from torchrl.processes.pool import Job, WorkerPool
 from torchrl.processes.shared_tensors import parcel_of
 
-_DEFAULTS = Evaluator.__init__.__kwdefaults__  # where they are written
-NAME = "evaluation beside training"
+_DEFAULTS = Evaluator.__init__.__kwdefaults__  # where the defaults are written
 
 
 @dataclass(frozen=True)
 class BesideResult:
     """The result of an evaluation beside training, with the version of the weights and the frame count of its launch.
+
+    >>> evaluation = Evaluation(returns=torch.tensor([1.0, 3.0]), lengths=torch.tensor([1, 3]))
+    >>> BesideResult(evaluation, version=5, frames=100).metrics()
+    {'eval/return_mean': 2.0, 'eval/return_std': 1.0, 'eval/policy_version': 5.0}
 
     Attributes:
         evaluation: what it measured.
@@ -71,6 +69,14 @@ class EvaluationProcess:
     If the process dies, a warning says so and another one repeats the evaluation, which is the same again; if that one
     dies too, it is a :class:`ProcessError`. What the environment or the policy raises there is raised by ``poll`` or
     ``take`` with its type.
+
+    >>> from torchrl.envs import GymEnv
+    >>> beside = EvaluationProcess(partial(GymEnv, "CartPole-v1", num_envs=2), num_episodes=2)
+    >>> beside.launch(actor, version=3)  # returns at once: train on
+    >>> result = beside.take()
+    >>> result.version, len(result.evaluation.returns)
+    (3, 2)
+    >>> beside.close()
 
     Args:
         make_env: builds the environment, there; it goes there by ``cloudpickle``.
@@ -112,10 +118,6 @@ class EvaluationProcess:
             hint = "Write a function that builds it: it is called in the process."
             got = repr(make_env)
             raise ConfigError(explain("EvaluationProcess", expected="a callable that makes an Env", got=got, hint=hint))
-        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
-            if not value > 0:
-                expected = "a positive number of seconds"
-                raise ConfigError(explain(f"EvaluationProcess, {name}", expected=expected, got=value))
         self.num_episodes = num_episodes
         self.every_frames = every_frames
         self.num_restarts = 0
@@ -127,21 +129,27 @@ class EvaluationProcess:
             "every_frames": every_frames,
             "max_episode_steps": max_episode_steps,
         }
-        how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": parcel_of}
-        self._start = partial(_start, make_env, options, num_threads, how)
-        self._timeout_s = timeout_s
-        self._remote: RemoteObject | None = None
-        self._policy = _Structure()
-        self._there: _Structure | None = None  # what the process has
+        self._pool = WorkerPool(
+            "EvaluationProcess",
+            SERVE,
+            partial(_job, make_env, options, num_threads),
+            start_method=start_method,
+            timeout_s=timeout_s,
+            start_timeout_s=start_timeout_s,
+            awaited="an evaluation",
+            max_restarts=1,
+        )
+        self._policy = Structure()
+        self._there: Structure | None = None  # of the policy that the process has
         self._order: _Order | None = None
         self._done: BesideResult | None = None
         self._is_closed = False
-        self._open()
+        self._pool.start()
 
     @property
     def pid(self) -> int | None:
         """Number of the process; None where one was broken off and the next is not yet started."""
-        return None if self._remote is None else self._remote.pid
+        return self._pool.pids[0] if self._pool.is_running else None
 
     @property
     def is_pending(self) -> bool:
@@ -175,15 +183,16 @@ class EvaluationProcess:
             got = "one that was not taken"
             raise ConfigError(explain("launch", expected="no evaluation under way", got=got, hint="Call take() first."))
         if not self._policy.is_of(policy):
-            self._policy = _Structure.of(policy)
+            self._policy = Structure.of(policy)
         self._order = _Order(self._policy, state_of(policy), learned, version, frames, keep)
-        with self._lost_if_it_fails():
+        with self._discarded_if_it_fails():
+            self._pool.start()
             self._post()
 
     def is_ready(self) -> bool:
         """Answer whether :meth:`take` would return at once."""
         self._require_open()
-        with self._lost_if_it_fails():
+        with self._discarded_if_it_fails():
             self._gather(0.0)
         return self._done is not None
 
@@ -221,77 +230,53 @@ class EvaluationProcess:
             self._done = waiting
 
     def discard(self) -> None:
-        """Forget what was launched; one that is not finished is broken off."""
-        if self._order is not None and self._remote is not None:
-            self._remote.kill()
-            self._remote = None
+        """Forget what was launched; one that is not finished is broken off, and its process ended."""
+        if self._order is not None:
+            self._pool.close(timeout_s=0.0)
+            self._there = None
         self._order = self._done = None
 
     def close(self) -> None:
         """End the process, for good, within about a second; may be called twice."""
         self._is_closed = True
         self._order = self._done = None
-        if self._remote is not None:
-            self._remote.close()
+        self._pool.close()
 
     def __repr__(self) -> str:
         return f"EvaluationProcess(num_episodes={self.num_episodes}, process {self.pid})"
 
-    def _open(self) -> None:
-        self._there, remote = None, self._start()
-        try:
-            remote.answer(self._timeout_s)
-        except BaseException:
-            remote.kill()
-            raise
-        self._remote = remote
-
     def _post(self) -> None:
+        """Send what was launched, with the policy itself where the process has another one."""
         order = self._order
-        if self._remote is None:
-            self._open()
-        try:
-            structure = None if self._there is order.structure else order.structure.pickled
-            order.deadline = time.monotonic() + self._timeout_s
-            self._remote.post("evaluate", structure, order.state, order.learned)
-            self._there = None  # until it has answered: a policy that cannot be built there is not there
-        except ProcessError as error:
-            self._repeat(error)
+        structure = None if self._there is order.structure else order.structure.pickled
+        self._there = None  # until it has answered: a policy that cannot be built there is not there
+        self._pool.request(0, "evaluate", structure, order.state, order.learned)
 
     def _wait(self) -> None:
-        with self._lost_if_it_fails():
+        with self._discarded_if_it_fails():
             while self._order is not None:
                 self._gather(SLICE_S)
 
-    def _gather(self, timeout_s: float) -> None:
-        """Wait at most so long for what was launched, and put its result by."""
-        order = self._order
-        if order is None:
-            return
-        if not ready([self._remote], timeout_s):
-            if time.monotonic() > order.deadline:
-                raise too_late(self._remote.where, "an evaluation", self._timeout_s)
-            return
-        try:
-            evaluation = self._remote.answer(self._timeout_s)
-        except ProcessError as error:
-            self._repeat(error)
-        else:
-            self._order, self._there = None, order.structure
-            self._done = BesideResult(evaluation, order.version, order.frames, order.keep)
+    def _gather(self, wait_s: float) -> None:
+        """Wait at most ``wait_s`` for what was launched, and keep its result."""
+        for _, outcome in self._pool.finished(wait_s):
+            if isinstance(outcome, ProcessError):
+                self._repeat(outcome)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
+                order, self._order = self._order, None
+                self._there = order.structure
+                self._done = BesideResult(outcome, order.version, order.frames, order.keep)
 
     def _repeat(self, error: ProcessError) -> None:
         """Start another process and launch there what was lost with the last one; the second time, give up."""
-        order = self._order
-        if order.was_repeated or isinstance(error, DeadlineError):
-            if order.was_repeated:
-                error.add_note("It was tried twice. An Evaluator in this process needs no other one.")
+        if isinstance(error, DeadlineError):
             raise error
-        order.was_repeated = True
+        self._there = None
+        self._pool.revive(0, error)
         self.num_restarts += 1
         warnings.warn(f"{error} The evaluation is repeated in another process.", stacklevel=4)
-        self._remote.kill()
-        self._remote = None
         self._post()
 
     def _require_open(self) -> None:
@@ -299,7 +284,7 @@ class EvaluationProcess:
             raise ProcessError(explain("EvaluationProcess", expected="a running process", got="one that was closed"))
 
     @contextmanager
-    def _lost_if_it_fails(self) -> Iterator[None]:
+    def _discarded_if_it_fails(self) -> Iterator[None]:
         """Forget what was launched where it fails; end a process whose answer could still come (Ctrl-C, a deadline)."""
         try:
             yield
@@ -310,45 +295,21 @@ class EvaluationProcess:
             raise
 
 
-def _start(make_env: Callable[[], Env], options: dict, num_threads: int, how: dict) -> RemoteObject:
-    build = with_registered_ids(EvaluationHost)
-    return RemoteObject(NAME, SERVE, build, make_env, options, num_threads, **how)
-
-
-@dataclass(frozen=True, eq=False)
-class _Structure:
-    """A policy as it goes to the process: whole, but for the weights of later launches."""
-
-    policy: object = None
-    layout: tuple = ()
-    pickled: bytes = b""
-
-    @classmethod
-    def of(cls, policy: Callable) -> _Structure:
-        if isinstance(policy, nn.Module):
-            lazy = lazy_tensors(policy)
-            if lazy:
-                hint = "Call it once, or initialise_lazy_(policy, env.reset()), before it is launched."
-                raise ConfigError(explain("policy", expected="initialised parameters", got=f"lazy {lazy}", hint=hint))
-        return cls(policy, _layout(policy), cloudpickle.dumps(_on_cpu(policy)))
-
-    def is_of(self, policy: Callable) -> bool:
-        """Answer whether a policy differs from this one by its weights alone; of what is no module nobody knows."""
-        return isinstance(policy, nn.Module) and policy is self.policy and _layout(policy) == self.layout
+def _job(make_env: Callable[[], Env], options: dict, num_threads: int, index: int) -> Job:
+    arguments = (make_env, options, num_threads)
+    return Job("evaluation beside training", with_registered_ids(EvaluationHost), arguments, parcel_of)
 
 
 @dataclass
 class _Order:
     """What was launched."""
 
-    structure: _Structure
+    structure: Structure
     state: tuple
     learned: Sequence[Learned] | None
     version: int
     frames: int
     keep: object
-    deadline: float = math.inf
-    was_repeated: bool = field(default=False)
 
 
 class EvaluationHost:
@@ -380,38 +341,3 @@ class EvaluationHost:
     def close(self) -> None:
         """Close the environment."""
         self._evaluator.env.close()
-
-
-def state_of(policy: Callable) -> tuple[list[torch.Tensor], dict[str, object]]:
-    """Copy what training changes in a policy: parameters, all buffers, and the extra state of its modules by path."""
-    if not isinstance(policy, nn.Module):
-        return [], {}
-    extra = {path: copy.deepcopy(module.get_extra_state()) for path, module in _with_extra_state(policy)}
-    return [tensor.detach().to("cpu", copy=True) for tensor in tensors_of(policy)], extra
-
-
-@torch.no_grad()
-def set_state_(policy: Callable, state: tuple[list[torch.Tensor], dict[str, object]]) -> None:
-    """Write :func:`state_of` into a copy of the policy."""
-    if not isinstance(policy, nn.Module):
-        return
-    tensors, extra = state
-    for mine, came in zip(tensors_of(policy), tensors, strict=True):
-        mine.copy_(came)
-    for path, module in _with_extra_state(policy):
-        module.set_extra_state(extra[path])
-
-
-def _with_extra_state(policy: nn.Module) -> list[tuple[str, nn.Module]]:
-    plain = nn.Module.get_extra_state
-    return [(path, module) for path, module in policy.named_modules() if type(module).get_extra_state is not plain]
-
-
-def _layout(policy: Callable) -> tuple:
-    tensors = tensors_of(policy) if isinstance(policy, nn.Module) else []
-    return tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-
-
-def _on_cpu(policy: Callable) -> Callable:
-    is_elsewhere = isinstance(policy, nn.Module) and any(x.device.type != "cpu" for x in tensors_of(policy))
-    return copy.deepcopy(policy).cpu() if is_elsewhere else policy

@@ -13,8 +13,9 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.collectors.checks import postprocess, steps_of
 from torchrl.collectors.hosting import Report
-from torchrl.collectors.transport import Layout, cut_batch, require_one_layout
-from torchrl.collectors.workers import MultiCollector, Worker
+from torchrl.collectors.jobs import Worker
+from torchrl.collectors.transport import Layout, copied, cut_batch, require_one_layout
+from torchrl.collectors.workers import MultiCollector
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.processes.channels import SLICE_S
 from torchrl.processes.shared_memory import SharedMemory, size_of
@@ -28,6 +29,13 @@ class MultiSyncCollector(MultiCollector):
     depend on chance, the batches are those of one process.
 
     ``launch()``, ``is_ready()`` and ``take()`` are the parts of ``collect()``, to do something else meanwhile.
+
+    >>> from torchrl.envs import GymEnv
+    >>> make_env = partial(GymEnv, "CartPole-v1", num_envs=2)
+    >>> collector = MultiSyncCollector(make_env, actor, num_workers=2, frames_per_batch=32)
+    >>> collector.collect().shape  # the rows of the first worker, then those of the second
+    torch.Size([4, 8])
+    >>> collector.shutdown()
     """
 
     def _frames_of(self, worker: Worker) -> int:
@@ -45,8 +53,9 @@ class MultiSyncCollector(MultiCollector):
         self._require_open()
         if self._is_under_way():
             raise ConfigError(explain("launch", expected="no batch under way", got="one", hint="Call take() first."))
-        with self._shut_down_if_lost():
-            self._update_weights_if_asked()
+        with self._pool.closed_if_lost():
+            if self.update_every_batch:
+                self.update_policy_weights_()
             if self._staged is not None:
                 self._weights.publish(self.policy_version, self._staged)
                 self._staged = None
@@ -57,7 +66,7 @@ class MultiSyncCollector(MultiCollector):
     def is_ready(self) -> bool:
         """Answer whether :meth:`take` would return at once."""
         self._require_launched("is_ready")
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             self._gather(0.0)
         return len(self._reports) == len(self._workers)
 
@@ -69,13 +78,13 @@ class MultiSyncCollector(MultiCollector):
                 which something did; the others' rows are dropped then.
         """
         self._require_launched("take")
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             while not self._is_complete():
                 self._gather(SLICE_S)
             failures, self._reports = self._failures(), {}
             if failures:
                 raise failures[0]
-            batch = self._copied(self._shared)
+            batch = copied(self._shared, self.storage_device)
         self.frames += batch.numel()
         return postprocess(self.postproc, batch)
 
@@ -124,7 +133,7 @@ class MultiSyncCollector(MultiCollector):
         """Give workers' first batches memory; a worker whose batch is lost on the way collects another."""
         if self._layout is None:
             layouts = [self._reports[worker.index].layout for worker in self._workers]
-            require_one_layout(layouts, [worker.remote.name for worker in self._workers])
+            require_one_layout(layouts, [worker.name for worker in self._workers])
             self._layout = layouts[0]
             cut = partial(cut_batch, self._layout, self.num_envs)
             self._memory = SharedMemory(size_of(cut))
@@ -135,18 +144,17 @@ class MultiSyncCollector(MultiCollector):
                 continue
             try:
                 self._share_memory(worker)
-                worker.remote.answer(self._timeout_s)
                 report.layout = None
             except ProcessError as error:
                 del self._reports[worker.index]
                 self._replace(worker, error)
 
     def _share_memory(self, worker: Worker) -> None:
-        arguments = (self._memory.size, self._layout, self.num_envs, worker.first_row)
-        worker.remote.post("map_memory", *arguments, descriptors=[self._memory.descriptor])
+        arguments = (self._memory.size, self._layout, self.num_envs, worker.rows.start)
+        self._pool.call_one(worker.index, "map_memory", *arguments, descriptors=[self._memory.descriptor])
 
     def _is_under_way(self) -> bool:
-        return bool(self._reports) or any(worker.is_pending for worker in self._workers)
+        return bool(self._reports) or self._pool.has_requests
 
     def _require_launched(self, doing: str) -> None:
         self._require_open()
@@ -168,6 +176,13 @@ class MultiAsyncCollector(MultiCollector):
     With one worker this is double buffering: one batch is collected while the learner trains on another.
 
     ``is_ready()`` tells whether a batch is there; ``take()`` is ``collect()``.
+
+    >>> from torchrl.envs import GymEnv
+    >>> make_env = partial(GymEnv, "CartPole-v1", num_envs=2)
+    >>> collector = MultiAsyncCollector(make_env, actor, num_workers=2, frames_per_batch=32)
+    >>> collector.collect().shape  # the rows of one worker, which begins its next batch at once
+    torch.Size([2, 16])
+    >>> collector.shutdown()
     """
 
     def _frames_of(self, worker: Worker) -> int:
@@ -175,21 +190,21 @@ class MultiAsyncCollector(MultiCollector):
 
     def _require_frames(self) -> None:
         for worker in self._workers:
-            steps_of(self.frames_per_batch, worker.num_rows, of=f"environments of {worker.remote.name}")
+            steps_of(self.frames_per_batch, worker.num_rows, of=f"environments of {worker.name}")
 
     def launch(self) -> None:
         """Start collecting in all workers that have nothing to do, and return at once."""
         self._require_open()
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             waiting = {worker.index for worker, _ in self._arrived}
             for worker in self._workers:
-                if not worker.is_pending and worker.index not in waiting:
+                if not self._pool.is_busy(worker.index) and worker.index not in waiting:
                     self._launch(worker)
 
     def is_ready(self) -> bool:
         """Answer whether :meth:`take` would return at once."""
         self._require_open()
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             self._gather(0.0)
         return bool(self._arrived)
 
@@ -200,9 +215,10 @@ class MultiAsyncCollector(MultiCollector):
             ProcessError: a worker was lost. Or what an environment or the policy raised.
         """
         self._require_open()
-        self._update_weights_if_asked()
+        if self.update_every_batch:
+            self.update_policy_weights_()
         self.launch()
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             while not self._arrived:
                 self._gather(SLICE_S)
             _, result = self._arrived.popleft()
@@ -232,27 +248,24 @@ class MultiAsyncCollector(MultiCollector):
             except ProcessError as error:
                 self._replace(worker, error)
                 return
-        self._arrived.append((worker, self._copied(worker.shared)))
+        self._arrived.append((worker, copied(worker.shared, self.storage_device)))
 
     def _lay_out(self, worker: Worker, layout: Layout) -> None:
         if self._layout is None:
             self._layout = layout
-        require_one_layout([self._layout, layout], ["the first batch", worker.remote.name])
+        require_one_layout([self._layout, layout], ["the first batch", worker.name])
         cut = partial(cut_batch, layout, worker.num_rows)
         worker.memory = SharedMemory(size_of(cut))
         worker.shared = cut(worker.memory.array)
         self._share_memory(worker)
-        worker.remote.answer(self._timeout_s)
 
     def _share_memory(self, worker: Worker) -> None:
-        if worker.memory is None:  # lost before its first batch: it will be given memory then
-            worker.remote.post("batch_size")
-            return
-        arguments = (worker.memory.size, self._layout, worker.num_rows, 0)
-        worker.remote.post("map_memory", *arguments, descriptors=[worker.memory.descriptor])
+        if worker.memory is not None:  # else it was lost before its first batch, and is given memory with it
+            arguments = (worker.memory.size, self._layout, worker.num_rows, 0)
+            self._pool.call_one(worker.index, "map_memory", *arguments, descriptors=[worker.memory.descriptor])
 
     def _stop_collecting(self, doing: str) -> None:
-        while any(worker.is_pending for worker in self._workers):
+        while self._pool.has_requests:
             self._gather(SLICE_S)
 
     def state_dict(self) -> dict:

@@ -8,11 +8,11 @@ from numbers import Integral
 
 import torch
 from tensordict import TensorDict
-from torch import nn
 
 from torchrl.collectors.fragments import Fragment, FragmentSource, batch_of
+from torchrl.collectors.jobs import Worker
 from torchrl.collectors.multi import MultiAsyncCollector
-from torchrl.collectors.workers import Worker
+from torchrl.collectors.weights import require_module
 from torchrl.envs.base import Env
 from torchrl.envs.vector.building import shares_of
 from torchrl.errors import ConfigError, explain
@@ -138,10 +138,8 @@ class FragmentPool(MultiAsyncCollector):
     ) -> None:
         if not isinstance(n_steps, Integral) or n_steps < 1:
             raise ConfigError(explain("n_steps", expected="a whole number of at least 1", got=n_steps))
-        if callable(policy) and not isinstance(policy, nn.Module):
-            hint = "Write it as a torch.nn.Module; one without parameters will do."
-            expected = "a torch module, whose weights can be sent to the workers"
-            raise ConfigError(explain("rollout, policy", expected=expected, got=type(policy).__name__, hint=hint))
+        if callable(policy):
+            require_module("rollout", policy)
         self._has_new_weights = False  # weights that no worker has yet
         self._n_steps = n_steps
         self._sticky = sticky

@@ -40,6 +40,11 @@ def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
     return TensorDict._new_unsafe(entries, batch_size=torch.Size((num_rows, *layout["batch_size"])))
 
 
+def copied(shared: TensorDict, device: torch.device | None) -> TensorDict:
+    """Copy a batch out of shared memory, to a device; None is the CPU."""
+    return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
+
+
 def require_one_layout(layouts: Sequence[Layout], names: Sequence[str]) -> None:
     """Refuse workers whose batches have other keys, shapes or dtypes than those of the first.
 

@@ -1,10 +1,11 @@
-"""The weights of a policy in shared memory: one process publishes them, others take them over. Trains nothing."""
+"""The weights of a policy in shared memory: the learner publishes them, workers take them over. Trains nothing."""
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,16 +17,16 @@ from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules.lazy import lazy_tensors
 from torchrl.processes.shared_memory import MakeArray, SharedMemory, size_of
 
-COPY, VERSION = 0, 1  # in the header: which copy this is, and the version it is called by
-BROKEN = -1  # in the place of the copy's number, while it is being made
+COPY, VERSION = 0, 1  # in the header: the number of the copy, and the version of its weights
+BROKEN = -1  # instead of the copy's number, while it is being written
 LOCK_S = 10.0  # the longest wait for another process to copy weights
 
 
 class SharedWeights:
     """Parameters and buffers of a policy (strengths of exploration and statistics included) in shared memory.
 
-    A lock of the kernel, which a process that dies gives back, keeps a copy from being torn; one that was broken off
-    (Ctrl-C) is nobody's until it is made again.
+    A lock of the kernel, which a process that dies gives back, keeps a reader from seeing half a copy. A copy that was
+    broken off (Ctrl-C) is not read until it is written again.
 
     Args:
         policy: what is trained, initialised.
@@ -35,10 +36,7 @@ class SharedWeights:
     """
 
     def __init__(self, policy: nn.Module) -> None:
-        lazy = lazy_tensors(policy)
-        if lazy:
-            hint = "Call it once, or initialise_lazy_(policy, env.reset()), before it is copied."
-            raise ConfigError(explain("policy", expected="initialised parameters", got=f"lazy {lazy}", hint=hint))
+        require_initialised(policy)
         self._policy = policy
         cut = partial(_cut, tensors_of(policy))
         self.memory = SharedMemory(size_of(cut))
@@ -103,8 +101,44 @@ class WeightReader:
 
 
 def tensors_of(module: nn.Module) -> list[torch.Tensor]:
-    """List what makes a copy of a policy act alike: parameters and buffers, each once."""
+    """List the parameters and buffers of a policy, each once: a copy with the same ones acts alike."""
     return [*module.parameters(), *module.buffers()]
+
+
+def has_weights(policy: object) -> bool:
+    """Answer whether a policy is a module with parameters or buffers."""
+    return isinstance(policy, nn.Module) and bool(tensors_of(policy))
+
+
+def on_cpu(policy: Callable | None) -> Callable | None:
+    """Return a policy on the CPU: itself where it is there, else a copy."""
+    if not has_weights(policy) or all(tensor.device.type == "cpu" for tensor in tensors_of(policy)):
+        return policy
+    return copy.deepcopy(policy).cpu()
+
+
+def require_module(who: str, policy: Callable | None) -> None:
+    """Refuse a policy whose weights, if it has any, cannot be sent to workers.
+
+    Raises:
+        ConfigError: it is a plain callable.
+    """
+    if policy is not None and not isinstance(policy, nn.Module):
+        hint = "Write it as a torch.nn.Module; one without parameters will do."
+        expected = "a torch module, whose weights can be sent to the workers"
+        raise ConfigError(explain(f"{who}, policy", expected=expected, got=type(policy).__name__, hint=hint))
+
+
+def require_initialised(policy: nn.Module) -> None:
+    """Refuse a policy with lazy parameters, which cannot be copied.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    lazy = lazy_tensors(policy)
+    if lazy:
+        hint = "Call it once, or initialise_lazy_(policy, env.reset()), before it is copied."
+        raise ConfigError(explain("policy", expected="initialised parameters", got=f"lazy {lazy}", hint=hint))
 
 
 def cut_tensor(shape: Sequence[int], dtype: torch.dtype, make: MakeArray) -> torch.Tensor:
@@ -125,9 +159,9 @@ def _cut(tensors: Sequence[torch.Tensor], make: MakeArray) -> tuple[np.ndarray, 
 def _require_same_form(weights: Sequence[torch.Tensor], shared: Sequence[torch.Tensor]) -> None:
     forms = [[(tensor.shape, tensor.dtype) for tensor in tensors] for tensors in (shared, weights)]
     if forms[0] != forms[1]:
-        expected = f"the {len(shared)} parameters and buffers it began with, of the same shapes and dtypes"
+        expected = f"the {len(shared)} parameters and buffers that it began with, of the same shapes and dtypes"
         hint = "Make a new collector for a changed policy."
-        raise ConfigError(explain("policy", expected=expected, got=f"{len(weights)}, or other ones", hint=hint))
+        raise ConfigError(explain("policy", expected=expected, got=f"{len(weights)}, or of other shapes", hint=hint))
 
 
 @contextmanager
@@ -139,8 +173,10 @@ def _locked(descriptor: int) -> Iterator[None]:
             break
         except (BlockingIOError, PermissionError):
             if time.monotonic() > deadline:
-                expected = f"the weights to be free within {LOCK_S:g} s"
-                raise ProcessError(explain("SharedWeights", expected=expected, got="a copy that goes on")) from None
+                expected = f"access to the weights within {LOCK_S:g} s"
+                raise ProcessError(
+                    explain("SharedWeights", expected=expected, got="a lock that another process holds")
+                ) from None
             time.sleep(5e-5)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The worker processes of a collector: start them, send them weights, ask them for batches, replace those that die.
+"""What synchronous and asynchronous collectors share: workers that get weights, deliver batches, and are replaced.
 
 One batch of a collector over two workers::
 
@@ -8,48 +8,40 @@ One batch of a collector over two workers::
     wait for both        <- report    (counts, and what transforms have learned; no data)
     copy the rows, hand the batch out
 
-What runs inside a worker is in ``hosting``; how a batch lies in shared memory, in ``transport``; the weights, in
-``weights``. Whether the batch is one of all workers or of the first that is ready: ``multi``.
+What a worker is built from is in ``jobs``, what runs inside it in ``hosting``; how a batch lies in shared memory, in
+``transport``; the weights, in ``weights``. Whether a batch is one of all workers or of the first that is ready:
+``multi``. Processes, deadlines and deaths: :class:`~torchrl.processes.pool.WorkerPool`.
 """
 
 from __future__ import annotations
 
-import copy
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import nn
 
 from torchrl.collectors.checks import require_policy
-from torchrl.collectors.hosting import CollectorHost, Plan, Report
+from torchrl.collectors.hosting import Plan, Report
+from torchrl.collectors.jobs import Info, Worker, collector_pool, devices_of, factories_of, require_rows
 from torchrl.collectors.single import Collector
 from torchrl.collectors.transport import Layout
 from torchrl.collectors.warmup import WarmUp
-from torchrl.collectors.weights import SharedWeights, tensors_of
+from torchrl.collectors.weights import SharedWeights, has_weights, require_module
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.devices import find_device
 from torchrl.envs.base import Env
 from torchrl.envs.learned import Learned, differing
-from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
-from torchrl.processes.channels import Patience, too_late
 from torchrl.processes.children import START_S
-from torchrl.processes.remote import RemoteObject, answers, close_all, ready
-from torchrl.processes.shared_memory import SharedMemory
-from torchrl.processes.shared_tensors import memory_of, parcel_of
-from torchrl.seeding import child_seeds, named_seeds
-
-SERVE = "torchrl.collectors.hosting:serve"
-MAX_RESTARTS = 3  # of one worker, without a batch in between
+from torchrl.seeding import child_seeds
 
 
-class MultiCollector:
+class MultiCollector(ABC):
     """Collect batches by worker processes, each with its own environments and a copy of the policy.
 
     Batches have the keys of a :class:`Collector`'s; ``("collector", "policy_version")`` says with which weights each
@@ -106,41 +98,34 @@ class MultiCollector:
         start_timeout_s: float = START_S,
     ) -> None:
         self._who = type(self).__name__
-        factories = _factories(self._who, make_env, num_workers)
-        _require_arguments(self._who, policy, total_frames, on_worker_failure)
-        _require_seconds(timeout_s=timeout_s, start_timeout_s=start_timeout_s)
+        factories = factories_of(self._who, make_env, num_workers)
+        require_policy(self._who, policy, total_frames)
         if update_every_batch:
-            self._require_weights(policy)
-        self.policy = policy
-        self.frames_per_batch = frames_per_batch
-        self.total_frames = total_frames
-        self.storage_device = None if storage_device is None else find_device(storage_device)
+            require_module(self._who, policy)
         require_batch_function(f"{self._who}, postproc", postproc)
-        self.postproc = postproc
-        self.update_every_batch = update_every_batch
-        self.frames = 0
-        self.policy_version = 0
-        self.num_restarts = 0
-        self.dropped_frames = 0
+        self.policy = policy
+        self.frames_per_batch, self.total_frames = frames_per_batch, total_frames
+        self.storage_device = None if storage_device is None else find_device(storage_device)
+        self.postproc, self.update_every_batch = postproc, update_every_batch
+        self.frames = self.policy_version = self.num_restarts = self.dropped_frames = 0
         self._seed = seed
         self._entropy = secrets.randbits(31)  # seeds the environments where nothing else does, each differently
-        self._restarts = on_worker_failure == "restart"
-        self._timeout_s = timeout_s
-        self._weights = SharedWeights(policy) if _has_weights(policy) else None
-        copied = _sendable(policy)
-        placed = _devices(self._who, devices, len(factories))
-        self._workers = [
-            Worker(
-                index,
-                partial(_start, self._who, index, factory, copied, num_threads, start_method, start_timeout_s),
-                device=str(device),
-            )
-            for index, (factory, device) in enumerate(zip(factories, placed, strict=True))
-        ]
+        self._weights = SharedWeights(policy) if has_weights(policy) else None
         self._acted_before = policy.frames_acted if isinstance(policy, WarmUp) else 0
         self._layout: Layout | None = None
-        self._info: tuple[TensorDictBase | None, TensorDictBase | None] = (None, None)
-        self._is_shut_down = False
+        self._info: Info = (None, None)
+        placed = devices_of(self._who, devices, len(factories))
+        self._workers = [Worker(index, f"{self._who}, worker {index}", str(at)) for index, at in enumerate(placed)]
+        self._pool = collector_pool(
+            self._who,
+            factories,
+            policy,
+            num_threads=num_threads,
+            on_worker_failure=on_worker_failure,
+            start_method=start_method,
+            timeout_s=timeout_s,
+            start_timeout_s=start_timeout_s,
+        )
         try:
             self._open()
         except BaseException:
@@ -149,33 +134,33 @@ class MultiCollector:
 
     # ---- what a subclass says --------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _frames_of(self, worker: Worker) -> int:
         """How many frames a worker collects for one batch of its own."""
-        raise NotImplementedError
 
     def _source_of(self, worker: Worker) -> Callable:
         """What makes that which collects in a worker, see :class:`~torchrl.collectors.hosting.Plan`."""
         return partial(Collector, frames_per_batch=self._frames_of(worker))
 
+    @abstractmethod
     def _require_frames(self) -> None:
         """Refuse sizes of a batch that do not go with the numbers of environments, which are known by now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _share_memory(self, worker: Worker) -> None:
-        """Post to a worker where to write its batches."""
-        raise NotImplementedError
+        """Tell a worker where to write its batches."""
 
+    @abstractmethod
     def _receive(self, worker: Worker, report: Report | Exception) -> None:
-        """Take over the batch that a worker has written, or note what it raised."""
-        raise NotImplementedError
+        """Take over the batch that a worker has written, or keep what it raised."""
 
+    @abstractmethod
     def _stop_collecting(self, doing: str) -> None:
         """Let no worker collect any more, or refuse."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collect(self) -> TensorDict:
         """Collect and return the next batch."""
-        raise NotImplementedError
 
     # ---- iteration -------------------------------------------------------------------------------------------------
 
@@ -191,8 +176,8 @@ class MultiCollector:
 
     @property
     def pids(self) -> list[int]:
-        """The process of each worker."""
-        return [worker.remote.pid for worker in self._workers]
+        """The process of each worker; empty after :meth:`shutdown`."""
+        return self._pool.pids
 
     def update_policy_weights_(self) -> None:
         """Let every batch that begins from now on act with the present weights and buffers, and count one more version.
@@ -202,7 +187,7 @@ class MultiCollector:
         Raises:
             ConfigError: the policy is a callable without weights of which this could know.
         """
-        self._require_weights(self.policy)
+        require_module(self._who, self.policy)
         if self._weights is not None:
             self._weights.publish(self.policy_version + 1)
         self.policy_version += 1
@@ -219,15 +204,10 @@ class MultiCollector:
         Raises:
             ConfigError: a batch is being collected: take it first.
         """
-        rows = (self.num_envs,)
-        for name, info in (("agent_info", agent_info), ("env_info", env_info)):
-            if info is not None and (not isinstance(info, TensorDictBase) or info.batch_size != rows):
-                got = list(info.batch_size) if isinstance(info, TensorDictBase) else type(info).__name__
-                raise ConfigError(explain(name, expected=f"a TensorDict of batch size {list(rows)}", got=got))
+        require_rows((self.num_envs,), agent_info=agent_info, env_info=env_info)
         with self._while_idle("set_info"):
-            for worker in self._workers:
-                worker.remote.post("set_info", *_rows_of((agent_info, env_info), worker))
-            self._answers(self._workers)
+            rows = {worker.index: worker.rows_of((agent_info, env_info)) for worker in self._workers}
+            self._pool.call_each("set_info", rows)
         pairs = zip((agent_info, env_info), self._info, strict=True)
         self._info = tuple([old if new is None else new for new, old in pairs])  # for workers that are replaced
 
@@ -238,9 +218,7 @@ class MultiCollector:
             ConfigError: a batch is being collected: take it first.
         """
         with self._while_idle("reset"):
-            for worker in self._workers:
-                worker.remote.post("reset")
-            self._answers(self._workers)
+            self._pool.call("reset")
 
     def learned_states(self) -> list[Learned]:
         """Copy what the transforms of each worker had learned with its last batch, see :meth:`Env.learned_state_dict`.
@@ -261,13 +239,12 @@ class MultiCollector:
             ConfigError: a batch is being collected: take it first.
             SpecError: other transforms learned it.
         """
-        each = [[state] for state in states] if len(states) == len(self._workers) else [states] * len(self._workers)
+        num_workers = len(self._workers)
+        is_own = len(states) == num_workers
         with self._while_idle("load_learned_states"):
-            for worker, own in zip(self._workers, each, strict=True):
-                worker.remote.post("load_learned_states", own, for_acting)
-            self._answers(self._workers)
-            for worker, learned in zip(self._workers, self._call("learned_state_dict"), strict=True):
-                worker.learned = learned
+            for_all = [([state], for_acting) for state in states] if is_own else [(states, for_acting)] * num_workers
+            self._pool.call_each("load_learned_states", dict(enumerate(for_all)))
+            self._ask_what_was_learned()
 
     def state_dict(self) -> dict:
         """Capture counters, and of each worker the environments (where they can be captured) and random streams.
@@ -278,15 +255,11 @@ class MultiCollector:
         Raises:
             ConfigError: a batch is being collected: take it first.
         """
-        if self._is_shut_down:
-            workers = [
-                {"num_trajectories": worker.num_trajectories, "learned": worker.learned} for worker in self._workers
-            ]
-        else:
+        if self._pool.is_running:
             with self._while_idle("state_dict"):
-                for worker in self._workers:
-                    worker.remote.post("state_dict")
-                workers = self._answers(self._workers)
+                workers = self._pool.call("state_dict")
+        else:
+            workers = [worker.last_state() for worker in self._workers]
         return {
             "frames": self.frames,
             "policy_version": self.policy_version,
@@ -310,75 +283,61 @@ class MultiCollector:
             if self._weights is not None:
                 self._weights.publish(self.policy_version)
             self.num_restarts, self.dropped_frames = state["num_restarts"], state["dropped_frames"]
-            loading = []
-            for index, worker in enumerate(self._workers):
-                own = state["workers"][str(index)]
-                worker.warm_up_frames = state["warm_up_frames"][index]
-                if "collector" not in own:
-                    worker.num_trajectories = own["num_trajectories"]
-                    worker.learned = own["learned"]
-                    self._restart_process(worker)
-                    continue
-                worker.remote.post("load_state_dict", own)
-                worker.num_trajectories = own["collector"]["num_trajectories"]
-                worker.learned = own["collector"]["learned"]
-                worker.earlier_warm_up_frames = worker.warm_up_frames - own["warm_up_frames"]
-                loading.append(worker)
-            self._answers(loading)
+            loading = {}
+            for worker, frames in zip(self._workers, state["warm_up_frames"], strict=True):
+                own = state["workers"][str(worker.index)]
+                if worker.load_state(own, frames):
+                    loading[worker.index] = (own,)
+                else:  # it was lost
+                    self._pool.replace(worker.index)
+                    self._prepare_anew(worker)
+            self._pool.call_each("load_state_dict", loading)
         self.frames = state["frames"]
 
     def shutdown(self) -> None:
         """End all workers, for good; may be called twice."""
-        self._is_shut_down = True
-        close_all([worker.remote for worker in self._workers if worker.remote is not None])
+        self._pool.close()
 
     # ---- workers ---------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        for worker in self._workers:
-            worker.remote = worker.start()
-        self._answers(self._workers)
+        self._pool.start()
         start = 0
-        for worker, batch_size in zip(self._workers, self._call("batch_size"), strict=True):
-            worker.first_row, worker.num_rows = start, batch_size.numel()
-            start += worker.num_rows
+        for worker, batch_size in zip(self._workers, self._pool.call("batch_size"), strict=True):
+            worker.rows = slice(start, start + batch_size.numel())
+            start = worker.rows.stop
         self._require_frames()
-        for worker in self._workers:
-            self._post_preparations(worker)
-        for worker in self._workers:
-            self._take_preparations(worker)
-
-    def _post_preparations(self, worker: Worker) -> None:
         if self._weights is not None:
-            memory = self._weights.memory
-            worker.remote.post("share_weights", memory.size, descriptors=[memory.descriptor])
-        worker.remote.post("prepare", self._plan(worker))
-        if any(info is not None for info in self._info):
-            worker.remote.post("set_info", *_rows_of(self._info, worker))
-        if worker.learned:  # it is started again
-            worker.remote.post("restore_own", worker.learned)
-        worker.remote.post("learned_state_dict")
+            self._pool.call("share_weights", self._weights.memory.size, descriptors=[self._weights.memory.descriptor])
+        self._pool.call_each("prepare", {worker.index: (self._plan(worker),) for worker in self._workers})
+        self._ask_what_was_learned()
 
-    def _take_preparations(self, worker: Worker) -> None:
-        while worker.remote.num_pending:
-            learned = worker.remote.answer(self._timeout_s)  # the last answer is what its transforms have learned
-        worker.learned = learned
+    def _prepare_anew(self, worker: Worker) -> None:
+        """Let a process that was started in a worker's place begin with streams of its own, and new episodes."""
+        call = partial(self._pool.call_one, worker.index)
+        worker.num_restarts += 1
+        self.num_restarts += 1
+        worker.earlier_warm_up_frames = worker.warm_up_frames
+        if self._weights is not None:
+            call("share_weights", self._weights.memory.size, descriptors=[self._weights.memory.descriptor])
+        call("prepare", self._plan(worker))
+        if any(info is not None for info in self._info):
+            call("set_info", *worker.rows_of(self._info))
+        if worker.learned:
+            call("restore_own", worker.learned)
+        worker.learned = call("learned_state_dict")
+        if self._layout is not None:
+            self._share_memory(worker)
 
     def _plan(self, worker: Worker) -> Plan:
         seed = self._entropy if self._seed is None else self._seed
-        stream = f"restart {self.num_restarts}"
-        seeds = named_seeds(seed, "policies", stream, f"policies, {stream}")
-        is_first = not worker.num_restarts
-        environments = seed if is_first else seeds[stream]
-        policies = seeds["policies"] if is_first else seeds[f"policies, {stream}"]
-        row_seeds = child_seeds(environments, self.num_envs)[worker.first_row :][: worker.num_rows]
-        policy_seed = None if self._seed is None else child_seeds(policies, worker.index + 1)[-1]
+        environments, policies = worker.seeds_from(seed, self.num_restarts)
         warm_up = self.policy.frames - self._acted_before if isinstance(self.policy, WarmUp) else 0
         return Plan(
             make_source=self._source_of(worker),
             device=worker.device,
-            row_seeds=row_seeds,
-            policy_seed=policy_seed,
+            row_seeds=child_seeds(environments, self.num_envs)[worker.rows],
+            policy_seed=None if self._seed is None else child_seeds(policies, worker.index + 1)[-1],
             index=worker.index,
             num_workers=len(self._workers),
             first_trajectory=worker.num_trajectories,
@@ -386,239 +345,57 @@ class MultiCollector:
         )
 
     def _launch(self, worker: Worker) -> None:
-        """Ask a worker for a batch."""
+        """Ask a worker for a batch, which begins from what the transforms of all workers have learned."""
         kind = exploration_type()
         kind = ExplorationType.RANDOM if kind is None else kind
-        worker.patience = Patience(self._timeout_s)
-        try:
-            worker.remote.post("collect", self._launched_version(), kind, self._differing_learned())
-        except ProcessError as error:
-            self._replace(worker, error)
-        else:
-            worker.is_pending = True
-
-    def _differing_learned(self) -> list[Learned] | None:
-        """Return what transforms have learned in each worker, of those that differ; None where none do."""
-        return differing([worker.learned for worker in self._workers])
+        learned = differing([one.learned for one in self._workers])
+        self._pool.request(worker.index, "collect", self._launched_version(), kind, learned)
 
     def _launched_version(self) -> int:
         """The version that a batch of a policy without weights in shared memory has."""
         return self.policy_version
 
-    def _update_weights_if_asked(self) -> None:
-        if self.update_every_batch:
-            self.update_policy_weights_()
-
-    def _gather(self, timeout_s: float) -> None:
-        """Wait at most so long, take the batches that are there, and replace the workers that were lost."""
-        pending = {id(worker.remote): worker for worker in self._workers if worker.is_pending}
-        for worker in pending.values():
-            worker.patience.slice_s()
-        for remote in ready([worker.remote for worker in pending.values()], timeout_s):
-            worker = pending.pop(id(remote))
-            worker.is_pending = False
-            try:
-                report = remote.answer(self._timeout_s)
-            except ProcessError as error:
-                self._replace(worker, error)
-            except Exception as error:
-                self._receive(worker, error)
-            else:
-                self._record_report(worker, report)
-                self._receive(worker, report)
-        for worker in pending.values():
-            if worker.patience.is_over():
-                worker.remote.kill()
-                self._replace(worker, too_late(worker.remote.where, "a batch", self._timeout_s))
-
-    def _record_report(self, worker: Worker, report: Report) -> None:
-        worker.num_failures = 0
-        worker.num_trajectories = report.num_trajectories
-        worker.learned = {**worker.learned, **report.learned}
-        worker.warm_up_frames = worker.earlier_warm_up_frames + report.warm_up_frames
-        if isinstance(self.policy, WarmUp):
-            self.policy.progress.frames = self._acted_before + sum(one.warm_up_frames for one in self._workers)
+    def _gather(self, wait_s: float) -> None:
+        """Wait at most ``wait_s``, take the batches that are there, and replace the workers that were lost."""
+        for index, outcome in self._pool.finished(wait_s):
+            worker = self._workers[index]
+            if isinstance(outcome, ProcessError):
+                self._replace(worker, outcome)
+                continue
+            if isinstance(outcome, Report):
+                worker.record(outcome)
+                if isinstance(self.policy, WarmUp):
+                    acted = sum(one.warm_up_frames for one in self._workers)
+                    self.policy.progress.frames = self._acted_before + acted
+            self._receive(worker, outcome)
 
     def _replace(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise.
-
-        What its environment or policy raises on the way is its report.
-        """
-        worker.is_pending = False
+        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise."""
         try:
-            self._revive(worker, error)
+            self._pool.revive(worker.index, error, partial(self._prepare_anew, worker))
         except ProcessError:
             raise
-        except Exception as other:
+        except Exception as other:  # of its environment or policy: that is its report
             self._receive(worker, other)
         else:
             self._launch(worker)
         self.dropped_frames += self._frames_of(worker)
 
-    def _revive(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost, again if need be; or raise."""
-        while True:
-            if not self._restarts or worker.num_failures >= MAX_RESTARTS:
-                if self._restarts:
-                    error.add_note(f"It was started {MAX_RESTARTS} times in a row without delivering a batch.")
-                raise error
-            worker.num_failures += 1
-            try:
-                self._restart_process(worker)
-            except ProcessError as another:
-                error = another
-            else:
-                return
-
-    def _restart_process(self, worker: Worker) -> None:
-        """Start another process in a worker's place, with random streams of its own and new episodes."""
-        worker.remote.kill()
-        worker.num_restarts += 1
-        self.num_restarts += 1
-        worker.earlier_warm_up_frames = worker.warm_up_frames
-        worker.remote = worker.start()
-        worker.remote.answer(self._timeout_s)
-        self._post_preparations(worker)
-        self._take_preparations(worker)
-        if self._layout is not None:
-            self._share_memory(worker)
-            worker.remote.answer(self._timeout_s)
-
-    def _call(self, command: str) -> list:
-        for worker in self._workers:
-            worker.remote.post(command)
-        return self._answers(self._workers)
-
-    def _answers(self, workers: Sequence[Worker]) -> list:
-        return answers([worker.remote for worker in workers], self._timeout_s)
-
-    def _copied(self, shared: TensorDict) -> TensorDict:
-        """Copy a batch out of shared memory."""
-        device = self.storage_device
-        return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
+    def _ask_what_was_learned(self) -> None:
+        for worker, learned in zip(self._workers, self._pool.call("learned_state_dict"), strict=True):
+            worker.learned = learned
 
     @contextmanager
     def _while_idle(self, doing: str) -> Iterator[None]:
         """Do something while no worker collects."""
         self._require_open()
-        with self._shut_down_if_lost():
+        with self._pool.closed_if_lost():
             self._stop_collecting(doing)
-            for worker in self._workers:
-                if worker.remote.has_died():
-                    self._revive(worker, worker.remote.death())
+            for index, error in self._pool.losses().items():
+                self._pool.revive(index, error, partial(self._prepare_anew, self._workers[index]))
             yield
-
-    def _require_weights(self, policy: Callable | None) -> None:
-        if policy is not None and not isinstance(policy, nn.Module):
-            expected = "a torch module, whose weights can be sent to the workers"
-            raise ConfigError(explain(f"{self._who}, policy", expected=expected, got=type(policy).__name__))
 
     def _require_open(self) -> None:
-        if self._is_shut_down:
-            hint = "Make another collector."
-            got = "ones that were shut down"
+        if not self._pool.is_running:
+            got, hint = "workers that were shut down", "Make another collector."
             raise ProcessError(explain(self._who, expected="running workers", got=got, hint=hint))
-
-    @contextmanager
-    def _shut_down_if_lost(self) -> Iterator[None]:
-        """End all workers where one is lost or the wait was broken off (Ctrl-C): their answers would be mixed up."""
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, ProcessError) or not isinstance(error, Exception):
-                self.shutdown()
-            raise
-
-
-class Worker:
-    """What the parent knows of one worker process, and what survives its replacement."""
-
-    def __init__(self, index: int, start: Callable[[], RemoteObject], *, device: str) -> None:
-        self.index = index
-        self.start = start
-        self.device = device
-        self.remote: RemoteObject | None = None
-        self.first_row = 0
-        self.num_rows = 0
-        self.is_pending = False
-        self.patience = Patience(0.0)
-        self.num_trajectories = 0
-        self.num_restarts = 0
-        self.num_failures = 0  # since its last batch
-        self.warm_up_frames = 0
-        self.earlier_warm_up_frames = 0
-        self.learned: Learned = {}  # what its transforms had learned with its last batch
-        self.memory: SharedMemory | None = None
-        self.shared: TensorDict | None = None
-
-
-def _start(
-    who: str,
-    index: int,
-    factory: Callable[[], Env],
-    policy: Callable | None,
-    num_threads: int,
-    start_method: str,
-    start_timeout_s: float,
-) -> RemoteObject:
-    arguments = (with_registered_ids(CollectorHost), factory, policy, num_threads)
-    weights = map(memory_of, tensors_of(policy)) if isinstance(policy, nn.Module) else ()
-    share = partial(parcel_of, copied=frozenset(weights))  # shared ones would change under a worker as it acts
-    how = {"start_method": start_method, "start_timeout_s": start_timeout_s, "parcel_of": share}
-    return RemoteObject(f"{who}, worker {index}", SERVE, *arguments, **how)
-
-
-def _factories(who: str, make_env: Callable | Sequence[Callable], num_workers: int | None) -> list[Callable]:
-    if isinstance(make_env, Env):
-        hint = "Write a function that builds it: it is called in each worker."
-        raise ConfigError(explain(who, expected="a callable that makes an Env", got=repr(make_env), hint=hint))
-    if isinstance(make_env, str):
-        hint = f'Write lambda: GymEnv("{make_env}", num_envs=...).'
-        raise ConfigError(explain(who, expected="a callable that makes an Env", got=repr(make_env), hint=hint))
-    if callable(make_env):
-        if not isinstance(num_workers, Integral) or num_workers < 1:
-            raise ConfigError(explain(who, expected="a num_workers of at least 1", got=num_workers))
-        return [make_env] * num_workers
-    factories = list(make_env)
-    if not factories or num_workers not in (None, len(factories)) or not all(map(callable, factories)):
-        expected = f"{num_workers or 'some'} callables that make an Env"
-        raise ConfigError(explain(who, expected=expected, got=factories))
-    return factories
-
-
-def _require_arguments(who: str, policy: object, total_frames: int, on_worker_failure: str) -> None:
-    require_policy(who, policy, total_frames)
-    if on_worker_failure not in ("raise", "restart"):
-        raise ConfigError(explain("on_worker_failure", expected='"raise" or "restart"', got=repr(on_worker_failure)))
-
-
-def _require_seconds(**deadlines: float) -> None:
-    for name, value in deadlines.items():
-        if not value > 0:
-            raise ConfigError(explain(name, expected="a positive number of seconds", got=value))
-
-
-def _devices(who: str, devices: str | torch.device | Sequence, num_workers: int) -> list[torch.device]:
-    each = [devices] * num_workers if isinstance(devices, (str, torch.device)) else list(devices)
-    if len(each) != num_workers:
-        expected = f"one device, or one for each of the {num_workers} workers"
-        raise ConfigError(explain(f"{who}, devices", expected=expected, got=each))
-    return [find_device(device) for device in each]
-
-
-def _has_weights(policy: object) -> bool:
-    return isinstance(policy, nn.Module) and bool(tensors_of(policy))
-
-
-def _sendable(policy: Callable | None) -> Callable | None:
-    """Return the policy on the CPU: itself where it is there."""
-    if not _has_weights(policy) or all(tensor.device.type == "cpu" for tensor in tensors_of(policy)):
-        return policy
-    return copy.deepcopy(policy).cpu()
-
-
-def _rows_of(
-    info: Sequence[TensorDictBase | None], worker: Worker
-) -> tuple[TensorDictBase | None, TensorDictBase | None]:
-    rows = slice(worker.first_row, worker.first_row + worker.num_rows)
-    return tuple(None if one is None else one[rows].clone() for one in info)

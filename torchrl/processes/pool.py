@@ -8,7 +8,8 @@ Parallel environments, collectors and the evaluation beside training use it in t
 
     pool.request(0, "collect")         a call that lasts: returns at once
     pool.finished(0.2)                 which requests have ended meanwhile: [(0, its result or its exception)]
-    pool.replace(0)                    another process in the place of a lost one
+    pool.replace(0)                    another process in the place of a worker's
+    pool.revive(0, error)              the same for one that was lost, a few times in a row at most
 
 A *call* that loses a process, or that Ctrl-C breaks off, closes the pool: answers that nobody has read would be taken
 for those of later calls. A *request* concerns one worker: a loss is its outcome, and the caller replaces the worker or
@@ -26,7 +27,7 @@ from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.processes.channels import Patience
 from torchrl.processes.children import START_S
 from torchrl.processes.parcels import Parcel
-from torchrl.processes.remote import RemoteObject, answers, call_frame, close_all, ready
+from torchrl.processes.remote import CLOSE_S, RemoteObject, answers, call_frame, close_all, ready
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class WorkerPool:
         timeout_s: the longest wait for the answers to a call, and for a request to end.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its object.
         awaited: what a request waits for, for messages.
+        max_restarts: how often in a row :meth:`revive` starts a worker again before one of its requests succeeds.
 
     Raises:
         ConfigError: a deadline is not positive.
@@ -74,6 +76,7 @@ class WorkerPool:
         timeout_s: float,
         start_timeout_s: float = START_S,
         awaited: str = "an answer",
+        max_restarts: int = 0,
     ) -> None:
         for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
             if not value > 0:
@@ -85,9 +88,11 @@ class WorkerPool:
         self._how = {"start_method": start_method, "start_timeout_s": start_timeout_s}
         self._timeout_s = timeout_s
         self._awaited = awaited
+        self._max_restarts = max_restarts
         self._remotes: list[RemoteObject] = []
         self._requests: dict[int, Patience] = {}  # by worker: how long to wait for what it was asked for
         self._losses: dict[int, ProcessError] = {}  # of workers that could not be asked
+        self._failures: dict[int, int] = {}  # by worker: how often it was lost since a request succeeded
 
     # ---- start and end -----------------------------------------------------------------------------------------------
 
@@ -127,21 +132,51 @@ class WorkerPool:
         self._remotes[index] = self._started(index)
         self._remotes[index].answer(self._timeout_s)
 
+    def revive(self, index: int, error: ProcessError, prepare: Callable[[], None] | None = None) -> None:
+        """Replace a worker that was lost, again where its replacement is lost too.
+
+        Args:
+            index: of the worker.
+            error: that says how it was lost.
+            prepare: called after each replacement.
+
+        Raises:
+            ProcessError: the last loss, where there were more than ``max_restarts`` in a row. Or what building the
+                object, or ``prepare``, raised.
+        """
+        while self._failures.get(index, 0) < self._max_restarts:
+            self._failures[index] = self._failures.get(index, 0) + 1
+            try:
+                self.replace(index)
+                if prepare is not None:
+                    prepare()
+            except ProcessError as another:
+                error = another
+            else:
+                return
+        if self._max_restarts:
+            error.add_note(f"{self._max_restarts + 1} processes in a row were lost without {self._awaited}.")
+        raise error
+
     def kill(self, index: int) -> None:
         """End one process at once, and forget its request."""
         self._requests.pop(index, None)
         self._losses.pop(index, None)
         self._remotes[index].kill()
 
+    def has_died(self, index: int) -> bool:
+        """Answer whether the process of a worker has ended."""
+        return self._remotes[index].has_died()
+
     def losses(self) -> dict[int, ProcessError]:
-        """Return what became of each worker whose process has ended, by its index."""
+        """Say of each worker whose process has ended how it did, by its index; they are to be replaced."""
         return {index: remote.death() for index, remote in enumerate(self._remotes) if remote.has_died()}
 
-    def close(self) -> None:
-        """Let all objects close themselves, within a second, and end the processes; may be called twice."""
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Let all objects close themselves, and end the processes after ``timeout_s`` at most; may be called twice."""
         remotes, self._remotes = self._remotes, []
-        self._requests, self._losses = {}, {}
-        close_all(remotes)
+        self._requests, self._losses, self._failures = {}, {}, {}
+        close_all(remotes, timeout_s)
 
     @contextmanager
     def closed_if_lost(self) -> Iterator[None]:
@@ -243,9 +278,11 @@ class WorkerPool:
 
     def _outcome(self, index: int) -> Any:
         try:
-            return self._remotes[index].answer(self._timeout_s)
+            result = self._remotes[index].answer(self._timeout_s)
         except Exception as error:
             return error
+        self._failures.pop(index, None)
+        return result
 
     def _started(self, index: int) -> RemoteObject:
         job = self._job_of(index)

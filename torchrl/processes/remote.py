@@ -66,7 +66,6 @@ class RemoteObject:
         self.name = name
         self.start_timeout_s = start_timeout_s
         self.has_started = False
-        self.num_pending = 0
         # Refuses what cannot be sent before anything is started.
         work, descriptors = pack((build, arguments), parcel_of)
         self._child, connection = start_child(serve, start_method=start_method)
@@ -106,7 +105,6 @@ class RemoteObject:
             if not self.has_started:
                 raise self.too_late(self.start_timeout_s) from None
             raise too_late(self.where, "a reader of messages", STALL_S) from None
-        self.num_pending += 1
 
     def answer(self, timeout_s: float) -> Any:
         """Wait for what the earliest unanswered call returns.
@@ -132,7 +130,6 @@ class RemoteObject:
             answer = self._channel.receive_bytes(timeout_s)
         except PeerGone:
             raise self.death() from None
-        self.num_pending -= 1
         self.has_started = True
         try:
             return pickle.loads(answer)

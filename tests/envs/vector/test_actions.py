@@ -14,7 +14,7 @@ from torchrl.envs import GymEnv, SerialEnv, check_env
 from torchrl.envs.conversions import decode, spec_from_space
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.vector.actions import action_reader
-from torchrl.envs.vector.worker import splitter
+from torchrl.envs.vector.batches import splitter
 from torchrl.errors import KeyMissing, SpecError
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
@@ -15,7 +16,7 @@ from torchrl.envs.driving import innermost, require_undriven
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.vector.buffers import observation_leaves
-from torchrl.envs.vector.worker import own_method
+from torchrl.envs.vector.worker import Options, own_method
 from torchrl.errors import ConfigError, EnvError, explain
 
 RESERVED = (
@@ -186,3 +187,23 @@ def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) 
             if getattr(other, name) != getattr(first, name):
                 expected = f"the same {name} in every row: {getattr(first, name)}"
                 raise EnvError(explain(who, expected=expected, got=f"{getattr(other, name)} in row {index}"))
+
+
+def shared_options(who: str, options: Options) -> Mapping | None:
+    """Return the options of all rows where worlds are restarted together.
+
+    Raises:
+        EnvError: they differ from row to row.
+    """
+    if options is None or isinstance(options, Mapping):
+        return options
+    if not all(_is_same(one, options[0]) for one in options[1:]):
+        hint = "Use GymEnv or SerialEnv, which restart the worlds one by one."
+        raise EnvError(explain(who, expected="the same options in every row", got=repr(options), hint=hint))
+    return options[0] if options else None
+
+
+def _is_same(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
+    return np.array_equal(one, other)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
-from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves, rows_of
-from torchrl.envs.vector.worker import Actions, Worker, not_restarted
+from torchrl.envs.vector.batches import Actions, rows_of
+from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
+from torchrl.envs.vector.worker import Worker, not_restarted
 from torchrl.errors import EnvError, explain
 from torchrl.seeding import child_seeds
 from torchrl.threads import SameCore, start_apart

@@ -18,9 +18,8 @@ from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.vector.base import WorkerEnv
-from torchrl.envs.vector.building import require_free_names, require_one_reward
+from torchrl.envs.vector.building import require_free_names, require_one_reward, shared_options
 from torchrl.envs.vector.gym_vector_worker import VectorWorker, cannot_restart, is_of_gymnasium, layers_of, own_resets
-from torchrl.envs.vector.worker import shared_options
 from torchrl.errors import EnvError, explain
 
 

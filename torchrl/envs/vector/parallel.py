@@ -16,10 +16,10 @@ from gymnasium import Space
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.envs.vector.base import WorkerEnv
-from torchrl.envs.vector.buffers import copy_actions
+from torchrl.envs.vector.batches import Actions, copy_actions
 from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
-from torchrl.envs.vector.worker import Actions, Options, not_restarted
+from torchrl.envs.vector.worker import Options, not_restarted
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.processes.children import START_S
 from torchrl.processes.pool import Job, WorkerPool

@@ -13,9 +13,10 @@ from gymnasium import Space
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
-from torchrl.envs.vector.buffers import StepBuffers, allocate, allocate_actions, rows_of
+from torchrl.envs.vector.batches import Actions, allocate_actions, rows_of
+from torchrl.envs.vector.buffers import StepBuffers, allocate
 from torchrl.envs.vector.building import build_simulators
-from torchrl.envs.vector.worker import Actions, SimulatorWorker
+from torchrl.envs.vector.worker import SimulatorWorker
 from torchrl.processes.serving import serve_object
 from torchrl.processes.shared_memory import MakeArray, SharedMemory
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from torchrl.envs.simulators.base import FRESH, Observation, Simulator
+from torchrl.envs.vector.batches import Actions, observation_in, splitter
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, Tree, at, copy_into, copy_tree, observation_leaves
 from torchrl.errors import EnvError, explain
 
 Options = Mapping | Sequence[Mapping | None] | None  # for all rows alike, or one entry for each
-Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 PAIR = "(observation, info)"
 FIVE = "(observation, reward, terminated, truncated, info)"
 OLD = "4 values"
@@ -305,7 +305,7 @@ class SimulatorWorker(Worker):
         """Take the simulators of the given rows out of the steps; see :meth:`Worker.freeze`."""
         seen = self.root if isinstance(self._space, (spaces.Dict, spaces.Tuple)) else self.root["observation"]
         for index in indices:
-            self._steps[index] = partial(_repeat, _observation_in(self._space, seen, index))
+            self._steps[index] = partial(_repeat, observation_in(self._space, seen, index))
             self._counts[index] = 0
             self._frozen.add(index)
             self._has_ended[index] = False
@@ -379,68 +379,6 @@ def not_restarted(rows: Sequence[int]) -> EnvError:
 def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
     """Step a row that waits: repeat its last observation, with reward 0 and no flags."""
     return observation, 0.0, False, False, {}
-
-
-def _observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observation:
-    """Read back from the buffers what the world of one row observed, in the form of its space."""
-    if isinstance(space, spaces.Dict):
-        return {key: _observation_in(part, tree[str(key)], index) for key, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple([_observation_in(part, tree[str(position)], index) for position, part in enumerate(space)])
-    return tree[index].copy()
-
-
-def shared_options(who: str, options: Options) -> Mapping | None:
-    """Return the options of all rows where worlds are restarted together.
-
-    Raises:
-        EnvError: they differ from row to row.
-    """
-    if options is None or isinstance(options, Mapping):
-        return options
-    if not all(_is_same(one, options[0]) for one in options[1:]):
-        hint = "Use GymEnv or SerialEnv, which restart the worlds one by one."
-        raise EnvError(explain(who, expected="the same options in every row", got=repr(options), hint=hint))
-    return options[0] if options else None
-
-
-def _is_same(one: object, other: object) -> bool:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
-    return np.array_equal(one, other)
-
-
-def splitter(space: Space) -> Callable[[Actions], Iterable]:
-    """Return the function that takes a batch of a space apart into one value per row.
-
-    A dict of arrays becomes dicts, a tuple of arrays tuples; the index of a ``OneOf`` chooses one of its parts.
-    """
-    if isinstance(space, spaces.Dict):
-        return partial(_dicts, {key: splitter(part) for key, part in space.items()})
-    if isinstance(space, spaces.Tuple):
-        return partial(_tuples, [splitter(part) for part in space.spaces])
-    if isinstance(space, spaces.OneOf):
-        return partial(_choices, [splitter(part) for part in space.spaces])
-    return _arrays if isinstance(space, spaces.Box) and not space.shape else iter
-
-
-def _arrays(batch: np.ndarray) -> list[np.ndarray]:
-    return [batch[index, ...] for index in range(len(batch))]  # without dimensions, but no numbers
-
-
-def _dicts(parts: dict[str, Callable], batch: dict) -> list[dict]:
-    columns = [split(batch[key]) for key, split in parts.items()]
-    return [dict(zip(parts, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _tuples(parts: list[Callable], batch: tuple) -> Iterable[tuple]:
-    return zip(*[split(column) for split, column in zip(parts, batch, strict=True)], strict=True)
-
-
-def _choices(parts: list[Callable], batch: tuple) -> list[tuple]:
-    index, values = batch
-    rows = _tuples(parts, values)
-    return [(choice, row[choice]) for choice, row in zip(index, rows, strict=True)]
 
 
 def own_method(name: str, simulator: Simulator) -> Callable:
