@@ -148,7 +148,7 @@ class EvaluationProcess:
 
     @property
     def pid(self) -> int | None:
-        """Number of the process; None where one was broken off and the next is not yet started."""
+        """Number of the process; None after :meth:`discard` until the next launch."""
         return self._pool.pids[0] if self._pool.is_running else None
 
     @property
@@ -197,7 +197,7 @@ class EvaluationProcess:
         return self._done is not None
 
     def poll(self) -> BesideResult | None:
-        """Return the result if it is there, once; None where it is not yet, or nothing was launched."""
+        """Return the result once it is there, and only once; None before, or where nothing was launched."""
         return self.take() if self.is_ready() else None
 
     def take(self) -> BesideResult:

@@ -1,4 +1,4 @@
-"""What a worker process of a collector holds: an environment, a copy of the policy, and what collects.
+"""What a worker process of a collector holds: an environment, a copy of the policy, and a collector of its own.
 
 Batches go to shared memory, weights come from there; messages say what to do. Knows no parent.
 """
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What a worker says of a batch.
+    """What a worker reports with a batch.
 
     Attributes:
         layout: of the batch, where there is no shared memory for it yet.
@@ -142,7 +142,7 @@ class CollectorHost:
     def collect(
         self, version: int, exploration: ExplorationType | None, learned: Sequence[Learned] | None = None
     ) -> Report:
-        """Collect a batch into shared memory, or keep it until :meth:`attach`.
+        """Collect a batch into shared memory, or keep it until :meth:`map_memory`.
 
         Args:
             version: of a policy without weights in shared memory.

@@ -14,7 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors.checks import postprocess, steps_of
 from torchrl.collectors.hosting import Report
 from torchrl.collectors.jobs import Worker
-from torchrl.collectors.transport import Layout, copied, cut_batch, require_one_layout
+from torchrl.collectors.transport import Layout, copy_out, cut_batch, require_one_layout
 from torchrl.collectors.workers import MultiCollector
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.processes.channels import SLICE_S
@@ -84,7 +84,7 @@ class MultiSyncCollector(MultiCollector):
             failures, self._reports = self._failures(), {}
             if failures:
                 raise failures[0]
-            batch = copied(self._shared, self.storage_device)
+            batch = copy_out(self._shared, self.storage_device)
         self.frames += batch.numel()
         return postprocess(self.postproc, batch)
 
@@ -248,7 +248,7 @@ class MultiAsyncCollector(MultiCollector):
             except ProcessError as error:
                 self._replace(worker, error)
                 return
-        self._arrived.append((worker, copied(worker.shared, self.storage_device)))
+        self._arrived.append((worker, copy_out(worker.shared, self.storage_device)))
 
     def _lay_out(self, worker: Worker, layout: Layout) -> None:
         if self._layout is None:

@@ -40,7 +40,7 @@ def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
     return TensorDict._new_unsafe(entries, batch_size=torch.Size((num_rows, *layout["batch_size"])))
 
 
-def copied(shared: TensorDict, device: torch.device | None) -> TensorDict:
+def copy_out(shared: TensorDict, device: torch.device | None) -> TensorDict:
     """Copy a batch out of shared memory, to a device; None is the CPU."""
     return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
 

@@ -136,10 +136,10 @@ class MultiCollector(ABC):
 
     @abstractmethod
     def _frames_of(self, worker: Worker) -> int:
-        """How many frames a worker collects for one batch of its own."""
+        """Return how many frames a worker collects for one batch of its own."""
 
     def _source_of(self, worker: Worker) -> Callable:
-        """What makes that which collects in a worker, see :class:`~torchrl.collectors.hosting.Plan`."""
+        """Return what builds the collector inside a worker, see :class:`~torchrl.collectors.hosting.Plan`."""
         return partial(Collector, frames_per_batch=self._frames_of(worker))
 
     @abstractmethod
@@ -185,7 +185,7 @@ class MultiCollector(ABC):
         A batch that is being collected keeps the weights it began with.
 
         Raises:
-            ConfigError: the policy is a callable without weights of which this could know.
+            ConfigError: the policy is a plain callable, whose weights cannot be found.
         """
         require_module(self._who, self.policy)
         if self._weights is not None:
@@ -229,7 +229,7 @@ class MultiCollector(ABC):
         return [dict(worker.learned) for worker in self._workers]
 
     def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
-        """Let each worker take over what it had learned, or, from another number of workers, what all have together.
+        """Restore what each worker's transforms had learned; from another number of workers, what all had together.
 
         Args:
             states: of a collector's :meth:`learned_states`.
@@ -352,7 +352,7 @@ class MultiCollector(ABC):
         self._pool.request(worker.index, "collect", self._launched_version(), kind, learned)
 
     def _launched_version(self) -> int:
-        """The version that a batch of a policy without weights in shared memory has."""
+        """Return the version of a batch whose policy has no weights in shared memory."""
         return self.policy_version
 
     def _gather(self, wait_s: float) -> None:

@@ -43,7 +43,7 @@ class Channel:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._size: int | None = None  # of the message that is coming, once its header is there
-        self._come = bytearray()  # what is there of it: a wait that ends early is taken up again
+        self._come = bytearray()  # the part of it that has come: a wait that ends early goes on in the next call
 
     def allow_stall(self, stall_s: float) -> None:
         """Change the longest pause while a message is being sent."""
@@ -57,28 +57,28 @@ class Channel:
         """Send one message.
 
         Raises:
-            PeerGone: nobody is there to read it.
-            TimeoutError: nobody reads it.
+            PeerGone: the other end was closed.
+            TimeoutError: the other end did not read for ``stall_s``.
         """
-        self.send_frame(framed(message))
+        self.send_frame(to_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send a message that was prepared by :func:`framed`, for those that are sent often."""
+        """Send a message that was prepared by :func:`to_frame`, for those that are sent often."""
         try:
             self._socket.sendall(frame)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PeerGone from error
 
     def try_send(self, message: object) -> bool:
-        """Send a short message if that takes no waiting; answer whether it was sent."""
-        frame = framed(message)
+        """Send a short message if the socket takes it at once; answer whether it was sent."""
+        frame = to_frame(message)
         try:
             return self._socket.send(frame, socket.MSG_DONTWAIT) == len(frame)
         except OSError:
             return False
 
-    def has_come(self) -> bool:
-        """Answer whether something of a message has come that was not received."""
+    def has_input(self) -> bool:
+        """Answer whether a part of a message has come that was not received."""
         try:
             return bool(self._come) or bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -143,17 +143,17 @@ class Channel:
         self._socket.close()
 
 
-def framed(message: object) -> bytes:
+def to_frame(message: object) -> bytes:
     """Return a message as the bytes that go over a channel."""
-    data = pickled(message)
+    data = to_pickle(message)
     return HEADER.pack(len(data)) + data
 
 
-def pickled(message: object) -> bytes:
+def to_pickle(message: object) -> bytes:
     """Pickle a message so that another process can read it, also where it is of ``__main__``."""
     try:
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # whatever plain pickle stumbles over, cloudpickle either can do or explains
+    except Exception:  # cloudpickle can do it, or says why not
         return cloudpickle.dumps(message)
     # Plain pickle names what is of __main__, and the other process has another __main__.
     return cloudpickle.dumps(message) if b"__main__" in data else data
@@ -188,8 +188,8 @@ class Patience:
 # ---- exceptions ------------------------------------------------------------------------------------------------------
 
 
-def packed_error(error: BaseException) -> dict:
-    """Prepare an exception for :func:`unpacked_error` in another process, traceback included."""
+def pack_error(error: BaseException) -> dict:
+    """Prepare an exception for :func:`unpack_error` in another process, traceback included."""
     text = "".join(traceback.format_exception(error)).rstrip()
     packed = {"name": type(error).__name__, "text": text, "whole": None, "parts": None}
     try:
@@ -204,20 +204,20 @@ def packed_error(error: BaseException) -> dict:
     return packed
 
 
-def unpacked_error(packed: dict, where: str) -> BaseException:
+def unpack_error(packed: dict, where: str) -> BaseException:
     """Rebuild an exception with its type and attributes, and a note that says where it was raised.
 
-    One that cannot be sent becomes a :class:`ProcessError` that holds its text.
+    An exception that cannot be sent becomes a :class:`ProcessError` that holds its text.
     """
     try:
-        error = _rebuilt(packed)
+        error = _rebuild_error(packed)
     except Exception as reason:
-        error = ProcessError(f"{packed['name']}, which could not be brought here ({reason})")
+        error = ProcessError(f"{packed['name']}, which could not be unpickled here ({reason})")
     error.add_note(f"Raised in {where}:\n{packed['text']}")
     return error
 
 
-def _rebuilt(packed: dict) -> BaseException:
+def _rebuild_error(packed: dict) -> BaseException:
     if packed["whole"] is not None:
         return pickle.loads(packed["whole"])
     if packed["parts"] is None:

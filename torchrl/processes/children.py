@@ -1,4 +1,4 @@
-"""Child processes, started in one of three ways and ended without fail. What they do is not known here.
+"""Child processes: started in one of three ways, and ended without fail. This module does not know what they do.
 
 Imports no torch, so that a child that needs no torch starts in milliseconds. Three ways to start a child:
 
@@ -50,11 +50,11 @@ _starting = threading.RLock()
 
 
 class Child:
-    """A process of ours.
+    """A child process, known by its number.
 
     Args:
-        pid: its number.
-        poll: returns its exit status once it has ended (minus the signal that killed it), else None.
+        pid: number of the process.
+        poll: returns the exit status once the process has ended (minus the signal that killed it), else None.
     """
 
     def __init__(self, pid: int, poll: Callable[[], int | None]) -> None:
@@ -73,7 +73,7 @@ class Child:
         return self._status
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end; answer whether it has come."""
+        """Wait for the end of the process; answer whether it has come."""
         deadline, pause_s = time.monotonic() + timeout_s, 0.0005
         while self.status() is None:
             if time.monotonic() > deadline:
@@ -83,14 +83,14 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it at once; may be called twice."""
+        """End the process at once; may be called twice."""
         if os.getpid() == self._owner and self.status() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.join(5.0)
 
     def describe(self) -> str:
-        """Say how it ended."""
+        """Say how the process ended."""
         status = self.status()
         if status is None:
             return "still running"
@@ -134,7 +134,7 @@ def _by_fork(serve: str, theirs: socket.socket) -> Child:
     pid = os.fork()
     if pid == 0:
         _run_forked(lambda: run_child(serve, os.dup(descriptor), parent))
-    return Child(pid, lambda: _reaped(pid))
+    return Child(pid, lambda: _exit_status_of(pid))
 
 
 def _by_server(serve: str, theirs: socket.socket) -> Child:
@@ -184,7 +184,7 @@ class ForkServer:
         self._answers: dict[int, bytes] = {}  # answers to earlier questions, which another caller still waits for
 
     def is_usable(self) -> bool:
-        """Answer whether it runs and is this process's own, not that of the one that forked this."""
+        """Answer whether the server runs and was started by this process, not by one that this was forked from."""
         return self._owner == os.getpid() and self._process.poll() is None
 
     def fork(self, theirs: socket.socket) -> Child:
@@ -253,9 +253,9 @@ def run_server(serve: str, descriptor: int, parent: int) -> None:
                 return
             number, _, request = request.partition(b" ")
             if request == b"fork":
-                answer = _forked(serve, requests, descriptors[0], own, libc)
+                answer = _fork_child(serve, requests, descriptors[0], own, libc)
             else:
-                status = _reaped(int(request.removeprefix(b"wait ")))
+                status = _exit_status_of(int(request.removeprefix(b"wait ")))
                 answer = b"runs" if status is None else b"%d" % status
             while os.getppid() == parent:
                 try:
@@ -265,8 +265,8 @@ def run_server(serve: str, descriptor: int, parent: int) -> None:
                 break
 
 
-def _forked(serve: str, requests: socket.socket, theirs: int, own: int, libc: ctypes.CDLL) -> bytes:
-    """Fork a child of the server; return its number as text, or why there is none."""
+def _fork_child(serve: str, requests: socket.socket, theirs: int, own: int, libc: ctypes.CDLL) -> bytes:
+    """Fork a child of the server; return its number as text, or the reason why that failed."""
     try:
         pid = os.fork()
     except OSError as error:
@@ -284,14 +284,14 @@ def _forked(serve: str, requests: socket.socket, theirs: int, own: int, libc: ct
 def run_child(serve: str, descriptor: int, parent: int) -> None:
     """Run a child: watch the parent, serve the socket, then end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _outlast_sigterm()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _ignore_sigterm()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     module, _, name = serve.partition(":")
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(PeerGone):
         getattr(sys.modules[module], name)(connection)
 
 
-def _outlast_sigterm() -> None:
+def _ignore_sigterm() -> None:
     """Ignore SIGTERM in this process, and restore it in the processes that this one starts."""
     own = os.getpid()
 
@@ -303,7 +303,7 @@ def _outlast_sigterm() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_S)
     os._exit(1)
@@ -328,7 +328,7 @@ def _run_forked(run: Callable[[], None]) -> None:
         os._exit(status)
 
 
-def _reaped(pid: int) -> int | None:
+def _exit_status_of(pid: int) -> int | None:
     """Return the exit status of a child that has ended, minus the signal if one killed it; None while it runs."""
     try:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -32,7 +32,7 @@ from torchrl.processes.remote import CLOSE_S, RemoteObject, answers, call_frame,
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is: ``build(*arguments)``, called in its process.
+    """What a worker process builds: the object that ``build(*arguments)`` returns there.
 
     Attributes:
         name: for messages, for example ``"worker 1 (rows 2 to 3)"``.
@@ -116,7 +116,7 @@ class WorkerPool:
             return
         try:
             for index in range(self.num_workers):
-                self._remotes.append(self._started(index))
+                self._remotes.append(self._start_worker(index))
             answers(self._remotes, self._timeout_s)  # the first failure is raised when all have answered
         except BaseException:
             self.close()
@@ -129,7 +129,7 @@ class WorkerPool:
             ProcessError: it cannot be started, or was lost meanwhile. Or what building its object raised.
         """
         self.kill(index)
-        self._remotes[index] = self._started(index)
+        self._remotes[index] = self._start_worker(index)
         self._remotes[index].answer(self._timeout_s)
 
     def revive(self, index: int, error: ProcessError, prepare: Callable[[], None] | None = None) -> None:
@@ -169,7 +169,7 @@ class WorkerPool:
         return self._remotes[index].has_died()
 
     def losses(self) -> dict[int, ProcessError]:
-        """Say of each worker whose process has ended how it did, by its index; they are to be replaced."""
+        """Say how the processes ended of those workers that have died, by index; the caller replaces them or closes."""
         return {index: remote.death() for index, remote in enumerate(self._remotes) if remote.has_died()}
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -236,7 +236,7 @@ class WorkerPool:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def request(self, index: int, command: str, *arguments: object) -> None:
-        """Send one worker a call that lasts, and return at once; :meth:`finished` tells its outcome, also of a loss."""
+        """Send one worker a call that lasts, and return at once; :meth:`finished` reports its outcome, or its loss."""
         frame = call_frame(command, *arguments)
         self._requests[index] = Patience(self._timeout_s)
         try:
@@ -261,7 +261,7 @@ class WorkerPool:
             :class:`ProcessError` where the process was lost. One that is late is killed: a :class:`DeadlineError`.
         """
         with self.closed_if_lost():
-            done = self._answered(0.0 if self._losses else wait_s)
+            done = self._ended_requests(0.0 if self._losses else wait_s)
             outcomes = [(index, self._losses.pop(index, None) or self._outcome(index)) for index in done]
             for index in done:
                 del self._requests[index]
@@ -270,7 +270,7 @@ class WorkerPool:
                 outcomes.append((index, self._remotes[index].too_late(self._timeout_s, self._awaited)))
             return outcomes
 
-    def _answered(self, wait_s: float) -> list[int]:
+    def _ended_requests(self, wait_s: float) -> list[int]:
         """List the workers whose requests have an answer or were lost; wait at most ``wait_s`` for the first."""
         indices = {id(self._remotes[index]): index for index in self._requests}
         remotes = ready([self._remotes[index] for index in self._requests], wait_s)
@@ -284,7 +284,7 @@ class WorkerPool:
         self._failures.pop(index, None)
         return result
 
-    def _started(self, index: int) -> RemoteObject:
+    def _start_worker(self, index: int) -> RemoteObject:
         job = self._job_of(index)
         return RemoteObject(job.name, self._serve, job.build, *job.arguments, parcel_of=job.parcel_of, **self._how)
 

@@ -22,11 +22,11 @@ from torchrl.processes.channels import (
     Channel,
     Patience,
     PeerGone,
-    framed,
-    packed_error,
-    pickled,
+    pack_error,
+    to_frame,
+    to_pickle,
     too_late,
-    unpacked_error,
+    unpack_error,
 )
 from torchrl.processes.children import START_S, Child, start_child
 from torchrl.processes.parcels import Parcel, pack
@@ -74,7 +74,7 @@ class RemoteObject:
         self._owner = os.getpid()
         weakref.finalize(self, _end, self._child, self._channel)  # where nobody closes it
         surroundings = {"path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ)}
-        self.post_frame(framed((surroundings, work, len(descriptors))), descriptors)
+        self.post_frame(to_frame((surroundings, work, len(descriptors))), descriptors)
         self._channel.allow_stall(STALL_S)
 
     @property
@@ -134,7 +134,7 @@ class RemoteObject:
         try:
             return pickle.loads(answer)
         except Exception as error:  # it is answered all the same
-            return False, packed_error(error)
+            return False, pack_error(error)
 
     def has_died(self) -> bool:
         """Answer whether the process has ended."""
@@ -142,7 +142,7 @@ class RemoteObject:
 
     def has_died_silently(self) -> bool:
         """Answer whether the process has ended, and left no answer to be read."""
-        return self.has_died() and not self._channel.has_come()
+        return self.has_died() and not self._channel.has_input()
 
     def death(self) -> ProcessError:
         """Say how the process ended, and close what is left of it here."""
@@ -198,7 +198,7 @@ def _end(child: Child, channel: Channel) -> None:
 
 def call_frame(command: str, *arguments: object, num_descriptors: int = 0) -> bytes:
     """Prepare a call. Its arguments are pickled apart: a child that cannot unpickle them still knows the call."""
-    return framed((command, pickled(arguments) if arguments else b"", num_descriptors))
+    return to_frame((command, to_pickle(arguments) if arguments else b"", num_descriptors))
 
 
 # ---- several at once -------------------------------------------------------------------------------------------------
@@ -216,16 +216,16 @@ def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
     patience = Patience(timeout_s)
     results, failure = [], None
     for index, remote in enumerate(remotes):
-        succeeded, result = _awaited(remote, remotes[index + 1 :], patience, timeout_s)
+        succeeded, result = _receive_in_time(remote, remotes[index + 1 :], patience, timeout_s)
         if not succeeded and failure is None:
-            failure = unpacked_error(result, remote.where)
+            failure = unpack_error(result, remote.where)
         results.append(result)
     if failure is not None:
         raise failure
     return results
 
 
-def _awaited(
+def _receive_in_time(
     remote: RemoteObject, others: Sequence[RemoteObject], patience: Patience, timeout_s: float
 ) -> tuple[bool, object]:
     if not remote.has_started:

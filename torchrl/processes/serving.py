@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from torchrl.errors import ProcessError, explain
-from torchrl.processes.channels import END, Channel, framed, packed_error
+from torchrl.processes.channels import END, Channel, pack_error, to_frame
 from torchrl.processes.children import THREADS
 from torchrl.processes.parcels import unpack
 
@@ -24,12 +24,12 @@ def serve_object(connection: socket.socket) -> None:
     _take_environment(surroundings["environment"])
     target = None
     try:
-        target = _built(channel, work, descriptors)
+        target = _build(channel, work, descriptors)
         while target is not None:
             message = channel.receive()
             if message is END:
                 return
-            channel.send_frame(_answered(channel, target, *message))
+            channel.send_frame(_answer(channel, target, *message))
     finally:
         close = getattr(target, "close", None)
         if close is not None:
@@ -43,12 +43,12 @@ def _take_environment(environment: dict[str, str]) -> None:
     os.environ.update({name: value for name, value in environment.items() if name not in THREADS})
 
 
-def _built(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
+def _build(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
     try:
         build, arguments = unpack(work, descriptors)
         target = build(*arguments)
     except Exception as error:
-        channel.send((False, packed_error(error)))
+        channel.send((False, pack_error(error)))
         return None
     finally:
         for descriptor in descriptors:
@@ -57,7 +57,7 @@ def _built(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
     return target
 
 
-def _answered(channel: Channel, target: object, command: str, arguments: bytes, num_descriptors: int) -> bytes:
+def _answer(channel: Channel, target: object, command: str, arguments: bytes, num_descriptors: int) -> bytes:
     """Do what a call says, and frame the answer: a result, or an exception of any of the steps."""
     descriptors = channel.receive_descriptors(num_descriptors) if num_descriptors else ()
     try:
@@ -65,6 +65,6 @@ def _answered(channel: Channel, target: object, command: str, arguments: bytes, 
             expected = f"one of {', '.join(sorted(target.COMMANDS))}"
             raise ProcessError(explain(type(target).__name__, expected=expected, got=repr(command)))
         result = getattr(target, command)(*descriptors, *(pickle.loads(arguments) if arguments else ()))
-        return framed((True, result))
+        return to_frame((True, result))
     except Exception as error:
-        return framed((False, packed_error(error)))
+        return to_frame((False, pack_error(error)))

@@ -1,4 +1,4 @@
-"""Memory that several processes see, without a name and without a file: nothing can be left behind.
+"""Memory that several processes see. It has no name and no file, so nothing can be left behind.
 
 The processes that hold a region's file descriptor (Linux ``memfd_create``) own it. The kernel frees the region when the
 last of them ends, in whatever way. This module knows nothing of a region's content. It imports no torch.
@@ -47,7 +47,7 @@ class SharedMemory:
 
     @property
     def descriptor(self) -> int:
-        """The open file that another process gets to see the same memory."""
+        """The open file by which another process sees the same memory."""
         return self._descriptor
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -71,7 +71,7 @@ class SharedMemory:
 
 
 def size_of(cut: Callable[[MakeArray], object]) -> int:
-    """Return how many bytes a function needs that cuts its arrays with the ``make(shape, dtype)`` it is given."""
+    """Return how many bytes the arrays need that ``cut(make)`` cuts by calling ``make(shape, dtype)``."""
     total = 0
 
     def count(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

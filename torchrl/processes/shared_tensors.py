@@ -1,4 +1,4 @@
-"""Tensors that lie in shared memory, and arrays that lie in files, as they go to another process: not as copies.
+"""How tensors in shared memory, and arrays in files, go to another process without being copied.
 
 What goes along is the open file, or its name, so that both processes see the same numbers. Only for the objects that a
 process is built from; see :mod:`torchrl.processes.remote`.
@@ -39,7 +39,7 @@ def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:
 
 
 def memory_of(tensor: torch.Tensor) -> int:
-    """Return where the memory of a tensor begins; a parameter and its data have one memory."""
+    """Return the address of a tensor's memory; a parameter and its data share one."""
     return tensor.untyped_storage().data_ptr()
 
 

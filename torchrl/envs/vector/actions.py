@@ -28,7 +28,7 @@ def action_reader(space: Space, spec: TensorSpec, name: str = "action") -> Reade
     It raises SpecError for a leaf of another shape, dtype or device, KeyMissing for one that is not there.
 
     Args:
-        space: of the actions of one world.
+        space: of the actions of one simulator.
         spec: ``env.action_spec``, which describes a batch of them; batch size ``[]`` is read as one row.
         name: how messages call the action.
     """

@@ -27,9 +27,9 @@ class WorkerEnv(Env):
     """An environment whose tensors are views of the buffers that a worker writes.
 
     Args:
-        make_worker: builds what steps the worlds, given the buffers it is to write.
-        observation_space: of one world.
-        action_space: of one world.
+        make_worker: builds what steps the simulators, given the buffers it is to write.
+        observation_space: of one simulator.
+        action_space: of one simulator.
         batch_size: ``[num_envs]``, or ``[]`` for one row.
         buffers: the memory to write to, where it is there already; see
             :func:`~torchrl.envs.vector.buffers.allocate`.
@@ -70,10 +70,10 @@ class WorkerEnv(Env):
         self._folders = _folders(self._next)
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of; it has memory and worlds of its own, and is reset before it steps.
+        """Return what a copy is made of; it has memory and simulators of its own, and is reset before it steps.
 
         Raises:
-            EnvError: the worlds cannot be copied.
+            EnvError: the simulators cannot be copied.
         """
         return {name: value for name, value in vars(self).items() if name not in LOOKS}
 
@@ -136,10 +136,10 @@ class WorkerEnv(Env):
         return self._root().clone()
 
     def render(self) -> torch.Tensor:
-        """Return a picture of every world as it stands, uint8 ``[*B, H, W, 3]``.
+        """Return a picture of every simulator as it stands, uint8 ``[*B, H, W, 3]``.
 
         Raises:
-            EnvError: a world cannot draw itself, or their pictures differ in size.
+            EnvError: a simulator cannot draw itself, or their pictures differ in size.
             MissingExtraError: a package that draws is not installed.
         """
         frames = [np.asarray(frame) for frame in self._worker.render()]
@@ -151,7 +151,7 @@ class WorkerEnv(Env):
         return torch.from_numpy(np.stack(frames)).reshape(*self.batch_size, *frames[0].shape)
 
     def close(self) -> None:
-        """Close the worlds."""
+        """Close the simulators."""
         self._worker.close()
 
 

@@ -20,7 +20,7 @@ Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 
 
 def action_dtype(space: Space) -> np.dtype:
-    """Return the dtype in which a leaf of an action space reaches the worlds: ours, where the space takes it."""
+    """Return the dtype in which a leaf of an action space reaches the simulators: ours, where the space takes it."""
     dtype = border_dtype(space)
     return dtype if np.can_cast(dtype, space.dtype) else space.dtype
 

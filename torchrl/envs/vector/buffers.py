@@ -1,4 +1,4 @@
-"""The numpy memory of a batch: one outcome and two roots, and how a simulator's values get into them.
+"""The numpy memory of a batch: one outcome and two roots, and how the values of simulators get into them.
 
 Imports no torch, so that a worker process may use it.
 """

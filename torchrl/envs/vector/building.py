@@ -55,7 +55,7 @@ def _is_world(given: object) -> bool:
 
 
 def _require_factory(who: str, given: object, num_envs: int | None) -> None:
-    """Say what to write in the place of an id, or of a world that is there already."""
+    """Refuse an id, or a simulator that is built already, and say what to write instead."""
     is_world = _is_world(given)
     if callable(given) and not is_world:
         return
@@ -96,7 +96,7 @@ def build_simulators(who: str, factories: Sequence[Factory], first_index: int = 
     with ExitStack() as built:
         simulators: list[Simulator] = []
         for index, factory in enumerate(factories, first_index):
-            simulators.append(_built(who, factory, index))
+            simulators.append(_build(who, factory, index))
             built.callback(own_method("close", simulators[-1]))
         _require_alike(who, simulators, first_index)
         built.pop_all()
@@ -116,11 +116,11 @@ def require_free_names(who: str, observation_space: Space) -> None:
         raise EnvError(explain(who, expected=expected, got=f"{taken[0]!r}", hint=hint))
 
 
-def _built(who: str, factory: Factory, index: int) -> Simulator:
+def _build(who: str, factory: Factory, index: int) -> Simulator:
     try:
         simulator = factory()
-        if hasattr(simulator, "as_simulator"):  # an Env of one world, written in torch
-            simulator = _presented(who, simulator)
+        if hasattr(simulator, "as_simulator"):  # an Env of batch size [], written in torch
+            simulator = _present(who, simulator)
     except Exception as error:
         error.add_note(f"Raised while the simulator of row {index} was built.")
         raise
@@ -138,22 +138,22 @@ def _built(who: str, factory: Factory, index: int) -> Simulator:
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name)
         if not isinstance(space, Space):
-            got = f"{type(simulator).__name__}, whose {name} is {_described(space)}"
+            got = f"{type(simulator).__name__}, whose {name} is {_describe(space)}"
             expected = "a simulator with two spaces of gymnasium"
             raise EnvError(explain(who, expected=expected, got=got, hint=foreign_hint(simulator)))
     require_one_reward(who, simulator)
     return simulator
 
 
-def _described(space: object) -> str:
+def _describe(space: object) -> str:
     return "a method" if callable(space) else f"of {type(space).__module__}.{type(space).__name__}"
 
 
 def require_one_reward(who: str, simulator: Any) -> None:
-    """Refuse worlds that say that their rewards are vectors.
+    """Refuse simulators that say that their rewards are vectors.
 
     Raises:
-        EnvError: naming the world.
+        EnvError: naming the simulator.
     """
     world = simulator
     while hasattr(world, "simulator") or hasattr(world, "env"):
@@ -165,7 +165,7 @@ def require_one_reward(who: str, simulator: Any) -> None:
         raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
 
-def _presented(who: str, env: Any) -> Simulator:
+def _present(who: str, env: Any) -> Simulator:
     require_undriven(who, env)  # before what closes an environment that cannot be presented
     try:
         return env.as_simulator()
@@ -175,7 +175,7 @@ def _presented(who: str, env: Any) -> Simulator:
 
 
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
-    """Refuse one world in two rows, also in wrappers of its own in each, and rows whose spaces differ."""
+    """Refuse rows that share one simulator, also behind wrappers of their own, and rows whose spaces differ."""
     first, seen = simulators[0], {}
     worlds = [innermost(simulator) for simulator in simulators]
     for index, (other, world) in enumerate(zip(simulators, worlds, strict=True), first_index):
@@ -190,7 +190,7 @@ def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) 
 
 
 def shared_options(who: str, options: Options) -> Mapping | None:
-    """Return the options of all rows where worlds are restarted together.
+    """Return the options of all rows where simulators are restarted together.
 
     Raises:
         EnvError: they differ from row to row.

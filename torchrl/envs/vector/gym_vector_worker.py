@@ -14,7 +14,8 @@ from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.vector.batches import Actions
 from torchrl.envs.vector.buffers import Leaf, StepBuffers, allocate_observations, observation_leaves
-from torchrl.envs.vector.worker import FIVE, PAIR, WEIGH, Options, Worker, not_restarted, shared_options
+from torchrl.envs.vector.building import shared_options
+from torchrl.envs.vector.worker import FIVE, PAIR, WEIGH, Options, Worker, not_restarted
 from torchrl.errors import EnvError, explain
 from torchrl.seeding import join_seeds
 

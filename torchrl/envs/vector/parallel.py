@@ -37,9 +37,9 @@ class ParallelEnv(WorkerEnv):
     The constructor starts the processes. After :meth:`close`, and after a process was lost, the next ``reset()`` of all
     rows starts new ones. A simulator's exception is raised here with its type; a process that dies or does not answer
     is a ``ProcessError`` that names it and its rows. A copy (``copy.deepcopy``, ``pickle``) starts processes of its
-    own, with worlds built anew, and is reset before it steps.
+    own, with simulators built anew, and is reset before it steps.
 
-    Messages cost about 30 to 100 µs a step: worlds that take longer than that to step gain, cheaper ones lose
+    Messages cost about 30 to 100 µs a step: simulators that take longer than that to step gain, cheaper ones lose
     against :class:`SerialEnv`. For policies on few cores, collectors in processes gain more.
 
     >>> from torchrl.envs.simulators import gym_simulator
@@ -54,7 +54,7 @@ class ParallelEnv(WorkerEnv):
         make_simulator: builds one simulator, in a worker process; or a sequence of such callables, one per row. What
             they refer to in ``__main__`` is sent along, and so are ids registered with gymnasium; modules are imported
             there by name.
-        num_envs: how many rows, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+        num_envs: how many rows, batch size ``[num_envs]``; None gives one simulator with batch size ``[]``.
         num_workers: how many processes, each with as equal a share of the rows as possible; None takes one per core.
         env_kwargs: keyword arguments for each factory: a mapping for all of them, or a sequence with one per row.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; see :mod:`torchrl.processes.children`.
@@ -80,8 +80,8 @@ class ParallelEnv(WorkerEnv):
     ) -> None:
         factories = factories_of("ParallelEnv", make_simulator, num_envs)
         worker = ProcessWorker(
-            _with_arguments(factories, env_kwargs),
-            _checked_workers(num_workers, len(factories)),
+            _factories_with(factories, env_kwargs),
+            _number_of_workers(num_workers, len(factories)),
             start_method=start_method,
             timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
@@ -139,8 +139,8 @@ class ProcessWorker:
         shares: the rows of each process.
         buffers: where the processes write.
         turn: which of the two roots is next.
-        observation_space: of one world.
-        action_space: of one world.
+        observation_space: of one simulator.
+        action_space: of one simulator.
     """
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], num_workers: int, **how: Any) -> None:
@@ -178,11 +178,13 @@ class ProcessWorker:
 
     def step_limit(self) -> float:
         """Return the least :meth:`Simulator.step_limit` of all rows."""
-        return min(self._call("step_limit"))
+        self._start()
+        return min(self._pool.call("step_limit"))
 
     def learning_wrapper(self) -> str:
-        """Name the wrapper by which the worlds of some row learn; empty where none do."""
-        return max(self._call("learning_wrapper"))
+        """Name the wrapper by which the simulators of some row learn; empty where none do."""
+        self._start()
+        return max(self._pool.call("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:
         """Step every row; see :meth:`Worker.advance`."""
@@ -216,39 +218,39 @@ class ProcessWorker:
             local = [indices[position] - self.shares[worker].start for position in positions]
             own_seeds = None if seeds is None else [seeds[position] for position in positions]
             own_options = options if is_shared else [options[position] for position in positions]
-            arguments[worker] = (self.turn, local, own_seeds, own_options)
-        self._pool.call_each("restart", arguments)
+            arguments[worker] = (local, own_seeds, own_options)
+        self._call_each("restart", arguments)
         self._has_ended[list(indices)] = False
         if is_whole:
             self._is_astray = False
 
     def require_ability(self, ability: str) -> None:
         """See :meth:`Worker.require_ability`."""
-        self._call("require_ability", ability)
+        self._call_all("require_ability", ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
         """See :meth:`Worker.freeze`."""
         positions = self._positions(indices)
         local = {worker: [indices[at] - self.shares[worker].start for at in own] for worker, own in positions.items()}
-        self._pool.call_each("freeze", {worker: (own,) for worker, own in local.items()})
+        self._call_each("freeze", {worker: (own,) for worker, own in local.items()})
         self._has_ended[list(indices)] = False
 
     def render(self) -> list:
         """See :meth:`Worker.render`."""
-        return [frame for frames in self._call("render") for frame in frames]
+        return [frame for frames in self._call_all("render") for frame in frames]
 
     def get_state(self) -> dict:
         """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
         if self._is_astray:
             expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
-        return _joined(self._call("get_state"))
+        return _join(self._call_all("get_state"))
 
     def set_state(self, state: dict) -> None:
         """Restore what :meth:`get_state`, or that of a serial worker, captured."""
         self._start()
         shares = [_share_of(state, slice(share.start, share.stop)) for share in self.shares]
-        self._pool.call_each("set_state", {index: (self.turn, share) for index, share in enumerate(shares)})
+        self._call_each("set_state", {worker: (share,) for worker, share in enumerate(shares)})
         np.copyto(self._has_ended, state["has_ended"])
         self._is_astray = False
 
@@ -256,9 +258,15 @@ class ProcessWorker:
         """End the processes; may be called twice."""
         self._pool.close()
 
-    def _call(self, command: str, *arguments: object) -> list:
+    def _call_all(self, method: str, *arguments: object) -> list:
+        """Call a method of the worker in every process."""
         self._start()
-        return self._pool.call(command, *arguments)
+        return self._call_each(method, dict.fromkeys(range(len(self.shares)), arguments))
+
+    def _call_each(self, method: str, arguments: Mapping[int, tuple]) -> list:
+        """Call a method of the worker in some processes."""
+        each = {worker: (self.turn, method, *own) for worker, own in arguments.items()}
+        return self._pool.call_each("call_worker", each)
 
     def _start(self) -> None:
         """Start the processes again, if they do not run."""
@@ -278,7 +286,7 @@ class ProcessWorker:
         self._pool.call("map_memory", self._memory.size, self._num_rows, descriptors=[self._memory.descriptor])
 
     def _require_spaces(self, spaces: Sequence[tuple[Space, Space]]) -> None:
-        """Refuse processes whose worlds have other spaces than the first row had at the first start."""
+        """Refuse processes whose simulators have other spaces than the first row had at the first start."""
         own = (self.observation_space, self.action_space)
         for share, others in zip(self.shares, spaces, strict=True):
             for name, mine, other in zip(("observation_space", "action_space"), own, others, strict=True):
@@ -303,7 +311,7 @@ def _job(factories: Sequence[Callable[[], Simulator]], shares: Sequence[range], 
     return Job(f"worker {index} ({rows})", with_registered_ids(SimulatorHost), arguments, parcel_of)
 
 
-def _checked_workers(num_workers: int | None, num_envs: int) -> int:
+def _number_of_workers(num_workers: int | None, num_envs: int) -> int:
     if num_workers is None:
         return min(num_envs, len(os.sched_getaffinity(0)))
     if not isinstance(num_workers, int) or not 1 <= num_workers <= num_envs:
@@ -312,7 +320,7 @@ def _checked_workers(num_workers: int | None, num_envs: int) -> int:
     return num_workers
 
 
-def _with_arguments(
+def _factories_with(
     factories: Sequence[Callable], env_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 ) -> list[Callable]:
     if env_kwargs is None:
@@ -324,11 +332,11 @@ def _with_arguments(
     return [partial(factory, **kwargs) for factory, kwargs in zip(factories, each, strict=True)]
 
 
-def _joined(states: Sequence[Any]) -> Any:
+def _join(states: Sequence[Any]) -> Any:
     """Join the states of several workers: lists and arrays one after the other, dicts key by key."""
     first = states[0]
     if isinstance(first, dict):
-        return {key: _joined([state[key] for state in states]) for key in first}
+        return {key: _join([state[key] for state in states]) for key in first}
     if isinstance(first, np.ndarray):
         return np.concatenate(states)
     return [item for state in states for item in state]

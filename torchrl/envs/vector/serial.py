@@ -25,7 +25,7 @@ class SerialEnv(WorkerEnv):
     Args:
         make_simulator: builds one simulator, or an ``Env`` of batch size ``[]``, see :meth:`Env.as_simulator`; or a
             sequence of such callables, one per row.
-        num_envs: how many rows, batch size ``[num_envs]``; None gives one world with batch size ``[]``.
+        num_envs: how many rows, batch size ``[num_envs]``; None gives one simulator with batch size ``[]``.
 
     Raises:
         EnvError: a factory does not return a simulator, or the simulators' spaces differ.
@@ -49,7 +49,7 @@ class SerialEnv(WorkerEnv):
 
     @property
     def simulators(self) -> list[Simulator]:
-        """The worlds, one per row."""
+        """The simulators, one per row."""
         return self._worker.simulators
 
     @property
@@ -63,5 +63,5 @@ class SerialEnv(WorkerEnv):
         return learning_wrapper(self.simulators)
 
     def driven_things(self) -> list:
-        """List this and its worlds; see :meth:`Env.driven_things`."""
+        """List this and its simulators; see :meth:`Env.driven_things`."""
         return [self, *map(innermost, self.simulators)]

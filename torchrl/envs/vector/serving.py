@@ -1,4 +1,4 @@
-"""What a worker process of a parallel environment holds: a few simulators and the worker that steps them.
+"""What a process of a parallel environment holds: the simulators of some rows, and the worker that steps them.
 
 It reads actions from shared memory and writes outcomes there; messages only say what to do. Imports no torch.
 """
@@ -29,10 +29,7 @@ class SimulatorHost:
         first_index: index of its first row in the whole environment.
     """
 
-    COMMANDS = frozenset(
-        ("spaces", "map_memory", "advance", "restart", "require_ability", "step_limit", "freeze", "render")
-        + ("get_state", "set_state", "learning_wrapper")
-    )  # fmt: skip
+    COMMANDS = frozenset({"spaces", "map_memory", "advance", "call_worker", "step_limit", "learning_wrapper"})
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
         self._simulators = build_simulators("ParallelEnv", factories, first_index)
@@ -58,16 +55,10 @@ class SimulatorHost:
         """Step by the actions in shared memory; see :meth:`Worker.advance`."""
         return self._worker.advance(self._actions)
 
-    def restart(
-        self, turn: int, indices: Sequence[int], seeds: Sequence[int | None] | None, options: dict | Sequence | None
-    ) -> None:
-        """Restart rows, writing into the root of this turn; see :meth:`Worker.restart`."""
+    def call_worker(self, turn: int, method: str, *arguments: object) -> object:
+        """Call another method of the :class:`SimulatorWorker`, whose current root is that of this turn."""
         self._worker.turn = turn
-        self._worker.restart(indices, seeds, options)
-
-    def require_ability(self, ability: str) -> None:
-        """See :meth:`Worker.require_ability`."""
-        self._worker.require_ability(ability)
+        return getattr(self._worker, method)(*arguments)
 
     def step_limit(self) -> float:
         """Return the least :meth:`Simulator.step_limit` of this process's rows."""
@@ -76,23 +67,6 @@ class SimulatorHost:
     def learning_wrapper(self) -> str:
         """See :func:`~torchrl.envs.simulators.learning.learning_wrapper`."""
         return learning_wrapper(self._simulators)
-
-    def freeze(self, indices: Sequence[int]) -> None:
-        """See :meth:`Worker.freeze`."""
-        self._worker.freeze(indices)
-
-    def render(self) -> list:
-        """See :meth:`Worker.render`."""
-        return self._worker.render()
-
-    def get_state(self) -> dict:
-        """See :meth:`SimulatorWorker.get_state`."""
-        return self._worker.get_state()
-
-    def set_state(self, turn: int, state: dict) -> None:
-        """Restore a state, its root into that of this turn; see :meth:`SimulatorWorker.set_state`."""
-        self._worker.turn = turn
-        self._worker.set_state(state)
 
     def close(self) -> None:
         """Close the simulators."""
@@ -103,7 +77,7 @@ class SimulatorHost:
 def cut_buffers(
     observation_space: Space, action_space: Space, num_envs: int, make: MakeArray
 ) -> tuple[StepBuffers, Actions]:
-    """Lay out the memory of a parallel environment: what the worlds write, and the actions they read."""
+    """Lay out the memory of a parallel environment: what the simulators write, and the actions they read."""
     return allocate(observation_space, num_envs, make), allocate_actions(action_space, num_envs, make)
 
 

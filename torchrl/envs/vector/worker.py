@@ -1,4 +1,4 @@
-"""A worker: steps a batch of worlds and writes what happened into numpy buffers.
+"""A worker: steps a batch of simulators and writes what happened into numpy buffers.
 
 It knows no process and imports no torch: the serial back end calls it directly, a process back end serves it from a
 loop.
@@ -34,7 +34,7 @@ class Worker(ABC):
     """What every worker keeps: which root is next, each row's statistics, and which rows wait for a restart.
 
     Args:
-        observation_space: of one world.
+        observation_space: of one simulator.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
         first_index: index of the first row in the whole environment, for messages.
     """
@@ -80,17 +80,17 @@ class Worker(ABC):
         Args:
             indices: which rows, counted inside this worker.
             seeds: one seed (or None) per entry of ``indices``; None continues every row's own stream.
-            options: passed to each world's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
+            options: passed to each simulator's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
         """
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most can do both
-        """Refuse where a world lacks an ability, see :meth:`Simulator.require_ability`."""
+        """Refuse where a simulator lacks an ability, see :meth:`Simulator.require_ability`."""
 
     def freeze(self, indices: Sequence[int]) -> None:
         """Let the given rows wait where they are, until :meth:`restart`.
 
-        In further steps their worlds are not stepped: they repeat the last observation with reward 0 and no flags, and
-        their statistics stay. One that had ended waits for no restart any more.
+        In further steps their simulators are not stepped: these rows repeat the last observation with reward 0 and no
+        flags, and their statistics stay. A row that had ended waits for no restart any more.
 
         Args:
             indices: which rows, counted inside this worker; those that wait already stay as they are.
@@ -110,7 +110,7 @@ class Worker(ABC):
         raise cannot_copy(type(self).__name__)
 
     def get_state(self) -> dict:
-        """Capture the worlds and the current root.
+        """Capture the simulators and the current root.
 
         Raises:
             EnvError: this worker cannot.
@@ -131,7 +131,7 @@ class Worker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close every world; may be called twice."""
+        """Close every simulator; may be called twice."""
 
     @property
     def root(self) -> Tree:
@@ -186,7 +186,7 @@ class Worker(ABC):
         self._may_step = False
 
     def _begin(self, index: int | np.ndarray) -> None:
-        """Count a row, or several, whose first observation is written, as one that begins an episode."""
+        """Begin an episode in a row, or several, whose first observation is written."""
         root = self.root
         root["is_init"][index] = True
         root["episode_return"][index] = 0
@@ -194,13 +194,13 @@ class Worker(ABC):
         self._has_ended[index] = False
 
     def _require_bools(self, name: str, values: Sequence) -> None:
-        """Refuse what an assignment takes for true or false and is neither: None, NaN, text, other numbers."""
+        """Refuse values that an assignment would turn into true or false: None, NaN, text, other numbers."""
         for index, value in enumerate(values):
             if _as_array(value).dtype.kind not in "biuf" or value not in (0, 1):
                 raise EnvError(explain(f"{name} of {self.row(index)}", expected="a bool", got=repr(value)))
 
     def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
-        """Refuse what is no number, or several."""
+        """Refuse values that are not one number for each row."""
         num_rows = len(self._reward)
         for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
             came = len(values) if isinstance(values, (tuple, list)) else (*np.shape(values), 0)[0]
@@ -220,7 +220,7 @@ class SimulatorWorker(Worker):
     """Steps and restarts simulators; each call writes whole batches through numpy views.
 
     Args:
-        simulators: one world per row, all with the same spaces.
+        simulators: one simulator per row, all with the same spaces.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
         first_index: index of the first row in the whole environment, for messages.
     """
@@ -236,7 +236,7 @@ class SimulatorWorker(Worker):
     def __getstate__(self) -> dict:
         """Return what a copy is made of: memory of its own, and copies of the simulators, which start with a reset.
 
-        Where a world stands is no part of that: many of gymnasium's are built anew when they are copied.
+        Where a simulator stands is no part of that: many of gymnasium's are built anew when they are copied.
         """
         return {"simulators": self.simulators, "buffers": self.buffers, "first_index": self._first_index}
 
@@ -356,7 +356,7 @@ class SimulatorWorker(Worker):
 
 
 def _as_array(value: Any) -> np.ndarray:
-    """Return a value, also a tensor, as numpy has it; nothing where it has none: of a gradient, on another device."""
+    """Return a value as an array; an empty one for what numpy cannot read, such as a tensor on another device."""
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError):
@@ -364,7 +364,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def cannot_copy(who: str) -> EnvError:
-    """Say that worlds are neither copied nor pickled."""
+    """Say that simulators are neither copied nor pickled."""
     hint = 'Copy or send a function that builds the environment: partial(EnvPoolEnv, "CartPole-v1", 4).'
     return EnvError(explain(who, expected="worlds that can be copied or pickled", got="some that cannot", hint=hint))
 
@@ -377,10 +377,10 @@ def not_restarted(rows: Sequence[int]) -> EnvError:
 
 
 def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
-    """Step a row that waits: repeat its last observation, with reward 0 and no flags."""
+    """Step a frozen row: repeat its last observation, with reward 0 and no flags."""
     return observation, 0.0, False, False, {}
 
 
 def own_method(name: str, simulator: Simulator) -> Callable:
-    """Return a method of a simulator, or of the contract where a duck-typed one lacks it: then it is refused there."""
+    """Return a method of a simulator; where a duck-typed one lacks it, that of :class:`Simulator`, which refuses."""
     return getattr(simulator, name, None) or partial(getattr(Simulator, name), simulator)
