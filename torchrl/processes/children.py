@@ -29,6 +29,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import count
 from types import FrameType
 
@@ -288,7 +289,7 @@ def run_child(serve: str, descriptor: int, parent: int) -> None:
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     module, _, name = serve.partition(":")
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(PeerGone):
-        getattr(sys.modules[module], name)(connection)
+        getattr(import_module(module), name)(connection)
 
 
 def _ignore_sigterm() -> None:
