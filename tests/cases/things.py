@@ -7,8 +7,9 @@ import threading
 import time
 
 from fakes import FOREVER_S
+from torchrl.processes import serving
 
-SERVE = "torchrl.processes.serving:serve_object"
+SERVE = f"{serving.__name__}:serve_object"
 
 
 class Awkward(Exception):

@@ -29,7 +29,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from itertools import count
 from types import FrameType
 
@@ -102,7 +101,8 @@ def start_child(serve: str, *, start_method: str = "forkserver") -> tuple[Child,
     """Start a process that calls a function with its end of a socket, and return it with the other end.
 
     Args:
-        serve: ``"module:function"``, called with the socket; the child ends when it returns.
+        serve: ``"module:function"``, called with the socket; the child ends when it returns. This process has imported
+            the module, too, which ``"fork"`` relies on.
         start_method: one of ``START_METHODS``.
 
     Raises:
@@ -289,7 +289,7 @@ def run_child(serve: str, descriptor: int, parent: int) -> None:
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     module, _, name = serve.partition(":")
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(PeerGone):
-        getattr(import_module(module), name)(connection)
+        getattr(sys.modules[module], name)(connection)
 
 
 def _ignore_sigterm() -> None:
