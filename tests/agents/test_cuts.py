@@ -12,7 +12,7 @@ from tensordict import TensorDict
 
 import torchrl.data
 import torchrl.data.replay
-from cases.td_losses import network
+from cases.losses import network
 from fakes import CountingSimulator
 from torchrl import agents
 from torchrl.agents import (

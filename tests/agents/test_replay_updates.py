@@ -12,7 +12,7 @@ from recorder import Recorder
 from tensordict import TensorDict
 from torch import nn
 
-from cases.td_losses import CASES, make_transitions, network
+from cases.losses import VALUE_LOSSES, make_transitions, network
 from torchrl.agents import (
     Agent,
     FusedAdam,
@@ -43,7 +43,7 @@ from torchrl.objectives import BehaviourCloningLoss, DQNLoss, HardUpdate, SoftUp
 def make_updates(name="DQNLoss of choice", *, num=32, lr=1e-2, sampler=None, capacity=64, **options):
     """Build updates of a loss over a buffer that holds ``num`` transitions."""
     torch.manual_seed(0)
-    case = CASES[name]
+    case = VALUE_LOSSES[name]
     loss = case.build()
     buffer = ReplayBuffer(TensorStorage(capacity), sampler=sampler, seed=0)
     if num:
@@ -217,7 +217,7 @@ class TestPriorities:
         batch["next", "terminated"], batch["next", "truncated"] = done, torch.zeros_like(done)
         batch["next", "done"], batch["is_init"] = done, done.roll(1, 1)
         buffer.extend(batch)
-        loss = CASES["DQNLoss of choice"].build()
+        loss = VALUE_LOSSES["DQNLoss of choice"].build()
         updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=16)
         seen = spied(buffer)
         before = copy.deepcopy(loss)
@@ -253,7 +253,7 @@ def test_sub_trajectories():
     for name in ("terminated", "truncated", "done"):
         batch["next", name] = torch.zeros(1, 32, 1, dtype=torch.bool)
     buffer.extend(batch)
-    loss = CASES["DQNLoss of choice"].build()
+    loss = VALUE_LOSSES["DQNLoss of choice"].build()
     updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=16)
     seen = []
     loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].batch_size))
@@ -267,7 +267,7 @@ class TestFailures:
         updates = make_updates(name)
         updates.target_update = SoftUpdate(updates.loss)
         updates.once()
-        batch = make_transitions(CASES[name].action, 32)
+        batch = make_transitions(VALUE_LOSSES[name].action, 32)
         batch["next", "reward"][:] = float("nan")
         updates.buffer.extend(batch)
         updates.buffer.extend(batch)
@@ -320,7 +320,7 @@ class TestFailures:
             make_updates(**options)
 
     def test_an_optimizer_that_lacks_a_parameter_is_refused(self):
-        loss = CASES["SACLoss"].build()
+        loss = VALUE_LOSSES["SACLoss"].build()
         with pytest.raises(ConfigError, match="ReplayUpdates: expected an optimizer over.*lacks"):
             optimizer = torch.optim.SGD(loss.actor.parameters(), lr=0.1)
             ReplayUpdates(loss, optimizer, ReplayBuffer(TensorStorage(8)), batch_size=4)

@@ -1,6 +1,8 @@
-"""Losses and kinds of action to be held against the laws: actors of real parts, and batches that a policy left behind.
+"""Every loss to be held against the laws, with networks of real parts and the batches that it learns from.
 
-Every actor reads ``"observation"`` ``[*B, 4]``. Another of its kind, with other weights, acted in the batch.
+``POLICY_LOSSES`` and ``VALUE_LOSSES`` have one entry per configuration; a new class is added there. ``CASES`` are all
+of them, policy losses with the kinds of action that each is tried with. Every network reads ``"observation"``
+``[*B, 4]``.
 """
 
 from __future__ import annotations
@@ -13,19 +15,27 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from torchrl.data import specs
+from torchrl.data.specs import Bounded
 from torchrl.modules import (
+    MLP,
     Actor,
     Bernoulli,
     Categorical,
     CompositeDistribution,
+    DistributionalQValueActor,
     MaskedCategorical,
     MaskedOneHotCategorical,
     MultiCategorical,
     Normal,
     OneHotCategorical,
     ProbabilisticActor,
+    QuantileQValueActor,
+    QValueActor,
+    StateDependentNormalHead,
     TanhNormal,
     TruncatedNormal,
+    ValueEnsemble,
     ValueOperator,
 )
 from torchrl.objectives import (
@@ -33,15 +43,38 @@ from torchrl.objectives import (
     BehaviourCloningLoss,
     ClippedSurrogate,
     ClipPPOLoss,
+    DDPGLoss,
+    DiscreteSACLoss,
+    DistributionalDQNLoss,
+    DQNLoss,
     KLPenaltyPPOLoss,
     Loss,
     PolicyGradientLoss,
     PPOLoss,
+    QuantileDQNLoss,
+    REDQLoss,
     ReinforceLoss,
+    SACLoss,
+    TD3Loss,
     total_loss,
 )
+from torchrl.objectives.costs.temporal_difference import TDLoss
 
 OBSERVATION = ("observation",)
+
+
+class Case(NamedTuple):
+    """A loss and what it learns from.
+
+    Attributes:
+        build: makes the loss with networks of its own.
+        batch: makes what it learns from, ``[*shape]``: ``batch(*shape, seed=0)``.
+        action: of a loss of values: ``"choice"``, ``"one_hot"``, ``"masked"`` or ``"vector"``.
+    """
+
+    build: Callable[[], Loss]
+    batch: Callable[..., TensorDict]
+    action: str = ""
 
 
 class Constant(nn.Module):
@@ -122,8 +155,10 @@ KINDS = {
     "masked composite": Kind(
         CompositeDistribution.of(gear=MaskedCategorical, gas=GAS), (3, 1, 1), (2,), two_of_three_gears
     ),
+    "deterministic": Kind(None, (2,)),
 }
-DETERMINISTIC = Kind(None, (2,))
+RANDOM = tuple(kind for kind in KINDS if kind != "deterministic")
+FEW = ("discrete", "masked composite")
 
 
 def make_critic(body: nn.Module | None = None, *, in_keys: Iterable = OBSERVATION) -> ValueOperator:
@@ -151,40 +186,40 @@ def actor_alone(loss: Callable[..., Loss], **options) -> Callable[..., Loss]:
     return lambda actor, critic: loss(actor, **options)
 
 
-LOSSES = {
-    "ReinforceLoss": actor_alone(ReinforceLoss),
-    "ReinforceLoss, baseline": partial(ReinforceLoss, entropy_coef=0.01, normalize_advantage=True),
-    "A2CLoss": A2CLoss,
-    "A2CLoss, all options": partial(
-        A2CLoss, entropy_coef=0.1, normalize_advantage=True, critic_distance="smooth_l1", num_entropy_samples=3
+class PolicyLoss(NamedTuple):
+    """A loss of a policy, built from actor and critic, and the kinds of action that it is tried with."""
+
+    build: Callable[[nn.Module, nn.Module], Loss]
+    kinds: tuple[str, ...] = FEW
+
+
+POLICY_LOSSES = {
+    "ReinforceLoss": PolicyLoss(actor_alone(ReinforceLoss)),
+    "ReinforceLoss, baseline": PolicyLoss(partial(ReinforceLoss, entropy_coef=0.01, normalize_advantage=True), RANDOM),
+    "A2CLoss": PolicyLoss(A2CLoss),
+    "A2CLoss, all options": PolicyLoss(
+        partial(
+            A2CLoss, entropy_coef=0.1, normalize_advantage=True, critic_distance="smooth_l1", num_entropy_samples=3
+        ),
+        RANDOM,
     ),
-    "PPOLoss": PPOLoss,
-    "PPOLoss, sum": partial(PPOLoss, entropy_coef=0.01, reduction="sum"),
-    "ClipPPOLoss": ClipPPOLoss,
-    "ClipPPOLoss, all options": partial(
-        ClipPPOLoss, clip_epsilon=0.1, entropy_coef=0.01, value_clip=0.2, critic_distance="smooth_l1"
+    "PPOLoss": PolicyLoss(PPOLoss, RANDOM),
+    "PPOLoss, sum": PolicyLoss(partial(PPOLoss, entropy_coef=0.01, reduction="sum")),
+    "ClipPPOLoss": PolicyLoss(ClipPPOLoss),
+    "ClipPPOLoss, all options": PolicyLoss(
+        partial(ClipPPOLoss, clip_epsilon=0.1, entropy_coef=0.01, value_clip=0.2, critic_distance="smooth_l1"), RANDOM
     ),
-    "ClipPPOLoss, raw advantage": partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1"),
-    "PolicyGradientLoss": lambda actor, critic: PolicyGradientLoss(actor, critic, ClippedSurrogate(0.3)),
-    "KLPenaltyPPOLoss": KLPenaltyPPOLoss,
-    "KLPenaltyPPOLoss, sampled": partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0),
-    "BehaviourCloningLoss": actor_alone(BehaviourCloningLoss),
-    "BehaviourCloningLoss, entropy": actor_alone(BehaviourCloningLoss, entropy_coef=0.1),
+    "ClipPPOLoss, raw advantage": PolicyLoss(partial(ClipPPOLoss, normalize_advantage=False, critic_distance="l1")),
+    "PolicyGradientLoss": PolicyLoss(lambda *networks: PolicyGradientLoss(*networks, ClippedSurrogate(0.3))),
+    "KLPenaltyPPOLoss": PolicyLoss(KLPenaltyPPOLoss, RANDOM),
+    "KLPenaltyPPOLoss, sampled": PolicyLoss(partial(KLPenaltyPPOLoss, num_kl_samples=2, kl_coef=3.0), RANDOM),
+    "BehaviourCloningLoss": PolicyLoss(actor_alone(BehaviourCloningLoss)),
+    "BehaviourCloningLoss, entropy": PolicyLoss(actor_alone(BehaviourCloningLoss, entropy_coef=0.1), RANDOM),
+    "BehaviourCloningLoss, l2": PolicyLoss(actor_alone(BehaviourCloningLoss), ("deterministic",)),
+    "BehaviourCloningLoss, smooth_l1": PolicyLoss(
+        actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"), ("deterministic",)
+    ),
 }
-DETERMINISTIC_LOSSES = {
-    "BehaviourCloningLoss, l2": actor_alone(BehaviourCloningLoss),
-    "BehaviourCloningLoss, smooth_l1": actor_alone(BehaviourCloningLoss, distance="smooth_l1", reduction="sum"),
-}
-# One of each, with options: enough to be tried with every kind of action.
-KIND_LOSSES = (
-    "ReinforceLoss, baseline",
-    "A2CLoss, all options",
-    "PPOLoss",
-    "ClipPPOLoss, all options",
-    "KLPenaltyPPOLoss",
-    "KLPenaltyPPOLoss, sampled",
-    "BehaviourCloningLoss, entropy",
-)
 
 
 def gradients(loss: Loss, batch: TensorDict) -> tuple[TensorDict, list[torch.Tensor]]:
@@ -194,3 +229,136 @@ def gradients(loss: Loss, batch: TensorDict) -> tuple[TensorDict, list[torch.Ten
     terms = loss(batch)
     total_loss(terms).backward()
     return terms.detach(), [parameter.grad.clone() for parameter in loss.trainable_parameters()]
+
+
+# ---- losses of values, from transitions ------------------------------------------------------------------------------
+
+NUM_ACTIONS = 3
+LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0])
+BOUNDS = Bounded(LOW, HIGH)
+CHOICE = specs.Categorical(NUM_ACTIONS)
+
+
+def network(num_inputs: int, *shape: int) -> nn.Module:
+    """Build a small smooth network to ``[*B, *shape]``."""
+    layers = [nn.Linear(num_inputs, 6), nn.Tanh(), nn.Linear(6, torch.Size(shape).numel())]
+    return nn.Sequential(*layers, *([nn.Unflatten(-1, shape)] if len(shape) > 1 else []))
+
+
+def _dqn(loss: type[TDLoss], actor: type[QValueActor], *shape: int, action: str, **options: object) -> TDLoss:
+    more = {"low": -3.0, "high": 3.0} if actor is DistributionalQValueActor else {}
+    mask_key = "action_mask" if action == "masked" else None
+    return loss(actor(network(4, *shape), one_hot=action == "one_hot", mask_key=mask_key, **more), gamma=0.9, **options)
+
+
+def _deterministic() -> Actor:
+    return Actor(nn.Sequential(network(4, 2), nn.Tanh()))
+
+
+def _gaussian() -> ProbabilisticActor:
+    network_ = nn.Sequential(network(4, 4), StateDependentNormalHead())
+    return ProbabilisticActor(network_, TanhNormal.within(LOW, HIGH), log_prob_key=None)
+
+
+def _critics(num: int) -> ValueEnsemble:
+    return ValueEnsemble(lambda: MLP(6, 1, num_cells=(7,)), num)
+
+
+def _chooser(action: str) -> ProbabilisticActor:
+    family = {"choice": Categorical, "one_hot": OneHotCategorical, "masked": MaskedCategorical}[action]
+    mask_key = "action_mask" if action == "masked" else None
+    return ProbabilisticActor(network(4, NUM_ACTIONS), family, log_prob_key=None, mask_key=mask_key)
+
+
+def _discrete_sac(action: str, **options: object) -> TDLoss:
+    critic = ValueEnsemble(lambda: MLP(4, NUM_ACTIONS, num_cells=(7,)), 2, in_keys=["observation"])
+    return DiscreteSACLoss(_chooser(action), critic, action_spec=CHOICE, gamma=0.9, **options)
+
+
+def _sac(loss: type[SACLoss] = SACLoss, num: int = 2, *, with_value: bool = False, **options: object) -> TDLoss:
+    more = {"value": ValueOperator(network(4, 1))} if with_value else {}
+    return loss(_gaussian(), _critics(num), action_spec=BOUNDS, gamma=0.9, **more, **options)
+
+
+def _value_losses() -> dict[str, Case]:
+    def case(build: Callable[[], TDLoss], action: str) -> Case:
+        return Case(build, partial(make_transitions, action), action)
+
+    cases: dict[str, Case] = {}
+    dqns = {
+        "DQNLoss": (DQNLoss, QValueActor, 3),
+        "DistributionalDQNLoss": (DistributionalDQNLoss, DistributionalQValueActor, 3, 11),
+        "QuantileDQNLoss": (QuantileDQNLoss, QuantileQValueActor, 3, 5),
+    }
+    for action in ("choice", "one_hot", "masked"):
+        for name, parts in dqns.items():
+            cases[f"{name} of {action}"] = case(partial(_dqn, *parts, action=action), action)
+        cases[f"DiscreteSACLoss of {action}"] = case(partial(_discrete_sac, action), action)
+    single = partial(_dqn, DQNLoss, QValueActor, 3, action="choice", double=False, distance="l2")
+    cases["DQNLoss, single, l2"] = case(single, "choice")
+    fixed = partial(_discrete_sac, "choice", learn_temperature=False)
+    cases["DiscreteSACLoss, fixed temperature"] = case(fixed, "choice")
+    of_vectors = {
+        "DDPGLoss": lambda: DDPGLoss(
+            _deterministic(), ValueOperator(_Joined(network(6, 1)), in_keys=["observation", "action"]), gamma=0.9
+        ),
+        "TD3Loss": lambda: TD3Loss(_deterministic(), _critics(2), action_spec=BOUNDS, gamma=0.9),
+        "SACLoss": _sac,
+        "SACLoss, fixed temperature": partial(_sac, learn_temperature=False, temperature=0.2),
+        "SACLoss, with a state value": partial(_sac, with_value=True),
+        "SACLoss, smooth l1": partial(_sac, distance="smooth_l1"),
+        "REDQLoss": partial(_sac, REDQLoss, 4, num_sampled=2),
+    }
+    return cases | {name: case(build, "vector") for name, build in of_vectors.items()}
+
+
+class _Joined(nn.Module):
+    """Call a network on its inputs side by side."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the network says."""
+        return self.body(torch.cat(inputs, -1))
+
+
+def make_transitions(action: str, *shape: int, seed: int = 0) -> TensorDict:
+    """Build transitions ``[*shape]`` as a buffer hands them out, a fifth of them terminated."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = partial(torch.randn, generator=generator)
+    choice = torch.randint(0, NUM_ACTIONS, shape, generator=generator)
+    actions = {
+        "choice": choice,
+        "masked": choice,
+        "one_hot": nn.functional.one_hot(choice, NUM_ACTIONS),
+        "vector": LOW + (HIGH - LOW) * torch.rand(*shape, 2, generator=generator),
+    }
+    root = {"observation": normal(*shape, 4), "action": actions[action]}
+    after = {
+        "observation": normal(*shape, 4),
+        "reward": normal(*shape, 1),
+        "terminated": torch.rand(*shape, 1, generator=generator) < 0.2,
+        "truncated": torch.rand(*shape, 1, generator=generator) < 0.2,
+    }
+    after["done"] = after["terminated"] | after["truncated"]
+    if action == "masked":
+        for part in (root, after):
+            mask = torch.rand(*shape, NUM_ACTIONS, generator=generator) < 0.5
+            part["action_mask"] = mask | nn.functional.one_hot(choice, NUM_ACTIONS).bool()
+    return TensorDict(root | {"next": TensorDict(after, batch_size=shape)}, batch_size=shape)
+
+
+VALUE_LOSSES = _value_losses()
+
+
+def _policy_case(build: Callable[[nn.Module, nn.Module], Loss], kind: Kind) -> Case:
+    return Case(lambda: build(kind.make_actor(), make_critic()), partial(make_rows, kind))
+
+
+CASES = VALUE_LOSSES | {
+    f"{name} of {kind}": _policy_case(loss.build, KINDS[kind])
+    for name, loss in POLICY_LOSSES.items()
+    for kind in loss.kinds
+}

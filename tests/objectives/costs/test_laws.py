@@ -1,4 +1,4 @@
-"""Laws of every loss with every kind of action. A new one is added to ``LOSSES`` in ``cases/losses.py``."""
+"""Laws of every loss, and of losses of a policy with every kind of action. New ones: ``cases/losses.py``."""
 
 import copy
 import inspect
@@ -8,30 +8,17 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from cases.losses import (
-    DETERMINISTIC,
-    DETERMINISTIC_LOSSES,
-    KIND_LOSSES,
-    KINDS,
-    LOSSES,
-    gradients,
-    make_critic,
-    make_rows,
-)
+from cases.losses import CASES, FEW, KINDS, POLICY_LOSSES, gradients, make_critic, make_rows
 from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.objectives import Loss, total_loss
-from torchrl.objectives.costs.temporal_difference import TDLoss
+from torchrl.objectives import Loss, SoftUpdate, total_loss
 
-DETERMINISTIC_CASES = {
-    f"{name} of a deterministic actor": (DETERMINISTIC_LOSSES[name], DETERMINISTIC) for name in DETERMINISTIC_LOSSES
+POLICY = {
+    f"{name} of {kind}": (loss.build, KINDS[kind])
+    for name, loss in POLICY_LOSSES.items()
+    for kind in loss.kinds
+    if kind in (*FEW, "deterministic")
 }
-EVERY_LOSS = {
-    f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in LOSSES for kind in ("discrete", "masked composite")
-} | DETERMINISTIC_CASES
-EVERY_KIND = {
-    f"{loss} of {kind}": (LOSSES[loss], KINDS[kind]) for loss in KIND_LOSSES for kind in KINDS
-} | DETERMINISTIC_CASES
 WRITTEN = ("action_log_prob", "state_value", "advantage", "value_target")
 
 
@@ -40,15 +27,132 @@ def floats_of(batch):
     return [value for value in batch.values(True, True) if value.is_floating_point()]
 
 
+def assert_same(got, expected):
+    """Hold terms and gradients against others."""
+    torch.testing.assert_close((got[0].to_dict(), got[1]), (expected[0].to_dict(), expected[1]))
+
+
 def test_every_public_loss_is_among_the_cases():
     public = [getattr(objectives, name) for name in objectives.__all__]
     losses = {x for x in public if inspect.isclass(x) and issubclass(x, Loss) and not inspect.isabstract(x)}
-    losses = {x for x in losses if not issubclass(x, TDLoss)}  # these have laws of their own: test_td_laws.py
-    assert losses == {type(build(kind.make_actor(), make_critic())) for build, kind in EVERY_LOSS.values()}
+    assert losses == {type(case.build()) for case in CASES.values()}
 
 
-@pytest.mark.parametrize(("build", "kind"), EVERY_LOSS.values(), ids=EVERY_LOSS.keys())
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 class TestEveryLoss:
+    def test_returns_scalars_of_which_some_are_summed(self, case):
+        """Losses of values return the error of each row too."""
+        terms = case.build()(case.batch(3, 5))
+        assert isinstance(terms, TensorDict) and terms.batch_size == torch.Size([])
+        assert ("td_error" in terms) == bool(case.action)
+        if case.action:
+            td_error = terms.pop("td_error")
+            assert td_error.shape == (15,)
+            assert not td_error.requires_grad and (td_error >= 0).all() and td_error.isfinite().all()
+        summed = [key for key in terms.keys() if key.startswith("loss_")]
+        assert all(terms[key].shape == () and terms[key].isfinite() for key in terms.keys())
+        assert summed and [key for key in terms.keys() if terms[key].requires_grad] == summed
+        torch.testing.assert_close(total_loss(terms), sum(terms[key] for key in summed))
+
+    def test_gradient_reaches_the_trainable_parameters_and_nothing_else(self, case):
+        loss, batch = case.build(), case.batch(15)  # odd: the signs of an l1 distance cannot cancel
+        for value in (inputs := floats_of(batch)):
+            value.requires_grad_()
+        total_loss(loss(batch)).backward()
+        trained = {id(parameter) for parameter in loss.trainable_parameters()}
+        for name, parameter in loss.named_parameters():
+            got = parameter.grad is not None and bool((parameter.grad != 0).any())
+            assert got == (id(parameter) in trained), name
+        assert all(value.grad is None for value in inputs)
+
+    @pytest.mark.parametrize("shape", [(12,), (3, 4)])
+    def test_masked_rows_reach_nothing(self, case, shape):
+        loss, batch = case.build(), case.batch(*shape)
+        mask = torch.arange(12).reshape(shape) % 3 != 1
+        expected = gradients(loss, batch[mask].clone())
+        for value in batch.values(True, True):
+            value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
+        batch["collector", "mask"] = mask
+        assert_same(gradients(loss, batch), expected)
+
+    def test_batch_dimensions_do_not_matter(self, case):
+        loss, batch = case.build(), case.batch(3, 4)
+        assert_same(gradients(loss, batch.reshape(12)), gradients(loss, batch))
+
+    def test_batch_is_left_alone(self, case):
+        batch = case.batch(8)
+        kept = batch.clone()
+        case.build()(batch)
+        assert set(batch.keys(True)) == set(kept.keys(True)) and (batch == kept).all()
+
+    def test_every_key_it_names_is_needed(self, case):
+        loss, batch = case.build(), case.batch(8)
+        loss(batch.select(*loss.in_keys))
+        for key in loss.in_keys:
+            with pytest.raises(KeyMissing, match=f"{type(loss).__name__}: expected the key"):
+                loss(batch.exclude(key))
+
+    def test_copy_is_independent(self, case):
+        loss, batch = case.build(), case.batch(8)
+        expected = gradients(loss, batch)
+        other = copy.deepcopy(loss)
+        trainable = {id(x) for x in other.trainable_parameters()}
+        assert trainable == {id(x) for x in other.parameters() if x.requires_grad}
+        with torch.no_grad():
+            for parameter in other.trainable_parameters():
+                parameter.mul_(0.3)
+        if case.action:
+            SoftUpdate(other, tau=1.0).step()
+        assert_same(gradients(loss, batch), expected)
+        assert (total_loss(other(batch)) - total_loss(expected[0])).abs() > 1e-4
+
+    def test_state_dict_makes_another_the_same(self, case):
+        loss, other, batch = case.build(), case.build(), case.batch(8)
+        state = {key: x.fill_(0.25) if key.startswith("_") else x for key, x in loss.state_dict().items()}
+        assert {name.removeprefix("objective.") for name, _ in loss.named_buffers() if "._" in f".{name}"} <= set(state)
+        assert not torch.equal(*(total_loss(x(batch)) for x in (loss, other)))
+        other.load_state_dict(state)
+        assert_same(gradients(other, batch), gradients(loss, batch))
+
+    def test_gradient_is_that_of_the_value(self, case):
+        loss = case.build().double()
+        loss.num_entropy_samples = None  # the score-function estimate is no derivative: test_actor.py has its mean
+        batch = case.batch(15).apply(lambda x: x.double() if x.is_floating_point() else x)
+        for key in [key for key in loss(batch).keys() if key.startswith("loss_")]:
+            loss.zero_grad(set_to_none=True)
+            torch.manual_seed(0)
+            loss(batch)[key].backward()
+            moved = [p for p in loss.trainable_parameters() if p.grad is not None]
+            steps = [1e-5 * torch.randn_like(parameter) for parameter in moved]
+            frozen = copy.deepcopy(loss)  # what the target is made of does not move along
+            totals = [self.value_at(loss, frozen, key, batch, moved, steps, sign) for sign in (1, -1)]
+            expected = sum((p.grad * step).sum() for p, step in zip(moved, steps, strict=True))
+            torch.testing.assert_close((totals[0] - totals[1]) / 2, expected, rtol=1e-4, atol=1e-9)
+
+    def value_at(self, loss, frozen, key, batch, parameters, steps, sign):
+        """Return a term where parameters moved; targets did not, nor the temperature but in its own loss."""
+        still = [name for name in ("next_value", "next_outputs") if hasattr(loss, name)]
+        with torch.no_grad():
+            for parameter, step in zip(parameters, steps, strict=True):
+                parameter.add_(step, alpha=sign)
+            torch.manual_seed(0)
+            for name in still:
+                loss.__dict__[name] = getattr(frozen, name)
+            temperature = getattr(loss, "temperature", None)
+            if temperature is not None and key != "loss_temperature":
+                loss.temperature = frozen.temperature
+            total = loss(batch)[key]
+            if temperature is not None:
+                loss.temperature = temperature
+            for name in still:
+                del loss.__dict__[name]
+            for parameter, step in zip(parameters, steps, strict=True):
+                parameter.sub_(step, alpha=sign)
+        return total
+
+
+@pytest.mark.parametrize(("build", "kind"), POLICY.values(), ids=POLICY.keys())
+class TestEveryLossOfAPolicy:
     def test_trains_what_it_is_given(self, build, kind):
         actor, critic = kind.make_actor(), make_critic()
         loss = build(actor, critic)
@@ -87,13 +191,6 @@ class TestEveryLoss:
         with pytest.raises(SpecError, match="at least one valid row"):
             build(kind.make_actor(), make_critic())(batch)
 
-    def test_every_key_it_names_is_needed(self, build, kind):
-        loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 8)
-        loss(batch.select(*loss.in_keys))
-        for key in loss.in_keys:
-            with pytest.raises(KeyMissing, match=f"{type(loss).__name__}: expected the key"):
-                loss(batch.exclude(key))
-
     def test_no_column_is_taken_for_a_row_nor_a_row_for_a_column(self, build, kind):
         loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 8)
         read = [key for key in WRITTEN if key in loss.in_keys]
@@ -123,89 +220,3 @@ class TestEveryLoss:
             build(kind.make_actor(lazy), make_critic())
         lazy(torch.zeros(2, 4))
         build(kind.make_actor(lazy), make_critic())
-
-    def test_copy_is_independent(self, build, kind):
-        loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 8)
-        expected = gradients(loss, batch)[0]
-        other = copy.deepcopy(loss)
-        assert {id(x) for x in other.trainable_parameters()} == {id(x) for x in other.parameters()}
-        with torch.no_grad():
-            for parameter in other.trainable_parameters():
-                parameter.mul_(0.3)
-        torch.testing.assert_close(gradients(loss, batch)[0].to_dict(), expected.to_dict())
-        assert (gradients(other, batch)[0]["loss_objective"] - expected["loss_objective"]).abs() > 1e-4
-
-    def test_state_dict_makes_another_the_same(self, build, kind):
-        loss, other = (build(kind.make_actor(), make_critic()) for _ in range(2))
-        batch = make_rows(kind, 8)
-        for name, buffer in loss.named_buffers():
-            buffer.fill_(0.25)
-            assert name.removeprefix("objective.") in loss.state_dict()
-        other.load_state_dict(loss.state_dict())
-        torch.testing.assert_close(gradients(other, batch)[0].to_dict(), gradients(loss, batch)[0].to_dict())
-
-
-@pytest.mark.parametrize(("build", "kind"), EVERY_KIND.values(), ids=EVERY_KIND.keys())
-class TestEveryKindOfAction:
-    def test_returns_scalars_of_which_some_are_summed(self, build, kind):
-        terms = build(kind.make_actor(), make_critic())(make_rows(kind, 16))
-        assert isinstance(terms, TensorDict) and terms.batch_size == torch.Size([])
-        summed = [key for key in terms.keys() if key.startswith("loss_")]
-        assert summed
-        assert all(terms[key].shape == () and terms[key].isfinite() for key in terms.keys())
-        assert [key for key in terms.keys() if terms[key].requires_grad] == summed
-        torch.testing.assert_close(total_loss(terms), sum(terms[key] for key in summed))
-
-    def test_gradient_reaches_the_trainable_parameters_and_nothing_else(self, build, kind):
-        loss = build(kind.make_actor(), make_critic())
-        batch = make_rows(kind, 15)  # odd: the signs of an l1 distance cannot cancel
-        for value in (inputs := floats_of(batch)):
-            value.requires_grad_()
-        total_loss(loss(batch)).backward()
-        trained = {id(parameter) for parameter in loss.trainable_parameters()}
-        for name, parameter in loss.named_parameters():
-            got = parameter.grad is not None and bool((parameter.grad != 0).any())
-            assert got == (id(parameter) in trained), name
-        assert all(value.grad is None for value in inputs)
-
-    @pytest.mark.parametrize("shape", [(12,), (3, 4)])
-    def test_masked_rows_reach_nothing(self, build, kind, shape):
-        loss = build(kind.make_actor(), make_critic())
-        batch = make_rows(kind, *shape)
-        mask = torch.arange(12).reshape(shape) % 3 != 1
-        expected = gradients(loss, batch[mask].clone())
-        for value in batch.values(True, True):
-            value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
-        batch["collector", "mask"] = mask
-        terms, grads = gradients(loss, batch)
-        torch.testing.assert_close((terms.to_dict(), grads), (expected[0].to_dict(), expected[1]))
-
-    def test_batch_dimensions_do_not_matter(self, build, kind):
-        loss, batch = build(kind.make_actor(), make_critic()), make_rows(kind, 3, 4)
-        expected, got = gradients(loss, batch), gradients(loss, batch.reshape(12))
-        torch.testing.assert_close((got[0].to_dict(), got[1]), (expected[0].to_dict(), expected[1]))
-
-    def test_batch_is_left_alone(self, build, kind):
-        batch = make_rows(kind, 8)
-        kept = batch.clone()
-        build(kind.make_actor(), make_critic())(batch)
-        assert set(batch.keys(True)) == set(kept.keys(True)) and (batch == kept).all()
-
-    def test_gradient_is_that_of_the_value(self, build, kind):
-        loss = build(kind.make_actor(), make_critic()).double()
-        loss.num_entropy_samples = None  # the score-function estimate is no derivative: test_actor.py has its mean
-        batch = make_rows(kind, 15).apply(lambda value: value.double() if value.is_floating_point() else value)
-        _, grads = gradients(loss, batch)
-        parameters = loss.trainable_parameters()
-        steps = [1e-5 * torch.randn_like(parameter) for parameter in parameters]
-        totals = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                for parameter, step in zip(parameters, steps, strict=True):
-                    parameter.add_(step, alpha=sign)
-                torch.manual_seed(0)
-                totals.append(total_loss(loss(batch)))
-                for parameter, step in zip(parameters, steps, strict=True):
-                    parameter.sub_(step, alpha=sign)
-        expected = sum((grad * step).sum() for grad, step in zip(grads, steps, strict=True))
-        torch.testing.assert_close((totals[0] - totals[1]) / 2, expected, rtol=1e-4, atol=1e-10)

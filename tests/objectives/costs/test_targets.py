@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases.td_losses import make_transitions
+from cases.losses import make_transitions
 from torchrl.modules import MLP, ObservationNormalizer, QValueActor, ValueEnsemble
 from torchrl.objectives import DQNLoss, HardUpdate, SoftUpdate, total_loss
 from torchrl.objectives.costs.temporal_difference import TDLoss

@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from cases.td_losses import BOUNDS, HIGH, LOW, make_transitions, network
+from cases.losses import BOUNDS, HIGH, LOW, make_transitions, network
 from torchrl.data.specs import Categorical as CategoricalSpec
 from torchrl.modules import (
     MLP,

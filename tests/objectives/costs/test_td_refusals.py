@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases.losses import KINDS, LOSSES, make_critic
-from cases.td_losses import BOUNDS, CASES, CHOICE, make_transitions, network
+from cases.losses import BOUNDS, CHOICE, KINDS, POLICY_LOSSES, VALUE_LOSSES, make_critic, make_transitions, network
 from torchrl.data.specs import Unbounded
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
@@ -89,10 +88,10 @@ REFUSED = {
         lambda: REDQLoss(gaussian(), critics(3), action_spec=BOUNDS, num_sampled=4),
         "num_sampled from 1 to the 3 critics, got 4",
     ),
-    "tau": (lambda: SoftUpdate(CASES["SACLoss"].build(), tau=0.0), "SoftUpdate: expected tau above 0"),
-    "interval": (lambda: HardUpdate(CASES["SACLoss"].build(), interval=0), "an interval of at least 1, got 0"),
+    "tau": (lambda: SoftUpdate(VALUE_LOSSES["SACLoss"].build(), tau=0.0), "SoftUpdate: expected tau above 0"),
+    "interval": (lambda: HardUpdate(VALUE_LOSSES["SACLoss"].build(), interval=0), "an interval of at least 1, got 0"),
     "no targets": (
-        lambda: SoftUpdate(LOSSES["A2CLoss"](KINDS["discrete"].make_actor(), make_critic())),
+        lambda: SoftUpdate(POLICY_LOSSES["A2CLoss"].build(KINDS["discrete"].make_actor(), make_critic())),
         "SoftUpdate: expected a loss with target networks, got A2CLoss",
     ),
 }
@@ -123,7 +122,7 @@ def test_losses_look_through_exploration():
 
 
 def test_a_hard_update_copies_at_its_interval_and_counts_on():
-    loss = CASES["DQNLoss of choice"].build()
+    loss = VALUE_LOSSES["DQNLoss of choice"].build()
     update = HardUpdate(loss, interval=3)
     with torch.no_grad():
         for parameter in loss.actor.parameters():
