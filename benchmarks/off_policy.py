@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from torchrl.recipes import from_flags, parser_of
+
 ROOT = Path(__file__).resolve().parent.parent
 SAC_FRAMES, DQN_FRAMES, ROUNDS = 1500, 10_240, 3
 QUIET = ["--no-progress_bar", "--record_interval=100000000", "--log_interval=100000000"]
@@ -28,11 +30,11 @@ def ours(algorithm: str, config: str, frames: int, *flags: str) -> float:
     """Train by the example and return its seconds."""
     path = ROOT / "examples" / algorithm / f"{algorithm}.py"
     spec = importlib.util.spec_from_file_location(algorithm, path)
-    example = importlib.util.module_from_spec(spec)
+    example = sys.modules[algorithm] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    parser = getattr(example, f"make_{algorithm}_parser")()
+    settings = getattr(example, algorithm.upper())
     words = [f"--config={ROOT / 'configs' / algorithm / config}.txt", f"--total_frames={frames}", *QUIET, *flags]
-    agent = getattr(example, f"make_{algorithm}_agent")(parser.parse_args(words))
+    agent = example.make_agent(from_flags(settings, parser_of(settings).parse_args(words)))
     agent.evaluator = None
     start = time.perf_counter()
     agent.train()

@@ -1,19 +1,18 @@
 """Every example and config runs with a tiny budget, and a user's mistakes end in one message and status 2."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from cases.examples import load
 from fakes import wait_until
 from torchrl.agents import load_checkpoint
 from torchrl.record import read_csv
@@ -35,16 +34,6 @@ TINY = ["--total_frames=256", "--frames_per_batch=128", "--num_envs=2", "--max_e
 TINY += ["--record_interval=128", "--record_episodes=2", "--eval_episodes=2", "--no-progress_bar"]
 CARTPOLE = f"--config={ROOT}/configs/ppo/cartpole.txt"
 CONSTANT = ["--lr_schedule=constant", "--clip_schedule=constant"]  # a line over the run depends on its length
-
-
-@cache
-def load(algorithm):
-    """Import an example."""
-    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
-    spec = importlib.util.spec_from_file_location(f"{algorithm}_example", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Deep Q-learning, from flags and a config file; with all its switches on, Rainbow.
+"""Deep Q-learning (Mnih et al., 2015), from flags and a config file; with all its switches on, Rainbow.
 
     python examples/dqn/dqn.py --config=examples/dqn/configs/cartpole.txt
     python examples/dqn/dqn.py --config=examples/dqn/configs/cartpole.txt --prb --dueling --multi_step
@@ -9,87 +9,165 @@ What it shows: a greedy actor inside what explores, a buffer between collecting 
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
+from torch import nn
 
+from torchrl import recipes
 from torchrl.agents import Agent, StepExploration
+from torchrl.data.specs import OneHot
 from torchrl.devices import find_device
-from torchrl.recipes import (
-    add_dqn_arguments,
-    add_egreedy_arguments,
-    add_env_arguments,
-    add_off_policy_collector_arguments,
-    add_optimise_arguments,
-    add_q_network_arguments,
-    add_record_arguments,
-    add_replay_arguments,
-    add_update_arguments,
-    make_dqn_loss,
-    make_egreedy,
-    make_env,
-    make_evaluator,
-    make_off_policy_collector,
-    make_parser,
-    make_q_actor,
-    make_record_hooks,
-    make_replay_buffer,
-    make_replay_hooks,
-    make_replay_updates,
-    make_schedules,
-    make_store,
-    run,
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import (
+    MLP,
+    DistributionalQValueActor,
+    DuelingMLP,
+    EGreedy,
+    NoisyLinear,
+    QuantileQValueActor,
+    QValueActor,
 )
+from torchrl.objectives import DistributionalDQNLoss, DQNLoss, QuantileDQNLoss
+from torchrl.recipes.networks import ACTIVATIONS
+from torchrl.recipes.settings import Fraction, PositiveInt, Real
 from torchrl.seeding import named_seeds
 
 
-def make_dqn_parser():
-    """All flags of this example."""
-    parser = make_parser("Train a policy by deep Q-learning.")
-    add_env_arguments(parser)
-    add_q_network_arguments(parser)
-    add_egreedy_arguments(parser)
-    add_off_policy_collector_arguments(parser, frames_per_batch=256)
-    add_replay_arguments(parser, buffer_size=100_000, batch_size=64)
-    add_dqn_arguments(parser)
-    add_update_arguments(parser, updates_per_frame=0.5, start_frames=1000)
-    add_optimise_arguments(parser, max_grad_norm=10.0)
-    add_record_arguments(parser)
-    return parser
+@dataclass(frozen=True)
+class Networks(recipes.Networks):
+    """A network that values every action: one number each, or a distribution of returns."""
+
+    dueling: bool = False
+    "value of the state and advantages of the actions as two streams"
+    noisy: bool = False
+    "explore by noise in the last layers, instead of ε"
+    distributional: bool = False
+    "a distribution of returns on --atoms (C51)"
+    quantiles: bool = False
+    "--atoms quantiles of returns (QR-DQN)"
+    atoms: PositiveInt = 51
+    "numbers per action of a distribution; needs --distributional or --quantiles"
+    value_low: Real = -10.0
+    "return of the first atom; needs --distributional"
+    value_high: Real = 10.0
+    "return of the last atom; needs --distributional"
+
+    def __post_init__(self):
+        """Refuse a distribution of one number, and two kinds of distributions."""
+        if self.distributional and self.quantiles:
+            raise ConfigError(explain("--distributional", expected="it or --quantiles", got="both"))
+        if self.distributional and self.atoms < 2:
+            raise ConfigError(explain("--atoms", expected="at least 2 with --distributional", got=self.atoms))
 
 
-def make_dqn_agent(args: Namespace) -> Agent:
+@dataclass(frozen=True)
+class Exploration:
+    """Random actions with probability ε."""
+
+    eps_start: Fraction = 1.0
+    "ε at the beginning; needs --no-noisy and --exploration_type=random"
+    eps_end: Fraction = 0.05
+    "ε in the end; needs --no-noisy and --exploration_type=random"
+    annealing_frames: PositiveInt = 1_000_000
+    "frames from the first to the second; needs --no-noisy and --exploration_type=random"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised."""
+
+    gamma: Fraction = 0.99
+    "discount of rewards"
+    double: bool = True
+    "the network in training chooses the next action, its target judges it"
+    loss_function: Literal["l2", "l1", "smooth_l1"] = "smooth_l1"
+    "distance of values, where there is no distribution; needs --no-distributional and --no-quantiles"
+
+
+@dataclass(frozen=True)
+class DQN:
+    """Train a policy by deep Q-learning."""
+
+    environment: recipes.Environment = recipes.Environment()
+    networks: Networks = Networks()
+    exploration: Exploration = Exploration()
+    collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(frames_per_batch=256)
+    replay: recipes.Replay = recipes.Replay(buffer_size=100_000, batch_size=64)
+    loss: Loss = Loss()
+    updates: recipes.Updates = recipes.Updates(updates_per_frame=0.5, start_frames=1000)
+    optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=10.0)
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment of the run, here or in another process."""
+        return partial(recipes.make_env, self.environment, gamma=self.loss.gamma)
+
+
+def make_network(settings: Networks, env, generator: torch.Generator) -> nn.Module:
+    """Build the network: ``[*B, A]``, or ``[*B, A, atoms]`` where it gives distributions."""
+    encoder, num_features = recipes.make_encoder(env)  # convolutions for an image, None for a vector
+    num_actions, activation = env.action_spec.n, ACTIVATIONS[settings.activation]
+    num_outputs = settings.atoms if settings.distributional or settings.quantiles else None
+    linear = partial(NoisyLinear, generator=generator) if settings.noisy else nn.Linear
+    if settings.dueling:
+        options = {"num_cells": settings.num_cells, "activation": activation, "linear": linear}
+        return recipes.behind(encoder, DuelingMLP(num_features, num_actions, num_outputs=num_outputs, **options))
+    *cells, last = settings.num_cells
+    layers = [MLP(num_features, last, num_cells=cells, activation=activation), activation()]
+    layers.append(MLP(last, num_actions * (num_outputs or 1), num_cells=(), linear=linear))
+    layers += [nn.Unflatten(-1, (num_actions, num_outputs))] if num_outputs else []
+    return recipes.behind(encoder, nn.Sequential(*layers))
+
+
+def make_agent(settings: DQN) -> Agent:
     """Build every part of a run."""
-    seeds = named_seeds(args.seed, "environment", "weights", "noise", "exploration", "random", "replay")
+    networks, options = settings.networks, settings.loss
+    names = ("environment", "weights", "noise", "exploration", "random", "replay")
+    seeds = named_seeds(settings.recording.seed, *names)
+    env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
+    recipes.require_choice(env)
 
-    env = make_env(args, num_envs=args.num_envs, training=True)
-    generator = torch.Generator().manual_seed(seeds["noise"])
-    actor = make_q_actor(args, env, seed=seeds["weights"], generator=generator)
-    loss = make_dqn_loss(args, actor).to(find_device(args.device))
-    policy = make_egreedy(args, env, actor, seed=seeds["exploration"])
-    collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
-    updates = make_replay_updates(args, loss, buffer)
+    # The greedy actor and its loss, by what the network gives for each action.
+    with recipes.initial_weights(seeds["weights"]):
+        network = make_network(networks, env, torch.Generator().manual_seed(seeds["noise"]))
+    of_actions = {"one_hot": isinstance(env.action_spec, OneHot), "mask_key": env.action_mask_key}
+    targets = {"gamma": options.gamma, "double": options.double}
+    if networks.distributional:
+        actor = DistributionalQValueActor(network, low=networks.value_low, high=networks.value_high, **of_actions)
+        loss = DistributionalDQNLoss(actor, **targets)
+    elif networks.quantiles:
+        actor = QuantileQValueActor(network, **of_actions)
+        loss = QuantileDQNLoss(actor, **targets)
+    else:
+        actor = QValueActor(network, **of_actions)
+        loss = DQNLoss(actor, distance=options.loss_function, **targets)
+    loss.to(find_device(settings.optimising.device))  # the networks with it, before the collector copies them
 
-    return Agent(
-        collector,
-        updates,
-        store=make_store(args, buffer, loss),
-        evaluator=make_evaluator(args),
-        hooks=[
-            StepExploration(),
-            *make_schedules(args, updates),
-            *make_replay_hooks(args, buffer),
-            *make_record_hooks(args),
-        ],
-        log_interval=args.log_interval,
-        keep_learning=args.keep_learning,
-    )
+    # What explores: the noise inside the network, or ε around the actor.
+    policy = actor
+    if not networks.noisy:
+        exploration, generator = settings.exploration, torch.Generator().manual_seed(seeds["exploration"])
+        epsilon = {"start": exploration.eps_start, "end": exploration.eps_end}
+        epsilon |= {"num_frames": exploration.annealing_frames, "mask_key": env.action_mask_key}
+        policy = EGreedy(actor, recipes.row_spec(env), generator=generator, **epsilon)
+    policy = recipes.warm_up(settings.collecting, env, policy, seed=seeds["random"])
+
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
+    buffer = recipes.make_replay_buffer(settings, env, seed=seeds["replay"])
+    updates = recipes.make_replay_updates(settings, loss, buffer, gamma=options.gamma)
+    hooks = [StepExploration(), *recipes.make_hooks(settings, updates, buffer)]
+    store = recipes.Store(settings.replay, buffer, loss, gamma=options.gamma)
+    pace = {"log_interval": settings.updates.log_interval, "keep_learning": settings.updates.keep_learning}
+    return Agent(collector, updates, store=store, evaluator=recipes.make_evaluator(settings), hooks=hooks, **pace)
 
 
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
-    run("dqn", make_dqn_parser(), make_dqn_agent, flags)
+    recipes.run("dqn", DQN, make_agent, flags)
 
 
 if __name__ == "__main__":

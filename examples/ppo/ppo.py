@@ -1,86 +1,146 @@
-"""Proximal policy optimisation, from flags and a config file.
+"""Proximal policy optimisation (Schulman et al., 2017), from flags and a config file.
 
     python examples/ppo/ppo.py --config=examples/ppo/configs/cartpole.txt
     python examples/ppo/ppo.py --config=examples/ppo/configs/humanoid.txt --frame_skip=2
     python examples/ppo/ppo.py --evaluate=ppo_logging/CartPole-v1_2026-11-20_12-00-00
     python examples/ppo/ppo.py --resume=ppo_logging/CartPole-v1_2026-11-20_12-00-00 --total_frames=200000
 
-What it shows: one recipe builds each part, in the order in which data flow through them, and an Agent runs them.
+What it shows: an actor and a critic, advantages, and several epochs of minibatches on each batch. The settings stand
+first, each with its flag's name, default and meaning; then the parts are built in the order in which data flow.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 
-from torchrl.agents import Agent
+from torchrl import recipes
+from torchrl.agents import AdaptPenalty, Agent, Anneal, LinearSchedule, MinibatchEpochs, UpdateNormalizer
 from torchrl.devices import find_device
-from torchrl.recipes import (
-    add_collector_arguments,
-    add_env_arguments,
-    add_minibatch_arguments,
-    add_network_arguments,
-    add_optimise_arguments,
-    add_ppo_arguments,
-    add_record_arguments,
-    make_actor_critic,
-    make_advantage,
-    make_collector,
-    make_env,
-    make_evaluator,
-    make_optimise,
-    make_parser,
-    make_ppo_loss,
-    make_ppo_schedules,
-    make_record_hooks,
-    make_schedules,
-    run,
-)
+from torchrl.modules import ObservationNormalizer, ProbabilisticActor, ValueOperator, orthogonal_init_
+from torchrl.objectives import GAE, ClipPPOLoss, KLPenaltyPPOLoss, PPOLoss
+from torchrl.recipes.settings import Fraction, Margin, NonNegativeFloat, PositiveFloat
 from torchrl.seeding import named_seeds
 
 
-def make_ppo_parser():
-    """All flags of this example."""
-    parser = make_parser("Train a policy by proximal policy optimisation.")
-    add_env_arguments(parser)
-    add_network_arguments(parser)
-    add_collector_arguments(parser)
-    add_ppo_arguments(parser)
-    add_minibatch_arguments(parser)
-    add_optimise_arguments(parser)
-    add_record_arguments(parser)
-    return parser
+@dataclass(frozen=True)
+class Loss:
+    """How far the policy may move on one batch, and what else is minimised."""
+
+    gamma: Fraction = 0.99
+    "discount of rewards"
+    gae_lambda: Fraction = 0.95
+    "decay of the advantages' trace"
+    objective: Literal["clip", "kl_penalty", "plain"] = "clip"
+    "keep near the acting policy by a clipped ratio, an adaptive penalty on the divergence, or not at all"
+    clip_epsilon: Margin = 0.2
+    "how far the probability ratio may move from 1 before it gains nothing; needs --objective=clip"
+    clip_schedule: Literal["constant", "linear"] = "constant"
+    "linear takes clip_epsilon to 0; needs --objective=clip"
+    kl_target: PositiveFloat = 0.01
+    "divergence in nats that the penalty adapts to; needs --objective=kl_penalty"
+    normalize_advantage: bool = True
+    "shift and scale the advantages of each gradient step"
+    entropy_coef: NonNegativeFloat = 0.0
+    "weight of the entropy bonus"
+    critic_coef: NonNegativeFloat = 0.5
+    "weight of the value loss"
+    loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
+    "distance of the value loss"
+    value_clip: PositiveFloat | None = None
+    "how far a value may move from the collected one before it gains nothing; none clips nothing"
 
 
-def make_ppo_agent(args: Namespace) -> Agent:
+@dataclass(frozen=True)
+class PPO:
+    """Train a policy by proximal policy optimisation."""
+
+    environment: recipes.Environment = recipes.Environment()
+    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    collecting: recipes.Collecting = recipes.Collecting(frames_per_batch=2048)
+    loss: Loss = Loss()
+    minibatches: recipes.Minibatches = recipes.Minibatches(num_epochs=10, minibatch_size=256)
+    optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=0.5)
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment of the run, here or in another process."""
+        networks, gamma = self.networks, self.loss.gamma
+        clips = networks.distribution == "normal"
+        return partial(recipes.make_env, self.environment, gamma=gamma, clips_actions=clips, networks=networks)
+
+
+def make_agent(settings: PPO) -> Agent:
     """Build every part of a run."""
-    seeds = named_seeds(args.seed, "environment", "policy", "weights", "minibatches")
+    networks, options = settings.networks, settings.loss
+    seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights", "minibatches")
+    env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    env = make_env(args, num_envs=args.num_envs, training=True)
-    device = find_device(args.device)
+    # Networks: two, or, for --shared_mapping and --gsde, one of hidden layers with what stands on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
-    networks = make_actor_critic(args, env, seed=seeds["weights"], generator=generator)
-    loss = make_ppo_loss(args, networks).to(device)  # first: it moves the networks, from which the collector copies
-    collector = make_collector(args, env, networks.actor, seed=seeds["environment"])
-    optimise = make_optimise(args, loss, seed=seeds["minibatches"])
+    with recipes.initial_weights(seeds["weights"]):
+        normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None
+        head = recipes.make_action_head(networks, env)  # the distribution, by the kind of the actions
+        if networks.shared_mapping or networks.gsde:
+            actor, critic = recipes.make_trunk_actor_critic(networks, env, head, normalizer, generator)
+        else:
+            body, value = (recipes.make_mlp(networks, env, num_outputs) for num_outputs in (head.num_inputs, 1))
+            if networks.orthogonal_init:
+                orthogonal_init_(body, last_gain=0.01)
+                orthogonal_init_(value, last_gain=1.0)
+            body = recipes.chain(normalizer, body, head.module)
+            actor = ProbabilisticActor(body, head.distribution, mask_key=head.mask_key, generator=generator)
+            critic = ValueOperator(recipes.chain(normalizer, value))
 
-    return Agent(
-        collector,
-        optimise,
-        advantage=make_advantage(args, networks),
-        evaluator=make_evaluator(args),
-        hooks=[
-            *make_ppo_schedules(args, loss),
-            *make_schedules(args, optimise, networks.normalizer),
-            *make_record_hooks(args),
-        ],
+    # Loss and advantages. The loss moves the networks to their device, so it comes before the collector copies them.
+    kind, extra = {
+        "clip": (ClipPPOLoss, {"clip_epsilon": options.clip_epsilon}),
+        "kl_penalty": (KLPenaltyPPOLoss, {"kl_target": options.kl_target}),
+        "plain": (PPOLoss, {}),
+    }[options.objective]
+    loss = kind(
+        actor,
+        critic,
+        **extra,
+        normalize_advantage=options.normalize_advantage,
+        entropy_coef=options.entropy_coef,
+        critic_coef=options.critic_coef,
+        critic_distance=options.loss_function,
+        value_clip=options.value_clip,
+    ).to(find_device(settings.optimising.device))
+    advantage = GAE(critic, gamma=options.gamma, lambda_=options.gae_lambda)
+
+    # Gradient steps: epochs of minibatches, with Adam's ε of the first implementations (torch's is 1e-8).
+    optimise = MinibatchEpochs(
+        loss,
+        recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
+        num_epochs=settings.minibatches.num_epochs,
+        minibatch_size=min(settings.minibatches.minibatch_size, settings.collecting.frames_per_batch),
+        max_grad_norm=settings.optimising.max_grad_norm,
+        max_grad_value=settings.optimising.max_grad_value,
+        generator=torch.Generator().manual_seed(seeds["minibatches"]),
+        compile=settings.optimising.compile,
+        target_kl=settings.minibatches.target_kl,
     )
+    hooks = [] if normalizer is None else [UpdateNormalizer(normalizer)]
+    if options.objective == "kl_penalty":
+        hooks.append(AdaptPenalty(loss))
+    if options.objective == "clip" and options.clip_schedule == "linear":
+        falling = LinearSchedule(options.clip_epsilon, 0.0, settings.collecting.total_frames)
+        hooks.append(Anneal(loss, "clip_epsilon", falling))
+
+    collector = recipes.make_collector(settings, env, actor, seed=seeds["environment"])
+    evaluator, hooks = recipes.make_evaluator(settings), [*hooks, *recipes.make_hooks(settings, optimise)]
+    return Agent(collector, optimise, advantage=advantage, evaluator=evaluator, hooks=hooks)
 
 
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
-    run("ppo", make_ppo_parser(), make_ppo_agent, flags)
+    recipes.run("ppo", PPO, make_agent, flags)
 
 
 if __name__ == "__main__":

@@ -8,80 +8,113 @@ What it shows: SAC with ten critics and twenty gradient steps for each frame.
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
+from torch import nn
 
+from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
-from torchrl.recipes import (
-    add_env_arguments,
-    add_off_policy_collector_arguments,
-    add_optimise_arguments,
-    add_record_arguments,
-    add_redq_arguments,
-    add_replay_arguments,
-    add_stochastic_network_arguments,
-    add_update_arguments,
-    make_critics,
-    make_env,
-    make_evaluator,
-    make_off_policy_collector,
-    make_parser,
-    make_record_hooks,
-    make_redq_loss,
-    make_replay_buffer,
-    make_replay_hooks,
-    make_replay_updates,
-    make_schedules,
-    make_stochastic_actor,
-    make_store,
-    run,
-)
+from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueEnsemble
+from torchrl.modules.distributions.mappings import biased_softplus, bounded
+from torchrl.objectives import REDQLoss
+from torchrl.recipes.networks import SQUASHED
+from torchrl.recipes.settings import Fraction, PositiveFloat, PositiveInt, Real
 from torchrl.seeding import named_seeds
 
 
-def make_redq_parser():
-    """All flags of this example."""
-    parser = make_parser("Train a policy by randomised ensembled double Q-learning.")
-    add_env_arguments(parser, env_name="Pendulum-v1", num_envs=1)
-    add_stochastic_network_arguments(parser)
-    add_off_policy_collector_arguments(parser, init_random_frames=100)
-    add_replay_arguments(parser)
-    add_redq_arguments(parser)
-    add_update_arguments(parser, updates_per_frame=20.0, actor_interval=20, start_frames=100)
-    add_optimise_arguments(parser, max_grad_norm=None)
-    add_record_arguments(parser)
-    return parser
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised."""
+
+    gamma: Fraction = 0.99
+    "discount of rewards"
+    loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
+    "distance of the critics' loss"
+    temperature: PositiveFloat = 1.0
+    "weight of the entropy, or what it begins with"
+    learn_temperature: bool = True
+    "adapt it to --target_entropy"
+    target_entropy: Real | None = None
+    "entropy in nats to aim at; none takes that of the action's range; needs --learn_temperature"
+    num_q_values: PositiveInt = 10
+    "critics"
+    num_sampled: PositiveInt = 2
+    "critics in each target"
 
 
-def make_redq_agent(args: Namespace) -> Agent:
+@dataclass(frozen=True)
+class REDQ:
+    """Train a policy by randomised ensembled double Q-learning."""
+
+    environment: recipes.Environment = recipes.Environment(env_name="Pendulum-v1", num_envs=1)
+    networks: recipes.SquashedNetworks = recipes.SquashedNetworks(num_cells=(256, 256))
+    collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(init_random_frames=100)
+    replay: recipes.Replay = recipes.Replay(buffer_size=1_000_000, batch_size=256)
+    loss: Loss = Loss()
+    updates: recipes.ActorUpdates = recipes.ActorUpdates(updates_per_frame=20.0, actor_interval=20, start_frames=100)
+    optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=None)
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment of the run, here or in another process."""
+        return partial(recipes.make_env, self.environment, gamma=self.loss.gamma, networks=self.networks)
+
+
+def make_agent(settings: REDQ) -> Agent:
     """Build every part of a run."""
-    seeds = named_seeds(args.seed, "environment", "policy", "actor", "critic", "loss", "random", "replay")
+    networks, options = settings.networks, settings.loss
+    names = ("environment", "policy", "actor", "critic", "loss", "random", "replay")
+    seeds = named_seeds(settings.recording.seed, *names)
+    env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
+    spec = recipes.bounded_row(env)  # of the action: a vector within bounds
 
-    env = make_env(args, num_envs=args.num_envs, training=True)
+    # The actor, squashed into the bounds of the action. What a loss trains is what acts, but for the noise of --gsde,
+    # which a loss does not see.
     generator = torch.Generator().manual_seed(seeds["policy"])
-    policy, actor = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
-    critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
-    loss = make_redq_loss(args, env, actor, critics, seed=seeds["loss"]).to(find_device(args.device))
-    collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
-    updates = make_replay_updates(args, loss, buffer)
+    with recipes.initial_weights(seeds["actor"]):
+        if networks.gsde:
+            policy, actor = recipes.make_gsde_actors(networks, env, generator)
+        else:
+            loc_mapping = bounded(5.0) if networks.tanh_loc else None
+            head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
+            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1]), head)
+            family = SQUASHED[networks.distribution].within(spec.low, spec.high)
+            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
+    with recipes.initial_weights(seeds["critic"]):
+        make_critic = partial(recipes.make_mlp, networks, env, 1, beside=spec.shape[-1])
+        critics = ValueEnsemble(make_critic, options.num_q_values, in_keys=("observation", "action"))
 
-    return Agent(
-        collector,
-        updates,
-        store=make_store(args, buffer, loss),
-        evaluator=make_evaluator(args),
-        hooks=[*make_schedules(args, updates), *make_replay_hooks(args, buffer), *make_record_hooks(args)],
-        log_interval=args.log_interval,
-        keep_learning=args.keep_learning,
-    )
+    loss = REDQLoss(
+        actor,
+        critics,
+        num_sampled=options.num_sampled,
+        gamma=options.gamma,
+        distance=options.loss_function,
+        temperature=options.temperature,
+        learn_temperature=options.learn_temperature,
+        target_entropy="auto" if options.target_entropy is None else options.target_entropy,
+        action_spec=spec,
+        generator=torch.Generator().manual_seed(seeds["loss"]),
+    ).to(find_device(settings.optimising.device))
+
+    policy = recipes.warm_up(settings.collecting, env, policy, seed=seeds["random"])
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
+    buffer = recipes.make_replay_buffer(settings, env, seed=seeds["replay"])
+    updates = recipes.make_replay_updates(settings, loss, buffer, gamma=options.gamma)
+    hooks = recipes.make_hooks(settings, updates, buffer)
+    store = recipes.Store(settings.replay, buffer, loss, gamma=options.gamma)
+    pace = {"log_interval": settings.updates.log_interval, "keep_learning": settings.updates.keep_learning}
+    return Agent(collector, updates, store=store, evaluator=recipes.make_evaluator(settings), hooks=hooks, **pace)
 
 
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
-    run("redq", make_redq_parser(), make_redq_agent, flags)
+    recipes.run("redq", REDQ, make_agent, flags)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Soft actor-critic, from flags and a config file.
+"""Soft actor-critic (Haarnoja et al., 2018), from flags and a config file.
 
     python examples/sac/sac.py --config=examples/sac/configs/pendulum.txt
     python examples/sac/sac.py --config=examples/sac/configs/halfcheetah.txt
@@ -9,82 +9,133 @@ What it shows: an actor that explores by its own entropy, for vectors and choice
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
+from torch import nn
 
+from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
-from torchrl.recipes import (
-    add_env_arguments,
-    add_off_policy_collector_arguments,
-    add_optimise_arguments,
-    add_record_arguments,
-    add_replay_arguments,
-    add_sac_arguments,
-    add_stochastic_network_arguments,
-    add_update_arguments,
-    make_critics,
-    make_env,
-    make_evaluator,
-    make_off_policy_collector,
-    make_parser,
-    make_record_hooks,
-    make_replay_buffer,
-    make_replay_hooks,
-    make_replay_updates,
-    make_sac_loss,
-    make_schedules,
-    make_state_value,
-    make_stochastic_actor,
-    make_store,
-    run,
-)
+from torchrl.errors import ConfigError, explain
+from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueEnsemble, ValueOperator
+from torchrl.modules.distributions.mappings import biased_softplus, bounded
+from torchrl.objectives import DiscreteSACLoss, SACLoss
+from torchrl.recipes.networks import SQUASHED
+from torchrl.recipes.settings import Fraction, PositiveFloat, PositiveInt, Real
 from torchrl.seeding import named_seeds
 
 
-def make_sac_parser():
-    """All flags of this example."""
-    parser = make_parser("Train a policy by soft actor-critic.")
-    add_env_arguments(parser, num_envs=1)
-    add_stochastic_network_arguments(parser)
-    add_off_policy_collector_arguments(parser, init_random_frames=100)
-    add_replay_arguments(parser)
-    add_sac_arguments(parser)
-    add_update_arguments(parser, actor_interval=1, start_frames=100)
-    add_optimise_arguments(parser, max_grad_norm=None)
-    add_record_arguments(parser)
-    return parser
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised."""
+
+    gamma: Fraction = 0.99
+    "discount of rewards"
+    loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
+    "distance of the critics' loss"
+    temperature: PositiveFloat = 1.0
+    "weight of the entropy, or what it begins with"
+    learn_temperature: bool = True
+    "adapt it to --target_entropy"
+    target_entropy: Real | None = None
+    "entropy in nats to aim at; none takes that of the action's range; needs --learn_temperature"
+    num_q_values: PositiveInt = 2
+    "critics"
+    state_value: bool = False
+    "a network of the state's value, as in the first version"
 
 
-def make_sac_agent(args: Namespace) -> Agent:
+@dataclass(frozen=True)
+class SAC:
+    """Train a policy by soft actor-critic."""
+
+    environment: recipes.Environment = recipes.Environment(num_envs=1)
+    networks: recipes.SquashedNetworks = recipes.SquashedNetworks(num_cells=(256, 256))
+    collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(init_random_frames=100)
+    replay: recipes.Replay = recipes.Replay(buffer_size=1_000_000, batch_size=256)
+    loss: Loss = Loss()
+    updates: recipes.ActorUpdates = recipes.ActorUpdates(actor_interval=1, start_frames=100)
+    optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=None)
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment of the run, here or in another process."""
+        return partial(recipes.make_env, self.environment, gamma=self.loss.gamma, networks=self.networks)
+
+
+def make_agent(settings: SAC) -> Agent:
     """Build every part of a run."""
-    seeds = named_seeds(args.seed, "environment", "policy", "actor", "critic", "value", "loss", "random", "replay")
+    networks, options = settings.networks, settings.loss
+    names = ("environment", "policy", "actor", "critic", "value", "loss", "random", "replay")
+    seeds = named_seeds(settings.recording.seed, *names)
+    env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
+    has_choices = recipes.is_choice(env)
+    if has_choices and options.state_value:
+        raise ConfigError(explain("--state_value", expected="continuous actions", got=env.action_spec))
 
-    env = make_env(args, num_envs=args.num_envs, training=True)
+    # The actor: over choices, or over a vector squashed into its bounds. What a loss trains is what acts, but for the
+    # noise of --gsde, which a loss does not see.
     generator = torch.Generator().manual_seed(seeds["policy"])
-    policy, actor = make_stochastic_actor(args, env, seed=seeds["actor"], generator=generator)
-    critics = make_critics(args, env, args.num_q_values, seed=seeds["critic"])
-    value = make_state_value(args, env, seed=seeds["value"]) if args.state_value else None
-    loss = make_sac_loss(args, env, actor, critics, value, seed=seeds["loss"]).to(find_device(args.device))
-    collector = make_off_policy_collector(args, env, policy, seed=seeds["environment"], random_seed=seeds["random"])
-    buffer = make_replay_buffer(args, env, seed=seeds["replay"])
-    updates = make_replay_updates(args, loss, buffer)
+    with recipes.initial_weights(seeds["actor"]):
+        if networks.gsde:
+            policy, actor = recipes.make_gsde_actors(networks, env, generator)
+        elif has_choices:
+            network, family = recipes.make_mlp(networks, env, env.action_spec.n), recipes.choice_distribution(env)
+            mask = {"mask_key": env.action_mask_key}
+            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator, **mask)
+        else:
+            spec = recipes.bounded_row(env)
+            loc_mapping = bounded(5.0) if networks.tanh_loc else None
+            head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
+            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1]), head)
+            family = SQUASHED[networks.distribution].within(spec.low, spec.high)
+            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
 
-    return Agent(
-        collector,
-        updates,
-        store=make_store(args, buffer, loss),
-        evaluator=make_evaluator(args),
-        hooks=[*make_schedules(args, updates), *make_replay_hooks(args, buffer), *make_record_hooks(args)],
-        log_interval=args.log_interval,
-        keep_learning=args.keep_learning,
-    )
+    # The critics value every choice, or an observation with an action.
+    with recipes.initial_weights(seeds["critic"]):
+        if has_choices:
+            make_critic, in_keys = partial(recipes.make_mlp, networks, env, env.action_spec.n), ("observation",)
+        else:
+            make_critic = partial(recipes.make_mlp, networks, env, 1, beside=env.action_spec.shape[-1])
+            in_keys = ("observation", "action")
+        critics = ValueEnsemble(make_critic, options.num_q_values, in_keys=in_keys)
+    value = None
+    if options.state_value:
+        with recipes.initial_weights(seeds["value"]):
+            value = ValueOperator(recipes.make_mlp(networks, env, 1))
+
+    soft = {
+        "gamma": options.gamma,
+        "distance": options.loss_function,
+        "temperature": options.temperature,
+        "learn_temperature": options.learn_temperature,
+        "target_entropy": "auto" if options.target_entropy is None else options.target_entropy,
+        "action_spec": recipes.row_spec(env),
+    }
+    if has_choices:
+        loss = DiscreteSACLoss(actor, critics, **soft)
+    else:
+        drawing = torch.Generator().manual_seed(seeds["loss"])
+        loss = SACLoss(actor, critics, value=value, generator=drawing, **soft)
+    loss.to(find_device(settings.optimising.device))  # the networks with it, before the collector copies them
+
+    policy = recipes.warm_up(settings.collecting, env, policy, seed=seeds["random"])
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
+    buffer = recipes.make_replay_buffer(settings, env, seed=seeds["replay"])
+    updates = recipes.make_replay_updates(settings, loss, buffer, gamma=options.gamma)
+    hooks = recipes.make_hooks(settings, updates, buffer)
+    store = recipes.Store(settings.replay, buffer, loss, gamma=options.gamma)
+    pace = {"log_interval": settings.updates.log_interval, "keep_learning": settings.updates.keep_learning}
+    return Agent(collector, updates, store=store, evaluator=recipes.make_evaluator(settings), hooks=hooks, **pace)
 
 
 def main(flags: list[str] | None = None) -> None:
     """Train, or evaluate a saved run, and report."""
-    run("sac", make_sac_parser(), make_sac_agent, flags)
+    recipes.run("sac", SAC, make_agent, flags)
 
 
 if __name__ == "__main__":

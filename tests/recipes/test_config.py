@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchrl.errors import CheckpointError, ConfigError, EnvError, MissingExtraError
-from torchrl.recipes import add_optimise_arguments, config
+from torchrl.recipes import config
 from torchrl.recipes.config_file import read_entries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +183,8 @@ class TestHelp:
 
     def test_none_is_taken_beside_another_default_where_the_flag_says_so(self):
         parser = config.ConfigParser("Test.")
-        add_optimise_arguments(parser)
+        parser.add_argument("--max_grad_norm", type=config.positive_float, default=0.5, or_none=True, help="limit")
+        parser.add_argument("--max_grad_value", type=config.positive_float, help="limit")
         assert parser.parse_args([]).max_grad_norm == 0.5
         assert parser.parse_args(["--max_grad_norm=none", "--max_grad_value=1"]).max_grad_norm is None
         assert parser.parse_args(["--max_grad_norm=2"]).max_grad_norm == 2.0

@@ -1,6 +1,5 @@
 """Learning from pictures by flags: what is seen, what is stored, and that every algorithm trains on it."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from torchrl.envs import GymEnv
 from torchrl.envs.transforms import GrayScale, Resize
 from torchrl.errors import ConfigError
 from torchrl.modules import ConvNet, DuelingMLP, Encoded
-from torchrl.recipes import add_env_arguments, make_env, make_parser
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--from_pixels", "--image_size=40", "--num_envs=2", "--num_cells", "8", "8", "--no-progress_bar"]
@@ -30,45 +28,16 @@ PENDULUM = "--env_name=Pendulum-v1"
 
 
 @pytest.fixture
-def env_of():
-    """Build the training environment of flags."""
-    envs = []
-
-    def make(*flags):
-        parser = make_parser("")
-        add_env_arguments(parser)
-        args = parser.parse_args(["--num_envs=2", *flags])
-        args.gamma = 0.99
-        envs.append(make_env(args, num_envs=2, training=True))
-        return envs[-1]
-
-    yield make
-    for env in envs:
-        env.close()
-
-
-@pytest.fixture
-def agent_of(tmp_path, monkeypatch):
-    """Build the agent of an example from flags, which stand behind small ones."""
-    monkeypatch.chdir(tmp_path)
-    agents = []
+def agent_of(make_agent):
+    """Build the agent of an example from flags, which stand behind small ones; it evaluates nothing."""
 
     def make(algorithm, *flags):
-        path = ROOT / "examples" / algorithm / f"{algorithm}.py"
-        spec = importlib.util.spec_from_file_location(f"{algorithm}_of_images", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        args = getattr(module, f"make_{algorithm}_parser")().parse_args([*SMALL, *flags])
-        agents.append(getattr(module, f"make_{algorithm}_agent")(args))
-        agents[-1].evaluator.close()
-        agents[-1].evaluator = None
-        return agents[-1]
+        agent = make_agent(algorithm, *SMALL, *flags)
+        agent.evaluator.close()
+        agent.evaluator = None
+        return agent
 
-    yield make
-    for agent in agents:
-        if hasattr(agent.optimise, "buffer"):
-            agent.optimise.buffer.close()
-        agent.close()
+    return make
 
 
 @pytest.mark.parametrize(
@@ -81,19 +50,19 @@ def agent_of(tmp_path, monkeypatch):
         (["--frame_stack=2", "--no-grayscale", "--image_size=36"], (6, 36, 36)),
     ],
 )
-def test_a_picture_is_one_image_of_bytes(flags, shape, env_of):
-    env = env_of("--from_pixels", *flags)
+def test_a_picture_is_one_image_of_bytes(flags, shape, make_env):
+    env = make_env("--from_pixels", *flags)
     assert env.observation_spec["observation"] == Bounded(0, 255, (2, *shape), torch.uint8)
     assert [key for key, _ in env.observation_spec.leaves()] == ["observation"]
 
 
-def test_vectors_are_stacked_if_it_is_asked_for(env_of):
-    assert env_of().observation_spec["observation"].shape == (2, 4)
-    assert env_of("--frame_stack=3").observation_spec["observation"].shape == (2, 12)
+def test_vectors_are_stacked_if_it_is_asked_for(make_env):
+    assert make_env().observation_spec["observation"].shape == (2, 4)
+    assert make_env("--frame_stack=3").observation_spec["observation"].shape == (2, 12)
 
 
-def test_what_is_seen_is_the_picture_small_and_grey_the_newest_last(env_of):
-    env = env_of("--from_pixels", "--frame_stack=2")
+def test_what_is_seen_is_the_picture_small_and_grey_the_newest_last(make_env):
+    env = make_env("--from_pixels", "--frame_stack=2")
     raw = GymEnv("CartPole-v1", num_envs=2, from_pixels=True, pixels_only=True)
     for one in (env, raw):
         one.set_seed(3)
@@ -144,8 +113,8 @@ for world, space in WORLDS.items():
 @pytest.mark.parametrize(
     ("world", "flags", "shape"), [("Eye", [], (4, 84, 84)), ("Camera", ["--image_size=40"], (4, 40, 40))]
 )
-def test_an_observation_that_is_a_picture_is_treated_alike(world, flags, shape, env_of):
-    env = env_of(f"--env_name=tests/{world}-v0", *flags)
+def test_an_observation_that_is_a_picture_is_treated_alike(world, flags, shape, make_env):
+    env = make_env(f"--env_name=tests/{world}-v0", *flags)
     assert env.observation_spec["observation"].shape == (2, *shape)
     assert [key for key, _ in env.observation_spec.leaves()] == ["observation"]
 
@@ -157,13 +126,13 @@ def test_an_observation_that_is_a_picture_is_treated_alike(world, flags, shape, 
         ("Mixed", r"an image and nothing beside it, got \['observation', 'speed'\]"),
     ],
 )
-def test_other_pictures_are_refused(world, message, env_of):
+def test_other_pictures_are_refused(world, message, make_env):
     with pytest.raises(ConfigError, match=f"^networks: expected {message}"):
-        env_of(f"--env_name=tests/{world}-v0")
+        make_env(f"--env_name=tests/{world}-v0")
 
 
-def test_the_name_of_the_film_is_free_where_nothing_is_filmed(env_of):
-    assert env_of("--env_name=tests/Film-v0").observation_spec["observation"].shape == (2, 4)
+def test_the_name_of_the_film_is_free_where_nothing_is_filmed(make_env):
+    assert make_env("--env_name=tests/Film-v0").observation_spec["observation"].shape == (2, 4)
 
 
 def test_a_run_with_workers_is_evaluated_and_resumed(tmp_path):
@@ -179,9 +148,9 @@ def test_a_run_with_workers_is_evaluated_and_resumed(tmp_path):
     assert json.loads((more / "summary.json").read_text())["frames"] == 96
 
 
-def test_what_cannot_be_seen_is_refused(env_of, agent_of):
+def test_what_cannot_be_seen_is_refused(make_env, agent_of):
     with pytest.raises(ConfigError, match="--from_pixels: expected gym or dm_control, got --env_library=toy"):
-        env_of("--from_pixels", "--env_library=toy", "--env_name=Matching")
+        make_env("--from_pixels", "--env_library=toy", "--env_name=Matching")
     with pytest.raises(ConfigError, match="--image_size: expected an image for the convolutions.*20 × 20 pixels"):
         agent_of("dqn", "--image_size=20")
     with pytest.raises(ConfigError, match="networks: expected one vector of floats.*one image of bytes"):

@@ -1,22 +1,17 @@
 """What the networks of a run see: whatever the space, one vector or one picture, without a word from the user."""
 
-import importlib.util
-from pathlib import Path
-
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from cases.examples import load, settings_of
 from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, SpecError
-from torchrl.recipes import add_env_arguments, make_env, make_parser, make_q_actor
-from torchrl.recipes.networks import is_choice
+from torchrl.recipes import is_choice, require_choice
 from torchrl.recipes.observations import describe_observations, sees_images
-from torchrl.recipes.run import run
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--num_envs=2", "--num_cells", "8", "8", "--no-progress_bar"]
 REPLAY = ["--buffer_size=96", "--batch_size=8", "--total_frames=32", "--frames_per_batch=8", "--start_frames=8"]
 REPLAY += ["--updates_per_frame=0.25"]
@@ -103,45 +98,38 @@ for name, space in SPACES.items():
 
 
 @pytest.fixture
-def env_of():
-    """Build the environment of flags, and return it with them."""
-    envs = []
+def env_of(make_env):
+    """Build the environment of flags, and return it with its settings."""
 
     def make(name, *flags):
-        parser = make_parser("")
-        add_env_arguments(parser)
-        args = parser.parse_args([f"--env_name=seen/{name}-v0", *flags])
-        envs.append(make_env(args, num_envs=2, training=True))
-        return envs[-1], args
+        flags = [f"--env_name=seen/{name}-v0", *flags]
+        return make_env(*flags), settings_of("ppo", *flags).environment
 
-    yield make
-    for env in envs:
-        env.close()
+    return make
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_space_becomes_a_vector_and_it_is_said_how(name, env_of):
     _, size, said = WORLDS[name]
-    env, args = env_of(name)
+    env, settings = env_of(name)
     ((key, leaf),) = env.observation_spec.leaves()
     assert key == "observation" and leaf.shape == (2, size) and leaf.dtype == torch.float32
     batch = env.rollout(6)
     for values in (batch["observation"], batch["next", "observation"]):
         for step in values.unbind(1):
             leaf.assert_contains(step)
-    assert describe_observations(args, env) == (said and f"observes {size} numbers: {said}")
+    assert describe_observations(settings, env) == (said and f"observes {size} numbers: {said}")
     assert not sees_images(env)
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_bytes_over_their_whole_range_and_large_enough_are_a_picture(name, env_of):
     _, shape, said = PICTURES[name]
-    env, args = env_of(name)
+    env, settings = env_of(name)
     assert env.observation_spec["observation"] == Bounded(0, 255, (2, *shape), torch.uint8)
     assert sees_images(env)
-    assert (
-        describe_observations(args, env) == f"observes a picture: {said} as {shape} (--pictures=none takes its numbers)"
-    )
+    told = f"observes a picture: {said} as {shape} (--pictures=none takes its numbers)"
+    assert describe_observations(settings, env) == told
 
 
 def test_a_flag_decides_what_is_a_picture(env_of):
@@ -175,9 +163,10 @@ def test_what_does_not_fit_is_refused_with_what_to_write(flags, message, env_of)
 def test_text_is_refused_by_name_and_left_out_by_name(env_of):
     with pytest.raises(SpecError, match=r"'goal/words'.* got Text.*leave_out=\['goal/words'\].*--leave_out goal/words"):
         env_of("Talking")
-    env, args = env_of("Talking", "--leave_out", "mission", "goal/words")
+    env, settings = env_of("Talking", "--leave_out", "mission", "goal/words")
     assert env.observation_spec["observation"].shape == (2, 154)
-    assert describe_observations(args, env).startswith("observes 154 numbers: direction [] one-hot; goal/at [] one-hot")
+    told = "observes 154 numbers: direction [] one-hot; goal/at [] one-hot"
+    assert describe_observations(settings, env).startswith(told)
     assert env_of("Words", "--leave_out", "goal")[0].observation_spec["observation"].shape == (2, 147)
 
 
@@ -213,31 +202,21 @@ ALGORITHMS = {
         *(("ppo", name) for name in ("Lake", "Cards", "Lamps", "Window")),
     ],
 )
-def test_every_algorithm_trains_on_every_kind(algorithm, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
-    spec = importlib.util.spec_from_file_location(f"{algorithm}_of_numbers", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_every_algorithm_trains_on_every_kind(algorithm, name, make_agent):
     pushed = "Pushed" if algorithm in ("ddpg", "td3", "redq") else ""
-    flags = [f"--env_name=seen/{name}{pushed}-v0", *SMALL, *ALGORITHMS[algorithm]]
-    agent = getattr(module, f"make_{algorithm}_agent")(getattr(module, f"make_{algorithm}_parser")().parse_args(flags))
+    agent = make_agent(algorithm, f"--env_name=seen/{name}{pushed}-v0", *SMALL, *ALGORITHMS[algorithm])
     agent.evaluator.close()
     agent.evaluator = None
     before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
     agent.train()
     after = list(agent.loss.trainable_parameters())
     assert all(value.isfinite().all() for value in after) and not all(map(torch.equal, before, after))
-    agent.close()
 
 
 def test_the_command_says_what_it_observes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("ppo_said", ROOT / "examples" / "ppo" / "ppo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     flags = ["--env_name=seen/Map-v0", *SMALL, *ON_POLICY, "--record_episodes=1", "--eval_episodes=1"]
-    run("ppo", module.make_ppo_parser(), module.make_ppo_agent, flags)
+    load("ppo").main(flags)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "observes 151 numbers: direction [] one-hot; image [7, 7, 3] scaled by its bounds, flattened"
 
@@ -249,7 +228,7 @@ def test_several_bits_at_once_are_not_one_choice(env_of):
         kwargs={"observation_space": spaces.Discrete(3), "action_space": spaces.Box(0, 1, (3,), np.bool_)},
         disable_env_checker=True,
     )
-    env, args = env_of("Switches")
+    env, _ = env_of("Switches")
     assert not is_choice(env) and is_choice(env_of("Lake")[0])
     with pytest.raises(ConfigError, match="networks: expected one choice as the action"):
-        make_q_actor(args, env, seed=0)
+        require_choice(env)

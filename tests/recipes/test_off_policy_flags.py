@@ -1,12 +1,11 @@
 """Every flag of the off-policy examples does what it says: each is flipped, and its effect observed on the parts."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
+from cases.examples import load, parser
 from torchrl.agents import SaveBuffer
 from torchrl.collectors import Collector, MultiAsyncCollector, WarmUp
 from torchrl.data.replay import (
@@ -36,42 +35,18 @@ from torchrl.modules import (
 from torchrl.objectives import DiscreteSACLoss, HardUpdate, SACLoss, SoftUpdate
 from torchrl.recipes.config import load_config, save_config
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--num_envs=1", "--num_cells", "8", "8", "--buffer_size=64", "--batch_size=8", "--total_frames=64"]
 SMALL += ["--frames_per_batch=32"]
 VECTOR = ["--env_name=Pendulum-v1"]
 ENVIRONMENT = {"dqn": [], "ddpg": VECTOR, "td3": VECTOR, "sac": VECTOR, "redq": VECTOR}
-GROUPS = ("networks", "exploration", "collecting for replay", "replay", "loss", "updates")
-
-
-def load(algorithm):
-    path = ROOT / "examples" / algorithm / f"{algorithm}.py"
-    spec = importlib.util.spec_from_file_location(f"{algorithm}_example", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-EXAMPLES = {algorithm: load(algorithm) for algorithm in ENVIRONMENT}
+GROUPS = ("networks", "exploration", "replay", "loss", "updates")
+OF_COLLECTING = {"init_random_frames", "async_collection"}
 
 
 @pytest.fixture
-def make_agent(tmp_path, monkeypatch):
+def make_agent(make_agent):
     """Build the agent of an example from flags, which stand behind small ones."""
-    monkeypatch.chdir(tmp_path)
-    agents = []
-
-    def make(algorithm, *flags):
-        module = EXAMPLES[algorithm]
-        parser = getattr(module, f"make_{algorithm}_parser")()
-        args = parser.parse_args([*SMALL, *ENVIRONMENT[algorithm], *flags])
-        agents.append(getattr(module, f"make_{algorithm}_agent")(args))
-        return agents[-1]
-
-    yield make
-    for agent in agents:
-        agent.optimise.buffer.close()
-        agent.close()
+    return lambda algorithm, *flags: make_agent(algorithm, *SMALL, *ENVIRONMENT[algorithm], *flags)
 
 
 def network(agent):
@@ -258,12 +233,9 @@ EFFECTS = {
 
 
 def test_every_flag_is_among_the_effects():
-    flags = set()
-    for algorithm, module in EXAMPLES.items():
-        parser = getattr(module, f"make_{algorithm}_parser")()
-        groups = [group for group in parser._action_groups if group.title in GROUPS]
-        flags |= {action.dest for group in groups for action in group._group_actions}
-    assert flags - {"pin_memory"} == EFFECTS.keys()
+    groups = [group for algorithm in ENVIRONMENT for group in parser(algorithm)._action_groups if group.title in GROUPS]
+    flags = {action.dest for group in groups for action in group._group_actions}
+    assert flags - {"pin_memory"} == EFFECTS.keys() - OF_COLLECTING
 
 
 @pytest.mark.parametrize("flag", EFFECTS)
@@ -273,13 +245,12 @@ def test_a_flag_has_its_effect(flag, make_agent):
         assert got == (pytest.approx(due, abs=1e-6) if isinstance(due, float) else due)
 
 
-@pytest.mark.parametrize("algorithm", EXAMPLES)
+@pytest.mark.parametrize("algorithm", ENVIRONMENT)
 @pytest.mark.parametrize("flags", [[], ["--selected_keys", "is_init", "next/episode_return", "--frame_stack=2"]])
 def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
-    parser = getattr(EXAMPLES[algorithm], f"make_{algorithm}_parser")()
-    ran = parser.parse_args(flags)
+    ran = parser(algorithm).parse_args(flags)
     save_config(ran, tmp_path / "config.txt")
-    again = load_config(parser, tmp_path / "config.txt")
+    again = load_config(parser(algorithm), tmp_path / "config.txt")
     assert {**vars(again), "config": None} == vars(ran)
 
 
@@ -333,7 +304,7 @@ def test_collecting_is_told_how_to_act(kind, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(Collector, "collect", lambda self: told.append(exploration_type()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        EXAMPLES["dqn"].main([*SMALL, f"--exploration_type={kind.name.lower()}"])
+        load("dqn").main([*SMALL, f"--exploration_type={kind.name.lower()}"])
     assert told == [kind]
 
 

@@ -1,40 +1,27 @@
 """Flags that do not go together: refused, or said to have no effect; and what other libraries call them."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
+from cases.examples import parser, settings_of
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.recipes import synonyms
+from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import keywords
-from torchrl.recipes.sense import num_trained, remarks, remarks_on_env, require_sense
+from torchrl.recipes.sense import remarks, remarks_on_env, require_sense
 from torchrl.recipes.synonyms import same_meaning
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def parser_of(algorithm):
-    spec = importlib.util.spec_from_file_location(algorithm, EXAMPLES / algorithm / f"{algorithm}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, f"make_{algorithm}_parser")()
-
-
-PARSERS = {name: parser_of(name) for name in ("ppo", "reinforce", "dqn", "td3", "sac")}
 
 
 def said(algorithm, *flags):
-    args = PARSERS[algorithm].parse_args(flags)
-    require_sense(args, flags)
-    return remarks(args, PARSERS[algorithm], flags)
+    settings = settings_of(algorithm, *flags)
+    require_sense(settings, flags)
+    return remarks(settings, flags)
 
 
-@pytest.mark.parametrize("algorithm", PARSERS)
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "dqn", "td3", "sac"])
 def test_defaults_have_their_effect(algorithm):
-    args = PARSERS[algorithm].parse_args([])
-    assert said(algorithm, f"--total_frames={20_480 * args.frames_per_batch}") == []
+    frames_per_batch = settings_of(algorithm).collecting.frames_per_batch
+    assert said(algorithm, f"--total_frames={20_480 * frames_per_batch}") == []
 
 
 EARLY = ["--start_frames=10", "--init_random_frames=10"]
@@ -86,7 +73,7 @@ def test_what_an_environment_leaves_without_effect_is_named_once_it_is_known():
     choices, forces = GymEnv("CartPole-v1", num_envs=1), GymEnv("Pendulum-v1", num_envs=1)
 
     def said_on(algorithm, env, *flags):
-        return remarks_on_env(PARSERS[algorithm].parse_args(flags), PARSERS[algorithm], env)
+        return remarks_on_env(settings_of(algorithm, *flags), env)
 
     lines = [f"no effect: --{name}, which needs pictures" for name in ("image_size", "grayscale")]
     assert said_on("ppo", choices, "--image_size=40", "--no-grayscale") == lines
@@ -115,7 +102,7 @@ def test_frames_are_rounded_up_to_whole_batches_and_minibatches_down_to_the_batc
     small, rounded = said("ppo", *flags)
     assert small.startswith("no effect: --minibatch_size=4,096 above the 2,048 of --frames_per_batch")
     assert rounded == "--total_frames=512 is rounded up to whole batches of 2,048: 2,048 frames"
-    assert num_trained(PARSERS["ppo"].parse_args(["--total_frames=2049", "--frames_per_batch=2048"])) == 4096
+    assert num_trained(settings_of("ppo", "--total_frames=2049", "--frames_per_batch=2048").collecting) == 4096
 
 
 def test_what_an_evaluation_does_not_read_is_said_and_a_film_refused():
@@ -164,7 +151,7 @@ def test_numbers_with_which_nothing_would_be_learned_are_named(flags, expected):
 )
 def test_numbers_and_names_that_mean_nothing_are_refused(algorithm, flag):
     with pytest.raises(ConfigError, match=f"command line: {flag.partition('=')[0]}"):
-        PARSERS[algorithm].parse_args([flag])
+        settings_of(algorithm, flag)
 
 
 @pytest.mark.parametrize(
@@ -203,18 +190,19 @@ def test_numbers_and_names_that_mean_nothing_are_refused(algorithm, flag):
 )
 def test_a_hint_knows_what_other_libraries_call_a_flag(algorithm, theirs, ours):
     with pytest.raises(ConfigError, match=f"Did you mean --{ours}\\?"):
-        PARSERS[algorithm].parse_args([f"--{theirs}=1"])
+        settings_of(algorithm, f"--{theirs}=1")
 
 
 @pytest.mark.parametrize("name", ["algo", "save_model", "use_gae", "mode", "torch-deterministic", "framework"])
 def test_a_flag_that_has_no_counterpart_is_not_guessed(name):
     with pytest.raises(ConfigError, match=r"--help lists them\.$"):
-        PARSERS["ppo"].parse_args([f"--{name}=1"])
+        settings_of("ppo", f"--{name}=1")
 
 
 def test_a_name_that_means_nothing_has_no_synonym_and_every_hint_names_a_flag():
     assert same_meaning("gama", {"gamma"}) is None and same_meaning("env", {"gamma"}) is None
-    known = {action.dest for name in ("redq", *PARSERS) for action in parser_of(name)._actions}
+    algorithms = ("ppo", "reinforce", "dqn", "td3", "sac", "redq")
+    known = {action.dest for name in algorithms for action in parser(name)._actions}
     assert not synonyms._NAMES.keys() - known
 
 

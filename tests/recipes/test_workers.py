@@ -6,43 +6,22 @@ import signal
 import pytest
 import torch
 
+from cases.examples import load, settings_of
 from torchrl.agents import EvaluationProcess
 from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.errors import ConfigError
-from torchrl.recipes import (
-    add_collector_arguments,
-    add_env_arguments,
-    add_network_arguments,
-    add_ppo_arguments,
-    add_record_arguments,
-    make_actor_critic,
-    make_collector,
-    make_env,
-    make_evaluator,
-    make_parser,
-)
+from torchrl.recipes import make_evaluator
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def parse(*flags):
-    parser = make_parser("test")
-    for add in (
-        add_env_arguments,
-        add_network_arguments,
-        add_collector_arguments,
-        add_ppo_arguments,
-        add_record_arguments,
-    ):
-        add(parser)
-    return parser.parse_args(["--num_envs=4", "--frames_per_batch=40", "--total_frames=80", *flags])
+    return settings_of("ppo", "--num_envs=4", "--frames_per_batch=40", "--total_frames=80", *flags)
 
 
 def build(*flags):
-    args = parse(*flags)
-    env = make_env(args, num_envs=args.num_envs, training=True)
-    return make_collector(args, env, make_actor_critic(args, env, seed=0).actor, seed=3)
+    return load("ppo").make_agent(parse(*flags)).collector
 
 
 def test_workers_share_the_environments_of_one_process():
@@ -92,9 +71,9 @@ def test_counts_that_do_not_go_together_are_refused(flags, message):
 
 
 def test_environments_are_stepped_in_processes_on_request_the_same_way():
-    args = parse("--env_workers=2", "--norm_rewards")
-    env = make_env(args, num_envs=4, training=True)
-    serial = make_env(args, num_envs=4, training=False)
+    settings = parse("--env_workers=2", "--norm_rewards")
+    env = settings.make_env(num_envs=4, training=True)
+    serial = settings.make_env(num_envs=4, training=False)
     assert isinstance(env, TransformedEnv) and isinstance(env.env, ParallelEnv) and env.env.num_workers == 2
     assert type(serial) is SerialEnv  # evaluations need no processes
     try:
@@ -108,9 +87,8 @@ def test_environments_are_stepped_in_processes_on_request_the_same_way():
 
 def test_evaluations_run_beside_training_on_request_the_same_ones():
     flags = ["--record_episodes=3", "--record_interval=77"]
-    args = parse(*flags)
-    policy = make_actor_critic(args, make_env(args, num_envs=2, training=False), seed=0).actor
-    here, beside = make_evaluator(args), make_evaluator(parse(*flags, "--evaluate_beside"))
+    policy = load("ppo").make_agent(parse(*flags)).policy
+    here, beside = make_evaluator(parse(*flags)), make_evaluator(parse(*flags, "--evaluate_beside"))
     try:
         assert isinstance(beside, EvaluationProcess)
         assert (beside.num_episodes, beside.every_frames) == (3, 77)

@@ -1,9 +1,9 @@
-"""Actor and critic networks from flags."""
+"""The building blocks of networks: encoders by what is observed, last layers by what an action is."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +12,9 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.data import specs
+from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
-from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key
 from torchrl.modules import (
@@ -25,7 +25,9 @@ from torchrl.modules import (
     ConvNet,
     Encoded,
     GSDEHead,
+    GSDEMarginal,
     GSDENormal,
+    GSDETanhNormal,
     MaskedCategorical,
     MaskedOneHotCategorical,
     MultiCategorical,
@@ -41,129 +43,30 @@ from torchrl.modules import (
     ValueOperator,
     orthogonal_init_,
 )
-from torchrl.recipes.config import ConfigParser, FlagGroup, default_of, positive_int, real
 from torchrl.recipes.observations import sees_images
+from torchrl.recipes.parts import ActorCriticNetworks, Networks, SquashedNetworks
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+SQUASHED = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 
 
-def add_network_arguments(parser: ConfigParser) -> None:
-    """Add the flags that :func:`make_actor_critic` reads."""
-    group = parser.add_argument_group("networks")
-    group.add_argument(
-        "--num_cells",
-        type=positive_int,
-        nargs="+",
-        default=default_of(MLP, "num_cells"),
-        help="units of each hidden layer, of actor and critic alike",
-    )
-    group.add_argument(
-        "--activation", choices=sorted(ACTIVATIONS), default="tanh", help="activation between the layers"
-    )
-    group.add_argument(
-        "--distribution",
-        choices=("normal", "tanh_normal", "truncated_normal"),
-        default="normal",
-        help="of continuous actions: normal is clipped for the simulator only, the others stay within the bounds",
-    )
-    group.add_argument(
-        "--init_log_std",
-        type=real,
-        default=default_of(NormalHead, "init_log_std"),
-        help="initial log standard deviation of continuous actions",
-    )
-    group.add_switch(
-        "--norm_observations", default=False, help="normalise observations by running statistics, inside the networks"
-    )
-    group.add_switch("--orthogonal_init", default=True, help="orthogonal weights, small ones in the last layers")
-    add_gsde_arguments(group)
-    group.add_switch("--shared_mapping", default=False, help="let actor and critic share the hidden layers")
-
-
-def add_gsde_arguments(group: FlagGroup) -> None:
-    """Add the flags of exploration that depends on the state, which :func:`make_env` reads as well."""
-    group.add_switch(
-        "--gsde",
-        default=False,
-        help="explore by noise that depends on the state and stays for a while (continuous actions)",
-    )
-    group.add_argument(
-        "--gsde_every",
-        type=positive_int,
-        default=default_of(GSDENoise, "resample_every"),
-        help="frames after which that noise is redrawn; none keeps it for an episode",
-    )
-
-
-@dataclass
-class ActorCritic:
-    """The networks of an on-policy run.
-
-    Attributes:
-        actor: writes ``action`` and its log-probability.
-        critic: writes ``state_value``.
-        normalizer: first module of both; None where observations are taken as they come.
-    """
-
-    actor: TensorDictModuleBase
-    critic: TensorDictModuleBase
-    normalizer: ObservationNormalizer | None
-
-
-def make_actor_critic(args: Namespace, env: Env, *, seed: int, generator: torch.Generator | None = None) -> ActorCritic:
-    """Build a probabilistic actor and a state-value critic for ``env``.
-
-    Args:
-        args: the parsed flags.
-        env: its observation is one vector, or one image, under ``observation``.
-        seed: of the initial weights; torch's global stream is left as it was.
-        generator: source of the sampled actions.
-
-    Raises:
-        ConfigError: the observation is neither, or flags do not go together.
-    """
+@contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Draw the weights of modules that are built in the block from ``seed``; torch's global stream stays as it is."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return _build(args, env, generator)
+        yield
 
 
-def _build(args: Namespace, env: Env, generator: torch.Generator | None) -> ActorCritic:
-    normalizer = ObservationNormalizer(num_features_of(env)) if args.norm_observations else None
-    ending = _actor_ending(args, env)
-    if not (args.shared_mapping or args.gsde):
-        body, value = make_network(args, env, ending.num_inputs), make_network(args, env, 1)
-        _initialise(args, (body, POLICY_GAIN), (value, VALUE_GAIN))
-        actor = ending.actor(_chain(normalizer, body, ending.head), ["observation"], generator)
-        return ActorCritic(actor, ValueOperator(_chain(normalizer, value)), normalizer)
-
-    # The hidden layers are an operator of their own: for the critic to share, or for the noise to act on.
-    trunk, num_hidden = make_trunk(args, env), args.num_cells[-1]
-    if args.gsde:
-        body = GSDEHead(num_hidden, ending.num_inputs, init_log_std=args.init_log_std)
-        keys = ["hidden", "gsde_noise"]
-    else:
-        linear = MLP(num_hidden, ending.num_inputs, num_cells=())
-        body, keys = _chain(linear, ending.head), ["hidden"]
-    _initialise(args, (trunk, HIDDEN_GAIN), (body, POLICY_GAIN))
-    common = Operator(_chain(normalizer, trunk), in_keys=["observation"], out_keys=["hidden"])
-    actor = ending.actor(body, keys, generator)
-    if not args.shared_mapping:
-        value = make_network(args, env, 1)
-        _initialise(args, (value, VALUE_GAIN))
-        whole = Sequence(common, actor, out_keys=actor.out_keys)
-        return ActorCritic(whole, ValueOperator(_chain(normalizer, value)), normalizer)
-    value = MLP(num_hidden, 1, num_cells=())
-    _initialise(args, (value, VALUE_GAIN))
-    both = ActorValueOperator(common, actor, ValueOperator(value, in_keys=["hidden"]))
-    return ActorCritic(both.actor, both.critic, normalizer)
+# ---- what is observed ------------------------------------------------------------------------------------------------
 
 
-def make_network(args: Namespace, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
+def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
     """Build a network of the observation: hidden layers, behind convolutions where it is an image.
 
     Args:
-        args: the parsed flags.
+        settings: the hidden layers.
         env: its observation is one vector, or one image, under ``observation``.
         num_outputs: numbers per row.
         beside: size of a second input, such as an action.
@@ -172,16 +75,16 @@ def make_network(args: Namespace, env: Env, num_outputs: int, *, beside: int = 0
         ConfigError: the observation is neither, or an image too small for the convolutions.
     """
     encoder, num_features = make_encoder(env)
-    activation = ACTIVATIONS[args.activation]
-    network = MLP(num_features + beside, num_outputs, num_cells=args.num_cells, activation=activation)
+    activation = ACTIVATIONS[settings.activation]
+    network = MLP(num_features + beside, num_outputs, num_cells=settings.num_cells, activation=activation)
     return behind(encoder, network)
 
 
-def make_trunk(args: Namespace, env: Env) -> nn.Module:
-    """Build the hidden layers of :func:`make_network`, the last activation included."""
-    *cells, num_hidden = args.num_cells
+def make_trunk(settings: Networks, env: Env) -> nn.Module:
+    """Build the hidden layers of :func:`make_mlp`, the last activation included."""
+    *cells, num_hidden = settings.num_cells
     encoder, num_features = make_encoder(env)
-    activation = ACTIVATIONS[args.activation]
+    activation = ACTIVATIONS[settings.activation]
     layers = MLP(num_features, num_hidden, num_cells=cells, activation=activation)
     return behind(encoder, nn.Sequential(layers, activation()))
 
@@ -202,18 +105,6 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
         raise ConfigError(explain("--image_size", expected="an image for the convolutions", got=error)) from error
 
 
-def is_choice(env: Env) -> bool:
-    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``."""
-    spec = env.action_spec
-    num_dims = len(spec.shape) - len(env.batch_size)
-    return isinstance(spec, specs.Categorical if num_dims == 0 else specs.OneHot) and num_dims <= 1
-
-
-def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
-    """Put a network behind an encoder, if there is one."""
-    return network if encoder is None else Encoded(encoder, network)
-
-
 def num_features_of(env: Env) -> int:
     """Return the size of the one vector that is the observation.
 
@@ -229,71 +120,181 @@ def num_features_of(env: Env) -> int:
     return spec.shape[-1]
 
 
+def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
+    """Put a network behind an encoder, if there is one."""
+    return network if encoder is None else Encoded(encoder, network)
+
+
+def chain(*modules: nn.Module | None) -> nn.Module:
+    """Put modules one behind the other; None is left out."""
+    present = [module for module in modules if module is not None]
+    return present[0] if len(present) == 1 else nn.Sequential(*present)
+
+
+# ---- what an action is -----------------------------------------------------------------------------------------------
+
+
+def row_spec(env: Env) -> TensorSpec:
+    """Return the spec of the action of one row."""
+    return env.action_spec[(0,) * len(env.batch_size)]
+
+
+def bounded_row(env: Env) -> Bounded:
+    """Return the spec of the action of one row, a vector within bounds.
+
+    Raises:
+        ConfigError: the environment has other actions.
+    """
+    spec = env.action_spec
+    if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
+        expected = "a task with a vector of bounded actions"
+        hint = "Choices are learned by the examples dqn, sac, ppo, a2c and reinforce."
+        raise ConfigError(explain("--env_name", expected=expected, got=spec, hint=hint))
+    return row_spec(env)
+
+
+def is_choice(env: Env) -> bool:
+    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``."""
+    spec = env.action_spec
+    num_dims = len(spec.shape) - len(env.batch_size)
+    return isinstance(spec, specs.Categorical if num_dims == 0 else specs.OneHot) and num_dims <= 1
+
+
+def require_choice(env: Env) -> None:
+    """Refuse an environment whose action is not one choice.
+
+    Raises:
+        ConfigError: it has other actions.
+    """
+    if not is_choice(env):
+        hint = "DDPG, TD3 and SAC have continuous actions."
+        raise ConfigError(explain("networks", expected="one choice as the action", got=env.action_spec, hint=hint))
+
+
+def choice_distribution(env: Env) -> type:
+    """Return the distribution over the choices of an environment of which :func:`is_choice` holds."""
+    has_mask = env.action_mask_key is not None
+    if isinstance(env.action_spec, specs.OneHot):
+        return MaskedOneHotCategorical if has_mask else OneHotCategorical
+    return MaskedCategorical if has_mask else Categorical
+
+
 @dataclass
-class _ActorEnding:
+class ActionHead:
     """What follows the hidden layers of an actor.
 
     Attributes:
         num_inputs: numbers per row that it takes.
-        head: turns them into the parameters of the distribution; None where they are those.
         distribution: of the actions.
+        module: turns the numbers into the parameters of the distribution; None where they are those.
         mask_key: the observation that says which actions are legal, if the environment has one.
     """
 
     num_inputs: int
-    head: nn.Module | None
     distribution: Callable
+    module: nn.Module | None = None
     mask_key: Key | None = None
 
-    def actor(self, module: nn.Module, in_keys: list, generator: torch.Generator | None) -> ProbabilisticActor:
-        return ProbabilisticActor(
-            module, self.distribution, in_keys=in_keys, mask_key=self.mask_key, generator=generator
-        )
 
+def make_action_head(settings: ActorCriticNetworks, env: Env) -> ActionHead:
+    """Choose the distribution of actions, and the module before it, by the environment's actions.
 
-def _actor_ending(args: Namespace, env: Env) -> _ActorEnding:
-    """Choose by the environment's actions."""
+    Raises:
+        ConfigError: no distribution fits the actions, or the settings do not.
+    """
     spec, mask_key = env.action_spec, env.action_mask_key
     num_dims = len(spec.shape) - len(env.batch_size)
     is_real = isinstance(spec, LeafSpec) and spec.dtype.is_floating_point
-    if not is_real and args.distribution != "normal":
+    if not is_real and settings.distribution != "normal":
         hint = "Discrete actions have a distribution of their own."
         raise ConfigError(
-            explain(f"--distribution={args.distribution}", expected="continuous actions", got=spec, hint=hint)
+            explain(f"--distribution={settings.distribution}", expected="continuous actions", got=spec, hint=hint)
         )
-    if isinstance(spec, specs.Categorical) and num_dims == 0:
-        return _ActorEnding(spec.n, None, Categorical if mask_key is None else MaskedCategorical, mask_key)
-    if isinstance(spec, specs.OneHot) and num_dims == 1:
-        return _ActorEnding(spec.n, None, OneHotCategorical if mask_key is None else MaskedOneHotCategorical, mask_key)
+    if is_choice(env):
+        return ActionHead(spec.n, choice_distribution(env), mask_key=mask_key)
     if isinstance(spec, specs.MultiCategorical) and num_dims == 1:
-        nvec = spec[(0,) * len(env.batch_size)].nvec.tolist()
-        return _ActorEnding(sum(nvec), None, MultiCategorical.of(nvec), mask_key)
+        nvec = row_spec(env).nvec.tolist()
+        return ActionHead(sum(nvec), MultiCategorical.of(nvec), mask_key=mask_key)
     if isinstance(spec, specs.Binary) and num_dims == 1:
-        return _ActorEnding(spec.shape[-1], None, partial(Bernoulli, dtype=spec.dtype))
-    if not isinstance(spec, LeafSpec) or not spec.dtype.is_floating_point or num_dims != 1:
+        return ActionHead(spec.shape[-1], partial(Bernoulli, dtype=spec.dtype))
+    if not is_real or num_dims != 1:
         hint = "Networks for other actions are composed in Python."
         raise ConfigError(explain("networks", expected="discrete actions or a vector of floats", got=spec, hint=hint))
-    num_actions = spec.shape[-1]
-    if args.gsde:
-        if args.distribution != "normal":
-            raise ConfigError(explain("--gsde", expected="--distribution=normal", got=args.distribution))
-        return _ActorEnding(num_actions, None, GSDENormal)
-    head = NormalHead(num_actions, init_log_std=args.init_log_std)
-    if args.distribution == "normal":
-        return _ActorEnding(num_actions, head, Normal)
-    if not isinstance(spec, specs.Bounded):
-        raise ConfigError(explain(f"--distribution={args.distribution}", expected="bounded actions", got=spec))
-    row = spec[(0,) * len(env.batch_size)]
-    family = TanhNormal if args.distribution == "tanh_normal" else TruncatedNormal
-    return _ActorEnding(num_actions, head, family.within(row.low, row.high))
+    if settings.gsde and settings.distribution != "normal":
+        raise ConfigError(explain("--gsde", expected="--distribution=normal", got=settings.distribution))
+    if settings.gsde:
+        return ActionHead(spec.shape[-1], GSDENormal)
+    module = NormalHead(spec.shape[-1], init_log_std=settings.init_log_std)
+    if settings.distribution == "normal":
+        return ActionHead(spec.shape[-1], Normal, module)
+    if not isinstance(spec, Bounded):
+        raise ConfigError(explain(f"--distribution={settings.distribution}", expected="bounded actions", got=spec))
+    row = row_spec(env)
+    return ActionHead(spec.shape[-1], SQUASHED[settings.distribution].within(row.low, row.high), module)
 
 
-def _initialise(args: Namespace, *networks: tuple[nn.Module, float]) -> None:
-    if args.orthogonal_init:
-        for network, last_gain in networks:
-            orthogonal_init_(network, last_gain=last_gain)
+# ---- networks of several parts ---------------------------------------------------------------------------------------
 
 
-def _chain(*modules: nn.Module | None) -> nn.Module:
-    present = [module for module in modules if module is not None]
-    return present[0] if len(present) == 1 else nn.Sequential(*present)
+def make_trunk_actor_critic(
+    settings: ActorCriticNetworks,
+    env: Env,
+    head: ActionHead,
+    normalizer: ObservationNormalizer | None,
+    generator: torch.Generator | None = None,
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    """Build an actor whose hidden layers are an operator of their own, and a critic.
+
+    The critic shares those layers by ``shared_mapping``; state-dependent noise acts on them by ``gsde``.
+
+    Args:
+        settings: with one of the two, or both.
+        env: its observation is one vector, or one image, under ``observation``.
+        head: of the actor.
+        normalizer: comes before the hidden layers; None leaves observations as they are.
+        generator: source of the sampled actions.
+    """
+    trunk, num_hidden = make_trunk(settings, env), settings.num_cells[-1]
+    if settings.gsde:
+        body = GSDEHead(num_hidden, head.num_inputs, init_log_std=settings.init_log_std)
+        in_keys = ["hidden", "gsde_noise"]
+    else:
+        body, in_keys = chain(MLP(num_hidden, head.num_inputs, num_cells=()), head.module), ["hidden"]
+    if settings.orthogonal_init:
+        orthogonal_init_(trunk, last_gain=HIDDEN_GAIN)
+        orthogonal_init_(body, last_gain=POLICY_GAIN)
+    value = MLP(num_hidden, 1, num_cells=()) if settings.shared_mapping else make_mlp(settings, env, 1)
+    if settings.orthogonal_init:
+        orthogonal_init_(value, last_gain=VALUE_GAIN)
+    common = Operator(chain(normalizer, trunk), in_keys=["observation"], out_keys=["hidden"])
+    options = {"in_keys": in_keys, "mask_key": head.mask_key, "generator": generator}
+    actor = ProbabilisticActor(body, head.distribution, **options)
+    if settings.shared_mapping:
+        both = ActorValueOperator(common, actor, ValueOperator(value, in_keys=["hidden"]))
+        return both.actor, both.critic
+    return Sequence(common, actor, out_keys=actor.out_keys), ValueOperator(chain(normalizer, value))
+
+
+def make_gsde_actors(
+    settings: SquashedNetworks, env: Env, generator: torch.Generator | None
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    """Build an actor with state-dependent noise within bounds, as it acts, and as a loss trains it: without the noise.
+
+    Args:
+        settings: with ``gsde``.
+        env: its observation is one vector, or one image, under ``observation``.
+        generator: source of the sampled actions.
+
+    Raises:
+        ConfigError: another distribution than the one that the noise is defined for.
+    """
+    spec = bounded_row(env)
+    if settings.distribution != "tanh_normal":
+        raise ConfigError(explain("--gsde", expected="--distribution=tanh_normal", got=settings.distribution))
+    common = Operator(make_trunk(settings, env), in_keys=["observation"], out_keys=["hidden"])
+    head = GSDEHead(settings.num_cells[-1], spec.shape[-1], init_log_std=settings.gsde_log_std)
+    options = {"log_prob_key": None, "generator": generator}
+    acting, learning = GSDETanhNormal.within(spec.low, spec.high), TanhNormal.within(spec.low, spec.high)
+    acts = ProbabilisticActor(head, acting, in_keys=["hidden", "gsde_noise"], **options)
+    learns = ProbabilisticActor(GSDEMarginal(head), learning, in_keys=["hidden"], **options)
+    return tuple(Sequence(common, actor, out_keys=actor.out_keys) for actor in (acts, learns))

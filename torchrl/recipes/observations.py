@@ -7,7 +7,6 @@ and what has several dimensions, or none, is flattened. Pictures alone are told 
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 
 import torch
@@ -34,62 +33,45 @@ from torchrl.envs.transforms.images import DTYPES
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import key_name
 from torchrl.modules import ConvNet
-from torchrl.recipes.config import FlagGroup, positive_int
+from torchrl.recipes.parts import Environment
 
 IMAGE_FRAMES = 4  # Mnih et al. (2015), methods: what does not move in one frame does in four
 CHANNELS = (1, 3, 4)
 MOST_CHOICES = 2**16  # numbers of one-hot vectors, from which on a table of embeddings would be due
 
 
-def add_observation_arguments(group: FlagGroup) -> None:
-    """Add the flags that :func:`observation_transforms` reads, but for those of the simulator."""
-    group.add_argument(
-        "--pictures",
-        default="auto",
-        help="which observation is a picture, for convolutions: auto takes uint8 [H, W] or [H, W, C] from 0 to 255, as "
-        "large as they need; a name takes that one; none takes all as numbers",
-    )
-    group.add_argument("--image_size", type=positive_int, default=84, help="height and width of images, in pixels")
-    group.add_switch("--grayscale", default=True, help="take the colour out of images")
-    group.add_argument(
-        "--frame_stack",
-        type=positive_int,
-        help=f"stack this many last observations into one; by default {IMAGE_FRAMES} for images and 1 for vectors",
-    )
-
-
-def observation_transforms(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
+def observation_transforms(settings: Environment, env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
     """Build what makes one picture, uint8 ``[*B, C, height, width]``, or one vector of the observations ``seen``.
 
     Args:
-        args: the parsed flags.
+        settings: of the environment.
         env: as it comes from the simulators.
         seen: the observations that networks read, in the order of the vector.
 
     Raises:
         ConfigError: a picture beside something else, or one that does not fit; a name that is none; too many choices.
     """
-    picture = _picture_of(args, env, seen)
-    transforms = _vector_transforms(env, seen) if picture is None else _picture_transforms(args, env, picture)
-    if (num_frames := num_stacked(args, is_image=picture is not None)) > 1:
+    picture = _picture_of(settings, env, seen)
+    transforms = _vector_transforms(env, seen) if picture is None else _picture_transforms(settings, env, picture)
+    if (num_frames := num_stacked(settings, is_image=picture is not None)) > 1:
         if picture is None and list(seen) == ["observation"]:
             transforms.append(CatTensors(seen))  # one-hot vectors side by side are numbers
         transforms.append(FrameStack(num_frames, dim=-1 if picture is None else -3))
     return transforms
 
 
-def describe_observations(args: Namespace, env: Env) -> str | None:
+def describe_observations(settings: Environment, env: Env) -> str | None:
     """Say in one line what a run sees, and what was made of it; None where it is a vector as the simulator has it.
 
     Args:
-        args: the parsed flags.
+        settings: of the environment.
         env: that of the run, or another that was made by the same flags.
     """
     seen_as = env.observation_spec["observation"].shape[len(env.batch_size) :]
     while isinstance(env, TransformedEnv):
         env = env.env
     leaves = _rows(env)
-    picture = _picture_of(args, env, list(leaves))
+    picture = _picture_of(settings, env, list(leaves))
     if picture is not None:
         was = f"{key_name(picture)} {[*leaves[picture].shape]}"
         return f"observes a picture: {was} as {[*seen_as]} (--pictures=none takes its numbers)"
@@ -100,9 +82,9 @@ def describe_observations(args: Namespace, env: Env) -> str | None:
     return f"observes {seen_as.numel()} numbers: {'; '.join(parts)}"
 
 
-def num_stacked(args: Namespace, *, is_image: bool) -> int:
+def num_stacked(settings: Environment, *, is_image: bool) -> int:
     """Return how many observations are seen at once."""
-    return args.frame_stack or (IMAGE_FRAMES if is_image else 1)
+    return settings.frame_stack or (IMAGE_FRAMES if is_image else 1)
 
 
 def sees_images(env: Env) -> bool:
@@ -114,7 +96,7 @@ def sees_images(env: Env) -> bool:
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _picture_of(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> NestedKey | None:
+def _picture_of(settings: Environment, env: Env, seen: Sequence[NestedKey]) -> NestedKey | None:
     """Return the observation that is a picture, or None.
 
     Raises:
@@ -122,16 +104,16 @@ def _picture_of(args: Namespace, env: Env, seen: Sequence[NestedKey]) -> NestedK
     """
     leaves = _rows(env)
     names = {key_name(key): key for key in seen}
-    if args.pictures == "none":
+    if settings.pictures == "none":
         return None
-    if args.pictures == "auto":
-        found = [key for key in seen if args.from_pixels or _looks_like_pictures(leaves[key])]
+    if settings.pictures == "auto":
+        found = [key for key in seen if settings.from_pixels or _looks_like_pictures(leaves[key])]
     else:
-        unknown = [name for name in args.pictures.split(",") if name not in names]
+        unknown = [name for name in settings.pictures.split(",") if name not in names]
         if unknown:
             expected = f"auto, none or one of {sorted(names)}"
             raise ConfigError(explain("--pictures", expected=expected, got=repr(unknown[0])))
-        found = [names[name] for name in args.pictures.split(",")]
+        found = [names[name] for name in settings.pictures.split(",")]
     if not found:
         return None
     if len(seen) > 1:
@@ -156,16 +138,16 @@ def _looks_like_pictures(leaf: TensorSpec) -> bool:
     return is_full and sum(size >= ConvNet(1).smallest for size in leaf.shape) >= 2
 
 
-def _picture_transforms(args: Namespace, env: Env, key: NestedKey) -> list[Transform]:
+def _picture_transforms(settings: Environment, env: Env, key: NestedKey) -> list[Transform]:
     keys = ["observation"]
     transforms: list[Transform] = [] if key == "observation" else [Rename({key: "observation"})]
     shape = _rows(env)[key].shape
     if len(shape) == 2:
         transforms.append(Unsqueeze(-1, keys))
     height, width, channels = (*shape, 1)[:3]
-    if (height, width) != (args.image_size,) * 2:
-        transforms.append(Resize(args.image_size, in_keys=keys))
-    if args.grayscale and channels == 3:
+    if (height, width) != (settings.image_size,) * 2:
+        transforms.append(Resize(settings.image_size, in_keys=keys))
+    if settings.grayscale and channels == 3:
         transforms.append(GrayScale(keys))
     return [*transforms, Permute((2, 0, 1), keys)]
 

@@ -1,4 +1,4 @@
-"""Run folders, loggers, evaluation and the last report from flags."""
+"""Run folders, loggers, evaluations and the last report of a command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,32 +19,31 @@ from torchrl.agents import (
     BUFFER,
     LAST,
     Agent,
+    Anneal,
     Evaluation,
     EvaluationProcess,
     Evaluator,
     Hook,
+    LinearSchedule,
+    MinibatchEpochs,
     ProgressBar,
     RecordVideo,
     ReplayUpdates,
+    SaveBuffer,
     StopAtReturn,
     load_checkpoint,
     summarise,
     write_summary,
 )
+from torchrl.data.replay import ReplayBuffer
+from torchrl.envs import Env
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
 from torchrl.objectives.costs import Coefficient
-from torchrl.recipes.config import (
-    ConfigParser,
-    default_of,
-    file_name,
-    load_config,
-    non_negative_int,
-    positive_int,
-    real,
-    save_config,
-)
-from torchrl.recipes.envs import FILM, make_env, task_name
-from torchrl.recipes.sense import num_trained
+from torchrl.recipes.collectors import num_trained
+from torchrl.recipes.config import ConfigParser, load_config, save_config
+from torchrl.recipes.envs import FILM, task_name
+from torchrl.recipes.parts import Command, Recording
+from torchrl.recipes.settings import values_of
 from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, copy_table, learning_curve, require_video
 from torchrl.seeding import named_seeds
 
@@ -54,68 +53,19 @@ LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depend on, beside the environment's own
 
 
-def add_record_arguments(parser: ConfigParser) -> None:
-    """Add the flags about seeds, evaluation and logs."""
-    group = parser.add_argument_group("recording")
-    group.add_argument(
-        "--folder", help="where the runs' folders go; none takes <algorithm>_logging below the current folder"
-    )
-    group.add_argument("--name", type=file_name, default="", help="name of the run's folder; empty takes the task's")
-    group.add_argument(
-        "--loggers",
-        nargs="*",
-        choices=sorted(LOGGERS),
-        default=sorted(LOGGERS),
-        help="where the numbers of the run go, beside its summary; csv is the table that the curve is drawn from",
-    )
-    group.add_argument("--seed", type=non_negative_int, default=0, help="all random streams derive from it")
-    group.add_argument("--record_interval", type=positive_int, default=50_000, help="frames between two evaluations")
-    group.add_argument(
-        "--record_episodes",
-        type=positive_int,
-        default=default_of(Evaluator, "num_episodes"),
-        help="episodes of these evaluations, which choose the best checkpoint",
-    )
-    group.add_switch(
-        "--evaluate_beside",
-        default=False,
-        help="run these evaluations in a process of their own while training goes on",
-    )
-    group.add_argument(
-        "--eval_episodes", type=positive_int, default=20, help="episodes of the last report, from other starts"
-    )
-    group.add_switch(
-        "--record_video",
-        default=False,
-        help="film an episode of the policy after each of these evaluations (needs the extra: video)",
-    )
-    group.add_argument("--target_return", type=real, help="stop when an evaluation reaches this mean return")
-    group.add_switch("--progress_bar", default=True, help="show a progress bar")
-    group.add_argument(
-        "--evaluate",
-        metavar="RUN",
-        help="train nothing: evaluate the run saved in this folder, or one checkpoint, RUN/best.pt",
-    )
-    group.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="go on with the run saved in this folder, or one checkpoint, RUN/last.pt, in a new folder; needs more "
-        "--total_frames",
-    )
-
-
-def make_run_folder(algorithm: str, args: Namespace) -> Path:
+def make_run_folder(algorithm: str, settings: Command) -> Path:
     """Make ``<folder>/<name>_<date>/``, never one that exists, with ``config.txt``.
 
     Args:
         algorithm: names the folder of the runs, ``<algorithm>_logging``, where ``--folder`` names no other.
-        args: the parsed flags.
+        settings: of the command.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
-    runs = Path(f"{algorithm}_logging" if args.folder is None else args.folder)
-    stem = f"{args.name or task_name(args)}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    recording, task = settings.recording, task_name(settings.environment)
+    runs = Path(f"{algorithm}_logging" if recording.folder is None else recording.folder)
+    stem = f"{recording.name or task}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     for suffix in ["", *(f"_{number}" for number in range(2, 1000))]:
         folder = runs / f"{stem}{suffix}"
         try:
@@ -123,11 +73,11 @@ def make_run_folder(algorithm: str, args: Namespace) -> Path:
         except OSError as error:
             if folder.is_dir():
                 continue
-            flag = "--name" if args.folder is None else "--folder"
+            flag = "--name" if recording.folder is None else "--folder"
             raise ConfigError(explain(flag, expected="a folder that can be made", got=str(error))) from error
-        settings = {key: value for key, value in vars(args).items() if key not in ("evaluate", "resume")}
-        origin = f", resumed from {args.resume}" if args.resume else ""
-        save_config(Namespace(**settings), folder / CONFIG, comment=f"{algorithm} on {task_name(args)}{origin}")
+        values = {key: value for key, value in values_of(settings).items() if key not in ("evaluate", "resume")}
+        origin = f", resumed from {recording.resume}" if recording.resume else ""
+        save_config(Namespace(**values), folder / CONFIG, comment=f"{algorithm} on {task}{origin}")
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
 
@@ -139,16 +89,16 @@ def saved_run(path: str | Path) -> tuple[Path, list[str]]:
     return (path.parent, [path.name]) if is_checkpoint else (path, [LAST, BEST])
 
 
-def take_over(args: Namespace, agent: Agent) -> None:
+def take_over(settings: Recording, agent: Agent) -> None:
     """Copy into the folder of a resumed run what its parent has reached: the best checkpoint, and the table so far."""
-    parent, _ = saved_run(args.resume)
+    parent, _ = saved_run(settings.resume)
     if (parent / BEST).is_file():
         shutil.copyfile(parent / BEST, agent.folder / BEST)
-    if "csv" in args.loggers and (parent / PROGRESS).is_file():
+    if "csv" in settings.loggers and (parent / PROGRESS).is_file():
         copy_table(parent / PROGRESS, agent.folder / PROGRESS, until=agent.frames)
 
 
-def resume(args: Namespace, agent: Agent) -> None:
+def resume(settings: Command, agent: Agent) -> None:
     """Let an agent go on from the run that ``--resume`` names, with the learning rate and the weights of the flags.
 
     The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it. Of a run whose last
@@ -158,23 +108,24 @@ def resume(args: Namespace, agent: Agent) -> None:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
         ConfigError: the run has all its frames, or had another optimizer.
     """
-    folder, names = saved_run(args.resume)
+    folder, names = saved_run(settings.recording.resume)
     buffer = folder / BUFFER
     if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
         agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
     agent.load_state_dict(_first_readable(folder, names))
-    if agent.frames >= args.total_frames:
-        got = f"{args.total_frames:,}, which the run has"
+    total_frames, optimising = settings.collecting.total_frames, settings.optimising
+    if agent.frames >= total_frames:
+        got = f"{total_frames:,}, which the run has"
         raise ConfigError(explain("--total_frames", expected=f"more than {agent.frames:,}", got=got))
-    began_with = agent.configuration.get("optimizer", args.optimizer)
-    if args.optimizer != began_with:
-        raise ConfigError(explain("--optimizer", expected=f"{began_with}, as the run began", got=args.optimizer))
-    agent.configuration = vars(args)
-    for name, value in vars(args).items():
+    began_with = agent.configuration.get("optimizer", optimising.optimizer)
+    if optimising.optimizer != began_with:
+        raise ConfigError(explain("--optimizer", expected=f"{began_with}, as the run began", got=optimising.optimizer))
+    agent.configuration = values_of(settings)
+    for name, value in agent.configuration.items():
         if isinstance(getattr(type(agent.loss), name, None), Coefficient):
             setattr(agent.loss, name, value)
     for group in agent.optimizer.param_groups:
-        group |= {"lr": args.lr, "weight_decay": args.weight_decay}
+        group |= {"lr": optimising.lr, "weight_decay": optimising.weight_decay}
 
 
 def _first_readable(folder: Path, names: Sequence[str]) -> dict:
@@ -189,45 +140,56 @@ def _first_readable(folder: Path, names: Sequence[str]) -> dict:
             warnings.warn(f"{error} {names[0]} is taken instead.", stacklevel=3)
 
 
-def make_logger(args: Namespace, folder: Path) -> Logger:
+def make_logger(settings: Recording, folder: Path) -> Logger:
     """Write to what ``--loggers`` names."""
-    return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(args.loggers)))
+    return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(settings.loggers)))
 
 
-def make_evaluator(args: Namespace) -> Evaluator | EvaluationProcess:
+def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
     """Build the periodic evaluation, which chooses the best checkpoint."""
-    stream, num_episodes, every_frames = "evaluation", args.record_episodes, args.record_interval
-    if not args.evaluate_beside:
-        return _evaluator(args, stream, num_episodes, every_frames)
-    seed = named_seeds(args.seed, stream)[stream]
-    make = _evaluation_env(args, num_episodes)
-    return EvaluationProcess(make, num_episodes=num_episodes, seed=seed, every_frames=every_frames)
+    recording, make_env = settings.recording, _evaluation_env(settings, settings.recording.record_episodes)
+    options = {
+        "num_episodes": recording.record_episodes,
+        "seed": named_seeds(recording.seed, "evaluation")["evaluation"],
+        "every_frames": recording.record_interval,
+    }
+    return EvaluationProcess(make_env, **options) if recording.evaluate_beside else Evaluator(make_env(), **options)
 
 
-def make_reporter(args: Namespace) -> Evaluator:
+def make_reporter(settings: Command) -> Evaluator:
     """Build the evaluation of the last report, on start seeds that chose nothing."""
-    return _evaluator(args, "report", args.eval_episodes)
+    num_episodes, seed = settings.recording.eval_episodes, named_seeds(settings.recording.seed, "report")["report"]
+    return Evaluator(_evaluation_env(settings, num_episodes)(), num_episodes=num_episodes, seed=seed)
 
 
-def _evaluator(args: Namespace, stream: str, num_episodes: int, every_frames: int | None = None) -> Evaluator:
-    env = _evaluation_env(args, num_episodes)()
-    seed = named_seeds(args.seed, stream)[stream]
-    return Evaluator(env, num_episodes=num_episodes, seed=seed, every_frames=every_frames)
+def _evaluation_env(settings: Command, num_episodes: int) -> Callable[[], Env]:
+    return partial(settings.make_env, num_envs=min(MAX_EVALUATION_ENVS, num_episodes), training=False)
 
 
-def _evaluation_env(args: Namespace, num_episodes: int) -> partial:
-    return partial(make_env, args, num_envs=min(MAX_EVALUATION_ENVS, num_episodes), training=False)
+def make_hooks(
+    settings: Command, optimise: MinibatchEpochs | ReplayUpdates, buffer: ReplayBuffer | None = None
+) -> list[Hook]:
+    """Build the hooks that every command offers: lower the learning rate, save the buffer, show progress, stop, film.
 
-
-def make_record_hooks(args: Namespace) -> list[Hook]:
-    """Build the hooks that show progress, film, and end a run early."""
-    hooks: list[Hook] = [ProgressBar()] if args.progress_bar else []
-    if args.target_return is not None:
-        hooks.append(StopAtReturn(args.target_return))
-    if args.record_video and not args.evaluate:
+    Args:
+        settings: of the command.
+        optimise: has the optimizer whose learning rate goes to 0 over the run, if ``lr_schedule`` is linear.
+        buffer: is saved with the checkpoints, if ``save_buffer`` asks for it.
+    """
+    recording, optimising, hooks = settings.recording, settings.optimising, []
+    if optimising.lr_schedule == "linear":
+        falling = LinearSchedule(optimising.lr, 0.0, settings.collecting.total_frames)
+        hooks.append(Anneal(optimise.optimizer, "lr", falling))
+    if buffer is not None and settings.replay.save_buffer:
+        hooks.append(SaveBuffer(buffer))
+    if recording.progress_bar:
+        hooks.append(ProgressBar())
+    if recording.target_return is not None:
+        hooks.append(StopAtReturn(recording.target_return))
+    if recording.record_video and not recording.evaluate:
         require_video()
-        make = partial(make_env, args, num_envs=1, training=False, filmed=True)
-        hooks.append(RecordVideo(make, key=FILM, seed=named_seeds(args.seed, "film")["film"]))
+        make_env = partial(settings.make_env, num_envs=1, training=False, filmed=True)
+        hooks.append(RecordVideo(make_env, key=FILM, seed=named_seeds(recording.seed, "film")["film"]))
     return hooks
 
 
@@ -296,31 +258,31 @@ def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[st
     return results
 
 
-def report(algorithm: str, args: Namespace, agent: Agent, reporter: Evaluator) -> dict[str, object]:
+def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, object]:
     """Evaluate the trained agent, write summary and picture, and print what a user wants to know.
 
     Returns:
         What :func:`~torchrl.agents.summarise` gathers, after ``algorithm``, ``env``, ``parent`` (the run that this one
         went on from), ``date``, ``versions`` and ``simulator_steps``.
     """
-    folder = agent.folder
+    folder, recording, task = agent.folder, settings.recording, task_name(settings.environment)
     summary = {
         "algorithm": algorithm,
-        "env": task_name(args),
-        "parent": args.resume,
+        "env": task,
+        "parent": recording.resume,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), "torchrl": __version__}
         | {library: metadata.version(library) for library in LIBRARIES},
-        "simulator_steps": agent.frames * args.frame_skip,
+        "simulator_steps": agent.frames * settings.environment.frame_skip,
     }
-    summary |= summarise(agent, reporter, seed=args.seed)
+    summary |= summarise(agent, reporter, seed=recording.seed)
     write_summary(folder / SUMMARY, summary)
     has_best = (folder / BEST).is_file()
     best = f" (best checkpoint: {summary['best_eval_return_mean']:.1f})" if has_best else ""
     print(
-        f"{task_name(args)}: evaluation return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} "
-        f"over {args.eval_episodes} episodes{best}\n"
-        f"{summary['frames']:,} frames{_simulator_steps(args, summary['frames'])} in {summary['seconds']:.1f} s "
+        f"{task}: evaluation return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} "
+        f"over {recording.eval_episodes} episodes{best}\n"
+        f"{summary['frames']:,} frames{_simulator_steps(settings, summary['frames'])} in {summary['seconds']:.1f} s "
         f"(collecting {summary['collect_seconds']:.1f}, optimising {summary['optimise_seconds']:.1f}, "
         f"evaluating {summary['evaluate_seconds']:.1f}): {summary['fps']:,.0f} frames per second\n"
         f"{_restarts(agent.collector)}"
@@ -330,7 +292,7 @@ def report(algorithm: str, args: Namespace, agent: Agent, reporter: Evaluator) -
     if not (folder / PROGRESS).is_file():  # stopped before the first batch was trained on, or by --loggers
         return summary
     try:
-        learning_curve(folder / PROGRESS, folder / CURVE, title=task_name(args))
+        learning_curve(folder / PROGRESS, folder / CURVE, title=task)
     except MissingExtraError as error:
         print(f"curve:       not drawn. {error}")
     else:
@@ -338,15 +300,18 @@ def report(algorithm: str, args: Namespace, agent: Agent, reporter: Evaluator) -
     return summary
 
 
-def announce(args: Namespace, folder: Path) -> None:
+def announce(settings: Command, folder: Path) -> None:
     """Print what is about to run."""
-    frames = f"{num_trained(args):,} frames{_simulator_steps(args, num_trained(args))}"
-    origin = f", going on from {args.resume}" if args.resume else ""
-    print(f"{task_name(args)}: {frames}, seed {args.seed}{origin}; configuration and logs in {folder}")
+    num_frames, recording = num_trained(settings.collecting), settings.recording
+    frames = f"{num_frames:,} frames{_simulator_steps(settings, num_frames)}"
+    origin = f", going on from {recording.resume}" if recording.resume else ""
+    task = task_name(settings.environment)
+    print(f"{task}: {frames}, seed {recording.seed}{origin}; configuration and logs in {folder}")
 
 
-def _simulator_steps(args: Namespace, frames: int) -> str:
-    return f" ({frames * args.frame_skip:,} simulator steps)" if args.frame_skip != 1 else ""
+def _simulator_steps(settings: Command, frames: int) -> str:
+    skip = settings.environment.frame_skip
+    return f" ({frames * skip:,} simulator steps)" if skip != 1 else ""
 
 
 def _restarts(collector: object) -> str:

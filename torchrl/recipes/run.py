@@ -1,4 +1,4 @@
-"""What every example does with its flags: train, go on, or evaluate a saved run. The parts are the example's own."""
+"""What every example does with its settings: train, go on, or evaluate a saved run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from torchrl.agents import Agent
+from torchrl.agents import Agent, Evaluator
 from torchrl.modules import ExplorationType, set_exploration_type
-from torchrl.recipes.config import ConfigParser, exit_on_mistake
+from torchrl.recipes.config import exit_on_mistake
 from torchrl.recipes.observations import describe_observations
+from torchrl.recipes.parts import Command
 from torchrl.recipes.record import (
     announce,
     make_logger,
@@ -27,53 +28,80 @@ from torchrl.recipes.record import (
     with_saved_config,
 )
 from torchrl.recipes.sense import remarks, remarks_on_env, require_sense
+from torchrl.recipes.settings import from_flags, parser_of, values_of
 
 
 def run(
     algorithm: str,
-    parser: ConfigParser,
-    make_agent: Callable[[Namespace], Agent],
+    settings: type[Command],
+    make_agent: Callable[[Command], Agent],
     flags: Sequence[str] | None = None,
 ) -> None:
     """Train and report, or evaluate the run that ``--evaluate`` names; a user's mistake is one message and status 2.
 
     Args:
         algorithm: names the folder of the runs, ``<algorithm>_logging``.
-        parser: with the flags of every part.
-        make_agent: builds the agent from the parsed flags.
+        settings: the dataclass of the command's settings.
+        make_agent: builds the agent from them.
         flags: of the command line; None takes those of the process.
     """
     with exit_on_mistake(), _plain_warnings():
         flags = sys.argv[1:] if flags is None else flags
-        args = with_saved_config(parser, flags, algorithm)
-        require_sense(args, flags)
-        torch.set_num_threads(args.num_threads)
-        # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
-        # 3,000 frames of SAC they were 28 % of all, and every update took 0.8 ms longer.
-        torch.set_flush_denormal(True)
-        reporter = make_reporter(args)
-        notes = remarks(args, parser, flags)
+        args = with_saved_config(parser_of(settings), flags, algorithm)
         if args.evaluate:
-            print(*notes, sep="\n", end="\n" if notes else "")
-            with closing(make_agent(_in_one_process(args))) as agent:
-                report_saved(agent, reporter, args.evaluate)
-            return
-        with closing(make_agent(args)) as agent:
-            agent.configuration = vars(args)
-            if args.resume:
-                resume(args, agent)
-            agent.folder = make_run_folder(algorithm, args)
-            if args.resume:
-                take_over(args, agent)
-            agent.logger = make_logger(args, agent.folder)
-            announce(args, agent.folder)
-            if (sight := describe_observations(args, reporter.env)) is not None:
-                print(sight)
-            notes += remarks_on_env(args, parser, reporter.env)
-            print(*notes, sep="\n", end="\n" if notes else "")
-            with agent.logger, set_exploration_type(ExplorationType[args.exploration_type.upper()]):
-                agent.train()
-            report(algorithm, args, agent, reporter)
+            _evaluate(settings, args, make_agent, flags)
+        else:
+            _train(algorithm, from_flags(settings, args), make_agent, flags)
+
+
+def _evaluate(
+    settings: type[Command], args: Namespace, make_agent: Callable[[Command], Agent], flags: Sequence[str]
+) -> None:
+    """Evaluate a saved run; the processes that its configuration asks for are left out."""
+    alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
+    alone |= {name: False for name in ("async_collection", "keep_learning") if name in args}
+    alone |= {"collection_devices": args.collection_devices[:1]}
+    chosen = from_flags(settings, vars(args) | alone)
+    require_sense(chosen, flags)
+    reporter = _prepare(chosen)
+    _print_lines(remarks(chosen, flags))
+    with closing(make_agent(chosen)) as agent:
+        report_saved(agent, reporter, args.evaluate)
+
+
+def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:
+    """Train from the beginning, or from where ``--resume`` says, and report."""
+    require_sense(settings, flags)
+    reporter = _prepare(settings)
+    recording = settings.recording
+    with closing(make_agent(settings)) as agent:
+        agent.configuration = values_of(settings)
+        if recording.resume:
+            resume(settings, agent)
+        agent.folder = make_run_folder(algorithm, settings)
+        if recording.resume:
+            take_over(recording, agent)
+        agent.logger = make_logger(recording, agent.folder)
+        announce(settings, agent.folder)
+        sight = describe_observations(settings.environment, reporter.env)
+        _print_lines([] if sight is None else [sight])
+        _print_lines([*remarks(settings, flags), *remarks_on_env(settings, reporter.env)])
+        with agent.logger, set_exploration_type(ExplorationType[settings.collecting.exploration_type.upper()]):
+            agent.train()
+        report(algorithm, settings, agent, reporter)
+
+
+def _prepare(settings: Command) -> Evaluator:
+    """Set how torch computes, and build the evaluation of the last report."""
+    torch.set_num_threads(settings.optimising.num_threads)
+    # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
+    # 3,000 frames of SAC they were 28 % of all, and every update took 0.8 ms longer.
+    torch.set_flush_denormal(True)
+    return make_reporter(settings)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    print(*lines, sep="\n", end="\n" if lines else "")
 
 
 @contextmanager
@@ -90,10 +118,3 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-def _in_one_process(args: Namespace) -> Namespace:
-    """Leave out the processes of a run that is only to be evaluated."""
-    alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
-    alone |= {name: False for name in ("async_collection", "keep_learning") if name in args}
-    return Namespace(**{**vars(args), **alone, "collection_devices": args.collection_devices[:1]})

@@ -1,0 +1,30 @@
+"""Optimizers from settings."""
+
+from __future__ import annotations
+
+import torch
+
+from torchrl.agents import FusedAdam
+from torchrl.objectives import Loss
+from torchrl.recipes.parts import Optimising
+
+OPTIMIZERS = {
+    "adam": FusedAdam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+def make_optimizer(settings: Optimising, loss: Loss, *, eps: float) -> torch.optim.Optimizer:
+    """Build the optimizer of a loss's trainable parameters.
+
+    Args:
+        settings: its kind and its learning rate.
+        loss: what is minimised.
+        eps: of optimizers that divide by a running scale.
+    """
+    options: dict = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer != "sgd":
+        options["eps"] = eps
+    return OPTIMIZERS[settings.optimizer](loss.trainable_parameters(), **options)

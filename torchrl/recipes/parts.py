@@ -1,0 +1,332 @@
+"""The settings that several commands share, as data: each class is a heading of ``--help``, each field a flag.
+
+The text under a field is its explanation. Where it ends in ``needs ...``, the flag has no effect without that, and a
+run that sets it all the same is told so (:mod:`torchrl.recipes.sense`). Settings that one algorithm has alone stand in
+its example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torchrl.agents import Evaluator, MinibatchEpochs
+from torchrl.collectors import MultiSyncCollector
+from torchrl.data.replay import PrioritizedSampler, ReplayBuffer
+from torchrl.envs import Env
+from torchrl.envs.simulators import gym_simulator
+from torchrl.envs.transforms import GSDENoise
+from torchrl.modules import MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck
+from torchrl.modules.distributions.mappings import biased_softplus
+from torchrl.objectives import HardUpdate, SoftUpdate
+from torchrl.recipes.config import default_of
+from torchrl.recipes.settings import (
+    FileName,
+    Fraction,
+    Keyword,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Real,
+    Share,
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Which simulator, how many of them, and what the networks see of it."""
+
+    env_library: Literal["dm_control", "gym", "toy"] = "gym"
+    "library that simulates"
+    env_name: str = "CartPole-v1"
+    "registered id (gym), domain (dm_control) or name (toy)"
+    env_task: str = ""
+    "task of the domain (dm_control only)"
+    env_kwargs: tuple[Keyword, ...] = ()
+    "arguments of the environment, or of the task (dm_control), as name=value: numbers, true, lists in JSON"
+    num_envs: PositiveInt = 8
+    "environments, over all processes"
+    env_workers: NonNegativeInt = 0
+    "processes that step the environments for one policy, for slow ones; 0 steps them in this process"
+    frame_skip: PositiveInt = default_of(gym_simulator, "frame_skip")
+    "simulator steps per frame; all counts of frames are counts of agent steps"
+    max_episode_steps: PositiveInt | None = default_of(gym_simulator, "max_episode_steps")
+    "frames after which an episode is truncated; instead of the task's own limit; none leaves that one"
+    max_noops: NonNegativeInt = default_of(gym_simulator, "max_noops")
+    "begin episodes with up to this many no-op actions (gym only)"
+    init_with_lag: PositiveInt | None = None
+    "end the first episode of each row at random within this many frames, so that rows do not end together"
+    leave_out: tuple[str, ...] = ()
+    "entries that are not observed, by name: text, which is no number, or what no policy shall see"
+    from_pixels: bool = False
+    "observe pictures that the simulator draws, nothing else (gym and dm_control); drawing may take OpenGL"
+    pictures: str = "auto"
+    """which observation is a picture, for convolutions: auto takes uint8 [H, W] or [H, W, C] from 0 to 255, as large as
+    they need; a name takes that one; none takes all as numbers"""
+    image_size: PositiveInt = 84
+    "height and width of images, in pixels; needs pictures"
+    grayscale: bool = True
+    "take the colour out of images; needs pictures"
+    frame_stack: PositiveInt | None = None
+    "stack this many last observations into one; by default 4 for images and 1 for vectors"
+    reward_scaling: PositiveFloat | None = None
+    "multiply rewards for the learner; reported returns stay raw"
+    norm_rewards: bool = False
+    "divide rewards for the learner by the running std of the discounted return"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The hidden layers of every network."""
+
+    num_cells: tuple[PositiveInt, ...] = (256, 256)
+    "units of each hidden layer, of actor and critics alike"
+    activation: Literal["elu", "relu", "tanh"] = "relu"
+    "activation between the layers"
+
+
+@dataclass(frozen=True)
+class StateDependentNoise:
+    """Exploration by generalised state-dependent noise (gSDE), Raffin et al. (2022)."""
+
+    gsde: bool = False
+    "explore by noise that depends on the state and stays for a while (continuous actions)"
+    gsde_every: PositiveInt | None = default_of(GSDENoise, "resample_every")
+    "frames after which that noise is redrawn; none keeps it for an episode"
+
+
+@dataclass(frozen=True)
+class ActorCriticNetworks(StateDependentNoise, Networks):
+    """A probabilistic actor and a critic of the state's value."""
+
+    num_cells: tuple[PositiveInt, ...] = default_of(MLP, "num_cells")
+    activation: Literal["elu", "relu", "tanh"] = "tanh"
+    distribution: Literal["normal", "tanh_normal", "truncated_normal"] = "normal"
+    """of continuous actions: normal is clipped for the simulator only, the others stay within the bounds; needs
+    continuous actions"""
+    init_log_std: Real = default_of(NormalHead, "init_log_std")
+    "initial log standard deviation of continuous actions; needs continuous actions"
+    norm_observations: bool = False
+    "normalise observations by running statistics, inside the networks"
+    orthogonal_init: bool = True
+    "orthogonal weights, small ones in the last layers"
+    shared_mapping: bool = False
+    "let actor and critic share the hidden layers"
+
+
+@dataclass(frozen=True)
+class SquashedNetworks(StateDependentNoise, Networks):
+    """An actor whose continuous actions stay within their bounds, and critics of observation and action."""
+
+    distribution: Literal["tanh_normal", "truncated_normal"] = "tanh_normal"
+    "of continuous actions; needs continuous actions"
+    init_std: PositiveFloat = default_of(biased_softplus, "at_zero")
+    """standard deviation before squashing where the network's output is 0; needs continuous actions and --no-gsde"""
+    tanh_loc: bool = False
+    "keep the mean before squashing within ±5, by a tanh; needs continuous actions and --no-gsde"
+    gsde_log_std: Real = -3.0
+    "initial log standard deviation of each entry of that noise; needs continuous actions and --gsde"
+
+
+@dataclass(frozen=True)
+class ActionNoise:
+    """Exploration by noise on the actions of an actor without chance."""
+
+    noise_start: NonNegativeFloat = default_of(AdditiveGaussian, "start")
+    "noise on actions at the beginning, in units of half their range; needs --exploration_type=random"
+    noise_end: NonNegativeFloat = default_of(AdditiveGaussian, "end")
+    "noise on actions in the end, in units of half their range; needs --exploration_type=random"
+    annealing_frames: PositiveInt = 1_000_000
+    "frames from the first to the second; needs --exploration_type=random"
+    ou_exploration: bool = False
+    "noise that drifts (Ornstein-Uhlenbeck); needs --exploration_type=random"
+    ou_theta: NonNegativeFloat = default_of(OrnsteinUhlenbeck, "theta")
+    "how fast it returns to zero; needs --ou_exploration"
+    ou_sigma: NonNegativeFloat = default_of(OrnsteinUhlenbeck, "sigma")
+    "how much is added in a unit of time; needs --ou_exploration"
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How many frames, and the processes and devices that collect them."""
+
+    frames_per_batch: PositiveInt = 2048
+    "frames of one batch, over all environments"
+    total_frames: PositiveInt = 1_000_000
+    "frames of the whole run, rounded up to whole batches"
+    num_workers: NonNegativeInt = 0
+    "processes that collect, each with its share of the environments; 0 collects in this process"
+    on_worker_failure: Literal["raise", "restart"] = default_of(MultiSyncCollector, "on_worker_failure")
+    "what to do where such a process dies; restart drops its part of the batch"
+    collection_devices: tuple[str, ...] = ("cpu",)
+    "device on which the policy acts while collecting, or one for each worker"
+    exploration_type: Literal["random", "deterministic", "mean"] = "random"
+    "how actions are chosen while collecting: drawn, or without chance (but --noisy layers keep theirs)"
+
+
+@dataclass(frozen=True)
+class ReplayCollecting(Collecting):
+    """What a run with a replay buffer has beside that."""
+
+    frames_per_batch: PositiveInt = 1
+    init_random_frames: NonNegativeInt = 0
+    "frames at the start with actions drawn uniformly"
+    async_collection: bool = False
+    "let workers go on while the learner trains; every batch is one worker's"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is kept of the collected frames, and how it is sampled."""
+
+    buffer_size: PositiveInt = 1_000_000
+    "frames that are kept"
+    batch_size: PositiveInt = 256
+    "frames of a gradient step"
+    save_buffer: bool = False
+    "save them with the checkpoints; without them --resume collects anew first"
+    buffer_folder: str | None = None
+    "keep them in memory-mapped files in this new folder; --resume opens it"
+    prb: bool = False
+    "sample in proportion to the last error (prioritised replay)"
+    prb_alpha: NonNegativeFloat = default_of(PrioritizedSampler, "alpha")
+    "how much priorities matter; needs --prb"
+    prb_beta: Fraction = default_of(PrioritizedSampler, "beta")
+    "how much of the bias weights undo at the start; 1 at the end of the run; needs --prb"
+    sub_traj_len: PositiveInt | None = None
+    "sample pieces of trajectories of this length; none samples frames"
+    multi_step: bool = False
+    "store sums of several rewards, and what comes after them"
+    n_steps_return: PositiveInt = 3
+    "rewards of such a sum; needs --multi_step"
+    selected_keys: tuple[str, ...] = ()
+    "entries that are stored beside those that the loss reads, such as next/episode_return"
+    pin_memory: bool = False
+    "put samples where a GPU takes them without waiting"
+    prefetch: NonNegativeInt = default_of(ReplayBuffer, "prefetch")
+    "samples made ahead"
+
+
+@dataclass(frozen=True)
+class Updates:
+    """When gradient steps are taken on samples, and how targets follow."""
+
+    updates_per_frame: PositiveFloat = 1.0
+    "gradient steps for each frame"
+    start_frames: NonNegativeInt = 0
+    "frames before the first gradient step"
+    hard_update: bool = False
+    "copy the networks into their targets, instead of --tau"
+    target_update_interval: PositiveInt = default_of(HardUpdate, "interval")
+    "gradient steps from one copy to the next; needs --hard_update"
+    tau: Share = default_of(SoftUpdate, "tau")
+    "share of the way that targets follow; needs --no-hard_update"
+    normalize_rewards_online: bool = False
+    "divide sampled rewards by the running std of the discounted return"
+    keep_learning: bool = False
+    "take more gradient steps while workers collect: learn as fast as possible; needs --num_workers"
+    log_interval: PositiveInt = 1000
+    "frames from one line of the log to the next"
+
+
+@dataclass(frozen=True)
+class ActorUpdates(Updates):
+    """Updates of an actor and its critics."""
+
+    actor_interval: PositiveInt = 1
+    "gradient steps for one of the actor"
+
+
+@dataclass(frozen=True)
+class Minibatches:
+    """Several gradient steps on each batch."""
+
+    num_epochs: PositiveInt = 10
+    "passes over each batch"
+    minibatch_size: PositiveInt = 256
+    "frames per gradient step"
+    target_kl: PositiveFloat | None = default_of(MinibatchEpochs, "target_kl")
+    """leave a batch after an epoch whose mean approx_kl exceeds this (others: before a step, at 1.5 of it); needs
+    --num_epochs above 1"""
+
+
+@dataclass(frozen=True)
+class Optimising:
+    """The optimizer and where it computes."""
+
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    "kind of optimizer"
+    lr: PositiveFloat = 3e-4
+    "learning rate"
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    "linear goes to 0 over the run"
+    weight_decay: NonNegativeFloat = 0.0
+    "weight decay of the optimizer"
+    max_grad_norm: PositiveFloat | None = 0.5
+    "scale gradients down to this joint norm; none leaves them"
+    max_grad_value: PositiveFloat | None = default_of(MinibatchEpochs, "max_grad_value")
+    "clip each entry of the gradients; needs --max_grad_norm=none"
+    device: str = "cpu"
+    "device of the learner"
+    num_threads: PositiveInt = 1
+    "threads of torch; one is fastest for small networks"
+    compile: bool = default_of(MinibatchEpochs, "compile")
+    "compile the update, some seconds at the start"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Seeds, evaluations and logs."""
+
+    folder: str | None = None
+    "where the runs' folders go; none takes <algorithm>_logging below the current folder"
+    name: FileName = ""
+    "name of the run's folder; empty takes the task's"
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = field(default=("csv", "tensorboard"), metadata={"nargs": "*"})
+    "where the numbers of the run go, beside its summary; csv is the table that the curve is drawn from"
+    seed: NonNegativeInt = 0
+    "all random streams derive from it"
+    record_interval: PositiveInt = 50_000
+    "frames between two evaluations"
+    record_episodes: PositiveInt = default_of(Evaluator, "num_episodes")
+    "episodes of these evaluations, which choose the best checkpoint"
+    evaluate_beside: bool = False
+    "run these evaluations in a process of their own while training goes on"
+    eval_episodes: PositiveInt = 20
+    "episodes of the last report, from other starts"
+    record_video: bool = False
+    "film an episode of the policy after each of these evaluations (with the extra: video)"
+    target_return: Real | None = None
+    "stop when an evaluation reaches this mean return; needs --record_interval below --total_frames"
+    progress_bar: bool = True
+    "show a progress bar"
+    evaluate: str | None = field(default=None, metadata={"metavar": "RUN"})
+    "train nothing: evaluate the run saved in this folder, or one checkpoint, RUN/best.pt"
+    resume: str | None = field(default=None, metadata={"metavar": "RUN"})
+    """go on with the run saved in this folder, or one checkpoint, RUN/last.pt, in a new folder, with more
+    --total_frames"""
+
+
+class Command(Protocol):
+    """The settings of a command: a dataclass with these parts, and those of its algorithm.
+
+    Attributes:
+        make_env: builds an environment of the run, as ``make_env(num_envs=..., training=..., filmed=...)``; it reaches
+            other processes.
+    """
+
+    environment: Environment
+    collecting: Collecting
+    optimising: Optimising
+    recording: Recording
+    make_env: Callable[..., Env]
+
+
+class ReplayCommand(Command, Protocol):
+    """The settings of a command with a replay buffer."""
+
+    collecting: ReplayCollecting
+    replay: Replay
+    updates: Updates

@@ -1,0 +1,117 @@
+"""From a dataclass of settings to flags, help and config files, and back.
+
+A command's settings are a frozen dataclass whose fields are *parts*: frozen dataclasses themselves, each given with its
+defaults. A part becomes a heading of ``--help``, each of its fields a flag, and the text under a field is what
+``--help`` says of it::
+
+    @dataclass(frozen=True)
+    class Loss:
+        gamma: Fraction = 0.99
+        "discount of rewards"
+
+Flags have the names of the fields alone, so no two parts of a command share one.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields
+from functools import cache
+from itertools import pairwise
+from textwrap import dedent
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from torchrl.recipes import config
+from torchrl.recipes.config import ConfigParser, FlagGroup, make_parser
+
+Settings = TypeVar("Settings")
+
+Integer = Annotated[int, config.integer]
+PositiveInt = Annotated[int, config.positive_int]
+NonNegativeInt = Annotated[int, config.non_negative_int]
+Real = Annotated[float, config.real]
+PositiveFloat = Annotated[float, config.positive_float]
+NonNegativeFloat = Annotated[float, config.non_negative_float]
+Fraction = Annotated[float, config.fraction]
+Share = Annotated[float, config.share]
+Margin = Annotated[float, config.margin]
+FileName = Annotated[str, config.file_name]
+Keyword = Annotated[str, config.keyword]
+
+
+def parser_of(settings: type) -> ConfigParser:
+    """Make the parser of a command: its head is the first line of the settings' docstring, its flags are their fields.
+
+    Args:
+        settings: a dataclass of parts.
+    """
+    parser = make_parser(inspect.getdoc(settings).partition("\n")[0])
+    for name, part in parts_of(settings):
+        group = parser.add_argument_group(name.replace("_", " "))
+        hints = get_type_hints(type(part), include_extras=True)
+        for field in fields(part):
+            explanation = explanations(type(part))[field.name]
+            _add_flag(group, field, hints[field.name], getattr(part, field.name), explanation)
+    return parser
+
+
+def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) -> Settings:
+    """Build settings from what their parser returned, or from the values of a saved configuration, by name.
+
+    Args:
+        settings: a dataclass of parts.
+        args: holds a value for every field of every part.
+    """
+    values = vars(args) if isinstance(args, Namespace) else args
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    parts = {
+        name: type(part)(**{field.name: given[field.name] for field in fields(part)})
+        for name, part in parts_of(settings)
+    }
+    return settings(**parts)
+
+
+def values_of(settings: Any) -> dict[str, Any]:
+    """Return the values of all parts by the names of their flags, lists where flags take several words."""
+    values = {name: value for part in fields(settings) for name, value in vars(getattr(settings, part.name)).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def parts_of(settings: type) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each part of a settings class, and the part with its defaults."""
+    for field in fields(settings):
+        yield field.name, field.default
+
+
+@cache
+def explanations(part: type) -> dict[str, str]:
+    """Read the text under each field of a dataclass, its bases' included, from its source."""
+    texts: dict[str, str] = {}
+    for owner in reversed(part.__mro__[:-1]):
+        (definition,) = ast.parse(dedent(inspect.getsource(owner))).body
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = " ".join(text.value.value.split())
+    return texts
+
+
+def _add_flag(group: FlagGroup, field: Field, hint: Any, default: Any, explanation: str) -> None:
+    if hint is bool:
+        group.add_switch(f"--{field.name}", default=default, help=explanation)
+        return
+    options: dict[str, Any] = {"default": default, "help": explanation}
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+        options["or_none"] = True
+    if get_origin(hint) is tuple:
+        options["nargs"] = "+" if default else "*"
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        options["choices"] = get_args(hint)
+    elif get_origin(hint) is Annotated:
+        options["type"] = hint.__metadata__[0]
+    group.add_argument(f"--{field.name}", **options | field.metadata)
