@@ -54,7 +54,7 @@ MISSPELT = [
     (Sampler, "drawn", "draw"),
     (UniformSampler, "update_priorty", "update_priority"),
     (Writer, "on_priorty", "on_priority"),
-    (Storage, "refesh", "refresh"),
+    (Storage, "prepaer", "prepare"),
     (Distribution, "log_pro", "log_prob"),
     (Distribution, "entropi", "entropy"),
     (ProbabilisticActor, "foward", "forward"),

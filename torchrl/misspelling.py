@@ -36,6 +36,23 @@ def refuse_misspelt(cls: type, *, also: Iterable[str] = (), synonyms: Mapping[st
             raise ConfigError(explain(cls.__name__, expected="names of its base", got=got, hint=hint))
 
 
+class Extensible:
+    """Base of classes that users extend: refuses a subclass with a name that nobody would call.
+
+    >>> class Base(Extensible):
+    ...     def update(self): ...
+    >>> class Derived(Base):
+    ...     def udpate(self): ...
+    Traceback (most recent call last):
+    torchrl.errors.ConfigError: Derived: expected names of its base, got 'udpate', which nobody would call. ...
+    """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a misspelt name; see :func:`refuse_misspelt`."""
+        super().__init_subclass__(**options)
+        refuse_misspelt(cls)
+
+
 def is_used_in(cls: type, name: str) -> bool:
     """Answer whether a class's own methods mention a name."""
     return name in _names_used(cls)

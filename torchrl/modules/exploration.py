@@ -24,7 +24,7 @@ from tensordict.nn import set_interaction_type as set_exploration_type
 from torchrl.data.specs import TensorSpec
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 from torchrl.modules.families import require_drawn
 from torchrl.modules.models.arguments import positive
 from torchrl.modules.operator import accept_tensors, read, write
@@ -51,7 +51,7 @@ def require_spec(who: str, spec: Any) -> None:
         raise ConfigError(explain(f"{who}, action_spec", expected="a TensorSpec", got=repr(spec), hint=hint))
 
 
-class RandomPolicy(TensorDictModuleBase):
+class RandomPolicy(Extensible, TensorDictModuleBase):
     """Write actions drawn uniformly from the action spec, whatever the observation and the exploration type.
 
     >>> env.rollout(10, RandomPolicy(env.action_spec))["action"].shape
@@ -68,11 +68,6 @@ class RandomPolicy(TensorDictModuleBase):
         ConfigError: the spec is none, such as an environment or a gymnasium space.
         KeyMissing: from a call, there is no mask. SpecError: from a call, the mask allows nothing, or does not fit.
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import nn
 
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.keys import Key, key_list
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 from torchrl.modules.models.inputs import Misfit, misfit
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.unchecked import peek, put
@@ -84,7 +84,7 @@ def _container(module: TensorDictModuleBase, inputs: tuple, entries: dict[str, t
     return container
 
 
-class Operator(TensorDictModuleBase):
+class Operator(Extensible, TensorDictModuleBase):
     """Call ``module`` on the entries ``in_keys`` and write its results under ``out_keys``.
 
     >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
@@ -106,11 +106,6 @@ class Operator(TensorDictModuleBase):
         KeyMissing: from a call, an entry to read is not there.
         SpecError: from a call, an entry has another dtype or size than the module takes.
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     def __init__(self, module: nn.Module, *, in_keys: Iterable[Key], out_keys: Iterable[Key]) -> None:
         super().__init__()

@@ -8,12 +8,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.keys import Key
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 from torchrl.modules.distributions.base import Distribution
 from torchrl.modules.operator import require_keys
 
 
-class PolicyWrapper(TensorDictModuleBase):
+class PolicyWrapper(Extensible, TensorDictModuleBase):
     """Hold a policy and show its keys; a subclass says in ``forward`` what it changes.
 
     ``build``, ``require_fit``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.
@@ -24,11 +24,6 @@ class PolicyWrapper(TensorDictModuleBase):
     Raises:
         ConfigError: it has no keys: a network of tensors.
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     def __init__(self, module: TensorDictModuleBase) -> None:
         super().__init__()

@@ -11,10 +11,10 @@ from typing import SupportsFloat
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.files import make_writable
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 
 
-class Logger(ABC):
+class Logger(Extensible, ABC):
     """A sink for the numbers and texts of a run; use it in a ``with`` block or close it.
 
     >>> class Print(Logger):
@@ -29,11 +29,6 @@ class Logger(ABC):
     >>> Print().log_scalars({"loss": 0.5}, step=128)
     128 {'loss': 0.5}
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     @abstractmethod
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:

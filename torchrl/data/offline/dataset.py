@@ -25,6 +25,7 @@ from torchrl.data.replay.records import nest
 from torchrl.errors import ConfigError, SpecError, StorageError, explain
 from torchrl.files import write_whole
 from torchrl.keys import Key
+from torchrl.layouts import Form, describe_differences
 
 VERSION = 1
 INDEX = "dataset.json"
@@ -175,7 +176,7 @@ class _Columns:
         self._folder = folder
         self._stack = ExitStack()
         self._files: list = []
-        self._entries: dict[Key, tuple[list[int], torch.dtype]] | None = None
+        self._entries: dict[Key, Form] | None = None
         self._starts: list[int] = []
         self._num_steps = 0
 
@@ -187,13 +188,15 @@ class _Columns:
 
     def append(self, piece: Piece) -> None:
         values = dict(piece.values)
-        entries = {key: (list(value.shape[1:]), value.dtype) for key, value in sorted(values.items())}
+        entries = {key: (tuple(value.shape[1:]), value.dtype, None) for key, value in sorted(values.items())}
         if self._entries is None:
             self._entries = entries
             with _explain_os_errors(self._folder):
                 for number in range(len(entries)):
                     self._files.append(self._stack.enter_context((self._folder / f"{number}.bin").open("wb")))
-        _require_same(entries, self._entries)
+        if entries != self._entries:
+            got = describe_differences(entries, self._entries)
+            raise SpecError(explain("write_dataset", expected="steps with the entries of the first", got=got))
         if piece.begins:
             self._starts.append(self._num_steps)
             values[STARTS] = values[STARTS].clone()
@@ -213,27 +216,10 @@ class _Columns:
 
     def description(self) -> dict:
         entries = [
-            {"key": list(key), "shape": shape, "dtype": str(dtype).removeprefix("torch.")}
-            for key, (shape, dtype) in self._entries.items()
+            {"key": list(key), "shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
+            for key, (shape, dtype, _) in self._entries.items()
         ]
         return {"num_steps": self._num_steps, "starts": self._starts, "entries": entries}
-
-
-def _require_same(entries: dict, expected: dict) -> None:
-    if entries == expected:
-        return
-    differences = [
-        f"{'/'.join(key)!r} is {_form(entries.get(key))}, not {_form(expected.get(key))}"
-        for key in sorted(entries.keys() | expected.keys())
-        if entries.get(key) != expected.get(key)
-    ]
-    raise SpecError(
-        explain("write_dataset", expected="steps with the entries of the first", got="; ".join(differences))
-    )
-
-
-def _form(entry: tuple[list[int], torch.dtype] | None) -> str:
-    return "absent" if entry is None else f"{entry[0]} {entry[1]}"
 
 
 def _require_json(metadata: object) -> None:

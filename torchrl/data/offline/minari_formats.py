@@ -43,7 +43,7 @@ class Format(Protocol):
         """Return an entry, one row for each step: numbers, or objects (text, bytes, arrays)."""
 
 
-class Hdf5:
+class Hdf5(Format):
     """Episodes as groups of one file.
 
     Args:
@@ -55,19 +55,16 @@ class Hdf5:
         self._h5py = require("h5py", extra="minari", purpose="read_minari")
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the episodes, increasing."""
         with self._open() as file:
             names = [name.removeprefix("episode_") for name in file if name.startswith("episode_")]
         return sorted(int(name) for name in names if name.isdecimal())
 
     def episodes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield each number, with the level of its entries."""
         with self._open() as file:
             for number in numbers:
                 yield number, file[f"episode_{number}"]
 
     def about(self, number: int) -> dict[str, Any]:
-        """Return what is noted about an episode."""
         with self._open() as file:
             flat = {key: _plain(value) for key, value in file[f"episode_{number}"].attrs.items()}
         nested: dict[str, Any] = {}
@@ -80,18 +77,15 @@ class Hdf5:
         return nested
 
     def names(self, node: Any) -> list[str] | None:
-        """Return the names on a level, or None for an entry."""
         if not isinstance(node, self._h5py.Group):
             return None
         return [name.removeprefix("_index_") for name in node]
 
     def child(self, node: Any, name: str) -> Any:
-        """Return what has this name on a level."""
         # A name with "/" leads through groups, as h5py made them when it was written.
         return node[f"_index_{name}" if f"_index_{name}" in node else name]
 
     def array(self, node: Any) -> np.ndarray:
-        """Return an entry, one row for each step."""
         return np.asarray(node[()])
 
     @contextmanager
@@ -112,7 +106,7 @@ class _Column(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-class Tables:
+class Tables(Format):
     """Episodes as folders with files of Arrow or Parquet.
 
     Args:
@@ -128,11 +122,9 @@ class Tables:
         self._dataset = require("pyarrow.dataset", extra="minari-arrow", purpose=purpose)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the episodes, increasing."""
         return sorted(int(path.name) for path in self.path.iterdir() if path.name.isdecimal() and path.is_dir())
 
     def episodes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield each number, with the level of its entries."""
         ignored = ["_", ".", ABOUT]
         for number in numbers:
             folder = self.path / str(number)
@@ -150,19 +142,16 @@ class Tables:
             yield number, entries
 
     def about(self, number: int) -> dict[str, Any]:
-        """Return what is noted about an episode."""
         path = self.path / str(number) / ABOUT
         return read_json(path) if path.is_file() else {}
 
     def names(self, node: _Column | dict) -> list[str] | None:
-        """Return the names on a level, or None for an entry."""
         if isinstance(node, dict):
             return list(node)
         kind = node.values.type
         return [field.name for field in kind] if self._arrow.types.is_struct(kind) else None
 
     def child(self, node: _Column | dict, name: str) -> _Column:
-        """Return what has this name on a level."""
         if isinstance(node, dict):
             return node[name]
         values = node.values.field(name)
@@ -171,7 +160,6 @@ class Tables:
         return _Column(values, tuple(int(size) for size in sizes if size) if b"shape" in about else None)
 
     def array(self, node: _Column) -> np.ndarray:
-        """Return an entry, one row for each step."""
         values = node.values
         if not self._arrow.types.is_fixed_size_list(values.type):
             return values.to_numpy(zero_copy_only=False)

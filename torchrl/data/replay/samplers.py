@@ -10,7 +10,7 @@ import torch
 
 from torchrl.data.replay.ledger import Ledger
 from torchrl.errors import ConfigError, explain
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 
 _NOTHING = np.empty(0, np.int64)
 
@@ -45,7 +45,7 @@ class Draw:
         return cls(state["slots"].numpy(), mask, facts, state["round"])
 
 
-class Sampler(ABC):
+class Sampler(Extensible, ABC):
     """Draws places of live items. The buffer holds its lock during every call.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
@@ -60,11 +60,6 @@ class Sampler(ABC):
 
     needs_order = False  # whether it follows chains of steps, which a RingWriter keeps
     slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     def bind(self, capacity: int) -> None:  # noqa: B027 - not all keep something for each place
         """Learn how many places there are, once."""

@@ -21,12 +21,12 @@ from torchrl.data.replay.lanes import Links
 from torchrl.data.replay.ledger import Ledger
 from torchrl.data.replay.records import Entry, Records, entries_of, nest, require_same_entries
 from torchrl.errors import ConfigError, StorageError, explain
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 
 log = logging.getLogger("torchrl.data.replay")
 
 
-class Storage(ABC):
+class Storage(Extensible, ABC):
     """Places for items, and the ledger of what lies in them.
 
     A write is ``lock``, ``prepare``, ``check``, ``before_write``, ``write``, ``after_write``, in this order; a
@@ -50,11 +50,6 @@ class Storage(ABC):
 
     device = torch.device("cpu")  # where the items lie
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     def __init__(self, capacity: int) -> None:
         if not is_count(capacity):

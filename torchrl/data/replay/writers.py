@@ -11,13 +11,13 @@ from torch import Tensor
 
 from torchrl.data.replay.ledger import Ledger
 from torchrl.errors import KeyMissing, SpecError, explain
-from torchrl.misspelling import refuse_misspelt
+from torchrl.misspelling import Extensible
 
 REFUSED = -1
 Values = dict[tuple[str, ...], Tensor]
 
 
-class Writer(ABC):
+class Writer(Extensible, ABC):
     """Chooses places.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
@@ -36,11 +36,6 @@ class Writer(ABC):
 
     keeps_order = False
     asks_priority = False
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
 
     @abstractmethod
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
