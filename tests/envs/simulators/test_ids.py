@@ -108,9 +108,8 @@ def test_a_registration_that_cannot_be_sent_matters_to_who_asks_for_it(register)
     lock = threading.Lock()
     register("Locked-v0", entry_point=lambda: (lock, Sized())[1])
     register("Mine-v0", entry_point=Sized)
-    env = ParallelEnv([partial(gym_simulator, "Mine-v0"), partial(gym_simulator, "Locked-v0")], num_workers=1)
     with pytest.raises(EnvError, match=r"the id 'Locked-v0'.*could not be sent: TypeError: cannot pickle.*module:id"):
-        env.reset()
+        ParallelEnv([partial(gym_simulator, "Mine-v0"), partial(gym_simulator, "Locked-v0")], num_workers=1)
     assert sizes(ParallelEnv(partial(gym_simulator, "Mine-v0"), num_workers=1)) == ([1.0] * 3, 0)
 
 
@@ -129,9 +128,8 @@ def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(registe
     monkeypatch.setitem(sys.modules, "module_of_air", air := ModuleType("module_of_air"))
     air.World = type("World", (Sized,), {"__module__": "module_of_air"})
     register("Air-v0", entry_point=air.World)
-    env = ParallelEnv(partial(gym_simulator, "Air-v0"), num_workers=1)
     with pytest.raises(EnvError, match=r"the id 'Air-v0'.*could not be sent: ModuleNotFoundError.*module_of_air"):
-        env.reset()
+        ParallelEnv(partial(gym_simulator, "Air-v0"), num_workers=1)
     assert sizes(ParallelEnv(Sized, num_workers=1)) == ([1.0] * 3, 0)
 
 
