@@ -1,10 +1,13 @@
-"""Fixtures for tests with processes: nothing may outlive them."""
+"""Fixtures that several folders use: for tests with processes, after which nothing may be left, and for wrappers."""
 
 import gc
 import os
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 from fakes import LIMIT_S
@@ -60,3 +63,15 @@ def leaves_nothing():
     assert not shared_files() - files, "a shared-memory file outlives the test"
     servers = len(children._servers)
     assert num_descriptors() <= descriptors + 2 * servers, "open descriptors outlive the test"
+
+
+@pytest.fixture
+def stand_ins_of_wrappers(monkeypatch):
+    """Put modules in place that gymnasium's wrappers import; one fills a picture of another size."""
+    cv2 = ModuleType("cv2")
+    cv2.INTER_AREA = 0
+    cv2.resize = lambda picture, size, interpolation=None: np.resize(picture, (*size[::-1], 3))
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    for name in ("moviepy", "moviepy.video", "moviepy.video.io"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

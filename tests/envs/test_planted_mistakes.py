@@ -71,7 +71,12 @@ class Walk(Env):
         next_.update({"terminated": over, "truncated": torch.zeros_like(over), "done": over.clone()})
         if self.mistake in PLANT:
             PLANT[self.mistake](next_, self)
-        return next_, self._root(), bool(over.any())
+        root = self._root()
+        if self.mistake == "key not carried":
+            del root["position"]
+        if self.mistake == "another value carried":
+            root["position"] += 1
+        return next_, root, bool(over.any())
 
 
 def replace_last(next_, env):
@@ -98,6 +103,8 @@ PLANT = {
     "flag of numbers": lambda next_, env: next_.set("terminated", next_["terminated"].float()),
     "no flag": lambda next_, env: next_.pop("truncated"),
     "a key of no spec": lambda next_, env: next_.set("speed", next_["reward"]),
+    "done of numbers": lambda next_, env: next_.set("done", next_["done"].float()),
+    "no reward": lambda next_, env: next_.pop("reward"),
     "terminal observation replaced by the reset one": replace_last,
 }
 # mistake -> (error, what the message must say: where it is, both sides, what to do)
@@ -117,6 +124,10 @@ FOUND = {
     "no flag": (KeyMissing, r"\['truncated'\]"),
     "a key of no spec": (EnvError, r"\['speed'\] beside them\. Describe it in the observation_spec"),
     "terminal observation replaced by the reset one": (EnvError, "true last observation.*before the reset"),
+    "done of numbers": (EnvError, r"'done': expected bool of shape \[2, 1\], got torch.float32"),
+    "no reward": (KeyMissing, r"\['reward'\]"),
+    "key not carried": (KeyMissing, "the next root with the key 'position'"),
+    "another value carried": (EnvError, "'position': expected the next root to hold what 'next' held"),
     "no is_init": (KeyMissing, r"the root after reset with \['is_init'\]"),
     "forgets is_init": (EnvError, "is_init true on every row after reset"),
     "reused buffer": (EnvError, "'position': expected the root to stay as it was.*fresh tensor"),
@@ -138,10 +149,6 @@ def test_check_env_finds_it_and_says_what_to_do(mistake):
     kind, message = FOUND[mistake]
     with pytest.raises(kind, match=message):
         check_env(Walk(mistake))
-
-
-def test_every_planted_mistake_is_looked_for():
-    assert PLANT.keys() <= FOUND.keys()
 
 
 def test_an_action_under_another_key_is_explained():

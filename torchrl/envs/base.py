@@ -84,7 +84,7 @@ class Env(ABC):
     is_wrapped = False
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a method that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a method that has no caller; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, synonyms=_ELSEWHERE)
 
@@ -308,10 +308,10 @@ class Env(ABC):
         self.freeze_rows(mask)
 
     def ignore_(self, mask: torch.Tensor | None) -> None:  # noqa: B027 - without transforms nothing is learned
-        """Let transforms learn nothing from rows whose steps nobody keeps: where rows cannot wait, they are stepped on.
+        """Let transforms learn nothing from rows whose steps are thrown away, as rows are that cannot wait.
 
         Args:
-            mask: bool ``[*B]``, true on those rows; it replaces the one before. None, or a reset of all rows, ends it.
+            mask: bool ``[*B]``, true on those rows; it replaces the last mask. None, or a reset of all rows, ends it.
         """
 
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
@@ -420,7 +420,7 @@ class Env(ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
 
     def driven_things(self) -> list:
-        """List what moves when this environment is stepped, and may also be stepped by another; see ``take_env``."""
+        """List the objects that a step of this env moves and that others might step, too; see ``take_env``."""
         return [self]
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing

@@ -69,7 +69,7 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
 
 
 def _require_declared(env: Env, seed: int) -> None:
-    """Refuse entries of observations that the space does not have: they would be dropped, and nobody would know.
+    """Refuse entries of observations that the space does not have: they would be dropped in silence.
 
     Looks at the first simulator of this process. The caller resets it.
     """
@@ -184,7 +184,7 @@ def _step(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
 
 
 def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: str) -> None:
-    """Refuse entries that no spec describes: collectors would record them, and nobody would know what they are."""
+    """Refuse entries that no spec describes: collectors would record entries without a meaning."""
     carried = env.carried.initial  # a policy's state and parameters of rows
     state = () if carried is None else carried.keys()
     known = {*own, *env.observation_spec.keys(), *state}

@@ -24,7 +24,7 @@ def take_env(who: str, env: Env, driver: object) -> None:
 
     Args:
         who: the driver's name in messages, ``"Collector"``.
-        env: which.
+        env: what it steps.
         driver: who steps it from now on; remembered weakly.
 
     Raises:
@@ -58,7 +58,7 @@ def require_undriven(who: str, env: Env, driver: object = None) -> None:
         raise EnvError(explain(who, expected="an Env", got=repr(env)))
     name = _name_of_other(env, driver)
     if name is not None:
-        gc.collect()  # one that nobody refers to any more may not be gone yet
+        gc.collect()  # a driver without references may not be gone yet
         name = _name_of_other(env, driver)
     if name is None:
         return

@@ -87,7 +87,7 @@ class CarriedState:
 def copy_info(
     name: str, info: TensorDictBase, before: TensorDict | None, *, batch_size: torch.Size, device: torch.device
 ) -> TensorDict:
-    """Return a copy of what was set for each row, ``[*B]``, on a device.
+    """Copy parameters of each row, ``[*B]``, to a device, and check their form.
 
     Args:
         name: names it in messages.
@@ -97,7 +97,7 @@ def copy_info(
         device: where the environment's tensors live.
 
     Raises:
-        SpecError: it is no TensorDict of tensors, or has another batch size or form.
+        SpecError: ``info`` is no TensorDict of tensors, or has another batch size or form.
     """
     who = f"set_info_, {name}"
     expected = f"a TensorDict of batch size {list(batch_size)}"

@@ -28,7 +28,7 @@ REWARD = "reward/"  # begins the names of transforms that change the reward alon
 def learned_state(transforms: Sequence[Transform]) -> Learned:
     """Copy what transforms have learned; those that learn nothing are left out.
 
-    Warns of attributes that a user's transform changes and that are no buffers: nobody can save them or hand them on.
+    Warns of attributes that a user's transform changes and that are no buffers: they are neither saved nor handed on.
     """
     for transform in transforms:
         if changed := transform.changed_attributes():
@@ -224,7 +224,7 @@ def _is_common(transform: Transform) -> bool:
 
 def _join(name: str, transform: Transform | None, states: Sequence[dict]) -> dict[str, torch.Tensor]:
     first, *others = states
-    if transform is None or all(is_same(first, other) for other in others):  # where it is missing nobody reads it
+    if transform is None or all(is_same(first, other) for other in others):  # a missing transform reads nothing
         return first
     if transform.merge_learned is None:
         hint = "Give its class a static method merge_learned(states) that joins them."

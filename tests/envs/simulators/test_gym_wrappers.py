@@ -1,8 +1,6 @@
 """Every wrapper of gymnasium.wrappers around one simulator does here what it does there."""
 
-import sys
 from functools import partial
-from types import ModuleType
 
 import gymnasium
 import numpy as np
@@ -16,17 +14,7 @@ from torchrl.envs.simulators import FrameSkip, TimeLimit, gym_simulator
 from torchrl.envs.transforms import VecNorm
 from torchrl.errors import ConfigError, EnvError
 
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    """Modules that wrappers import: here they only need to be there, and to fill a picture of another size."""
-    cv2 = ModuleType("cv2")
-    cv2.INTER_AREA = 0
-    cv2.resize = lambda picture, size, interpolation=None: np.resize(picture, (*size[::-1], 3))
-    monkeypatch.setitem(sys.modules, "cv2", cv2)
-    for name in ("moviepy", "moviepy.video", "moviepy.video.io"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+pytestmark = pytest.mark.usefixtures("stand_ins_of_wrappers")
 
 
 def half(value):

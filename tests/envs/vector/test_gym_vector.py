@@ -11,7 +11,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from fakes import CountingEnv, Together
 from torchrl.collectors import Collector
-from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv, check_env
+from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import GymSimulator
 from torchrl.envs.transforms import RewardScaling
 from torchrl.errors import ConfigError, EnvError, SpecError
@@ -116,11 +116,6 @@ def test_explicit_resets_restart_what_a_serial_env_restarts(make, mode):
     factories = [partial(factory, start=0) for factory in counting(3, "dict")]
     for ours, theirs in zip(roots(make(factories, mode=mode)), roots(serial(factories)), strict=True):
         assert_same(ours, theirs)
-
-
-@every_mode
-def test_the_contract_is_kept(make, mode):
-    check_env(make(counting(2), mode=mode), num_steps=30)
 
 
 @every_mode
@@ -311,11 +306,6 @@ def test_steps_need_an_episode(make):
     assert outcome["done"].any()
     with pytest.raises(EnvError, match=r"rows \[0\]"):
         env.step(root)
-
-
-def test_a_state_is_refused(make):
-    with pytest.raises(EnvError, match="VectorWorker: expected a state to save.*new episodes"):
-        make(counting(2)).state_dict()
 
 
 def test_pictures(make):

@@ -1,6 +1,5 @@
 """Every wrapper of gymnasium.wrappers.vector, in every autoreset mode: right, or refused when it is put together."""
 
-import sys
 from functools import partial
 from types import ModuleType
 
@@ -23,16 +22,7 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 where_rows_are_reset = pytest.mark.parametrize("mode", MASKED, ids=lambda mode: mode.name)
 
 
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    """Modules that wrappers import: here they only need to be there, and to fill a picture of another size."""
-    cv2 = ModuleType("cv2")
-    cv2.INTER_AREA = 0
-    cv2.resize = lambda picture, size, interpolation=None: np.resize(picture, (*size[::-1], 3))
-    monkeypatch.setitem(sys.modules, "cv2", cv2)
-    for name in ("moviepy", "moviepy.video", "moviepy.video.io"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+pytestmark = pytest.mark.usefixtures("stand_ins_of_wrappers")
 
 
 def half(observation):

@@ -50,7 +50,7 @@ class Simulator(gymnasium.Env, ABC):
     action_space: Space
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a method that has no caller; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, also=("_own_state", "_set_own_state"), synonyms={"seed": "reset, which is given the seed"})
 

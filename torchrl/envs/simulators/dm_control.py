@@ -115,7 +115,7 @@ class DMControlSimulator(Simulator):
         try:
             reward = float(timestep.reward)
         except (TypeError, ValueError):
-            reward = timestep.reward  # an array of one entry, or what whoever steps this refuses
+            reward = timestep.reward  # an array of one entry, or something that the worker refuses
         return _copy(timestep.observation), reward, terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:
@@ -267,7 +267,7 @@ def _silence() -> Iterator[None]:
     logger.addFilter(deprecation)
     try:
         with warnings.catch_warnings():
-            # Without a display, glfw says on import that it cannot open windows; nobody asked for one.
+            # Without a display, glfw says on import that it cannot open windows, which are not needed.
             warnings.filterwarnings("ignore", message=r"\(65550\)")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Worlds of other libraries that are no simulators: what to write in their place. Imports none of these libraries."""
+"""Environments of other libraries that are no simulators, and what to write instead. Imports no such library."""
 
 from __future__ import annotations
 

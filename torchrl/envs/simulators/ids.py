@@ -62,7 +62,7 @@ ALIKE = 0.8  # how much a name must look like another to be taken for a slip of 
 
 
 def package_hint(env_id: str) -> str | None:
-    """Say which package brings an id and what to write; None where nobody knows."""
+    """Say which package brings an id and what to write; None where none is known."""
     for module, package, pattern in PACKAGES:
         if re.match(pattern, env_id):
             name = f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
@@ -155,7 +155,7 @@ def _pack(spec: EnvSpec) -> tuple[str, bytes, str]:
         entries = {name: _to_send(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
         main = {name: _in_main(name) for name in map(_name_in_main, _wrappers_of(spec)) if name}
         return spec.id, cloudpickle.dumps((replace(spec, **entries), main)), ""
-    except Exception as error:  # raised when somebody builds this id; other ids work
+    except Exception as error:  # raised when this id is built; other ids work
         return spec.id, b"", f"{type(error).__name__}: {error}"
 
 

@@ -27,7 +27,7 @@ def without_entries(who: str, space: Space, names: Sequence[Name]) -> tuple[Spac
             stands for all below it.
 
     Returns:
-        The space that is left, and the function that takes a value of the one to a value of the other.
+        The space that is left, and a function that takes a value of ``space`` to a value of it.
 
     Raises:
         ConfigError: there is no such entry, or none stays.

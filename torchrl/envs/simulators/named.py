@@ -185,7 +185,7 @@ def _drive(frame_skip: int, max_noops: int) -> list[Wrap]:
 
 
 def _without_limit(env_kwargs: dict | None) -> dict:
-    """Take an id's own limit away, so that the one that is asked for holds."""
+    """Take an id's own limit away, so that the requested limit holds."""
     if "max_episode_steps" in (env_kwargs or {}):
         got = "both, here and in env_kwargs"
         raise ConfigError(explain("GymEnv", expected="one max_episode_steps", got=got, hint="Leave one of them out."))

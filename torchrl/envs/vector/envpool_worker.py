@@ -121,7 +121,7 @@ class EnvPoolWorker(Worker):
         """
         if self._pool is None or self._pool.library.render_mode != "rgb_array":
             expected = 'env_kwargs={"render_mode": "rgb_array"} and a reset'
-            raise EnvError(explain("EnvPoolEnv.render", expected=expected, got="none of one of them"))
+            raise EnvError(explain("EnvPoolEnv.render", expected=expected, got="one of them missing"))
         return list(self._pool.library.render(self._playing))
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ class GymVectorEnv(WorkerEnv):
 
     What is under ``next`` is the true successor in every autoreset mode, and no transition is made of a reset:
 
-    - ``SAME_STEP``: the last observation of an episode is taken from ``info["final_obs"]``; the one that came in its
+    - ``SAME_STEP``: the last observation of an episode is taken from ``info["final_obs"]``; the observation in its
       place begins the next episode. A simulator that hands out the same array at every step overwrites its last
       one: there use another mode.
     - ``NEXT_STEP`` and ``DISABLED``: rows that ended are restarted at once by ``reset(options={"reset_mask": rows})``,

@@ -225,7 +225,7 @@ def layers_of(vector_env: VectorEnv) -> Iterator[VectorWrapper]:
 
 
 def own_resets(vector_env: VectorEnv) -> list[str]:
-    """Name the wrappers whose ``reset`` is not gymnasium's: nobody knows what it does to rows that go on."""
+    """Name the wrappers whose ``reset`` is not gymnasium's: it may change rows that go on."""
     resets = {type(layer).__name__: type(layer).reset.__module__ for layer in layers_of(vector_env)}
     return [name for name, module in resets.items() if module.split(".")[0] != "gymnasium"]
 
