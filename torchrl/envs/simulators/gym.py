@@ -161,7 +161,7 @@ def _layer_state(layer: gymnasium.Env) -> State:
     return state | {"attributes": capture_attributes(layer, skip=held)}
 
 
-_OF_GYMNASIUM = ("render_mode", "max_episode_steps", "disable_env_checker")  # arguments that every environment takes
+_OF_GYMNASIUM = ("render_mode", "max_episode_steps", "disable_env_checker")  # taken by every environment
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
@@ -178,7 +178,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
 
 
 def _mistake(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> EnvError | MissingExtraError | None:
-    """Say what the user did wrong where gymnasium could not make an environment; None where the environment is broken."""
+    """Say what the user did wrong where gymnasium could not make an environment; None where that itself is broken."""
     if isinstance(error, gym_error.DependencyNotInstalled | ImportError):
         return MissingExtraError(_missing_dependency(env_id, error))
     if isinstance(error, AttributeError) and "must specify an" in str(error):  # gymnasium's check of the two spaces
