@@ -21,14 +21,8 @@ from torchrl.data.specs import (
     OneHot,
     Unbounded,
 )
-from torchrl.envs.conversions import (
-    decode,
-    dm_env_from_spec,
-    encode,
-    space_from_spec,
-    spec_from_dm_env,
-    spec_from_space,
-)
+from torchrl.envs.conversions import dm_env_from_spec, space_from_spec, spec_from_dm_env, spec_from_space
+from torchrl.envs.values import decode, encode
 from torchrl.envs.vector.buffers import border_dtype
 from torchrl.errors import MissingExtraError, SpecError
 

@@ -14,7 +14,8 @@ from torchrl.data.specs import (
     OneHot,
     Unbounded,
 )
-from torchrl.envs.conversions import decode, dm_env_from_spec, encode, spec_from_dm_env
+from torchrl.envs.conversions import dm_env_from_spec, spec_from_dm_env
+from torchrl.envs.values import decode, encode
 from torchrl.errors import SpecError
 
 specs = pytest.importorskip("dm_env.specs")

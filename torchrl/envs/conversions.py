@@ -1,9 +1,9 @@
-"""Spaces of gymnasium and specs of dm_env as specs and back, and their values as tensors and back: this is the border.
+"""Spaces of gymnasium and specs of dm_env as specs and back: this is the border. Values cross it in ``values``.
 
 Simulators speak of spaces and numpy, environments of specs and tensors. What changes at the border, in both directions:
 
-- Choices are counted from 0 inside. Where else they may start is known to the space alone: so :func:`encode` and
-  :func:`decode` take the space, and a spec becomes a space that starts at 0.
+- Choices are counted from 0 inside. Where else they may start is known to the space alone: so ``encode`` and ``decode``
+  take the space, and a spec becomes a space that starts at 0.
 - ``float64`` becomes ``float32``, ``uint16`` and ``uint32`` become ``int32`` and ``int64``, choices become ``int64``.
 - A ``Tuple`` has the keys ``"0"``, ``"1"``, …; a ``OneOf`` has them and ``"index"``. So a ``Dict`` with these keys
   comes back as a ``Tuple`` or a ``OneOf``.
@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from tensordict import TensorDict, TensorDictBase
-from torch.nn.functional import one_hot as as_one_hot
 
 from torchrl.data.specs import (
     Binary,
@@ -86,7 +84,7 @@ def _spec_from_space(
     space: spaces.Space, batch_size: tuple[int, ...], one_hot: bool, path: tuple[str, ...]
 ) -> TensorSpec:
     if isinstance(space, (spaces.Dict, spaces.Tuple, spaces.OneOf)):
-        parts = _parts(space).items()
+        parts = parts_of(space).items()
         return Composite(
             {key: _spec_from_space(part, batch_size, one_hot, (*path, key)) for key, part in parts}, batch_size
         )
@@ -144,10 +142,10 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
         nvec = np.full(spec.shape, spec.n) if isinstance(spec, Categorical) else spec.nvec.cpu().numpy()
         return spaces.MultiDiscrete(nvec) if nvec.ndim else spaces.Discrete(int(nvec))
     if isinstance(spec, Bounded):
-        dtype = _numpy_dtype(spec.dtype)
+        dtype = numpy_dtype(spec.dtype)
         return spaces.Box(spec.low.cpu().numpy(), spec.high.cpu().numpy(), tuple(spec.shape), dtype)
     if isinstance(spec, Unbounded):
-        dtype = _numpy_dtype(spec.dtype)
+        dtype = numpy_dtype(spec.dtype)
         return spaces.Box(*_range(dtype), tuple(spec.shape), dtype)
     raise SpecError(explain("space_from_spec", expected="a spec", got=type(spec).__name__))
 
@@ -192,61 +190,8 @@ def dm_env_from_spec(spec: TensorSpec) -> Any:
     return _dm_env_from_space(space_from_spec(spec), _dm_env_specs("dm_env_from_spec"))
 
 
-def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | TensorDict:
-    """Turn a value of a simulator into the tensor that ``spec_from_space(space, one_hot=one_hot)`` describes.
-
-    Choices are counted from 0. The parts of a ``OneOf`` that were not chosen are zero.
-
-    >>> encode(spaces.Discrete(3, start=5), 6)  # the second choice
-    tensor(1)
-    >>> encode(spaces.Discrete(3, start=5), 6, one_hot=True).tolist()
-    [0, 1, 0]
-
-    Args:
-        space: a gymnasium space or specs of dm_env, of one simulator.
-        value: numpy or Python, in this space: arrays, numbers, lists of such, dicts and tuples as the space has them.
-        one_hot: write choices as one-hot vectors instead of indices.
-
-    Returns:
-        The caller's own tensor or TensorDict.
-
-    Raises:
-        SpecError: the value is not in the space; the message names the part.
-    """
-    return _encode(_as_space("encode", space), value, one_hot, "value")
-
-
-def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool = False) -> Any:
-    """Turn a tensor into the value that a simulator with this space takes: the inverse of :func:`encode`.
-
-    Choices start where the space starts, dtypes are the space's, and a number that single precision put just beyond
-    a bound is put back onto it.
-
-    >>> int(decode(spaces.Discrete(3, start=5), torch.tensor(1)))
-    6
-
-    Args:
-        space: a gymnasium space or specs of dm_env, of one simulator.
-        tensor: what ``spec_from_space(space, one_hot=one_hot)`` describes, on any device.
-        one_hot: whether choices are written as one-hot vectors.
-
-    Returns:
-        A numpy array or number, a dict or a tuple; the caller's own.
-
-    Raises:
-        SpecError: the spec does not contain the tensor.
-    """
-    space = _as_space("decode", space)
-    if isinstance(tensor, (torch.Tensor, TensorDictBase)):
-        tensor = tensor.detach().cpu()
-    spec_from_space(space, one_hot=one_hot).assert_contains(tensor)
-    return _decode(space, tensor, one_hot)
-
-
-# Spaces and specs.
-
-
-def _parts(space: spaces.Dict | spaces.Tuple | spaces.OneOf) -> dict[str, spaces.Space]:
+def parts_of(space: spaces.Dict | spaces.Tuple | spaces.OneOf) -> dict[str, spaces.Space]:
+    """Name the parts of a space: those of a tuple ``"0"``, ``"1"``, …; a ``OneOf`` has ``"index"`` besides."""
     if isinstance(space, spaces.Dict):
         return dict(space.items())
     parts = {str(at): part for at, part in enumerate(space.spaces)}
@@ -273,13 +218,18 @@ def _spec_from_box(space: spaces.Box, batch_size: tuple[int, ...]) -> TensorSpec
     if dtype == torch.bool:
         return Categorical(2, shape, torch.bool)
     with np.errstate(over="ignore"):  # double precision bounds may be infinite in single precision
-        low, high = (bound.astype(_numpy_dtype(dtype)) for bound in (space.low, space.high))
+        low, high = (bound.astype(numpy_dtype(dtype)) for bound in (space.low, space.high))
     if dtype.is_floating_point and np.isneginf(low).all() and np.isposinf(high).all():
         return Unbounded(shape, dtype)
     return Bounded(low, high, shape, dtype)
 
 
-def _numpy_dtype(dtype: torch.dtype) -> np.dtype:
+def numpy_dtype(dtype: torch.dtype) -> np.dtype:
+    """Return the dtype that numpy has for one of torch.
+
+    Raises:
+        SpecError: numpy has none.
+    """
     try:
         return torch.empty(0, dtype=dtype).numpy().dtype
     except TypeError as error:
@@ -293,14 +243,16 @@ def _range(dtype: np.dtype) -> tuple[Any, Any]:
     return (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
-# Spaces and dm_env.
-
-
 def _dm_env_specs(who: str) -> Any:
     return require("dm_env.specs", extra="dm_control", purpose=who)
 
 
-def _as_space(who: str, source: Any) -> spaces.Space:
+def as_space(who: str, source: Any) -> spaces.Space:
+    """Return a space, also where specs of dm_env are given.
+
+    Raises:
+        SpecError: ``source`` is a spec of ours, which does not know where choices start.
+    """
     if isinstance(source, spaces.Space):
         return source
     if isinstance(source, TensorSpec):
@@ -333,7 +285,7 @@ def _dm_env_from_space(space: spaces.Space, specs: Any) -> Any:
     if isinstance(space, spaces.Tuple):
         return [_dm_env_from_space(part, specs) for part in space.spaces]
     if isinstance(space, (spaces.Dict, spaces.OneOf)):
-        return {key: _dm_env_from_space(part, specs) for key, part in _parts(space).items()}
+        return {key: _dm_env_from_space(part, specs) for key, part in parts_of(space).items()}
     if isinstance(space, spaces.Discrete):
         return specs.DiscreteArray(int(space.n), space.dtype)
     if isinstance(space, spaces.MultiDiscrete):
@@ -344,91 +296,3 @@ def _dm_env_from_space(space: spaces.Space, specs: Any) -> Any:
     if (space.low == low).all() and (space.high == high).all():
         return specs.Array(space.shape, space.dtype)
     return specs.BoundedArray(space.shape, space.dtype, space.low, space.high)
-
-
-# Values.
-
-
-def _encode(space: spaces.Space, value: Any, one_hot: bool, name: str) -> torch.Tensor | TensorDict:
-    if isinstance(space, spaces.OneOf):
-        return _encode_one_of(space, value, one_hot, name)
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        kind = Mapping if isinstance(space, spaces.Dict) else (tuple, list)
-        parts = _parts(space)
-        _require(isinstance(value, kind) and len(value) == len(parts), name, space, value)
-        given = value if isinstance(value, Mapping) else dict(zip(parts, value, strict=True))
-        _require(given.keys() == parts.keys(), name, space, value)
-        return TensorDict({key: _encode(part, given[key], one_hot, f"{name}.{key}") for key, part in parts.items()}, [])
-    spec = spec_from_space(space, one_hot=one_hot)  # refuses what has no tensor
-    if isinstance(space, spaces.Box):
-        return torch.from_numpy(_array_in_box(space, value, name, _numpy_dtype(spec.dtype)))
-    numbers = _array(value, "iub", name, space)
-    low, nvec = _choices(space)
-    _require(((numbers >= low) & (numbers <= low + (nvec - 1))).all(), name, space, value)
-    index = torch.from_numpy(np.asarray(numbers.astype(np.int64) - low))
-    if isinstance(spec, MultiOneHot):
-        pairs = zip(index.flatten(), spec.nvec, strict=True)
-        return torch.cat([as_one_hot(part, n) for part, n in pairs]).to(spec.dtype)
-    return index.to(spec.dtype)
-
-
-def _encode_one_of(space: spaces.OneOf, value: Any, one_hot: bool, name: str) -> TensorDict:
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    _require(is_pair, name, space, value)
-    chosen, part = value
-    index = _encode(spaces.Discrete(len(space)), chosen, one_hot, f"{name}.index")
-    encoded = spec_from_space(space, one_hot=one_hot).zero().set("index", index)
-    key = str(int(chosen))
-    return encoded.set(key, _encode(space[int(chosen)], part, one_hot, f"{name}.{key}"))
-
-
-def _array_in_box(space: spaces.Box, value: Any, name: str, dtype: np.dtype) -> np.ndarray:
-    numbers = _array(value, {"f": "fiub", "b": "b"}.get(space.dtype.kind, "iu"), name, space)
-    with np.errstate(over="ignore"):
-        if (
-            space.dtype.kind == "f"
-        ):  # bounds have this precision; integers must not wrap around before they are compared
-            numbers = numbers.astype(space.dtype)
-        _require(((numbers >= space.low) & (numbers <= space.high)).all(), name, space, value)
-        return numbers.astype(dtype)
-
-
-def _choices(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[Any, Any]:
-    """Return where choices start, and how many there are; in int64, which does not wrap around."""
-    if isinstance(space, spaces.MultiBinary):
-        return np.int64(0), np.int64(2)
-    n = space.n if isinstance(space, spaces.Discrete) else space.nvec
-    return np.asarray(space.start, np.int64), np.asarray(n, np.int64)
-
-
-def _array(value: Any, kinds: str, name: str, space: spaces.Space) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of different lengths
-        array = np.asarray(None)
-    _require(array.dtype.kind in kinds and array.shape == space.shape, name, space, value)
-    return array
-
-
-def _require(holds: bool | np.bool_, name: str, space: spaces.Space, value: Any) -> None:
-    if not holds:
-        large = isinstance(value, np.ndarray) and value.size > 16
-        got = f"{value.dtype} {list(value.shape)}, not all of it in the space" if large else repr(value)
-        raise SpecError(explain(name, expected=f"a value of {space}", got=got))
-
-
-def _decode(space: spaces.Space, tensor: torch.Tensor | TensorDictBase, one_hot: bool) -> Any:
-    if isinstance(space, spaces.OneOf):
-        chosen = int(_decode(spaces.Discrete(len(space)), tensor["index"], one_hot))
-        return np.int64(chosen), _decode(space[chosen], tensor[str(chosen)], one_hot)
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        parts = {key: _decode(part, tensor[key], one_hot) for key, part in _parts(space).items()}
-        return parts if isinstance(space, spaces.Dict) else tuple(parts.values())
-    if isinstance(space, spaces.Box):
-        numbers = tensor.numpy().astype(space.dtype)
-        return np.asarray(np.clip(numbers, space.low, space.high)) if space.dtype.kind == "f" else numbers
-    if one_hot and not isinstance(space, spaces.MultiBinary):
-        groups = _choices(space)[1].ravel().tolist()
-        tensor = torch.stack([part.argmax() for part in tensor.split(groups)]).reshape(space.shape)
-    numbers = np.asarray(tensor.numpy() + _choices(space)[0]).astype(space.dtype)
-    return numbers[()] if isinstance(space, spaces.Discrete) else numbers

@@ -11,8 +11,9 @@ from tensordict import TensorDict
 from torchrl.collectors import Collector
 from torchrl.data.specs import Composite
 from torchrl.envs import GymEnv, SerialEnv, check_env
-from torchrl.envs.conversions import decode, spec_from_space
+from torchrl.envs.conversions import spec_from_space
 from torchrl.envs.simulators import Simulator
+from torchrl.envs.values import decode
 from torchrl.envs.vector.actions import action_reader
 from torchrl.envs.vector.batches import splitter
 from torchrl.errors import KeyMissing, SpecError
