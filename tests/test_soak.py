@@ -1,4 +1,4 @@
-"""200,000 steps in every way that processes collect: memory, descriptors and children stay as they are."""
+"""100,000 steps in every way that processes collect: memory, descriptors and children stay as they are."""
 
 import os
 from functools import partial
@@ -14,7 +14,7 @@ from torchrl.envs import ParallelEnv
 from torchrl.envs.simulators import gym_simulator
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-STEPS, WARM_UP = 200_000, 50_000  # the allocators have grown to their size within the first batches
+STEPS, WARM_UP = 100_000, 30_000  # the allocators have grown to their size within the first batches
 MAX_SLOPE = 1.0  # MB per 10,000 steps
 
 
@@ -28,18 +28,18 @@ class Trained(Stepwise):
 
 def in_parallel_env():
     env = ParallelEnv(partial(gym_simulator, "CartPole-v1"), 64, num_workers=2)
-    collector = Collector(env, Trained(), frames_per_batch=6400, seed=0)
+    collector = Collector(env, Trained(), frames_per_batch=3200, seed=0)
     return collector.collect, collector.shutdown
 
 
 def by_workers(kind):
-    collector = kind(partial(cartpole, 32), Trained(), num_workers=2, frames_per_batch=6400, update_every_batch=True)
+    collector = kind(partial(cartpole, 32), Trained(), num_workers=2, frames_per_batch=3200, update_every_batch=True)
     return collector.collect, collector.shutdown
 
 
 def by_rollout():
     makers = [partial(gymnasium.make, "CartPole-v1")] * 64
-    stream = rollout(makers, Trained(), n_steps=100, num_workers=2)
+    stream = rollout(makers, Trained(), n_steps=50, num_workers=2)
     return lambda: next(stream).batch, stream.close
 
 
