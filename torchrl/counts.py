@@ -1,4 +1,4 @@
-"""Whole numbers of things, as arguments. Knows nothing of what is counted. Imports nothing: workers use it too."""
+"""Checks of arguments that count things. Imports nothing: workers use it too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which devices there are, and a clear word when one is not."""
+"""The devices of this machine, by name, and the device of a batch."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ def to_device(transitions: TensorDictBase, device: torch.device) -> TensorDictBa
     entry = transitions.get(("next", "reward"), None)
     if (next(iter(transitions.values(True, True))) if entry is None else entry).device == device:
         return transitions
-    return transitions.to(device, non_blocking=device.type != "cpu")  # what comes to the CPU is read at once
+    return transitions.to(device, non_blocking=device.type != "cpu")  # the CPU reads its copy at once

@@ -1,4 +1,4 @@
-"""The errors torchrl raises, and the one way their messages are built. Imports nothing: workers use it too."""
+"""The errors that torchrl raises, and the function that writes their messages. Imports nothing: workers use it too."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class NonFiniteError(TorchRLError, ArithmeticError):
 
 
 def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
-    """Build an error message that names who complains, what was expected, what came, and what to do.
+    """Build an error message: the part that complains, what it expected, what it got, and what the user can do.
 
     Args:
         who: the part that found the mistake, for example ``"Collector"``.
-        expected: what would have been right.
-        got: what came instead.
+        expected: what the part can take.
+        got: what it was given.
         hint: what the user can do about it; may be empty.
     """
     message = f"{who}: expected {expected}, got {got}."
@@ -67,12 +67,12 @@ def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
 
 
 def nearest(name: str, names: Iterable[str], *, likeness: float = 0.5) -> str | None:
-    """Return the entry of ``names`` that looks most like ``name``, or begins with it, or None if none looks alike.
+    """Return the entry of ``names`` that looks most like ``name`` or begins with it; None where none does.
 
     Args:
-        name: what was written.
-        names: what could have been meant.
-        likeness: how much of both agrees at least, from 0 to 1.
+        name: the user's spelling.
+        names: the names there are.
+        likeness: the least share of letters that agree, from 0 to 1.
     """
     names = list(names)
     matches = difflib.get_close_matches(name, names, n=1, cutoff=likeness)

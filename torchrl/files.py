@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent. Knows nothing of what is in them."""
+"""Files that are whole or absent: written beside their place, then renamed."""
 
 from __future__ import annotations
 

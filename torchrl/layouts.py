@@ -1,4 +1,4 @@
-"""The layout of a batch, which is the shape, dtype and device of each entry: how two batches differ, in words."""
+"""The layout of a batch: shape, dtype and device of each entry, and a sentence on how two layouts differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a subclass writes and nobody would ever call: refused when the class is made. Imports errors alone."""
+"""Misspelt methods of a subclass, refused when the class is made. Imports errors alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads of a library that work only while their caller waits: kept on the caller's core, where Linux allows it.
+"""A library's threads that work only while their caller waits, bound to the caller's core where Linux allows it.
 
 Waking a thread on a core that sleeps costs more than many steps of a cheap world: on a virtual machine with two cores
 an EnvPool of 64 CartPoles takes 61 µs a step from the caller's own core and 121 from the other one.

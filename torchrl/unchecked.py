@@ -34,8 +34,8 @@ def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase 
 class Row:
     """One step of a pre-allocated batch: views to copy transitions into that have exactly its layout.
 
-    ``TensorDict.update_`` plans anew at each call which leaf goes where, drops keys that it does not know, broadcasts
-    and casts. This plans once, and compares keys, shapes and dtypes on the way.
+    ``TensorDict.update_`` plans at each call which leaf goes where, drops keys that it does not know, broadcasts and
+    casts. A row plans once, and compares keys, shapes and dtypes while it copies.
 
     Args:
         views: the step, ``[*B]``; every leaf is written through.
@@ -53,8 +53,8 @@ class Row:
     def update_(self, transition: TensorDict) -> bool:
         """Copy a transition if it has the row's keys, shapes and dtypes; else answer False and copy nothing.
 
-        Tensors that came again and again, as an environment's own do, are not compared anew: a caller that hands rows
-        out asks :meth:`fits` about the last transition.
+        Tensors that came in each of the first transitions, as an environment's own do, are not compared again: a caller
+        that hands rows out asks :meth:`fits` about the last transition.
         """
         values: list[torch.Tensor] = []
         layout = self._layout

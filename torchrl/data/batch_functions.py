@@ -1,4 +1,4 @@
-"""Functions of whole batches, as buffers, collectors and agents apply them: what is none is refused when parts meet."""
+"""Functions of batches, which buffers, collectors and agents apply, checked when such a part gets them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BatchFunction = Callable[[TensorDictBase], TensorDictBase]
 
 
 class StepEditor(nn.Module):
-    """Base of what edits the steps of an environment one after the other, such as a transform: no function of batches.
+    """Base of the transforms, which edit an environment step by step and are no functions of batches.
 
-    Its ``forward``, if it has one, is about single tensors. Applied to a batch it would change every entry: clip
-    actions and counters with the reward.
+    The ``forward`` of a transform takes single tensors. On a batch it would change every entry: clip actions and
+    counters with the reward.
 
     Raises:
         SpecError: from a call, it is given a batch.
@@ -34,14 +34,14 @@ class StepEditor(nn.Module):
 
 
 def require_batch_function(who: str, function: object) -> None:
-    """Refuse what cannot be applied to batches; None is nothing to apply.
+    """Refuse an argument that is no function of a batch; None stands for no function.
 
     Args:
-        who: takes it, for the message: ``"Collector, postproc"``.
-        function: what a part was given; a chain (:class:`~torch.nn.Sequential`) is looked into.
+        who: the part and its argument, for the message: ``"Collector, postproc"``.
+        function: the argument; a chain (:class:`~torch.nn.Sequential`) is looked into.
 
     Raises:
-        ConfigError: it cannot be called, or is a transform of environments.
+        ConfigError: the argument cannot be called, or is a transform of environments.
     """
     if function is None:
         return
@@ -65,7 +65,7 @@ def require_batch_function(who: str, function: object) -> None:
 
 
 def require_batch(who: str, batch: object) -> None:
-    """Refuse what is no batch.
+    """Refuse an argument that is no TensorDict.
 
     Raises:
         SpecError: saying what to write.
@@ -76,10 +76,10 @@ def require_batch(who: str, batch: object) -> None:
 
 
 def apply_function(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
-    """Return what a function makes of a batch.
+    """Call a function on a batch and return its result.
 
     Raises:
-        SpecError: it returns no TensorDict, or one whose flags are none any more, as where it changes every entry.
+        SpecError: the result is no TensorDict, or its flags are no bools, as where every entry was changed.
     """
     result = function(batch)
     if not isinstance(result, TensorDictBase):

@@ -1,4 +1,4 @@
-"""Whole episodes out of batches that show parts of them. What is computed of an episode is a function's affair."""
+"""Whole episodes out of batches that show parts of them. A function, given by the user, computes with an episode."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ WHO = "EpisodeStream"
 class EpisodeStream:
     """Hand out each episode when it has ended, over batches that go on where the last one left off.
 
-    What is a quantity of the whole episode, such as the return of its rest or the goals that it reached, cannot be
-    computed of a batch that shows a part of it. Rows wait until their episode ends, so that batches may be as short as
-    one step: however they are cut, the same comes out.
+    A quantity of the whole episode, such as the return of its rest or the goals that it reached, cannot be computed
+    from a batch that shows a part of it. The stream keeps steps until their episode ends, so batches may be as short as
+    one step: the episodes do not depend on where batches are cut.
 
     >>> stream = EpisodeStream()
     >>> len(stream(batch))  # no episode has ended
     0
 
     Episodes come in the order in which they ended, those of one step in the order of their rows. Batches of several
-    workers may come in any order: rows are told apart by ``("collector", "traj_ids")``. An episode whose beginning was
-    not seen comes out from where it was; one with a masked row inside begins anew behind it. What waits when collecting
-    ends, or never ends, does not come out: give the environment a time limit.
+    workers may come in any order: ``("collector", "traj_ids")`` tells their rows apart. Of an episode whose beginning
+    is not in the batches comes the part that is; one with a masked step inside begins behind that step. Episodes that
+    have not ended when collecting ends are lost: give the environment a time limit.
 
     Args:
         function: is applied to every episode by itself, ``[1, T]``, for example
@@ -40,7 +40,7 @@ class EpisodeStream:
         ConfigError: ``function`` is no function of a batch.
     """
 
-    MAX_SILENCE = 1000  # batches without a row of an episode that goes on: those of a lost worker go in the end
+    MAX_SILENCE = 1000  # batches without a step of an unfinished episode, before it is dropped: its worker was lost
 
     def __init__(self, function: BatchFunction | None = None) -> None:
         require_batch_function(WHO, function)
@@ -69,7 +69,7 @@ class EpisodeStream:
         return concatenate(episodes) if episodes else self._apply(_none_of(series))
 
     def state_dict(self) -> dict:
-        """Capture the rows that wait, and the state of the function if it has one."""
+        """Return the steps that wait, and the state of the function if it has one."""
         waiting = {
             number: {"last_batch": episode.last_batch, "rows": episode.join()}
             for number, episode in self._waiting.items()
@@ -103,7 +103,7 @@ class EpisodeStream:
         begins, ends = valid & ~continues, valid.copy()
         begins[:, 0] = valid[:, 0]
         ends[:, :-1] &= ~continues[:, 1:]
-        for number in ids[~valid[:, 0], 0].tolist():  # nobody knows what lies behind a masked row
+        for number in ids[~valid[:, 0], 0].tolist():  # the steps behind a masked one may belong to another episode
             self._waiting.pop(number, None)
         ended = []
         for (row, first), last in zip(np.argwhere(begins).tolist(), np.argwhere(ends)[:, 1].tolist(), strict=True):
@@ -124,7 +124,7 @@ class EpisodeStream:
 
 @dataclass
 class _Episode:
-    """The rows of an episode so far, ``[T]`` in parts, and the number of the batch that brought the last."""
+    """The steps of an episode so far, ``[T]`` in parts, and the number of the batch with its latest step."""
 
     parts: list[TensorDictBase] = field(default_factory=list)
     last_batch: int = 0

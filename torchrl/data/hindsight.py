@@ -1,4 +1,4 @@
-"""Hindsight: copies of episodes as if what they reached had been their goal. It neither stores nor draws anything.
+"""Hindsight: copies of episodes, relabelled with goals that they reached. Stores nothing, draws no samples.
 
 Andrychowicz et al., "Hindsight Experience Replay" (2017), https://arxiv.org/abs/1707.01495.
 """
@@ -151,7 +151,7 @@ class HindsightRelabel:
         return result
 
     def state_dict(self) -> dict:
-        """Capture where the stream of draws stands; nothing of torch's global one."""
+        """Return the state of the generator; torch's global stream is not part of it."""
         return {"generator": None if self.generator is None else self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping) -> None:

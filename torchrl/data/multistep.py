@@ -1,6 +1,6 @@
 """n-step rewards and successors, written into a batch before or after replay. It knows no values and no networks.
 
-Also here: the facts about a time series that its neighbours in this folder need as well, :func:`read_facts`.
+Also here: :func:`read_facts`, which its neighbours in this folder use to read endings and masks of a batch.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class MultiStepStream:
         return result
 
     def state_dict(self) -> dict:
-        """Capture the steps that wait."""
+        """Return the steps that wait."""
         return {"waiting": list(self._waiting)}
 
     def load_state_dict(self, state: Mapping) -> None:

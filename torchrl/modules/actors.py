@@ -1,4 +1,4 @@
-"""Actors: from a TensorDict's observation to its action. What values a state belongs to the critics."""
+"""Actors: from a TensorDict's observation to its action."""
 
 from __future__ import annotations
 

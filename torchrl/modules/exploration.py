@@ -1,5 +1,4 @@
-"""How actions are chosen: at random or not, by one context for all policies; exploration that fades, without the noise
-itself; and the policy without a network.
+"""The context that says how policies choose actions, the base of explorations that fade, and the random policy.
 
 ``set_exploration_type`` is tensordict's ``set_interaction_type`` under the name of what it does here::
 
@@ -52,7 +51,7 @@ def require_spec(who: str, spec: Any) -> None:
 
 
 class RandomPolicy(Extensible, TensorDictModuleBase):
-    """Write actions drawn uniformly from the action spec, whatever the observation and the exploration type.
+    """Write actions drawn uniformly from the action spec, under every exploration type.
 
     >>> env.rollout(10, RandomPolicy(env.action_spec))["action"].shape
     torch.Size([2, 10])
@@ -94,7 +93,7 @@ class RandomPolicy(Extensible, TensorDictModuleBase):
         rows = () if spec.shape[: len(size)] == size else size
         if self.generator is None or home in (None, self.generator.device):
             action = spec.rand(rows, generator=self.generator, mask=masks[0] if masks else None)
-        else:  # drawn where the generator lives and then moved: one stream, whatever the device
+        else:  # draw on the generator's device, then move: the stream does not depend on the device
             there = self.generator.device
             mask = masks[0].to(there) if masks else None
             action = spec.to(there).rand(rows, generator=self.generator, mask=mask).to(home)
@@ -171,7 +170,7 @@ class AnnealedExploration(PolicyWrapper):
         Args:
             tensordict: a root with what the policy wrote, ``[*B]``.
         """
-        raise NotImplementedError(f"{type(self).__name__} says nothing of how it explores: write `explore`.")
+        raise NotImplementedError(f"{type(self).__name__} does not say how it explores: write `explore`.")
 
     @torch.no_grad()
     def step(self, frames: int) -> None:

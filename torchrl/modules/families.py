@@ -1,4 +1,4 @@
-"""Which families of distributions, and networks of how many numbers, an action spec takes."""
+"""Checks whether a family of distributions, and the number of its parameters, fits an action spec."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _describe_kind(kind: tuple[str, tuple[int, ...]]) -> str:
 
 
 def describe_action(row: specs.TensorSpec) -> str:
-    """Return what actions a spec of one row has, in words."""
+    """Describe the actions of a spec of one row in words."""
     kind = kind_of(row)
     if kind == PARTS:
         return f"the parts {sorted(row.keys())}"

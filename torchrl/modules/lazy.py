@@ -1,4 +1,4 @@
-"""Sizes that networks find out by themselves: one call on an example, before anything copies or optimises them."""
+"""The sizes of lazy layers, found by one call on an example before the network is copied or optimised."""
 
 from __future__ import annotations
 

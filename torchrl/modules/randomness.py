@@ -1,4 +1,4 @@
-"""Ask a policy without leaving a trace: its random streams, and what it counts, are put back. Seeds nothing."""
+"""Calls of a policy that leave no trace: its random streams, counters and statistics are restored. Seeds nothing."""
 
 from __future__ import annotations
 

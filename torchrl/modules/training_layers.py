@@ -1,4 +1,4 @@
-"""Layers that compute something else in training mode than in eval mode, and what follows for acting."""
+"""Layers whose output depends on the training mode: found, switched for acting, or refused."""
 
 from __future__ import annotations
 

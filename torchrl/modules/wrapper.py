@@ -1,4 +1,4 @@
-"""What every module around a policy shares: it looks like the policy that it holds."""
+"""The base of modules around a policy: they show the keys and methods of the policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of every spec, and the shape operations of all of them. Not the values: those are each leaf's own."""
+"""The contract of every spec, and the shape operations, which are the same for all. Values are each leaf's own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TensorSpec(ABC):
         """Raise if ``value`` is not described by this spec.
 
         Raises:
-            SpecError: naming the key, what was expected, what came, and what to do.
+            SpecError: naming the key, what was expected, what it was given, and what to do.
         """
         if (message := self.mismatch(value, name)) is not None:
             raise SpecError(message)

@@ -1,4 +1,4 @@
-"""Whether a policy fits an action spec, and in words what does. Policies themselves are of other packages."""
+"""Checks of a policy's first action against the action spec, and the line that a fitting policy is written by."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from torchrl.errors import SpecError, explain
 
 
 def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
-    """Return a mask as bool, or refuse what is no mask of ``shape`` on ``device``.
+    """Return a mask as bool, or refuse one of another shape or on another device.
 
     Raises:
-        SpecError: naming ``who``, and what came.
+        SpecError: naming ``who``, and what it was given.
     """
     expected = f"a bool mask of shape {list(shape)}, true = allowed"
     if not isinstance(mask, torch.Tensor):

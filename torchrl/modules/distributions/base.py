@@ -1,4 +1,4 @@
-"""What every action distribution offers. Not `torch.distributions`: values are neither validated nor re-normalised.
+"""The contract of action distributions. Not `torch.distributions`: values are neither validated nor re-normalised.
 
 A distribution is built at every step of the hot loop, so it holds its parameters and little else. Its last dimension
 (the choices of a categorical, the action dimensions of a normal) is consumed: densities have the batch shape ``[*B]``.
@@ -40,7 +40,7 @@ class Distribution:
     __slots__ = ()
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a misspelt method; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, also=("rsample_and_log_prob",))
 
@@ -75,7 +75,7 @@ class Distribution:
 
     @property
     def mode(self) -> torch.Tensor:
-        """The action to take when nothing shall be left to chance."""
+        """The most probable action, or the nearest thing to it that the family has."""
         raise self._lacks("a mode")
 
     @property

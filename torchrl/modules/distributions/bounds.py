@@ -50,7 +50,7 @@ class Bounds(NamedTuple):
         Args:
             who: who asks, for the message.
             low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal.
-            high: upper bound, alike.
+            high: upper bound, of the same forms.
 
         Raises:
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.
@@ -115,7 +115,7 @@ class WithBounds:
         Args:
             low: lower bound: a number, a tensor ``[A]``, or a tensor of any shape whose entries are equal. Tensors have
                 the dtype of the network's output in the fast case.
-            high: upper bound, alike.
+            high: upper bound, of the same forms.
 
         Raises:
             ConfigError: a bound is infinite, not every ``low`` is below its ``high``, or they differ between rows.

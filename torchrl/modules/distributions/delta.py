@@ -11,7 +11,7 @@ from torchrl.modules.distributions.bounds import Bound, Bounds, WithBounds
 
 
 class Delta(Distribution):
-    """Take the action ``param``, whatever the generator and the exploration type.
+    """Take the action ``param`` under every generator and exploration type.
 
     >>> Delta(torch.tensor([0.5])).sample()
     tensor([0.5000])

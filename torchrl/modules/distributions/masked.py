@@ -1,4 +1,4 @@
-"""Choices of which only some are legal at the moment."""
+"""Choices among the legal actions of a row."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class BatchRenorm(nn.Module):
 
     **When it learns.** Batches are normalised by their own statistics, and these learnt, only in training mode *and*
     while gradients are recorded. Acting, target networks and bootstrap values, which run under ``no_grad``, use the
-    running statistics and leave them alone, whatever the mode: what a collector stores does not depend on which rows
-    were beside a row. In eval mode everything is frozen. An on-policy loss that rebuilds a policy with gradient would
+    running statistics and leave them alone in either mode: what a collector stores of a row does not depend on the
+    other rows. In eval mode everything is frozen. An on-policy loss that rebuilds a policy with gradient would
     thus find other log-probs than were collected: it belongs into critics and off-policy actors; elsewhere take
     :class:`~torch.nn.LayerNorm`. Padding is to be dropped before the network, as losses do; NaN in a batch stays in
     the statistics.

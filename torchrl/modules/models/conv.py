@@ -12,14 +12,14 @@ from torchrl.modules.models.arguments import factory, positive, sizes
 
 
 class ConvNet(nn.Module):
-    """Apply convolutions, each followed by an activation, and flatten what comes out.
+    """Apply convolutions, each followed by an activation, and flatten the result.
 
     >>> ConvNet(4)(torch.zeros(2, 4, 84, 84, dtype=torch.uint8)).shape
     torch.Size([2, 3136])
 
     The defaults are those of Mnih et al., "Human-level control through deep reinforcement learning" (2015), methods:
     from 84 × 84 pixels they make 3,136 features. No padding is added. Pixels may be uint8, as replay stores them, and
-    are divided by 255 here; floats are taken as they are.
+    are divided by 255 here; floats are not scaled.
 
     Shapes: ``[*B, C, H, W]``, any ``*B``, also none, to ``[*B, F]``; without ``flatten`` to ``[*B, C', H', W']``.
 

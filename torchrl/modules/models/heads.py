@@ -89,7 +89,7 @@ class TanhHead(nn.Module):
 
     Args:
         low: lower bound, a number or a tensor ``[A]``.
-        high: upper bound, alike.
+        high: upper bound, of the same forms.
 
     Raises:
         ConfigError: a bound is infinite, or not every ``low`` is below its ``high``.

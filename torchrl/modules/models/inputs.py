@@ -1,4 +1,4 @@
-"""What a network says of dtypes that it cannot take, looked at after a failure: a call that works pays nothing."""
+"""The error for an input whose dtype a network cannot take, found after a failure: a good call pays nothing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Misfit(SpecError):
 
 
 def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> Misfit | None:
-    """Return the error to raise where the dtype of an input is why a network failed; None where it is not.
+    """Return the error to raise where a network failed because of an input's dtype; None where dtypes fit.
 
     Args:
-        who: complains, with the network's name.
-        network: that failed.
-        inputs: that it was called with, by what to call them.
+        who: the part that complains, with the network's name.
+        network: the network that failed.
+        inputs: its inputs, by their names for the message.
     """
     first = next((part for part in network.modules() if isinstance(part, _OTHERS) or part._parameters), None)
     if first is None or isinstance(first, _OTHERS):
@@ -42,7 +42,7 @@ def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> 
 
 
 def _transform_for(dtype: torch.dtype, due: torch.dtype) -> str:
-    """Say which transform of the environment makes numbers of it."""
+    """Name the transform of the environment that makes such an entry fit."""
     if dtype in (torch.float64, torch.float16) and due is torch.float32:
         return "TransformedEnv(env, DoubleToFloat()) makes it float32."
     if dtype.is_floating_point:

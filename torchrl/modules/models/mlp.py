@@ -1,4 +1,4 @@
-"""The multilayer perceptron and its initialisation. Tensors in, tensors out; keys are the operators' business."""
+"""The multilayer perceptron and its initialisation. Tensors in, tensors out: operators know the keys."""
 
 from __future__ import annotations
 
