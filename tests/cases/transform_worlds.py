@@ -6,7 +6,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite, Unbounded
-from torchrl.envs import SerialEnv
+from torchrl.envs import SerialEnv, TorchEnv
 from torchrl.envs.base import Env
 from torchrl.envs.simulators import Simulator
 
@@ -176,58 +176,26 @@ class NamedMenu(SerialEnv):
         super().__init__(lambda: Menu([4]), num_envs)
 
 
-class Drift(Env):
-    """A world written in torch, all of it in float64; its bounds are no float32 numbers."""
+class Drift(TorchEnv):
+    """A world written in torch, all of it in float64; its bounds are no float32 numbers; episodes of four steps."""
 
     def __init__(self, batch_size):
-        shape = (*batch_size, 2)
+        self.shape = (*batch_size, 2)
         super().__init__(
             batch_size=batch_size,
-            observation_spec=Composite({"observation": Unbounded(shape, torch.float64)}, shape=batch_size),
-            action_spec=Bounded(-0.1, 0.1, shape, torch.float64),
+            observation_spec=Composite({"observation": Unbounded(self.shape, torch.float64)}, shape=batch_size),
+            action_spec=Bounded(-0.1, 0.1, self.shape, torch.float64),
             reward_spec=Bounded(-0.3, 0.3, (*batch_size, 1), torch.float64),
+            max_episode_steps=4,
         )
-        flag = torch.zeros((*batch_size, 1), dtype=torch.bool)
-        self.now = {
-            "observation": torch.zeros(shape, dtype=torch.float64),
-            "is_init": flag,
-            "episode_return": torch.zeros((*batch_size, 1)),
-            "episode_length": torch.zeros((*batch_size, 1), dtype=torch.int64),
-        }
 
-    def _root(self):
-        return TensorDict({key: value.clone() for key, value in self.now.items()}, self.batch_size)
+    def start(self, generator):
+        start = torch.rand(self.shape, generator=generator, dtype=torch.float64)
+        return TensorDict({"observation": start}, self.batch_size)
 
-    def reset_rows(self, mask, *, seeds, options):
-        rows = torch.ones(self.batch_size, dtype=torch.bool) if mask is None else mask
-        seeds = [2**30] * self.batch_size.numel() if seeds is None else seeds
-        start = torch.tensor(seeds).reshape(self.batch_size) / 2**31
-        fresh = {"observation": start.double(), "is_init": True, "episode_return": 0, "episode_length": 0}
-        for key, value in self.now.items():
-            new = fresh[key] if not isinstance(fresh[key], torch.Tensor) else fresh[key].unsqueeze(-1)
-            self.now[key] = torch.where(rows.unsqueeze(-1), new, value).to(value.dtype)
-        return self._root()
-
-    def step_rows(self, tensordict):
-        action = tensordict["action"]
-        now = self.now
-        now["observation"] = now["observation"] + action
+    def dynamics(self, state, action):
         reward = action.sum(-1, keepdim=True)
-        now["episode_return"] = now["episode_return"] + reward.float()
-        now["episode_length"] = now["episode_length"] + 1
-        now["is_init"] = torch.zeros_like(now["is_init"])
-        truncated = now["episode_length"] >= 4
-        next_ = self._root().exclude("is_init")
-        next_.update({"reward": reward, "terminated": torch.zeros_like(truncated), "truncated": truncated})
-        next_.set("done", truncated.clone())
-        return next_, self._root(), bool(truncated.any())
-
-    def state_dict(self):
-        return {key: value.clone() for key, value in self.now.items()}
-
-    def load_state_dict(self, state):
-        self.now = {key: value.clone() for key, value in state.items()}
-        return self._root()
+        return state.copy().set("observation", state["observation"] + action), reward, torch.zeros_like(reward).bool()
 
 
 class Watched(Env):
