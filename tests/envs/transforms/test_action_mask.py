@@ -6,10 +6,9 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from cases.transform_steps import DEVICES, counting, specs
+from cases.transform_steps import DEVICES, Scripted, counting, specs
 from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot
 from torchrl.envs import SerialEnv
-from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import (
     ActionMask,
     CatTensors,
@@ -24,27 +23,25 @@ from torchrl.envs.transforms import (
 )
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 
+BITS = spaces.Box(0, 1, (3,), np.bool_)
 
-class Menu(Simulator):
+
+class Menu(Scripted):
     """Step t: only the actions of row t of the table are legal, and the last one taken is shown."""
 
     action_space = spaces.Discrete(3)
-    observation_space = spaces.Dict(last=spaces.Box(-1.0, 2.0, (1,)), menu=spaces.Box(0, 1, (3,), np.bool_))
-    TABLE = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
+    TABLE = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]], np.bool_)
 
-    def __init__(self, length=3):
-        self.length = length
-
-    def reset(self, *, seed=None, options=None):
-        self.t, self.last = 0, -1
-        return self._observe(), {}
+    def __init__(self, length=3, mask=BITS):
+        super().__init__(spaces.Dict(last=spaces.Box(-1.0, 2.0, (1,)), menu=mask), self.show, length)
+        self.last = -1
 
     def step(self, action):
-        self.t, self.last = self.t + 1, action
-        return self._observe(), 0.0, self.t == self.length, False, {}
+        self.last = action
+        return super().step(action)
 
-    def _observe(self):
-        return {"last": np.array([self.last], np.float32), "menu": np.array(self.TABLE[self.t], np.bool_)}
+    def show(self, t):
+        return {"last": np.array([self.last if t else -1], np.float32), "menu": self.TABLE[t]}
 
 
 def menus(*transforms, num_envs=2, length=3):
@@ -350,16 +347,14 @@ def test_everything_lives_where_the_env_does(device):
 
 
 class Numbered(Menu):
-    """Shows the mask as numbers, as Taxi and PettingZoo do, or whatever else it is told to."""
+    """Shows the mask as numbers, as Taxi and PettingZoo do."""
 
     def __init__(self, space, low=0, high=1):
-        super().__init__()
-        self.observation_space = spaces.Dict(last=spaces.Box(-1.0, 2.0, (1,)), menu=space)
+        super().__init__(mask=space)
         self.numbers = np.array([low, high], space.dtype)
 
-    def _observe(self):
-        observation = super()._observe()
-        return {**observation, "menu": self.numbers[observation["menu"].astype(int)]}
+    def show(self, t):
+        return super().show(t) | {"menu": self.numbers[self.TABLE[t].astype(int)]}
 
 
 FORMS = [spaces.MultiBinary(3)] + [spaces.Box(0, 9, (3,), dtype) for dtype in (np.int8, np.uint8, np.int64, np.float32)]

@@ -23,60 +23,54 @@ from torchrl.envs.transforms import (
 from torchrl.errors import ConfigError, EnvError, KeyMissing
 
 
-class Add(ObservationTransform):
-    def __init__(self, amount):
+class Map(ObservationTransform):
+    def __init__(self, function):
         super().__init__()
-        self.amount = amount
+        self.function = function
 
     def forward(self, value):
-        return value + self.amount
+        return self.function(value)
 
     def transform_spec(self, leaf):
         return Unbounded(leaf.shape)
 
 
-class Times(Add):
-    def forward(self, value):
-        return value * self.amount
-
-
-class AddToAction(ActionTransform):
-    def __init__(self, amount):
+class MapAction(ActionTransform):
+    def __init__(self, function):
         super().__init__()
-        self.amount = amount
+        self.function = function
 
-    def forward(self, action):
-        return action + self.amount
-
-    def transform_spec(self, leaf):
-        return Unbounded(leaf.shape)
+    forward, transform_spec = Map.forward, Map.transform_spec
 
 
-class TimesAction(AddToAction):
-    def forward(self, action):
-        return action * self.amount
+def add(amount, kind=Map):
+    return kind(lambda value: value + amount)
+
+
+def times(amount, kind=Map):
+    return kind(lambda value: value * amount)
 
 
 def test_observations_are_transformed_after_reset_step_and_on_the_true_last_one():
-    batch = TransformedEnv(counting(), Add(10)).rollout(5, act)
+    batch = TransformedEnv(counting(), add(10)).rollout(5, act)
     assert column(batch, "observation") == [10, 11, 12, 10, 11]
     assert column(batch, ("next", "observation")) == [11, 12, 13, 11, 12]
 
 
 def test_a_chain_starts_at_the_env():
-    batch = TransformedEnv(counting(), Compose(Add(1), Times(2))).rollout(2, act)
+    batch = TransformedEnv(counting(), Compose(add(1), times(2))).rollout(2, act)
     assert column(batch, "observation") == [2, 4]
 
 
 def test_a_chain_inverts_in_reverse_order():
-    env = TransformedEnv(echo(), Compose(AddToAction(1.0), TimesAction(2.0)))
+    env = TransformedEnv(echo(), Compose(add(1.0, MapAction), times(2.0, MapAction)))
     transition = env.step(env.reset().set("action", torch.tensor([3.0])))
     assert transition["action"].tolist() == [3]
     assert transition["next", "observation"].tolist() == [7]  # 3 · 2, then + 1
 
 
 def test_a_chain_is_a_sequence():
-    first, second = Add(1), Times(2)
+    first, second = add(1), times(2)
     chain = Compose(first, second)
     assert len(chain) == 2 and chain[1] is second and list(chain) == [first, second]
 
@@ -154,7 +148,7 @@ def test_streams_go_on_from_a_captured_state():
 
 
 def test_what_a_policy_writes_under_next_is_carried():
-    env = TransformedEnv(counting(length=2), Add(10))
+    env = TransformedEnv(counting(length=2), add(10))
     root = act(env.reset()).set(("next", "memory"), torch.tensor([5.0]))
     transition, root = env.step_and_reset(root)
     assert transition["next", "memory"].tolist() == [5] and root["memory"].tolist() == [5]
@@ -163,7 +157,7 @@ def test_what_a_policy_writes_under_next_is_carried():
 
 
 def test_no_action_is_said_clearly():
-    for transform in (Transform(), AddToAction(1.0)):
+    for transform in (Transform(), add(1.0, MapAction)):
         env = TransformedEnv(echo(), transform)
         with pytest.raises(KeyMissing, match="a TensorDict with the key 'action'"):
             env.step(env.reset())
@@ -188,7 +182,7 @@ def test_what_is_no_env_or_no_transform_is_refused():
 
 def test_a_seed_set_below_a_transform_counts():
     below = counting()
-    env = TransformedEnv(TransformedEnv(below, Transform()), Add(0))
+    env = TransformedEnv(TransformedEnv(below, Transform()), add(0))
     bare = counting()
     for each, seeded in ((env, below), (bare, bare)):
         each.reset()

@@ -93,23 +93,23 @@ def test_the_numbers_are_saved():
     assert norm(torch.tensor([4.0, 5.0])).tolist() == [1, 1]
 
 
-def test_fitted_takes_mean_and_deviation_of_the_roots_acted_on():
+def test_fit_takes_mean_and_deviation_of_the_roots_acted_on():
     # Counts 0, 1, 2, 0 in both rows: mean 3/4, variance 5/4 - 9/16 = 11/16. The second feature never moves.
-    norm = ObservationNorm.fitted(lambda: pairs(2), num_steps=4, seed=0)
+    norm = ObservationNorm.fit(lambda: pairs(2), num_steps=4, seed=0)
     torch.testing.assert_close(norm.loc, torch.tensor([0.75, 4.0]))
     torch.testing.assert_close(norm.scale, torch.tensor([(11 / 16) ** 0.5, 1.0]))
 
 
-def test_fitted_makes_what_it_saw_standard():
+def test_fit_makes_what_it_saw_standard():
     make_env = lambda: GymEnv("Pendulum-v1", num_envs=4)  # noqa: E731
-    env = TransformedEnv(make_env(), ObservationNorm.fitted(make_env, num_steps=50, seed=1))
+    env = TransformedEnv(make_env(), ObservationNorm.fit(make_env, num_steps=50, seed=1))
     env.set_seed(1)
     observation = env.rollout(50)["observation"].flatten(0, 1)
     torch.testing.assert_close(observation.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(observation.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
 
 
-def test_fitted_depends_on_its_seed_alone_and_closes_its_env():
+def test_fit_depends_on_its_seed_alone_and_closes_its_env():
     envs = []
 
     def make_env():
@@ -118,21 +118,21 @@ def test_fitted_depends_on_its_seed_alone_and_closes_its_env():
         return envs[-1]
 
     global_stream = torch.get_rng_state()
-    one, two, other = (ObservationNorm.fitted(make_env, num_steps=9, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (ObservationNorm.fit(make_env, num_steps=9, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.loc, two.loc) and torch.equal(one.scale, two.scale)
     assert not torch.equal(one.loc, other.loc)
     assert torch.equal(torch.get_rng_state(), global_stream)
     assert envs.count("closed") == 3
     with pytest.raises(KeyMissing):
-        ObservationNorm.fitted(make_env, num_steps=9, seed=0, in_key="pixels")
+        ObservationNorm.fit(make_env, num_steps=9, seed=0, in_key="pixels")
     assert envs.count("closed") == 4
 
 
-def test_fitted_refuses_an_env_that_may_be_in_use():
+def test_fit_refuses_an_env_that_may_be_in_use():
     with pytest.raises(ConfigError, match="a function that makes an environment"):
-        ObservationNorm.fitted(pairs(), num_steps=3, seed=0)
+        ObservationNorm.fit(pairs(), num_steps=3, seed=0)
     with pytest.raises(ConfigError, match="num_steps=0"):
-        ObservationNorm.fitted(pairs, num_steps=0, seed=0)
+        ObservationNorm.fit(pairs, num_steps=0, seed=0)
 
 
 @pytest.mark.parametrize(("loc", "scale"), [(0.0, 0.0), (0.0, -1.0), (torch.nan, 1.0), (0.0, torch.inf)])

@@ -228,11 +228,11 @@ def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
         )
     if isinstance(spec, MultiOneHot):
         num = spec.shape[:-1].numel() * len(spec.nvec)
-        return _Choices(spec.shape, list(spec.nvec), num, partial(_chosen_in_one_hot, spec.nvec))
+        return _Choices(spec.shape, list(spec.nvec), num, partial(_find_choices, spec.nvec))
     raise SpecError(explain("ActionMask", expected="actions below that are choices", got=spec))
 
 
-def _chosen_in_one_hot(nvec: Sequence[int], action: torch.Tensor) -> torch.Tensor:
+def _find_choices(nvec: Sequence[int], action: torch.Tensor) -> torch.Tensor:
     """Return the entries chosen. A group with two 1s chooses none; else it would make up for a group without any."""
     parts = action.bool().split(nvec, -1)
     return torch.cat([part & (part.sum(-1, keepdim=True) == 1) for part in parts], -1)

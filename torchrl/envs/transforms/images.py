@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from torchrl.counts import is_count
 from torchrl.data.specs import TensorSpec
-from torchrl.envs.transforms.leaves import is_number, mapped_spec
+from torchrl.envs.transforms.leaves import is_number, map_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, explain
 from torchrl.keys import Key
@@ -39,7 +39,7 @@ class _ImageTransform(ObservationTransform):
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of the new image; the bounds of a mean are the means of the bounds."""
-        return mapped_spec(leaf, self.forward)
+        return map_spec(leaf, self.forward)
 
 
 class GrayScale(_ImageTransform):

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import is_below, leaves_at, require_free, require_leaves, topmost_emptied, without
+from torchrl.envs.transforms.leaves import (
+    drop_keys,
+    is_below,
+    leaves_at,
+    levels_to_delete,
+    require_free,
+    require_leaves,
+)
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key, as_key, as_path, key_list
 from torchrl.unchecked import put
@@ -39,7 +46,7 @@ class _KeyTransform(Transform):
         self.edit(root)
 
     def observation_spec(self, spec: Composite) -> Composite:
-        return without(spec, self._gone)
+        return drop_keys(spec, self._gone)
 
     def action_mask_key(self, key: Key | None) -> Key | None:
         """Return the mask's key, or None if the mask goes: then nothing above knows which actions are legal."""
@@ -74,9 +81,9 @@ class Exclude(_KeyTransform):
         """Find the observations."""
         super().read_specs(env)
         spec = env.observation_spec
-        self._gone = topmost_emptied(spec, self.leaving(spec, leaves_at(type(self).__name__, spec, self.keys)))
+        self._gone = levels_to_delete(spec, self.to_leave_out(spec, leaves_at(type(self).__name__, spec, self.keys)))
 
-    def leaving(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
+    def to_leave_out(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
         """Return the observations to leave out, given those named by ``keys``."""
         return named
 
@@ -92,7 +99,7 @@ class Select(Exclude):
         keys: which stay, each a key or a tuple of keys; a level stands for all below it.
     """
 
-    def leaving(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
+    def to_leave_out(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
         return [key for key, _ in spec.leaves() if key not in named]
 
 
@@ -129,8 +136,8 @@ class Rename(_KeyTransform):
         if len(self._moves) < len(moves):
             expected = "each observation under one of the old keys"
             raise ConfigError(explain("Rename", expected=expected, got=list(self.new_keys)))
-        self._gone = topmost_emptied(spec, list(self._moves))
-        taken = without(spec, self._gone)
+        self._gone = levels_to_delete(spec, list(self._moves))
+        taken = drop_keys(spec, self._gone)
         for old, new in self._moves.items():
             require_free("Rename", taken, new)
             taken.set(new, spec[old])
@@ -196,9 +203,9 @@ class CatTensors(_KeyTransform):
         keys = [key for key, _ in spec.leaves()] if self.in_keys is None else self.in_keys
         self.in_keys = require_leaves("CatTensors", spec, keys)
         self._batch_dims = len(env.batch_size)
-        self._gone = topmost_emptied(spec, self.in_keys) if self.delete else ()
+        self._gone = levels_to_delete(spec, self.in_keys) if self.delete else ()
         _require_stackable(self._batch_dims, {key: spec[key] for key in self.in_keys})
-        require_free("CatTensors, out_key", without(spec, self._gone), self.out_key)
+        require_free("CatTensors, out_key", drop_keys(spec, self._gone), self.out_key)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Concatenate once, for both containers."""

@@ -70,7 +70,7 @@ def require_free(who: str, spec: Composite, key: Key) -> None:
         raise ConfigError(explain(who, expected=expected, got=repr(key)))
 
 
-def topmost_emptied(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
+def levels_to_delete(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
     """List what to delete so that ``keys`` go: each key, or the highest level above it from which nothing stays."""
     going = [as_path(key) for key in keys]
     staying = [as_path(key) for key, _ in spec.leaves() if as_path(key) not in going]
@@ -82,7 +82,7 @@ def topmost_emptied(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
     return tuple(dict.fromkeys(as_key(top_of(path)) for path in going))
 
 
-def without(spec: Composite, keys: Sequence[Key]) -> Composite:
+def drop_keys(spec: Composite, keys: Sequence[Key]) -> Composite:
     """Return a copy of a spec in which ``keys``, leaves or levels, are gone."""
     spec = spec.clone()
     for key in keys:
@@ -109,7 +109,7 @@ def is_number(leaf: TensorSpec) -> bool:
     return isinstance(leaf, (Bounded, Unbounded)) and leaf.dtype != torch.bool
 
 
-def mapped_spec(
+def map_spec(
     leaf: TensorSpec,
     function: Callable[[torch.Tensor], torch.Tensor],
     limits: tuple[float, float] | None = None,

@@ -27,7 +27,7 @@ from torchrl.data.specs import (
 from torchrl.envs.base import action_of
 from torchrl.envs.transforms.action import choices_per_entry
 from torchrl.envs.transforms.base import EnvSpecs
-from torchrl.envs.transforms.leaves import is_number, mapped_spec
+from torchrl.envs.transforms.leaves import is_number, map_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.keys import Key
 from torchrl.unchecked import put
@@ -143,10 +143,10 @@ class ScaleByBounds(_ToFloat32):
         has_bounds = width <= WIDEST
         if not bool(has_bounds.any()):
             return Tensor.float
-        return partial(_scaled, torch.where(has_bounds, low, 0.0), torch.where(has_bounds & (width > 0), width, 1.0))
+        return partial(_scale, torch.where(has_bounds, low, 0.0), torch.where(has_bounds & (width > 0), width, 1.0))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self.function_of(leaf))
+        return map_spec(leaf, self.function_of(leaf))
 
 
 class DoubleToFloat(_ToFloat32):
@@ -182,7 +182,7 @@ class DoubleToFloat(_ToFloat32):
         return Tensor.float
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, Tensor.float)
+        return map_spec(leaf, Tensor.float)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Convert observations and reward."""
@@ -206,7 +206,7 @@ class DoubleToFloat(_ToFloat32):
             return spec
         if not isinstance(spec, Bounded):
             return self.transform_spec(spec)
-        low, high = (_rounded(bound, towards) for bound, towards in ((spec.low, torch.inf), (spec.high, -torch.inf)))
+        low, high = (_round(bound, towards) for bound, towards in ((spec.low, torch.inf), (spec.high, -torch.inf)))
         return Bounded(low, high, spec.shape, torch.float32, spec.device)
 
 
@@ -218,11 +218,11 @@ def _one_hots(entries: tuple[int, ...], entry: Tensor, choice: Tensor, value: Te
     return (value.reshape(entries).index_select(-1, entry) == choice).float()
 
 
-def _scaled(low: Tensor, width: Tensor, value: Tensor) -> Tensor:
+def _scale(low: Tensor, width: Tensor, value: Tensor) -> Tensor:
     return value.double().sub_(low).div_(width).float()  # in between, float32 would lose integers far from 0
 
 
-def _rounded(bound: torch.Tensor, towards: float) -> torch.Tensor:
+def _round(bound: torch.Tensor, towards: float) -> torch.Tensor:
     """Convert a float64 bound to the nearest float32 that is not beyond it."""
     near = bound.float()
     is_beyond = near.double() < bound if towards > 0 else near.double() > bound

@@ -13,7 +13,7 @@ from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import is_number, mapped_spec, require_leaves, set_leaf
+from torchrl.envs.transforms.leaves import is_number, map_spec, require_leaves, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key, as_path, key_list
 
@@ -153,12 +153,12 @@ class ObservationNorm(ObservationTransform):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def fitted(cls, make_env: Callable[[], Env], *, num_steps: int, seed: int, in_key: Key = "observation") -> Self:
+    def fit(cls, make_env: Callable[[], Env], *, num_steps: int, seed: int, in_key: Key = "observation") -> Self:
         """Build the normalisation from the mean and standard deviation of an observation under random actions.
 
         The numbers are taken in an environment that is made here and closed again, so that no training environment's
         stream is touched:
-        ``ObservationNorm.fitted(lambda: GymEnv("Pendulum-v1", num_envs=8), num_steps=1000, seed=0)``.
+        ``ObservationNorm.fit(lambda: GymEnv("Pendulum-v1", num_envs=8), num_steps=1000, seed=0)``.
 
         Args:
             make_env: makes the environment below the transform, with the transforms that go before it.
@@ -173,7 +173,7 @@ class ObservationNorm(ObservationTransform):
         if not callable(make_env) or not is_count(num_steps):
             raise ConfigError(
                 explain(
-                    "ObservationNorm.fitted",
+                    "ObservationNorm.fit",
                     expected="a function that makes an environment, and num_steps of at least 1",
                     got=f"{make_env!r}, num_steps={num_steps}",
                     hint="Write lambda: GymEnv(...): random steps must not draw from a training environment's stream.",
@@ -181,7 +181,7 @@ class ObservationNorm(ObservationTransform):
             )
         env = make_env()
         try:
-            (key,) = require_leaves("ObservationNorm.fitted", env.observation_spec, [in_key])
+            (key,) = require_leaves("ObservationNorm.fit", env.observation_spec, [in_key])
             env.set_seed(seed)
             batch = env.rollout(num_steps)
         finally:
@@ -209,7 +209,7 @@ class ObservationNorm(ObservationTransform):
         return (value - buffers["loc"]).div_(buffers["scale"])
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self.forward)
+        return map_spec(leaf, self.forward)
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, TensorSpec
 from torchrl.envs.transforms.base import EnvSpecs, Transform
-from torchrl.envs.transforms.leaves import is_number, mapped_spec
+from torchrl.envs.transforms.leaves import is_number, map_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.keys import Key, key_list
@@ -78,7 +78,7 @@ class RewardScaling(RewardTransform):
         return torch.add(self._loc, reward, alpha=self.scale)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self.forward)
+        return map_spec(leaf, self.forward)
 
 
 class RewardClipping(RewardTransform):
@@ -106,7 +106,7 @@ class RewardClipping(RewardTransform):
         return torch.clamp(reward, self.low, self.high)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self.forward, (self.low, self.high))
+        return map_spec(leaf, self.forward, (self.low, self.high))
 
 
 class BinarizeReward(RewardTransform):
@@ -131,7 +131,7 @@ class BinarizeReward(RewardTransform):
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return bounds of 0 and 1, or those of them that the reward's own bounds leave."""
         if isinstance(leaf, Bounded) and not self.nonzero:
-            return mapped_spec(leaf, self.forward)
+            return map_spec(leaf, self.forward)
         return Bounded(0, 1, leaf.shape, leaf.dtype, leaf.device)
 
 
@@ -167,7 +167,7 @@ class SignTransform(ObservationTransform):
             put(next_, "reward", self.forward(next_.get("reward")))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        return mapped_spec(leaf, self.forward, (-1, 1))
+        return map_spec(leaf, self.forward, (-1, 1))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
         return self.transform_spec(spec) if self._has_reward else spec
@@ -256,14 +256,15 @@ class RewardNorm(RewardTransform):
 
 def _count_in_(moments: np.ndarray, values: np.ndarray) -> None:
     """Merge a batch into count, mean and variance, in place."""
-    if not values.size:
+    size = values.size
+    if not size:
         return
-    batch_mean = float(values.sum()) / values.size
+    batch_mean = float(values.sum()) / size
     centred = values - batch_mean
-    batch_var = float(centred.dot(centred)) / values.size
     count, mean, var = moments.tolist()
-    count += values.size
-    moments[:] = count, *merge_moments_(mean, var, batch_mean, batch_var, values.size / count)
+    count += size
+    mean, var = merge_moments_(mean, var, batch_mean, float(centred.dot(centred)) / size, size / count)
+    moments[:] = count, mean, var
 
 
 def _deviation(var: float) -> float:
