@@ -35,7 +35,7 @@ from torchrl.collectors import WarmUp
 from torchrl.data.batch_functions import apply_function, require_batch_function
 from torchrl.devices import to_device
 from torchrl.errors import ConfigError, explain
-from torchrl.files import make_writable
+from torchrl.record.logger import make_folder
 
 PHASES = ("collect", "optimise", "evaluate")
 
@@ -212,11 +212,7 @@ class Agent:
             hint = "To go on, raise it: agent.collector.total_frames += 100_000."
             raise ConfigError(explain("Agent.train", expected="frames to collect", got=got, hint=hint))
         if self.folder is not None:
-            try:
-                make_writable(self.folder)
-            except OSError as error:
-                expected = "a folder that can be written to"
-                raise ConfigError(explain("Agent, folder", expected=expected, got=str(error))) from error
+            make_folder(self.folder, "Agent, folder")
 
     def evaluate(self, evaluator: Measure | None = None) -> Evaluation:
         """Measure the policy as it stands; training is not touched.

@@ -29,12 +29,10 @@ class RecordVideo(Hook):
     The policy acts as in an evaluation, in an environment of its own, and its random streams are put back: training
     goes on as without. The film has a picture for each step and one for the start; the last shows how it ended.
 
-    >>> from torchrl.envs import SerialEnv
-    >>> from torchrl.envs.simulators import Pixels, gym_simulator
-    >>> def make_env():
-    ...     cartpole = gym_simulator("CartPole-v1", render_mode="rgb_array")
-    ...     return SerialEnv(lambda: Pixels(cartpole(), pixels_only=False), 1)
-    >>> film = RecordVideo(make_env, fps=50)  # then Agent(..., hooks=[film], folder="run")
+    >>> from torchrl.envs import GymEnv
+    >>> film = RecordVideo(lambda: GymEnv("CartPole-v1", num_envs=1, from_pixels=True, pixels_only=False))
+    >>> agent.folder, agent.hooks = folder, [film]
+    >>> agent.train()  # with an evaluator, videos/<frames>.mp4 appear
 
     Args:
         make_env: builds an environment ``[1]`` that shows its picture beside what the policy reads, as the simulator

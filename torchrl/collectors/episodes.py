@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.checks import act_and_check, require_arguments, require_specs
+from torchrl.collectors.checks import require_arguments
 from torchrl.collectors.local import LocalCollector
 from torchrl.collectors.rows import GrowingRows
 from torchrl.counts import is_count
@@ -99,7 +99,7 @@ class EpisodeCollector(LocalCollector):
         self.max_episode_steps = max_episode_steps
         self._restarts = finished == "restart"
         self._idle: list[int] = []  # rows that are stepped on for nothing, where the environment cannot freeze them
-        self._rows: GrowingRows | None = None
+        self._recording: GrowingRows | None = None
         self._num_begun = 0
         self._numbers: list[int] = []  # of the episode that each row of the environment plays
         self._begun_at: list[int] = []  # at which step of the next batch it began, negative where it goes on
@@ -163,7 +163,10 @@ class EpisodeCollector(LocalCollector):
                 self._kept.rename_key_(("collector", "slot"), ("collector", "env_row"))
 
     def _recorded_names(self) -> Collection[str] | None:
-        return None if self._rows is None else self._rows.keys()
+        return None if self._recording is None else self._recording.keys()
+
+    def _make_rows(self, transition: TensorDict) -> None:
+        self._rows = self._recording = GrowingRows(transition)
 
     def _begin(self) -> TensorDict:
         """Restart all rows and number their episodes; return the root to act on."""
@@ -198,11 +201,11 @@ class EpisodeCollector(LocalCollector):
             if step >= last_step:
                 raise self._no_end(step)
             if step < num_checked:
-                transition, root = self._checked_step(root)
+                transition, root = self._record_checked_step(root, step)
             else:
                 transition, root = self.env.step_and_reset(self._act(root))
-            if not self._rows[step].update_(transition):
-                raise another_layout("EpisodeCollector", transition, self._rows[step].views)
+                if not self._rows[step].update_(transition):
+                    raise another_layout("EpisodeCollector", transition, self._rows[step].views)
             played.append(self._numbers)
             done = transition.get("next").get("done")
             if bool(done.any()):
@@ -212,16 +215,6 @@ class EpisodeCollector(LocalCollector):
             raise another_layout("EpisodeCollector", transition, self._rows[len(played) - 1].views)
         self._begun_at = [begun_at - len(played) for begun_at in self._begun_at]
         return root, played
-
-    def _checked_step(self, root: TensorDict) -> tuple[TensorDict, TensorDict]:
-        """Take a step that is held against the specs and the recorded rows; return the transition and the next root."""
-        acted = act_and_check(self._act, root, self.env, is_first=self._rows is None)
-        transition, root = self.env.step_and_reset(acted)
-        if self._rows is None:
-            require_specs("EpisodeCollector", transition, self.env)
-            self._rows = GrowingRows(transition)
-        self._rows.require_fit(transition)
-        return transition, root
 
     def _end_episodes(self, rows: Sequence[int], step: int) -> None:
         """Count the episodes of these rows as over; those that follow begin at ``step``."""
@@ -269,7 +262,7 @@ class EpisodeCollector(LocalCollector):
         """Return the steps that are not delivered yet, ``[R]``: each episode's own in their order."""
         if not played:
             return self._kept
-        recorded = self._rows.recorded(len(played))
+        recorded = self._recording.recorded(len(played))
         self._require_sound(recorded)
         numbers = torch.tensor(played, device=self.env.device).T  # [rows, T]
         rows = torch.arange(len(numbers), device=self.env.device).unsqueeze(-1).expand_as(numbers)

@@ -13,11 +13,7 @@ from typing import NamedTuple
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.checks import (
-    act_and_check,
-    require_arguments,
-    require_specs,
-)
+from torchrl.collectors.checks import require_arguments
 from torchrl.collectors.local import LocalSource, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.collectors.placement import PlacedPolicy
@@ -26,10 +22,9 @@ from torchrl.envs import SerialEnv
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env
 from torchrl.envs.simulators import GymSimulator, Simulator
-from torchrl.envs.stepping import another_layout, require_same_layout
+from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules.randomness import keep_module_state, keep_randomness
-from torchrl.unchecked import Row
 
 
 class Fragment(NamedTuple):
@@ -101,7 +96,6 @@ class FragmentSource(LocalSource):
         self.device = None if device is None else find_device(device)
         self.trajectories = TrajectoryIds(env.batch_size, env.device)
         self._batch: TensorDict | None = None
-        self._rows: list[Row] = []
         if sticky and not env.restarts_rows:
             expected = "an environment whose rows can be restarted one by one"
             raise EnvError(explain("rollout, sticky", expected=expected, got=repr(env), hint="Leave sticky out."))
@@ -152,7 +146,7 @@ class FragmentSource(LocalSource):
         """Fill the rows; return the root to go on from."""
         num_checked = self._num_checked()
         for index in range(num_checked):
-            _, root = self._checked_step(root, index)
+            _, root = self._record_checked_step(root, index)
         return collect(self.env, self._act, root, self._rows[num_checked:])
 
     def _collect_sticky(self, root: TensorDict) -> tuple[TensorDict, torch.Tensor]:
@@ -162,7 +156,7 @@ class FragmentSource(LocalSource):
         is_valid = []
         for index in range(self.n_steps):
             if index < num_checked:
-                transition, root = self._checked_step(root, index)
+                transition, root = self._record_checked_step(root, index)
             else:
                 transition, root = env.step_and_reset(self._act(root))
                 if not self._rows[index].update_(transition):
@@ -185,16 +179,8 @@ class FragmentSource(LocalSource):
     def _num_checked(self) -> int:
         return min(self.n_steps, 2 if self._batch is None else 1)  # the second shows what is carried
 
-    def _checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
-        """Fill one row with a transition that was held against the rows' layout; return it and the next root."""
-        acted = act_and_check(self._act, root, self.env, is_first=self._batch is None)
-        transition, root = self.env.step_and_reset(acted)
-        if self._batch is None:
-            require_specs("rollout", transition, self.env)
-            self._batch, self._rows = allocate(transition, self.n_steps)
-        require_same_layout("rollout", transition, self._rows[index].views)
-        self._rows[index].update_(transition)
-        return transition, root
+    def _make_rows(self, transition: TensorDict) -> None:
+        self._batch, self._rows = allocate(transition, self.n_steps)
 
     def _ask(self, root: TensorDict) -> TensorDict:
         """Return a copy of the root with what the policy writes on it, and put back its streams and counters."""

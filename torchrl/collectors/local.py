@@ -11,16 +11,25 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from torchrl.collectors.checks import postprocess, random_policy, require_choices, require_finite
+from torchrl.collectors.checks import (
+    act_and_check,
+    postprocess,
+    random_policy,
+    require_choices,
+    require_finite,
+    require_specs,
+)
 from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_policy
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.learned import Learned, joined
+from torchrl.envs.stepping import require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.modules.training_layers import acting_mode
 from torchrl.seeding import named_seeds
+from torchrl.unchecked import Row
 
 
 class LocalSource:
@@ -47,6 +56,7 @@ class LocalSource:
         self._act = place_policy(self.policy, device, env.device)
         self._layers = acting_layers(self._act)
         self._seed = seed
+        self._rows: Sequence[Row] = []  # where the steps of a batch are recorded
         self._root: TensorDict | None = None  # None: all rows begin new episodes
         self._num_moves = 0  # of the environment, when it stood where the root says
         take_env(who, env, self)
@@ -82,8 +92,24 @@ class LocalSource:
         self.policy_version += 1
 
     def _recorded_names(self) -> Collection[str] | None:
-        """Return the names of the entries that batches hold; None before the first batch."""
+        """Return the names of the entries that batches hold; None before the first step."""
         raise NotImplementedError
+
+    def _make_rows(self, transition: TensorDict) -> None:
+        """Make the memory that steps are recorded in, which all have the layout of the first."""
+        raise NotImplementedError
+
+    def _record_checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
+        """Record a step that is held against the specs and the layout of its row; return it and the next root."""
+        is_first = self._recorded_names() is None
+        acted = act_and_check(self._act, root, self.env, is_first=is_first)
+        transition, root = self.env.step_and_reset(acted)
+        if is_first:
+            require_specs(self._who, transition, self.env)
+            self._make_rows(transition)
+        require_same_layout(self._who, transition, self._rows[index].views)
+        self._rows[index].update_(transition)
+        return transition, root
 
     def _refresh(self) -> None:
         """Give the copy of the policy that acts, if it is a copy, the policy's present weights."""

@@ -8,7 +8,6 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.collectors.loop import allocate
-from torchrl.envs.stepping import require_same_layout
 from torchrl.unchecked import Row
 
 
@@ -39,14 +38,6 @@ class GrowingRows:
     def keys(self) -> Collection[str]:
         """Return the names that every row holds."""
         return self._example.keys()
-
-    def require_fit(self, transition: TensorDict) -> None:
-        """Refuse a transition that has not the layout of the rows.
-
-        Raises:
-            SpecError: naming each difference.
-        """
-        require_same_layout("EpisodeCollector", transition, self[0].views)
 
     def recorded(self, num_steps: int) -> TensorDict:
         """Return the first ``num_steps`` rows, ``[*B, T]``, a copy."""

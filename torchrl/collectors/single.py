@@ -7,13 +7,11 @@ from collections.abc import Callable, Collection
 import torch
 from tensordict import TensorDict
 
-from torchrl.collectors.checks import act_and_check, require_arguments, require_specs, steps_of
+from torchrl.collectors.checks import require_arguments, steps_of
 from torchrl.collectors.local import LocalCollector, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.data.batch_functions import BatchFunction
 from torchrl.envs.base import Env
-from torchrl.envs.stepping import require_same_layout
-from torchrl.unchecked import Row
 
 
 class Collector(LocalCollector):
@@ -66,7 +64,6 @@ class Collector(LocalCollector):
         self.trajectories = TrajectoryIds(env.batch_size, env.device)
         self._num_steps = steps_of(frames_per_batch, env.batch_size.numel())
         self._batch: TensorDict | None = None
-        self._rows: list[Row] = []
         super().__init__(
             "Collector",
             env,
@@ -91,7 +88,7 @@ class Collector(LocalCollector):
         with self._acting():
             num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
             for index in range(num_checked):
-                root = self._checked_step(root, index)
+                _, root = self._record_checked_step(root, index)
             root = collect(self.env, self._act, root, self._rows[num_checked:])
         batch = contiguous_copy(self._batch)
         self._require_sound(batch)
@@ -123,13 +120,5 @@ class Collector(LocalCollector):
     def _recorded_names(self) -> Collection[str] | None:
         return None if self._batch is None else self._batch.keys()
 
-    def _checked_step(self, root: TensorDict, index: int) -> TensorDict:
-        """Fill one row with a transition that was held against the rows' layout; return the next root."""
-        acted = act_and_check(self._act, root, self.env, is_first=self._batch is None)
-        transition, root = self.env.step_and_reset(acted)
-        if self._batch is None:
-            require_specs("Collector", transition, self.env)
-            self._batch, self._rows = allocate(transition, self._num_steps)
-        require_same_layout("Collector", transition, self._rows[index].views)
-        self._rows[index].update_(transition)
-        return root
+    def _make_rows(self, transition: TensorDict) -> None:
+        self._batch, self._rows = allocate(transition, self._num_steps)
