@@ -3,9 +3,9 @@
 import pytest
 import torch
 from recorder import Recorder
-from tensordict import TensorDict
 from torch import nn
 
+from cases.collecting import Impatient, Unsaveable, counting, info
 from fakes import CountingSimulator, FaultySimulator, PlantedError
 from torchrl.agents import Agent, MinibatchEpochs
 from torchrl.collectors import Collector, EpisodeCollector, PlacedPolicy
@@ -33,17 +33,6 @@ class Policy(nn.Module):
         self.calls += 1
         root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
         return root.set("call", torch.full(root.batch_size, self.calls))
-
-
-class Impatient(SerialEnv):
-    """An environment that cannot let a row wait."""
-
-    can_freeze = False
-
-
-def counting(*lengths, kind=SerialEnv):
-    """One row per argument, each a length or a cycle of them."""
-    return kind([lambda length=length: CountingSimulator(length=length) for length in lengths])
 
 
 def of_rows(batch, key):
@@ -264,11 +253,6 @@ def test_a_state_that_names_the_row_as_it_was_called_before_goes_on():
     assert all(firsts(collector.collect(), ENV_ROW) for _ in range(2))
 
 
-class Unsaveable(CountingSimulator):
-    def get_state(self):
-        raise EnvError("Unsaveable: its state cannot be captured.")
-
-
 @MODES
 def test_where_the_environment_cannot_be_saved_new_episodes_start_and_it_says_so(finished):
     env = SerialEnv([lambda: Unsaveable(2), lambda: Unsaveable(9)])
@@ -450,7 +434,3 @@ def test_where_rows_leave_they_change_with_the_next_batch():
         collector.set_info(agent_info=info(skill=skills), env_info=info(task=skills))
         batch = collector.collect()
         assert firsts(batch, "skill") == firsts(batch, ("env_info", "task")) == [*skills, skills[0]]
-
-
-def info(**columns):
-    return TensorDict({key: torch.tensor(column) for key, column in columns.items()}, [2])

@@ -4,9 +4,9 @@ import gymnasium
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from tensordict import TensorDict
 from torch import nn
 
+from cases.collecting import Impatient, counting, info
 from fakes import CountingEnv, CountingSimulator, FaultySimulator, PlantedError, Together
 from torchrl.collectors import Collector, Fragment, FragmentSource, PlacedPolicy, WarmUp, rollout
 from torchrl.data import lengths_of, stitch, unpad
@@ -31,16 +31,6 @@ def act(root):
 def recurrent(root):
     root["next", "count"] = root["count"] + 1
     return act(root)
-
-
-class Impatient(SerialEnv):
-    """An environment that cannot let a row wait."""
-
-    can_freeze = False
-
-
-def counting(*lengths, kind=SerialEnv):
-    return kind([lambda length=length: CountingSimulator(length=length) for length in lengths])
 
 
 def take(stream, number):
@@ -284,8 +274,7 @@ def test_fragments_are_handed_out_on_the_device(sticky):
 def test_the_parameters_of_the_rows_change_between_fragments_and_are_recorded():
     source = FragmentSource(counting(9, 3), act, n_steps=2)
     for skills in ([0, 1], [2, 3]):
-        info = TensorDict({"skill": torch.tensor(skills)}, [2])
-        source.set_info(agent_info=info, env_info=info)
+        source.set_info(agent_info=info(skill=skills), env_info=info(skill=skills))
         both = source.collect()
     assert both["batch", "skill"].tolist() == [[2, 2], [3, 3]] and both["last", "skill"].tolist() == [2, 3]
     assert both["batch", "env_info", "skill"].tolist() == [[0, 0], [1, 3]]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from gymnasium import spaces
-from tensordict import TensorDict
 from torch import nn
 
+from cases.collecting import Unsaveable, counting, info
 from fakes import CountingSimulator
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv, SerialEnv, ToyEnv
@@ -29,10 +29,6 @@ class Policy(nn.Module):
         for key, value in self.extra:
             root.set(key, value)
         return root
-
-
-def counting(*lengths):
-    return SerialEnv([lambda length=length: CountingSimulator(length=length) for length in lengths])
 
 
 def test_batches_follow_each_other_without_a_gap():
@@ -207,13 +203,6 @@ def test_a_state_continues_the_run():
     assert other.frames == collector.frames and other.policy_version == 1
 
 
-class Unsaveable(CountingSimulator):
-    def get_state(self):
-        from torchrl.errors import EnvError
-
-        raise EnvError("Unsaveable: its state cannot be captured.")
-
-
 def test_where_the_environment_cannot_be_saved_new_episodes_start_and_it_says_so():
     collector = Collector(SerialEnv(lambda: Unsaveable(length=9), 2), Policy(), frames_per_batch=4, seed=1)
     collector.collect()
@@ -385,10 +374,6 @@ class Levelled(CountingSimulator):
     def step(self, action):
         observation, _, *rest = super().step(action)
         return observation, float(self.level), *rest
-
-
-def info(**columns):
-    return TensorDict({key: torch.tensor(value) for key, value in columns.items()}, [2])
 
 
 def test_parameters_of_the_policy_change_between_batches_and_those_of_the_world_at_restarts():
