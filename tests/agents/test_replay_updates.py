@@ -144,6 +144,15 @@ class TestStep:
         assert norm > 0.1
         torch.testing.assert_close(moves[1], moves[0] * 0.05 / norm, rtol=1e-2, atol=1e-7)
 
+    def test_each_entry_of_the_gradients_is_clipped(self):
+        plain, clipped = make_updates(), make_updates(max_grad_value=0.01)
+        before = parameters_of(plain)
+        for updates in (plain, clipped):
+            updates(frames(1))
+        for start, free, limited in zip(before, parameters_of(plain), parameters_of(clipped), strict=True):
+            torch.testing.assert_close(limited - start, (free - start).clamp(-1e-4, 1e-4), rtol=1e-3, atol=1e-7)
+        assert max((a - b).abs().max() for a, b in zip(parameters_of(plain), before, strict=True)) > 1e-4
+
     def test_the_actor_is_trained_at_its_interval(self):
         updates = make_updates("SACLoss", actor_interval=3)
         moved = []
@@ -311,6 +320,8 @@ class TestFailures:
             ({"updates_per_frame": -0.5}, "updates_per_frame of at least 0"),
             ({"updates_per_frame": float("inf")}, "updates_per_frame of at least 0"),
             ({"max_grad_norm": 0.0}, "max_grad_norm"),
+            ({"max_grad_value": 0.0}, "max_grad_value"),
+            ({"max_grad_norm": 1.0, "max_grad_value": 1.0}, "max_grad_norm or max_grad_value, got both"),
             ({"actor_interval": 2}, "actor_interval of 1 for a loss without an actor"),
             ({"actor_interval": 0}, "actor_interval of at least 1"),
         ],

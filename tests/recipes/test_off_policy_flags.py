@@ -308,6 +308,11 @@ def test_collecting_is_told_how_to_act(kind, tmp_path, monkeypatch):
     assert told == [kind]
 
 
+def test_gradients_are_clipped_by_value_on_request(make_agent):
+    assert make_agent("sac").optimise.max_grad_value is None
+    assert make_agent("sac", "--max_grad_value=0.5").optimise.max_grad_value == 0.5
+
+
 def test_sac_takes_choices_as_well(make_agent):
     assert type(make_agent("sac").loss) is SACLoss
     agent = make_agent("sac", "--env_name=CartPole-v1")

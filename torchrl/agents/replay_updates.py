@@ -58,6 +58,7 @@ class ReplayUpdates:
         target_update: lets the targets follow after each step; None leaves them.
         reward_scale: divides the rewards of each sample; None leaves them.
         max_grad_norm: scales gradients down to this joint norm; None does not.
+        max_grad_value: clips each entry of the gradients to ± this; None does not.
         compile: compile the loss and its gradient.
 
     Attributes:
@@ -81,6 +82,7 @@ class ReplayUpdates:
         target_update: SoftUpdate | HardUpdate | None = None,
         reward_scale: RewardScale | None = None,
         max_grad_norm: float | None = None,
+        max_grad_value: float | None = None,
         compile: bool = False,
     ) -> None:
         who = "ReplayUpdates"
@@ -93,8 +95,11 @@ class ReplayUpdates:
                 raise ConfigError(explain(who, expected=f"{name} of at least {least}", got=value))
         if not (math.isfinite(updates_per_frame) and updates_per_frame >= 0):
             raise ConfigError(explain(who, expected="updates_per_frame of at least 0", got=updates_per_frame))
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ConfigError(explain(who, expected="max_grad_norm, a positive number or None", got=max_grad_norm))
+        for name, limit in (("max_grad_norm", max_grad_norm), ("max_grad_value", max_grad_value)):
+            if limit is not None and not limit > 0:
+                raise ConfigError(explain(who, expected=f"{name}, a positive number or None", got=limit))
+        if max_grad_norm is not None and max_grad_value is not None:
+            raise ConfigError(explain(who, expected="max_grad_norm or max_grad_value", got="both"))
         if actor_interval > 1 and not has(loss, WithActorTerms):
             expected = "actor_interval of 1 for a loss without an actor of its own"
             raise ConfigError(explain(who, expected=expected, got=actor_interval))
@@ -112,6 +117,7 @@ class ReplayUpdates:
         self.target_update = target_update
         self.reward_scale = reward_scale
         self.max_grad_norm = max_grad_norm
+        self.max_grad_value = max_grad_value
         self.num_updates = 0
         self.num_frames = 0
         self._learns_from = start_frames  # the number of collected frames
@@ -185,6 +191,8 @@ class ReplayUpdates:
             raise nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
         if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
+        elif self.max_grad_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self.max_grad_value)
         self.optimizer.step()
         if self.target_update is not None:
             self.target_update.step()

@@ -146,5 +146,6 @@ def make_replay_updates(settings: ReplayCommand, loss: Loss, buffer: ReplayBuffe
         target_update=follow,
         reward_scale=RewardScale(gamma) if updates.normalize_rewards_online else None,
         max_grad_norm=optimising.max_grad_norm,
+        max_grad_value=optimising.max_grad_value,
         compile=optimising.compile,
     )
