@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cases.return_functions import random_batch
 from cases.slow_returns import slow_gae, slow_n_step, slow_td_lambda
-from torchrl.errors import ConfigError, SpecError
+from torchrl.errors import ConfigError
 from torchrl.functional import (
     discounted_return,
     gae,
@@ -93,10 +93,6 @@ class TestReverseScan:
         reverse_scan(x, decay)
         assert (x == 1).all() and (decay == 0.5).all()
 
-    def test_nothing_is_broadcast(self):
-        with pytest.raises(SpecError, match=r"reverse_scan.*\[4, 1\].*\[4, 4\]"):
-            reverse_scan(torch.zeros(4, 1), torch.zeros(4, 4))
-
 
 class TestTd0Target:
     def test_by_hand(self):
@@ -107,13 +103,6 @@ class TestTd0Target:
             gamma=0.5,
         )
         assert target.squeeze(-1).tolist() == [6.0, 12.0, 3.0]
-
-    def test_nothing_is_broadcast(self):
-        row, flag = torch.zeros(4), torch.zeros(4, 1, dtype=torch.bool)
-        with pytest.raises(SpecError, match="td0_target"):
-            td0_target(row, row.unsqueeze(-1), flag, gamma=0.9)
-        with pytest.raises(SpecError, match="td0_target"):
-            td0_target(row.unsqueeze(-1), row, flag, gamma=0.9)
 
     def test_less_an_average_reward(self):
         target = td0_target(column(1.0, 2.0) - 0.5, column(10.0, 20.0), flags(0, 1), gamma=1.0)

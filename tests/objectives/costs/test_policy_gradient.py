@@ -1,6 +1,7 @@
 """What losses with an advantage share: reductions, the trunk, the entropy, their networks' own container."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from cases.losses import KINDS, Net, make_critic, make_rows
-from torchrl.errors import ConfigError, SpecError
+from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
     ActorValueOperator,
     Categorical,
@@ -33,6 +34,69 @@ from torchrl.objectives import (
 @pytest.fixture
 def discrete():
     return KINDS["discrete"].make_actor(), make_critic(), make_rows(KINDS["discrete"], 3, 4)
+
+
+LOG_2 = math.log(2.0)
+PLAIN = {
+    "a2c": lambda actor, critic, **options: A2CLoss(actor, critic, **options),
+    "reinforce with a baseline": lambda actor, critic, **options: ReinforceLoss(actor, critic, **options),
+    "reinforce": lambda actor, critic, **options: ReinforceLoss(actor, **options),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+class TestPlainPolicyGradient:
+    def test_values_by_hand(self, by_hand, name):
+        actor, critic, batch = by_hand
+        terms = PLAIN[name](actor, critic, entropy_coef=0.25, critic_coef=2.0)(batch)
+        expected = {
+            # -log π A, with -log π = log 2, 2 log 2, 2 log 2, log 2
+            "loss_objective": (2.0 + 4.0 - 4.0 - 4.0) * LOG_2 / 4,
+            "loss_critic": 2.0 * (0.0 + 1.0 + 4.0 + 1.0) / 4,
+            "loss_entropy": -0.25 * 1.5 * LOG_2,
+            "entropy": 1.5 * LOG_2,
+        }
+        if name == "reinforce":
+            del expected["loss_critic"]
+        assert set(terms.keys()) == set(expected)
+        for key, value in expected.items():
+            assert terms[key].item() == pytest.approx(value, rel=1e-12), key
+
+    def test_gradients_by_hand(self, by_hand, name):
+        """d(-log π A)/d logits = -A (e_a - π): Σ A e_a = (-2, 2, -2) and Σ A = -2, with π = (½, ¼, ¼)."""
+        actor, critic, batch = by_hand
+        terms = PLAIN[name](actor, critic, entropy_coef=0.25)(batch)
+        terms["loss_objective"].backward(retain_graph=True)
+        expected = -torch.tensor([-2.0 + 1.0, 2.0 + 0.5, -2.0 + 0.5], dtype=torch.float64) / 4
+        torch.testing.assert_close(actor.module.row.grad, expected)
+        actor.module.row.grad = None
+        # dH/d logits = -π (log π + H), with log π + H = (½, -½, -½) log 2
+        terms["loss_entropy"].backward()
+        expected = 0.25 * torch.tensor([1 / 4, -1 / 8, -1 / 8], dtype=torch.float64) * LOG_2
+        torch.testing.assert_close(actor.module.row.grad, expected)
+        if "loss_critic" in terms:
+            terms["loss_critic"].backward()
+            expected = torch.tensor([0.5 * 2 * (0.0 - 1.0 - 2.0 + 1.0) / 4], dtype=torch.float64)
+            torch.testing.assert_close(critic.module.row.grad, expected)
+
+    def test_reads_no_more_than_it_needs(self, by_hand, name):
+        """Not what the acting policy thought, and no target without a critic."""
+        actor, critic, batch = by_hand
+        loss = PLAIN[name](actor, critic)
+        keys = ["observation", "action", "advantage", *([] if name == "reinforce" else ["value_target"])]
+        assert loss(batch.select(*keys)).to_dict() == loss(batch).to_dict()
+        with pytest.raises(KeyMissing, match=f"Loss: expected the key '{keys[-1]}'"):
+            loss(batch.exclude(keys[-1]))
+
+    def test_a_row_of_advantages_is_refused(self, by_hand, name):
+        actor, critic, batch = by_hand
+        with pytest.raises(SpecError, match=r"advantage of shape \[4, 1\].*got \[4\]"):
+            PLAIN[name](actor, critic)(batch.set("advantage", batch["advantage"].squeeze(-1)))
+
+
+def test_defaults_of_a2c():
+    default = {name: parameter.default for name, parameter in inspect.signature(A2CLoss).parameters.items()}
+    assert (default["entropy_coef"], default["critic_coef"], default["normalize_advantage"]) == (0.01, 0.5, False)
 
 
 class TestReduction:

@@ -3,6 +3,7 @@ import inspect
 import pytest
 import torch
 
+from cases.return_functions import call
 from torchrl.errors import ConfigError
 from torchrl.functional import gae, n_step_return, td0_target, td_lambda
 from torchrl.modules import ValueOperator
@@ -16,32 +17,22 @@ def arguments(critic, batch):
     return {"reward": batch["next", "reward"], "value": value, "next_value": next_value} | flags
 
 
-@pytest.mark.parametrize(("gamma", "lambda_"), [(0.99, 0.95), (0.9, 0.0), (1.0, 1.0)])
-def test_gae_is_the_pure_function(make_critic, make_series, gamma, lambda_):
-    batch, critic = make_series(3, 20), make_critic()
-    GAE(critic, gamma=gamma, lambda_=lambda_)(batch)
-    expected = gae(**arguments(critic, batch), gamma=gamma, lambda_=lambda_)
-    torch.testing.assert_close((batch["advantage"], batch["value_target"]), expected)
+PURE = [
+    *((GAE, gae, {"gamma": gamma, "lambda_": lambda_}) for gamma, lambda_ in [(0.99, 0.95), (0.9, 0.0), (1.0, 1.0)]),
+    (TD0, td0_target, {"gamma": 0.9}),
+    *((TDLambda, td_lambda, {"gamma": 0.9, "lambda_": lambda_}) for lambda_ in (0.0, 0.8)),
+    *((NStepReturn, n_step_return, {"gamma": 0.9, "n": n}) for n in (1, 4, 50)),
+]
 
 
-def test_td0_is_the_pure_function(make_critic, make_series):
+@pytest.mark.parametrize(("estimator", "function", "options"), PURE)
+def test_an_estimator_is_the_pure_function(make_critic, make_series, estimator, function, options):
     batch, critic = make_series(3, 20), make_critic()
-    TD0(critic, gamma=0.9)(batch)
+    estimator(critic, **options)(batch)
     given = arguments(critic, batch)
-    expected = td0_target(given["reward"], given["next_value"], given["terminated"], gamma=0.9)
-    torch.testing.assert_close(batch["value_target"], expected)
-    torch.testing.assert_close(batch["advantage"], expected - given["value"])
-
-
-@pytest.mark.parametrize("lambda_", [0.0, 0.8])
-def test_td_lambda_is_the_pure_function(make_critic, make_series, lambda_):
-    batch, critic = make_series(3, 20), make_critic()
-    TDLambda(critic, gamma=0.9, lambda_=lambda_)(batch)
-    given = arguments(critic, batch)
-    value = given.pop("value")
-    expected = td_lambda(**given, gamma=0.9, lambda_=lambda_)
-    torch.testing.assert_close(batch["value_target"], expected)
-    torch.testing.assert_close(batch["advantage"], expected - value)
+    target = call(function, given, **options)[-1]
+    torch.testing.assert_close(batch["value_target"], target)
+    torch.testing.assert_close(batch["advantage"], target - given["value"], rtol=1e-4, atol=1e-6)
 
 
 def test_td_lambda_and_gae_are_two_names_of_the_same_numbers(make_critic, make_series):
