@@ -24,7 +24,7 @@ from torchrl.shapes import require_same_shape
 
 
 def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
-    """Tell where an episode ended, for whichever reason.
+    """Tell where an episode ended, by termination or by truncation.
 
     >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.tensor([[False], [False], [True]])
     >>> is_done(terminated, truncated).squeeze(-1).tolist()
@@ -42,7 +42,7 @@ def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
 
 
 def bootstraps(terminated: Tensor) -> Tensor:
-    """Tell where the return goes on in the value of the successor: everywhere but where the task was over.
+    """Tell where the value of the successor counts: everywhere but where the task was over.
 
     >>> bootstraps(torch.tensor([[False], [True]])).squeeze(-1).tolist()
     [True, False]
@@ -77,7 +77,7 @@ def trace_goes_on(terminated: Tensor, truncated: Tensor) -> Tensor:
 def next_row_follows(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """Tell at which rows of a batch row t+1 is the true successor of row t, so that what is known there holds here.
+    """Tell at which rows of a batch the next row is the true successor, so that its value is that of the successor.
 
     >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
     >>> next_row_follows(terminated, truncated).squeeze(-1).tolist()  # an ending, and the edge

@@ -1,4 +1,4 @@
-"""What all functions of a time series share: the rule on shapes, coefficients, weights and padding. No return itself.
+"""The arguments of functions of a time series: the rule on shapes, coefficients, weights and padding. No return itself.
 
 **The rule on shapes.** Time is the last batch dimension, and rewards have R dimensions, nearly always one:
 
@@ -64,17 +64,17 @@ class Steps:
         if reward.ndim < 2:
             raise SpecError(explain(who, expected="a reward [*B, T, R], time before last", got=list(reward.shape)))
         follows = next_row_follows(terminated, truncated, mask=mask)
-        goes_on = bootstraps(terminated)
+        counts = bootstraps(terminated)
         gamma = coefficient(who, "gamma", gamma, reward)
         lambda_ = coefficient(who, "lambda_", lambda_, reward)
         (rho,) = weight.values()
         if mask is not None:
-            goes_on = goes_on & mask
-            reward, value, rho = (_kept(x, mask) for x in (reward, value, rho))
-            gamma, lambda_ = (_kept(x, mask) if _is_per_row(x) else x for x in (gamma, lambda_))
+            counts = counts & mask
+            reward, value, rho = (_zero_unless(mask, x) for x in (reward, value, rho))
+            gamma, lambda_ = (_zero_unless(mask, x) if _is_per_row(x) else x for x in (gamma, lambda_))
         self.reward = reward
         self.value = value
-        self.next_value = _kept(next_value, goes_on)
+        self.next_value = _zero_unless(counts, next_value)
         self.weight = rho
         self.gamma = gamma
         self.lambda_ = lambda_
@@ -113,7 +113,7 @@ def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, T
 
 
 def coefficient(who: str, name: str, x: float | Tensor, reward: Tensor) -> float | Tensor:
-    """Return a coefficient as it is, a tensor in the reward's dtype, or refuse its shape.
+    """Return a coefficient, a tensor in the dtype of the reward, or refuse its shape.
 
     Args:
         who: the function that was called.
@@ -168,6 +168,6 @@ def _is_per_row(x: float | Tensor) -> bool:
     return isinstance(x, Tensor) and x.ndim > 1
 
 
-def _kept(x: Tensor | None, where: Tensor) -> Tensor | None:
+def _zero_unless(counts: Tensor, x: Tensor | None) -> Tensor | None:
     """Put 0 where a row does not count, whatever stands there."""
-    return None if x is None else torch.where(where, x, 0)
+    return None if x is None else torch.where(counts, x, 0)

@@ -47,7 +47,7 @@ def require_writable(who: str, batch: TensorDictBase) -> None:
     """Refuse a batch that takes no new entries, before anything is computed.
 
     Raises:
-        SpecError: it is none, or locked, as a memory-mapped or shared one is.
+        SpecError: it is no TensorDict, or a locked one, as memory-mapped and shared ones are.
     """
     require_batch(who, batch)
     if batch.is_locked:

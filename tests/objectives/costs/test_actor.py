@@ -52,5 +52,5 @@ def test_the_head_is_what_chooses_the_action():
 @pytest.mark.parametrize("family", [Delta, TanhDelta.within(-1.0, 1.0)])
 def test_a_family_without_chance_is_refused_with_what_to_do(family, make_loss):
     actor = ProbabilisticActor(nn.Linear(4, 2), family)
-    with pytest.raises(ConfigError, match="leaves something to chance, got (Tanh)?Delta.*as an Actor"):
+    with pytest.raises(ConfigError, match="with a random action, got (Tanh)?Delta.*as an Actor"):
         make_loss(actor, ValueOperator(nn.Linear(4, 1)))

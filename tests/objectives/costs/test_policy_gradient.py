@@ -287,8 +287,8 @@ class TestEntropy:
 class TestObjective:
     def test_of_ones_own(self, by_hand):
         class Squared(PolicyObjective):
-            def terms(self, actor, rows, distribution, log_prob, advantage):
-                return advantage.square(), {"rows": torch.tensor(float(len(rows)))}
+            def terms(self, rows):
+                return rows.advantage.square(), {"rows": torch.tensor(float(len(rows.batch)))}
 
         actor, critic, batch = by_hand
         terms = PolicyGradientLoss(actor, critic, Squared())(batch)

@@ -1,4 +1,4 @@
-"""What losses that train a policy share: its distribution, entropy, and the reduction over rows. No algorithm."""
+"""The base of losses that train a policy: its distribution, entropy, and the reduction over rows. No algorithm."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
 
 
-def _as_it_is(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _without_column(x: Tensor) -> Tensor:
+def _drop_column(x: Tensor) -> Tensor:
     return x.squeeze(-1)
 
 
-# What becomes of a term with one number per row, [*B], and of one that is [*B, 1].
-REDUCTIONS = {"mean": (torch.mean, torch.mean), "sum": (torch.sum, torch.sum), "none": (_as_it_is, _without_column)}
+# How a term of shape [*B] is reduced, and how one of shape [*B, 1].
+REDUCTIONS = {"mean": (torch.mean, torch.mean), "sum": (torch.sum, torch.sum), "none": (_identity, _drop_column)}
 
 
 class ActorLoss(Loss):
@@ -130,10 +130,8 @@ def require_distribution(who: str, actor: nn.Module) -> None:
         raise ConfigError(explain(who, expected="an actor with a distribution", got=type(head).__name__, hint=hint))
     family = family_of(head)
     if isinstance(family, type) and issubclass(family, Delta):
-        hint = "Its log-prob is infinite or nothing: clone it as an Actor, or choose another family."
-        raise ConfigError(
-            explain(who, expected="an actor that leaves something to chance", got=family.__name__, hint=hint)
-        )
+        hint = "The log-prob of a Delta is infinite: clone the network as an Actor, or choose another family."
+        raise ConfigError(explain(who, expected="an actor with a random action", got=family.__name__, hint=hint))
 
 
 def family_of(head: nn.Module) -> object:
@@ -143,7 +141,7 @@ def family_of(head: nn.Module) -> object:
 
 
 def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str, num_samples: int | None) -> None:
-    """Refuse, before the first batch does, a family that lacks a formula where nobody asked for an estimate.
+    """Refuse a family of distributions without a formula, unless samples are asked for.
 
     Args:
         who: the loss.

@@ -1,4 +1,4 @@
-"""The frame of off-policy losses with an actor and critics of state and action. The targets are a subclass's."""
+"""The base of off-policy losses with an actor and critics of state and action. A subclass writes the targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchrl.unchecked import new_tensordict, shallow
 
 
 class ActorCriticLoss(TDLoss):
-    """Pull N critics towards one target, and the actor up what they say.
+    """Train N critics towards one target, and the actor towards actions that they value.
 
     Reads what actor and critic read, here and (but for the action) at the successor, the action, and what
     :class:`TDLoss` does. Returns ``loss_critic``, the sum of the critics' own losses, ``loss_actor`` and ``td_error``,

@@ -1,4 +1,4 @@
-"""What every loss shares: its inputs, padding, what it trains, its coefficients. The maths is in ``functional``."""
+"""The base of every loss: its inputs, padding, what it trains, its coefficients. The maths is in ``functional``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Losses of deep Q-learning: plain, and with a distribution in the place of a value. Rainbow is their sum with parts of
-other folders: dueling and noisy networks, n-step sums and prioritised replay."""
+"""Losses of deep Q-learning: of a value, or of a distribution of returns.
+
+Rainbow is the latter with parts of other folders: dueling and noisy networks, n-step sums and prioritised replay.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from torchrl.objectives.costs.temporal_difference import REWARD, TERMINATED, TDL
 
 
 class ActionValueLoss(TDLoss):
-    """Pull what a network says of the action taken towards reward and successor; a subclass measures the distance.
+    """Train the value of the action taken towards reward and successor; a subclass measures the distance.
 
     Reads what the actor reads, here and at the successor, the action, and what :class:`TDLoss` does. Returns
     ``loss_value`` and ``td_error``; to be logged: ``q_value``, the mean value of the actions taken, and
@@ -83,7 +85,7 @@ class ActionValueLoss(TDLoss):
 
     @abstractmethod
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Hold what the network says of the action taken against the target.
+        """Compare what the network says of the action taken with the target.
 
         Args:
             chosen: ``[n, 1]``, or ``[n, K]``, with gradient.
@@ -201,8 +203,8 @@ class QuantileDQNLoss(ActionValueLoss):
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute the quantile regression."""
         discount = self.discount_of(rows)
-        goes_on = bootstraps(rows.get(TERMINATED))
-        targets = rows.get(REWARD) + discount * torch.where(goes_on, following, 0)
+        counts = bootstraps(rows.get(TERMINATED))
+        targets = rows.get(REWARD) + discount * torch.where(counts, following, 0)
         loss = quantile_huber_loss(chosen, targets, kappa=self.kappa)
         value, target = (x.mean(-1, keepdim=True) for x in (chosen.detach(), targets))
         return loss, (value - target).abs(), value, target

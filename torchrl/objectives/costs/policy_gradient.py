@@ -15,7 +15,7 @@ from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.costs.actor import ActorLoss, require_distance, require_distribution
 from torchrl.objectives.costs.base import Coefficient
-from torchrl.objectives.costs.policy_objectives import PolicyGradient, PolicyObjective
+from torchrl.objectives.costs.policy_objectives import PolicyGradient, PolicyObjective, PolicyRows
 from torchrl.unchecked import shallow
 
 
@@ -119,7 +119,7 @@ class PolicyGradientLoss(ActorLoss):
         distribution = actor.build(inputs)
         log_prob = distribution.log_prob(rows.get(self.actor.action_key))
         advantage = self._advantage(rows, log_prob)
-        objective, logged = self.objective.terms(self.actor, rows, distribution, log_prob, advantage)
+        objective, logged = self.objective.terms(PolicyRows(self.actor, rows, distribution, log_prob, advantage))
         terms = {"loss_objective": self._reduce(objective)}
         if critic is not None:
             terms["loss_critic"] = self._reduce_column(self._critic_error(critic, inputs, rows)) * self._critic_coef

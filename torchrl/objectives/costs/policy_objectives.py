@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDict
@@ -28,12 +29,35 @@ from torchrl.objectives.costs.base import Coefficient
 Terms = tuple[Tensor, dict[str, Tensor]]
 
 
+class PolicyRows(NamedTuple):
+    """What an objective is computed from: the valid rows of a batch, and what the actor in training says of them.
+
+    Attributes:
+        actor: the policy in training.
+        batch: the rows as they were collected, with what :meth:`PolicyObjective.keys_of` names.
+        distribution: π(·|s) in training.
+        log_prob: log π(a|s) of the actions in ``batch``, ``[*B]``.
+        advantage: normalised if that was asked for, ``[*B]``.
+    """
+
+    actor: TensorDictModuleBase
+    batch: TensorDict
+    distribution: Distribution
+    log_prob: Tensor
+    advantage: Tensor
+
+    @property
+    def old_log_prob(self) -> Tensor:
+        """Return log π_old(a|s), which the policy that acted wrote, ``[*B]``."""
+        return self.batch.get(self.actor.log_prob_key)
+
+
 class PolicyObjective(nn.Module, ABC):
     """The loss of each row that trains a policy, from log π(a|s) and the advantage. A subclass writes :meth:`terms`.
 
     >>> class PolicyGradient(PolicyObjective):
-    ...     def terms(self, actor, rows, distribution, log_prob, advantage):
-    ...         return -log_prob * advantage, {}
+    ...     def terms(self, rows):
+    ...         return -rows.log_prob * rows.advantage, {}
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
@@ -49,52 +73,30 @@ class PolicyObjective(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def terms(
-        self,
-        actor: TensorDictModuleBase,
-        rows: TensorDict,
-        distribution: Distribution,
-        log_prob: Tensor,
-        advantage: Tensor,
-    ) -> Terms:
-        """Compute L_π of each row, ``[*B]``, and scalars without gradient to be logged beside it.
-
-        Args:
-            actor: the policy in training.
-            rows: the valid rows as the batch holds them, with what :meth:`keys_of` names.
-            distribution: π(·|s) in training.
-            log_prob: log π(a|s) of the actions in ``rows``, ``[*B]``.
-            advantage: normalised if that was asked for, ``[*B]``.
-        """
+    def terms(self, rows: PolicyRows) -> Terms:
+        """Compute L_π of each row, ``[*B]``, and scalars without gradient to be logged beside it."""
 
 
 class PolicyGradient(PolicyObjective):
     """``-log π(a|s) A``, Williams (1992) and Mnih et al. (2016): see :func:`torchrl.functional.policy_gradient_loss`.
 
-    >>> log_prob = torch.tensor([0.5]).log()
-    >>> PolicyGradient().terms(actor, batch, None, log_prob, torch.tensor([2.0]))[0].item()  # 2 log 2
-    1.3862943649291992
+    >>> rows = PolicyRows(actor, batch, None, torch.tensor([-1.5]), torch.tensor([2.0]))  # log π(a|s) and A
+    >>> PolicyGradient().terms(rows)[0].item()
+    3.0
 
     Its gradient is that of the return only while the policy is the one that acted.
     """
 
-    def terms(
-        self,
-        actor: TensorDictModuleBase,
-        rows: TensorDict,
-        distribution: Distribution,
-        log_prob: Tensor,
-        advantage: Tensor,
-    ) -> Terms:
+    def terms(self, rows: PolicyRows) -> Terms:
         """Compute -log π(a|s) A."""
-        return policy_gradient_loss(log_prob, advantage), {}
+        return policy_gradient_loss(rows.log_prob, rows.advantage), {}
 
 
 class Surrogate(PolicyObjective):
     """``-ρ A`` with ρ = π(a|s) / π_old(a|s): see :func:`torchrl.functional.weighted_policy_objective`.
 
     >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
-    >>> objective, logged = Surrogate().terms(actor, batch, None, log_prob, torch.ones(2, 8))
+    >>> objective, logged = Surrogate().terms(PolicyRows(actor, batch, None, log_prob, torch.ones(2, 8)))
     >>> objective[0, 0].item(), logged["ess"].item()
     (-1.5, 1.0)
 
@@ -109,18 +111,11 @@ class Surrogate(PolicyObjective):
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
         return [actor.log_prob_key]
 
-    def terms(
-        self,
-        actor: TensorDictModuleBase,
-        rows: TensorDict,
-        distribution: Distribution,
-        log_prob: Tensor,
-        advantage: Tensor,
-    ) -> Terms:
+    def terms(self, rows: PolicyRows) -> Terms:
         """Compute -ρ A."""
-        old_log_prob = rows.get(actor.log_prob_key)
-        log_ratio = log_prob.detach() - old_log_prob
-        objective = weighted_policy_objective(log_prob, old_log_prob, advantage)
+        old_log_prob = rows.old_log_prob
+        log_ratio = rows.log_prob.detach() - old_log_prob
+        objective = weighted_policy_objective(rows.log_prob, old_log_prob, rows.advantage)
         return objective, {"approx_kl": approx_kl(log_ratio), "ess": effective_sample_size(log_ratio)}
 
 
@@ -128,7 +123,7 @@ class ClippedSurrogate(Surrogate):
     """``-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)``: see :func:`torchrl.functional.clipped_policy_objective`.
 
     >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
-    >>> objective, logged = ClippedSurrogate(0.25).terms(actor, batch, None, log_prob, torch.ones(2, 8))
+    >>> objective, logged = ClippedSurrogate(0.25).terms(PolicyRows(actor, batch, None, log_prob, torch.ones(2, 8)))
     >>> objective[0, 0].item(), logged["clip_fraction"].item()
     (-1.25, 1.0)
 
@@ -144,18 +139,11 @@ class ClippedSurrogate(Surrogate):
         super().__init__()
         self.clip_epsilon = clip_epsilon
 
-    def terms(
-        self,
-        actor: TensorDictModuleBase,
-        rows: TensorDict,
-        distribution: Distribution,
-        log_prob: Tensor,
-        advantage: Tensor,
-    ) -> Terms:
+    def terms(self, rows: PolicyRows) -> Terms:
         """Compute L_clip."""
-        old_log_prob, clip = rows.get(actor.log_prob_key), self._clip_epsilon
-        log_ratio = log_prob.detach() - old_log_prob
-        objective = clipped_policy_objective(log_prob, old_log_prob, advantage, clip_epsilon=clip)
+        old_log_prob, clip = rows.old_log_prob, self._clip_epsilon
+        log_ratio = rows.log_prob.detach() - old_log_prob
+        objective = clipped_policy_objective(rows.log_prob, old_log_prob, rows.advantage, clip_epsilon=clip)
         fraction = clip_fraction(log_ratio, clip_epsilon=clip)
         return objective, {"approx_kl": approx_kl(log_ratio), "clip_fraction": fraction}
 
@@ -219,21 +207,14 @@ class PenalizedSurrogate(Surrogate):
         require_formula_or_samples(who, actor, "kl", "num_kl_samples", self.num_kl_samples)
         return [*super().keys_of(actor, who=who), *names]
 
-    def terms(
-        self,
-        actor: TensorDictModuleBase,
-        rows: TensorDict,
-        distribution: Distribution,
-        log_prob: Tensor,
-        advantage: Tensor,
-    ) -> Terms:
+    def terms(self, rows: PolicyRows) -> Terms:
         """Compute -ρ A + β KL(π_old ‖ π)."""
-        old_log_prob = rows.get(actor.log_prob_key)
-        log_ratio = log_prob.detach() - old_log_prob
-        kl = self.divergence(actor, rows, distribution)
-        objective = penalized_policy_objective(log_prob, old_log_prob, advantage, kl, kl_coef=self._kl_coef)
+        old_log_prob, beta = rows.old_log_prob, self._kl_coef
+        log_ratio = rows.log_prob.detach() - old_log_prob
+        kl = self.divergence(rows.actor, rows.batch, rows.distribution)
+        objective = penalized_policy_objective(rows.log_prob, old_log_prob, rows.advantage, kl, kl_coef=beta)
         logged = {"approx_kl": approx_kl(log_ratio), "ess": effective_sample_size(log_ratio)}
-        return objective, logged | {"kl": kl.detach().mean(), "kl_coef": self._kl_coef.clone()}
+        return objective, logged | {"kl": kl.detach().mean(), "kl_coef": beta.clone()}
 
     def divergence(self, actor: TensorDictModuleBase, rows: TensorDict, distribution: Distribution) -> Tensor:
         """Compute KL(π_old ‖ π) of each row in nats, ``[*B]``, with π_old built from the parameters in ``rows``."""

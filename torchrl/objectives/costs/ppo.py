@@ -61,8 +61,8 @@ class ClipPPOLoss(PolicyGradientLoss):
     >>> terms["clip_fraction"].item()  # the policy is still the one that acted: every ratio is 1
     0.0
 
-    Schulman et al. (2017), equations 7 and 9. Returns what :class:`PPOLoss` does, but logs ``clip_fraction`` in the
-    place of ``ess``.
+    Schulman et al. (2017), equations 7 and 9. Returns what :class:`PPOLoss` does, but logs ``clip_fraction``
+    instead of ``ess``.
 
     Args:
         actor: as for :class:`PPOLoss`.

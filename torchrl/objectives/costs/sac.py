@@ -180,7 +180,7 @@ class SACLoss(_SoftLoss):
         return values - self.temperature() * log_prob.unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute ``α log π(a|s) - min_i Q_i(s, a)`` of actions drawn anew, and what follows from them."""
+        """Compute ``α log π(a|s) - min_i Q_i(s, a)`` of new actions, and the losses of temperature and value."""
         action, log_prob = self._draw(rows)
         values = self.join_for_actor(self.frozen_values(rows, action)).squeeze(-1)
         alpha = self.temperature()
@@ -275,7 +275,7 @@ class REDQLoss(SACLoss):
 
 
 class DiscreteSACLoss(_SoftLoss):
-    """Soft actor-critic for choices: expectations over all actions in the place of draws.
+    """Soft actor-critic for choices: expectations over all actions instead of draws.
 
     >>> from torchrl.modules import MLP, ValueEnsemble
     >>> critics = ValueEnsemble(lambda: MLP(4, 2), 2, in_keys=["observation"])  # two, of two actions each

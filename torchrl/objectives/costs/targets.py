@@ -1,4 +1,4 @@
-"""Target networks: frozen copies, and the two ways to let them follow. What they are asked for is a loss's affair."""
+"""Target networks: frozen copies of networks, and two rules by which they follow. Losses say what has a target."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def freeze_statistics_(target: ModuleT) -> ModuleT:
 
 
 class _TargetUpdate:
-    """Let the target networks of a loss follow; a subclass says how.
+    """The rule by which the target networks of a loss follow; a subclass writes ``step``.
 
     Args:
         loss: names pairs of network and target in ``targets()``.
@@ -56,30 +56,30 @@ class _TargetUpdate:
         if not pairs:
             who, got = type(self).__name__, type(loss).__name__
             raise ConfigError(explain(who, expected="a loss with target networks", got=got))
-        blended = [place for pair in pairs for place in _places_of("_parameters", *pair)]
-        copied = [place for pair in pairs for place in _places_of("_buffers", *pair)]
-        self._blended = [place for place in blended if _is_blendable(place)]
-        self._copied = copied + [place for place in blended if not _is_blendable(place)]
-        self._empty = [place for pair in pairs for place in _places_of("_buffers", *pair, empty=True)]
+        blended = [entry for pair in pairs for entry in _entries_of("_parameters", *pair)]
+        copied = [entry for pair in pairs for entry in _entries_of("_buffers", *pair)]
+        self._blended = [entry for entry in blended if _is_blendable(entry)]
+        self._copied = copied + [entry for entry in blended if not _is_blendable(entry)]
+        self._empty = [entry for pair in pairs for entry in _entries_of("_buffers", *pair, empty=True)]
         self._extra = [two for network, target in pairs for two in _with_extra_state(network, target)]
 
-    def _copy_the_rest(self) -> None:
+    def _copy_buffers(self) -> None:
         """Give the targets what the networks keep beside their parameters: statistics, counters, constants."""
         for ours, theirs, name in self._copied:
             ours[name].copy_(theirs[name])
-        for place in [place for place in self._empty if place[1][place[2]] is not None]:  # filled by the first data
-            ours, theirs, name = place
+        for entry in [entry for entry in self._empty if entry[1][entry[2]] is not None]:  # filled by the first data
+            ours, theirs, name = entry
             ours[name] = theirs[name].detach().clone()
-            self._empty.remove(place)
-            self._copied.append(place)
+            self._empty.remove(entry)
+            self._copied.append(entry)
         for network, target in self._extra:
             target.set_extra_state(copy.deepcopy(network.get_extra_state()))
 
 
-Place = tuple[dict, dict, str]
+Entry = tuple[dict, dict, str]
 
 
-def _places_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool = False) -> Iterator[Place]:
+def _entries_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool = False) -> Iterator[Entry]:
     """Yield where each tensor of a target and of its network is, or where there is none yet: found once, since the
     search takes longer than the update; what stands there may be replaced, as ``.to()`` does with buffers."""
     seen: set[int] = set()
@@ -94,8 +94,8 @@ def _places_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool 
                 yield kept, followed, name
 
 
-def _is_blendable(place: Place) -> bool:
-    tensors, _, name = place
+def _is_blendable(entry: Entry) -> bool:
+    tensors, _, name = entry
     return tensors[name].is_floating_point() or tensors[name].is_complex()
 
 
@@ -105,9 +105,9 @@ def _with_extra_state(network: nn.Module, target: nn.Module) -> Iterator[tuple[n
             yield theirs, ours
 
 
-def _tensors_at(places: list[Place]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _tensors_at(entries: list[Entry]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Return the tensors of targets and those of networks."""
-    return [ours[name] for ours, _, name in places], [theirs[name] for _, theirs, name in places]
+    return [ours[name] for ours, _, name in entries], [theirs[name] for _, theirs, name in entries]
 
 
 class SoftUpdate(_TargetUpdate):
@@ -145,7 +145,7 @@ class SoftUpdate(_TargetUpdate):
         """Move the targets once; call it after each gradient step."""
         targets, networks = _tensors_at(self._blended)
         torch._foreach_lerp_(targets, networks, self.tau)
-        self._copy_the_rest()
+        self._copy_buffers()
 
     def state_dict(self) -> dict:
         """Return nothing: the targets are part of the loss."""
@@ -190,7 +190,7 @@ class HardUpdate(_TargetUpdate):
             return
         targets, networks = _tensors_at(self._blended)
         torch._foreach_copy_(targets, networks)
-        self._copy_the_rest()
+        self._copy_buffers()
 
     def state_dict(self) -> dict:
         """Return how many steps were counted."""

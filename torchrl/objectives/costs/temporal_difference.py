@@ -1,4 +1,4 @@
-"""What losses share that learn values from single transitions and their targets. No algorithm."""
+"""The base of losses that learn values from single transitions and their targets. No algorithm."""
 
 from __future__ import annotations
 

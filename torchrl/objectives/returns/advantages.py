@@ -36,7 +36,7 @@ class GAE(ReturnEstimator):
 
 
 class TDLambda(GAE):
-    """λ-returns and what they exceed the value by: see :func:`torchrl.functional.td_lambda`.
+    """λ-returns, and by how much they exceed the value: see :func:`torchrl.functional.td_lambda`.
 
     >>> TDLambda(critic, gamma=0.99, lambda_=0.95)(batch)["value_target"].shape
     torch.Size([2, 8, 1])
@@ -82,7 +82,7 @@ class TD0(ReturnEstimator):
 
 
 class NStepReturn(ReturnEstimator):
-    """n-step returns and what they exceed the value by: see :func:`torchrl.functional.n_step_return`.
+    """n-step returns, and by how much they exceed the value: see :func:`torchrl.functional.n_step_return`.
 
     >>> NStepReturn(critic, 3, gamma=0.99)(batch)["advantage"].shape
     torch.Size([2, 8, 1])

@@ -1,4 +1,4 @@
-"""What every estimator shares: values of rows and of their successors, keys, padding, weights. No maths of its own."""
+"""The base of every estimator: values of rows and of their successors, keys, padding, weights. No maths."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class ReturnEstimator(nn.Module, ABC):
         series = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": ~follows}
         if self.actor is not None:
             series |= self.weights(self._log_weight(batch, valid))
-        reward = _zero_masked(self._less_average(reward, valid), mask)
+        reward = _zero_masked(self._subtract_average(reward, valid), mask)
         advantage, target = self.estimate(reward=reward, **series)
         if self.standardize:
             advantage = _standardized(advantage, valid)
@@ -164,7 +164,7 @@ class ReturnEstimator(nn.Module, ABC):
         batch.set("value_target", _zero_masked(target, mask))
         return batch
 
-    def _less_average(self, reward: Tensor, valid: Index | None) -> Tensor:
+    def _subtract_average(self, reward: Tensor, valid: Index | None) -> Tensor:
         average = self.average_reward
         if average is None:
             return reward
@@ -180,7 +180,7 @@ class ReturnEstimator(nn.Module, ABC):
             action, log_prob = action[valid], log_prob[valid]
         present = actor.build(_gather(batch, actor.in_keys, who=who, rows=valid)).log_prob(action)
         require_same_shape(who, log_prob=present, stored_log_prob=log_prob)
-        return _spread(present - log_prob, batch.batch_size, valid).unsqueeze(-1)
+        return _scatter(present - log_prob, batch.batch_size, valid).unsqueeze(-1)
 
 
 @torch.no_grad()
@@ -261,7 +261,7 @@ def _values(
     num_rewards: int,
 ) -> tuple[Tensor, Tensor]:
     """Compute what :func:`next_values` promises, knowing which rows follow and which are valid."""
-    value = _spread(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
+    value = _scatter(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
     alone = ~follows if mask is None else ~follows & mask
     alone = alone.squeeze(-1).nonzero(as_tuple=True)
     next_value = torch.cat([value[..., 1:, :], value[..., -1:, :]], dim=-2)
@@ -302,8 +302,8 @@ def _gather(
     return gathered
 
 
-def _spread(x: Tensor, size: torch.Size, rows: Index | None) -> Tensor:
-    """Bring what was computed of n rows to their places, ``[*size, ...]`` with 0 elsewhere."""
+def _scatter(x: Tensor, size: torch.Size, rows: Index | None) -> Tensor:
+    """Write what was computed of n rows into those rows of ``[*size, ...]``, with 0 elsewhere."""
     if rows is None:
         return x
     result = x.new_zeros((*size, *x.shape[1:]))
@@ -317,7 +317,7 @@ def _standardized(advantage: Tensor, valid: Index | None) -> Tensor:
     if not len(rows):
         return advantage
     rows = torch.stack([standardized(column) for column in rows.unbind(-1)], dim=-1)
-    return rows.view_as(advantage) if valid is None else _spread(rows, advantage.shape[:-1], valid)
+    return rows.view_as(advantage) if valid is None else _scatter(rows, advantage.shape[:-1], valid)
 
 
 def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torchrl.objectives.returns.base import ReturnEstimator, read_flags
 
 
 class DiscountedReturn(ReturnEstimator):
-    """Returns-to-go and what they exceed the value by: see :func:`torchrl.functional.discounted_return`.
+    """Returns-to-go, and by how much they exceed the value: see :func:`torchrl.functional.discounted_return`.
 
     With a critic, the value of the successor stands in for the rewards behind a time limit and behind the edge of the
     batch. Without one, advantage and value target are the return itself, there is no ``state_value``, and a row whose
