@@ -222,6 +222,8 @@ def test_a_part_of_a_dataset_is_read_in_its_order(make, data_format):
     folder = dataset.storage.data_path
     for source in (dataset, "test/data-v0", folder, str(folder), folder.parent):
         assert [len(episode) for episode in read_minari(source)] == [1, 2, 3]
+    with pytest.raises(StorageError, match="minari.download_dataset"):
+        read_minari("test/nothing-v0")
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

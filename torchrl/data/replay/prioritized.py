@@ -130,7 +130,6 @@ class PrioritizedSampler(Sampler):
         return {"tree": torch.from_numpy(tree), "highest": self._highest, "num_draws": self.num_draws}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`."""
         self._highest, self.num_draws = state["highest"], state["num_draws"]
         self._tree[np.arange(self._tree.capacity)] = state["tree"].numpy()
 

@@ -196,6 +196,5 @@ class SamplerWithoutReplacement(Sampler):
         return {"left": left, "left_ids": ids, "num_rounds": self.num_rounds}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore the round."""
         self._left, self._left_ids = (state[name].numpy().copy() for name in ("left", "left_ids"))
         self.num_rounds = state["num_rounds"]

@@ -205,7 +205,6 @@ class SliceSampler(Sampler):
         self._ends.discard(places)
 
     def clear(self) -> None:
-        """Forget every step."""
         self._ends = PlaceSet(self._ends.capacity)
 
     def state_dict(self) -> dict:
@@ -213,7 +212,6 @@ class SliceSampler(Sampler):
         return {"ends": torch.from_numpy(self._ends.members.copy())}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`."""
         self.clear()
         self._ends.add(state["ends"].numpy())
 
@@ -280,7 +278,6 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities.on_drop(places[~may_end])
 
     def on_drop(self, places: np.ndarray) -> None:
-        """Never end a slice there."""
         super().on_drop(places)
         self.priorities.on_drop(places)
 
@@ -289,7 +286,6 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities.update_priority(places, priority)
 
     def clear(self) -> None:
-        """Forget every step."""
         super().clear()
         self.priorities.clear()
 
@@ -298,6 +294,5 @@ class PrioritizedSliceSampler(SliceSampler):
         return super().state_dict() | {"priorities": self.priorities.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`."""
         super().load_state_dict(state)
         self.priorities.load_state_dict(state["priorities"])

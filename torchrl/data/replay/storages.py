@@ -187,7 +187,6 @@ class ListStorage(Storage):
         return nest({key: value.view((*shape, *value.shape[1:])) for key, value in stacked.items()}, shape)
 
     def make_empty_copy(self) -> ListStorage:
-        """Return an empty list of the same capacity."""
         return ListStorage(self.capacity)
 
     @property
@@ -205,7 +204,6 @@ class ListStorage(Storage):
         }
 
     def load(self, state: dict) -> None:
-        """Restore the items."""
         # Older saves wrote a key as text.
         columns = {tuple(key.split("/")) if isinstance(key, str) else key: value for key, value in state.items()}
         num = len(next(iter(columns.values()))) if columns else 0
@@ -259,7 +257,6 @@ class TensorStorage(Storage):
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
-        """Copy items into places; see :meth:`Records.write`."""
         for one in self.frames:
             values = one.reduce(values)
         self._records.write(places, values)
@@ -274,7 +271,6 @@ class TensorStorage(Storage):
         return items
 
     def prepare(self, values: dict[tuple[str, ...], Tensor], batch_dims: int) -> None:
-        """Make the memory at the first items; see :meth:`Storage.prepare`."""
         for one in self.frames:
             one.require_form(values, batch_dims)
             values = one.reduce(values)
@@ -296,7 +292,6 @@ class TensorStorage(Storage):
             one.after_write(places, incoming, links, first, self.ledger)
 
     def clear(self) -> None:
-        """Forget every item."""
         super().clear()
         for one in self.frames:
             one.bind(self.capacity)
@@ -318,7 +313,6 @@ class TensorStorage(Storage):
         return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:
-        """Restore the memory."""
         for name, value in state["memory"].items():
             self._records.memory[name][: len(value)] = value
         for one, frames in zip(self.frames, state["frames"], strict=True):

@@ -110,7 +110,6 @@ class _BestWriter(Writer):
         return self._heap[0][0]
 
     def clear(self) -> None:
-        """Forget every item."""
         self._scores, self._heap = {}, []
 
     def state_dict(self) -> dict:
@@ -118,7 +117,6 @@ class _BestWriter(Writer):
         return {"scores": [self._scores[place] for place in range(len(self._scores))]}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore the scores."""
         self._scores = dict(enumerate(state["scores"]))
         self._heap = [(score, place) for place, score in self._scores.items()]
         heapq.heapify(self._heap)
@@ -190,7 +188,6 @@ class KeepHighestPriority(_BestWriter):
             self._set(place, value)
 
     def clear(self) -> None:
-        """Forget every item and priority."""
         super().clear()
         self._highest = 1.0
 
@@ -199,7 +196,6 @@ class KeepHighestPriority(_BestWriter):
         return super().state_dict() | {"highest": self._highest}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore the priorities."""
         super().load_state_dict(state)
         self._highest = state["highest"]
 
