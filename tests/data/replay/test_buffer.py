@@ -304,3 +304,21 @@ def test_a_list_reads_the_saves_of_older_versions():
     storage = ListStorage(4)
     storage.load({"x": torch.arange(3), "next/x": torch.arange(1, 4)})
     assert list(storage._items[1]) == [("x",), ("next", "x")]
+
+
+def test_folders_and_states_of_older_versions_go_on(tmp_path):
+    """Their ledger and lanes had a column more, ``straight``."""
+    player, folder, none = Player([9], traj_ids=True), tmp_path / "items", torch.zeros(1, dtype=torch.int32)
+    buffer = ReplayBuffer(MemmapStorage(10, folder), sampler=SliceSampler(4), seed=0)
+    buffer.extend(player.play(3))
+    (folder / "straight.memmap").write_bytes(bytes(40))
+    state = buffer.state_dict()
+    state["ledger"]["straight"] = none.expand(3)
+    state["lanes"] = [{**ends, "gap": none, "straight": none} for ends in state["lanes"]]
+    reopened = ReplayBuffer(MemmapStorage.open(folder), sampler=SliceSampler(2), seed=0)
+    loaded = ReplayBuffer(TensorStorage(10), sampler=SliceSampler(4), seed=0)
+    loaded.load_state_dict(state)
+    assert reopened.sample(2)["observation"].diff(dim=1).tolist() == [[[1.0]]]
+    loaded.extend(player.play(1))
+    assert loaded.sample(4)["observation"].flatten().tolist() == [0, 1, 2, 3]
+    buffer.close(), reopened.close()

@@ -35,6 +35,7 @@ class Draw:
         """Return it as tensors."""
         mask = None if self.mask is None else torch.from_numpy(self.mask)
         facts = {name: torch.from_numpy(fact) for name, fact in self.facts.items()}
+        # Saves call the places slots, as the first version did.
         return {"slots": torch.from_numpy(self.places), "mask": mask, "facts": facts, "round": self.round}
 
     @classmethod
