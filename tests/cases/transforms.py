@@ -112,7 +112,6 @@ REGISTRY = {
     },
     "CatTensors": {
         "": (walker, CatTensors),
-        "named": (walker, lambda: CatTensors(["speed", RIGHT], "observation")),
         "kept": (walker, lambda: CatTensors([LEFT, "position"], ("all", "x"), delete=False)),
         "into one of its own": (walker, lambda: CatTensors([LEFT, "position"], LEFT)),
     },
@@ -200,7 +199,6 @@ REGISTRY = {
     },
     "FiniteCheck": {
         "": (walker, FiniteCheck),
-        "of some": (walker, lambda: FiniteCheck([LEFT, "reward"])),
         "of doubles": (drift, FiniteCheck),
     },
     "Flatten": {
@@ -213,7 +211,6 @@ REGISTRY = {
         "": (drift, lambda: FrameStack(4)),
         "nested": (walker, lambda: FrameStack(3, ["position", LEFT, RIGHT])),
         "of planes": (camera, lambda: FrameStack(2, ["pixels", NEAR], dim=-3)),
-        "of one": (walker, lambda: FrameStack(1, ["position"])),
     },
     "GSDENoise": {
         "": (walker, lambda: GSDENoise(4, 2)),
@@ -239,18 +236,9 @@ REGISTRY = {
         ),
         "of doubles": (drift, lambda: ObservationNorm(0.1, torch.tensor([0.1, 2.0]))),
     },
-    "OneHotAction": {
-        "": (camera, OneHotAction),
-        "in floats": (camera, lambda: OneHotAction(dtype=torch.float32)),
-    },
-    "OneHotObservation": {
-        "": (board, OneHotObservation),
-        "named": (board, lambda: OneHotObservation(["dice"])),
-    },
-    "Permute": {
-        "": (camera, lambda: Permute((2, 0, 1), ["pixels", NEAR])),
-        "from the end": (camera, lambda: Permute((-1, -2), ["flags"])),
-    },
+    "OneHotAction": {"": (camera, OneHotAction)},
+    "OneHotObservation": {"": (board, OneHotObservation)},
+    "Permute": {"": (camera, lambda: Permute((2, 0, 1), ["pixels", NEAR]))},
     "Rename": {
         "": (walker, lambda: Rename({"position": "observation"})),
         "nested": (walker, lambda: Rename({LEFT: "left", "speed": ("body", "speed"), "position": ("a", "b", "c")})),
@@ -264,7 +252,6 @@ REGISTRY = {
     },
     "RewardClipping": {
         "": (walker, lambda: RewardClipping(-0.1, 2.0)),
-        "above": (walker, lambda: RewardClipping(float("-inf"), 0.3)),
         "bounded": (drift, lambda: RewardClipping(-0.1, 9.0)),
     },
     "RewardNorm": {
@@ -275,10 +262,7 @@ REGISTRY = {
         "": (walker, lambda: RewardScaling(0.1, -3.0)),
         "bounded": (drift, lambda: RewardScaling(-0.7, 0.2)),
     },
-    "ScaleByBounds": {
-        "": (board, ScaleByBounds),
-        "named": (board, lambda: ScaleByBounds(["level", "clock"])),
-    },
+    "ScaleByBounds": {"": (board, ScaleByBounds)},
     "Select": {
         "": (walker, lambda: Select(["position", RIGHT])),
         "a level": (walker, lambda: Select(["body"])),
@@ -290,13 +274,9 @@ REGISTRY = {
         "of observations": (walker, lambda: SignTransform(["position", LEFT, RIGHT, "speed"])),
         "of all": (drift, lambda: SignTransform(["observation", "reward"])),
     },
-    "Squeeze": {
-        "": (camera, lambda: Squeeze(0, [NEAR])),
-        "last": (camera, lambda: Squeeze(-1, ["pixels"])),
-    },
+    "Squeeze": {"": (camera, lambda: Squeeze(0, [NEAR]))},
     "StepCounter": {
         "": (walker, StepCounter),
-        "nested": (walker, lambda: StepCounter(("info", "steps"))),
         "that truncates early": (walker, lambda: StepCounter(max_steps=3)),
         "that truncates": (drift, lambda: StepCounter(max_steps=2)),
     },
