@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from torchrl.envs.simulators import Simulator
+from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.errors import DeadlineError, EnvError
 
 LIMIT_S = 300.0  # what a test waits for comes long before, however slow or busy the machine
@@ -77,6 +77,22 @@ class CountingSimulator(Simulator):
 
     def _observation(self) -> Any:
         return np.full(self.observation_space.shape, self.num_steps, np.float32)
+
+
+class Folders(CountingSimulator):
+    """A counting simulator that observes the index under ``("agent", "x")``, in episodes of two steps.
+
+    Args:
+        missing: after the first step the key is another one.
+    """
+
+    def __init__(self, missing: bool = False) -> None:
+        super().__init__(2)
+        self.observation_space = spaces.Dict({"agent": spaces.Dict({"x": self.observation_space})})
+        self.missing = missing
+
+    def _observation(self) -> Any:
+        return {"agent": {"y" if self.missing and self.num_steps else "x": np.full((1,), self.num_steps, np.float32)}}
 
 
 class SlowSimulator(CountingSimulator):
@@ -294,6 +310,11 @@ class Sized(gymnasium.Env):
 
     def step(self, action):
         return np.full(1, self.size, np.float32), float(self.size), False, False, {}
+
+
+def simulator_of(factory):
+    """Build the simulator of a factory's gymnasium environment."""
+    return GymSimulator(factory())
 
 
 def sized_if_imported(module):

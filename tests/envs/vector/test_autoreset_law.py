@@ -1,4 +1,4 @@
-"""The autoreset law: whoever resets an episode, and when, every back end gives the same transitions.
+"""The autoreset law: whichever part resets an episode, and when, every back end gives the same transitions.
 
 ``next`` is always the true successor, no transition is made of a reset, and what begins an episode stands in the next
 root alone. A back end that is not in these tables is not held against the law.
@@ -12,19 +12,14 @@ import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from fakes import CountingEnv
+from fakes import CountingEnv, simulator_of
 from torchrl.envs import CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv
-from torchrl.envs.simulators import GymSimulator
 
 LIMIT = 12  # steps of an episode of CartPole; some end before
 
 
 def serial(factories):
     return SerialEnv([partial(simulator_of, factory) for factory in factories])
-
-
-def simulator_of(factory):
-    return GymSimulator(factory())
 
 
 def parallel(factories):

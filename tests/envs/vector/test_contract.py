@@ -3,13 +3,12 @@
 The counting simulator lets every tensor be written by hand.
 """
 
-import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from fakes import ActionEchoSimulator, CountingSimulator
+from fakes import ActionEchoSimulator, CountingSimulator, Folders
 from torchrl.envs import ParallelEnv, SerialEnv
 from torchrl.errors import EnvError, KeyMissing, SpecError
 
@@ -219,20 +218,6 @@ def test_a_malformed_result_of_a_step_is_named_with_its_row(make_env, place, nam
     env = make_env([lambda: CountingSimulator(9), lambda: Malformed(9)])
     with pytest.raises(EnvError, match=f"{name} of row 1"):
         env.step(act(env.reset()))
-
-
-class Folders(CountingSimulator):
-    """Observations in a folder."""
-
-    def __init__(self, missing=False):
-        super().__init__(2)
-        inner = self.observation_space
-        self.observation_space = spaces.Dict({"agent": spaces.Dict({"x": inner})})
-        self.missing = missing
-
-    def _observation(self):
-        x = np.full((1,), self.num_steps, np.float32)
-        return {"agent": {"x": x}} if not (self.missing and self.num_steps) else {"agent": {"y": x}}
 
 
 def test_policy_state_beside_observations_in_a_folder_is_carried(make_env):

@@ -1,6 +1,5 @@
 """What only the serial back end does: it builds, keeps and closes its simulators in this process."""
 
-import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -113,20 +112,6 @@ def test_simulators_with_different_spaces_are_refused():
 def test_no_rows_are_refused(num_envs):
     with pytest.raises(ConfigError, match="at least 1"):
         counting(num_envs)
-
-
-class Folders(CountingSimulator):
-    """Observations in a folder."""
-
-    def __init__(self, missing=False):
-        super().__init__(2)
-        inner = self.observation_space
-        self.observation_space = spaces.Dict({"agent": spaces.Dict({"x": inner})})
-        self.missing = missing
-
-    def _observation(self):
-        x = np.full((1,), self.num_steps, np.float32)
-        return {"agent": {"x": x}} if not (self.missing and self.num_steps) else {"agent": {"y": x}}
 
 
 def test_a_rollout_takes_at_least_one_step():
