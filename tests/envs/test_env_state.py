@@ -1,5 +1,7 @@
 """Parameters of each row: how they reach policies and simulators, when they change, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -195,3 +197,13 @@ def test_a_root_without_them_is_named():
         env.step_and_reset(act(root))
     with pytest.raises(SpecError, match=r"apply_info_: expected a root of batch size \[2\]"):
         env.apply_info_(root[:1])
+
+
+def test_envs_around_one_another_share_one_state_also_in_a_copy():
+    env = TransformedEnv(TransformedEnv(levelled(9, 9), Transform()), Transform())
+    env.env.env.reset()
+    env.set_seed(3)
+    for one in (env, copy.deepcopy(env)):
+        assert one.shared is one.env.shared is one.env.env.shared
+        assert one.num_moves == 1 and one.env.env.shared.pending_seed == 3
+    assert env.env.is_wrapped and env.env.env.is_wrapped and not env.is_wrapped

@@ -12,7 +12,7 @@ from fakes import CountingSimulator
 from torchrl.collectors import Collector, EpisodeCollector, rollout
 from torchrl.data.specs import Unbounded
 from torchrl.envs import CartPole, GymEnv, Pendulum, SerialEnv, TransformedEnv
-from torchrl.envs.learned import frozen, joined
+from torchrl.envs.learned import frozen, join_learned
 from torchrl.envs.transforms import (
     Compose,
     FrameStack,
@@ -192,10 +192,10 @@ def test_moments_of_rewards_are_joined_exactly():
 def test_what_nobody_can_join_is_refused_unless_it_is_the_same():
     one, two = pendulums(1, Largest()), pendulums(1, Largest())
     states = [one.learned_state_dict(), two.learned_state_dict()]
-    assert flat(joined(one.transforms, states)) == flat(states[0])
+    assert flat(join_learned(one.transforms, states)) == flat(states[0])
     one.transform[0].largest = torch.tensor(3.0)
     with pytest.raises(ConfigError, match="merge_learned"):
-        joined(one.transforms, [one.learned_state_dict(), states[1]])
+        join_learned(one.transforms, [one.learned_state_dict(), states[1]])
 
 
 def test_what_several_have_learned_of_rewards_is_no_matter_where_rewards_are_left_as_they_are():
@@ -207,8 +207,8 @@ def test_what_several_have_learned_of_rewards_is_no_matter_where_rewards_are_lef
     bare = pendulums(2, VecNorm())
     with frozen(bare, states):
         inside = flat(bare.learned_state_dict())
-    bare.load_learned_state_dict(joined(bare.transforms, states), for_acting=True)
-    norm = {key: value for key, value in flat(joined(workers[0].transforms, states)).items() if "VecNorm" in key}
+    bare.load_learned_state_dict(join_learned(bare.transforms, states), for_acting=True)
+    norm = {key: value for key, value in flat(join_learned(workers[0].transforms, states)).items() if "VecNorm" in key}
     assert inside == flat(bare.learned_state_dict()) == norm
     with pytest.raises(ConfigError, match=r"without \['VecNorm"), frozen(pendulums(2), states):
         pass

@@ -20,7 +20,7 @@ from torchrl.collectors.transport import Layout, cut_batch, layout_of, require_o
 from torchrl.collectors.warmup import WarmUp
 from torchrl.collectors.weights import WeightReader
 from torchrl.envs.base import Env
-from torchrl.envs.learned import Learned, is_same, joined, level_, restore_own_
+from torchrl.envs.learned import Learned, equalise_, is_same, join_learned, restore_own_
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import generators_of
@@ -133,7 +133,7 @@ class CollectorHost:
 
     def load_learned_states(self, states: Sequence[Learned], for_acting: bool) -> None:
         """Take over what transforms have learned, here or elsewhere; see :meth:`Collector.load_learned_states`."""
-        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
+        self.env.load_learned_state_dict(join_learned(self.env.transforms, states), for_acting=for_acting)
 
     def restore_own(self, learned: Learned) -> None:
         """Go on from what the transforms of the worker that was lost had learned."""
@@ -151,7 +151,7 @@ class CollectorHost:
         """
         source = self._source
         if learned is not None:
-            level_(self.env.transforms, learned)
+            equalise_(self.env.transforms, learned)
         if self._reader is not None and self._reader.refresh():
             source.update_policy_weights_()
         source.policy_version = version if self._reader is None else self._reader.version

@@ -23,7 +23,7 @@ from torchrl.collectors.placement import PlacedPolicy, acting_layers, place_poli
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.envs.base import Env
 from torchrl.envs.driving import leave_env, take_env
-from torchrl.envs.learned import Learned, joined
+from torchrl.envs.learned import Learned, join_learned
 from torchrl.envs.stepping import require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
@@ -204,7 +204,7 @@ class LocalCollector(LocalSource):
             states: of a collector's :meth:`learned_states`.
             for_acting: see :meth:`Env.load_learned_state_dict`.
         """
-        self.env.load_learned_state_dict(joined(self.env.transforms, states), for_acting=for_acting)
+        self.env.load_learned_state_dict(join_learned(self.env.transforms, states), for_acting=for_acting)
 
     def state_dict(self) -> dict:
         """Capture counters, the environment (where it can be captured) and the root to go on from.

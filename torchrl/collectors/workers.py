@@ -34,7 +34,7 @@ from torchrl.collectors.weights import SharedWeights, has_weights, require_modul
 from torchrl.data.batch_functions import BatchFunction, require_batch_function
 from torchrl.devices import find_device
 from torchrl.envs.base import Env
-from torchrl.envs.learned import Learned, differing
+from torchrl.envs.learned import Learned, differences
 from torchrl.errors import ConfigError, ProcessError, explain
 from torchrl.modules import ExplorationType, exploration_type
 from torchrl.processes.children import START_S
@@ -348,7 +348,7 @@ class MultiCollector(ABC):
         """Ask a worker for a batch, which begins from what the transforms of all workers have learned."""
         kind = exploration_type()
         kind = ExplorationType.RANDOM if kind is None else kind
-        learned = differing([one.learned for one in self._workers])
+        learned = differences([one.learned for one in self._workers])
         self._pool.request(worker.index, "collect", self._launched_version(), kind, learned)
 
     def _launched_version(self) -> int:

@@ -66,7 +66,7 @@ def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting
         transform.load_learned_state_dict(state[name])
 
 
-def joined(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learned:
+def join_learned(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learned:
     """Join what transforms like these have learned in several environments, see :attr:`Transform.merge_learned`.
 
     Raises:
@@ -86,7 +86,7 @@ def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
             transform.load_learned_state_dict(state[name])
 
 
-def level_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
+def equalise_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
     """Let transforms go on from what those of all workers have learned together, where their class says how.
 
     What lies in shared memory is common to all as it is, and is left alone.
@@ -118,7 +118,7 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
     if states is None:
         _require_learned(transforms)
     else:
-        state = joined(transforms, states)
+        state = join_learned(transforms, states)
         require_same_view(env, state)
         named = _by_name(transforms)
         replaced = [(named[name], tensors) for name, tensors in state.items() if name in named]
@@ -180,7 +180,7 @@ def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None)
     return all(torch.equal(other[key], value) for key, value in one.items())
 
 
-def differing(states: Sequence[Learned]) -> list[Learned] | None:
+def differences(states: Sequence[Learned]) -> list[Learned] | None:
     """Return of the states only the transforms that have learned different things; None where there are none."""
     first, *others = states
     names = [name for name, tensors in first.items() if not all(is_same(tensors, other[name]) for other in others)]
