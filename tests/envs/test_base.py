@@ -122,7 +122,7 @@ def test_an_env_may_be_a_module():
     assert [name for name, _ in env.named_parameters()] == ["layer.weight", "layer.bias"]
 
 
-def test_worlds_that_cannot_draw_say_so():
+def test_simulators_that_cannot_draw_say_so():
     with pytest.raises(EnvError, match="Learned: expected an env that can draw its rows"):
         Learned().render()
 

@@ -214,7 +214,7 @@ def test_a_batch_with_numbers_too_large_is_refused_as_well(space, values):
         assert leaf.array.tolist() == [[7], [7]]
 
 
-def test_endings_that_are_always_both_are_said_to_be_those_of_a_world_that_resets_itself():
+def test_endings_that_are_always_both_are_said_to_be_those_of_a_simulator_that_resets_itself():
     with pytest.warns(UserWarning, match="got both at all .* A simulator that resets itself"):
         check_env(SerialEnv(lambda: CountingSimulator(3, ending="both"), 2))
     with warnings.catch_warnings():
@@ -233,7 +233,7 @@ class Wearing(CountingSimulator):
         return observation + self.total // 40, *rest
 
 
-def test_a_world_whose_runs_start_alike_and_then_differ_gets_advice_that_applies():
+def test_a_simulator_whose_runs_start_alike_and_then_differ_gets_advice_that_applies():
     make = lambda: SerialEnv(lambda: Wearing(5), 2)  # noqa: E731
     message = r"another 'next/observation' from step \d+ on. The runs start alike.*Box2D.*repeats=False"
     with pytest.raises(EnvError, match=message):
@@ -241,7 +241,7 @@ def test_a_world_whose_runs_start_alike_and_then_differ_gets_advice_that_applies
     check_env(make(), repeats=False)
 
 
-def test_a_world_whose_starts_differ_is_told_to_draw_from_its_seeded_generator():
+def test_a_simulator_whose_starts_differ_is_told_to_draw_from_its_seeded_generator():
     with pytest.raises(EnvError, match=r"from step 0 on. Draw every random number") as caught:
         check_env(SerialEnv(lambda: FaultySimulator("ignores_seed", from_step=0), 2))
     assert "Box2D" not in str(caught.value) and "Freeze" not in str(caught.value)

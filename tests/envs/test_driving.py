@@ -67,7 +67,7 @@ def test_a_transformed_environment_is_the_one_below():
     Evaluator(other)
 
 
-def test_a_world_in_two_environments_has_one_driver():
+def test_a_simulator_in_two_environments_has_one_driver():
     world = CountingEnv()
     collector = Collector(GymEnv(world), frames_per_batch=4)
     with pytest.raises(EnvError, match="Evaluator: .* that Collector steps"):
@@ -83,7 +83,7 @@ def test_a_world_in_two_environments_has_one_driver():
     del collector
 
 
-def test_worlds_written_in_torch_are_driven_as_simulators_are():
+def test_simulators_written_in_torch_are_driven_as_simulators_are():
     serial = SerialEnv(lambda: Counter(batch_size=()), 2)
     env = TransformedEnv(serial, StepCounter())
     collector = Collector(env, frames_per_batch=4)
@@ -103,7 +103,7 @@ def test_a_copy_is_another_environment():
     del collector
 
 
-def test_an_environment_that_is_driven_serves_in_no_slot_and_stays_open():
+def test_an_environment_that_is_driven_serves_in_no_row_and_stays_open():
     env = Counter(batch_size=())
     collector = Collector(env, frames_per_batch=2)
     with pytest.raises(EnvError, match="SerialEnv: .* that Collector steps"):

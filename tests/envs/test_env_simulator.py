@@ -131,7 +131,7 @@ class Forgetful(Env):
         self.is_closed = True
 
 
-def test_a_world_that_cannot_save_its_state_says_so_as_simulators_do():
+def test_a_simulator_that_cannot_save_its_state_says_so_as_simulators_do():
     world = Forgetful().as_simulator()
     with pytest.raises(EnvError, match="Forgetful: expected a state to save"):
         world.get_state()

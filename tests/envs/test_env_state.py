@@ -75,7 +75,7 @@ def test_options_reach_their_row_at_each_restart_and_change_where_a_row_restarts
     assert "env_info" not in env.observation_spec
 
 
-def test_options_are_python_numbers_arrays_and_dicts_of_the_worlds_own():
+def test_options_are_python_numbers_arrays_and_dicts_of_the_simulators_own():
     env = levelled(9, 9)
     inner = TensorDict({"speed": torch.tensor([0.5, 1.5])}, [2])
     info = rows(level=[1, 2], hard=[True, False], goal=[[1.0, 2.0], [3.0, 4.0]]).set("inner", inner)
@@ -99,7 +99,7 @@ def test_options_of_a_call_win():
     assert [simulator.told for simulator in env.simulators] == [[{"level": 7, "size": 3}], [{"level": 7, "size": 4}]]
 
 
-def test_one_world_has_parameters_without_rows():
+def test_one_simulator_has_parameters_without_rows():
     env = SerialEnv(Levelled)
     env.set_info_(agent_info=TensorDict({"skill": torch.tensor(3)}, []), env_info=TensorDict({"level": 4}, []))
     root = env.reset()
@@ -177,7 +177,7 @@ def test_names_that_are_taken_are_refused(name):
         levelled(9, 9).set_info_(agent_info=rows(**{name: [1, 2]}))
 
 
-def test_worlds_without_options_refuse_them_at_once():
+def test_simulators_without_options_refuse_them_at_once():
     with pytest.raises(EnvError, match="expected simulators whose resets take options, got Counter"):
         TransformedEnv(Counter(), Transform()).set_info_(env_info=rows(level=[1, 2, 3]))
     env = GymVectorEnv(SyncVectorEnv([CountingEnv, CountingEnv]))

@@ -111,7 +111,7 @@ def test_its_batch_is_that_of_its_specs_and_its_rollout(make_env, num_envs):
 
 
 @every_env
-def test_a_batch_of_two_is_not_the_same_world_twice(make_env):
+def test_a_batch_of_two_is_not_the_same_simulator_twice(make_env):
     env = make_env(2)
     env.set_seed(0)
     batch = env.rollout(20)

@@ -104,7 +104,7 @@ def test_what_the_policy_sees_with_is_taken_without_the_rewards():
 
 
 @pytest.mark.parametrize("make", [VecNorm, Largest, lambda: RewardNorm(0.99)], ids=["VecNorm", "own", "RewardNorm"])
-def test_statistics_go_on_where_the_worlds_cannot_be_captured(make):
+def test_statistics_go_on_where_the_simulators_cannot_be_captured(make):
     def collector():
         return Collector(TransformedEnv(GymEnv("LunarLander-v3", num_envs=2), make()), frames_per_batch=100, seed=0)
 

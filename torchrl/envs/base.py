@@ -28,7 +28,7 @@ from torchrl.unchecked import peek, put
 if TYPE_CHECKING:
     from torchrl.envs.transforms.base import Transform
 
-# What callers may look for under the name that other libraries give it, and what env has instead.
+# Names that other libraries give to attributes, and what an env has instead.
 OWN_NAMES = {
     "observation_space": "observation_spec",
     "single_observation_space": "observation_spec",
@@ -47,9 +47,8 @@ class Env(ABC):
 
     A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
     policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
-    ending), ``reward``,
-    ``terminated``, ``truncated``, ``done``, all ``[*B, 1]`` but the observations. The next root carries every key of
-    ``next`` but reward and flags; on rows that ended it holds the observation after the reset.
+    ending), ``reward``, ``terminated``, ``truncated`` and ``done``, the latter four ``[*B, 1]``. The next root carries
+    every key of ``next`` but reward and flags; on rows that ended it holds the observation after the reset.
 
     Subclasses write :meth:`step_rows` and :meth:`reset_rows`, and :meth:`freeze_rows`, :meth:`require_seeds` and
     :meth:`require_options` where the default is wrong. Callers use :meth:`reset`, :meth:`step` and
@@ -76,7 +75,7 @@ class Env(ABC):
             infinity where they do not, or cannot tell.
         shared: the stream of random actions, the seed that waits for a reset, the count of moves.
         carried: what roots carry beside observations: a policy's state and parameters of each row.
-        is_wrapped: whether another env shows these rows.
+        is_wrapped: whether another env shows these rows; only the outermost repeats what rows that wait observe.
     """
 
     action_mask_key: Key | None = None

@@ -39,7 +39,7 @@ class Bare(Simulator):
         return 1, 0.0, False, False, {}
 
 
-def test_a_world_without_a_state_says_what_will_happen():
+def test_a_simulator_without_a_state_says_what_will_happen():
     for simulator in (Bare(), SimulatorWrapper(Bare())):
         with pytest.raises(EnvError, match="start new episodes"):
             simulator.get_state()

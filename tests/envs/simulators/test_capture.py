@@ -263,7 +263,7 @@ class Drawing(gymnasium.Env):
         return self.observation_space.sample(), float(self.action_space.sample()), False, False, {}
 
 
-def test_a_world_that_draws_from_its_own_space_continues_bit_for_bit():
+def test_a_simulator_that_draws_from_its_own_space_continues_bit_for_bit():
     world, other = GymSimulator(Drawing()), GymSimulator(Drawing())
     world.reset(seed=1)
     world.step(0)
@@ -275,7 +275,7 @@ def test_a_world_that_draws_from_its_own_space_continues_bit_for_bit():
 
 
 @pytest.mark.parametrize("wrap", [NormalizeObservation, NormalizeReward])
-def test_a_world_in_a_wrapper_that_normalises_continues_bit_for_bit(wrap):
+def test_a_simulator_in_a_wrapper_that_normalises_continues_bit_for_bit(wrap):
     """The wrapper's statistics are part of where its simulator stands."""
     world, other = (GymSimulator(wrap(gymnasium.make("CartPole-v1"))) for _ in range(2))
     world.reset(seed=1)

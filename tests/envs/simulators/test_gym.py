@@ -203,7 +203,7 @@ class Opaque(Shifted):
         self.world = object()
 
 
-def test_a_world_that_cannot_be_captured_says_so():
+def test_a_simulator_that_cannot_be_captured_says_so():
     with pytest.raises(EnvError, match="Opaque.world of type object.*new episodes"):
         GymSimulator(Opaque()).get_state()
     with pytest.raises(EnvError, match="new episodes"):

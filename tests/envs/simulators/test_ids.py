@@ -114,7 +114,7 @@ def test_a_registration_that_cannot_be_sent_matters_to_who_asks_for_it(register)
 
 
 @pytest.mark.usefixtures("leaves_nothing")
-def test_a_worker_imports_only_what_its_own_worlds_need(register, tmp_path, monkeypatch):
+def test_a_worker_imports_only_what_its_own_simulators_need(register, tmp_path, monkeypatch):
     (tmp_path / "module_of_another.py").write_text("from fakes import Sized\n\nclass World(Sized):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     register("Another-v0", entry_point=__import__("module_of_another").World)

@@ -87,7 +87,7 @@ def test_limits_count_in_the_steps_of_each_wrapper(endless):
 
 
 @pytest.mark.parametrize("options", [{"frame_skip": 4}, {"max_episode_steps": 11}])
-def test_an_atari_world_has_its_own_skip_and_limit(endless, options):
+def test_an_atari_simulator_has_its_own_skip_and_limit(endless, options):
     with pytest.raises(ConfigError, match="4 around 4 of its own|at most 10"):
         GymEnv("Console-v0", **options)
     own = {"frameskip": 1, "max_num_frames_per_episode": 400}
@@ -121,7 +121,7 @@ def test_processes_tell_their_limit(leaves_nothing):
         env.close()
 
 
-def test_a_world_that_truncates_without_having_told_is_warned_of_once():
+def test_a_simulator_that_truncates_without_having_told_is_warned_of_once():
     env = SerialEnv(lambda: TimeLimit(CountingSimulator([3, 4], ending="truncated"), 9))
     with pytest.warns(UserWarning, match="truncated an episode after 3 steps, not the 9") as caught:
         env.rollout(20)

@@ -1,4 +1,4 @@
-"""Worlds by name: what stands around them, in which order, and that a batch of them is the Env of the same name."""
+"""Simulators by name: what stands around them, in which order, and that a batch of them is the Env of the same name."""
 
 import inspect
 import pickle
@@ -33,7 +33,7 @@ def layers(simulator):
     return found
 
 
-def test_a_name_alone_is_the_world_alone():
+def test_a_name_alone_is_the_simulator_alone():
     assert layers(gym_simulator("CartPole-v1")) == [GymSimulator]
     assert layers(toy_simulator("Matching")) == [Matching]
 
@@ -91,7 +91,7 @@ def test_mistakes_are_refused(make, error, message):
 @pytest.mark.parametrize(
     ("env", "simulator"), [(GymEnv, gym_simulator), (DMControlEnv, dm_control_simulator), (ToyEnv, toy_simulator)]
 )
-def test_a_batch_takes_the_arguments_of_its_worlds_and_num_envs(env, simulator):
+def test_a_batch_takes_the_arguments_of_its_simulators_and_num_envs(env, simulator):
     def arguments(of):
         found = {name: (one.kind, one.default) for name, one in inspect.signature(of).parameters.items()}
         found.pop("num_envs", None)
@@ -101,7 +101,7 @@ def test_a_batch_takes_the_arguments_of_its_worlds_and_num_envs(env, simulator):
     assert "num_envs" in inspect.signature(env).parameters
 
 
-def test_every_argument_reaches_the_worlds_of_a_batch():
+def test_every_argument_reaches_the_simulators_of_a_batch():
     options = {"frame_skip": 3, "max_noops": 2, "max_episode_steps": 7, "env_kwargs": {"render_mode": "rgb_array"}}
     (simulator,) = GymEnv("CartPole-v1", **options).simulators
     assert layers(simulator) == layers(gym_simulator("CartPole-v1", **options))

@@ -49,7 +49,7 @@ class TestInfoKeys:
             assert (observation["observation"].tolist(), observation["square"], reward) == ([count], count**2, 0)
 
     @pytest.mark.parametrize(("ending", "flags"), [("terminated", (True, False)), ("truncated", (False, True))])
-    def test_endings_are_the_worlds(self, ending, flags):
+    def test_endings_are_the_simulators(self, ending, flags):
         class Ending(CountingSimulator):
             def step(self, action):
                 *result, _ = super().step(action)
@@ -122,7 +122,7 @@ class TestInfoKeys:
         with pytest.raises(ConfigError, match=message):
             InfoKeys(Telling(), keys, defaults=defaults)
 
-    def test_the_state_is_the_worlds(self):
+    def test_the_state_is_the_simulators(self):
         class Told(CountingSimulator):
             def reset(self, *, seed=None, options=None):
                 return super().reset(seed=seed)[0], {"count": 0.0}
@@ -176,7 +176,7 @@ class TestPixels:
         with pytest.raises(EnvError, match=r"Pixels: expected a picture, uint8 \[H, W, 3\], got .* from Odd"):
             Pixels(Odd())
 
-    def test_a_world_that_cannot_draw_is_refused(self):
+    def test_a_simulator_that_cannot_draw_is_refused(self):
         with pytest.raises(EnvError, match="ActionEchoSimulator: expected a simulator with render"):
             Pixels(ActionEchoSimulator())
         with pytest.raises(EnvError, match="CountingSimulator: expected a simulator with render"):

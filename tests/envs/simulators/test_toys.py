@@ -82,7 +82,7 @@ def test_the_state_continues_bit_for_bit():
 
 
 @pytest.mark.parametrize("state", [Matching([2, 2]).get_state(), {}])
-def test_the_state_of_another_world_is_refused(state):
+def test_the_state_of_another_simulator_is_refused(state):
     with pytest.raises(EnvError, match="a state with nvec"):
         Matching().set_state(state)
 
@@ -95,7 +95,7 @@ def test_the_state_of_another_world_is_refused(state):
         (lambda: Matching(num_steps=0), "num_steps >= 1"),
     ],
 )
-def test_a_world_without_choices_or_steps_is_refused(build, message):
+def test_a_simulator_without_choices_or_steps_is_refused(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
 

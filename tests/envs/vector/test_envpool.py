@@ -98,7 +98,7 @@ def test_a_row_that_just_began_can_begin_again():
         assert (transition["next", "truncated"] == (step % 3 == 0)).all()
 
 
-def test_a_world_that_does_not_begin_again_is_an_error():
+def test_a_simulator_that_does_not_begin_again_is_an_error():
     env = make(num_envs=2, max_episode_steps=3)
     root = env.reset(seed=0)
     for _ in range(3):

@@ -112,7 +112,7 @@ def of_one_world(name, table):
 
 @pytest.mark.parametrize("name", OBSERVATION)
 @where_rows_are_reset
-def test_observations_are_those_of_wrapped_worlds(mode, name):
+def test_observations_are_those_of_wrapped_simulators(mode, name):
     form, options, _ = OBSERVATION[name]
     env = getattr(vector, name)(SyncVectorEnv(worlds(form), autoreset_mode=mode), **options)
     ours = run(GymVectorEnv(env))
@@ -122,7 +122,7 @@ def test_observations_are_those_of_wrapped_worlds(mode, name):
 
 @pytest.mark.parametrize("name", OTHER)
 @every_mode
-def test_actions_and_rewards_are_those_of_wrapped_worlds(mode, name, tmp_path):
+def test_actions_and_rewards_are_those_of_wrapped_simulators(mode, name, tmp_path):
     form, options, _ = OTHER[name]
     drawn = {"render_mode": "rgb_array"} if name in ("HumanRendering", "RecordVideo") else {}
     if name == "RecordVideo":
