@@ -279,9 +279,7 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
         KeyMissing: none of the three keys is there.
     """
     series = batch.reshape(-1, batch.batch_size[-1])
-    mask = series.get(MASK, None)
-    if mask is None:
-        mask = torch.ones(series.batch_size, dtype=torch.bool, device=device_of(series))
+    mask = _read_mask(series)
     begins = mask & ~_follows("split_trajectories", series, mask)
     number = begins.flatten().cumsum(0) - 1  # of the trajectory that each step belongs to
     lengths = number[mask.flatten()].bincount(minlength=int(begins.sum()))
@@ -307,7 +305,7 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
         SpecError: there are none, or one has other rows, keys, dtypes, shapes or another device than the first.
     """
     if any(fragment.get(MASK, None) is not None for fragment in fragments):
-        fragments = [_with_mask(fragment) for fragment in fragments]
+        fragments = [fragment.copy().set(MASK, _read_mask(fragment)) for fragment in fragments]
     batch = split_trajectories(_join("stitch", fragments, dim=-1))
     begun = batch.get(STARTS)[:, :1].flatten()
     return batch, begun & last_step(batch).get(ENDS).flatten()
@@ -334,9 +332,7 @@ def _follows(who: str, series: TensorDictBase, mask: Tensor) -> Tensor:
 def _mask_of(who: str, batch: TensorDictBase) -> Tensor:
     """Return the mask of a padded batch, all true where it has none, bool ``[N, T]``."""
     _require_two_dims(who, batch)
-    mask = batch.get(MASK, None)
-    if mask is None:
-        return torch.ones(batch.batch_size, dtype=torch.bool, device=device_of(batch))
+    mask = _read_mask(batch)
     holes = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
     if holes:
         hint = "split_trajectories(batch) leaves such steps out."
@@ -381,10 +377,9 @@ def _join(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDic
     return torch.cat(list(pieces), dim)
 
 
-def _with_mask(batch: TensorDictBase) -> TensorDictBase:
-    if batch.get(MASK, None) is not None:
-        return batch
-    return batch.copy().set(MASK, torch.ones(batch.batch_size, dtype=torch.bool, device=device_of(batch)))
+def _read_mask(batch: TensorDictBase) -> Tensor:
+    mask = batch.get(MASK, None)
+    return torch.ones(batch.batch_size, dtype=torch.bool, device=device_of(batch)) if mask is None else mask
 
 
 def _without_mask(batch: TensorDictBase) -> TensorDictBase:

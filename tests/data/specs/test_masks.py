@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot
 from torchrl.errors import KeyMissing, SpecError
 
 MILLION = 1_000_000
@@ -107,12 +107,6 @@ def test_a_mask_that_does_not_fit_is_refused(spec, mask, message):
         message = r"bool mask of shape \[20\].*got shape \[5\]"  # one dimension: everything is an entry
     with pytest.raises(SpecError, match=message):
         spec.rand(mask=mask)
-
-
-@pytest.mark.parametrize("spec", [Bounded(0.0, 1.0, [2]), Unbounded([2]), Binary([2])])
-def test_what_has_no_choices_refuses_a_mask(spec):
-    with pytest.raises(SpecError, match=rf"{type(spec).__name__}\.rand: expected no mask, got a Tensor.*Categorical"):
-        spec.rand(mask=torch.ones(2, dtype=torch.bool))
 
 
 def composite():

@@ -99,6 +99,10 @@ class Distribution:
             hint = "Add or remove the trailing dimension; nothing is broadcast."
             raise SpecError(explain(who, expected=expected, got=list(action.shape), hint=hint))
 
+    def _misfit(self, action: torch.Tensor, expected: str, hint: str = "") -> SpecError:
+        who, got = f"{type(self).__name__}.log_prob", f"{action.dtype} of shape {list(action.shape)}"
+        return SpecError(explain(who, expected=expected, got=got, hint=hint))
+
     def _require_same_family(self, other: Distribution) -> None:
         if type(other) is not type(self):
             who, got = f"{type(self).__name__}.kl", type(other).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.base import Distribution, draw
 
 
@@ -43,10 +42,8 @@ class Bernoulli(Distribution):
             SpecError: another dtype or shape.
         """
         if action.dtype != self.dtype or action.shape != self.logits.shape:
-            expected = f"{self.dtype} of shape {list(self.logits.shape)}"
-            got = f"{action.dtype} of shape {list(action.shape)}"
             hint = "The dtype of actions is an argument: partial(Bernoulli, dtype=...)."
-            raise SpecError(explain("Bernoulli.log_prob", expected=expected, got=got, hint=hint))
+            raise self._misfit(action, f"{self.dtype} of shape {list(self.logits.shape)}", hint)
         return F.logsigmoid(torch.where(action.bool(), self.logits, -self.logits)).sum(-1)
 
     def entropy(self) -> torch.Tensor:

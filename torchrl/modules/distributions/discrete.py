@@ -48,14 +48,8 @@ class Categorical(Distribution):
         """
         expected = self.logits.shape[:-1]
         if action.dtype != torch.int64 or action.shape != expected:
-            raise SpecError(
-                explain(
-                    "Categorical.log_prob",
-                    expected=f"int64 indices of shape {list(expected)}",
-                    got=f"{action.dtype} of shape {list(action.shape)}",
-                    hint="One-hot actions become indices by `action.argmax(-1)`.",
-                )
-            )
+            hint = "One-hot actions become indices by `action.argmax(-1)`."
+            raise self._misfit(action, f"int64 indices of shape {list(expected)}", hint)
         try:
             return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         except RuntimeError as error:

@@ -121,9 +121,7 @@ class MultiCategorical(Distribution):
         """
         expected = self.choices.logits.shape[:-1]
         if action.dtype != torch.int64 or action.shape != expected:
-            got = f"{action.dtype} of shape {list(action.shape)}"
-            expected = f"int64 indices of shape {list(expected)}"
-            raise SpecError(explain("MultiCategorical.log_prob", expected=expected, got=got))
+            raise self._misfit(action, f"int64 indices of shape {list(expected)}")
         return self.choices.log_prob(action).sum(-1)
 
     def entropy(self) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from torchrl.errors import SpecError, explain
 from torchrl.modules.distributions.discrete import Categorical
 from torchrl.modules.distributions.masked import MaskedCategorical
 
@@ -50,14 +49,8 @@ class OneHotCategorical(Categorical):
             SpecError: another dtype or shape, for example indices.
         """
         if action.dtype != torch.int64 or action.shape != self.logits.shape:
-            raise SpecError(
-                explain(
-                    f"{type(self).__name__}.log_prob",
-                    expected=f"one-hot vectors, int64 of shape {list(self.logits.shape)}",
-                    got=f"{action.dtype} of shape {list(action.shape)}",
-                    hint="Indices are the actions of a Categorical; floats become integers by `action.long()`.",
-                )
-            )
+            hint = "Indices are the actions of a Categorical; floats become integers by `action.long()`."
+            raise self._misfit(action, f"one-hot vectors, int64 of shape {list(self.logits.shape)}", hint)
         return self.log_probs.gather(-1, action.argmax(-1, True)).squeeze(-1)
 
     @property
