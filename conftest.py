@@ -4,16 +4,38 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it: threads of two test processes on two cores spin
 
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
 import torch
 from tensordict import TensorDict
 
+from torchrl import recipes
 from torchrl.agents import Agent, MinibatchEpochs
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import GymEnv, transforms
 from torchrl.modules import MLP, Actor, Categorical, Operator, ProbabilisticActor, QValueActor, ValueOperator
 from torchrl.objectives import GAE, ClipPPOLoss
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train a policy on two rows of CartPole."""
+
+    environment: recipes.Environment = recipes.Environment(num_envs=2)
+    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(frames_per_batch=16)
+    replay: recipes.Replay = recipes.Replay(buffer_size=100, batch_size=4)
+    updates: recipes.Updates = recipes.Updates()
+    optimising: recipes.Optimising = recipes.Optimising()
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment."""
+        return partial(recipes.make_env, self.environment, gamma=0.99)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +58,7 @@ def example_names(request, doctest_namespace):
         "agent": Agent(collector, optimise, advantage=GAE(critic)),
         "folder": request.getfixturevalue("tmp_path"),
         "critic": critic,
+        "settings": Settings(),
         "batch": Collector(env, actor, frames_per_batch=16, seed=0).collect(),
         "buffer": ReplayBuffer(TensorStorage(100), batch_size=4),
     }

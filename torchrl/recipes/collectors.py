@@ -21,6 +21,9 @@ def make_collector(
 ) -> Collector | MultiSyncCollector | MultiAsyncCollector:
     """Build the collector of a run.
 
+    >>> make_collector(settings, env, actor, seed=0).collect().shape
+    torch.Size([2, 8])
+
     Args:
         settings: of the command.
         env: the environment, ``[num_envs]``. Workers make their own ones like it: then this one is closed.
@@ -56,6 +59,9 @@ def make_collector(
 
 def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: int) -> nn.Module:
     """Let a policy act at random for the first ``init_random_frames`` of a run, over all workers together.
+
+    >>> warm_up(ReplayCollecting(init_random_frames=100), env, actor, seed=0).frames
+    100
 
     Args:
         settings: how many frames and workers.

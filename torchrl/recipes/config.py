@@ -163,6 +163,10 @@ def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def default_of(callable_: Callable[..., Any], parameter: str) -> Any:
     """Return the default that a class or function gives to a parameter, so that no recipe writes it a second time.
 
+    >>> from torchrl.modules import EGreedy
+    >>> default_of(EGreedy, "end")
+    0.05
+
     Raises:
         TypeError: the signature has no such parameter, or gives it no default.
     """
@@ -230,6 +234,11 @@ class FlagGroup(_Flags, argparse._ArgumentGroup):
 
 class ConfigParser(_Flags, configargparse.ArgumentParser):
     """A parser of flags and config files by the rules of this module; its mistakes are :class:`ConfigError`.
+
+    >>> parser = ConfigParser("Train something.")
+    >>> _ = parser.add_switch("--norm", default=False, help="normalise")
+    >>> parser.parse_args(["--norm"]).norm
+    True
 
     Attributes:
         leaves_out_unknown: warn of a key of a file that is not known, rather than refuse it.
@@ -339,7 +348,12 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
 
 
 def make_parser(description: str) -> ConfigParser:
-    """Make a parser with ``--help`` and ``--config`` only; recipes add their groups of flags to it.
+    """Make a parser with ``--help`` and ``--config`` only; flags are added to it.
+
+    >>> parser = make_parser("Train something.")
+    >>> _ = parser.add_argument("--lr", type=positive_float, default=0.1, help="learning rate")
+    >>> parser.parse_args(["--lr=1e-3"]).lr
+    0.001
 
     Args:
         description: what the command does, as the head of its help.
@@ -349,6 +363,14 @@ def make_parser(description: str) -> ConfigParser:
 
 def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment: str = "") -> None:
     """Write a resolved configuration so that ``--config=path`` gives it back; whole or not at all.
+
+    >>> from argparse import Namespace
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_config(Namespace(lr=0.1, num_cells=[8, 8]), Path(folder, "config.txt"))
+    ...     print(Path(folder, "config.txt").read_text().strip())
+    lr = 0.1
+    num_cells = 8 8
 
     Args:
         config: what a parser of :func:`make_parser` returned.
@@ -364,6 +386,13 @@ def load_config(
     parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = (), *, leaves_out_unknown: bool = False
 ) -> argparse.Namespace:
     """Read a configuration back.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from torchrl import recipes
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.txt").write_text("lr = 0.1")
+    ...     load_config(recipes.parser_of(type(settings)), Path(folder, "config.txt")).lr
+    0.1
 
     Args:
         parser: with the flags that the file sets.
@@ -384,6 +413,13 @@ def exit_on_mistake() -> Iterator[None]:
 
     That is a wrong flag, file, environment or checkpoint, a missing extra, a loss that became NaN: whatever is raised
     on purpose and says what to do. Other exceptions are defects and pass.
+
+    >>> try:
+    ...     with exit_on_mistake():
+    ...         raise ConfigError("--lr: expected a number")
+    ... except SystemExit as ended:
+    ...     ended.code
+    2
     """
     try:
         yield

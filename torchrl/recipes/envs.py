@@ -45,6 +45,10 @@ def make_env(
 ) -> Env:
     """Build the environment of a run.
 
+    >>> pendulum = make_env(Environment(env_name="Pendulum-v1", frame_stack=2), num_envs=3, training=True, gamma=0.99)
+    >>> pendulum.observation_spec["observation"].shape
+    torch.Size([3, 6])
+
     Args:
         settings: which simulators, and what is seen of them.
         num_envs: how many rows.

@@ -53,7 +53,14 @@ HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. 
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Draw the weights of modules that are built in the block from ``seed``; torch's global stream stays as it is."""
+    """Draw the weights of modules that are built in the block from ``seed``; torch's global stream stays as it is.
+
+    >>> with initial_weights(0):
+    ...     one = nn.Linear(2, 2)
+    >>> with initial_weights(0):
+    ...     torch.equal(nn.Linear(2, 2).weight, one.weight)
+    True
+    """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         yield
@@ -64,6 +71,9 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
     """Build a network of the observation: hidden layers, behind convolutions where it is an image.
+
+    >>> make_mlp(Networks(num_cells=(8,)), env, 3)(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
 
     Args:
         settings: the hidden layers.
@@ -81,7 +91,11 @@ def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0)
 
 
 def make_trunk(settings: Networks, env: Env) -> nn.Module:
-    """Build the hidden layers of :func:`make_mlp`, the last activation included."""
+    """Build the hidden layers of :func:`make_mlp`, the last activation included.
+
+    >>> make_trunk(Networks(num_cells=(8, 6)), env)(torch.zeros(5, 4)).shape
+    torch.Size([5, 6])
+    """
     *cells, num_hidden = settings.num_cells
     encoder, num_features = make_encoder(env)
     activation = ACTIVATIONS[settings.activation]
@@ -91,6 +105,9 @@ def make_trunk(settings: Networks, env: Env) -> nn.Module:
 
 def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
     """Build the convolutions before the hidden layers; return them, None for a vector, and the size of what comes out.
+
+    >>> make_encoder(env)
+    (None, 4)
 
     Raises:
         ConfigError: the observation is neither a vector nor an image.
@@ -108,6 +125,9 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
 def num_features_of(env: Env) -> int:
     """Return the size of the one vector that is the observation.
 
+    >>> num_features_of(env)
+    4
+
     Raises:
         ConfigError: there is another.
     """
@@ -121,12 +141,20 @@ def num_features_of(env: Env) -> int:
 
 
 def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
-    """Put a network behind an encoder, if there is one."""
+    """Put a network behind an encoder, if there is one.
+
+    >>> behind(None, nn.Linear(4, 2))
+    Linear(in_features=4, out_features=2, bias=True)
+    """
     return network if encoder is None else Encoded(encoder, network)
 
 
 def chain(*modules: nn.Module | None) -> nn.Module:
-    """Put modules one behind the other; None is left out."""
+    """Put modules one behind the other; None is left out.
+
+    >>> chain(None, nn.Tanh())
+    Tanh()
+    """
     present = [module for module in modules if module is not None]
     return present[0] if len(present) == 1 else nn.Sequential(*present)
 
@@ -135,12 +163,20 @@ def chain(*modules: nn.Module | None) -> nn.Module:
 
 
 def row_spec(env: Env) -> TensorSpec:
-    """Return the spec of the action of one row."""
+    """Return the spec of the action of one row.
+
+    >>> row_spec(env)
+    Categorical(n=2, shape=[], dtype=int64)
+    """
     return env.action_spec[(0,) * len(env.batch_size)]
 
 
 def bounded_row(env: Env) -> Bounded:
     """Return the spec of the action of one row, a vector within bounds.
+
+    >>> from torchrl.envs import GymEnv
+    >>> bounded_row(GymEnv("Pendulum-v1", num_envs=2)).high
+    tensor([2.])
 
     Raises:
         ConfigError: the environment has other actions.
@@ -154,7 +190,11 @@ def bounded_row(env: Env) -> Bounded:
 
 
 def is_choice(env: Env) -> bool:
-    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``."""
+    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``.
+
+    >>> is_choice(env)
+    True
+    """
     spec = env.action_spec
     num_dims = len(spec.shape) - len(env.batch_size)
     return isinstance(spec, specs.Categorical if num_dims == 0 else specs.OneHot) and num_dims <= 1
@@ -162,6 +202,8 @@ def is_choice(env: Env) -> bool:
 
 def require_choice(env: Env) -> None:
     """Refuse an environment whose action is not one choice.
+
+    >>> require_choice(env)
 
     Raises:
         ConfigError: it has other actions.
@@ -172,7 +214,11 @@ def require_choice(env: Env) -> None:
 
 
 def choice_distribution(env: Env) -> type:
-    """Return the distribution over the choices of an environment of which :func:`is_choice` holds."""
+    """Return the distribution over the choices of an environment of which :func:`is_choice` holds.
+
+    >>> choice_distribution(env).__name__
+    'Categorical'
+    """
     has_mask = env.action_mask_key is not None
     if isinstance(env.action_spec, specs.OneHot):
         return MaskedOneHotCategorical if has_mask else OneHotCategorical
@@ -182,6 +228,9 @@ def choice_distribution(env: Env) -> type:
 @dataclass
 class ActionHead:
     """What follows the hidden layers of an actor.
+
+    >>> ActionHead(2, Categorical).module is None  # the two numbers are the logits
+    True
 
     Attributes:
         num_inputs: numbers per row that it takes.
@@ -198,6 +247,10 @@ class ActionHead:
 
 def make_action_head(settings: ActorCriticNetworks, env: Env) -> ActionHead:
     """Choose the distribution of actions, and the module before it, by the environment's actions.
+
+    >>> head = make_action_head(ActorCriticNetworks(), env)
+    >>> head.num_inputs, head.distribution.__name__
+    (2, 'Categorical')
 
     Raises:
         ConfigError: no distribution fits the actions, or the settings do not.
@@ -247,6 +300,11 @@ def make_trunk_actor_critic(
 
     The critic shares those layers by ``shared_mapping``; state-dependent noise acts on them by ``gsde``.
 
+    >>> networks = ActorCriticNetworks(shared_mapping=True)
+    >>> policy, value = make_trunk_actor_critic(networks, env, make_action_head(networks, env), None)
+    >>> value(policy(env.reset()))["state_value"].shape
+    torch.Size([2, 1])
+
     Args:
         settings: with one of the two, or both.
         env: its observation is one vector, or one image, under ``observation``.
@@ -279,6 +337,12 @@ def make_gsde_actors(
     settings: SquashedNetworks, env: Env, generator: torch.Generator | None
 ) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
     """Build an actor with state-dependent noise within bounds, as it acts, and as a loss trains it: without the noise.
+
+    >>> from torchrl.envs import GymEnv
+    >>> pendulum = GymEnv("Pendulum-v1", num_envs=2)
+    >>> acts, learns = make_gsde_actors(SquashedNetworks(gsde=True), pendulum, None)
+    >>> learns.build(pendulum.reset()).mean.shape
+    torch.Size([2, 1])
 
     Args:
         settings: with ``gsde``.

@@ -19,6 +19,10 @@ OPTIMIZERS = {
 def make_optimizer(settings: Optimising, loss: Loss, *, eps: float) -> torch.optim.Optimizer:
     """Build the optimizer of a loss's trainable parameters.
 
+    >>> from torchrl.objectives import A2CLoss
+    >>> type(make_optimizer(Optimising(optimizer="sgd"), A2CLoss(actor, critic), eps=1e-5)).__name__
+    'SGD'
+
     Args:
         settings: its kind and its learning rate.
         loss: what is minimised.

@@ -36,7 +36,11 @@ from torchrl.recipes.settings import (
 
 @dataclass(frozen=True)
 class Environment:
-    """Which simulator, how many of them, and what the networks see of it."""
+    """Which simulator, how many of them, and what the networks see of it.
+
+    >>> Environment(env_name="Pendulum-v1").num_envs
+    8
+    """
 
     env_library: Literal["dm_control", "gym", "toy"] = "gym"
     "library that simulates"
@@ -79,7 +83,11 @@ class Environment:
 
 @dataclass(frozen=True)
 class Networks:
-    """The hidden layers of every network."""
+    """The hidden layers of every network.
+
+    >>> Networks(num_cells=(64,)).activation
+    'relu'
+    """
 
     num_cells: tuple[PositiveInt, ...] = (256, 256)
     "units of each hidden layer, of actor and critics alike"
@@ -89,7 +97,11 @@ class Networks:
 
 @dataclass(frozen=True)
 class StateDependentNoise:
-    """Exploration by generalised state-dependent noise (gSDE), Raffin et al. (2022)."""
+    """Exploration by generalised state-dependent noise (gSDE), Raffin et al. (2022).
+
+    >>> StateDependentNoise(gsde=True).gsde_every is None  # kept for an episode
+    True
+    """
 
     gsde: bool = False
     "explore by noise that depends on the state and stays for a while (continuous actions)"
@@ -99,7 +111,11 @@ class StateDependentNoise:
 
 @dataclass(frozen=True)
 class ActorCriticNetworks(StateDependentNoise, Networks):
-    """A probabilistic actor and a critic of the state's value."""
+    """A probabilistic actor and a critic of the state's value.
+
+    >>> ActorCriticNetworks().activation, ActorCriticNetworks().orthogonal_init
+    ('tanh', True)
+    """
 
     num_cells: tuple[PositiveInt, ...] = default_of(MLP, "num_cells")
     activation: Literal["elu", "relu", "tanh"] = "tanh"
@@ -118,7 +134,11 @@ class ActorCriticNetworks(StateDependentNoise, Networks):
 
 @dataclass(frozen=True)
 class SquashedNetworks(StateDependentNoise, Networks):
-    """An actor whose continuous actions stay within their bounds, and critics of observation and action."""
+    """An actor whose continuous actions stay within their bounds, and critics of observation and action.
+
+    >>> SquashedNetworks(num_cells=(400, 300)).distribution
+    'tanh_normal'
+    """
 
     distribution: Literal["tanh_normal", "truncated_normal"] = "tanh_normal"
     "of continuous actions; needs continuous actions"
@@ -132,7 +152,11 @@ class SquashedNetworks(StateDependentNoise, Networks):
 
 @dataclass(frozen=True)
 class ActionNoise:
-    """Exploration by noise on the actions of an actor without chance."""
+    """Exploration by noise on the actions of an actor without chance.
+
+    >>> ActionNoise(noise_start=0.3).noise_end
+    0.1
+    """
 
     noise_start: NonNegativeFloat = default_of(AdditiveGaussian, "start")
     "noise on actions at the beginning, in units of half their range; needs --exploration_type=random"
@@ -150,7 +174,11 @@ class ActionNoise:
 
 @dataclass(frozen=True)
 class Collecting:
-    """How many frames, and the processes and devices that collect them."""
+    """How many frames, and the processes and devices that collect them.
+
+    >>> Collecting(num_workers=4).frames_per_batch
+    2048
+    """
 
     frames_per_batch: PositiveInt = 2048
     "frames of one batch, over all environments"
@@ -168,7 +196,11 @@ class Collecting:
 
 @dataclass(frozen=True)
 class ReplayCollecting(Collecting):
-    """What a run with a replay buffer has beside that."""
+    """What a run with a replay buffer has beside that.
+
+    >>> ReplayCollecting(init_random_frames=100).frames_per_batch
+    1
+    """
 
     frames_per_batch: PositiveInt = 1
     init_random_frames: NonNegativeInt = 0
@@ -179,7 +211,11 @@ class ReplayCollecting(Collecting):
 
 @dataclass(frozen=True)
 class Replay:
-    """What is kept of the collected frames, and how it is sampled."""
+    """What is kept of the collected frames, and how it is sampled.
+
+    >>> Replay(prb=True).prb_alpha
+    0.6
+    """
 
     buffer_size: PositiveInt = 1_000_000
     "frames that are kept"
@@ -211,7 +247,11 @@ class Replay:
 
 @dataclass(frozen=True)
 class Updates:
-    """When gradient steps are taken on samples, and how targets follow."""
+    """When gradient steps are taken on samples, and how targets follow.
+
+    >>> Updates(updates_per_frame=0.5).tau
+    0.005
+    """
 
     updates_per_frame: PositiveFloat = 1.0
     "gradient steps for each frame"
@@ -233,7 +273,11 @@ class Updates:
 
 @dataclass(frozen=True)
 class ActorUpdates(Updates):
-    """Updates of an actor and its critics."""
+    """Updates of an actor and its critics.
+
+    >>> ActorUpdates(actor_interval=2).updates_per_frame
+    1.0
+    """
 
     actor_interval: PositiveInt = 1
     "gradient steps for one of the actor"
@@ -241,7 +285,11 @@ class ActorUpdates(Updates):
 
 @dataclass(frozen=True)
 class Minibatches:
-    """Several gradient steps on each batch."""
+    """Several gradient steps on each batch.
+
+    >>> Minibatches(num_epochs=4).minibatch_size
+    256
+    """
 
     num_epochs: PositiveInt = 10
     "passes over each batch"
@@ -254,7 +302,11 @@ class Minibatches:
 
 @dataclass(frozen=True)
 class Optimising:
-    """The optimizer and where it computes."""
+    """The optimizer and where it computes.
+
+    >>> Optimising(lr=1e-3).optimizer
+    'adam'
+    """
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     "kind of optimizer"
@@ -278,7 +330,11 @@ class Optimising:
 
 @dataclass(frozen=True)
 class Recording:
-    """Seeds, evaluations and logs."""
+    """Seeds, evaluations and logs.
+
+    >>> Recording(seed=1).loggers
+    ('csv', 'tensorboard')
+    """
 
     folder: str | None = None
     "where the runs' folders go; none takes <algorithm>_logging below the current folder"
@@ -312,6 +368,9 @@ class Recording:
 class Command(Protocol):
     """The settings of a command: a dataclass with these parts, and those of its algorithm.
 
+    >>> settings.environment.env_name, settings.make_env(num_envs=3, training=True).batch_size
+    ('CartPole-v1', torch.Size([3]))
+
     Attributes:
         make_env: builds an environment of the run, as ``make_env(num_envs=..., training=..., filmed=...)``; it reaches
             other processes.
@@ -325,7 +384,11 @@ class Command(Protocol):
 
 
 class ReplayCommand(Command, Protocol):
-    """The settings of a command with a replay buffer."""
+    """The settings of a command with a replay buffer.
+
+    >>> settings.replay.batch_size, settings.updates.updates_per_frame
+    (4, 1.0)
+    """
 
     collecting: ReplayCollecting
     replay: Replay

@@ -146,7 +146,11 @@ def make_logger(settings: Recording, folder: Path) -> Logger:
 
 
 def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
-    """Build the periodic evaluation, which chooses the best checkpoint."""
+    """Build the periodic evaluation, which chooses the best checkpoint.
+
+    >>> make_evaluator(settings).every_frames
+    50000
+    """
     recording, make_env = settings.recording, _evaluation_env(settings, settings.recording.record_episodes)
     options = {
         "num_episodes": recording.record_episodes,
@@ -170,6 +174,9 @@ def make_hooks(
     settings: Command, optimise: MinibatchEpochs | ReplayUpdates, buffer: ReplayBuffer | None = None
 ) -> list[Hook]:
     """Build the hooks that every command offers: lower the learning rate, save the buffer, show progress, stop, film.
+
+    >>> [type(hook).__name__ for hook in make_hooks(settings, optimise=None)]
+    ['ProgressBar']
 
     Args:
         settings: of the command.

@@ -33,6 +33,9 @@ ADAM_EPSILON = 1e-8  # as in Adam's paper and the first implementations of these
 def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> ReplayBuffer:
     """Build the buffer of a run.
 
+    >>> make_replay_buffer(settings, env, seed=0).storage.capacity
+    100
+
     Stacked images are stored once each, in memory; not in files, and not with ``multi_step``, whose next
     observation is that of a later step.
 
@@ -85,6 +88,13 @@ class Store:
 
     An agent saves the rows that wait for their sum (``multi_step``).
 
+    >>> from torchrl.modules import QValueActor
+    >>> from torchrl.objectives import DQNLoss
+    >>> store = Store(settings.replay, buffer, DQNLoss(QValueActor(nn.Linear(4, 2))), gamma=0.99)
+    >>> store(batch)
+    >>> len(buffer), "is_init" in buffer[:].keys()
+    (16, False)
+
     Args:
         settings: what is stored beside, and whether sums of rewards are.
         buffer: where entries go.
@@ -123,6 +133,12 @@ class Store:
 
 def make_replay_updates(settings: ReplayCommand, loss: Loss, buffer: ReplayBuffer, *, gamma: float) -> ReplayUpdates:
     """Build the optimizer and the gradient steps on samples.
+
+    >>> from torchrl.modules import QValueActor
+    >>> from torchrl.objectives import DQNLoss
+    >>> loss = DQNLoss(QValueActor(nn.Linear(4, 2)))
+    >>> make_replay_updates(settings, loss, buffer, gamma=0.99).batch_size
+    4
 
     Args:
         settings: of the command.

@@ -39,6 +39,12 @@ def run(
 ) -> None:
     """Train and report, or evaluate the run that ``--evaluate`` names; a user's mistake is one message and status 2.
 
+    >>> try:
+    ...     run("a2c", type(settings), None, ["--lr=fast"])
+    ... except SystemExit as ended:
+    ...     ended.code
+    2
+
     Args:
         algorithm: names the folder of the runs, ``<algorithm>_logging``.
         settings: the dataclass of the command's settings.

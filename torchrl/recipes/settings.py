@@ -46,6 +46,9 @@ Keyword = Annotated[str, config.keyword]
 def parser_of(settings: type) -> ConfigParser:
     """Make the parser of a command: its head is the first line of the settings' docstring, its flags are their fields.
 
+    >>> parser_of(type(settings)).parse_args(["--lr=0.1"]).lr
+    0.1
+
     Args:
         settings: a dataclass of parts.
     """
@@ -62,6 +65,9 @@ def parser_of(settings: type) -> ConfigParser:
 def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) -> Settings:
     """Build settings from what their parser returned, or from the values of a saved configuration, by name.
 
+    >>> from_flags(type(settings), values_of(settings)) == settings
+    True
+
     Args:
         settings: a dataclass of parts.
         args: holds a value for every field of every part.
@@ -76,7 +82,11 @@ def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) ->
 
 
 def values_of(settings: Any) -> dict[str, Any]:
-    """Return the values of all parts by the names of their flags, lists where flags take several words."""
+    """Return the values of all parts by the names of their flags, lists where flags take several words.
+
+    >>> values_of(settings)["num_cells"]
+    [64, 64]
+    """
     values = {name: value for part in fields(settings) for name, value in vars(getattr(settings, part.name)).items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
