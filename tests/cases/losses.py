@@ -251,16 +251,19 @@ def _dqn(loss: type[TDLoss], actor: type[QValueActor], *shape: int, action: str,
     return loss(actor(network(4, *shape), one_hot=action == "one_hot", mask_key=mask_key, **more), gamma=0.9, **options)
 
 
-def _deterministic() -> Actor:
+def deterministic() -> Actor:
+    """Build an actor of actions between -1 and 1."""
     return Actor(nn.Sequential(network(4, 2), nn.Tanh()))
 
 
-def _gaussian() -> ProbabilisticActor:
+def gaussian() -> ProbabilisticActor:
+    """Build an actor of squashed normal actions within ``BOUNDS``."""
     network_ = nn.Sequential(network(4, 4), StateDependentNormalHead())
     return ProbabilisticActor(network_, TanhNormal.within(LOW, HIGH), log_prob_key=None)
 
 
-def _critics(num: int) -> ValueEnsemble:
+def critics(num: int = 2) -> ValueEnsemble:
+    """Build critics of 4 observations and 2 actions."""
     return ValueEnsemble(lambda: MLP(6, 1, num_cells=(7,)), num)
 
 
@@ -277,7 +280,7 @@ def _discrete_sac(action: str, **options: object) -> TDLoss:
 
 def _sac(loss: type[SACLoss] = SACLoss, num: int = 2, *, with_value: bool = False, **options: object) -> TDLoss:
     more = {"value": ValueOperator(network(4, 1))} if with_value else {}
-    return loss(_gaussian(), _critics(num), action_spec=BOUNDS, gamma=0.9, **more, **options)
+    return loss(gaussian(), critics(num), action_spec=BOUNDS, gamma=0.9, **more, **options)
 
 
 def _value_losses() -> dict[str, Case]:
@@ -300,9 +303,9 @@ def _value_losses() -> dict[str, Case]:
     cases["DiscreteSACLoss, fixed temperature"] = case(fixed, "choice")
     of_vectors = {
         "DDPGLoss": lambda: DDPGLoss(
-            _deterministic(), ValueOperator(_Joined(network(6, 1)), in_keys=["observation", "action"]), gamma=0.9
+            deterministic(), ValueOperator(_Joined(network(6, 1)), in_keys=["observation", "action"]), gamma=0.9
         ),
-        "TD3Loss": lambda: TD3Loss(_deterministic(), _critics(2), action_spec=BOUNDS, gamma=0.9),
+        "TD3Loss": lambda: TD3Loss(deterministic(), critics(2), action_spec=BOUNDS, gamma=0.9),
         "SACLoss": _sac,
         "SACLoss, fixed temperature": partial(_sac, learn_temperature=False, temperature=0.2),
         "SACLoss, with a state value": partial(_sac, with_value=True),

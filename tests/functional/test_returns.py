@@ -77,7 +77,7 @@ class TestReverseScan:
         x, decay = torch.randn(2, *batch, length, 2, generator=generator, dtype=torch.float64)
         torch.testing.assert_close(reverse_scan(x, decay), slow_scan(x, decay), rtol=1e-10, atol=1e-10)
 
-    def test_lanes_do_not_touch(self):
+    def test_rows_do_not_touch(self):
         x, decay = torch.ones(3, 5, 2), torch.full((3, 5, 2), 0.5)
         x[1] = float("nan")
         x[2, :, 0] = float("nan")
@@ -243,7 +243,7 @@ class TestReachesEnding:
         got = reaches_ending(flags(0, 0, 1, 0, 1), flags(0, 0, 0, 0, 0), mask=flags(1, 1, 0, 1, 1))
         assert rows(got) == [False, False, False, True, True]
 
-    def test_long_lanes(self):
+    def test_long_rows(self):
         ended = torch.zeros(2, 1000, 1, dtype=torch.bool)
         ended[0, 997] = True
         got = reaches_ending(ended, torch.zeros_like(ended))

@@ -95,10 +95,10 @@ class TestMask:
     def test_valid_stretches_equal_batches_of_their_own(self, function):
         batch, mask = random_batch(3, 12, rewards=2), self.mask()
         got = call(function, batch, mask=mask)
-        for lane, start, stop in [(0, 0, 8), (1, 0, 3), (1, 5, 12), (2, 1, 12)]:
-            stretch = {name: x[lane, start:stop] for name, x in batch.items()}
+        for row, start, stop in [(0, 0, 8), (1, 0, 3), (1, 5, 12), (2, 1, 12)]:
+            stretch = {name: x[row, start:stop] for name, x in batch.items()}
             for x, expected in zip(got, call(function, stretch), strict=True):
-                assert_close(x[lane, start:stop], expected)
+                assert_close(x[row, start:stop], expected)
         assert all((x[~mask.squeeze(-1)] == 0).all() for x in got)
 
     def test_masked_rows_reach_neither_results_nor_gradients(self, function):

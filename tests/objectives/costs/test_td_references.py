@@ -7,18 +7,16 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from cases.losses import BOUNDS, HIGH, LOW, make_transitions, network
+from cases.losses import BOUNDS, HIGH, LOW, critics, deterministic, gaussian, make_transitions, network
 from torchrl.data.specs import Categorical as CategoricalSpec
 from torchrl.modules import (
     MLP,
     Actor,
     Categorical,
     DistributionalQValueActor,
-    NormalHead,
     ProbabilisticActor,
     QuantileQValueActor,
     QValueActor,
-    TanhNormal,
     ValueEnsemble,
     ValueOperator,
 )
@@ -152,14 +150,6 @@ def test_masked_actions_of_the_successor_are_not_chosen():
     agrees(loss, batch, {"loss_value": total})
 
 
-def deterministic():
-    return Actor(nn.Sequential(network(4, 2), nn.Tanh()))
-
-
-def critics(num):
-    return ValueEnsemble(lambda: MLP(6, 1, num_cells=(7,)), num)
-
-
 def member_values(ensemble, s, a):
     return [value[0] for value in ensemble.module(torch.cat([s, a]))]
 
@@ -197,12 +187,6 @@ class TestDDPG:
             joined = torch.func.functional_call(loss.critic.module, frozen, (torch.cat([s, mu(s)]),))
             actor = actor - joined[0, 0] / NUM
         agrees(loss, batch, {"loss_critic": value, "loss_actor": actor})
-
-
-def gaussian():
-    return ProbabilisticActor(
-        nn.Sequential(network(4, 2), NormalHead(2)), TanhNormal.within(LOW, HIGH), log_prob_key=None
-    )
 
 
 def squashed(actor, s, noise):

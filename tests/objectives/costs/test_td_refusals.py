@@ -4,7 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from cases.losses import BOUNDS, CHOICE, KINDS, POLICY_LOSSES, VALUE_LOSSES, make_critic, make_transitions, network
+from cases.losses import (
+    BOUNDS,
+    CHOICE,
+    KINDS,
+    POLICY_LOSSES,
+    VALUE_LOSSES,
+    critics,
+    deterministic,
+    gaussian,
+    make_critic,
+    make_transitions,
+    network,
+)
 from torchrl.data.specs import Unbounded
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
@@ -14,12 +26,9 @@ from torchrl.modules import (
     BatchRenorm,
     Categorical,
     EGreedy,
-    NormalHead,
     ProbabilisticActor,
     QuantileQValueActor,
     QValueActor,
-    TanhNormal,
-    ValueEnsemble,
     ValueOperator,
 )
 from torchrl.objectives import (
@@ -33,20 +42,6 @@ from torchrl.objectives import (
     SoftUpdate,
     TD3Loss,
 )
-
-
-def critics(num=2):
-    return ValueEnsemble(lambda: MLP(6, 1, num_cells=(7,)), num)
-
-
-def gaussian():
-    head = nn.Sequential(network(4, 2), NormalHead(2))
-    return ProbabilisticActor(head, TanhNormal.within(BOUNDS.low, BOUNDS.high), log_prob_key=None)
-
-
-def deterministic():
-    return Actor(network(4, 2))
-
 
 REFUSED = {
     "another actor": (

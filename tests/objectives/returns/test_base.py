@@ -55,7 +55,7 @@ class TestNextValues:
         torch.testing.assert_close(got_value[mask], value[mask])
         torch.testing.assert_close(got_next[mask], next_value[mask])
         assert (got_value[~mask] == 0).all() and (got_next[~mask] == 0).all()
-        assert critic.rows == 9 + 3  # 9 valid rows; before each of two masked ones, and at the edge of the second lane
+        assert critic.rows == 9 + 3  # 9 valid rows; before each of two masked ones, and at the edge of the second row
 
     def test_reads_the_keys_of_the_critic_and_writes_nothing(self, make_critic, make_series):
         batch = make_series(2, 4)

@@ -105,8 +105,8 @@ class TestWhatIsWritten:
         batch = make_series(2, 3, 10)
         flat = estimators()(batch.clone().reshape(6, 10))
         estimators.assert_equal(estimators()(batch), flat.reshape(2, 3, 10))
-        lane = make_series(4, 10)[2]
-        estimators.assert_equal(estimators()(lane.clone()), estimators()(lane.clone().unsqueeze(0)).squeeze(0))
+        row = make_series(4, 10)[2]
+        estimators.assert_equal(estimators()(row.clone()), estimators()(row.clone().unsqueeze(0)).squeeze(0))
 
     def test_networks_get_no_gradient_though_it_is_on(self, estimators, make_series):
         batch = estimators()(make_series(2, 6))
@@ -183,10 +183,10 @@ class TestPadding:
         mask[0, 6:], mask[1, 2:4], mask[2, 0] = False, False, False
         # The reference: the valid stretches as batches of their own, which end with the data.
         stretches = [(0, 0, 6), (1, 0, 2), (1, 4, 10), (2, 1, 10)]
-        separate = [estimator(batch[lane : lane + 1, start:stop].clone()) for lane, start, stop in stretches]
+        separate = [estimator(batch[row : row + 1, start:stop].clone()) for row, start, stop in stretches]
         together = estimator(masked(batch, mask))
-        for (lane, start, stop), expected in zip(stretches, separate, strict=True):
-            estimators.assert_equal(together[lane : lane + 1, start:stop], expected)
+        for (row, start, stop), expected in zip(stretches, separate, strict=True):
+            estimators.assert_equal(together[row : row + 1, start:stop], expected)
         for key in estimators.written:
             assert (together[key][~mask] == 0).all()
 

@@ -8,7 +8,7 @@ MASK = ("collector", "mask")
 
 
 def series(rewards, terminated=(), truncated=(), is_init=()):
-    """One lane; flags are given by the rows at which they are set."""
+    """One row; flags are given by the rows at which they are set."""
     length = len(rewards)
 
     def flags(at):
