@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_full_disk(small_disk):
     write_dataset(small_disk, steps([0, 1], starts=[0]))
     large = steps(list(range(300_000)), starts=[0])
-    with pytest.raises(StorageError, match="No space left on device.*A dataset that was there before is as it was"):
+    with pytest.raises(StorageError, match="No space left on device.*The dataset that was there before is unchanged"):
         write_dataset(small_disk, large)
     assert episodes_of(small_disk) == [[0, 1]]
     assert len(list(small_disk.iterdir())) == 2

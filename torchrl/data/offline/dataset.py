@@ -42,7 +42,7 @@ class Extendable(Protocol):
 class OfflineDataset:
     """Steps of episodes, one episode behind the other.
 
-    The steps are read from the disk when they are looked at. Views are handed out; writing to them changes this
+    The steps are read from the disk when they are looked at. Its batches are views; writing to them changes this
     object's memory, never the files.
 
     >>> write_dataset(getfixture("tmp_path"), batch)  # [2, 8]: two rows, at least two episodes
@@ -54,7 +54,7 @@ class OfflineDataset:
     Args:
         steps: ``[n]``.
         starts: where each episode begins, increasing, the first 0.
-        metadata: whatever was written with them.
+        metadata: what :func:`write_dataset` was given.
     """
 
     def __init__(self, steps: TensorDict, *, starts: list[int], metadata: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def write_dataset(
     next batch where it left off, unless ``is_init``, ``("next", "done")``, ``("collector", "traj_ids")`` or the number
     of rows say otherwise. Memory holds the episodes that run, for batches of several rows. Episodes lie in the order in
     which they end. ``is_init`` is written as true on the first step of each, also of one whose beginning is not in the
-    data, so that nobody takes it for the continuation of another. Steps whose ``("collector", "mask")`` is false and
+    data, so that no reader takes it for the continuation of another. Steps whose ``("collector", "mask")`` is false and
     entries under ``"replay"`` are left out. One process may write to a folder at a time.
 
     >>> write_dataset(getfixture("tmp_path"), batch, metadata={"env": "CartPole-v1"})
@@ -139,7 +139,7 @@ def write_dataset(
     Raises:
         SpecError: no steps, steps with other keys, shapes or dtypes than the first, or entries that are no dense
             tensors. KeyMissing: no ``is_init``.
-        ConfigError: metadata that JSON would not return as it is.
+        ConfigError: metadata that change when JSON writes and reads them.
         StorageError: the system refuses, for example because the disk is full.
     """
     folder = Path(folder)
@@ -231,7 +231,7 @@ def _require_json(metadata: object) -> None:
     except (TypeError, ValueError) as error:
         got = f"{metadata!r} ({error})"
     raise ConfigError(
-        explain("write_dataset", expected="metadata that JSON returns as they are", got=got, hint=hint)
+        explain("write_dataset", expected="metadata that JSON returns unchanged", got=got, hint=hint)
     ) from None
 
 
@@ -239,7 +239,7 @@ def _require_json(metadata: object) -> None:
 
 
 def read_dataset(folder: str | os.PathLike) -> OfflineDataset:
-    """Open a dataset; its steps are read from the disk as they are looked at.
+    """Open a dataset; a step is read from the disk when somebody reads its numbers.
 
     >>> write_dataset(getfixture("tmp_path"), batch)
     >>> episode = read_dataset(getfixture("tmp_path")).episode(0)
@@ -316,6 +316,6 @@ def _explain_os_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         got = f"{type(error).__name__}: {error}"
-        hint = "A dataset that was there before is as it was."
+        hint = "The dataset that was there before is unchanged."
         expected = f"a folder with room for the steps, {folder}"
         raise StorageError(explain("write_dataset", expected=expected, got=got, hint=hint)) from error

@@ -35,7 +35,7 @@ NAMES = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
 class MinariEpisodes(Iterator[TensorDict]):
-    """The episodes of a Minari dataset, one after the other, and what is known about them: see :func:`read_minari`.
+    """The episodes of a Minari dataset, one after the other, their spaces and their metadata: see :func:`read_minari`.
 
     >>> import h5py
     >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
@@ -76,7 +76,7 @@ class MinariEpisodes(Iterator[TensorDict]):
 
     @property
     def observation_space(self) -> Any:
-        """The gymnasium space of the observations as they are read: without what was left out, under the new names.
+        """The gymnasium space of the observations that are read: without those left out, under the new names.
 
         ``torchrl.envs.spec_from_space`` makes a spec of it. Entries of infos are in no space.
 
@@ -112,7 +112,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         return self._dataset.recover_environment(**kwargs)
 
     def episode_metadata(self, number: int) -> dict[str, Any]:
-        """Return what is noted about an episode, which JSON can hold: ``seed`` and ``options`` of its reset, and more.
+        """Return the metadata of an episode, which JSON can hold: ``seed`` and ``options`` of its reset, and more.
 
         Args:
             number: one of :attr:`numbers`.
@@ -174,7 +174,7 @@ def read_minari(
     but for those that are asked for.
 
     ``write_dataset(folder, read_minari(name))`` makes a dataset of them; each episode may go to a replay buffer. The
-    iterator knows the spaces, the environment and what is noted of each episode: :class:`MinariEpisodes`.
+    iterator knows the spaces, the environment and the metadata of each episode: :class:`MinariEpisodes`.
 
     >>> import h5py
     >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
@@ -254,7 +254,7 @@ def _load(name: str | os.PathLike) -> Any:
         raise StorageError(explain("read_minari", expected=expected, got=str(error), hint=hint)) from error
 
 
-# ---- what is in them -------------------------------------------------------------------------------------------------
+# ---- entries ---------------------------------------------------------------------------------------------------------
 
 
 def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ...] = ()) -> Tensor | dict:

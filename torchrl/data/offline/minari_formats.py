@@ -20,7 +20,7 @@ JPEG_START = bytes([0xFF, 0xD8, 0xFF])
 
 
 class Format(Protocol):
-    """Reads one dataset. A node is whatever the library has for an entry of an episode, or for a level of entries."""
+    """Reads one dataset. A node is the library's object for an entry of an episode, or for a level of entries."""
 
     path: Path
 
@@ -31,7 +31,7 @@ class Format(Protocol):
         """Yield each number, with the level of the episode's entries."""
 
     def about(self, number: int) -> dict[str, Any]:
-        """Return what is noted about an episode."""
+        """Return the metadata of an episode."""
 
     def names(self, node: Any) -> list[str] | None:
         """Return the names on a level, those of a tuple ``"0"``, ``"1"``, …; None for an entry."""

@@ -40,7 +40,7 @@ class Choice:
     info_keys: list[tuple[str, ...]]
 
     def select(self, space: Space) -> Space:
-        """Return the space of observations without what is left out, after a look at all names."""
+        """Check all names, and return the space of observations without those left out."""
         if space["type"] not in NESTS:
             left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
             names = list(parts_of(left))

@@ -64,7 +64,7 @@ class Stitcher:
         self._lanes: list[_Lane] = []
 
     def take(self, batch: TensorDictBase) -> Iterator[Piece]:
-        """Yield what is complete; the pieces are views of the batch or new.
+        """Yield the pieces that are complete, views of the batch or copies.
 
         Args:
             batch: ``[T]`` or ``[*B, T]``, with ``is_init``.

@@ -1,6 +1,6 @@
 """Samples made ahead: drawn now, read by a thread while the caller works on the sample before them.
 
-Between the two the ring may have come round to what was drawn; the function that reads looks again.
+Between the two, later items may have replaced those that were drawn; the function that reads looks again.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SamplesAhead:
         return self._queue[0].draw.round if self._queue else None
 
     def state(self) -> list[dict]:
-        """Return what was drawn, as tensors and numbers."""
+        """Return the draws, as tensors and numbers."""
         return [{"num": one.num, "ids": torch.from_numpy(one.ids), **one.draw.state()} for one in self._queue]
 
     def load(self, read: Read, state: list[dict]) -> None:

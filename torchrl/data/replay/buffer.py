@@ -27,7 +27,7 @@ from torchrl.unchecked import new_tensordict, put
 
 
 class ReplayBuffer:
-    """Keeps items, whatever their keys, and hands out samples of them.
+    """Keep items with any keys, and return samples of them.
 
     An item is one step: what a TensorDict holds beside its batch dimensions. In a batch ``[*B, T]`` of a collector the
     last dimension is time; where items come with ``is_init`` the buffer notes which step came before which, so that
@@ -184,7 +184,7 @@ class ReplayBuffer:
         return draw, ledger.ids_at(draw.places)
 
     def _read(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
-        """Read what was drawn, and apply the transform."""
+        """Read the items of a draw, and apply the transform."""
         sample, send = self.storage.read(draw.places), self.storage.send
         shape = sample.batch_size
         facts = {"index": send(draw.places), "id": send(ids)}
@@ -197,14 +197,14 @@ class ReplayBuffer:
         return sample if self.transform is None else apply_function("ReplayBuffer, transform", self.transform, sample)
 
     def _read_later(self, num: int, draw: Draw, ids: np.ndarray) -> TensorDictBase:
-        """Read what was drawn before, or something else where it has been overwritten meanwhile."""
+        """Read the items of an earlier draw; draw anew if one of them has been overwritten meanwhile."""
         with self.storage.lock:
             if not np.array_equal(self.storage.ledger.ids_at(draw.places), ids):
                 draw, ids = self._draw(num)
             return self._read(draw, ids)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """Yield samples: one whole round of a :class:`SamplerWithoutReplacement`, for ever otherwise."""
+        """Yield samples: one whole round of a :class:`SamplerWithoutReplacement`, without end otherwise."""
         sampler = self.sampler if isinstance(self.sampler, SamplerWithoutReplacement) else None
         if sampler is not None:
             with self.storage.lock:
@@ -333,13 +333,13 @@ class ReplayBuffer:
         }
 
     def save(self, folder: str) -> None:
-        """Write everything to a folder; what was saved there before stays until the new save is whole.
+        """Write everything to a folder; the save before it stays until the new one is whole.
 
         Nobody can add or sample meanwhile. Nothing is copied in memory before, but for a :class:`ListStorage` and what
         lies on other devices.
 
         Raises:
-            CheckpointError: the folder cannot be written to, or the disk is full; the last save is as it was.
+            CheckpointError: the folder cannot be written to, or the disk is full; the last save is unchanged.
         """
         with self.storage.lock:
             save_to(folder, self._state())

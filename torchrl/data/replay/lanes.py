@@ -106,7 +106,7 @@ class Lanes:
         since = np.maximum.accumulate(np.where(is_init | ~follows, steps, -1), 1)
         run = np.where(since >= 0, steps - since + 1, steps + 1 + before.run[:, None])
         links = Links(gap.astype(np.int32), run.astype(np.int32))
-        # A row whose last step was left out is not gone on from: nobody knows what lies between.
+        # A row whose last step was left out is followed by nothing: the step that was left out lies between.
         counted = None if num_steps is None else num_steps[1][:, -1].copy()
         playing = None if trajectories is None else trajectories[:, -1].copy()
         after = _Ends(ids[:, -1].copy(), links.run[:, -1].copy(), done[:, -1].copy(), playing, counted)

@@ -55,7 +55,7 @@ class MixedReplay:
         batch_size: number of items of a sample; None leaves it to each call.
 
     Raises:
-        ConfigError: what is no buffer, proportion or batch size, or slices of different lengths.
+        ConfigError: not a buffer, proportion or batch size, or slices of different lengths.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class MixedReplay:
         return joined if parts[0].device is None else joined.to(parts[0].device)
 
     def _report_left_out(self, columns: Sequence[dict], left_out: set[tuple[str, ...]]) -> None:
-        """Say what is left out for the first time, or refuse to leave it out."""
+        """Log each entry that is left out once; refuse to leave out the discount of sums of n steps, or all entries."""
         if left_out <= self._left_out:
             return
         owners = {key: [number for number, column in enumerate(columns) if key in column] for key in sorted(left_out)}
@@ -205,7 +205,7 @@ class MixedReplay:
         return sum(len(buffer) for buffer in self.buffers)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """Yield samples for ever; samplers without replacement begin their next round."""
+        """Yield samples without end; samplers without replacement begin their next round."""
         while True:
             yield self.sample()
 

@@ -40,7 +40,7 @@ class Draw:
 
     @classmethod
     def of(cls, state: dict) -> Draw:
-        """Return what :meth:`state` returned as it was."""
+        """Return the draw whose :meth:`state` this is."""
         mask = None if state["mask"] is None else state["mask"].numpy()
         facts = {name: fact.numpy() for name, fact in state["facts"].items()}
         return cls(state["slots"].numpy(), mask, facts, state["round"])
@@ -105,7 +105,7 @@ class Follower:
 
     Args:
         sampler: what to tell.
-        ledger: as it is now; every live item will be told.
+        ledger: its live items will be told first.
     """
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
@@ -155,7 +155,7 @@ class SamplerWithoutReplacement(Sampler):
     [6, 6, 4]
 
     Args:
-        drop_last: leave out the last batch of a round where it would be smaller; otherwise it is handed out so.
+        drop_last: leave out the last batch of a round where it would be smaller than the others.
     """
 
     def __init__(self, *, drop_last: bool = False) -> None:
@@ -177,7 +177,7 @@ class SamplerWithoutReplacement(Sampler):
         return Draw(drawn, round=self.num_rounds)
 
     def has_more(self, num: int, ledger: Ledger) -> bool:
-        """Tell whether the round has another batch of ``num``; forget what was overwritten of it."""
+        """Tell whether the round has another batch of ``num``; forget its items that were overwritten."""
         while True:
             places, ids = self._left[:num], self._left_ids[:num]
             is_there = ledger.ids_at(places) == ids

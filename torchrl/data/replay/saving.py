@@ -31,7 +31,7 @@ def save_to(folder: str | os.PathLike, state: dict) -> None:
     """Write a state to a folder, beside the last one, which it then replaces.
 
     Raises:
-        CheckpointError: the system refuses; the last save is as it was.
+        CheckpointError: the system refuses; the last save is unchanged.
     """
     folder = Path(folder)
     try:
@@ -42,7 +42,7 @@ def save_to(folder: str | os.PathLike, state: dict) -> None:
             torch.save(state, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         expected = f"a folder with room for the save, {folder}"
-        hint = "The last save there is as it was."
+        hint = "The last save there is unchanged."
         got = f"{type(error).__name__}: {error}"
         raise CheckpointError(explain("ReplayBuffer.save", expected=expected, got=got, hint=hint)) from error
 

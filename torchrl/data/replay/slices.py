@@ -48,7 +48,7 @@ class PlaceSet:
         return self._members[: self._num]
 
     def add(self, places: np.ndarray) -> None:
-        """Take in places, all different; those that are members already stay as they are."""
+        """Take in places, all different; members already stay where they are."""
         new = places[self._position[places] < 0]
         end = self._num + len(new)
         self._members[self._num : end] = new

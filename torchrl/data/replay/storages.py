@@ -136,7 +136,7 @@ class Storage(Extensible, ABC):
     @property
     @abstractmethod
     def layout(self) -> str:
-        """In words how items lie here; what was captured goes into storages of the same layout."""
+        """How items lie here, in words; a state goes into storages of the same layout."""
 
     @abstractmethod
     def state(self, num_places: int) -> dict:
@@ -303,7 +303,7 @@ class TensorStorage(Storage):
 
     @property
     def layout(self) -> str:
-        """Records, and what is rebuilt from frames."""
+        """Records, and the observations that are rebuilt from frames."""
         return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
 
     def state(self, num_places: int) -> dict:

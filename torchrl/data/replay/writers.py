@@ -145,7 +145,7 @@ class KeepBest(_BestWriter):
         self.key = key
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return the places of what is good enough."""
+        """Return a free place, or that of the least item if the new one is not less, or -1."""
         found = values.get((self.key,) if isinstance(self.key, str) else tuple(self.key))
         if found is None:
             got = f"the keys {sorted('/'.join(path) for path in values)}"
