@@ -82,13 +82,13 @@ def test_a_worker_that_is_started_again_goes_on_from_what_it_had_learned(make, k
         collector.collect()
     if kind is MultiAsyncCollector:
         collector.load_learned_states(collector.learned_states())  # its worker is at rest
-    before = collector.learned_states()[0]["reward/RewardNorm"]["count_mean_var"]
+    before = collector.learned_states()[0]["reward/RewardNorm"]["moments"]
     os.kill(collector.pids[0], signal.SIGKILL)
     while not collector._pool.has_died(0):
         time.sleep(0.01)
     collector.reset()  # finds it dead
     assert collector.num_restarts == 1
-    assert torch.equal(collector.learned_states()[0]["reward/RewardNorm"]["count_mean_var"], before)
+    assert torch.equal(collector.learned_states()[0]["reward/RewardNorm"]["moments"], before)
     reward = collector.collect()["next", "reward"]
     assert reward.abs().mean() < 1  # 37 times as large where nothing was kept
 
@@ -101,7 +101,7 @@ def test_a_resumed_run_of_worlds_that_cannot_be_captured_keeps_its_statistics(ma
     learned = one.learned_states()
     two.load_state_dict(state)
     for came, expected in zip(two.learned_states(), learned, strict=True):
-        assert torch.equal(came["reward/RewardNorm"]["count_mean_var"], expected["reward/RewardNorm"]["count_mean_var"])
+        assert torch.equal(came["reward/RewardNorm"]["moments"], expected["reward/RewardNorm"]["moments"])
 
 
 def test_statistics_are_saved_of_workers_that_were_lost(make):
@@ -112,8 +112,8 @@ def test_statistics_are_saved_of_workers_that_were_lost(make):
     two = make(MultiSyncCollector, lunar, num_workers=2, frames_per_batch=80, seed=0)
     two.load_state_dict(one.state_dict())
     assert torch.equal(
-        two.learned_states()[1]["reward/RewardNorm"]["count_mean_var"],
-        learned[1]["reward/RewardNorm"]["count_mean_var"],
+        two.learned_states()[1]["reward/RewardNorm"]["moments"],
+        learned[1]["reward/RewardNorm"]["moments"],
     )
 
 
@@ -234,7 +234,7 @@ def test_networks_are_loaded_with_what_observations_are_normalised_by(tmp_path):
     ours, theirs = (each.collector.learned_states()[0] for each in (one, two))
     for key, value in ours["VecNorm[observation]"].items():
         assert torch.equal(theirs["VecNorm[observation]"][key], value)
-    assert theirs["reward/RewardNorm"]["count_mean_var"].tolist() == [0, 0, 0]
+    assert theirs["reward/RewardNorm"]["moments"].tolist() == [0, 0, 0]
 
 
 def test_after_an_error_the_saved_agent_has_its_statistics(tmp_path):

@@ -70,7 +70,7 @@ def test_learned_state_is_named_by_class_and_observations_and_holds_no_memory():
         "VecNorm[observation] #2",
         "Largest[observation]",
     ]
-    assert list(env.learned_state_dict()["reward/RewardNorm"]) == ["count_mean_var"]
+    assert list(env.learned_state_dict()["reward/RewardNorm"]) == ["moments"]
     assert Pendulum(2).learned_state_dict() == {}
 
 
@@ -184,9 +184,9 @@ def test_statistics_of_several_environments_are_joined_exactly():
 
 
 def test_moments_of_rewards_are_joined_exactly():
-    states = [{"count_mean_var": torch.tensor([2.0, mean, 1.0]).double()} for mean in (1.0, 3.0)]
-    # {0, 2} and {2, 4}: mean 2, variance (4 + 0 + 0 + 4) / 4
-    assert RewardNorm.merge_learned(states)["count_mean_var"].tolist() == [2.0, 2.0, 2.0]
+    states = [{"moments": torch.tensor([2.0, mean, 2.0]).double()} for mean in (1.0, 3.0)]
+    # {0, 2} and {2, 4}: mean 2, squared deviations 4 + 0 + 0 + 4 of four, so 4 of two
+    assert RewardNorm.merge_learned(states)["moments"].tolist() == [2.0, 2.0, 4.0]
 
 
 def test_what_nobody_can_join_is_refused_unless_it_is_the_same():
@@ -259,7 +259,7 @@ def test_nothing_is_learned_or_added_up_on_rows_that_wait():
     for _ in range(2):
         _, root = env.step_and_reset(act(root))
     env.freeze_(torch.tensor([False, True]))
-    counts = vec.statistics.moments("observation")[0].item(), reward.count_mean_var[0].item(), summed.seen.item()
+    counts = vec.statistics.moments("observation")[0].item(), reward.moments[0].item(), summed.seen.item()
     waiting = {key: value[1].clone() for key, value in root.items() if key in env.observation_spec}
     remembered = reward.returns[1].item()
     for _ in range(3):
@@ -268,7 +268,7 @@ def test_nothing_is_learned_or_added_up_on_rows_that_wait():
         assert [after[key][1].item() for key in ("reward", "terminated", "truncated", "done")] == [0, 0, 0, 0]
         for key, value in waiting.items():
             assert torch.equal(root[key][1], value) and torch.equal(after[key][1], value), key
-    added = vec.statistics.moments("observation")[0].item(), reward.count_mean_var[0].item(), summed.seen.item()
+    added = vec.statistics.moments("observation")[0].item(), reward.moments[0].item(), summed.seen.item()
     assert [new - old for new, old in zip(added, counts, strict=True)] == [3, 3, 3]
     assert reward.returns[1].item() == remembered and reward.returns[0].item() != remembered
     assert summed.steps.flatten().tolist() == [5, 2] and root["step_count"].flatten().tolist() == [5, 2]

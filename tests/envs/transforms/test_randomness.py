@@ -122,3 +122,9 @@ def test_it_says_what_it_adds():
 def test_numbers_that_make_no_sense_are_refused(bad):
     with pytest.raises(ConfigError, match="GSDENoise: expected numbers of at least 1"):
         GSDENoise(bad[0], bad[1], resample_every=bad[2])
+
+
+def test_states_of_older_versions_are_read():
+    """The buffers of saved environments keep their names."""
+    env = TransformedEnv(counting(length=2), GSDENoise(1, 1))
+    assert set(env.transform.state_dict()) == {"noise", "num_steps", "_extra_state"}

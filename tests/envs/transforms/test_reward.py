@@ -131,9 +131,9 @@ def test_norm_is_frozen_in_eval_mode_and_follows_the_returns_still():
     norm = with_specs(RewardNorm(0.5), None, 2)
     normalised(norm, [[1.0, 3.0]], [[False, False]])
     norm.eval()
-    before = norm.count_mean_var.clone()
+    before = norm.moments.clone()
     assert normalised(norm, [[2.0, -1.0]], [[False, False]]).tolist() == [[2.0, -1.0]]  # std 1, see above
-    assert torch.equal(norm.count_mean_var, before)
+    assert torch.equal(norm.moments, before)
     assert norm.returns.tolist() == [[2.5], [0.5]]
 
 

@@ -34,6 +34,8 @@ class EpisodeObservation(Transform):
         ConfigError: when wrapping: ``out_key`` covers an observation or a name of the environment.
     """
 
+    memory_names: Sequence[str] = ()  # of the buffers, one per leaf of the observation; numbered if empty
+
     def __init__(self, out_key: Key) -> None:
         super().__init__()
         self.out_key = out_key
@@ -62,7 +64,7 @@ class EpisodeObservation(Transform):
         else:
             starts = {as_key(path): start}
         self._keys, self._starts = tuple(starts), tuple(starts.values())
-        self._names = [f"value_{index}" for index in range(len(starts))]
+        self._names = self.memory_names or [f"value_{index}" for index in range(len(starts))]
         for name, value in zip(self._names, self._starts, strict=True):
             self.register_memory(name, value.clone())
         is_flat = all(isinstance(key, str) for key in self._keys)

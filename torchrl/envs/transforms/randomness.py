@@ -70,6 +70,8 @@ class GSDENoise(RandomTransform, EpisodeObservation):
             environment.
     """
 
+    memory_names = ("noise",)
+
     def __init__(
         self, num_features: int, num_actions: int, *, resample_every: int | None = None, out_key: Key = "gsde_noise"
     ) -> None:

@@ -203,7 +203,7 @@ class RewardNorm(RewardTransform):
             raise ConfigError(explain("RewardNorm", expected="gamma from 0 to 1 and a positive clip", got=got))
         self.gamma = gamma
         self.clip = clip
-        self.register_buffer("count_mean_var", torch.zeros(3, dtype=torch.float64))  # of the returns
+        self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))  # count, mean, sum of squared deviations
         self.register_memory("returns", None)  # [*B, 1], once the batch size is known
 
     def read_specs(self, env: EnvSpecs) -> None:
@@ -214,7 +214,7 @@ class RewardNorm(RewardTransform):
     @property
     def std(self) -> float:
         """The deviation that rewards are divided by."""
-        return _deviation(float(self.count_mean_var[2]))
+        return _deviation(*self.moments.tolist())
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return the normalised reward, ``[*B, 1]``; count it in the statistics unless in eval mode.
@@ -227,20 +227,21 @@ class RewardNorm(RewardTransform):
         if not np.isfinite(reward_rows.sum()):
             raise NonFiniteError(explain("RewardNorm", expected="finite rewards", got=reward_rows.ravel().tolist()))
         returns = self._buffers["returns"].numpy()
-        moments = self._buffers["count_mean_var"].numpy()
+        moments = self._buffers["moments"].numpy()
         returns *= self.gamma
         returns += reward_rows
         if self.training:
             counted = returns if self.waiting is None else returns[~self.waiting.cpu().numpy()]
             _count_in_(moments, counted.reshape(-1))
-        scaled = reward_rows * (1.0 / _deviation(moments.item(2)))
+        scaled = reward_rows * (1.0 / _deviation(*moments.tolist()))
         return torch.from_numpy(scaled.clip(-self.clip, self.clip, out=scaled)).to(reward.device)
 
     @staticmethod
     def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Pool the moments of several environments, see :func:`torchrl.moments.pool_moments`."""
-        moments = pool_moments([state["count_mean_var"].tolist() for state in states])
-        return {"count_mean_var": torch.tensor(moments, dtype=torch.float64)}
+        parts = [state["moments"].tolist() for state in states]
+        count, mean, var = pool_moments([(count, mean, _variance(count, squares)) for count, mean, squares in parts])
+        return {"moments": torch.tensor([count, mean, var * count], dtype=torch.float64)}
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
         """Start the returns of rows that restarted at 0."""
@@ -255,18 +256,23 @@ class RewardNorm(RewardTransform):
 
 
 def _count_in_(moments: np.ndarray, values: np.ndarray) -> None:
-    """Merge a batch into count, mean and variance, in place."""
+    """Merge a batch into count, mean and sum of squared deviations, in place."""
     size = values.size
     if not size:
         return
     batch_mean = float(values.sum()) / size
     centred = values - batch_mean
-    count, mean, var = moments.tolist()
-    count += size
-    mean, var = merge_moments_(mean, var, batch_mean, float(centred.dot(centred)) / size, size / count)
-    moments[:] = count, mean, var
+    count, mean, squares = moments.tolist()
+    total = count + size
+    batch_var = float(centred.dot(centred)) / size
+    mean, var = merge_moments_(mean, _variance(count, squares), batch_mean, batch_var, size / total)
+    moments[:] = total, mean, var * total
 
 
-def _deviation(var: float) -> float:
-    std = math.sqrt(var)
+def _variance(count: float, squares: float) -> float:
+    return squares / count if count else 0.0
+
+
+def _deviation(count: float, mean: float, squares: float) -> float:
+    std = math.sqrt(_variance(count, squares))
     return std if std > _NO_SPREAD else 1.0
