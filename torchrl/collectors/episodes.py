@@ -17,6 +17,7 @@ from torchrl.data.trajectories import TRAJ_IDS, unpack
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.modules.training_layers import acting_mode
 
 IDLE = -1  # the number of the episode of a row that plays none
 
@@ -128,7 +129,7 @@ class EpisodeCollector(LocalCollector):
         """
         root = self._take_root()
         root = self._begin() if root is None else root
-        with self._acting():
+        with acting_mode(self._layers), self._acting():
             root, played = self._play(root)
         batch = self._deliver(self._steps(played))
         self._keep_root(root if self._restarts else None)

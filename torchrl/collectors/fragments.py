@@ -25,6 +25,7 @@ from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.envs.stepping import another_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules.randomness import keep_module_state, keep_randomness
+from torchrl.modules.training_layers import acting_mode
 
 
 class Fragment(NamedTuple):
@@ -115,7 +116,7 @@ class FragmentSource(LocalSource):
         root = self._take_root()
         root = self.env.reset() if root is None else root
         self._refresh()
-        with self._acting():
+        with acting_mode(self._layers), self._acting():
             root, mask = self._collect_sticky(root) if self.sticky else (self._collect(root), None)
             batch = contiguous_copy(self._batch)
             self._require_sound(batch)

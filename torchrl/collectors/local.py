@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -27,7 +26,6 @@ from torchrl.envs.learned import Learned, join_learned
 from torchrl.envs.stepping import require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
-from torchrl.modules.training_layers import acting_mode
 from torchrl.seeding import named_seeds
 from torchrl.unchecked import Row
 
@@ -101,7 +99,7 @@ class LocalSource:
 
     def _record_checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
         """Record a step that is held against the specs and the layout of its row; return it and the next root."""
-        is_first = self._recorded_names() is None
+        is_first = not self._rows
         acted = act_and_check(self._act, root, self.env, is_first=is_first)
         transition, root = self.env.step_and_reset(acted)
         if is_first:
@@ -139,12 +137,10 @@ class LocalSource:
         """Go on from a root where the environment stands now."""
         self._root, self._num_moves = root, self.env.num_moves
 
-    @contextmanager
-    def _acting(self) -> Iterator[None]:
-        """Sample actions unless an outer context says otherwise; dropout and batch norms act in eval mode."""
+    def _acting(self) -> set_exploration_type:
+        """Sample actions in a ``with`` block, unless an outer context says otherwise."""
         kind = exploration_type()
-        with acting_mode(self._layers), set_exploration_type(ExplorationType.RANDOM if kind is None else kind):
-            yield
+        return set_exploration_type(ExplorationType.RANDOM if kind is None else kind)
 
     def _require_sound(self, batch: TensorDict) -> None:
         """Refuse a batch ``[*B, T]`` with a NaN, or with an action that the environment does not have."""

@@ -12,6 +12,7 @@ from torchrl.collectors.local import LocalCollector, TrajectoryIds
 from torchrl.collectors.loop import allocate, collect, contiguous_copy
 from torchrl.data.batch_functions import BatchFunction
 from torchrl.envs.base import Env
+from torchrl.modules.training_layers import acting_mode
 
 
 class Collector(LocalCollector):
@@ -85,7 +86,7 @@ class Collector(LocalCollector):
         """
         root = self._take_root()
         root = self.env.reset() if root is None else root
-        with self._acting():
+        with acting_mode(self._layers), self._acting():
             num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
             for index in range(num_checked):
                 _, root = self._record_checked_step(root, index)
