@@ -75,3 +75,18 @@ def stand_ins_of_wrappers(monkeypatch):
     for name in ("moviepy", "moviepy.video", "moviepy.video.io"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.fixture
+def keep():
+    """Close what a test makes at its end, the last thing first: ``keep(ParallelEnv(...))`` returns the environment."""
+    kept = []
+
+    def keep(thing):
+        kept.append(thing)
+        return thing
+
+    yield keep
+    while kept:
+        thing = kept.pop()
+        (thing.shutdown if hasattr(thing, "shutdown") else thing.close)()

@@ -37,17 +37,10 @@ def change_(policy):
 
 
 @pytest.fixture
-def beside():
-    """Make processes, closed at the end."""
-    made = []
-
-    def make(make_env=CARTPOLE, **options):
-        made.append(EvaluationProcess(make_env, **{"num_episodes": 3, "seed": 5, **options}))
-        return made[-1]
-
-    yield make
-    for process in made:
-        process.close()
+def beside(keep):
+    return lambda make_env=CARTPOLE, **options: keep(
+        EvaluationProcess(make_env, **{"num_episodes": 3, "seed": 5, **options})
+    )
 
 
 @pytest.mark.parametrize("kind", [ExplorationType.DETERMINISTIC, ExplorationType.RANDOM])

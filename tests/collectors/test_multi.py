@@ -3,8 +3,6 @@
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -15,6 +13,8 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.interrupt import assert_ctrl_c_leaves_nothing
+from cases.same import assert_same
 from cases.workers import Marked, Nudge, Stepwise, Wide, cartpole, counting, faulty, gated, slow
 from fakes import FOREVER_S, DeadlySimulator, PlantedError, wait_until, with_more_time
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
@@ -27,30 +27,12 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 both = pytest.mark.parametrize("kind", [MultiSyncCollector, MultiAsyncCollector])
 
 
+same_but_ids = partial(assert_same, without=(("collector", "traj_ids"),))
+
+
 @pytest.fixture
-def make():
-    """Build collectors that are shut down at the end."""
-    built = []
-
-    def make(kind, *arguments, **options):
-        built.append(kind(*arguments, **options))
-        return built[-1]
-
-    yield make
-    while built:
-        built.pop().shutdown()
-
-
-def leaves(tensordict, without=("traj_ids",)):
-    found = dict(tensordict.items(include_nested=True, leaves_only=True))
-    return {key: value for key, value in found.items() if not (isinstance(key, tuple) and key[-1] in without)}
-
-
-def assert_same(one, other):
-    one, other = leaves(one), leaves(other)
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype is other[key].dtype and torch.equal(value, other[key]), key
+def make(keep):
+    return lambda kind, *arguments, **options: keep(kind(*arguments, **options))
 
 
 # ---- the same batches ------------------------------------------------------------------------------------------------
@@ -71,7 +53,7 @@ def test_a_thousand_transitions_are_those_of_one_process(make, num_workers):
     reference = Collector(cartpole(4), Stepwise(), frames_per_batch=400, total_frames=1200, seed=7)
     theirs = torch.cat(list(reference), dim=1)
     assert ours.batch_size == (4, 300) and ours["next", "done"].sum() > 10
-    assert_same(ours, theirs)
+    same_but_ids(ours, theirs)
     first = ours["observation"][:, 0]
     assert len(torch.unique(first, dim=0)) == 4  # different rows differ
 
@@ -87,7 +69,7 @@ def test_one_asynchronous_worker_gives_the_batches_of_one_process(make):
         seed=7,
     )
     reference = Collector(cartpole(4), Stepwise(), frames_per_batch=400, total_frames=1200, seed=7)
-    assert_same(torch.cat(list(collector), dim=1), torch.cat(list(reference), dim=1))
+    same_but_ids(torch.cat(list(collector), dim=1), torch.cat(list(reference), dim=1))
 
 
 def test_two_runs_with_one_seed_are_the_same_and_workers_explore_differently(make):
@@ -100,7 +82,7 @@ def test_two_runs_with_one_seed_are_the_same_and_workers_explore_differently(mak
         return torch.cat([collector.collect(), collector.collect()], dim=1)
 
     one, other = batches(), batches()
-    assert_same(one, other)
+    same_but_ids(one, other)
     actions = one["action"]
     assert not torch.equal(actions[:2], actions[2:])  # a shared stream of the copies would make them equal
 
@@ -117,7 +99,7 @@ def test_a_batch_that_is_handed_out_is_the_receivers_own(make):
     first = collector.collect()
     kept = first.clone()
     second = collector.collect()
-    assert_same(first, kept)
+    same_but_ids(first, kept)
     first["observation"].fill_(-1)
     assert (second["observation"] >= 0).all()
 
@@ -426,7 +408,7 @@ def test_a_run_goes_on_bit_for_bit_in_other_processes(make, kind):
     other.load_state_dict(state)
     assert other.frames == 2 * 64 and len(first) == 2
     for ours, theirs in zip(rest, [other.collect() for _ in range(3)], strict=True):
-        assert_same(ours, theirs)
+        same_but_ids(ours, theirs)
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -466,12 +448,6 @@ def test_a_killed_worker_is_named_at_once(make, kind, victim):
             collector.take()
     with pytest.raises(ProcessError, match="shut down"):
         collector.collect()
-
-
-def test_a_start_has_a_deadline_of_its_own(make):
-    options = {"num_workers": 1, "frames_per_batch": 4, "timeout_s": FOREVER_S, "start_timeout_s": 0.5}
-    with pytest.raises(DeadlineError, match=r"worker 0.*expected a start .* within 0.5 s.*Raise start_timeout_s"):
-        make(MultiSyncCollector, partial(time.sleep, FOREVER_S), **options)
 
 
 def test_a_batch_that_never_ends_is_ended(make):
@@ -635,9 +611,9 @@ def test_an_environment_instead_of_its_maker_is_refused():
 
 
 INTERRUPTED = """
-import sys
-sys.path[:0] = PATHS
 from functools import partial
+from cases.interrupt import assert_ctrl_c_leaves_nothing
+from cases.same import assert_same
 from cases.workers import slow
 from torchrl.collectors import KIND
 collector = KIND(partial(slow, 0.01), num_workers=2, frames_per_batch=100)
@@ -649,16 +625,4 @@ while True:
 
 @both
 def test_ctrl_c_in_the_middle_leaves_nothing(kind):
-    here = Path(__file__).parent
-    paths = repr([str(here), str(here.parent), str(here.parents[1])])
-    code = INTERRUPTED.replace("PATHS", paths).replace("KIND", kind.__name__)
-    run = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    workers = [int(pid) for pid in run.stdout.readline().split()]
-    time.sleep(0.3)
-    os.killpg(run.pid, signal.SIGINT)
-    _, printed = run.communicate()
-    assert printed.rstrip().endswith("KeyboardInterrupt") and printed.count("Traceback") == 1, printed
-    assert len(workers) == 2
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert_ctrl_c_leaves_nothing(INTERRUPTED.replace("KIND", kind.__name__))

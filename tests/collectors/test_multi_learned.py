@@ -33,16 +33,8 @@ def lunar():
 
 
 @pytest.fixture
-def make():
-    built = []
-
-    def make(kind, *arguments, **options):
-        built.append(kind(*arguments, **options))
-        return built[-1]
-
-    yield make
-    while built:
-        built.pop().shutdown()
+def make(keep):
+    return lambda kind, *arguments, **options: keep(kind(*arguments, **options))
 
 
 def moments(states):

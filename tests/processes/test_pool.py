@@ -20,18 +20,13 @@ def job(index):
 
 
 @pytest.fixture
-def make():
-    """Start pools that are closed at the end."""
-    made = []
-
+def make(keep):
     def make(job_of=job, num_workers=2, **options):
-        made.append(WorkerPool("Pool", SERVE, job_of, num_workers, **{"timeout_s": LIMIT_S, **options}))
-        made[-1].start()
-        return made[-1]
+        pool = keep(WorkerPool("Pool", SERVE, job_of, num_workers, **{"timeout_s": LIMIT_S, **options}))
+        pool.start()
+        return pool
 
-    yield make
-    for pool in made:
-        pool.close()
+    return make
 
 
 def outcomes(pool):

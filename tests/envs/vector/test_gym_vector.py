@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from cases.same import assert_same, leaves
 from fakes import CountingEnv, Together
 from torchrl.collectors import Collector
 from torchrl.envs import GymEnv, GymVectorEnv, SerialEnv, TransformedEnv
@@ -59,17 +60,6 @@ def run(env, num_steps=12):
         transition, root = env.step_and_reset(acted)
         steps.append((transition.clone(), root.clone()))
     return steps
-
-
-def leaves(tensordict):
-    return dict(tensordict.items(include_nested=True, leaves_only=True))
-
-
-def assert_same(one, other):
-    one, other = leaves(one), leaves(other)
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype is other[key].dtype and torch.equal(value, other[key]), key
 
 
 @pytest.mark.parametrize("form", ["box", "dict"])

@@ -11,6 +11,7 @@ from gymnasium import wrappers as single
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
+from cases.same import assert_same
 from fakes import Painter
 from torchrl.envs import GymVectorEnv, SerialEnv
 from torchrl.envs.simulators import GymSimulator
@@ -93,13 +94,6 @@ def run(env, num_steps=13):
         assert torch.equal(transition["action"], action)
         steps.append(transition.clone())
     return torch.stack(steps, dim=1)
-
-
-def assert_same(one, other):
-    one, other = [dict(steps.items(include_nested=True, leaves_only=True)) for steps in (one, other)]
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
 
 
 def of_one_world(name, table):

@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
+from cases.interrupt import assert_ctrl_c_leaves_nothing
+from cases.same import assert_same
 from fakes import (
     FOREVER_S,
     ActionEchoSimulator,
@@ -21,7 +22,6 @@ from fakes import (
     FaultySimulator,
     PlantedError,
     SlowSimulator,
-    wait_until,
     with_more_time,
 )
 from torchrl.collectors import Collector
@@ -39,32 +39,12 @@ COUNTING = partial(CountingSimulator, [2, 3, 5], ending=["terminated", "truncate
 
 
 @pytest.fixture
-def make():
-    """Build parallel environments that are closed at the end."""
-    built = []
-
-    def make(*arguments, **options):
-        built.append(ParallelEnv(*arguments, **options))
-        return built[-1]
-
-    yield make
-    while built:
-        built.pop().close()
+def make(keep):
+    return lambda *arguments, **options: keep(ParallelEnv(*arguments, **options))
 
 
 def act(root):
     return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def leaves(tensordict):
-    return dict(tensordict.items(include_nested=True, leaves_only=True))
-
-
-def assert_same(one, other):
-    one, other = leaves(one), leaves(other)
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype is other[key].dtype and torch.equal(value, other[key]), key
 
 
 def scripted(env, num_steps, seed=3):
@@ -334,33 +314,20 @@ def test_a_constructor_that_blocks_for_ever_is_ended(make):
 
 
 INTERRUPTED = """
-import sys, os
-sys.path[:0] = PATHS
 from functools import partial
+import torch
 from fakes import SlowSimulator
-from test_parallel import act
 from torchrl.envs import ParallelEnv
 env = ParallelEnv(partial(SlowSimulator, 0.01), 2, num_workers=2)
 root = env.reset()
 print(*env.pids, flush=True)
 while True:
-    _, root = env.step_and_reset(act(root))
+    _, root = env.step_and_reset(root.set("action", torch.zeros(2, dtype=torch.int64)))
 """
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing():
-    here = Path(__file__).parent
-    code = INTERRUPTED.replace("PATHS", repr([str(here), str(here.parents[1])]))
-    run = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    workers = [int(pid) for pid in run.stdout.readline().split()]
-    time.sleep(0.3)
-    os.killpg(run.pid, signal.SIGINT)  # the terminal sends it to the whole group
-    _, printed = run.communicate()
-    assert printed.rstrip().endswith("KeyboardInterrupt") and printed.count("Traceback") == 1, printed
-    assert len(workers) == 2
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert_ctrl_c_leaves_nothing(INTERRUPTED)
 
 
 @pytest.mark.parametrize(
