@@ -98,8 +98,8 @@ class CollectorHost:
         self._source: Source | None = None
         self._plan: Plan | None = None
         self._views: TensorDict | None = None
-        self._held: TensorDict | None = None  # the first batch, until there is memory for it
-        self._told: Learned = env.learned_state_dict()  # what the parent knows of what transforms have learned
+        self._waiting: TensorDict | None = None  # the first batch, until there is memory for it
+        self._reported: Learned = env.learned_state_dict()  # what transforms had learned when the parent was told last
 
     def batch_size(self) -> torch.Size:
         """Return the batch size of the environment."""
@@ -128,8 +128,8 @@ class CollectorHost:
 
     def learned_state_dict(self) -> Learned:
         """Return what the transforms have learned; see :meth:`Env.learned_state_dict`."""
-        self._told = self.env.learned_state_dict()
-        return self._told
+        self._reported = self.env.learned_state_dict()
+        return self._reported
 
     def load_learned_states(self, states: Sequence[Learned], for_acting: bool) -> None:
         """Take over what transforms have learned, here or elsewhere; see :meth:`Collector.load_learned_states`."""
@@ -163,26 +163,26 @@ class CollectorHost:
         acted = self.policy.frames_acted if isinstance(self.policy, WarmUp) else 0
         layout = None
         if self._views is None:
-            layout, self._held = layout_of(batch), batch
+            layout, self._waiting = layout_of(batch), batch
         else:
             _write(self._views, batch)
-        return Report(layout, source.trajectories.num_begun, self._news(), acted)
+        return Report(layout, source.trajectories.num_begun, self._newly_learned(), acted)
 
-    def _news(self) -> Learned:
-        """Return what transforms have learned since the parent was told; the costs of asking only where they learn."""
-        before = self._told
-        now = self.learned_state_dict() if before else before
+    def _newly_learned(self) -> Learned:
+        """Return what transforms have learned since the parent was told."""
+        before = self._reported
+        now = self.learned_state_dict() if before else before  # where none learns, nothing is asked
         return {name: tensors for name, tensors in now.items() if not is_same(tensors, before[name])}
 
     def map_memory(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
-        """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows, a held one at once."""
+        """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows; one that waits, now."""
         memory = SharedMemory(size, descriptor)
         own = slice(start, start + max(1, self.env.batch_size.numel()))
         self._views = cut_batch(layout, num_rows, memory.array)[own]
         memory.close()
-        if self._held is not None:
-            held, self._held = self._held, None
-            _write(self._views, held)
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            _write(self._views, waiting)
 
     def reset(self) -> None:
         """Restart every environment before the next batch."""

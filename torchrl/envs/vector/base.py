@@ -20,7 +20,7 @@ from torchrl.envs.vector.worker import Worker
 from torchrl.errors import EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict, put, shallow
 
-LOOKS = ("_read", "_next", "_roots", "_folders")  # of an environment at its worker's memory
+VIEWS = ("_read", "_next", "_roots", "_nested_keys")  # of the memory of the worker; made anew in a copy
 
 
 class WorkerEnv(Env):
@@ -61,13 +61,13 @@ class WorkerEnv(Env):
         buffers = allocate(observation_space, self.batch_size.numel()) if buffers is None else buffers
         self._worker = make_worker(buffers)
         self._action_space = action_space
-        self._look(buffers)
+        self._make_views(buffers)
 
-    def _look(self, buffers: StepBuffers) -> None:
+    def _make_views(self, buffers: StepBuffers) -> None:
         self._read = action_reader(self._action_space, self.action_spec)
         self._next = self._view(buffers.next)
         self._roots = tuple(self._view(root) for root in buffers.roots)
-        self._folders = _folders(self._next)
+        self._nested_keys = _nested_keys(self._next)
 
     def __getstate__(self) -> dict:
         """Return what a copy is made of; it has memory and simulators of its own, and is reset before it steps.
@@ -75,14 +75,14 @@ class WorkerEnv(Env):
         Raises:
             EnvError: the simulators cannot be copied.
         """
-        return {name: value for name, value in vars(self).items() if name not in LOOKS}
+        return {name: value for name, value in vars(self).items() if name not in VIEWS}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
-        self._look(self._worker.buffers)
+        self._make_views(self._worker.buffers)
 
     def _view(self, tree: dict) -> TensorDict:
-        """Wrap numpy buffers in a TensorDict over the same memory; batch size ``[]`` sees the one row."""
+        """Wrap numpy buffers in a TensorDict over the same memory; one of batch size ``[]`` shows their only row."""
         rows = {}
         for key, value in tree.items():
             if isinstance(value, dict):
@@ -92,11 +92,11 @@ class WorkerEnv(Env):
         return new_tensordict(rows, self.batch_size)
 
     def _root(self) -> TensorDict:
-        return _fresh(self._roots[self._worker.turn], self._folders)
+        return _new_containers(self._roots[self._worker.turn], self._nested_keys)
 
     def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         ended = self._worker.advance(self._read(action_of(tensordict)))
-        return _fresh(self._next, self._folders), self._root(), ended
+        return _new_containers(self._next, self._nested_keys), self._root(), ended
 
     def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
         rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
@@ -155,14 +155,14 @@ class WorkerEnv(Env):
         self._worker.close()
 
 
-def _fresh(views: TensorDict, folders: Sequence[str]) -> TensorDict:
-    """New containers over the same tensors, so that what a policy writes does not stay for the next step."""
+def _new_containers(views: TensorDict, nested_keys: Sequence[str]) -> TensorDict:
+    """Return new containers over the same tensors, so that what a policy writes does not stay for the next step."""
     fresh = shallow(views)
-    for key in folders:
+    for key in nested_keys:
         inner = views.get(key)
-        put(fresh, key, _fresh(inner, _folders(inner)))
+        put(fresh, key, _new_containers(inner, _nested_keys(inner)))
     return fresh
 
 
-def _folders(views: TensorDict) -> list[str]:
+def _nested_keys(views: TensorDict) -> list[str]:
     return [key for key, value in views.items() if isinstance(value, TensorDict)]

@@ -162,7 +162,7 @@ class ProcessWorker:
             raise
         self.turn = 0
         self._has_ended = np.ones(self._num_rows, dtype=bool)  # to be restarted before their next step
-        self._is_astray = False  # some rows were stepped and others not
+        self._is_half_stepped = False  # a step failed: some rows were stepped, others not
 
     def __getstate__(self) -> dict:
         """Return what a copy is made of: it starts processes of its own."""
@@ -188,16 +188,18 @@ class ProcessWorker:
 
     def advance(self, actions: Actions) -> bool:
         """Step every row; see :meth:`Worker.advance`."""
-        if not self._pool.is_running or self._is_astray:
-            got = "some that a failed step left in between" if self._is_astray else "processes that are not running"
+        if not self._pool.is_running or self._is_half_stepped:
+            got = (
+                "some that a failed step left in between" if self._is_half_stepped else "processes that are not running"
+            )
             hint = "Call reset() first."
             raise EnvError(explain("step", expected="every row inside an episode", got=got, hint=hint))
         if self._has_ended.any():
             raise not_restarted(np.flatnonzero(self._has_ended).tolist())
         copy_actions(self._actions, actions)
-        self._is_astray = True
+        self._is_half_stepped = True
         ended = any(self._pool.call_frame(ADVANCE))
-        self._is_astray = False
+        self._is_half_stepped = False
         self.turn ^= 1
         if ended:
             np.copyto(self._has_ended, self.buffers.next["done"][:, 0])
@@ -222,7 +224,7 @@ class ProcessWorker:
         self._call_each("restart", arguments)
         self._has_ended[list(indices)] = False
         if is_whole:
-            self._is_astray = False
+            self._is_half_stepped = False
 
     def require_ability(self, ability: str) -> None:
         """See :meth:`Worker.require_ability`."""
@@ -241,7 +243,7 @@ class ProcessWorker:
 
     def get_state(self) -> dict:
         """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
-        if self._is_astray:
+        if self._is_half_stepped:
             expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
         return _join(self._call_all("get_state"))
@@ -252,7 +254,7 @@ class ProcessWorker:
         shares = [_share_of(state, slice(share.start, share.stop)) for share in self.shares]
         self._call_each("set_state", {worker: (share,) for worker, share in enumerate(shares)})
         np.copyto(self._has_ended, state["has_ended"])
-        self._is_astray = False
+        self._is_half_stepped = False
 
     def close(self) -> None:
         """End the processes; may be called twice."""
@@ -280,7 +282,7 @@ class ProcessWorker:
             self._pool.close()
             raise
         self._has_ended[:] = True
-        self._is_astray = False
+        self._is_half_stepped = False
 
     def _share_memory(self) -> None:
         self._pool.call("map_memory", self._memory.size, self._num_rows, descriptors=[self._memory.descriptor])
