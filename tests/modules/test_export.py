@@ -1,5 +1,9 @@
-"""One exported graph serves every batch size, for every public module and the deterministic side of every family."""
+"""Every public module: one exported graph serves every batch size, copies and saved weights compute the same.
 
+Of families this is their deterministic side.
+"""
+
+import copy
 import inspect
 import warnings
 
@@ -233,6 +237,18 @@ def exported(module, inputs):
     with warnings.catch_warnings(), torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         warnings.simplefilter("ignore")
         return torch.export.export(module, inputs, dynamic_shapes=shapes).module()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (make, _) in MODULES.items() if any(True for _ in make().parameters())]
+)
+def test_copies_and_saved_weights_compute_the_same(name):
+    make, make_inputs = MODULES[name]
+    module, other, inputs = make().eval(), make().eval(), make_inputs(5)
+    other.load_state_dict(module.state_dict())
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        for twin in (other, copy.deepcopy(module)):
+            torch.testing.assert_close(twin(*inputs), module(*inputs), rtol=0, atol=0)
 
 
 def test_an_mlp_keeps_its_fast_tanh_outside_of_a_graph():

@@ -1,6 +1,5 @@
 """gSDE by hand and by sampling: the scale is that of the noise, the density a normal's, gradients go where they may."""
 
-import copy
 import functools
 
 import pytest
@@ -136,13 +135,9 @@ def test_an_actor_records_what_its_learner_recomputes():
         assert torch.equal(actor(roots.copy())["action"], again["loc"])
 
 
-def test_copies_saved_weights_and_orthogonal_weights():
-    head, other = GSDEHead(8, 2, init_log_std=-2.0), GSDEHead(8, 2)
+def test_the_first_deviation_and_orthogonal_weights():
+    head = GSDEHead(8, 2, init_log_std=-2.0)
     assert (head.log_std == -2).all() and set(head.state_dict()) == {"log_std", "linear.weight", "linear.bias"}
-    other.load_state_dict(head.state_dict())
-    inputs = torch.randn(5, 8), torch.randn(5, 8, 2)
-    for twin in (other, copy.deepcopy(head)):
-        torch.testing.assert_close(twin(*inputs), head(*inputs), rtol=0, atol=0)
     orthogonal_init_(head, last_gain=0.01)
     torch.testing.assert_close(head.linear.weight @ head.linear.weight.T, 1e-4 * torch.eye(2), atol=1e-9, rtol=0)
 

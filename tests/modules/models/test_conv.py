@@ -101,15 +101,6 @@ def test_a_norm_sees_the_channels_last():
     assert renorm(images).shape == (6, 18)
 
 
-def test_copies_and_saved_weights_compute_the_same():
-    network, other, images = SMALL(2), SMALL(2), torch.randn(3, 2, 9, 9)
-    assert not torch.allclose(other(images), network(images))
-    other.load_state_dict(network.state_dict())
-    assert "layers.0.weight" in network.state_dict()
-    for twin in (other, copy.deepcopy(network)):
-        torch.testing.assert_close(twin(images), network(images), rtol=0, atol=0)
-
-
 def test_compiles_without_a_break():
     network, pixels = SMALL(1), torch.randint(256, (2, 3, 1, 9, 9), dtype=torch.uint8)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
