@@ -42,7 +42,7 @@ def test_the_table_of_laws_names_every_public_part():
 BASES = {
     "TensorSpec", "Transform", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
     "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
-    "PolicyObjective", "PolicyGradient", "Surrogate", "ClippedSurrogate", "PenalizedSurrogate",
+    "Coefficient", "PolicyObjective", "PolicyGradient", "Surrogate", "ClippedSurrogate", "PenalizedSurrogate",
     "ReturnEstimator", "Reward2Go", "PinMemory", "HardUpdate", "SoftUpdate",
 }  # fmt: skip
 

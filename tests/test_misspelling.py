@@ -15,8 +15,7 @@ from torchrl.errors import ConfigError
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules import AnnealedExploration, EGreedy, ProbabilisticActor, RandomPolicy, ValueOperator
 from torchrl.modules.distributions import Distribution
-from torchrl.objectives import Loss, PPOLoss
-from torchrl.objectives.returns import ReturnEstimator
+from torchrl.objectives import Loss, PPOLoss, ReturnEstimator
 from torchrl.record import Logger
 
 

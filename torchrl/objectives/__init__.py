@@ -1,55 +1,34 @@
 """What is optimised: estimators of returns write targets into a batch, losses turn the batch into scalars."""
 
-from torchrl.objectives.costs import (
-    A2CLoss,
-    BehaviourCloningLoss,
+from torchrl.data import Reward2Go
+from torchrl.objectives.costs.base import Coefficient, Loss, total_loss
+from torchrl.objectives.costs.behaviour_cloning import BehaviourCloningLoss
+from torchrl.objectives.costs.ddpg import DDPGLoss, TD3Loss
+from torchrl.objectives.costs.dqn import DistributionalDQNLoss, DQNLoss, QuantileDQNLoss
+from torchrl.objectives.costs.policy_gradient import A2CLoss, PolicyGradientLoss, ReinforceLoss
+from torchrl.objectives.costs.policy_objectives import (
     ClippedSurrogate,
-    ClipPPOLoss,
-    DDPGLoss,
-    DiscreteSACLoss,
-    DistributionalDQNLoss,
-    DQNLoss,
-    HardUpdate,
-    KLPenaltyPPOLoss,
-    Loss,
     PenalizedSurrogate,
     PolicyGradient,
-    PolicyGradientLoss,
     PolicyObjective,
-    PPOLoss,
-    QuantileDQNLoss,
-    REDQLoss,
-    ReinforceLoss,
-    SACLoss,
-    SoftUpdate,
     Surrogate,
-    TD3Loss,
-    target_copy,
-    total_loss,
 )
-from torchrl.objectives.returns import (
-    GAE,
-    TD0,
-    DiscountedReturn,
-    NStepReturn,
-    ReturnEstimator,
-    Reward2Go,
-    TDLambda,
-    VTrace,
-    next_values,
-)
+from torchrl.objectives.costs.ppo import ClipPPOLoss, KLPenaltyPPOLoss, PPOLoss
+from torchrl.objectives.costs.sac import DiscreteSACLoss, REDQLoss, SACLoss
+from torchrl.objectives.costs.targets import HardUpdate, SoftUpdate, target_copy
+from torchrl.objectives.returns.advantages import GAE, TD0, NStepReturn, TDLambda
+from torchrl.objectives.returns.base import ReturnEstimator, next_values
+from torchrl.objectives.returns.monte_carlo import DiscountedReturn
+from torchrl.objectives.returns.off_policy import VTrace
 
 __all__ = [
-    "Surrogate",
-    "PolicyObjective",
-    "PolicyGradient",
-    "PenalizedSurrogate",
-    "ClippedSurrogate",
     "GAE",
     "TD0",
     "A2CLoss",
     "BehaviourCloningLoss",
     "ClipPPOLoss",
+    "ClippedSurrogate",
+    "Coefficient",
     "DDPGLoss",
     "DQNLoss",
     "DiscountedReturn",
@@ -60,7 +39,10 @@ __all__ = [
     "Loss",
     "NStepReturn",
     "PPOLoss",
+    "PenalizedSurrogate",
+    "PolicyGradient",
     "PolicyGradientLoss",
+    "PolicyObjective",
     "QuantileDQNLoss",
     "REDQLoss",
     "ReinforceLoss",
@@ -68,6 +50,7 @@ __all__ = [
     "Reward2Go",
     "SACLoss",
     "SoftUpdate",
+    "Surrogate",
     "TD3Loss",
     "TDLambda",
     "VTrace",

@@ -38,7 +38,7 @@ from torchrl.agents import (
 from torchrl.data.replay import ReplayBuffer
 from torchrl.envs import Env
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
-from torchrl.objectives.costs import Coefficient
+from torchrl.objectives import Coefficient
 from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import ConfigParser, load_config, save_config
 from torchrl.recipes.envs import FILM, task_name

@@ -8,8 +8,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.errors import SpecError
-from torchrl.objectives import ClipPPOLoss, Loss, total_loss
-from torchrl.objectives.costs import Coefficient
+from torchrl.objectives import ClipPPOLoss, Coefficient, Loss, total_loss
 
 
 def test_networks_are_not_shown_masked_rows(make_actor, make_critic, make_rows):
