@@ -208,7 +208,7 @@ def test_steps_that_are_masked_out_are_left_out_and_cut():
     assert split_trajectories(batch.set(MASK, mask & False)).batch_size == (0, 0)
 
 
-def test_splitting_takes_any_number_of_slots():
+def test_splitting_takes_any_number_of_rows():
     batch = make_collected()
     assert_same(split_trajectories(batch.reshape(2, 1, 6)), split_trajectories(batch))
     assert_same(split_trajectories(batch[0]), split_trajectories(batch[:1]))
@@ -230,7 +230,7 @@ def test_fragments_with_and_without_a_mask_are_stitched():
     assert is_complete.tolist() == [True, True, False]
 
 
-def test_fragments_of_other_slots_are_refused():
+def test_fragments_of_other_rows_are_refused():
     with pytest.raises(SpecError, match=r"the same rows, got \[2, 6\], \[1, 6\]"):
         stitch([make_collected(), make_collected()[:1]])
     with pytest.raises(SpecError, match="at least one piece"):

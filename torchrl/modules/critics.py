@@ -32,6 +32,10 @@ class ValueOperator(Operator):
     ) -> None:
         in_keys = key_list("ValueOperator(in_keys=...)", in_keys)
         if out_keys is None:
-            reads_action = any("action" in as_path(key) for key in in_keys)
-            out_keys = ["state_action_value" if reads_action else "state_value"]
+            out_keys = ["state_action_value" if reads_action(in_keys) else "state_value"]
         super().__init__(module, in_keys=in_keys, out_keys=out_keys)
+
+
+def reads_action(keys: Iterable[Key]) -> bool:
+    """Answer whether one of the keys is ``"action"``, or lies below it."""
+    return any("action" in as_path(key) for key in keys)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torchrl.data.specs.fitting import fitting_line
 from torchrl.data.specs.masks import as_bools
 from torchrl.errors import ConfigError, SpecError, explain
-from torchrl.keys import Key, as_path, key_list
+from torchrl.keys import Key, key_list
+from torchrl.modules.critics import reads_action
 from torchrl.modules.distributions.masked import only_legal
 from torchrl.modules.ensemble import Ensemble
 from torchrl.modules.families import INDEX, ONE_HOT, describe_action, kind_of, spec_at
@@ -253,12 +254,12 @@ class ValueEnsemble(Operator):
         out_key: Key | None = None,
     ) -> None:
         in_keys = key_list("ValueEnsemble(in_keys=...)", in_keys)
-        reads_action = any("action" in as_path(key) for key in in_keys)
+        judges_action = reads_action(in_keys)
         if out_key is None:
-            out_key = "state_action_value" if reads_action else "action_value"
+            out_key = "state_action_value" if judges_action else "action_value"
         super().__init__(Ensemble(make_module, num), in_keys=in_keys, out_keys=[out_key])
         self.num = num
-        self._reads_action = reads_action
+        self._reads_action = judges_action
 
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
