@@ -298,8 +298,6 @@ class MultiCollector(ABC):
         """End all workers, for good; may be called twice."""
         self._pool.close()
 
-    # ---- workers ---------------------------------------------------------------------------------------------------
-
     def _open(self) -> None:
         self._pool.start()
         start = 0
