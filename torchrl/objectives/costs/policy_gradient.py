@@ -115,11 +115,11 @@ class PolicyGradientLoss(ActorLoss):
         inputs = shallow(rows)  # the networks' own container: what they write cannot hide what the batch holds
         for module in self._trunk:
             module(inputs)
-        actor, critic = self._heads
+        policy, (actor, critic) = self.actor, self._heads
         distribution = actor.build(inputs)
-        log_prob = distribution.log_prob(rows.get(self.actor.action_key))
+        log_prob = distribution.log_prob(rows.get(policy.action_key))
         advantage = self._advantage(rows, log_prob)
-        objective, logged = self.objective.terms(PolicyRows(self.actor, rows, distribution, log_prob, advantage))
+        objective, logged = self.objective.terms(PolicyRows(policy, rows, distribution, log_prob, advantage))
         terms = {"loss_objective": self._reduce(objective)}
         if critic is not None:
             terms["loss_critic"] = self._reduce_column(self._critic_error(critic, inputs, rows)) * self._critic_coef
