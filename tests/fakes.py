@@ -19,8 +19,8 @@ from gymnasium import spaces
 from torchrl.envs.simulators import GymSimulator, Simulator
 from torchrl.errors import DeadlineError, EnvError
 
-LIMIT_S = 300.0  # what a test waits for comes long before, however slow or busy the machine
-FOREVER_S = 3600.0  # what lasts so long never ends within a test
+LIMIT_S = 300.0  # a test's wait ends long before, however slow or busy the machine
+FOREVER_S = 3600.0  # longer than any test
 
 ENDINGS = {"terminated": (True, False), "truncated": (False, True), "both": (True, True)}
 
@@ -112,7 +112,7 @@ class SlowSimulator(CountingSimulator):
 
 
 class Gated(gymnasium.Wrapper):
-    """An environment whose steps wait while a file exists: what shall happen before a step ends, happens before it.
+    """An environment whose steps wait while a file exists, so that a test decides what happens before a step ends.
 
     Args:
         env: any.
@@ -318,7 +318,7 @@ def simulator_of(factory):
 
 
 def sized_if_imported(module):
-    """Build a world of size 1 if the process that it is built in has imported a module, else of size 0."""
+    """Build an environment of size 1 in a process that has imported a module, and of size 0 in any other."""
     return Sized(int(module in sys.modules))
 
 
@@ -473,9 +473,9 @@ def _assert_equal(results: Sequence[Any], when: str) -> None:
 
 
 def with_more_time(attempt: Callable[[float], None], seconds: float = 0.5) -> None:
-    """Try something with a deadline of so many seconds; where it fails, with ten times as many, up to the limit.
+    """Call ``attempt`` with a deadline in seconds; where it fails, call it with ten times as long, up to the limit.
 
-    For deadlines that one part shall miss and others shall meet: on a busy machine these take longer, too.
+    For deadlines that one part shall miss and others shall meet: on a busy machine the others take longer, too.
     """
     while True:
         try:
@@ -487,7 +487,7 @@ def with_more_time(attempt: Callable[[float], None], seconds: float = 0.5) -> No
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something is so; fail where it never is."""
+    """Wait until a condition holds; fail where it never does."""
     deadline = time.monotonic() + LIMIT_S
     while not holds():
         assert time.monotonic() < deadline, f"{holds} was not true within {LIMIT_S:g} s"

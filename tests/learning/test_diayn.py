@@ -1,4 +1,4 @@
-"""Five skills in one batch, by parameters of the slots: they can be told apart by where they lead."""
+"""Five skills in one batch, by parameters of the rows: they can be told apart by where they lead."""
 
 import re
 import subprocess
