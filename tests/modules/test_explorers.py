@@ -5,6 +5,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.fixed_network import Fixed, rows
 from fakes import CountingEnv
 from torchrl.collectors import Collector
 from torchrl.data.specs import Bounded, Categorical, Composite, OneHot, Unbounded
@@ -15,21 +16,6 @@ from torchrl.modules import MLP, Actor, AdditiveGaussian, EGreedy, OrnsteinUhlen
 from torchrl.modules.exploration import without_exploration
 
 BOUNDS = Bounded(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
-
-
-class Fixed(nn.Module):
-    """Says the same numbers of every row."""
-
-    def __init__(self, *numbers):
-        super().__init__()
-        self.numbers = nn.Parameter(torch.tensor(numbers))
-
-    def forward(self, observation):
-        return self.numbers.expand(*observation.shape[:-1], *self.numbers.shape)
-
-
-def rows(*shape, **entries):
-    return TensorDict({"observation": torch.zeros(*shape, 4), **entries}, batch_size=shape)
 
 
 def generator(seed=0):

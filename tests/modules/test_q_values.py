@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import nn
 
+from cases.fixed_network import Fixed, rows
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
     MLP,
@@ -12,21 +12,6 @@ from torchrl.modules import (
     ValueEnsemble,
     ValueOperator,
 )
-
-
-class Fixed(nn.Module):
-    """Says the same numbers of every row."""
-
-    def __init__(self, *numbers):
-        super().__init__()
-        self.numbers = nn.Parameter(torch.tensor(numbers))
-
-    def forward(self, observation):
-        return self.numbers.expand(*observation.shape[:-1], *self.numbers.shape)
-
-
-def rows(*shape, **entries):
-    return TensorDict({"observation": torch.zeros(*shape, 4), **entries}, batch_size=shape)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
