@@ -164,7 +164,7 @@ class TestPixels:
             def render(self):
                 return np.zeros((2, 4, 3), np.uint8)
 
-        with pytest.raises(EnvError, match=r"uint8 \[2, 3, 3\], of every world, got uint8 \[2, 4, 3\] in row 1"):
+        with pytest.raises(EnvError, match=r"uint8 \[2, 3, 3\], of every row, got uint8 \[2, 4, 3\] in row 1"):
             SerialEnv([CountingEnv, Wide]).render()
 
 

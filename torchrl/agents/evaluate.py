@@ -76,7 +76,7 @@ class Evaluator:
     Raises:
         ConfigError: a count below one, or not one start seed per episode.
         EnvError: ``env`` is no environment, cannot be seeded, or something else steps it, such as a collector; or its
-            worlds normalise what they show by statistics of their own (gymnasium's ``NormalizeObservation`` or
+            simulators normalise what they show by statistics of their own (gymnasium's ``NormalizeObservation`` or
             ``NormalizeReward``).
     """
 

@@ -28,7 +28,7 @@ from torchrl.errors import ConfigError, EnvError
         ),
         (["CartPole-v1"], None, r'Write GymEnv\("CartPole-v1"\), or'),
         (2, CountingSimulator, r"got 2. The factory comes first: (Serial|Parallel)Env\(make_simulator, 2\)"),
-        (gymnasium.spec("CartPole-v1"), 2, r"got an EnvSpec. (Serial|Parallel)Env\(spec.make, 2\) builds each world"),
+        (gymnasium.spec("CartPole-v1"), 2, r"an EnvSpec. (Serial|Parallel)Env\(spec.make, 2\) builds each simulator"),
         (3, 2, "got 3. Write a function that builds a new one at each call"),
     ],
 )
@@ -153,7 +153,7 @@ FOREIGN = [
     (Wrapper, "expected one reward a step, got Several"),
     (Turns, "whose observation_space is a method. It has several agents"),
     (Old, "whose observation_space is of gym.spaces.box.OldSpace. It is of the old gym: pip install shimmy"),
-    (Pool, r"expected a simulator, one world, got Pool. .* EnvPoolEnv\(name, num_envs\)"),
+    (Pool, r"expected a simulator, one world in numpy, got Pool. .* EnvPoolEnv\(name, num_envs\)"),
     (Named, r"got Named without observation_space, action_space. A dm_env goes into DMControlEnv\(env\)"),
     (partial(gymnasium.make_vec, "CartPole-v1", 2), r"A vector environment is a batch already: GymVectorEnv"),
 ]
@@ -193,7 +193,7 @@ class Alternating(World):
 def test_a_world_of_players_in_turn_is_refused_also_where_it_has_spaces(num_envs):
     with pytest.raises(EnvError, match="Alternating, in which several agents act in turn. It has several"):
         SerialEnv(Alternating, num_envs)
-    with pytest.raises(EnvError, match="a world of one agent"):
+    with pytest.raises(EnvError, match="a simulator of one agent"):
         SerialEnv(lambda: TimeLimit(Alternating(), 5), num_envs)
 
 
@@ -214,7 +214,7 @@ def test_a_reset_that_takes_no_seed_is_told_what_to_take(make):
         def reset(self):
             return np.zeros(2, np.float32)
 
-    with pytest.raises(EnvError, match=r"reset of row 0: expected a world with reset\(\*, seed=None, options=None\)"):
+    with pytest.raises(EnvError, match=r"of row 0: expected a simulator with reset\(\*, seed=None, options=None\)"):
         make(Old).reset()
 
 

@@ -147,7 +147,7 @@ class WorkerEnv(Env):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (*frames[0].shape[:2], 3):
                 got = f"{frame.dtype} {list(frame.shape)} in row {index}"
                 expected = f"uint8 {[*frames[0].shape[:2], 3]}" if frames[0].ndim == 3 else "uint8 [H, W, 3]"
-                raise EnvError(explain("render", expected=f"a picture, {expected}, of every world", got=got))
+                raise EnvError(explain("render", expected=f"a picture, {expected}, of every row", got=got))
         return torch.from_numpy(np.stack(frames)).reshape(*self.batch_size, *frames[0].shape)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs
     Raises:
         ConfigError: counts that do not go together, or what is no factory.
     """
-    if _is_world(make_simulator) or isinstance(make_simulator, str) or _is_one(make_simulator):
+    if _is_simulator(make_simulator) or isinstance(make_simulator, str) or _is_one(make_simulator):
         _require_factory(who, make_simulator, num_envs)
         if num_envs is not None and (not isinstance(num_envs, Integral) or num_envs < 1):
             raise ConfigError(explain(who, expected="a whole num_envs of at least 1", got=num_envs))
@@ -50,27 +50,27 @@ def _is_one(given: object) -> bool:
     return isinstance(given, type) or not hasattr(given, "__iter__")
 
 
-def _is_world(given: object) -> bool:
+def _is_simulator(given: object) -> bool:
     return not isinstance(given, type) and hasattr(given, "reset") and hasattr(given, "step")
 
 
 def _require_factory(who: str, given: object, num_envs: int | None) -> None:
     """Refuse an id, or a simulator that is built already, and say what to write instead."""
-    is_world = _is_world(given)
-    if callable(given) and not is_world:
+    is_simulator = _is_simulator(given)
+    if callable(given) and not is_simulator:
         return
     is_number = isinstance(num_envs, Integral)
     count, named = (f", {num_envs}", f", num_envs={num_envs}") if is_number else ("", "")
     hint = f'Write a function that builds a new one at each call: {who}(lambda: gymnasium.make("CartPole-v1"){count}).'
     if isinstance(given, str):
         hint = f'Write GymEnv("{given}"{named}), or {who}(partial(gym_simulator, "{given}"){count}).'
-    elif is_world and num_envs is None and who == "SerialEnv":
+    elif is_simulator and num_envs is None and who == "SerialEnv":
         hint = "GymEnv(env) takes a gymnasium environment that is there already."
     elif callable(num_envs):
         hint = f"The factory comes first: {who}(make_simulator, {given!r})."
     elif isinstance(given, EnvSpec):
-        hint = f"{who}(spec.make{count}) builds each world of it."
-    got = f"a {type(given).__name__} that is there already" if is_world else repr(given)
+        hint = f"{who}(spec.make{count}) builds each simulator of it."
+    got = f"a {type(given).__name__} that is there already" if is_simulator else repr(given)
     got = "an EnvSpec" if isinstance(given, EnvSpec) else got
     raise ConfigError(explain(who, expected="callables that build a simulator", got=got, hint=hint))
 
@@ -126,11 +126,12 @@ def _build(who: str, factory: Factory, index: int) -> Simulator:
         raise
     if isinstance(simulator, VectorEnv) or is_pool(simulator):
         hint = foreign_hint(simulator)
-        raise EnvError(explain(who, expected="a simulator, one world", got=type(simulator).__name__, hint=hint))
-    world = innermost(simulator)
-    if hasattr(world, "agent_selection"):  # players in turn, as PettingZoo's; also where it has the two spaces
-        got = f"{type(world).__name__}, in which several agents act in turn"
-        raise EnvError(explain(who, expected="a world of one agent", got=got, hint=foreign_hint(world)))
+        expected = "a simulator, one world in numpy"
+        raise EnvError(explain(who, expected=expected, got=type(simulator).__name__, hint=hint))
+    inner = innermost(simulator)
+    if hasattr(inner, "agent_selection"):  # players in turn, as PettingZoo's; also where it has the two spaces
+        got = f"{type(inner).__name__}, in which several agents act in turn"
+        raise EnvError(explain(who, expected="a simulator of one agent", got=got, hint=foreign_hint(inner)))
     lacking = [name for name in ("observation_space", "action_space", "reset", "step") if not hasattr(simulator, name)]
     if lacking:
         got = f"{type(simulator).__name__} without {', '.join(lacking)}"
@@ -155,12 +156,12 @@ def require_one_reward(who: str, simulator: Any) -> None:
     Raises:
         EnvError: naming the simulator.
     """
-    world = simulator
-    while hasattr(world, "simulator") or hasattr(world, "env"):
-        world = getattr(world, "simulator", None) or world.env
-    shape = getattr(getattr(world, "reward_space", None), "shape", None)
+    inner = simulator
+    while hasattr(inner, "simulator") or hasattr(inner, "env"):
+        inner = getattr(inner, "simulator", None) or inner.env
+    shape = getattr(getattr(inner, "reward_space", None), "shape", None)
     if shape and shape != (1,):
-        expected, got = "one reward a step", f"{type(world).__name__} with rewards of shape {list(shape)}"
+        expected, got = "one reward a step", f"{type(inner).__name__} with rewards of shape {list(shape)}"
         hint = "Weigh them in a wrapper, as mo_gymnasium.wrappers.LinearReward(env, weight=...) does."
         raise EnvError(explain(who, expected=expected, got=got, hint=hint))
 
@@ -177,11 +178,11 @@ def _present(who: str, env: Any) -> Simulator:
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
     """Refuse rows that share one simulator, also behind wrappers of their own, and rows whose spaces differ."""
     first, seen = simulators[0], {}
-    worlds = [innermost(simulator) for simulator in simulators]
-    for index, (other, world) in enumerate(zip(simulators, worlds, strict=True), first_index):
-        if seen.setdefault(id(world), index) != index:
+    innermost_ones = [innermost(simulator) for simulator in simulators]
+    for index, (other, inner) in enumerate(zip(simulators, innermost_ones, strict=True), first_index):
+        if seen.setdefault(id(inner), index) != index:
             hint = "The factory builds a new one at each call."
-            got = f"the same one in the rows {seen[id(world)]} and {index}"
+            got = f"the same one in the rows {seen[id(inner)]} and {index}"
             raise EnvError(explain(who, expected="a simulator of its own for every row", got=got, hint=hint))
         for name in ("observation_space", "action_space"):
             if getattr(other, name) != getattr(first, name):
@@ -198,7 +199,7 @@ def shared_options(who: str, options: Options) -> Mapping | None:
     if options is None or isinstance(options, Mapping):
         return options
     if not all(_is_same(one, options[0]) for one in options[1:]):
-        hint = "Use GymEnv or SerialEnv, which restart the worlds one by one."
+        hint = "Use GymEnv or SerialEnv, which restart their simulators one by one."
         raise EnvError(explain(who, expected="the same options in every row", got=repr(options), hint=hint))
     return options[0] if options else None
 

@@ -98,7 +98,7 @@ class Worker(ABC):
         Raises:
             EnvError: this worker cannot.
         """
-        expected = "worlds that can wait one by one"
+        expected = "simulators that can wait one by one"
         raise EnvError(explain(type(self).__name__, expected=expected, got="some that are stepped together"))
 
     def __getstate__(self) -> dict:
@@ -115,7 +115,7 @@ class Worker(ABC):
         Raises:
             EnvError: this worker cannot.
         """
-        raise EnvError(explain(type(self).__name__, expected="a state to save", got="worlds without one", hint=FRESH))
+        raise self._has_no_state("a state to save")
 
     def set_state(self, state: dict) -> None:
         """Restore what :meth:`get_state` captured.
@@ -123,7 +123,10 @@ class Worker(ABC):
         Raises:
             EnvError: this worker cannot.
         """
-        raise EnvError(explain(type(self).__name__, expected="a state to load", got="worlds without one", hint=FRESH))
+        raise self._has_no_state("a state to load")
+
+    def _has_no_state(self, expected: str) -> EnvError:
+        return EnvError(explain(type(self).__name__, expected=expected, got="simulators without one", hint=FRESH))
 
     @abstractmethod
     def render(self) -> list:
@@ -282,7 +285,7 @@ class SimulatorWorker(Worker):
             except Exception as error:
                 error.add_note(f"Raised by the simulator of {self.row(index)} in reset().")
                 if isinstance(error, TypeError) and re.search(NO_RESET_ARGUMENT, str(error)):
-                    who, expected = f"reset of {self.row(index)}", "a world with reset(*, seed=None, options=None)"
+                    who, expected = f"reset of {self.row(index)}", "a simulator with reset(*, seed=None, options=None)"
                     raise EnvError(explain(who, expected=expected, got=error, hint=OLD_RESET)) from error
                 raise
             if not isinstance(result, tuple) or len(result) != 2:
@@ -366,7 +369,8 @@ def _as_array(value: Any) -> np.ndarray:
 def cannot_copy(who: str) -> EnvError:
     """Say that simulators are neither copied nor pickled."""
     hint = 'Copy or send a function that builds the environment: partial(EnvPoolEnv, "CartPole-v1", 4).'
-    return EnvError(explain(who, expected="worlds that can be copied or pickled", got="some that cannot", hint=hint))
+    expected = "simulators that can be copied or pickled"
+    return EnvError(explain(who, expected=expected, got="some that cannot", hint=hint))
 
 
 def not_restarted(rows: Sequence[int]) -> EnvError:
