@@ -32,7 +32,7 @@ def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase 
 
 
 class Row:
-    """One step of a pre-allocated batch: views to copy transitions into that have exactly its layout.
+    """Copy transitions into one time step of a pre-allocated batch, if they have exactly its layout.
 
     ``TensorDict.update_`` plans at each call which leaf goes where, drops keys that it does not know, broadcasts and
     casts. A row plans once, and compares keys, shapes and dtypes while it copies.

@@ -39,7 +39,7 @@ class Loss:
     critic_coef: NonNegativeFloat = 0.5
     "weight of the value loss"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
-    "distance of the value loss"
+    "distance between value and target: squared, absolute, or in between"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def make_agent(settings: A2C) -> Agent:
     seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights")
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    # Networks: two, or, for --shared_mapping and --gsde, one of hidden layers with what stands on them.
+    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["weights"]):
         normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None

@@ -32,7 +32,7 @@ class Loss:
     gamma: Fraction = 0.99
     "discount of rewards"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
-    "distance of the critics' loss"
+    "distance between value and target: squared, absolute, or in between"
 
 
 @dataclass(frozen=True)

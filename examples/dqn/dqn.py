@@ -84,7 +84,7 @@ class Loss:
     double: bool = True
     "the network in training chooses the next action, its target judges it"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "smooth_l1"
-    "distance of values, where there is no distribution; needs --no-distributional and --no-quantiles"
+    "distance between value and target, where there is no distribution; needs --no-distributional and --no-quantiles"
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Loss:
     critic_coef: NonNegativeFloat = 0.5
     "weight of the value loss"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
-    "distance of the value loss"
+    "distance between value and target: squared, absolute, or in between"
     value_clip: PositiveFloat | None = None
     "how far a value may move from the collected one before it gains nothing; none clips nothing"
 
@@ -80,7 +80,7 @@ def make_agent(settings: PPO) -> Agent:
     seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights", "minibatches")
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    # Networks: two, or, for --shared_mapping and --gsde, one of hidden layers with what stands on them.
+    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["weights"]):
         normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None

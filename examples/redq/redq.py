@@ -33,13 +33,14 @@ class Loss:
     gamma: Fraction = 0.99
     "discount of rewards"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
-    "distance of the critics' loss"
+    "distance between value and target: squared, absolute, or in between"
     temperature: PositiveFloat = 1.0
-    "weight of the entropy, or what it begins with"
+    "weight of the entropy; with --learn_temperature its first value"
     learn_temperature: bool = True
     "adapt it to --target_entropy"
     target_entropy: Real | None = None
-    "entropy in nats to aim at; none takes that of the action's range; needs --learn_temperature"
+    """entropy in nats to aim at; none takes minus the number of action entries, in units of half their range, or 98 % of
+    the greatest where actions are discrete; needs --learn_temperature"""
     num_q_values: PositiveInt = 10
     "critics"
     num_sampled: PositiveInt = 2
@@ -73,8 +74,8 @@ def make_agent(settings: REDQ) -> Agent:
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
     spec = recipes.bounded_row(env)  # of the action: a vector within bounds
 
-    # The actor, squashed into the bounds of the action. What a loss trains is what acts, but for the noise of --gsde,
-    # which a loss does not see.
+    # The actor, squashed into the bounds of the action. `policy` acts and `actor` is trained: the same object, except
+    # with --gsde, where `policy` adds a noise that the loss does not use.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["actor"]):
         if networks.gsde:

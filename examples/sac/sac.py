@@ -35,13 +35,14 @@ class Loss:
     gamma: Fraction = 0.99
     "discount of rewards"
     loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
-    "distance of the critics' loss"
+    "distance between value and target: squared, absolute, or in between"
     temperature: PositiveFloat = 1.0
-    "weight of the entropy, or what it begins with"
+    "weight of the entropy; with --learn_temperature its first value"
     learn_temperature: bool = True
     "adapt it to --target_entropy"
     target_entropy: Real | None = None
-    "entropy in nats to aim at; none takes that of the action's range; needs --learn_temperature"
+    """entropy in nats to aim at; none takes minus the number of action entries, in units of half their range, or 98 % of
+    the greatest where actions are discrete; needs --learn_temperature"""
     num_q_values: PositiveInt = 2
     "critics"
     state_value: bool = False
@@ -77,8 +78,8 @@ def make_agent(settings: SAC) -> Agent:
     if has_choices and options.state_value:
         raise ConfigError(explain("--state_value", expected="continuous actions", got=env.action_spec))
 
-    # The actor: over choices, or over a vector squashed into its bounds. What a loss trains is what acts, but for the
-    # noise of --gsde, which a loss does not see.
+    # The actor: over choices, or over a vector squashed into its bounds. `policy` acts and `actor` is trained: the same
+    # object, except with --gsde, where `policy` adds a noise that the loss does not use.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["actor"]):
         if networks.gsde:
@@ -108,7 +109,7 @@ def make_agent(settings: SAC) -> Agent:
         with recipes.initial_weights(seeds["value"]):
             value = ValueOperator(recipes.make_mlp(networks, env, 1))
 
-    soft = {
+    options_of_loss = {
         "gamma": options.gamma,
         "distance": options.loss_function,
         "temperature": options.temperature,
@@ -117,10 +118,10 @@ def make_agent(settings: SAC) -> Agent:
         "action_spec": recipes.row_spec(env),
     }
     if has_choices:
-        loss = DiscreteSACLoss(actor, critics, **soft)
+        loss = DiscreteSACLoss(actor, critics, **options_of_loss)
     else:
         drawing = torch.Generator().manual_seed(seeds["loss"])
-        loss = SACLoss(actor, critics, value=value, generator=drawing, **soft)
+        loss = SACLoss(actor, critics, value=value, generator=drawing, **options_of_loss)
     loss.to(find_device(settings.optimising.device))  # the networks with it, before the collector copies them
 
     policy = recipes.warm_up(settings.collecting, env, policy, seed=seeds["random"])

@@ -23,7 +23,7 @@ from torchrl.errors import ConfigError, explain
 
 
 class BatchSource(Protocol):
-    """Yields batches ``[*B, T]`` collected with ``policy``, as every collector does.
+    """Yields batches ``[*B, T]`` collected with ``policy``, counts them, and takes new weights, as collectors do.
 
     Attributes:
         policy: maps a root to a root with ``action``; it is what the agent trains.

@@ -75,7 +75,7 @@ class Report:
 
 
 class CollectorHost:
-    """An environment and a copy of the policy in a process of their own.
+    """Collect in a worker process what the parent asks for, with an environment and a copy of the policy.
 
     Args:
         make_env: builds the environment, ``[*B]``.

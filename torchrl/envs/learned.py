@@ -87,7 +87,7 @@ def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
 
 
 def equalise_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
-    """Let transforms go on from what those of all workers have learned together, where their class says how.
+    """Write into transforms what the transforms of all workers have learned together, if their class can merge it.
 
     What lies in shared memory is common to all as it is, and is left alone.
     """
@@ -135,7 +135,7 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
 
 
 def require_same_view(env: Env, state: Learned) -> None:
-    """Refuse an environment that shows a policy something else than the one in which ``state`` was learned.
+    """Refuse an environment whose transforms, those of the reward apart, are not those that learned ``state``.
 
     Transforms that change the reward alone may be there or not.
 

@@ -160,7 +160,7 @@ def to_pickle(message: object) -> bytes:
 
 
 class Patience:
-    """A deadline for a wait in slices.
+    """Count down a deadline while the waiting process runs: time in which it is stopped or busy does not count.
 
     The time between two looks counts at most twice a slice, so that neither a stop of the whole process (Ctrl-Z) nor a
     long update of the learner makes an answer late that had no chance to be read.

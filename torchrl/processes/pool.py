@@ -48,7 +48,7 @@ class Job:
 
 
 class WorkerPool:
-    """Objects in processes of their own, called together.
+    """Start, call, replace and close objects that each live in a process of their own.
 
     Args:
         who: for messages, for example ``"ParallelEnv"``.

@@ -57,13 +57,13 @@ class Environment:
     frame_skip: PositiveInt = default_of(gym_simulator, "frame_skip")
     "simulator steps per frame; all counts of frames are counts of agent steps"
     max_episode_steps: PositiveInt | None = default_of(gym_simulator, "max_episode_steps")
-    "frames after which an episode is truncated; instead of the task's own limit; none leaves that one"
+    "frames after which an episode is truncated, instead of the task's own limit; none keeps the task's"
     max_noops: NonNegativeInt = default_of(gym_simulator, "max_noops")
     "begin episodes with up to this many no-op actions (gym only)"
     init_with_lag: PositiveInt | None = None
-    "end the first episode of each row at random within this many frames, so that rows do not end together"
+    "cut the first episode of each environment after a random number of frames, at most this many, so that the environments do not all end together"
     leave_out: tuple[str, ...] = ()
-    "entries that are not observed, by name: text, which is no number, or what no policy shall see"
+    "names of observations that the networks do not see: text, which is no number, or what a policy must not see"
     from_pixels: bool = False
     "observe pictures that the simulator draws, nothing else (gym and dm_control); drawing may take OpenGL"
     pictures: str = "auto"
@@ -106,7 +106,7 @@ class StateDependentNoise:
     gsde: bool = False
     "explore by noise that depends on the state and stays for a while (continuous actions)"
     gsde_every: PositiveInt | None = default_of(GSDENoise, "resample_every")
-    "frames after which that noise is redrawn; none keeps it for an episode"
+    "frames after which the noise of --gsde is redrawn; none keeps it for an episode"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class SquashedNetworks(StateDependentNoise, Networks):
     tanh_loc: bool = False
     "keep the mean before squashing within ±5, by a tanh; needs continuous actions and --no-gsde"
     gsde_log_std: Real = -3.0
-    "initial log standard deviation of each entry of that noise; needs continuous actions and --gsde"
+    "initial log standard deviation of each entry of the noise; needs continuous actions and --gsde"
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Collecting:
 
 @dataclass(frozen=True)
 class ReplayCollecting(Collecting):
-    """What a run with a replay buffer has beside that.
+    """Collecting for a replay buffer.
 
     >>> ReplayCollecting(init_random_frames=100).frames_per_batch
     1
@@ -230,7 +230,7 @@ class Replay:
     prb_alpha: NonNegativeFloat = default_of(PrioritizedSampler, "alpha")
     "how much priorities matter; needs --prb"
     prb_beta: Fraction = default_of(PrioritizedSampler, "beta")
-    "how much of the bias weights undo at the start; 1 at the end of the run; needs --prb"
+    "importance weights undo this share of the sampling's bias at the start, all of it at the end of the run; needs --prb"
     sub_traj_len: PositiveInt | None = None
     "sample pieces of trajectories of this length; none samples frames"
     multi_step: bool = False
@@ -296,8 +296,8 @@ class Minibatches:
     minibatch_size: PositiveInt = 256
     "frames per gradient step"
     target_kl: PositiveFloat | None = default_of(MinibatchEpochs, "target_kl")
-    """leave a batch after an epoch whose mean approx_kl exceeds this (others: before a step, at 1.5 of it); needs
-    --num_epochs above 1"""
+    """stop training on a batch after the first epoch whose mean approximate KL exceeds this (other libraries stop inside
+    an epoch, at 1.5 times it); needs --num_epochs above 1"""
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class Optimising:
 
 @dataclass(frozen=True)
 class Recording:
-    """Seeds, evaluations and logs.
+    """Seeds, evaluations, logs, and when to stop early.
 
     >>> Recording(seed=1).loggers
     ('csv', 'tensorboard')

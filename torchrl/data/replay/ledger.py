@@ -33,7 +33,7 @@ CLAIMED, WRITTEN, BASE = range(3)
 
 
 class Ledger:
-    """Counters and columns over the places of a storage.
+    """Note for each place of a storage which item lies in it, and which item came before that one.
 
     Args:
         capacity: number of places.
