@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from test_docs import blocks_of, load
+from cases.examples import load
+from test_docs import blocks_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +36,7 @@ def test_the_python_blocks_run(block, tmp_path, monkeypatch, capsys):
 def test_the_first_command_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, script, *flags = shlex.split(COMMANDS[0].replace("--config=", f"--config={ROOT}/"))
-    load(ROOT / script).main([*flags, *TINY])
+    load(Path(script).stem).main([*flags, *TINY])
     assert "evaluation return" in capsys.readouterr().out
     saved = next((tmp_path / "ppo_logging").iterdir())
     assert "lr = 0.0005" in (saved / "config.txt").read_text()

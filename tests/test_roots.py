@@ -75,7 +75,7 @@ def test_unchecked_containers_share_tensors_but_not_entries():
 
 def test_a_row_copies_what_has_its_layout_through_its_views_and_nothing_else():
     batch = TensorDict({"a": torch.zeros(2, 3), "in": TensorDict({"b": torch.zeros(2, 3, 1)}, [2, 3])}, [2, 3])
-    like, row, _ = unchecked.make_rows(batch.unbind(1))
+    like, row, _ = unchecked.make_step_writers(batch.unbind(1))
     step = TensorDict({"a": torch.ones(2), "in": {"b": torch.full((2, 1), 2.0)}}, [2])
     assert row.update_(step)
     for key, value in (("new", torch.ones(2)), (("in", "new"), torch.ones(2)), ("a", torch.ones(2).int())):
@@ -87,7 +87,7 @@ def test_a_row_copies_what_has_its_layout_through_its_views_and_nothing_else():
 def test_tensors_that_come_again_are_looked_at_once_and_at_the_end():
     """An environment's own roots, in turn, and what a policy writes anew."""
     batch = TensorDict({"own": torch.zeros(2, 20), "new": torch.zeros(2, 20)}, [2, 20])
-    rows = unchecked.make_rows(batch.unbind(1))
+    rows = unchecked.make_step_writers(batch.unbind(1))
     roots = [torch.full((2,), 0.0), torch.full((2,), 1.0)]
     for step, row in enumerate(rows[:12]):
         assert row.update_(TensorDict({"own": roots[step % 2], "new": torch.full((2,), float(step))}, [2]))

@@ -31,15 +31,15 @@ def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase 
     return tensordict.get(key, None)
 
 
-class Row:
+class StepWriter:
     """Copy transitions into one time step of a pre-allocated batch, if they have exactly its layout.
 
     ``TensorDict.update_`` plans at each call which leaf goes where, drops keys that it does not know, broadcasts and
-    casts. A row plans once, and compares keys, shapes and dtypes while it copies.
+    casts. This plans once, and compares keys, shapes and dtypes while it copies.
 
     Args:
         views: the step, ``[*B]``; every leaf is written through.
-        layout: of all rows of the batch, see :func:`make_rows`.
+        layout: of all steps of the batch, see :func:`make_step_writers`.
     """
 
     __slots__ = ("views", "_leaves", "_layout")
@@ -51,10 +51,10 @@ class Row:
         self._layout = layout
 
     def update_(self, transition: TensorDict) -> bool:
-        """Copy a transition if it has the row's keys, shapes and dtypes; else answer False and copy nothing.
+        """Copy a transition if it has the step's keys, shapes and dtypes; else answer False and copy nothing.
 
         Tensors that came in each of the first transitions, as an environment's own do, are not compared again: a caller
-        that hands rows out asks :meth:`fits` about the last transition.
+        that writes many steps asks :meth:`fits` about the last transition.
         """
         values: list[torch.Tensor] = []
         layout = self._layout
@@ -71,7 +71,7 @@ class Row:
         return True
 
     def fits(self, transition: TensorDict) -> bool:
-        """Answer whether a transition has the row's keys, shapes and dtypes, all of them."""
+        """Answer whether a transition has the step's keys, shapes and dtypes, all of them."""
         values: list[torch.Tensor] = []
         try:
             is_whole = _gather(transition, self._layout.plan, values)
@@ -81,7 +81,7 @@ class Row:
 
 
 class Layout:
-    """The forms (dtype and shape) of the leaves of all rows of a batch, in the order of ``plan``.
+    """The forms (dtype and shape) of the leaves of all steps of a batch, in the order of ``plan``.
 
     In the middle of a step, with cold caches, looking at the forms of 14 leaves takes 10 µs, which is 3 % of a step of
     8 CartPoles. But an environment writes the same tensors again, the roots in turn. The first transitions show which
@@ -116,10 +116,10 @@ class Layout:
             self.picked_forms = [self.forms[place] for place in places]
 
 
-def make_rows(views: Sequence[TensorDict]) -> list[Row]:
-    """Return the steps of a batch as rows of one layout."""
+def make_step_writers(views: Sequence[TensorDict]) -> list[StepWriter]:
+    """Return a writer for each step of a batch, all with one layout."""
     layout = Layout(views[0])
-    return [Row(view, layout) for view in views]
+    return [StepWriter(view, layout) for view in views]
 
 
 def _plan_of(tensordict: TensorDict) -> tuple[list[str], list[tuple[str, tuple]]]:

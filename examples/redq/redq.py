@@ -39,8 +39,8 @@ class Loss:
     learn_temperature: bool = True
     "adapt it to --target_entropy"
     target_entropy: Real | None = None
-    """entropy in nats to aim at; none takes minus the number of action entries, in units of half their range, or 98 % of
-    the greatest where actions are discrete; needs --learn_temperature"""
+    """entropy in nats to aim at; none takes minus the number of action entries, in units of half their range; needs
+    --learn_temperature"""
     num_q_values: PositiveInt = 10
     "critics"
     num_sampled: PositiveInt = 2

@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.collectors.checks import require_arguments
+from torchrl.collectors.growing import GrowingBatch
 from torchrl.collectors.local import LocalCollector
-from torchrl.collectors.rows import GrowingRows
 from torchrl.counts import is_count
 from torchrl.data.batch_functions import BatchFunction
 from torchrl.data.trajectories import TRAJ_IDS, unpack
@@ -100,7 +100,7 @@ class EpisodeCollector(LocalCollector):
         self.max_episode_steps = max_episode_steps
         self._restarts = finished == "restart"
         self._idle: list[int] = []  # rows that are stepped on for nothing, where the environment cannot freeze them
-        self._recording: GrowingRows | None = None
+        self._recording: GrowingBatch | None = None
         self._num_begun = 0
         self._numbers: list[int] = []  # of the episode that each row of the environment plays
         self._begun_at: list[int] = []  # at which step of the next batch it began, negative where it goes on
@@ -166,8 +166,8 @@ class EpisodeCollector(LocalCollector):
     def _recorded_names(self) -> Collection[str] | None:
         return None if self._recording is None else self._recording.keys()
 
-    def _make_rows(self, transition: TensorDict) -> None:
-        self._rows = self._recording = GrowingRows(transition)
+    def _make_writers(self, transition: TensorDict) -> None:
+        self._writers = self._recording = GrowingBatch(transition)
 
     def _begin(self) -> TensorDict:
         """Restart all rows and number their episodes; return the root to act on."""
@@ -205,15 +205,15 @@ class EpisodeCollector(LocalCollector):
                 transition, root = self._record_checked_step(root, step)
             else:
                 transition, root = self.env.step_and_reset(self._act(root))
-                if not self._rows[step].update_(transition):
-                    raise another_layout("EpisodeCollector", transition, self._rows[step].views)
+                if not self._writers[step].update_(transition):
+                    raise another_layout("EpisodeCollector", transition, self._writers[step].views)
             played.append(self._numbers)
             done = transition.get("next").get("done")
             if bool(done.any()):
                 self._end_episodes(done.flatten().nonzero().flatten().tolist(), step + 1)
                 last_step = self._last_step()
-        if played and not self._rows[len(played) - 1].fits(transition):
-            raise another_layout("EpisodeCollector", transition, self._rows[len(played) - 1].views)
+        if played and not self._writers[len(played) - 1].fits(transition):
+            raise another_layout("EpisodeCollector", transition, self._writers[len(played) - 1].views)
         self._begun_at = [begun_at - len(played) for begun_at in self._begun_at]
         return root, played
 

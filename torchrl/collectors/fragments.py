@@ -148,7 +148,7 @@ class FragmentSource(LocalSource):
         num_checked = self._num_checked()
         for index in range(num_checked):
             _, root = self._record_checked_step(root, index)
-        return collect(self.env, self._act, root, self._rows[num_checked:])
+        return collect(self.env, self._act, root, self._writers[num_checked:])
 
     def _collect_sticky(self, root: TensorDict) -> tuple[TensorDict, torch.Tensor]:
         """Fill the rows, letting rows wait whose episode is over; return the root to go on from and the mask."""
@@ -160,8 +160,8 @@ class FragmentSource(LocalSource):
                 transition, root = self._record_checked_step(root, index)
             else:
                 transition, root = env.step_and_reset(self._act(root))
-                if not self._rows[index].update_(transition):
-                    raise another_layout("rollout", transition, self._rows[index].views)
+                if not self._writers[index].update_(transition):
+                    raise another_layout("rollout", transition, self._writers[index].views)
             is_valid.append(~waiting)
             ended = transition.get("next").get("done").squeeze(-1) & ~waiting
             if index < self.n_steps - 1 and bool(ended.any()):
@@ -170,8 +170,8 @@ class FragmentSource(LocalSource):
                     env.freeze_(ended)
                 else:
                     env.ignore_(waiting)
-        if not self._rows[-1].fits(transition):
-            raise another_layout("rollout", transition, self._rows[-1].views)
+        if not self._writers[-1].fits(transition):
+            raise another_layout("rollout", transition, self._writers[-1].views)
         if bool(waiting.any()):
             env.ignore_(None)
             root = env.reset(waiting, root=root)
@@ -180,8 +180,8 @@ class FragmentSource(LocalSource):
     def _num_checked(self) -> int:
         return min(self.n_steps, 2 if self._batch is None else 1)  # the second shows what is carried
 
-    def _make_rows(self, transition: TensorDict) -> None:
-        self._batch, self._rows = allocate(transition, self.n_steps)
+    def _make_writers(self, transition: TensorDict) -> None:
+        self._batch, self._writers = allocate(transition, self.n_steps)
 
     def _ask(self, root: TensorDict) -> TensorDict:
         """Return a copy of the root with what the policy writes on it, and put back its streams and counters."""

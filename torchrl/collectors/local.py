@@ -27,7 +27,7 @@ from torchrl.envs.stepping import require_same_layout
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
 from torchrl.seeding import named_seeds
-from torchrl.unchecked import Row
+from torchrl.unchecked import StepWriter
 
 
 class LocalSource:
@@ -54,7 +54,7 @@ class LocalSource:
         self._act = place_policy(self.policy, device, env.device)
         self._layers = acting_layers(self._act)
         self._seed = seed
-        self._rows: Sequence[Row] = []  # where the steps of a batch are recorded
+        self._writers: Sequence[StepWriter] = []  # where the steps of a batch are recorded
         self._root: TensorDict | None = None  # None: all rows begin new episodes
         self._num_moves = 0  # of the environment, when it stood where the root says
         take_env(who, env, self)
@@ -93,20 +93,20 @@ class LocalSource:
         """Return the names of the entries that batches hold; None before the first step."""
         raise NotImplementedError
 
-    def _make_rows(self, transition: TensorDict) -> None:
+    def _make_writers(self, transition: TensorDict) -> None:
         """Make the memory that steps are recorded in, which all have the layout of the first."""
         raise NotImplementedError
 
     def _record_checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
         """Record a step that is held against the specs and the layout of its row; return it and the next root."""
-        is_first = not self._rows
+        is_first = not self._writers
         acted = act_and_check(self._act, root, self.env, is_first=is_first)
         transition, root = self.env.step_and_reset(acted)
         if is_first:
             require_specs(self._who, transition, self.env)
-            self._make_rows(transition)
-        require_same_layout(self._who, transition, self._rows[index].views)
-        self._rows[index].update_(transition)
+            self._make_writers(transition)
+        require_same_layout(self._who, transition, self._writers[index].views)
+        self._writers[index].update_(transition)
         return transition, root
 
     def _refresh(self) -> None:

@@ -9,18 +9,18 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.envs.base import Env
 from torchrl.envs.stepping import another_layout
-from torchrl.unchecked import Row, make_rows, new_tensordict
+from torchrl.unchecked import StepWriter, make_step_writers, new_tensordict
 
 CONTIGUOUS = torch.contiguous_format
 
 
-def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -> TensorDict:
-    """Fill one pre-allocated rollout, row by row; return the root to continue from.
+def collect(env: Env, policy: Callable, root: TensorDict, steps: Sequence[StepWriter]) -> TensorDict:
+    """Fill one pre-allocated rollout, step by step; return the root to continue from.
 
     >>> transition, root = env.step_and_reset(actor(env.reset()))
-    >>> batch, rows = allocate(transition, 5)
+    >>> batch, steps = allocate(transition, 5)
     >>> with torch.no_grad():
-    ...     root = collect(env, actor, root, rows)
+    ...     root = collect(env, actor, root, steps)
     >>> batch.shape, torch.equal(batch["next", "observation"][:, 0], batch["observation"][:, 1])
     (torch.Size([2, 5]), True)
 
@@ -28,25 +28,25 @@ def collect(env: Env, policy: Callable, root: TensorDict, rows: Sequence[Row]) -
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``.
         root: the root to start from, ``[*B]``.
-        rows: the steps of a ``[*B, T]`` TensorDict with the layout of a transition.
+        steps: writers of the steps of a ``[*B, T]`` TensorDict with the layout of a transition.
 
     Raises:
-        SpecError: a transition has not the layout of its row.
+        SpecError: a transition does not have the layout of the batch.
     """
-    for row in rows:
+    for step in steps:
         transition, next_root = env.step_and_reset(policy(root))
-        if not row.update_(transition):
-            raise another_layout("Collector", transition, row.views)
+        if not step.update_(transition):
+            raise another_layout("Collector", transition, step.views)
         root = next_root
-    if rows and not row.fits(transition):
-        raise another_layout("Collector", transition, row.views)
+    if steps and not step.fits(transition):
+        raise another_layout("Collector", transition, step.views)
     return root
 
 
-def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, list[Row]]:
-    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and its rows.
+def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, list[StepWriter]]:
+    """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and writers of its steps.
 
-    In memory time comes first, so that each row is one block and cheap to write; :func:`contiguous_copy` hands the
+    In memory time comes first, so that each step is one block and cheap to write; :func:`contiguous_copy` hands the
     batch out in the usual order.
     """
     batch_size = transition.batch_size
@@ -55,7 +55,7 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
         lambda leaf: leaf.new_zeros((num_steps, *batch_size, *leaf.shape[dims:])).movedim(0, dims),
         batch_size=(*batch_size, num_steps),
     )
-    return batch, make_rows(batch.unbind(dims))
+    return batch, make_step_writers(batch.unbind(dims))
 
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:

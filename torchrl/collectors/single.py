@@ -90,7 +90,7 @@ class Collector(LocalCollector):
             num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
             for index in range(num_checked):
                 _, root = self._record_checked_step(root, index)
-            root = collect(self.env, self._act, root, self._rows[num_checked:])
+            root = collect(self.env, self._act, root, self._writers[num_checked:])
         batch = contiguous_copy(self._batch)
         self._require_sound(batch)
         self._keep_root(root)
@@ -121,5 +121,5 @@ class Collector(LocalCollector):
     def _recorded_names(self) -> Collection[str] | None:
         return None if self._batch is None else self._batch.keys()
 
-    def _make_rows(self, transition: TensorDict) -> None:
-        self._batch, self._rows = allocate(transition, self._num_steps)
+    def _make_writers(self, transition: TensorDict) -> None:
+        self._batch, self._writers = allocate(transition, self._num_steps)

@@ -61,7 +61,8 @@ class Environment:
     max_noops: NonNegativeInt = default_of(gym_simulator, "max_noops")
     "begin episodes with up to this many no-op actions (gym only)"
     init_with_lag: PositiveInt | None = None
-    "cut the first episode of each environment after a random number of frames, at most this many, so that the environments do not all end together"
+    """cut the first episode of each environment after a random number of frames, at most this many, so that the
+    environments do not all end together"""
     leave_out: tuple[str, ...] = ()
     "names of observations that the networks do not see: text, which is no number, or what a policy must not see"
     from_pixels: bool = False
@@ -230,7 +231,8 @@ class Replay:
     prb_alpha: NonNegativeFloat = default_of(PrioritizedSampler, "alpha")
     "how much priorities matter; needs --prb"
     prb_beta: Fraction = default_of(PrioritizedSampler, "beta")
-    "importance weights undo this share of the sampling's bias at the start, all of it at the end of the run; needs --prb"
+    """importance weights undo this share of the sampling's bias at the start, all of it at the end of the run; needs
+    --prb"""
     sub_traj_len: PositiveInt | None = None
     "sample pieces of trajectories of this length; none samples frames"
     multi_step: bool = False
@@ -296,8 +298,8 @@ class Minibatches:
     minibatch_size: PositiveInt = 256
     "frames per gradient step"
     target_kl: PositiveFloat | None = default_of(MinibatchEpochs, "target_kl")
-    """stop training on a batch after the first epoch whose mean approximate KL exceeds this (other libraries stop inside
-    an epoch, at 1.5 times it); needs --num_epochs above 1"""
+    """stop training on a batch after the first epoch whose mean approximate KL exceeds this (other libraries stop
+    inside an epoch, at 1.5 times it); needs --num_epochs above 1"""
 
 
 @dataclass(frozen=True)

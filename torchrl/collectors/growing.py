@@ -8,39 +8,39 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.collectors.loop import allocate
-from torchrl.unchecked import Row
+from torchrl.unchecked import StepWriter
 
 
-class GrowingRows:
-    """Record transitions ``[*B]`` one after another; blocks of rows are added as needed and used again.
+class GrowingBatch:
+    """Record transitions ``[*B]`` one after another; blocks of steps are added as needed and used again.
 
-    Building the views of a row costs far more than copying into it, so blocks are kept from one recording to the next.
+    Building the views of a step costs far more than copying into it, so blocks are kept from one recording to the next.
 
     Args:
         transition: ``[*B]``, whose layout all others have.
-        block_size: how many rows are added at a time.
+        block_size: how many steps are added at a time.
     """
 
     def __init__(self, transition: TensorDict, block_size: int = 64) -> None:
         self._example = transition.clone()
         self._block_size = block_size
         self._blocks: list[TensorDict] = []
-        self._rows: list[Row] = []
+        self._steps: list[StepWriter] = []
 
-    def __getitem__(self, index: int) -> Row:
-        """Return the row of a step, counted from 0 in each recording."""
-        while index >= len(self._rows):
-            block, rows = allocate(self._example, self._block_size)
+    def __getitem__(self, index: int) -> StepWriter:
+        """Return the writer of a step, counted from 0 in each recording."""
+        while index >= len(self._steps):
+            block, steps = allocate(self._example, self._block_size)
             self._blocks.append(block)
-            self._rows += rows
-        return self._rows[index]
+            self._steps += steps
+        return self._steps[index]
 
     def keys(self) -> Collection[str]:
-        """Return the names that every row holds."""
+        """Return the names that every step holds."""
         return self._example.keys()
 
     def recorded(self, num_steps: int) -> TensorDict:
-        """Return the first ``num_steps`` rows, ``[*B, T]``, a copy."""
+        """Return the first ``num_steps`` steps, ``[*B, T]``, a copy."""
         time = self._example.batch_dims
         num_blocks = -(-num_steps // self._block_size)
         parts = self._blocks[:num_blocks]
