@@ -263,8 +263,7 @@ def test_a_run_over_several_processes_goes_on_and_is_evaluated_without_them(run,
     def refused(*arguments, **options):
         raise AssertionError("a run that is only evaluated started a process")
 
-    monkeypatch.setattr("torchrl.collectors.workers.RemoteObject", refused)
-    monkeypatch.setattr("torchrl.agents.evaluate_beside.RemoteObject", refused)
+    monkeypatch.setattr("torchrl.processes.pool.RemoteObject", refused)
     capsys.readouterr()
     run("ppo", f"--evaluate={runs['whole']}")
     assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
