@@ -32,7 +32,7 @@ def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase 
 
 
 class StepWriter:
-    """Copy transitions into one time step of a pre-allocated batch, if they have exactly its layout.
+    """Copy a transition into one time step of a pre-allocated batch, or answer False where it has another layout.
 
     ``TensorDict.update_`` plans at each call which leaf goes where, drops keys that it does not know, broadcasts and
     casts. This plans once, and compares keys, shapes and dtypes while it copies.

@@ -102,7 +102,10 @@ def test_values_by_name_give_the_settings_back():
     settings = parse("--num_cells", "3", "--gamma=0.5")
     values = values_of(settings)
     assert values["num_cells"] == [3] and values["gamma"] == 0.5 and values["words"] == []
-    assert from_flags(Command, values) == settings
+    assert from_flags(Command, values | {"of_another": 1}) == settings
+    del values["gamma"]
+    with pytest.raises(ConfigError, match="Command: expected a value for 'gamma', got none"):
+        from_flags(Command, values)
 
 
 def test_settings_do_not_change():

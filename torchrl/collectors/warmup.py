@@ -30,7 +30,7 @@ class Progress:
 
 
 class WarmUp(nn.Module):
-    """Act uniformly at random for the first frames, then as the policy does.
+    """Act uniformly at random for the first frames, then as the policy does, which is called all the while.
 
     The policy is called all the while and its action and log-probability are overwritten: the keys never change.
 

@@ -21,7 +21,7 @@ def _new_generator() -> torch.Generator:
 
 @dataclass
 class SharedState:
-    """What an env has in common with all envs around it: they hold the same object.
+    """What an env and the envs that wrap it share: the generator of actions, a seed that waits, the count of moves.
 
     Attributes:
         generator: draws random actions.

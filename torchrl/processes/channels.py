@@ -160,7 +160,7 @@ def to_pickle(message: object) -> bytes:
 
 
 class Patience:
-    """Count down a deadline while the waiting process runs: time in which it is stopped or busy does not count.
+    """Count down the time left for an answer; it stands still while the waiting process is stopped or does other work.
 
     The time between two looks counts at most twice a slice, so that neither a stop of the whole process (Ctrl-Z) nor a
     long update of the learner makes an answer late that had no chance to be read.

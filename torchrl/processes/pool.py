@@ -48,7 +48,7 @@ class Job:
 
 
 class WorkerPool:
-    """Start, call, replace and close objects that each live in a process of their own.
+    """Start and close objects that each live in a process of their own; call all and wait, or ask one and go on.
 
     Args:
         who: for messages, for example ``"ParallelEnv"``.

@@ -25,6 +25,7 @@ from textwrap import dedent
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from torchrl.errors import ConfigError, explain
 from torchrl.recipes import config
 from torchrl.recipes.config import ConfigParser, FlagGroup, make_parser
 
@@ -63,16 +64,21 @@ def parser_of(settings: type) -> ConfigParser:
 
 
 def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) -> Settings:
-    """Build settings from what their parser returned, or from the values of a saved configuration, by name.
+    """Build settings from a value for every flag of their parts: a parser's namespace, or a dict by the flags' names.
 
     >>> from_flags(type(settings), values_of(settings)) == settings
     True
 
     Args:
         settings: a dataclass of parts.
-        args: holds a value for every field of every part.
+        args: holds a value for every field of every part; what no part has is left out.
+
+    Raises:
+        ConfigError: a value is missing.
     """
     values = vars(args) if isinstance(args, Namespace) else args
+    if missing := [field.name for _, part in parts_of(settings) for field in fields(part) if field.name not in values]:
+        raise ConfigError(explain(settings.__name__, expected=f"a value for {missing[0]!r}", got="none"))
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     parts = {
         name: type(part)(**{field.name: given[field.name] for field in fields(part)})

@@ -26,7 +26,7 @@ MASK = ("collector", "mask")
 
 
 class Incoming:
-    """The steps of a batch.
+    """Say of a batch which steps count, in which order they become items, and what came before each.
 
     Where a batch says which steps begin an episode (``is_init``) its last dimension is time; else ``[N]`` are N rows of
     one step each. Without a mask all rows of one time are laid out side by side, so that a step's predecessor lies B

@@ -101,7 +101,7 @@ class Sampler(Extensible, ABC):
 
 
 class Follower:
-    """Tells a sampler what has been written, by this process or any other that shares the ledger.
+    """Tell a sampler which places were written or lost, by this process or any other that shares the ledger.
 
     Args:
         sampler: what to tell.

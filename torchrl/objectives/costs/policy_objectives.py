@@ -149,7 +149,7 @@ class ClippedSurrogate(Surrogate):
 
 
 class PenalizedSurrogate(Surrogate):
-    """``-ρ A + β KL(π_old ‖ π)`` with a β that adapts: see :func:`torchrl.functional.penalized_policy_objective`.
+    """``-ρ A + β KL(π_old ‖ π)``, β changed by :meth:`adapt_`: :func:`torchrl.functional.penalized_policy_objective`.
 
     >>> objective = PenalizedSurrogate(kl_target=0.01, kl_coef=4.0)
     >>> objective.adapt_(0.001)  # far below the target
