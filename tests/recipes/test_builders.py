@@ -17,7 +17,15 @@ from torchrl.envs.transforms import (
     TransformedEnv,
 )
 from torchrl.errors import ConfigError, EnvError
-from torchrl.modules import Categorical, GSDENormal, MultiCategorical, Normal, TanhNormal, TruncatedNormal
+from torchrl.modules import (
+    Categorical,
+    GSDENormal,
+    MultiCategorical,
+    Normal,
+    OneHotCategorical,
+    TanhNormal,
+    TruncatedNormal,
+)
 from torchrl.objectives import A2CLoss, ClipPPOLoss, DiscountedReturn, KLPenaltyPPOLoss, PPOLoss, ReinforceLoss
 from torchrl.recipes import ActorCriticNetworks, make_action_head, make_evaluator
 from torchrl.recipes.record import make_reporter, make_run_folder
@@ -76,6 +84,7 @@ def test_first_episodes_end_apart_on_request_while_training(make_env):
         ([PENDULUM, "--gsde_every=4"], ConfigError, "--gsde_every: expected --gsde with it"),
         (["--env_kwargs", "wind=true"], EnvError, "wind"),
         ([*MATCHING, "--env_kwargs", "a=1"], ConfigError, "--env_kwargs: expected none for toy"),
+        ([*MATCHING, "--max_noops=3"], ConfigError, "--max_noops: expected 0 for toy, got 3"),
     ],
 )
 def test_an_environment_refuses_settings_that_do_not_go_together(flags, error, message, make_env):
@@ -130,6 +139,20 @@ def test_binary_actions_have_the_dtype_of_their_spec(dtype, make_env):
     env.action_spec = Binary((2, 3), dtype)
     head = make_action_head(ActorCriticNetworks(), env)
     assert head.num_inputs == 3 and env.action_spec.contains(head.distribution(torch.zeros(2, 3)).sample())
+
+
+def test_one_hot_choices_have_a_distribution_of_one_hot_vectors(make_env):
+    env = make_env(*MATCHING)
+    env.action_spec = specs.OneHot(4, (2, 4))
+    head = make_action_head(ActorCriticNetworks(), env)
+    assert head.num_inputs == 4 and head.distribution is OneHotCategorical
+
+
+def test_squashed_actions_need_bounds(make_env):
+    env = make_env(PENDULUM)
+    env.action_spec = Unbounded((2, 1))
+    with pytest.raises(ConfigError, match="--distribution=tanh_normal: expected bounded actions, got Unbounded"):
+        make_action_head(ActorCriticNetworks(distribution="tanh_normal"), env)
 
 
 @pytest.mark.parametrize("spec", [specs.Categorical(4, (2, 3)), specs.OneHot(4, (2, 3, 4))])
@@ -273,5 +296,7 @@ def test_a_run_folder_is_never_one_that_exists(tmp_path, monkeypatch):
 def test_arguments_reach_the_environment_typed_and_stand_in_the_configuration(tmp_path, make_env):
     flags = ["--env_name=FrozenLake-v1", "--env_kwargs", "map_name=8x8", "is_slippery=false"]
     assert make_env(*flags).observation_spec["observation"].shape == (2, 64)
+    cheetah = ["--env_library=dm_control", "--env_name=cheetah", "--env_task=run", "--env_kwargs", "random=3"]
+    assert make_env(*cheetah).observation_spec["observation"].shape == (2, 17)
     folder = make_run_folder("ppo", settings_of("ppo", *flags, f"--folder={tmp_path}"))
     assert "env_kwargs = map_name=8x8 is_slippery=false" in (folder / "config.txt").read_text()

@@ -271,6 +271,7 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
         ),
         ("dqn", ["--sub_traj_len=3"], "a number that divides the 8 of --batch_size"),
         ("sac", ["--env_name=CartPole-v1", "--state_value"], "--state_value: expected continuous actions"),
+        ("sac", ["--gsde", "--distribution=truncated_normal"], "--gsde: expected --distribution=tanh_normal"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(algorithm, flags, message, make_agent):
@@ -282,6 +283,18 @@ def test_pieces_of_trajectories_are_stored_with_what_tells_episodes_apart(make_a
     facts = {"is_init", ("collector", "traj_ids"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
     assert facts <= set(stored(make_agent("dqn", "--sub_traj_len=4")).keys(True, True))
     assert not {"is_init", ("next", "done")} & set(stored(make_agent("dqn")).keys(True, True))
+
+
+def test_a_resumed_run_opens_its_folder_of_frames(make_agent):
+    stored(make_agent("dqn", "--buffer_folder=frames"))
+    assert len(make_agent("dqn", "--buffer_folder=frames", "--resume=run").optimise.buffer) == 32
+
+
+def test_rows_that_wait_for_their_sum_are_saved_and_come_back(make_agent):
+    one, two = (make_agent("dqn", "--multi_step", "--n_steps_return=5") for _ in range(2))
+    stored(one)
+    two.store.load_state_dict(one.store.state_dict())
+    assert len(stored(one)) == 64 - 4 and len(stored(two)) == 32
 
 
 def test_entries_that_no_batch_has_are_not_stored(make_agent):

@@ -79,6 +79,7 @@ def test_what_an_environment_leaves_without_effect_is_named_once_it_is_known():
     assert said_on("ppo", choices, "--image_size=40", "--no-grayscale") == lines
     assert said_on("ppo", choices, "--init_log_std=-1") == ["no effect: --init_log_std, which needs continuous actions"]
     assert said_on("sac", choices, "--init_std=2") == ["no effect: --init_std, which needs continuous actions"]
+    assert said_on("ppo", choices, "--target_kl=0.1", "--num_epochs=1") == []  # which needs more epochs, not an env
     assert said_on("ppo", forces, "--init_log_std=-1") == said_on("sac", choices) == []
 
 

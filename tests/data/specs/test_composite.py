@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.errors import KeyMissing, SpecError
 
 
@@ -31,6 +31,15 @@ def test_nested_keys_work_as_in_a_tensordict(spec):
     assert len(spec) == len(list(spec)) == 3
     assert [key for key, _ in spec.leaves()] == ["observation", ("camera", "left"), ("camera", "right"), "action"]
     assert dict(spec.leaves())["camera", "left"] is spec["camera", "left"]
+
+
+@pytest.mark.parametrize("leaf", [Unbounded(()), Bounded(-1.0, 1.0, ()), Binary((), torch.float32)])
+def test_a_leaf_without_dimensions_refuses_nan_before_one_that_fits(leaf):
+    """The place of the NaN is the empty index, which is false."""
+    spec, nan = Composite({"one": leaf, "two": Unbounded(())}), torch.tensor(float("nan"))
+    assert not spec.contains(TensorDict({"one": nan, "two": torch.tensor(0.0)}))
+    with pytest.raises(SpecError, match=r"one: expected .*got NaN at \[\]"):
+        spec.assert_contains(TensorDict({"one": nan, "two": torch.tensor(0.0)}))
 
 
 def test_set_and_delete(spec):

@@ -52,7 +52,7 @@ class ReplayBuffer:
         batch_size: number of items of a sample; None leaves it to each call.
         prefetch: number of samples that a thread makes ahead, while the caller works on the last. They are drawn at
             once, so they do not know later items and priorities.
-        transform: a function apply_function to each sample, for example :class:`~torchrl.data.MultiStep` on slices; no
+        transform: a function applied to each sample, for example :class:`~torchrl.data.MultiStep` on slices; no
             transform of environments, which would change every entry.
         seed: of the stream of draws; None draws one.
 

@@ -352,7 +352,9 @@ def entry(value: torch.Tensor, index: tuple[int, ...]) -> str:
 def nan_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
     """Return (expected, got, hint) if an entry is NaN."""
     nan = first_true(value.isnan()) if value.dtype.is_floating_point else None
-    return nan and ("numbers", f"NaN at {list(nan)}", "Find where it came from: NaN is in no spec.")
+    if nan is None:  # where there is no dimension it is the empty index, which is false
+        return None
+    return "numbers", f"NaN at {list(nan)}", "Find where it came from: NaN is in no spec."
 
 
 def probe(shape: torch.Size, device: torch.device | None) -> torch.Tensor:

@@ -219,7 +219,9 @@ class Binary(LeafSpec):
 def binary_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
     """Return (expected, got, hint) if an entry is neither 0 nor 1."""
     bad = first_true((value != 0) & (value != 1))
-    return bad and (nan_mismatch(value) or ("0 or 1", entry(value, bad), "Use project() to round on purpose."))
+    if bad is None:
+        return None
+    return nan_mismatch(value) or ("0 or 1", entry(value, bad), "Use project() to round on purpose.")
 
 
 def require_real(who: str, dtype: torch.dtype) -> None:
