@@ -1,4 +1,4 @@
-"""What flows between the parts: specs that describe it, replay, and batches of trajectories of different lengths.
+"""Hold and rework experience: specs, replay buffers, datasets in folders, and functions of batches and trajectories.
 
 Specs and replay are imported from their subpackages.
 """

@@ -1,4 +1,4 @@
-"""Functions of batches, which buffers, collectors and agents apply, checked when such a part gets them."""
+"""Check the functions of batches that a user gives to buffers, collectors and agents, and call them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BatchFunction = Callable[[TensorDictBase], TensorDictBase]
 
 
 class StepEditor(nn.Module):
-    """Base of the transforms, which edit an environment step by step and are no functions of batches.
+    """Base class of the transforms of environments, which edit single tensors and refuse to be called with a batch.
 
     The ``forward`` of a transform takes single tensors. On a batch it would change every entry: clip actions and
     counters with the reward.
@@ -26,7 +26,7 @@ class StepEditor(nn.Module):
     """
 
     def __call__(self, *inputs: Tensor, **options: object) -> Tensor:
-        """Call ``forward``."""
+        """Call ``forward`` with tensors; refuse a batch."""
         if any(isinstance(x, TensorDictBase) for x in inputs):
             name = type(self).__name__
             raise SpecError(explain(name, expected="a tensor", got="a batch", hint=_instead_of(type(self))))
@@ -76,7 +76,7 @@ def require_batch(who: str, batch: object) -> None:
 
 
 def apply_function(who: str, function: BatchFunction, batch: TensorDictBase) -> TensorDictBase:
-    """Call a function on a batch and return its result.
+    """Call a user's function on a batch, and refuse a result that is no TensorDict or whose ``done`` is not bool.
 
     Raises:
         SpecError: the result is no TensorDict, or its flags are no bools, as where every entry was changed.

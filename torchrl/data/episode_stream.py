@@ -1,4 +1,4 @@
-"""Whole episodes out of batches that show parts of them. A function, given by the user, computes with an episode."""
+"""Put whole episodes together from batches that hold parts of them, and apply a user's function to each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHO = "EpisodeStream"
 
 
 class EpisodeStream:
-    """Hand out each episode when it has ended, over batches that go on where the last one left off.
+    """Keep the steps of unfinished episodes from batch to batch, and return each episode once it has ended.
 
     A quantity of the whole episode, such as the return of its rest or the goals that it reached, cannot be computed
     from a batch that shows a part of it. The stream keeps steps until their episode ends, so batches may be as short as

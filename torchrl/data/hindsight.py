@@ -32,7 +32,7 @@ STRATEGIES = ("future", "final", "episode")
 
 
 class HindsightRelabel:
-    """Return a batch of goal-conditioned steps followed by copies with goals that were reached.
+    """Return a batch followed by copies of its steps, with goals that their episodes reached and rewards for these.
 
     >>> reward_fn = lambda achieved, goal, steps: -((achieved - goal).norm(dim=-1, keepdim=True) > 0.05).float()
     >>> goals = torch.rand(2, 8, 2)

@@ -27,7 +27,7 @@ _SAMPLED = "replay"  # where a buffer notes what it drew
 
 
 class MultiStep:
-    """Sum up to n rewards into each step, and put what came after the last of them under ``"next"``.
+    """Give each step of a batch the discounted sum of up to n rewards, and under ``"next"`` what came after the last.
 
     >>> MultiStep(3, 0.99)(batch)["next", "steps_to_next_obs"][0, :, 0]  # a postproc, or the transform of a buffer
     tensor([3, 3, 3, 3, 3, 3, 2, 1])
@@ -105,7 +105,7 @@ class MultiStep:
 
 
 class MultiStepStream:
-    """Sum up to n rewards as :class:`MultiStep` does, over batches that go on where the last one ended.
+    """Sum up to n rewards as :class:`MultiStep` does; a step whose sum a batch does not complete waits for the next.
 
     A step whose sum the batch does not show whole waits for the next batch of its trajectory: every step comes out
     once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
@@ -133,7 +133,7 @@ class MultiStepStream:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return what was waiting and the batch ``[*B, T]``, side by side in time, with n-step rewards and successors.
+        """Return the steps that waited, then in time the batch ``[*B, T]``, with n-step rewards and successors.
 
         ``("collector", "mask")`` is false on steps that came out before, or wait.
 
@@ -224,7 +224,7 @@ def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Facts(NamedTuple):
-    """What a batch ``[*B, T]`` says about its steps, bool ``[*B, T, 1]`` each.
+    """Where in a batch ``[*B, T]`` episodes end and begin, which steps follow each other, which are valid; all bool.
 
     Attributes:
         ended: the episode ended on entering t+1, for whichever reason.
@@ -285,7 +285,7 @@ def read_reward(batch: TensorDictBase, *, who: str) -> Tensor:
 
 
 def read_entry(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
-    """Return an entry of a batch.
+    """Return the entry of a batch under a key, or refuse a batch without it.
 
     Raises:
         KeyMissing: naming the key, the reader and the keys that are there.
@@ -309,7 +309,7 @@ def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
 
 
 def require_episodes(batch: TensorDictBase, *, who: str, hint: str | None = None) -> None:
-    """Refuse batches of one step whose episodes go on: what is computed of an episode would have no meaning.
+    """Refuse a batch with a single time step whose episodes go on: nothing can be computed of an episode from it.
 
     Raises:
         SpecError: there is such a step; or as :func:`read_facts`.

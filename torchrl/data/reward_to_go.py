@@ -1,4 +1,4 @@
-"""The return of the rest of each episode, written before a batch is stored. The sum itself is in ``functional``."""
+"""Write into each step of a batch the return of the rest of its episode. The sum itself is in ``functional``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchrl.keys import Key
 
 
 class Reward2Go:
-    """Write the discounted sum of the rewards from each step to the end of its episode.
+    """Add to each step of a batch the discounted sum of the rewards from it to the end of its episode.
 
     >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
     torch.Size([2, 8, 1])
@@ -47,7 +47,7 @@ class Reward2Go:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return the batch ``[*B, T]`` with the sums and the mask.
+        """Return a new batch ``[*B, T]`` with the sums, and a mask, true where the batch shows the end of the episode.
 
         Raises:
             KeyMissing: the reward or a flag is not there.

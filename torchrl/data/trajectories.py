@@ -117,7 +117,7 @@ def last_step(batch: TensorDictBase) -> TensorDictBase:
 
 
 def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
-    """Take one step of a padded batch, of the rows that last that long.
+    """Take the same step of each row of a padded batch that lasts that long, and return which rows those are.
 
     >>> episodes = batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8))
     >>> alive_at(episodes, 4)[1]  # the second row has ended
@@ -172,7 +172,7 @@ def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
 
 
 def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
-    """Pad what lies one behind the other; the inverse of :func:`pack`.
+    """Cut steps that lie one behind the other into rows of given lengths, and pad these; the inverse of :func:`pack`.
 
     >>> unpack(batch[0], torch.tensor([5, 3]))["collector", "mask"].sum(-1)
     tensor([5, 3])
@@ -287,7 +287,7 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
 
 
 def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
-    """Join consecutive fragments of the same rows and cut them into trajectories.
+    """Join consecutive fragments of the same rows, cut them into trajectories, and tell which of these are complete.
 
     >>> trajectories, is_complete = stitch([batch[:, :5], batch[:, 5:]])  # as if collected one after the other
     >>> trajectories["collector", "mask"].sum() == batch.numel()

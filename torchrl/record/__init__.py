@@ -1,4 +1,4 @@
-"""Loggers, which the numbers of a run go to, and pictures of them. What is measured, and when, the agent decides."""
+"""Record a run: loggers of its numbers, plots of them, and films. What is measured, and when, the agent decides."""
 
 from torchrl.record.csv import CSVLogger, copy_table, read_csv
 from torchrl.record.fan_out import FanOut

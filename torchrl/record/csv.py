@@ -50,7 +50,7 @@ class CSVLogger(Logger):
             self._rewrite(rows)  # without a torn last line
 
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
-        """Append a row."""
+        """Append one row with these metrics, and a column to the table for each new metric."""
         if STEP in metrics:
             hint = "It is the column of the step."
             raise SpecError(explain("CSVLogger", expected=f"no metric named {STEP!r}", got="one", hint=hint))
@@ -67,7 +67,7 @@ class CSVLogger(Logger):
         self._file.flush()
 
     def log_text(self, name: str, text: str, step: int) -> None:
-        """Write ``<name>.txt``, whole; a slash in the name becomes an underscore."""
+        """Write a text to ``<name>.txt``, in place of an earlier one; a slash in the name becomes an underscore."""
         with write_whole(self.path.with_name(f"{name.replace('/', '_')}.txt")) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -117,7 +117,7 @@ def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
 
 
 def copy_table(source: str | os.PathLike, target: str | os.PathLike, *, until: int) -> None:
-    """Copy a table that :class:`CSVLogger` wrote, up to a step, whole or not at all: a run that goes on continues it.
+    """Copy a table that :class:`CSVLogger` wrote, up to a step, whole or not at all, for a run that goes on from there.
 
     >>> with CSVLogger(folder) as logger:
     ...     logger.log_scalars({"loss": 0.5}, step=128)

@@ -23,17 +23,17 @@ class FanOut(Logger):
         self.loggers = loggers
 
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
-        """Record numbers in every sink."""
+        """Pass numbers on to every logger."""
         for logger in self.loggers:
             logger.log_scalars(metrics, step)
 
     def log_text(self, name: str, text: str, step: int) -> None:
-        """Record a text in every sink."""
+        """Pass a text on to every logger."""
         for logger in self.loggers:
             logger.log_text(name, text, step)
 
     def close(self) -> None:
-        """Close every sink, also when closing one of them raises."""
+        """Close every logger, also when closing one of them raises."""
         with ExitStack() as stack:
             for logger in reversed(self.loggers):
                 stack.callback(logger.close)

@@ -15,7 +15,7 @@ from torchrl.misspelling import Extensible
 
 
 class Logger(Extensible, ABC):
-    """A sink for the numbers and texts of a run; use it in a ``with`` block or close it.
+    """Base class of loggers, which record the numbers and texts of a run; use one in a ``with`` block, or close it.
 
     >>> class Print(Logger):
     ...     def log_scalars(self, metrics, step):

@@ -93,7 +93,7 @@ def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> 
 
 
 def latest_points(frames: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return the rows that have a finite value, without those that a later row stands before or on.
+    """Return the points of a metric with finite values; of frames that a resumed run wrote again, only the later ones.
 
     A run that was resumed from a checkpoint repeats frames that its table holds already; what it wrote last counts.
     """

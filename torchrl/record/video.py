@@ -1,4 +1,4 @@
-"""Write pictures, one after another, into an mp4 file that plays everywhere. It does not draw them."""
+"""Write pictures, one after another, into an mp4 file (H.264). It does not draw them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_video() -> ModuleType:
-    """Import what encodes films.
+    """Import and return PyAV, which encodes films, or say which extra is missing.
 
     >>> require_video().__name__
     'av'
@@ -32,7 +32,7 @@ def require_video() -> ModuleType:
 
 @contextmanager
 def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable[[np.ndarray | torch.Tensor], None]]:
-    """Lend a function that adds a picture to a film; the file is there, whole, once the block has ended well.
+    """Give a ``with`` block a function that adds pictures to a film; the file is there, whole, if the block ends well.
 
     H.264 in an mp4 file. Pictures are encoded as they come, so a film takes no memory. An odd height or width, which
     the format does not know, gets one more row or column like the last.

@@ -1,4 +1,4 @@
-"""Data from the past: datasets of steps in folders, written and read, and files of Minari. Nothing here collects."""
+"""Offline data: write and read datasets of steps in folders, and read those of Minari. Nothing here collects."""
 
 from torchrl.data.offline.dataset import OfflineDataset, read_dataset, write_dataset
 from torchrl.data.offline.minari import MinariEpisodes, read_minari

@@ -33,14 +33,14 @@ _DATA = re.compile(r"steps-[0-9a-f]{16}")
 
 
 class Extendable(Protocol):
-    """What a dataset can be added to, for example a :class:`~torchrl.data.replay.ReplayBuffer`."""
+    """Anything with ``extend(batch)`` that takes in steps, for example a :class:`~torchrl.data.replay.ReplayBuffer`."""
 
     def extend(self, batch: TensorDictBase) -> object:
         """Add the steps of a batch ``[T]``."""
 
 
 class OfflineDataset:
-    """Steps of episodes, one episode behind the other.
+    """Hold the steps of a recorded dataset, episode after episode; return single episodes, or fill a replay buffer.
 
     The steps are read from the disk when they are looked at. Its batches are views; writing to them changes this
     object's memory, never the files.
@@ -91,7 +91,7 @@ class OfflineDataset:
         return (self.episode(index) for index in range(self.num_episodes))
 
     def fill(self, buffer: Extendable, *, chunk_len: int = 4096) -> None:
-        """Add all steps to a buffer, in their order; what does not fit is decided by the buffer's writer.
+        """Add all steps to a buffer in their order; when it is full, its writer decides which items stay.
 
         Args:
             buffer: what to call ``extend`` of.

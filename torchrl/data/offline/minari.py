@@ -71,7 +71,7 @@ class MinariEpisodes(Iterator[TensorDict]):
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes are read."""
+        """Number of episodes that the whole iteration reads."""
         return len(self.numbers)
 
     @property
@@ -163,7 +163,7 @@ def read_minari(
     rename: Mapping[str, str] | None = None,
     info_keys: Sequence[Key] = (),
 ) -> MinariEpisodes:
-    """Read the episodes of a Minari dataset as transitions, one at a time.
+    """Return an iterator over the episodes of a Minari dataset, each a TensorDict of transitions.
 
     An episode of T steps is a TensorDict ``[T]``: at t ``observation``, ``action`` and ``is_init``, under ``"next"``
     the observation of t+1, ``reward`` (float32 ``[T, 1]``), ``terminated``, ``truncated`` and ``done``, and under

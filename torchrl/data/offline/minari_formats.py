@@ -1,4 +1,4 @@
-"""What lies in the folders of Minari, as arrays: HDF5, Arrow and Parquet behind one interface. Knows no transitions."""
+"""Read the arrays in Minari's files: HDF5, Arrow and Parquet behind one interface. Knows no transitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JPEG_START = bytes([0xFF, 0xD8, 0xFF])
 
 
 class Format(Protocol):
-    """Reads one dataset. A node is the library's object for an entry of an episode, or for a level of entries."""
+    """Interface of a reader of one dataset; a node is the file library's object for an entry or a level of entries."""
 
     path: Path
 
@@ -28,23 +28,23 @@ class Format(Protocol):
         """Return the numbers of the episodes, increasing."""
 
     def episodes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield each number, with the level of the episode's entries."""
+        """Yield each of these episodes: its number, and the node that holds its entries."""
 
     def about(self, number: int) -> dict[str, Any]:
         """Return the metadata of an episode."""
 
     def names(self, node: Any) -> list[str] | None:
-        """Return the names on a level, those of a tuple ``"0"``, ``"1"``, …; None for an entry."""
+        """Return the names of what a node holds, those of a tuple ``"0"``, ``"1"``, …; None if the node is an entry."""
 
     def child(self, node: Any, name: str) -> Any:
-        """Return what has this name on a level, or raise KeyError."""
+        """Return the node of this name inside a node, or raise KeyError."""
 
     def array(self, node: Any) -> np.ndarray:
-        """Return an entry, one row for each step: numbers, or objects (text, bytes, arrays)."""
+        """Return an entry as an array, its first dimension time: numbers, or objects (text, bytes, arrays)."""
 
 
 class Hdf5(Format):
-    """Episodes as groups of one file.
+    """Read Minari's format HDF5: one file, with a group for each episode.
 
     Args:
         path: of the file.
@@ -107,7 +107,7 @@ class _Column(NamedTuple):
 
 
 class Tables(Format):
-    """Episodes as folders with files of Arrow or Parquet.
+    """Read Minari's formats Arrow and Parquet: a folder of files for each episode.
 
     Args:
         path: the folder of these folders.

@@ -1,4 +1,4 @@
-"""Spaces as Minari's ``metadata.json`` describes them: which entries are read, and in which form. Reads no files."""
+"""Tell from the spaces in Minari's ``metadata.json`` which entries are read, and in which form. Reads no files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NESTS, CHOICES = ("Dict", "Tuple"), ("Discrete", "MultiDiscrete", "MultiBinary")
 
 @dataclass(frozen=True)
 class Choice:
-    """Which observations are read, and under which names.
+    """What a user asks of the observations of a Minari dataset: which are read, and under which names.
 
     Attributes:
         leave_out: names of those that are not read, ``"arm/name"`` for one inside another.
@@ -40,7 +40,7 @@ class Choice:
     info_keys: list[tuple[str, ...]]
 
     def select(self, space: Space) -> Space:
-        """Check all names, and return the space of observations without those left out."""
+        """Return the space of observations without those left out; refuse names that are unknown or taken."""
         if space["type"] not in NESTS:
             left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
             names = list(parts_of(left))
@@ -70,7 +70,7 @@ class Choice:
 
 
 def name_path(key: Key) -> tuple[str, ...]:
-    """Return a key that a user gave as a path.
+    """Turn a key that a user gave into a path, a tuple of names.
 
     Raises:
         ConfigError: it is no name, and no tuple of names.
@@ -87,7 +87,7 @@ def parse_space(described: str | Space) -> Space:
 
 
 def space_of(source: Format, node: Any) -> Space:
-    """Return a space of what lies there, where nothing describes it: names alone."""
+    """Make a space for entries that ``metadata.json`` does not describe, from their names alone."""
     names = source.names(node)
     if names is None:
         return {"type": None}
@@ -133,7 +133,7 @@ def as_gymnasium(space: Space) -> Any:
 
 
 def fit_numbers(who: str, array: np.ndarray, space: Space) -> np.ndarray:
-    """Return an array in the form that its space says, or its own; nothing may be lost but precision.
+    """Convert an array to the shape and dtype of its space, or refuse it where more than precision would be lost.
 
     Raises:
         SpecError: rows of another shape, choices beyond the space's, or numbers that the form cannot hold.

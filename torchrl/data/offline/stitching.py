@@ -26,7 +26,7 @@ FACTS = "replay"
 
 
 class Piece(NamedTuple):
-    """Steps that follow each other.
+    """Consecutive steps of one episode, and whether the episode begins with them.
 
     Attributes:
         values: ``[T, ...]`` at each key.
@@ -53,7 +53,7 @@ class _Lane:
 
 
 class Stitcher:
-    """Follows each row from one batch to the next.
+    """Join the steps of each row from batch to batch, and yield them in pieces of one episode.
 
     Of a batch with several rows, steps are held back until their episode is over; those of one row pass at once. A row
     goes on where it left off; it does not where ``is_init`` is true, the last step was done, ``("collector", "mask")``
@@ -64,7 +64,7 @@ class Stitcher:
         self._lanes: list[_Lane] = []
 
     def take(self, batch: TensorDictBase) -> Iterator[Piece]:
-        """Yield the pieces that are complete, views of the batch or copies.
+        """Take in a batch and yield the pieces that it completes, views of the batch or copies.
 
         Args:
             batch: ``[T]`` or ``[*B, T]``, with ``is_init``.
@@ -99,7 +99,7 @@ class Stitcher:
             lane.trajectory = int(trajectories[row, -1])
 
     def flush(self) -> Iterator[Piece]:
-        """Yield the episodes that have no end."""
+        """Yield the steps that wait for the end of their episode, when no more batches of these rows come."""
         for lane in self._lanes:
             yield from lane.flush()
 

@@ -29,7 +29,7 @@ class _Ahead(NamedTuple):
 
 
 class SamplesAhead:
-    """A queue of samples that one thread reads in their order."""
+    """Queue samples for a buffer that prefetches: one thread reads them in the background, in order."""
 
     def __init__(self) -> None:
         self._queue: deque[_Ahead] = deque()
@@ -45,7 +45,7 @@ class SamplesAhead:
         self._queue.append(_Ahead(num, draw, ids, self._thread.submit(read, num, draw, ids)))
 
     def take(self) -> Future:
-        """Return the next sample, which may still be under way."""
+        """Take the next sample out of the queue, as a future: the thread may still be reading it."""
         return self._queue.popleft().sample
 
     def wait(self) -> None:
@@ -54,7 +54,7 @@ class SamplesAhead:
             ahead.sample.exception()
 
     def keep_only(self, num: int) -> None:
-        """Forget the samples if they have another number of items."""
+        """Forget all samples if they have another number of items than ``num``."""
         if self._queue and self._queue[0].num != num:
             self.clear()
 
@@ -65,15 +65,15 @@ class SamplesAhead:
 
     @property
     def next_round(self) -> int | None:
-        """The round that the next sample belongs to; None without one."""
+        """Round of the sampler that the next sample belongs to; None if the queue is empty."""
         return self._queue[0].draw.round if self._queue else None
 
     def state(self) -> list[dict]:
-        """Return the draws, as tensors and numbers."""
+        """Return what was drawn for each sample, not its data, as tensors and numbers."""
         return [{"num": one.num, "ids": torch.from_numpy(one.ids), **one.draw.state()} for one in self._queue]
 
     def load(self, read: Read, state: list[dict]) -> None:
-        """Read anew what :meth:`state` says was drawn."""
+        """Queue anew the samples that :meth:`state` describes; the thread reads their data again."""
         self.clear()
         for one in state:
             self.add(read, one["num"], Draw.of(one), one["ids"].numpy())

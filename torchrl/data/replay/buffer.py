@@ -27,7 +27,7 @@ from torchrl.unchecked import new_tensordict, put
 
 
 class ReplayBuffer:
-    """Keep items with any keys, and return samples of them.
+    """Keep steps with any keys, up to the capacity of a storage, and return samples of them for training.
 
     An item is one step: what a TensorDict holds beside its batch dimensions. In a batch ``[*B, T]`` of a collector the
     last dimension is time; where items come with ``is_init`` the buffer notes which step came before which, so that
@@ -154,7 +154,7 @@ class ReplayBuffer:
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
     def sample(self, batch_size: int | None = None) -> TensorDictBase:
-        """Return a sample of ``batch_size`` items, the caller's own: ``[batch_size]``, or ``[N, T]`` for slices.
+        """Return copies of ``batch_size`` drawn items, fewer at a round's end: ``[batch_size]``, or slices ``[N, T]``.
 
         Raises:
             ConfigError: no batch size, or nothing to draw.
@@ -274,7 +274,7 @@ class ReplayBuffer:
             self._follower.skip(self.storage.ledger)
 
     def state_dict(self) -> dict:
-        """Capture everything, as tensors and numbers, so that the same samples follow.
+        """Return a copy of items and state, as tensors and numbers; a buffer that loads it draws the same samples.
 
         (With ``prefetch``, unless one that was made ahead is overwritten before it is read, and drawn anew.)
         """
@@ -358,7 +358,7 @@ class ReplayBuffer:
         self.storage.close()
 
     def __deepcopy__(self, memo: dict) -> ReplayBuffer:
-        """Return a buffer of its own with the same items, from which the same samples follow.
+        """Return an independent buffer with the same items, which draws the same samples from now on.
 
         Raises:
             StorageError: the items lie in files, which another buffer would write to as well.

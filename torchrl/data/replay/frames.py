@@ -1,4 +1,4 @@
-"""Frames stored once: stacks of frames, and what comes next, are put together when they are read.
+"""Store each frame of stacked observations once; a stack and the next one are put together when they are read.
 
 A step keeps its newest frame only. The older ones are those of the steps before it, the next one is that of the step
 after it. Where there is no such step, at an episode's last step, at the write head and at the oldest steps of the ring,
@@ -33,11 +33,12 @@ Values = dict[tuple[str, ...], Tensor]
 
 
 class StackedFrames:
-    """An observation that is a stack of frames, oldest first, as :class:`~torchrl.envs.transforms.FrameStack` makes it.
+    """Let a storage keep each frame of a stacked observation once, and rebuild the stacks when items are read.
 
-    Its first frame stands for those before an episode. With ``num_frames=1`` it is any observation, of which only the
-    next one is not stored twice. Batches must come with ``is_init`` and time as their last dimension; that they are
-    such stacks is checked on the first batch as a whole, later on one step of each row.
+    A stack has the oldest frame first, as :class:`~torchrl.envs.transforms.FrameStack` makes it; an episode's first
+    frame stands for those before it. With ``num_frames=1`` it is any observation, of which only the next one is not
+    stored twice. Batches must come with ``is_init`` and time as their last dimension; that they are such stacks is
+    checked on the first batch as a whole, later on one step of each row.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> frames = StackedFrames("observation", num_frames=1, dim=-1)  # the next observation is that of the next step
@@ -68,7 +69,7 @@ class StackedFrames:
         self._is_checked = False
 
     def bind(self, capacity: int) -> None:
-        """Make the columns over the places of a storage."""
+        """Make empty tables of where the frames of ``capacity`` places lie."""
         self._pool = _Pool()
         self._is_start = np.zeros(capacity, bool)
         self._after = np.full(capacity, NONE, np.int64)  # the place of the next step of the episode
@@ -76,14 +77,14 @@ class StackedFrames:
         self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # cells of the older ones
 
     def reduce(self, values: Values) -> Values:
-        """Return the entries of items with one frame instead of two stacks; views."""
+        """Return the entries of items with the newest frame in place of the stack and the next stack; views."""
         if self.next_key not in values:  # that is done already
             return values
         rest = {key: value for key, value in values.items() if key not in (self.key, self.next_key)}
         return {**rest, self.key: self._newest(values[self.key])}
 
     def require_form(self, values: Values, batch_dims: int) -> None:
-        """Refuse items without the two stacks.
+        """Refuse items whose stack and next stack are missing, or cannot be taken apart into frames.
 
         Raises:
             SpecError: the entries are not there, or cannot be taken apart.
@@ -106,7 +107,7 @@ class StackedFrames:
         return stack.narrow(self.dim, -size + stack.shape[self.dim], size)
 
     def check(self, incoming: Incoming) -> None:
-        """Refuse what would not be rebuilt as it came; a batch with masked steps is not looked at.
+        """Refuse a batch whose stacks would not be rebuilt as they came; one with masked steps is not looked at.
 
         Raises:
             SpecError: the steps of an episode are no stacks of the same frames.
@@ -139,7 +140,7 @@ class StackedFrames:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def before_write(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
-        """Keep what steps that stay need of those that are about to be overwritten."""
+        """Copy the frames that remaining steps need from steps that are about to be overwritten."""
         old = places[ledger.ids_at(places) >= 0]
         if not len(old):
             return
@@ -156,7 +157,7 @@ class StackedFrames:
             column[old] = NONE
 
     def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
-        """Take in the frames that no other step has.
+        """Note which steps the new items follow, and store those of their frames that no other step has.
 
         Args:
             places: the places of new items, ``[n]``.
@@ -189,7 +190,7 @@ class StackedFrames:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> Values:
-        """Put stacks together.
+        """Put together the stacks and next stacks of the items in these places.
 
         Args:
             places: places, int64 ``[n]``.
@@ -235,7 +236,7 @@ class StackedFrames:
 
     @property
     def num_extra(self) -> int:
-        """How many frames lie beside the steps."""
+        """Number of frames that are stored beside the newest one of each step."""
         return self._pool.num_used
 
     def state(self) -> dict:

@@ -67,7 +67,7 @@ class Incoming:
         return {key: value[self._mask.to(value.device)] for key, value in values.items()}
 
     def flat(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return entries of the steps that count in the order in which they are laid out, ``[n, ...]``."""
+        """Return entries of the steps that count, in the order in which they become items, ``[n, ...]``."""
         steps = self.steps(keys)
         return steps if self.is_masked else {key: value.transpose(0, 1).flatten(0, 1) for key, value in steps.items()}
 
@@ -101,7 +101,7 @@ class Incoming:
 
 
 def items_of(which: TensorDictBase | Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the places that a sample or a tensor of places means, and the numbers of their items where known.
+    """Return the places of a sample's items with their ids; or, of a tensor of places, those alone.
 
     Of a slice that is its last step, ``("replay", "last")``.
 

@@ -1,4 +1,4 @@
-"""Which step came before which, when batches ``[B, T]`` become items in one line. Numpy only.
+"""Find which item came before which in time, when batches ``[B, T]`` become one line of items. Numpy only.
 
 A lane is one row of one source of batches, followed from batch to batch::
 
@@ -22,14 +22,14 @@ MAX_SOURCES = 256
 
 
 class Links(NamedTuple):
-    """Columns of the ledger for new items; int32 of one shape. See :class:`~torchrl.data.replay.ledger.Ledger`."""
+    """How far back each new item's predecessor was written, and how long its chain of steps is; int32 of one shape."""
 
     gap: np.ndarray
     run: np.ndarray
 
     @classmethod
     def none(cls, num: int) -> Links:
-        """Return the links of items of which nothing is known but themselves."""
+        """Return the links of ``num`` items that follow no other."""
         return cls(gap=np.zeros(num, np.int32), run=np.ones(num, np.int32))
 
 
@@ -45,7 +45,7 @@ class _Ends:
 
 
 class Lanes:
-    """Follows each row from one batch to the next.
+    """Remember the last item of each row of earlier batches, and link the steps of later batches to it.
 
     A row goes on where the last batch of its source left off. Sources are told apart by the trajectories of their rows
     where batches say so (``traj_ids``), so batches of several collectors may come in any order; otherwise by their
@@ -58,11 +58,11 @@ class Lanes:
         self._sources: list[_Ends] = []
 
     def clear(self) -> None:
-        """Let no later step follow one that was seen."""
+        """Forget all rows, so that no later step follows an earlier item."""
         self._sources = []
 
     def state(self) -> list[dict[str, np.ndarray | None]]:
-        """Return where every source left off."""
+        """Return what is known of the last item of each row, for every source of batches."""
         return [vars(ends).copy() for ends in self._sources]
 
     def load(self, state: list[dict[str, np.ndarray | None]]) -> None:
@@ -79,7 +79,7 @@ class Lanes:
         trajectories: np.ndarray | None = None,
         num_steps: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Links:
-        """Return the links of new items.
+        """Return which item each step of a batch follows, and remember the last ones for the next batch.
 
         Args:
             ids: their numbers, int64 ``[B, T]``; -1 for steps that are left out.

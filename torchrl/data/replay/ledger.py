@@ -100,7 +100,7 @@ class Ledger:
         return self._ids[places] - 1
 
     def holds(self, places: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Answer for each place whether that very item lies there, or any item where ``ids`` is None.
+        """Answer for each place whether the item with this id lies there, or any item where ``ids`` is None.
 
         Raises:
             SpecError: a place below 0 or beyond the capacity.
@@ -112,31 +112,31 @@ class Ledger:
         return present >= 0 if ids is None else present == ids
 
     def claim(self, places: np.ndarray) -> int:
-        """Give out one number for each place, whose item is gone from now on; return the first."""
+        """Give out one id for each place that will be written, and forget the item there; return the first id."""
         first = self.written
         self._counters[CLAIMED] = max(self.claimed, first + len(places))
         self._ids[places] = 0
         return first
 
     def commit(self, places: np.ndarray, links: Links) -> None:
-        """Note what now lies in some places, in the order of their numbers."""
+        """Note that the items claimed last now lie whole in these places, and which items they follow."""
         first = self.written
         self.gap[places], self.run[places] = links
         self._ids[places] = np.arange(first + 1, first + 1 + len(places))
         self._counters[WRITTEN] = first + len(places)
 
     def clear(self) -> None:
-        """Forget every item; numbers go on."""
+        """Forget every item; ids go on counting."""
         self._ids.fill(0)
         self._counters[:] = self.claimed
 
     @property
     def num_used(self) -> int:
-        """How many places have been used so far: the first ones."""
+        """Number of places that have been used so far; they are the first ones."""
         return min(self.claimed, self.capacity)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of everything, of the places that have been used."""
+        """Return copies of the counters, and of the columns as far as places have been used."""
         used = slice(self.num_used)
         columns = {"ids": self._ids, "gap": self.gap, "run": self.run}
         return {"counters": self._counters.copy()} | {name: column[used].copy() for name, column in columns.items()}

@@ -40,7 +40,7 @@ LAYOUT = "layout.json"
 
 
 class SharedLock:
-    """A lock between threads and processes: the kernel's on a file, which it lets go of when a process ends.
+    """A lock between threads and processes, on a file; the kernel releases it when the process that holds it ends.
 
     Args:
         path: of the file; made if it is not there.
@@ -79,7 +79,7 @@ class SharedLock:
 
 
 class MemmapStorage(TensorStorage):
-    """Items in files of a folder, which any process may open, now or later.
+    """Keep items in memory-mapped files of a folder, which other processes may open at the same time or later.
 
     The files are tensordict's memory-mapped tensors. Their size is fixed when the first item comes, and the disk is
     asked for all of it then. What a killed process wrote last is there, or not at all: see
@@ -119,7 +119,7 @@ class MemmapStorage(TensorStorage):
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> MemmapStorage:
-        """Open what this or another process keeps in a folder.
+        """Open the storage that this or another process made in a folder.
 
         Raises:
             StorageError: there is no storage, or none of this version.
@@ -127,7 +127,7 @@ class MemmapStorage(TensorStorage):
         return cls(_read_layout(Path(folder) / LAYOUT)["capacity"], folder, reopen=True)
 
     def make_empty_copy(self) -> Storage:
-        """Refuse: other files need another folder.
+        """Refuse to make a copy: its files would need another folder.
 
         Raises:
             StorageError: always.

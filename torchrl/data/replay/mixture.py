@@ -1,4 +1,4 @@
-"""Samples from several buffers at once, for example three quarters of the present and a quarter of demonstrations.
+"""Mix samples from several buffers, for example three quarters of new steps and a quarter of demonstrations.
 
 Holds no items: the caller fills, saves and closes each buffer.
 """
@@ -94,7 +94,7 @@ class MixedReplay:
         return [share * steps for share in shares]
 
     def sample(self, batch_size: int | None = None) -> TensorDictBase:
-        """Return a sample of ``batch_size`` items, the caller's own: ``[batch_size]``, or ``[N, T]`` for slices.
+        """Return a new sample, items of all buffers in their proportions: ``[batch_size]``, or ``[N, T]`` for slices.
 
         Raises:
             ConfigError: no batch size, or a buffer with nothing to draw.

@@ -16,7 +16,7 @@ NORMALIZERS = ("batch", "buffer")
 
 
 class PrioritizedSampler(Sampler):
-    """Draws item i with probability P(i) = (p_i + ε)^α / Σ_k (p_k + ε)^α (equation 1), with replacement.
+    """Draw item i of priority p_i with probability P(i) = (p_i + ε)^α / Σ_k (p_k + ε)^α (equation 1), with replacement.
 
     A new item has the highest priority there was, so that it is soon seen. The weights that undo the bias are
     (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
@@ -68,21 +68,21 @@ class PrioritizedSampler(Sampler):
 
     @property
     def beta(self) -> float:
-        """The present exponent of the weights."""
+        """The exponent β of the weights now: it rises with each sample drawn, if ``beta_steps`` is given."""
         share = 0.0 if self.beta_steps is None else min(self.num_draws / self.beta_steps, 1.0)
         return self.initial_beta + share * (1.0 - self.initial_beta)
 
     def bind(self, capacity: int) -> None:
-        """Make the tree."""
+        """Make the tree of the shares of ``capacity`` places, before the first draw."""
         self._tree = SumTree(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw in proportion to the priorities; hand out ``weight``, float32."""
+        """Draw ``num`` items by their priorities, and add ``weight``, float32, which undoes the bias."""
         places = self.draw_places(num, generator)
         return Draw(places, facts={"weight": self.weigh(places, len(ledger))})
 
     def draw_places(self, num: int, generator: np.random.Generator) -> np.ndarray:
-        """Return ``num`` places, each drawn in proportion to its share.
+        """Return ``num`` places, each drawn in proportion to its share ``(p + eps) ** alpha``.
 
         Raises:
             ConfigError: every priority is 0.
@@ -109,11 +109,11 @@ class PrioritizedSampler(Sampler):
         self._tree[places] = (self._highest + self.eps) ** self.alpha
 
     def on_drop(self, places: np.ndarray) -> None:
-        """Never draw from these places."""
+        """Give places that lost their item a share of 0, so that they are not drawn."""
         self._tree[places] = 0.0
 
     def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
-        """Set priorities, finite and not negative."""
+        """Set the priorities, finite and not negative, of the items in these places."""
         if not len(places):
             return
         self._highest = max(self._highest, float(priority.max()))
@@ -125,7 +125,7 @@ class PrioritizedSampler(Sampler):
         self._tree = SumTree(self._tree.capacity)
 
     def state_dict(self) -> dict:
-        """Capture priorities, the highest there was and where β stands."""
+        """Capture the shares by place, the highest priority there was, and how many samples were drawn."""
         tree = self._tree[np.arange(self._tree.capacity)]
         return {"tree": torch.from_numpy(tree), "highest": self._highest, "num_draws": self.num_draws}
 

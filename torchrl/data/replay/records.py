@@ -24,7 +24,7 @@ Make = Callable[[str, tuple, torch.dtype], Tensor]
 
 
 class Entry(NamedTuple):
-    """One entry of an item.
+    """The key, shape and dtype of one entry that every item has.
 
     Attributes:
         key: where it lies in a TensorDict.
@@ -48,17 +48,17 @@ class Entry(NamedTuple):
 
     @property
     def num(self) -> int:
-        """How many numbers it has."""
+        """How many numbers the entry holds in one item."""
         return torch.Size(self.shape).numel()
 
     @property
     def num_bytes(self) -> int:
-        """How many bytes it takes."""
+        """How many bytes the entry takes in one item."""
         return self.num * self.dtype.itemsize
 
 
 def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
-    """Return the entries of a batch by their paths: tensors, as :func:`entries_of` makes sure.
+    """Return the leaves of a batch in a flat dict by path; :func:`entries_of` makes sure that they are tensors.
 
     Raises:
         SpecError: a lazy stack whose parts differ in entries or shapes.
@@ -112,7 +112,7 @@ def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[E
 
 
 class Records:
-    """Memory for ``capacity`` items with given entries.
+    """Hold memory for ``capacity`` items of given entries, and copy items in and out by place.
 
     Args:
         capacity: number of items.

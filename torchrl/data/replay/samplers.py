@@ -17,7 +17,7 @@ _NOTHING = np.empty(0, np.int64)
 
 @dataclass
 class Draw:
-    """What was drawn.
+    """The places that a sampler drew for one sample, and what it says about them.
 
     Attributes:
         places: places, int64 ``[n]``, or ``[N, T]`` for slices.
@@ -32,7 +32,7 @@ class Draw:
     round: int = 0
 
     def state(self) -> dict:
-        """Return it as tensors."""
+        """Return the draw as a dict of tensors and numbers, for :meth:`of`."""
         mask = None if self.mask is None else torch.from_numpy(self.mask)
         facts = {name: torch.from_numpy(fact) for name, fact in self.facts.items()}
         # Saves call the places slots, as the first version did.
@@ -47,7 +47,7 @@ class Draw:
 
 
 class Sampler(Extensible, ABC):
-    """Draws places of live items. The buffer holds its lock during every call.
+    """Base class of samplers, which draw places of live items; the buffer holds its lock during every call.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> class Newest(Sampler):
@@ -63,7 +63,7 @@ class Sampler(Extensible, ABC):
     slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
 
     def bind(self, capacity: int) -> None:  # noqa: B027 - not all keep something for each place
-        """Learn how many places there are, once."""
+        """Learn the number of places of the storage; the buffer calls it once."""
 
     @abstractmethod
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
@@ -93,7 +93,7 @@ class Sampler(Extensible, ABC):
         """Forget every item."""
 
     def state_dict(self) -> dict:
-        """Capture what a continuation needs, as tensors and numbers."""
+        """Return what a resumed run needs to draw the same samples, as tensors and numbers."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:  # noqa: B027
@@ -113,7 +113,7 @@ class Follower:
         self._written = self._claimed = ledger.oldest
 
     def catch_up(self, ledger: Ledger, places: np.ndarray | None = None) -> None:
-        """Tell what came since the last call; if that is one write of this process, ``places`` are where it went."""
+        """Tell the sampler what was written or lost since the last call; ``places`` are of this process's own write."""
         written, claimed = ledger.written, ledger.claimed
         if places is not None and self._written == written - len(places) and claimed == written:
             self._sampler.on_write(places, ledger)
@@ -125,7 +125,7 @@ class Follower:
         self._written, self._claimed = written, claimed
 
     def skip(self, ledger: Ledger) -> None:
-        """Take it that the sampler knows all that has been written."""
+        """Let the next :meth:`catch_up` begin here: the sampler knows all that has been written."""
         self._written, self._claimed = ledger.written, ledger.claimed
 
 
@@ -192,7 +192,7 @@ class SamplerWithoutReplacement(Sampler):
         self._left = self._left_ids = _NOTHING
 
     def state_dict(self) -> dict:
-        """Capture the round."""
+        """Return which items the round has still to draw, and the number of rounds."""
         left, ids = (torch.from_numpy(column.copy()) for column in (self._left, self._left_ids))
         return {"left": left, "left_ids": ids, "num_rounds": self.num_rounds}
 

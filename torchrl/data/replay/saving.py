@@ -1,4 +1,4 @@
-"""A buffer's state in a folder, whole or absent."""
+"""Write a buffer's state to a folder, whole or not at all, and read it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def to_arrays(columns: Mapping[str, Tensor | None]) -> dict[str, np.ndarray | No
 
 
 def save_to(folder: str | os.PathLike, state: dict) -> None:
-    """Write a state to a folder, beside the last one, which it then replaces.
+    """Write a state to a folder; it replaces the last one there once it is whole.
 
     Raises:
         CheckpointError: the system refuses; the last save is unchanged.
@@ -48,7 +48,7 @@ def save_to(folder: str | os.PathLike, state: dict) -> None:
 
 
 def load_from(folder: str | os.PathLike) -> dict:
-    """Read the last whole state.
+    """Read the state that was last saved whole to a folder.
 
     Raises:
         CheckpointError: there is none, or it is damaged.

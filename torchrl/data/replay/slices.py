@@ -1,4 +1,4 @@
-"""Samples that are stretches of time: consecutive steps of one trajectory, ``[N, T]``.
+"""Sample slices of time ``[N, T]``: consecutive steps of one lane, of one episode unless ``across`` is set.
 
 A slice is found from its last step backwards: the step before a step was written ``gap`` numbers earlier, as the ledger
 notes. Two rows a and b, with a batch of one row c of another source between::
@@ -74,7 +74,7 @@ class PlaceSet:
 
 
 class SliceSampler(Sampler):
-    """Draws stretches of consecutive steps, ``[batch_size / slice_len, slice_len]``, every possible one alike.
+    """Draw slices of consecutive steps, all equally likely, ``[batch_size / slice_len, slice_len]``.
 
     A slice is drawn by its last step, uniformly among the steps with enough of their episode before them. All steps are
     live and follow each other in the trajectory; this takes a :class:`~torchrl.data.replay.RingWriter`, and batches
@@ -114,7 +114,7 @@ class SliceSampler(Sampler):
         self._ends: PlaceSet | None = None  # the steps with enough steps before them, as far as their own entries tell
 
     def bind(self, capacity: int) -> None:
-        """Make the set of last steps."""
+        """Make the empty set of steps that may end a slice; the buffer calls it once."""
         self._ends = PlaceSet(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
@@ -196,19 +196,19 @@ class SliceSampler(Sampler):
         return np.ones(len(places), bool) if self.across else ledger.run[places] >= self.min_len
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
-        """Find out which steps may end a slice."""
+        """Note which of the new items may end a slice."""
         self._ends.discard(places)
         self._ends.add(places[self._may_end(places, ledger)])
 
     def on_drop(self, places: np.ndarray) -> None:
-        """Never end a slice there."""
+        """Let no slice end in places that lost their item."""
         self._ends.discard(places)
 
     def clear(self) -> None:
         self._ends = PlaceSet(self._ends.capacity)
 
     def state_dict(self) -> dict:
-        """Capture the set of last steps, in its order."""
+        """Capture the set of steps that may end a slice, in its order."""
         return {"ends": torch.from_numpy(self._ends.members.copy())}
 
     def load_state_dict(self, state: dict) -> None:
@@ -252,7 +252,7 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities = PrioritizedSampler() if priorities is None else priorities
 
     def bind(self, capacity: int) -> None:
-        """Make the set of last steps and the tree."""
+        """Make the empty set of steps that may end a slice, and the tree of their priorities."""
         super().bind(capacity)
         self.priorities.bind(capacity)
 
@@ -271,7 +271,7 @@ class PrioritizedSliceSampler(SliceSampler):
         return draw
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
-        """Find out which steps may end a slice, and give those the highest priority."""
+        """Note which of the new items may end a slice, and give those the highest priority there was."""
         super().on_write(places, ledger)
         may_end = self._may_end(places, ledger)
         self.priorities.on_write(places[may_end], ledger)
@@ -290,7 +290,7 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities.clear()
 
     def state_dict(self) -> dict:
-        """Capture the set of last steps and the priorities."""
+        """Capture the set of steps that may end a slice, and the priorities."""
         return super().state_dict() | {"priorities": self.priorities.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger("torchrl.data.replay")
 
 
 class Storage(Extensible, ABC):
-    """Places for items, and the ledger of what lies in them.
+    """Base class of storages, which keep items in places and note in a ledger which item lies in each.
 
     A write is ``lock``, ``prepare``, ``check``, ``before_write``, ``write``, ``after_write``, in this order; a
     :class:`~torchrl.data.replay.ReplayBuffer` makes it.
@@ -140,7 +140,7 @@ class Storage(Extensible, ABC):
 
     @abstractmethod
     def state(self, num_places: int) -> dict:
-        """Return what lies in the first places, as tensors: the memory itself where that is on the CPU."""
+        """Return what lies in the first ``num_places`` places, as tensors, which may share the storage's memory."""
 
     @abstractmethod
     def load(self, state: dict) -> None:
@@ -151,7 +151,7 @@ class Storage(Extensible, ABC):
 
 
 class ListStorage(Storage):
-    """Items one by one, each a TensorDict of its own: nothing is allocated ahead, and the slowest to sample from.
+    """Keep each item by itself in a Python list: nothing is allocated ahead, but no storage is slower to sample from.
 
     >>> from torchrl.data.replay import ReplayBuffer
     >>> buffer = ReplayBuffer(ListStorage(10))
@@ -191,11 +191,11 @@ class ListStorage(Storage):
 
     @property
     def layout(self) -> str:
-        """One by one."""
+        """How items lie here: one by one."""
         return "items"
 
     def state(self, num_places: int) -> dict:
-        """Return the items, stacked."""
+        """Return the items in the first ``num_places`` places, stacked."""
         num = min(num_places, len(self._items))
         example = next((item for item in self._items if item is not None), {})
         return {
@@ -211,7 +211,7 @@ class ListStorage(Storage):
 
 
 class TensorStorage(Storage):
-    """Items in memory that is made at the first one, on any device; see :class:`~torchrl.data.replay.records.Records`.
+    """Keep items in tensors on any device, made at the first item; see :class:`~torchrl.data.replay.records.Records`.
 
     >>> from torchrl.data.replay import ReplayBuffer
     >>> buffer = ReplayBuffer(TensorStorage(10))
@@ -287,7 +287,7 @@ class TensorStorage(Storage):
             one.before_write(places, self.ledger, self._records.views[one.key])
 
     def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
-        """Take in the frames that no other step has."""
+        """Store those frames of new items that no other step has."""
         for one in self.frames:
             one.after_write(places, incoming, links, first, self.ledger)
 
@@ -303,11 +303,11 @@ class TensorStorage(Storage):
 
     @property
     def layout(self) -> str:
-        """Records, and the observations that are rebuilt from frames."""
+        """How items lie here: in records, and which observations are rebuilt from frames."""
         return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
 
     def state(self, num_places: int) -> dict:
-        """Return the memory of the first places."""
+        """Return the memory of the first ``num_places`` places, and the state of the stacked frames."""
         memory = {} if self._records is None else self._records.memory
         items = {name: _first_rows(value, num_places) for name, value in memory.items()}
         return {"memory": items, "frames": [one.state() for one in self.frames]}

@@ -9,7 +9,7 @@ NUM_LEVELS = 3  # of nodes below the top, which has a sum for every WIDTH ** NUM
 
 
 class SumTree:
-    """Non-negative float64 numbers and their sums, three levels of nodes of 16 and a top.
+    """Keep non-negative float64 numbers and a tree of their sums, three levels of nodes of 16 and a top.
 
     Setting numbers computes the sums above them anew, so no rounding error ever piles up. A search takes the running
     sum of the top, then goes down three levels, whatever the capacity.

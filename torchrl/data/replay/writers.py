@@ -18,7 +18,7 @@ Values = dict[tuple[str, ...], Tensor]
 
 
 class Writer(Extensible, ABC):
-    """Chooses places.
+    """Base class of writers, which choose the place of each new item in a storage.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> class FirstPlaces(Writer):
@@ -54,7 +54,7 @@ class Writer(Extensible, ABC):
         """Forget every item."""
 
     def state_dict(self) -> dict:
-        """Capture what a continuation needs."""
+        """Return what a resumed run needs to choose the same places."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:  # noqa: B027
@@ -178,11 +178,11 @@ class KeepHighestPriority(_BestWriter):
         self._highest = 1.0
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return the places of the least."""
+        """Give new items free places, or those of the items with the least priority."""
         return self._place_by_score([self._highest] * num, ledger.capacity)
 
     def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
-        """Rank items anew."""
+        """Rank the items in these places by their new priorities."""
         self._highest = max(self._highest, float(priority.max()))
         for place, value in zip(places.tolist(), priority.tolist(), strict=True):
             self._set(place, value)
@@ -201,7 +201,7 @@ class KeepHighestPriority(_BestWriter):
 
 
 def last_of_each(places: np.ndarray) -> np.ndarray:
-    """Return which items were let in and keep their place: of several for one place only the last does."""
+    """Return the indices of the new items that stay: of several for one place only the last, and none refused."""
     order = np.arange(len(places))
     last: dict[int, int] = dict(zip(places.tolist(), order.tolist(), strict=True))
     last.pop(REFUSED, None)

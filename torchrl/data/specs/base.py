@@ -1,4 +1,4 @@
-"""The contract of every spec, and the shape operations, which are the same for all. Values are each leaf's own."""
+"""Base classes of specs: what each can do, and the shape operations. Which values are allowed, each subclass says."""
 
 from __future__ import annotations
 
@@ -111,29 +111,29 @@ class TensorSpec(ABC):
         return len(self.shape)
 
     def expand(self, *shape: int | Shape) -> Self:
-        """Expand as ``Tensor.expand``: new dimensions in front, and those of size 1 to any size."""
+        """Return this spec expanded as by ``Tensor.expand``: new dimensions in front, those of size 1 to any size."""
         new = _flat(shape)
         return self._move("expand", new, lambda x: x.expand((*new, *x.shape[self.ndim :])))
 
     def reshape(self, *shape: int | Shape) -> Self:
-        """Reshape as ``Tensor.reshape``; one size may be -1."""
+        """Return this spec reshaped as by ``Tensor.reshape``; one size may be -1."""
         sizes = _flat(shape)
         new = self._probe("reshape", sizes, lambda x: x.reshape(sizes)).shape
         return self.apply(lambda x: x.reshape((*new, *x.shape[self.ndim :])))
 
     def unsqueeze(self, dim: int) -> Self:
-        """Insert a dimension of size 1 at ``dim``, which may be ``-ndim - 1`` to ``ndim``."""
+        """Return this spec with a new dimension of size 1 at ``dim``, which may be ``-ndim - 1`` to ``ndim``."""
         at = self._dim("unsqueeze", dim, self.ndim + 1)
         return self.apply(lambda x: x.unsqueeze(at))
 
     def squeeze(self, dim: int | None = None) -> Self:
-        """Remove the dimension ``dim`` if its size is 1; without ``dim``, all dimensions of size 1."""
+        """Return this spec without ``dim`` if its size is 1; if ``dim`` is None, without all dimensions of size 1."""
         dims = range(self.ndim) if dim is None else [self._dim("squeeze", dim, self.ndim)]
         gone = tuple(at for at in dims if self.shape[at] == 1)
         return self.apply(lambda x: x.squeeze(gone))
 
     def permute(self, *dims: int | Shape) -> Self:
-        """Reorder the dimensions as ``Tensor.permute``: each once, in the order of the result."""
+        """Return this spec with its dimensions in the order ``dims``, as by ``Tensor.permute``: each once."""
         order = _flat(dims)
         self._probe("permute", order, lambda x: x.permute(order))
         ahead = tuple(dim % self.ndim for dim in order)
@@ -145,7 +145,7 @@ class TensorSpec(ABC):
         return tuple(self.apply(lambda x, i=i: x.select(at, i)) for i in range(self.shape[at]))
 
     def __getitem__(self, index: Any) -> Self:
-        """Index as a tensor of shape ``shape`` would be indexed: integers, slices, None, ``...``, masks and indices."""
+        """Return this spec indexed as a tensor of ``shape``: integers, slices, None, ``...``, masks and indices."""
         full = _without_ellipsis(index, self.ndim)
         return self._move("index", index, lambda x: x[full])
 
@@ -179,7 +179,9 @@ class TensorSpec(ABC):
 
 
 class LeafSpec(TensorSpec):
-    """Describe one tensor. Bounds broadcast to ``shape``; one that is the same everywhere is kept as ``[]``.
+    """Base class of specs of one tensor; a subclass says which values are allowed.
+
+    Bounds broadcast to ``shape``; one that is the same everywhere is kept as ``[]``.
 
     Args:
         shape: full shape of the tensor, batch dimensions included.
@@ -350,7 +352,7 @@ def entry(value: torch.Tensor, index: tuple[int, ...]) -> str:
 
 
 def nan_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
-    """Return (expected, got, hint) if an entry is NaN."""
+    """Return (expected, got, hint) for a message if an entry is NaN, else None."""
     nan = first_true(value.isnan()) if value.dtype.is_floating_point else None
     if nan is None:  # where there is no dimension it is the empty index, which is false
         return None

@@ -1,4 +1,4 @@
-"""A TensorDict of specs for a TensorDict of tensors."""
+"""The spec of a TensorDict: a spec for each of its keys."""
 
 from __future__ import annotations
 

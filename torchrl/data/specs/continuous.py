@@ -1,4 +1,4 @@
-"""Numbers in an interval, and numbers without one."""
+"""Specs of numbers: between bounds, or of any size."""
 
 from __future__ import annotations
 

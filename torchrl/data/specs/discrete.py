@@ -1,4 +1,4 @@
-"""Choices written as indices, and entries that are 0 or 1. One-hot vectors have their own file."""
+"""Specs of choices written as indices, and of entries that are 0 or 1. One-hot vectors have their own file."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class MultiCategorical(LeafSpec):
 
     @property
     def nvec(self) -> torch.Tensor:
-        """Numbers of choices, ``[*shape]`` int64; a view that must not be written to."""
+        """Number of choices of each entry, ``[*shape]`` int64; a view that must not be written to."""
         return self._bound("nvec")
 
     def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
@@ -217,7 +217,7 @@ class Binary(LeafSpec):
 
 
 def binary_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
-    """Return (expected, got, hint) if an entry is neither 0 nor 1."""
+    """Return (expected, got, hint) for a message if an entry is neither 0 nor 1, else None."""
     bad = first_true((value != 0) & (value != 1))
     if bad is None:
         return None

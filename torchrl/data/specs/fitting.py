@@ -1,4 +1,4 @@
-"""Checks of a policy's first action against the action spec, and the line that a fitting policy is written by."""
+"""Check a policy's first action against the action spec, and say how to write a policy that fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE = "A family has one vector of actions: change the action space's shape to [A
 
 
 def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> TensorDictBase:
-    """Let a policy act for the first time, and refuse one of tensors: a network without keys.
+    """Call a policy for the first time, and refuse one that does not take and return a TensorDict.
 
     Args:
         policy: maps a root to the same root with ``action``.
@@ -47,7 +47,7 @@ def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, b
 
 
 def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> None:
-    """Hold a policy that has acted for the first time against the action spec of its environment.
+    """Refuse a policy whose first action does not fit the action spec of its environment.
 
     A policy with a method ``require_fit(spec of one row, acted)`` is asked first: two numbers of the right form may
     still be one choice, or between other bounds.
@@ -73,7 +73,7 @@ def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec:
 
 
 def fitting_line(row: TensorSpec) -> str:
-    """Return what to write for an action spec of one row, as a sentence.
+    """Return a sentence for messages that says how to write a policy for an action spec of one row.
 
     Args:
         row: the spec without batch dimensions.

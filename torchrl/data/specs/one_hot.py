@@ -1,4 +1,4 @@
-"""Choices written as vectors with a single 1, one vector or several in a row. Indices have their own file."""
+"""Specs of choices written as vectors with a single 1, one vector or several joined. Indices have their own file."""
 
 from __future__ import annotations
 
