@@ -1,4 +1,4 @@
-"""Checks of arguments that count things. Imports nothing: workers use it too."""
+"""The check that an argument which counts something is a whole number. Imports no torch: workers use it too."""
 
 from __future__ import annotations
 

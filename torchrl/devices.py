@@ -1,4 +1,4 @@
-"""The devices of this machine, by name, and the device of a batch."""
+"""Which devices this machine has, which one holds a batch, and how a batch is moved to another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def available_devices() -> list[str]:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device of that name; ``cuda`` means ``cuda:0``.
+    """Return the device with the given name, or refuse one that this machine lacks; ``cuda`` means ``cuda:0``.
 
     Raises:
         ConfigError: no such device here; the message lists those there are.
@@ -47,7 +47,7 @@ def device_of(tensordict: TensorDictBase) -> torch.device:
 
 
 def to_device(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
-    """Return transitions on a device, without a copy where they are there already; one entry tells."""
+    """Move transitions to a device; return them as they are if their reward (without one, the first entry) is there."""
     entry = transitions.get(("next", "reward"), None)
     if (next(iter(transitions.values(True, True))) if entry is None else entry).device == device:
         return transitions

@@ -1,4 +1,4 @@
-"""The errors that torchrl raises, and the function that writes their messages. Imports nothing: workers use it too."""
+"""The errors that torchrl raises, and the function that writes their messages. Imports no torch: workers use it too."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DeadlineError(ProcessError, TimeoutError):
 
 
 class NonFiniteError(TorchRLError, ArithmeticError):
-    """A NaN or an infinity where a number was due."""
+    """A value is NaN or infinite where a finite number was expected."""
 
 
 def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:

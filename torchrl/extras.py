@@ -9,7 +9,7 @@ from torchrl.errors import MissingExtraError
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional module, or say which extra installs it.
+    """Import an optional module, or raise an error that says which extra installs it.
 
     Args:
         module: dotted name of the module to import.

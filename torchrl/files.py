@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then renamed."""
+"""Writing of files that are whole or absent: under a temporary name first, then renamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def make_writable(folder: str | os.PathLike) -> None:
-    """Make a folder, and try whether it can be written to.
+    """Make a folder if it is absent, and raise unless it can be written to.
 
     Raises:
         OSError: it cannot be made, or not be written to.

@@ -10,7 +10,7 @@ Key = str | tuple[str, ...]
 
 
 def as_path(key: Key) -> tuple[str, ...]:
-    """Write a key as the tuple of the levels it goes through.
+    """Return a key as a tuple of names, one for each level that it goes through.
 
     >>> as_path("action"), as_path(("next", "reward"))
     (('action',), ('next', 'reward'))
@@ -19,7 +19,7 @@ def as_path(key: Key) -> tuple[str, ...]:
 
 
 def as_key(path: tuple[str, ...]) -> Key:
-    """Write a path in its plain form, a string if it has one level.
+    """Return a path of names in its plain form: a string if it has one level, else the tuple.
 
     >>> as_key(("action",)), as_key(("next", "reward"))
     ('action', ('next', 'reward'))
@@ -28,7 +28,7 @@ def as_key(path: tuple[str, ...]) -> Key:
 
 
 def key_name(key: Key) -> str:
-    """Write a key as one word, for messages and for names of columns.
+    """Return a key as one word, its levels joined by slashes, for messages and names of columns.
 
     >>> key_name(("next", "reward"))
     'next/reward'

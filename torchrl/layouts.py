@@ -23,7 +23,7 @@ def layout_of(tensordict: TensorDictBase, *, batch_dims: int = 0) -> dict[Key, F
 
 
 def describe_differences(came: Mapping[Key, Form], due: Mapping[Key, Form]) -> str:
-    """Say in what a layout differs from the one that is due; nothing where they are equal.
+    """Return a sentence on how a layout differs from the expected one; an empty text where they are equal.
 
     >>> due = {"reward": ((1,), torch.float32, None)}
     >>> describe_differences({"reward": ((), torch.float32, None), "done": ((1,), torch.bool, None)}, due)

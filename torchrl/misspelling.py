@@ -1,4 +1,4 @@
-"""Misspelt methods of a subclass, refused when the class is made. Imports errors alone."""
+"""A user's subclass with a misspelt method is refused when the class is defined. Imports errors alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchrl.errors import ConfigError, explain
 
 
 def refuse_misspelt(cls: type, *, also: Iterable[str] = (), synonyms: Mapping[str, str] | None = None) -> None:
-    """Refuse a name in a subclass that is one letter away from one of its bases' and would do nothing.
+    """Refuse a subclass with a name that is one letter away from a public name of its bases, and that nobody calls.
 
     A name that the class's own methods use is a helper's, and left alone. For ``__init_subclass__``.
 
@@ -37,7 +37,7 @@ def refuse_misspelt(cls: type, *, also: Iterable[str] = (), synonyms: Mapping[st
 
 
 class Extensible:
-    """Base of classes that users extend: refuses a subclass with a name that nobody would call.
+    """Base of classes that users extend: a subclass with a misspelt method is refused when it is defined.
 
     >>> class Base(Extensible):
     ...     def update(self): ...

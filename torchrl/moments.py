@@ -16,7 +16,7 @@ Number = TypeVar("Number")  # floats, or tensors of one shape
 def merge_moments_(
     mean: Number, var: Number, other_mean: Number, other_var: Number, share: float
 ) -> tuple[Number, Number]:
-    """Merge mean and variance (divisor n) of a second set into those of a first.
+    """Merge mean and variance (divisor n) of a second data set into those of a first; tensors change in place.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
     equations 2.1, divided by the counts. Nothing cancels where the mean is large, as it would in E[x²] - E[x]².
@@ -84,7 +84,7 @@ def count_rows_(
 
 
 def pool_moments(parts: Sequence[tuple[Number, Number, Number]]) -> tuple[Number, Number, Number]:
-    """Merge counts, means and variances of several sets; return the mean of their counts, and nothing is written to.
+    """Return the mean of several sets' counts with their joint mean and variance; nothing is changed in place.
 
     With the mean of the counts each of several learners can go on from the pooled moments as if they were its own:
     later data weigh as they would in one learner that saw all. Where nothing was counted, the first part is returned.

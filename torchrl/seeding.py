@@ -24,7 +24,7 @@ def child_seeds(seed: int, num: int) -> list[int]:
 
 
 def named_seeds(seed: int, *names: str) -> dict[str, int]:
-    """Derive one seed per name; a name's seed does not depend on which other names are asked for."""
+    """Derive one seed per name from a common seed; a name's seed does not depend on the other names asked for."""
     root = _require_seed(seed)
     return {name: _seed_of(np.random.SeedSequence([root, zlib.crc32(name.encode())])) for name in names}
 

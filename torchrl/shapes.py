@@ -1,4 +1,4 @@
-"""Small checks and moves on shapes, shared by all layers."""
+"""The check that tensors have one shape, and the expansion of a tensor by dimensions on its right."""
 
 from __future__ import annotations
 

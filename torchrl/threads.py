@@ -1,4 +1,4 @@
-"""A library's threads that work only while their caller waits, bound to the caller's core where Linux allows it.
+"""Binding of a library's threads to the core of the thread that waits for them, where Linux allows it.
 
 Waking a thread on a core that sleeps costs more than many steps of a cheap world: on a virtual machine with two cores
 an EnvPool of 64 CartPoles takes 61 µs a step from the caller's own core and 121 from the other one.
@@ -38,7 +38,7 @@ def start_apart(build: Callable) -> tuple[object, list[int]]:
 
 
 class SameCore:
-    """Moves threads to the core that calls.
+    """Bind a library's threads to the core that the calling thread runs on, at each :meth:`follow`.
 
     Args:
         threads: ids as :func:`start_apart` gives them; none make every call free.
@@ -50,7 +50,7 @@ class SameCore:
         self._here = getattr(ctypes.CDLL(None), "sched_getcpu", None) if self._threads else None
 
     def follow(self) -> None:
-        """Bind the threads to the core that the caller is on, if it is not the one of the last call."""
+        """Bind the threads to the core that the caller runs on, unless the last call bound them to it."""
         if self._here is None or (core := self._here()) == self._core:
             return
         self._core = core

@@ -1,4 +1,4 @@
-"""The agent: collect → store → optimise → hooks, and what one does with it. The parts themselves are passed in."""
+"""The agent, which trains a policy with parts passed to it, evaluates the policy, and is saved and loaded."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ class Agent:
 
     @property
     def loss(self) -> nn.Module:
-        """What is minimised."""
+        """The loss that the gradient steps minimise."""
         return self.optimise.loss
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """What minimises it."""
+        """The optimizer that moves the parameters."""
         return self.optimise.optimizer
 
     @property
@@ -150,7 +150,7 @@ class Agent:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained."""
+        """How many single numbers are trained, over all parameters of the loss."""
         return sum(parameter.numel() for parameter in self.loss.trainable_parameters())
 
     @property
@@ -215,7 +215,7 @@ class Agent:
             make_folder(self.folder, "Agent, folder")
 
     def evaluate(self, evaluator: Measure | None = None) -> Evaluation:
-        """Measure the policy as it stands; training is not touched.
+        """Run an evaluator's episodes with the present policy and return their result; training goes on as without.
 
         Args:
             evaluator: another than the agent's own.
@@ -228,13 +228,13 @@ class Agent:
             return evaluator(self.policy, learned=self.collector.learned_states())
 
     def close(self) -> None:
-        """Close the environments, here and in other processes, and end these; may be called twice."""
+        """Close the environments of collector and evaluator, and end their processes; may be called twice."""
         self.collector.shutdown()
         if self.evaluator is not None:
             self.evaluator.close()
 
     def tell(self, point: str, *arguments: object) -> None:
-        """Call a named point of every hook: the agent's own (evaluation, log, checkpoints), then those it was given.
+        """Call the method ``point`` of every hook, of the agent's own (evaluation, log, checkpoints) first.
 
         Args:
             point: a method of :class:`Hook`.
@@ -245,7 +245,7 @@ class Agent:
 
     @contextmanager
     def measured(self, phase: str) -> Iterator[None]:
-        """Count the seconds of a ``with`` block to a phase: ``collect``, ``optimise`` or ``evaluate``."""
+        """Add the seconds that a ``with`` block takes to a phase: ``collect``, ``optimise`` or ``evaluate``."""
         start = time.perf_counter()
         try:
             yield
@@ -304,11 +304,11 @@ class Agent:
         self._log.begin_line(self)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a checkpoint, whole or not at all."""
+        """Write a checkpoint of the agent to a file, whole or not at all."""
         save_checkpoint(path, self.state_dict())
 
     def load(self, path: str | os.PathLike) -> None:
-        """Go on from a checkpoint; where environments could not be captured, new episodes start and a warning says so.
+        """Restore the agent from a checkpoint; environments that it does not hold begin new episodes, with a warning.
 
         Raises:
             CheckpointError: the file is missing, cut short, not written by torchrl, or does not fit this agent.
@@ -316,9 +316,9 @@ class Agent:
         self.load_state_dict(load_checkpoint(path))
 
     def load_networks(self, path: str | os.PathLike) -> None:
-        """Take only the networks of a checkpoint: to evaluate them, or to start another run from them.
+        """Load only networks and what transforms learned of observations from a checkpoint, to evaluate or train anew.
 
-        What transforms have learned of observations goes with them; what was learned of rewards does not.
+        What the agent's own transforms have learned of rewards stays.
 
         Raises:
             CheckpointError: as :meth:`load`.

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or absent, tensors and numbers only. What of an agent goes into one stands in ``state``."""
+"""Checkpoint files, written whole or not at all, of tensors and plain values. Which of an agent: see ``state``."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def strip_compiled(state: Mapping[str, object]) -> dict[str, object]:
 
 
 def match_compiled(state: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
-    """Undo :func:`strip_compiled`.
+    """Rename the entries of a state so that they match ``names``, of compiled modules or of plain ones.
 
     Args:
         state: by names of any modules, compiled or not.
@@ -140,7 +140,7 @@ def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
-    """Load the state of an optimizer of the same kind; torch takes one of another kind, and fails at the next step.
+    """Load a saved state into an optimizer, or refuse one of another kind, on which torch would fail a step later.
 
     Each kind has options that the other lacks; versions of one kind only ever add some.
 
@@ -161,7 +161,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
 
 
 def to_plain(value: object, place: str = "state") -> object:
-    """Turn numpy arrays, numpy numbers and TensorDicts into what ``weights_only`` accepts; see :func:`from_plain`."""
+    """Replace numpy arrays, numpy numbers and TensorDicts in a state by what ``weights_only`` lets torch load."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
         return value
     if isinstance(value, TensorDictBase):
@@ -187,7 +187,7 @@ def to_plain(value: object, place: str = "state") -> object:
 
 
 def from_plain(value: object) -> object:
-    """Undo :func:`to_plain`."""
+    """Restore the numpy arrays, numpy numbers and TensorDicts that :func:`to_plain` replaced."""
     if isinstance(value, dict):
         if ARRAY in value:
             return value[ARRAY].numpy()

@@ -49,7 +49,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Run whole episodes in an environment of its own, always from the same starts.
+    """Measure a policy by whole episodes in an environment of the evaluator's own, always from the same starts.
 
     Episode k begins with ``start_seeds[k]`` whatever the number of rows. Where rows cannot be seeded one by one
     (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
@@ -119,7 +119,7 @@ class Evaluator:
     def __call__(
         self, policy: Callable[[TensorDictBase], TensorDictBase], *, learned: Sequence[Learned] | None = None
     ) -> Evaluation:
-        """Evaluate a policy.
+        """Run the episodes with a policy, and return the return and the length of each.
 
         Args:
             policy: what is measured.
@@ -222,7 +222,7 @@ def own_randomness(policy: object, seed: int) -> Iterator[None]:
 
 
 def move_roots_to_policy(policy: Callable, device: torch.device) -> Callable:
-    """Wrap a policy that lives on another device than the environment: roots go there, what it wrote comes back."""
+    """Return a policy for roots on ``device``: itself, or one that moves roots to the policy's device and back."""
     tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, nn.Module) else []
     if not tensors or tensors[0].device == device:
         return policy

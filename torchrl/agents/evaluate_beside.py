@@ -50,7 +50,7 @@ class BesideResult:
     keep: Any = None
 
     def metrics(self) -> dict[str, float]:
-        """Return what an agent logs of it, over ``frames``."""
+        """Return the figures that an agent logs of the evaluation, over the frame count of its launch."""
         return {
             "eval/return_mean": self.evaluation.mean,
             "eval/return_std": self.evaluation.std,
@@ -59,7 +59,7 @@ class BesideResult:
 
 
 class EvaluationProcess:
-    """An :class:`Evaluator` in a process of its own: launch it, go on training, take the result when it is there.
+    """Evaluate policies in another process while training goes on: launch an evaluation now, take its result later.
 
     The weights go along with the launch, so training may change them at once, and the result is that of an
     ``Evaluator`` here, number for number. What goes along are parameters, buffers and extra state, and what the
@@ -148,7 +148,7 @@ class EvaluationProcess:
 
     @property
     def pid(self) -> int | None:
-        """Number of the process; None after :meth:`discard` until the next launch."""
+        """Id of the process; None while none runs, as after an evaluation was broken off by :meth:`discard`."""
         return self._pool.pids[0] if self._pool.is_running else None
 
     @property
@@ -197,7 +197,7 @@ class EvaluationProcess:
         return self._done is not None
 
     def poll(self) -> BesideResult | None:
-        """Return the result once it is there, and only once; None before, or where nothing was launched."""
+        """Take the launched evaluation's result if it is finished; return None if it is not, or none was launched."""
         return self.take() if self.is_ready() else None
 
     def take(self) -> BesideResult:
@@ -219,7 +219,7 @@ class EvaluationProcess:
     def __call__(
         self, policy: Callable[[TensorDictBase], TensorDictBase], *, learned: Sequence[Learned] | None = None
     ) -> Evaluation:
-        """Evaluate a policy and wait for it; one that was launched before is finished first, and can be taken after."""
+        """Evaluate a policy and wait for the result; an evaluation launched before is finished first and kept."""
         self._require_open()
         self._wait()
         waiting, self._done = self._done, None
@@ -230,7 +230,7 @@ class EvaluationProcess:
             self._done = waiting
 
     def discard(self) -> None:
-        """Forget what was launched; one that is not finished is broken off, and its process ended."""
+        """Drop a launched evaluation and its result; an unfinished one is broken off by ending the process."""
         if self._order is not None:
             self._pool.close(timeout_s=0.0)
             self._there = None
@@ -302,7 +302,7 @@ def _job(make_env: Callable[[], Env], options: dict, num_threads: int, index: in
 
 @dataclass
 class _Order:
-    """What was launched."""
+    """A launched evaluation without a result yet: what is sent to the process, and again if the process dies."""
 
     structure: Structure
     state: tuple
@@ -313,7 +313,7 @@ class _Order:
 
 
 class EvaluationHost:
-    """An evaluator and a copy of the policy, in the process.
+    """Evaluate, inside the process of an :class:`EvaluationProcess`, the policies that are sent to it.
 
     Args:
         make_env: builds the environment.
@@ -332,7 +332,7 @@ class EvaluationHost:
         self._policy: Callable | None = None
 
     def evaluate(self, pickled: bytes | None, state: tuple, learned: Sequence[Learned] | None) -> Evaluation:
-        """Measure a policy: one that is sent along, or the last one, with the given weights."""
+        """Evaluate the policy that is sent along, or else the last one that was, with the given weights."""
         if pickled is not None:
             self._policy = cloudpickle.loads(pickled)
         set_state_(self._policy, state)

@@ -1,4 +1,4 @@
-"""Films of a policy in training: one episode after each periodic evaluation. What is measured is not touched."""
+"""The hook that films one episode of the policy after each periodic evaluation. It measures nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RecordVideo(Hook):
         self._env: Env | None = None
 
     def on_train_start(self, agent: Agent) -> None:
-        """Refuse what no film can be made of, and build the environment."""
+        """Build the environment of the films; refuse an agent without a folder, or an environment without a picture."""
         require_video()
         if agent.folder is None:
             hint = "Set agent.folder."
@@ -103,7 +103,7 @@ class RecordVideo(Hook):
             self._film(move_roots_to_policy(agent.policy, self._env.device), add)
 
     def on_train_end(self, agent: Agent) -> None:
-        """Close the environment."""
+        """Close the environment of the films."""
         if self._env is not None:
             self._env.close()
             leave_env(self._env, self)

@@ -1,4 +1,4 @@
-"""Hooks: what may happen around the steps of a training. Not the steps themselves."""
+"""The base class of hooks, which an agent calls at named points of a training, and several hooks for users to add."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUFFER = "replay"  # the folder of a saved buffer, beside the checkpoints
 
 @dataclass
 class BatchReport:
-    """What one batch brought.
+    """What an agent reports of a batch it has trained on: figures, frames, and the evaluations that ended with it.
 
     >>> report = BatchReport(Figures({"loss/loss_value": 0.5}), num_frames=256, frames=1024)
     >>> report.passes_multiple_of(1000), report.passes_multiple_of(500)
@@ -48,7 +48,7 @@ class BatchReport:
     results: list[BesideResult] = field(default_factory=list)
 
     def passes_multiple_of(self, every: int) -> bool:
-        """Answer whether the batch takes the frames to a multiple of ``every``, or past one."""
+        """Answer whether the frames trained on reach or pass a multiple of ``every`` with this batch."""
         return self.frames // every != (self.frames - self.num_frames) // every
 
 
@@ -106,20 +106,20 @@ class Hook:
         """
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Called after each periodic evaluation, before it decides on the best checkpoint.
+        """Called after each periodic evaluation, before its result decides on the best checkpoint.
 
         Where an :class:`EvaluationProcess` measures, that is when its result is taken: after some more batches, and
         perhaps twice after one.
         """
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
-        """Called last for each batch, after what it brought was logged and saved."""
+        """Called last for each batch, after its figures were logged and the checkpoints that are due written."""
 
     def on_complete(self, agent: Agent) -> None:
         """Called once after the last batch, also where Ctrl-C made it the last; not after an error."""
 
     def on_error(self, agent: Agent, error: Exception) -> None:
-        """Called once where an exception ended the training, which it leaves afterwards."""
+        """Called once where an exception ended the training; the exception is raised afterwards."""
 
     def on_train_end(self, agent: Agent) -> None:
         """Called once at the very end, also where Ctrl-C or an error ended the training."""
@@ -144,7 +144,7 @@ class StopAtReturn(Hook):
 
 
 class UpdateNormalizer(Hook):
-    """Merge each batch into the statistics of a normaliser, once the batch was trained on.
+    """Merge each batch's observations into a normaliser's statistics, after the batch was trained on.
 
     Only then, so that the first probability ratio of a batch is exactly one: its actions were chosen, and their
     log-probabilities computed, under the statistics before it.
@@ -164,13 +164,13 @@ class UpdateNormalizer(Hook):
         self.key = key
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Update by the valid rows of the batch."""
+        """Merge the observations of the batch's valid rows into the statistics."""
         observation = read(batch, self.key, who="UpdateNormalizer")
         self.normalizer.update(observation, mask=batch.get(MASK, None))
 
 
 class StepExploration(Hook):
-    """Let exploration fade: count frames in every :class:`~torchrl.modules.AnnealedExploration` inside the policy.
+    """Count each batch's frames in every :class:`~torchrl.modules.AnnealedExploration` of the policy, so that it fades.
 
     >>> from torchrl.modules import EGreedy, QValueActor
     >>> policy = EGreedy(QValueActor(torch.nn.Linear(4, 2)), env.action_spec, start=1.0, end=0.0, num_frames=32)
@@ -181,7 +181,7 @@ class StepExploration(Hook):
     """
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Count the valid rows of the batch, and log the strengths."""
+        """Count the batch's valid rows in each exploration module, and log its strength."""
         num_frames = num_valid_frames(batch)
         for module in agent.policy.modules():
             if isinstance(module, AnnealedExploration):
@@ -215,7 +215,7 @@ class SaveBuffer(Hook):
 
 
 class AdaptPenalty(Hook):
-    """Let PPO's penalty follow the divergence that each update brought about, Schulman et al. (2017), section 4.
+    """Change PPO's KL penalty after each batch by the divergence of its update, Schulman et al. (2017), section 4.
 
     Put it before :class:`UpdateNormalizer`, whose new statistics would count as divergence.
 
@@ -234,7 +234,7 @@ class AdaptPenalty(Hook):
         self.loss = loss
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Measure the divergence on the whole batch and change the coefficient; log it as ``loss/kl_update``.
+        """Measure the divergence on the whole batch, log it as ``loss/kl_update`` and change the coefficient by it.
 
         A batch without a valid row, on which nothing was trained, changes nothing.
         """
@@ -262,7 +262,7 @@ class ProgressBar(Hook):
         self._shown: dict[str, float] = {}
 
     def on_train_start(self, agent: Agent) -> None:
-        """Open the bar where the agent stands."""
+        """Open the bar at the frames that the agent has trained on."""
         from tqdm import tqdm  # on first use: nobody pays for it at import
 
         self._total = _whole_batches(agent)
@@ -279,7 +279,7 @@ class ProgressBar(Hook):
         self._is_evaluated = agent.evaluator is not None and agent.evaluator.every_frames is not None
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Move on by the frames of the batch."""
+        """Move the bar on by the frames of the batch."""
         if "train/episode_return" in metrics:
             self._shown["train"] = metrics["train/episode_return"]
         if self._bar.disable:
@@ -290,7 +290,7 @@ class ProgressBar(Hook):
         self._bar.update(agent.frames - self._bar.n)
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Remember the return to show."""
+        """Take the mean return to show; where there is no terminal, write a line."""
         self._shown["eval"] = result.mean
         if self._bar.disable:
             self._write_line(agent)
@@ -319,7 +319,7 @@ def _whole_batches(agent: Agent) -> int:
 
 
 def check_hooks(hooks: tuple) -> tuple[Hook, ...]:
-    """Return the hooks as a tuple.
+    """Return hooks as a tuple, or refuse what is no list of instances of :class:`Hook`.
 
     Raises:
         ConfigError: it is no list, or one of them is no :class:`Hook`.

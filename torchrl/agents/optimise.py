@@ -19,7 +19,7 @@ from torchrl.objectives.keys import MASK, read
 
 
 class MinibatchEpochs:
-    """Take gradient steps on shuffled minibatches of a batch, several times over the whole.
+    """Take gradient steps on shuffled minibatches of a batch, for several passes over it.
 
     A call selects the keys the loss reads, drops rows that ``("collector", "mask")`` rules out, flattens the rest and,
     in each epoch, permutes it anew. Where ``minibatch_size`` does not divide the number of rows, each epoch leaves out
@@ -224,7 +224,7 @@ class _Snapshot(NamedTuple):
 
 
 def require_loss(who: str, loss: object, optimizer: object) -> None:
-    """Refuse what is no loss, or no optimizer.
+    """Refuse a ``loss`` that is no loss, or an ``optimizer`` that is no optimizer of torch.
 
     Raises:
         ConfigError: naming which.

@@ -38,7 +38,7 @@ class BatchSource(Protocol):
     total_frames: int
 
     def __iter__(self) -> Iterator[TensorDict]:
-        """Yield batches until ``total_frames``."""
+        """Yield batches until ``total_frames`` frames were collected."""
 
     def update_policy_weights_(self) -> None:
         """Let the next batch act with the policy's present weights."""
@@ -54,14 +54,14 @@ class LaunchedBatches(Protocol):
     """Collects in other processes while the caller does something else."""
 
     def launch(self) -> None:
-        """Begin to collect a batch; nothing where one is on its way."""
+        """Begin to collect the next batch, and return at once."""
 
     def is_ready(self) -> bool:
-        """Answer whether the next batch is there."""
+        """Answer whether the next batch has come."""
 
 
 class GradientSteps(Protocol):
-    """Takes gradient steps on a batch and returns what the log shall say of them."""
+    """Takes gradient steps on a batch and returns their figures for the log."""
 
     loss: nn.Module
     optimizer: torch.optim.Optimizer
@@ -77,7 +77,7 @@ class MinibatchSteps(Protocol):
 
 
 class EndlessSteps(Protocol):
-    """Takes gradient steps without a new batch, from what it has seen."""
+    """Takes single gradient steps without a new batch, on data that it was given before."""
 
     is_learning: bool
 
@@ -86,15 +86,15 @@ class EndlessSteps(Protocol):
 
 
 class Measure(Protocol):
-    """Measures a policy: every ``every_frames`` frames, or where that is None on demand alone."""
+    """Measures a policy: each ``every_frames`` frames of a training, or, where that is None, on demand alone."""
 
     every_frames: int | None
 
     def __call__(self, policy: Callable, *, learned: Sequence | None = None) -> Any:
-        """Return an :class:`~torchrl.agents.Evaluation`."""
+        """Measure a policy and return an :class:`~torchrl.agents.Evaluation`."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close the environments and end the processes that it holds."""
 
 
 class LaunchedMeasure(Protocol):
@@ -121,24 +121,24 @@ class Sink(Protocol):
     """Takes the figures of the log, as every :class:`~torchrl.record.Logger` does."""
 
     def log_scalars(self, metrics: dict[str, float], step: int) -> None:
-        """Record figures over frames."""
+        """Record figures, ``step`` being the number of frames they are logged over."""
 
 
 class Saved(Protocol):
     """Keeps something from batch to batch that a resumed run needs."""
 
     def state_dict(self) -> dict:
-        """Return it, as tensors, numbers and texts."""
+        """Return what a resumed run needs, as tensors, numbers and texts."""
 
     def load_state_dict(self, state: dict) -> None:
-        """Take it back."""
+        """Restore what :meth:`state_dict` returned."""
 
 
 class Trained(Protocol):
     """Names the parameters that gradient steps move, as every :class:`~torchrl.objectives.Loss` does."""
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield them."""
+        """Yield the parameters that gradient steps move."""
 
 
 class WithActorTerms(Protocol):
@@ -205,7 +205,7 @@ def require_part(who: str, part: object, protocol: type, *, expected: str, hint:
 
 
 def require_parts(collector: object, optimise: object, evaluator: object, logger: object) -> None:
-    """Refuse parts in each other's places, and minibatches larger than batches, each of which would be the batch.
+    """Refuse parts of an agent that lack members of their protocols, and minibatches larger than the batches.
 
     Raises:
         ConfigError: naming the argument and what it takes.
@@ -228,12 +228,12 @@ def require_parts(collector: object, optimise: object, evaluator: object, logger
 
 
 def state_of(part: object) -> dict:
-    """Return what a part needs saved; nothing of one that keeps nothing, such as a plain function."""
+    """Return the state of a part; an empty dict for a part that keeps none, such as a plain function."""
     return part.state_dict() if has(part, Saved) else {}
 
 
 def load_state_of(part: object, state: dict) -> None:
-    """Give a part its saved state; nothing where it keeps nothing, or had kept nothing."""
+    """Load a part's saved state; do nothing where the part keeps no state or the saved one is empty."""
     if state and has(part, Saved):
         part.load_state_dict(state)
 

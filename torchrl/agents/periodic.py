@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PeriodicEvaluation(Hook):
-    """Evaluate where a multiple of ``agent.evaluator.every_frames`` was passed, and after the last batch.
+    """Evaluate when a batch reaches or passes a multiple of ``agent.evaluator.every_frames``, and after the last.
 
     An :class:`EvaluationProcess` measures while training goes on, one evaluation at a time. Where the next one is due
     before the last is finished, the agent waits for it, so that which weights are measured does not depend on the
@@ -28,13 +28,13 @@ class PeriodicEvaluation(Hook):
         self._is_beside = False
 
     def on_train_start(self, agent: Agent) -> None:
-        """See what evaluates; an evaluator without ``every_frames`` does so on demand alone."""
+        """Take the agent's evaluator, but not one whose ``every_frames`` is None: it evaluates on demand alone."""
         is_periodic = agent.evaluator is not None and agent.evaluator.every_frames is not None
         self._evaluator = agent.evaluator if is_periodic else None
         self._is_beside = has(self._evaluator, LaunchedMeasure)
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
-        """Take the evaluation that has ended meanwhile; begin another if it is time."""
+        """Report an evaluation beside training that has ended; begin another evaluation if one is due."""
         if self._evaluator is None:
             return
         self._take(agent, report, wait=False)

@@ -1,4 +1,4 @@
-"""A policy on its way to another process: whole once, then only what training changes in it."""
+"""How a policy is sent to another process: pickled whole once, then only what training changes in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchrl.collectors.weights import has_weights, on_cpu, require_initialised,
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A policy as it goes to a process: whole, but for the weights of later launches.
+    """A policy pickled for another process, which tells whether a later policy differs from it by its weights alone.
 
     Attributes:
         policy: the policy itself, kept so that it is recognised.
@@ -29,7 +29,7 @@ class Structure:
 
     @classmethod
     def of(cls, policy: Callable) -> Structure:
-        """Pickle a policy.
+        """Pickle a policy, on the CPU.
 
         Raises:
             ConfigError: it has lazy parameters.
@@ -39,7 +39,7 @@ class Structure:
         return cls(policy, _layout(policy), cloudpickle.dumps(on_cpu(policy)))
 
     def is_of(self, policy: Callable) -> bool:
-        """Answer whether a policy differs from this one by its weights alone; a plain callable may hide some."""
+        """Answer whether a policy differs from the pickled module by its weights alone; never of a plain callable."""
         return isinstance(policy, nn.Module) and policy is self.policy and _layout(policy) == self.layout
 
 
@@ -53,7 +53,7 @@ def state_of(policy: Callable) -> tuple[list[torch.Tensor], dict[str, object]]:
 
 @torch.no_grad()
 def set_state_(policy: Callable, state: tuple[list[torch.Tensor], dict[str, object]]) -> None:
-    """Write :func:`state_of` into a copy of the policy."""
+    """Write what :func:`state_of` returned into a copy of the policy."""
     if not isinstance(policy, nn.Module):
         return
     tensors, extra = state

@@ -1,4 +1,4 @@
-"""The hooks that keep what a training brings: a log over frames, and checkpoints. They measure nothing."""
+"""The hooks by which an agent writes its log and its checkpoints. They measure nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST, BEST = "last.pt", "best.pt"
 
 
 class Log(Hook):
-    """Log the means of figures over every ``agent.log_interval`` frames to ``agent.logger``, and evaluations.
+    """Log evaluations, and the means of figures over every ``agent.log_interval`` frames, to ``agent.logger``.
 
     A line is written too where an evaluation has ended, and after the last batch. An evaluation beside training is
     logged over the frames of its launch.
@@ -27,11 +27,11 @@ class Log(Hook):
         self._seconds: dict[str, float] = {}  # of the agent, at the last line
 
     def begin_line(self, agent: Agent) -> None:
-        """Count seconds for the next line from where the agent stands."""
+        """Begin to count the seconds that the next line of the log reports."""
         self._seconds = dict(agent.seconds)
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
-        """Take the figures of the batch; write a line if it is time."""
+        """Add the figures of the batch to the means; write a line if one is due or an evaluation has ended."""
         self._means.add(report.metrics, report.num_frames)
         every = agent.log_interval
         is_due = every is None or agent.is_last_batch or report.passes_multiple_of(every)
@@ -39,7 +39,7 @@ class Log(Hook):
             self._write(agent, report.results)
 
     def on_complete(self, agent: Agent) -> None:
-        """Write what no line has held yet."""
+        """Write a last line with the figures that no line has held yet."""
         if self._means.num_frames:
             self._write(agent, [])
 
@@ -59,14 +59,14 @@ class Log(Hook):
 
 
 class Checkpoints(Hook):
-    """Write ``last.pt`` after every evaluation and when training ends, and ``best.pt``, to ``agent.folder``.
+    """Write ``last.pt`` after each evaluation and at the end, ``best.pt`` after the best so far, to ``agent.folder``.
 
     Of equal mean returns the later one is the best: where the best return is reached again and again, that policy was
     trained for longer.
     """
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
-        """Write both where evaluations have ended; the best one is the agent as it was at the launch."""
+        """Write ``last.pt`` if an evaluation has ended, and ``best.pt``, the agent at its launch, if it is the best."""
         if not report.results:
             return
         result = max(report.results, key=lambda result: result.evaluation.mean)
@@ -80,11 +80,11 @@ class Checkpoints(Hook):
             save_checkpoint(agent.folder / BEST, result.keep)
 
     def on_complete(self, agent: Agent) -> None:
-        """Write the agent as it stands."""
+        """Write the agent as it stands to ``last.pt``."""
         _save_as(agent, LAST)
 
     def on_error(self, agent: Agent, error: Exception) -> None:
-        """Write what training had reached; the environments may be in any state and start anew."""
+        """Write the agent to ``last.pt`` without its environments, which may be in any state and start anew."""
         if agent.folder is None:
             return
         try:

@@ -1,5 +1,7 @@
-"""The optimise step of off-policy algorithms: gradient steps on samples of a replay buffer. Not the loss: that is
-passed in. Filling the buffer is the agent's ``store``."""
+"""The optimise step of off-policy algorithms: gradient steps on samples of a replay buffer. The loss is passed in.
+
+Filling the buffer is the agent's ``store``.
+"""
 
 from __future__ import annotations
 
@@ -133,11 +135,11 @@ class ReplayUpdates:
 
     @property
     def is_learning(self) -> bool:
-        """Whether ``start_frames`` have come."""
+        """Whether ``start_frames`` frames were counted and the buffer is not empty."""
         return self.num_frames >= self._learns_from and len(self.buffer) > 0
 
     def __call__(self, batch: TensorDictBase) -> Figures:
-        """Count the frames of a batch ``[*B, T]``, which the buffer has, and take the steps that are due.
+        """Count the frames of a batch ``[*B, T]``, which is stored already, and take the gradient steps that are due.
 
         Returns:
             The means over all steps since the last call of every scalar the loss reports and of ``td_error``, by rows,
@@ -163,7 +165,7 @@ class ReplayUpdates:
         return self._reports()
 
     def once(self) -> None:
-        """Take one gradient step; see :meth:`__call__`."""
+        """Take one gradient step on a sample of the buffer."""
         began = time.perf_counter()
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
@@ -204,7 +206,7 @@ class ReplayUpdates:
         self._seconds += time.perf_counter() - began
 
     def state_dict(self) -> dict:
-        """Capture the counters, and those of the parts; the loss, the optimizer and the buffer are saved elsewhere."""
+        """Capture counters, target update and reward scale; loss, optimizer and buffer are saved elsewhere."""
         return {
             "num_updates": self.num_updates,
             "num_frames": self.num_frames,

@@ -56,14 +56,14 @@ class RewardScale:
 
     @property
     def std(self) -> float:
-        """The present divisor."""
+        """The number that rewards are divided by now; 1 before the returns have a spread."""
         if self._weight == 0:
             return 1.0
         variance = self._square / self._weight - (self._mean / self._weight) ** 2
         return math.sqrt(variance) if variance > 1e-12 else 1.0
 
     def update(self, batch: TensorDictBase) -> None:
-        """Take the returns of a batch ``[*B, T]`` into account.
+        """Add the discounted returns of a collected batch ``[*B, T]`` to the running statistics.
 
         Raises:
             KeyMissing: ``is_init`` or the reward is not there.
@@ -123,7 +123,7 @@ class RewardScale:
         self._square = self._square * faded + float((weighed * returns).sum())
 
     def __call__(self, sample: TensorDictBase) -> TensorDictBase:
-        """Return a sample with scaled rewards; the one that is given stays as it is."""
+        """Return a sample with rewards scaled, and clipped to ``clip``; the given sample stays as it is."""
         reward = sample.get(("next", "reward")) / self.std
         if self.clip is not None:
             reward = reward.clamp(-self.clip, self.clip)
@@ -132,7 +132,7 @@ class RewardScale:
         return result
 
     def state_dict(self) -> dict:
-        """Capture the statistics, and where every trajectory was left."""
+        """Capture the statistics, and the running return of every unfinished trajectory."""
         return {
             "weight": self._weight,
             "mean": self._mean,

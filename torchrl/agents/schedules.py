@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Constant:
-    """The same value at all times.
+    """A schedule that gives the same value at any number of frames.
 
     >>> Constant(3e-4)(1_000_000)
     0.0003
@@ -33,7 +33,7 @@ class Constant:
 
 
 class LinearSchedule:
-    """Go from ``start`` to ``end`` in a straight line over ``num_frames``, then stay.
+    """A schedule that goes from ``start`` to ``end`` in a straight line over ``num_frames`` frames, then stays.
 
     >>> schedule = LinearSchedule(1.0, 0.0, num_frames=100)
     >>> schedule(0), schedule(25), schedule(1000)

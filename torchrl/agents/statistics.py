@@ -14,7 +14,7 @@ LATEST = math.inf  # the weight of a number that says where things stand: of sev
 
 
 class Figures(dict):
-    """Numbers for the log by name, each with how much it is a mean over, so that means of means are means over all.
+    """Numbers for the log by name, each with its weight in means over several batches.
 
     >>> Figures({"train/jumps": 2.0}, weights={"train/jumps": 5})  # a mean over five
     {'train/jumps': 2.0}
@@ -39,7 +39,7 @@ class Figures(dict):
         return self
 
     def renamed(self, rename: Callable[[str], str]) -> Figures:
-        """Return the same under other names."""
+        """Return the same numbers and weights under other names."""
         return Figures(*({rename(name): x for name, x in part.items()} for part in (self, self.weights)))
 
 
@@ -99,7 +99,7 @@ def policy_lag(batch: TensorDictBase, version: int) -> Figures:
 
 
 class MeanMetrics:
-    """Means of figures over several batches, each with its weights.
+    """Gather the figures of several batches into weighted means, for one line of the log.
 
     Attributes:
         num_frames: of the batches since the last means were taken.
@@ -110,7 +110,7 @@ class MeanMetrics:
         self.num_frames = 0
 
     def add(self, metrics: Mapping[str, float], num_frames: int) -> None:
-        """Take the figures of one batch; a plain dict counts once."""
+        """Add the figures of one batch to the means; each number of a plain dict has the weight 1."""
         means, totals = self._means, self._means.weights
         weights = metrics.weights if isinstance(metrics, Figures) else {}
         for name, value in metrics.items():
@@ -124,7 +124,7 @@ class MeanMetrics:
         self.num_frames += num_frames
 
     def take(self) -> tuple[Figures, int]:
-        """Return the means, and the frames they are over, and begin anew."""
+        """Return the means and the number of frames they are over, and begin anew."""
         means, num_frames = self._means, self.num_frames
         self.__init__()
         return means, num_frames

@@ -20,7 +20,7 @@ from torchrl.seeding import named_seeds
 
 
 def require_arguments(who: str, env: Env, policy: Callable | None, total_frames: int = -1) -> None:
-    """Refuse what is no environment, no policy, or no number of frames.
+    """Refuse an ``env`` that is no environment, a ``policy`` that cannot be called, or a wrong ``total_frames``.
 
     Raises:
         EnvError: ``env`` is no environment.
@@ -33,7 +33,7 @@ def require_arguments(who: str, env: Env, policy: Callable | None, total_frames:
 
 
 def require_policy(who: str, policy: Callable | None, total_frames: int = -1) -> None:
-    """Refuse what is no policy, or no number of frames.
+    """Refuse a ``policy`` that cannot be called with a root, or a ``total_frames`` that is no number of frames.
 
     Raises:
         ConfigError: ``policy`` cannot be called, or ``total_frames`` is neither a number of frames nor -1.
@@ -98,7 +98,7 @@ def act_and_check(act: Callable, root: TensorDict, env: Env, *, is_first: bool) 
 
 
 def require_specs(who: str, transition: TensorDict, env: Env) -> None:
-    """Hold a transition, ``[*B]``, against the specs of the environment.
+    """Refuse a transition, ``[*B]``, whose observations or reward do not fit the specs of the environment.
 
     Raises:
         SpecError: an observation is missing, or an observation or the reward does not fit its spec.

@@ -136,7 +136,7 @@ class EpisodeCollector(LocalCollector):
         return self._hand_out(batch)
 
     def reset(self) -> None:
-        """Let all rows begin new episodes before the next batch; unfinished ones, and what is kept, are dropped."""
+        """Let all rows begin new episodes before the next batch; what was played and not delivered yet is dropped."""
         self._root = None
 
     def state_dict(self) -> dict:

@@ -1,4 +1,4 @@
-"""Fragments: consecutive transitions of some rows and the root that follows, from a source that knows no process.
+"""Fragments, consecutive transitions of every row and the root after them, collected in the calling process.
 
 :func:`~torchrl.collectors.rollout` is the loop around it, in this process or others.
 """
@@ -131,11 +131,11 @@ class FragmentSource(LocalSource):
         self._root = None
 
     def update_policy_weights_(self) -> None:
-        """Count one more version; every fragment acts with the policy's present weights in any case."""
+        """Count one more version of the weights; every fragment acts with the policy's present ones in any case."""
         self.policy_version += 1
 
     def close(self) -> None:
-        """Close the environments that were built here; may be called twice."""
+        """Close the environments that this source has built, no others; may be called twice."""
         for simulator in self._built:
             simulator.close()
         leave_env(self.env, self)
@@ -200,7 +200,7 @@ class FragmentSource(LocalSource):
 
 
 def batch_of(envs: Callable | Sequence, built: list[Simulator]) -> SerialEnv:
-    """Put environments, or what builds them, into one batch; note in ``built`` what was built here."""
+    """Put environments, or callables that build them, into one env; append to ``built`` what a callable built."""
     envs = [envs] if callable(envs) else envs
     if isinstance(envs, str) or not isinstance(envs, Sequence) or not envs:
         hint = "GymEnv(name, num_envs=8) makes an environment of a task's name."

@@ -33,7 +33,7 @@ Source = Collector | FragmentSource
 
 @dataclass(frozen=True)
 class Plan:
-    """How a worker collects.
+    """How a worker process shall collect: by which collector, on which device, with which seeds and counts.
 
     Attributes:
         make_source: makes what collects: called with the environment, the policy, ``device`` and ``seed``.
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What a worker reports with a batch.
+    """What a worker process tells its parent with a batch: the layout, counts, and what transforms have learned.
 
     Attributes:
         layout: of the batch, where there is no shared memory for it yet.
@@ -111,7 +111,7 @@ class CollectorHost:
         self._reader.refresh()
 
     def prepare(self, plan: Plan) -> None:
-        """Make the collector and its random streams."""
+        """Make the collector, and begin its random streams and counts, as ``plan`` says."""
         self._plan = plan
         if plan.row_seeds is not None:
             self.env.set_seed(list(plan.row_seeds))
@@ -132,7 +132,7 @@ class CollectorHost:
         return self._reported
 
     def load_learned_states(self, states: Sequence[Learned], for_acting: bool) -> None:
-        """Take over what transforms have learned, here or elsewhere; see :meth:`Collector.load_learned_states`."""
+        """Load what the transforms of one worker or several have learned, joined into one state."""
         self.env.load_learned_state_dict(join_learned(self.env.transforms, states), for_acting=for_acting)
 
     def restore_own(self, learned: Learned) -> None:
@@ -175,7 +175,7 @@ class CollectorHost:
         return {name: tensors for name, tensors in now.items() if not is_same(tensors, before[name])}
 
     def map_memory(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
-        """Write batches to rows ``start`` and following of a shared batch of ``num_rows`` rows; one that waits, now."""
+        """Write batches from now on, and one that waits, to rows ``start`` and following of a shared batch."""
         memory = SharedMemory(size, descriptor)
         own = slice(start, start + max(1, self.env.batch_size.numel()))
         self._views = cut_batch(layout, num_rows, memory.array)[own]
@@ -189,7 +189,7 @@ class CollectorHost:
         self._source.reset()
 
     def set_info(self, agent_info: TensorDictBase | None, env_info: TensorDictBase | None) -> None:
-        """See :meth:`Collector.set_info`."""
+        """Set parameters of each row of this worker; see :meth:`Collector.set_info`."""
         if not self.env.batch_size:  # one world is a row of the batch
             agent_info, env_info = [None if info is None else info[0] for info in (agent_info, env_info)]
         self._source.set_info(agent_info=agent_info, env_info=env_info)
@@ -251,5 +251,5 @@ def _write(views: TensorDict, batch: TensorDictBase) -> None:
 
 
 def serve(connection: socket.socket) -> None:
-    """Be a worker process; see :func:`~torchrl.processes.serving.serve_object`."""
+    """Run a collector's worker process; see :func:`~torchrl.processes.serving.serve_object`."""
     serve_object(connection)

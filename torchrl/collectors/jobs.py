@@ -29,7 +29,7 @@ Info = tuple[TensorDictBase | None, TensorDictBase | None]  # agent_info and env
 
 
 class Worker:
-    """What the parent knows of one worker, and what survives its replacement.
+    """What a collector knows of one of its workers, and keeps when another process replaces the worker's.
 
     Args:
         index: of the worker.
@@ -52,21 +52,21 @@ class Worker:
 
     @property
     def num_rows(self) -> int:
-        """How many environments it has."""
+        """How many environments the worker has."""
         return self.rows.stop - self.rows.start
 
     def record(self, report: Report) -> None:
-        """Take over what a report says beside the batch."""
+        """Take over the counts and the learned states of a report, which came with a batch."""
         self.num_trajectories = report.num_trajectories
         self.learned = {**self.learned, **report.learned}
         self.warm_up_frames = self.earlier_warm_up_frames + report.warm_up_frames
 
     def last_state(self) -> dict:
-        """Return what is left of a worker whose process is gone; see :meth:`load_state`."""
+        """Return what is known of a worker whose process is gone, for :meth:`load_state`."""
         return {"num_trajectories": self.num_trajectories, "learned": self.learned}
 
     def load_state(self, state: dict, warm_up_frames: int) -> bool:
-        """Take over the counters of a worker; answer whether there is more in ``state``, for its process to load."""
+        """Take over a saved worker's counters; answer whether ``state`` holds more, which its process is to load."""
         facts = state.get("collector", state)
         self.num_trajectories, self.learned = facts["num_trajectories"], facts["learned"]
         self.warm_up_frames = warm_up_frames
@@ -76,7 +76,7 @@ class Worker:
         return True
 
     def seeds_from(self, seed: int, num_restarts: int) -> tuple[int, int]:
-        """Return from which seeds those of the environments and of the policies' streams are derived.
+        """Return the two seeds from which those of the environments and of the policies' streams are derived.
 
         Args:
             seed: of the collector.
@@ -88,7 +88,7 @@ class Worker:
         return seed if is_first else seeds[stream], seeds["policies" if is_first else f"policies, {stream}"]
 
     def rows_of(self, info: Info) -> Info:
-        """Return the rows of this worker's environments."""
+        """Cut the rows of this worker's environments out of parameters for the rows of all workers."""
         return tuple(None if one is None else one[self.rows].clone() for one in info)
 
 
@@ -132,7 +132,7 @@ def _job(
 
 
 def factories_of(who: str, make_env: Callable | Sequence[Callable], num_workers: int | None) -> list[Callable]:
-    """Return one factory per worker.
+    """Return one callable per worker that builds its environment, from one for all or one for each.
 
     Raises:
         ConfigError: counts that do not go together, or what is no factory.
@@ -155,7 +155,7 @@ def factories_of(who: str, make_env: Callable | Sequence[Callable], num_workers:
 
 
 def devices_of(who: str, devices: str | torch.device | Sequence, num_workers: int) -> list[torch.device]:
-    """Return the device of each worker.
+    """Return one device per worker, from one for all or one for each.
 
     Raises:
         ConfigError: another number of devices, or one that is not there.
@@ -168,7 +168,7 @@ def devices_of(who: str, devices: str | torch.device | Sequence, num_workers: in
 
 
 def require_rows(batch_size: tuple[int, ...], **infos: TensorDictBase | None) -> None:
-    """Refuse what is not one entry for each row of all workers.
+    """Refuse parameters that are no TensorDict with one row for each environment of all workers.
 
     Raises:
         ConfigError: naming it.

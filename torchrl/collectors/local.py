@@ -1,5 +1,7 @@
-"""What the collectors of this process share: a policy that acts on an env, and where both stand. They differ in which
-steps make a batch."""
+"""What the collectors of this process share: an env, the policy that acts on it, and the root to go on from.
+
+They differ in which steps make a batch.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ from torchrl.unchecked import StepWriter
 
 
 class LocalSource:
-    """Step an env with a policy; nothing else steps it meanwhile.
+    """Base of what collects in this process: it steps an env, which nothing else may step, with a policy.
 
     Args:
         who: names the collector in messages.
@@ -149,7 +151,7 @@ class LocalSource:
 
 
 class LocalCollector(LocalSource):
-    """Collect batches until ``total_frames``, hand them out, and be saved.
+    """Base of the collectors of this process: yield batches until ``total_frames``, capture and restore the state.
 
     Args:
         who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device`` and ``seed``.
@@ -194,7 +196,7 @@ class LocalCollector(LocalSource):
         return [self.env.learned_state_dict()]
 
     def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
-        """Take over what the transforms of one environment or several have learned, all of them joined.
+        """Load into the environment's transforms what those of one environment or several have learned, joined.
 
         Args:
             states: of a collector's :meth:`learned_states`.

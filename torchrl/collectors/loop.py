@@ -1,4 +1,4 @@
-"""The hot loop, and the memory that it fills."""
+"""The loop that steps an env with a policy and records every step, and the memory that it records into."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTIGUOUS = torch.contiguous_format
 
 
 def collect(env: Env, policy: Callable, root: TensorDict, steps: Sequence[StepWriter]) -> TensorDict:
-    """Fill one pre-allocated rollout, step by step; return the root to continue from.
+    """Step an env with a policy, record each step in a pre-allocated batch, and return the root to go on from.
 
     >>> transition, root = env.step_and_reset(actor(env.reset()))
     >>> batch, steps = allocate(transition, 5)
@@ -59,7 +59,7 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
 
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:
-    """Copy a batch whose memory is written again, contiguous whatever the order of the original."""
+    """Copy a batch into contiguous memory of its own, whatever the order in the memory of the original."""
     entries = {
         key: contiguous_copy(value) if isinstance(value, TensorDict) else value.clone(memory_format=CONTIGUOUS)
         for key, value in batch.items()

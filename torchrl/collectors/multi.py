@@ -22,7 +22,7 @@ from torchrl.processes.shared_memory import SharedMemory, size_of
 
 
 class MultiSyncCollector(MultiCollector):
-    """Collect every batch ``[B, T]`` by all workers together; none steps while the learner trains.
+    """Collect every batch ``[B, T]`` by all workers together, each of which fills its own rows of it.
 
     ``B`` is the number of environments in all workers, in their order, and ``frames_per_batch`` a multiple of it. A
     batch's rows all have the same policy version, so it suits on-policy learning. With one seed and actions that do not
@@ -278,7 +278,7 @@ class MultiAsyncCollector(MultiCollector):
         return state | {"waiting": {str(index): entry for index, entry in enumerate(entries)}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`; see there."""
+        """Restore :meth:`state_dict`, the batches that wait to be taken included."""
         super().load_state_dict(state)
         self._arrived = deque(
             (self._workers[entry["worker"]], TensorDict(entry["data"], batch_size=entry["batch_size"]))

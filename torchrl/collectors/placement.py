@@ -1,4 +1,4 @@
-"""A policy on another device than the environment: one copy of the batch in each direction."""
+"""A policy that acts on another device than the environment's: roots are copied there, what it wrote is copied back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchrl.modules.training_layers import training_layers
 
 
 class PlacedPolicy:
-    """Act with a copy of a policy that lives on ``device``, on roots that may live elsewhere.
+    """Act with a copy of a policy, kept on ``device``, on roots that may live on another device.
 
     The copy draws from the policy's own generators and counts in its own warm-up, so that a checkpoint of the policy
     holds both.
@@ -43,7 +43,7 @@ class PlacedPolicy:
         self.copy = copy.deepcopy(policy, shared).to(device)
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
-        """Act on a root, ``[*B]``; what the policy wrote comes back to the root's device, in the container given.
+        """Act on a root, ``[*B]``: what the copy of the policy writes is put into this root, on the root's device.
 
         What it only read does not travel twice: those entries stay the root's own.
         """
@@ -56,11 +56,11 @@ class PlacedPolicy:
 
     @property
     def in_keys(self) -> list:
-        """What the policy reads, where it says so."""
+        """The keys that the policy reads, if it has ``in_keys``."""
         return self.copy.in_keys
 
     def require_fit(self, action_spec: TensorSpec, root: TensorDictBase) -> None:
-        """Ask the copy whether it fits an action spec of one row, where it can tell.
+        """Let the copy refuse an action spec of one row that it does not fit, where it has such a method.
 
         Raises:
             SpecError: as the policy says.
@@ -85,7 +85,7 @@ def _shared_parts(module: nn.Module) -> list[torch.Generator | Progress]:
 
 
 def acting_layers(act: Callable) -> list[nn.Module]:
-    """Return the layers of what acts, a policy or its copy, that compute otherwise in training mode."""
+    """Return the layers, of a policy or of its placed copy, that compute otherwise in training mode."""
     return list(training_layers(act.copy if isinstance(act, PlacedPolicy) else act).values())
 
 

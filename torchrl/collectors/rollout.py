@@ -1,4 +1,4 @@
-"""The plain-PyTorch entrance: an endless stream of fragments, from this process, one worker, or a pool of them."""
+"""Collection for training loops in plain PyTorch: an endless stream of fragments, from this process or workers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment | Non
 
 
 class FragmentPool(MultiAsyncCollector):
-    """Fragments of several workers, some of them joined, first come, first served.
+    """Collect fragments by worker processes, first come, first served, ``fragments_per_batch`` of them joined.
 
     >>> from torchrl.envs import GymEnv
     >>> pool = FragmentPool([lambda: GymEnv("CartPole-v1", num_envs=2)], actor, n_steps=5, seed=0)
@@ -154,7 +154,7 @@ class FragmentPool(MultiAsyncCollector):
         )
 
     def collect(self) -> TensorDict:
-        """Return the next fragments, ``[B]`` with the entries ``"batch"`` and ``"last"``."""
+        """Return the next fragment, or several joined, ``[B]`` with the entries ``"batch"`` and ``"last"``."""
         joined = [super(FragmentPool, self).collect() for _ in range(self._num_joined)]
         return joined[0] if len(joined) == 1 else torch.cat(joined, 0)
 

@@ -1,4 +1,4 @@
-"""The collector of one process: an environment, a policy, and batches of transitions."""
+"""The collector of one process, which steps an env with a policy and yields batches of equally many transitions."""
 
 from __future__ import annotations
 

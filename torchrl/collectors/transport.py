@@ -1,4 +1,4 @@
-"""Batches of one layout in shared memory: how they are described, laid out, and written. Waits for nobody."""
+"""Batches in shared memory: their layout, memory cut to fit it, and the copy out of it. Waits for no process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Layout = dict[str, Any]
 
 
 def layout_of(batch: TensorDictBase) -> Layout:
-    """Describe a batch, ``[B, ...]``, but for its number of rows: per entry its dtype and shape, in order of names."""
+    """Return the layout of a batch ``[B, ...]`` without its number of rows: dtype and shape of each entry, by name."""
     entries = {}
     for key in sorted(batch.keys()):
         value = batch.get(key)
@@ -29,7 +29,7 @@ def layout_of(batch: TensorDictBase) -> Layout:
 
 
 def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
-    """Lay out a batch of ``num_rows`` rows in memory that ``make`` cuts."""
+    """Make a batch of ``num_rows`` rows with a layout, in memory that ``make`` hands out."""
     entries = {}
     for key, entry in layout["entries"].items():
         if isinstance(entry, dict):

@@ -24,7 +24,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 
 @dataclass
 class Progress:
-    """How far a warm-up is. A copy of the policy on another device counts in the original's, which is what is saved."""
+    """How many frames of a warm-up are done; a copy of the policy on another device counts in the original's."""
 
     frames: int = 0
 
@@ -32,7 +32,7 @@ class Progress:
 class WarmUp(nn.Module):
     """Act uniformly at random for the first frames, then as the policy does, which is called all the while.
 
-    The policy is called all the while and its action and log-probability are overwritten: the keys never change.
+    Meanwhile the policy's action and log-probability are overwritten: the keys never change.
 
     >>> policy = WarmUp(actor, env.action_spec, frames=3)
     >>> for _ in range(3):
@@ -99,11 +99,11 @@ class WarmUp(nn.Module):
         return self.policy.require_fit
 
     def get_extra_state(self) -> torch.Tensor:
-        """Save how far the warm-up is."""
+        """Return how many frames were acted at random, to be saved."""
         return torch.tensor(self.progress.frames)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Restore how far the warm-up is."""
+        """Restore how many frames were acted at random."""
         self.progress.frames = int(state)
 
 

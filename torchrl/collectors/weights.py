@@ -23,7 +23,7 @@ LOCK_S = 10.0  # the longest wait for another process to copy weights
 
 
 class SharedWeights:
-    """Parameters and buffers of a policy (strengths of exploration and statistics included) in shared memory.
+    """Publish a policy's parameters and buffers (exploration, statistics) to worker processes, in shared memory.
 
     A lock of the kernel, which a process that dies gives back, keeps a reader from seeing half a copy. A copy that was
     broken off (Ctrl-C) is not read until it is written again.
@@ -50,7 +50,7 @@ class SharedWeights:
 
     @torch.no_grad()
     def publish(self, version: int, weights: Sequence[torch.Tensor] | None = None) -> None:
-        """Write weights, the present ones if None, as the given version.
+        """Write weights, the policy's present ones if None, into shared memory as the given version.
 
         Raises:
             ConfigError: the policy has other tensors than it began with.
@@ -66,7 +66,7 @@ class SharedWeights:
 
 
 class WeightReader:
-    """The other end of :class:`SharedWeights`, beside a copy of the policy.
+    """Copy what a :class:`SharedWeights` has published into a worker process's copy of the policy.
 
     Args:
         policy: a copy of the policy that publishes, changed by :meth:`refresh`.
@@ -86,7 +86,7 @@ class WeightReader:
 
     @torch.no_grad()
     def refresh(self) -> bool:
-        """Take over the weights if they were written anew; answer whether they were."""
+        """Copy the published weights into the policy's copy if they are new to it; answer whether they were."""
         with _locked(self._memory.descriptor):
             number = int(self._header[COPY])
             if number in (self._copy, BROKEN):
@@ -118,7 +118,7 @@ def on_cpu(policy: Callable | None) -> Callable | None:
 
 
 def require_module(who: str, policy: Callable | None) -> None:
-    """Refuse a policy whose weights, if it has any, cannot be sent to workers.
+    """Refuse a policy that is no torch module: its weights, if it has any, cannot be sent to workers.
 
     Raises:
         ConfigError: it is a plain callable.
@@ -142,7 +142,7 @@ def require_initialised(policy: nn.Module) -> None:
 
 
 def cut_tensor(shape: Sequence[int], dtype: torch.dtype, make: MakeArray) -> torch.Tensor:
-    """Cut the memory of one tensor; numpy need not know its dtype."""
+    """Make one tensor in memory that ``make`` hands out; numpy need not know its dtype."""
     size = torch.Size(shape).numel() * dtype.itemsize
     if size == 0:
         return torch.zeros(shape, dtype=dtype)

@@ -176,7 +176,7 @@ class MultiCollector(ABC):
 
     @property
     def pids(self) -> list[int]:
-        """The process of each worker; empty after :meth:`shutdown`."""
+        """The process id of each worker; empty after :meth:`shutdown`."""
         return self._pool.pids
 
     def update_policy_weights_(self) -> None:

@@ -1,4 +1,4 @@
-"""Collectors from settings: in this process, or over several."""
+"""Build the collector that a command's settings describe: in this process, or over workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchrl.recipes.parts import Collecting, Command, Environment, ReplayCollec
 def make_collector(
     settings: Command, env: Env, policy: Callable, *, seed: int
 ) -> Collector | MultiSyncCollector | MultiAsyncCollector:
-    """Build the collector of a run.
+    """Build the collector that a command's settings describe, in this process or over workers.
 
     >>> make_collector(settings, env, actor, seed=0).collect().shape
     torch.Size([2, 8])
@@ -58,7 +58,7 @@ def make_collector(
 
 
 def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: int) -> nn.Module:
-    """Let a policy act at random for the first ``init_random_frames`` of a run, over all workers together.
+    """Wrap a policy to act at random for the first ``init_random_frames`` of a run, over all workers together.
 
     >>> warm_up(ReplayCollecting(init_random_frames=100), env, actor, seed=0).frames
     100
@@ -82,7 +82,7 @@ def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: in
 
 
 def num_trained(settings: Collecting) -> int:
-    """Return how many frames a run collects: whole batches."""
+    """Return how many frames a run collects: ``total_frames``, rounded up to whole batches."""
     return -(-settings.total_frames // settings.frames_per_batch) * settings.frames_per_batch
 
 

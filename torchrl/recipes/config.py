@@ -34,7 +34,7 @@ _NEGATIVE_NUMBER = re.compile(r"^-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^-(inf|
 
 
 def integer(text: str) -> int:
-    """Read a whole number; ``1_000_000`` and ``1e6`` are the same one."""
+    """Read a whole number, which may be written as ``1_000_000`` or ``1e6``."""
     try:
         return int(text)
     except ValueError:
@@ -88,7 +88,7 @@ def margin(text: str) -> float:
 
 
 def file_name(text: str) -> str:
-    """Read a name that a folder can have, and that does not lead out of where it lies."""
+    """Read a name for a folder, which must not lead elsewhere: without slashes, and neither ``.`` nor ``..``."""
     fits = text not in (".", "..") and not {"/", "\\", "\0"}.intersection(text)
     return _checked(text, lambda _: fits, "a name, without slashes", text)
 
@@ -135,7 +135,7 @@ def _typed(text: str) -> Any:
 
 
 def typed_names(flags: Iterable[str]) -> list[str]:
-    """Return the names of the flags on a command line, switches as they are without ``no-``."""
+    """Return the names of the flags on a command line, those of switches without ``no-``."""
     words = [word.partition("=")[0] for word in flags if word.startswith("--")]
     return list(dict.fromkeys(word.removeprefix("--").removeprefix("no-") for word in words))
 
@@ -229,11 +229,11 @@ class _Flags:
 
 
 class FlagGroup(_Flags, argparse._ArgumentGroup):
-    """Flags under one heading."""
+    """A group of flags, which ``--help`` shows under one heading."""
 
 
 class ConfigParser(_Flags, configargparse.ArgumentParser):
-    """A parser of flags and config files by the rules of this module; its mistakes are :class:`ConfigError`.
+    """A parser of flags and config files by the rules of this module; a user's mistake is a :class:`ConfigError`.
 
     >>> parser = ConfigParser("Train something.")
     >>> _ = parser.add_switch("--norm", default=False, help="normalise")
@@ -259,7 +259,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
 
     def add_argument_group(self, title: str | None = None, description: str | None = None) -> FlagGroup:
-        """Add a heading to put flags under."""
+        """Add and return a group of flags, which ``--help`` shows under ``title``."""
         group = FlagGroup(self, title, description)
         self._action_groups.append(group)
         return group
@@ -286,7 +286,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         return config
 
     def error(self, message: str) -> None:
-        """Raise what argparse would print.
+        """Raise the message with which argparse would end the process.
 
         Raises:
             ConfigError: always.
@@ -385,7 +385,7 @@ def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment:
 def load_config(
     parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = (), *, leaves_out_unknown: bool = False
 ) -> argparse.Namespace:
-    """Read a configuration back.
+    """Read a config file by the flags of a parser; flags of a command line go before the file.
 
     >>> from tempfile import TemporaryDirectory
     >>> from torchrl import recipes
@@ -409,7 +409,7 @@ def load_config(
 
 @contextmanager
 def exit_on_mistake() -> Iterator[None]:
-    """Turn what the library refuses in the block into one message on stderr and exit status 2, without a traceback.
+    """Turn an error that the library raises on purpose in the block into one message on stderr and exit status 2.
 
     That is a wrong flag, file, environment or checkpoint, a missing extra, a loss that became NaN: whatever is raised
     on purpose and says what to do. Other exceptions are defects and pass.

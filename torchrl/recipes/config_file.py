@@ -1,4 +1,4 @@
-"""The form of a config file: ``key = value`` lines to text and back, and nothing about which keys there are.
+"""Read and write the ``key = value`` lines of a config file, whatever keys there are.
 
 ``#`` starts a comment, a list is separated by spaces, a switch is ``true`` or ``false``, ``none`` is None, and text
 that would be misread stands in double quotes.
@@ -22,7 +22,7 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
 class Entry(str):
-    """The text of a value in a config file, which remembers where it stands."""
+    """The text of a value in a config file, with the file and the line where it stands."""
 
     place: str
 
@@ -33,7 +33,7 @@ class Entry(str):
         return entry
 
     def words(self) -> list[str]:
-        """Split a list at its spaces, outside of quotes."""
+        """Return the words of a value that is a list, split at spaces outside of quotes."""
         words, position = [], 0
         if self == "[]":
             return words
@@ -67,7 +67,7 @@ def _without_comment(text: str) -> str:
 
 
 def read_entries(lines: Iterable[str], name: str) -> dict[str, Entry]:
-    """Read ``key = value`` lines.
+    """Read the ``key = value`` lines of a config file into a dict, or refuse a line of another form.
 
     Args:
         lines: of the file, in order.
@@ -120,7 +120,7 @@ def _format_one(value: object, *, in_list: bool) -> str:
 
 
 def write_entries(values: Mapping[str, object], *, comment: str = "") -> str:
-    """Write values in the form that :func:`read_entries` reads.
+    """Return the text of a config file with these values, which :func:`read_entries` reads.
 
     Args:
         values: by key.
@@ -131,7 +131,7 @@ def write_entries(values: Mapping[str, object], *, comment: str = "") -> str:
 
 
 class ConfigFile(configargparse.ConfigFileParser):
-    """The file format, in the form ConfigArgParse asks for; every entry is checked where it stands."""
+    """Read and write config files for ConfigArgParse, and check every entry as it is read."""
 
     def __init__(self, check: Callable[[str, Entry], bool]) -> None:
         """Check every entry with ``check(key, entry)``, which raises if it is wrong and answers whether it counts."""
@@ -139,7 +139,7 @@ class ConfigFile(configargparse.ConfigFileParser):
         self._check = check
 
     def get_syntax_description(self) -> str:
-        """Describe the form, for ``--help``."""
+        """Describe the form of a config file, for ``--help``."""
         return (
             "The file holds 'key = value' lines; '#' starts a comment, a list is separated by spaces, "
             "a switch is true or false."
@@ -154,5 +154,5 @@ class ConfigFile(configargparse.ConfigFileParser):
         return {key: entry for key, entry in entries.items() if self._check(key, entry)}
 
     def serialize(self, items: Mapping[str, Any]) -> str:
-        """Write values as the lines of a file."""
+        """Return the text of a config file with these values."""
         return write_entries(items)

@@ -43,7 +43,7 @@ def make_env(
     networks: ActorCriticNetworks | SquashedNetworks | None = None,
     drifts: bool = False,
 ) -> Env:
-    """Build the environment of a run.
+    """Build the env that settings describe: simulators in one batch, and transforms between them and the policy.
 
     >>> pendulum = make_env(Environment(env_name="Pendulum-v1", frame_stack=2), num_envs=3, training=True, gamma=0.99)
     >>> pendulum.observation_spec["observation"].shape
@@ -86,7 +86,7 @@ def make_env(
 
 
 def task_name(settings: Environment) -> str:
-    """Name the task of a run, for folders and reports."""
+    """Return the name of a run's task, for folders and reports."""
     return "_".join(part for part in (settings.env_name, settings.env_task) if part).replace("/", "_")
 
 

@@ -70,7 +70,7 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 
 def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
-    """Build a network of the observation: hidden layers, behind convolutions where it is an image.
+    """Build an MLP that reads the observation, behind convolutions where it is an image.
 
     >>> make_mlp(Networks(num_cells=(8,)), env, 3)(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
@@ -104,7 +104,7 @@ def make_trunk(settings: Networks, env: Env) -> nn.Module:
 
 
 def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
-    """Build the convolutions before the hidden layers; return them, None for a vector, and the size of what comes out.
+    """Return the convolutions that read an image, None for a vector, and the number of inputs of the hidden layers.
 
     >>> make_encoder(env)
     (None, 4)
@@ -123,7 +123,7 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
 
 
 def num_features_of(env: Env) -> int:
-    """Return the size of the one vector that is the observation.
+    """Return the size of the observation, or refuse one that is not a single vector of floats.
 
     >>> num_features_of(env)
     4
@@ -172,7 +172,7 @@ def row_spec(env: Env) -> TensorSpec:
 
 
 def bounded_row(env: Env) -> Bounded:
-    """Return the spec of the action of one row, a vector within bounds.
+    """Return the spec of one row's action, or refuse an environment whose actions are no bounded floats.
 
     >>> from torchrl.envs import GymEnv
     >>> bounded_row(GymEnv("Pendulum-v1", num_envs=2)).high
@@ -190,7 +190,7 @@ def bounded_row(env: Env) -> Bounded:
 
 
 def is_choice(env: Env) -> bool:
-    """Answer whether an action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``.
+    """Answer whether an environment's action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``.
 
     >>> is_choice(env)
     True
@@ -214,7 +214,7 @@ def require_choice(env: Env) -> None:
 
 
 def choice_distribution(env: Env) -> type:
-    """Return the distribution over the choices of an environment of which :func:`is_choice` holds.
+    """Choose the class of distributions for an environment whose action is one choice, see :func:`is_choice`.
 
     >>> choice_distribution(env).__name__
     'Categorical'
@@ -227,7 +227,7 @@ def choice_distribution(env: Env) -> type:
 
 @dataclass
 class ActionHead:
-    """What follows the hidden layers of an actor.
+    """The end of an actor, behind its hidden layers: the distribution of actions, and the module before it.
 
     >>> ActionHead(2, Categorical).module is None  # the two numbers are the logits
     True
@@ -296,7 +296,7 @@ def make_trunk_actor_critic(
     normalizer: ObservationNormalizer | None,
     generator: torch.Generator | None = None,
 ) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
-    """Build an actor whose hidden layers are an operator of their own, and a critic.
+    """Build an actor whose hidden layers a critic or state-dependent noise can use, and the critic.
 
     The critic shares those layers by ``shared_mapping``; state-dependent noise acts on them by ``gsde``.
 
@@ -336,7 +336,7 @@ def make_trunk_actor_critic(
 def make_gsde_actors(
     settings: SquashedNetworks, env: Env, generator: torch.Generator | None
 ) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
-    """Build an actor with state-dependent noise within bounds, as it acts, and as a loss trains it: without the noise.
+    """Build an actor with state-dependent noise and bounded actions in two forms: to act, and for a loss to train.
 
     >>> from torchrl.envs import GymEnv
     >>> pendulum = GymEnv("Pendulum-v1", num_envs=2)

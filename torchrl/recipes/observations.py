@@ -41,7 +41,7 @@ MOST_CHOICES = 2**16  # numbers of one-hot vectors, from which on a table of emb
 
 
 def observation_transforms(settings: Environment, env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
-    """Build what makes one picture, uint8 ``[*B, C, height, width]``, or one vector of the observations ``seen``.
+    """Build transforms from the observations ``seen`` to one picture, uint8 ``[*B, C, height, width]``, or one vector.
 
     Args:
         settings: of the environment.
@@ -61,7 +61,7 @@ def observation_transforms(settings: Environment, env: Env, seen: Sequence[Neste
 
 
 def describe_observations(settings: Environment, env: Env) -> str | None:
-    """Say in one line what a run sees, and what was made of it; None where it is a vector as the simulator has it.
+    """Say in one line what a run's networks see and how it was made; None where it is the simulator's own vector.
 
     Args:
         settings: of the environment.
@@ -83,7 +83,7 @@ def describe_observations(settings: Environment, env: Env) -> str | None:
 
 
 def num_stacked(settings: Environment, *, is_image: bool) -> int:
-    """Return how many observations are seen at once."""
+    """Return how many consecutive observations are stacked into one."""
     return settings.frame_stack or (IMAGE_FRAMES if is_image else 1)
 
 

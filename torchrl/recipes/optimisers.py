@@ -1,4 +1,4 @@
-"""Optimizers from settings."""
+"""Build the optimizer that a command's settings describe."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ from torchrl.recipes.settings import (
 
 @dataclass(frozen=True)
 class Environment:
-    """Which simulator, how many of them, and what the networks see of it.
+    """Which simulator a run uses, in how many copies, and what its networks see of it.
 
     >>> Environment(env_name="Pendulum-v1").num_envs
     8
     """
 
     env_library: Literal["dm_control", "gym", "toy"] = "gym"
-    "library that simulates"
+    "library of the simulator"
     env_name: str = "CartPole-v1"
     "registered id (gym), domain (dm_control) or name (toy)"
     env_task: str = ""
@@ -53,7 +53,7 @@ class Environment:
     num_envs: PositiveInt = 8
     "environments, over all processes"
     env_workers: NonNegativeInt = 0
-    "processes that step the environments for one policy, for slow ones; 0 steps them in this process"
+    "processes that step slow environments for one policy; 0 steps them in this process"
     frame_skip: PositiveInt = default_of(gym_simulator, "frame_skip")
     "simulator steps per frame; all counts of frames are counts of agent steps"
     max_episode_steps: PositiveInt | None = default_of(gym_simulator, "max_episode_steps")
@@ -75,7 +75,7 @@ class Environment:
     grayscale: bool = True
     "take the colour out of images; needs pictures"
     frame_stack: PositiveInt | None = None
-    "stack this many last observations into one; by default 4 for images and 1 for vectors"
+    "stack the last X observations into one; by default 4 for images and 1 for vectors"
     reward_scaling: PositiveFloat | None = None
     "multiply rewards for the learner; reported returns stay raw"
     norm_rewards: bool = False
@@ -84,7 +84,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Networks:
-    """The hidden layers of every network.
+    """The sizes and the activation of the hidden layers of every network.
 
     >>> Networks(num_cells=(64,)).activation
     'relu'
@@ -112,7 +112,7 @@ class StateDependentNoise:
 
 @dataclass(frozen=True)
 class ActorCriticNetworks(StateDependentNoise, Networks):
-    """A probabilistic actor and a critic of the state's value.
+    """The networks of a probabilistic actor and of a critic of the state's value.
 
     >>> ActorCriticNetworks().activation, ActorCriticNetworks().orthogonal_init
     ('tanh', True)
@@ -128,14 +128,14 @@ class ActorCriticNetworks(StateDependentNoise, Networks):
     norm_observations: bool = False
     "normalise observations by running statistics, inside the networks"
     orthogonal_init: bool = True
-    "orthogonal weights, small ones in the last layers"
+    "begin with orthogonal weights, small ones in the last layers"
     shared_mapping: bool = False
     "let actor and critic share the hidden layers"
 
 
 @dataclass(frozen=True)
 class SquashedNetworks(StateDependentNoise, Networks):
-    """An actor whose continuous actions stay within their bounds, and critics of observation and action.
+    """The networks of an actor whose continuous actions stay within bounds, and of critics of observation and action.
 
     >>> SquashedNetworks(num_cells=(400, 300)).distribution
     'tanh_normal'
@@ -153,7 +153,7 @@ class SquashedNetworks(StateDependentNoise, Networks):
 
 @dataclass(frozen=True)
 class ActionNoise:
-    """Exploration by noise on the actions of an actor without chance.
+    """Exploration by noise that is added to the actions of a deterministic actor.
 
     >>> ActionNoise(noise_start=0.3).noise_end
     0.1
@@ -164,18 +164,18 @@ class ActionNoise:
     noise_end: NonNegativeFloat = default_of(AdditiveGaussian, "end")
     "noise on actions in the end, in units of half their range; needs --exploration_type=random"
     annealing_frames: PositiveInt = 1_000_000
-    "frames from the first to the second; needs --exploration_type=random"
+    "frames from --noise_start to --noise_end; needs --exploration_type=random"
     ou_exploration: bool = False
     "noise that drifts (Ornstein-Uhlenbeck); needs --exploration_type=random"
     ou_theta: NonNegativeFloat = default_of(OrnsteinUhlenbeck, "theta")
-    "how fast it returns to zero; needs --ou_exploration"
+    "how fast that noise returns to zero; needs --ou_exploration"
     ou_sigma: NonNegativeFloat = default_of(OrnsteinUhlenbeck, "sigma")
-    "how much is added in a unit of time; needs --ou_exploration"
+    "how much that noise is moved at random in a unit of time; needs --ou_exploration"
 
 
 @dataclass(frozen=True)
 class Collecting:
-    """How many frames, and the processes and devices that collect them.
+    """How many frames a run collects, and the processes and devices that collect them.
 
     >>> Collecting(num_workers=4).frames_per_batch
     2048
@@ -188,7 +188,7 @@ class Collecting:
     num_workers: NonNegativeInt = 0
     "processes that collect, each with its share of the environments; 0 collects in this process"
     on_worker_failure: Literal["raise", "restart"] = default_of(MultiSyncCollector, "on_worker_failure")
-    "what to do where such a process dies; restart drops its part of the batch"
+    "what to do where a process of --num_workers dies; restart drops its part of the batch"
     collection_devices: tuple[str, ...] = ("cpu",)
     "device on which the policy acts while collecting, or one for each worker"
     exploration_type: Literal["random", "deterministic", "mean"] = "random"
@@ -197,7 +197,7 @@ class Collecting:
 
 @dataclass(frozen=True)
 class ReplayCollecting(Collecting):
-    """Collecting for a replay buffer.
+    """How many frames a run collects for a replay buffer, how many of them at random, and by which processes.
 
     >>> ReplayCollecting(init_random_frames=100).frames_per_batch
     1
@@ -212,22 +212,22 @@ class ReplayCollecting(Collecting):
 
 @dataclass(frozen=True)
 class Replay:
-    """What is kept of the collected frames, and how it is sampled.
+    """Which frames and entries a replay buffer keeps, and how it is sampled.
 
     >>> Replay(prb=True).prb_alpha
     0.6
     """
 
     buffer_size: PositiveInt = 1_000_000
-    "frames that are kept"
+    "frames the buffer keeps"
     batch_size: PositiveInt = 256
     "frames of a gradient step"
     save_buffer: bool = False
-    "save them with the checkpoints; without them --resume collects anew first"
+    "save the buffer with the checkpoints; without it --resume collects anew first"
     buffer_folder: str | None = None
-    "keep them in memory-mapped files in this new folder; --resume opens it"
+    "keep the buffer in memory-mapped files in this new folder; --resume opens it"
     prb: bool = False
-    "sample in proportion to the last error (prioritised replay)"
+    "sample frames in proportion to their last error (prioritised replay)"
     prb_alpha: NonNegativeFloat = default_of(PrioritizedSampler, "alpha")
     "how much priorities matter; needs --prb"
     prb_beta: Fraction = default_of(PrioritizedSampler, "beta")
@@ -236,20 +236,20 @@ class Replay:
     sub_traj_len: PositiveInt | None = None
     "sample pieces of trajectories of this length; none samples frames"
     multi_step: bool = False
-    "store sums of several rewards, and what comes after them"
+    "store sums of several rewards, and the observation after them"
     n_steps_return: PositiveInt = 3
-    "rewards of such a sum; needs --multi_step"
+    "rewards in a sum; needs --multi_step"
     selected_keys: tuple[str, ...] = ()
     "entries that are stored beside those that the loss reads, such as next/episode_return"
     pin_memory: bool = False
-    "put samples where a GPU takes them without waiting"
+    "put samples into pinned memory, from which a GPU copies without waiting"
     prefetch: NonNegativeInt = default_of(ReplayBuffer, "prefetch")
-    "samples made ahead"
+    "samples drawn in advance"
 
 
 @dataclass(frozen=True)
 class Updates:
-    """When gradient steps are taken on samples, and how targets follow.
+    """When gradient steps are taken on samples of a replay buffer, and how target networks follow.
 
     >>> Updates(updates_per_frame=0.5).tau
     0.005
@@ -264,7 +264,7 @@ class Updates:
     target_update_interval: PositiveInt = default_of(HardUpdate, "interval")
     "gradient steps from one copy to the next; needs --hard_update"
     tau: Share = default_of(SoftUpdate, "tau")
-    "share of the way that targets follow; needs --no-hard_update"
+    "share of the way that targets move at each step; needs --no-hard_update"
     normalize_rewards_online: bool = False
     "divide sampled rewards by the running std of the discounted return"
     keep_learning: bool = False
@@ -275,19 +275,19 @@ class Updates:
 
 @dataclass(frozen=True)
 class ActorUpdates(Updates):
-    """Updates of an actor and its critics.
+    """When gradient steps are taken for an actor and its critics, on samples of a replay buffer.
 
     >>> ActorUpdates(actor_interval=2).updates_per_frame
     1.0
     """
 
     actor_interval: PositiveInt = 1
-    "gradient steps for one of the actor"
+    "critic steps for each actor step"
 
 
 @dataclass(frozen=True)
 class Minibatches:
-    """Several gradient steps on each batch.
+    """How often each batch is passed over, and the minibatches of the gradient steps.
 
     >>> Minibatches(num_epochs=4).minibatch_size
     256
@@ -304,7 +304,7 @@ class Minibatches:
 
 @dataclass(frozen=True)
 class Optimising:
-    """The optimizer and where it computes.
+    """The optimizer, its limits on gradients, and the device and threads of the learner.
 
     >>> Optimising(lr=1e-3).optimizer
     'adam'
@@ -327,7 +327,7 @@ class Optimising:
     num_threads: PositiveInt = 1
     "threads of torch; one is fastest for small networks"
     compile: bool = default_of(MinibatchEpochs, "compile")
-    "compile the update, some seconds at the start"
+    "compile the update, which takes seconds at the start"
 
 
 @dataclass(frozen=True)

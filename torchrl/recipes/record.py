@@ -1,4 +1,4 @@
-"""Run folders, loggers, evaluations and the last report of a command."""
+"""What a command writes and prints of a run: its folder, logs, evaluations and last report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def make_run_folder(algorithm: str, settings: Command) -> Path:
 
 
 def saved_run(path: str | Path) -> tuple[Path, list[str]]:
-    """Read what ``--resume`` and ``--evaluate`` name: a run's folder and its checkpoints, or one of them alone."""
+    """Split the path that ``--resume`` or ``--evaluate`` names into a run's folder and the names of its checkpoints."""
     path = Path(path)
     is_checkpoint = path.is_file() or path.suffix == Path(LAST).suffix
     return (path.parent, [path.name]) if is_checkpoint else (path, [LAST, BEST])
@@ -99,7 +99,7 @@ def take_over(settings: Recording, agent: Agent) -> None:
 
 
 def resume(settings: Command, agent: Agent) -> None:
-    """Let an agent go on from the run that ``--resume`` names, with the learning rate and the weights of the flags.
+    """Restore an agent from the run that ``--resume`` names; learning rate and coefficients are those of the flags.
 
     The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it. Of a run whose last
     checkpoint cannot be read the best one is taken, and a warning says so.
@@ -141,12 +141,12 @@ def _first_readable(folder: Path, names: Sequence[str]) -> dict:
 
 
 def make_logger(settings: Recording, folder: Path) -> Logger:
-    """Write to what ``--loggers`` names."""
+    """Build the logger that writes to all that ``--loggers`` names."""
     return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(settings.loggers)))
 
 
 def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
-    """Build the periodic evaluation, which chooses the best checkpoint.
+    """Build the evaluator of the periodic evaluations, which choose the best checkpoint.
 
     >>> make_evaluator(settings).every_frames
     50000
@@ -161,7 +161,7 @@ def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
 
 
 def make_reporter(settings: Command) -> Evaluator:
-    """Build the evaluation of the last report, on start seeds that chose nothing."""
+    """Build the evaluator of the last report, from starts by which no checkpoint was chosen."""
     num_episodes, seed = settings.recording.eval_episodes, named_seeds(settings.recording.seed, "report")["report"]
     return Evaluator(_evaluation_env(settings, num_episodes)(), num_episodes=num_episodes, seed=seed)
 
@@ -201,7 +201,7 @@ def make_hooks(
 
 
 def with_saved_config(parser: ConfigParser, flags: Sequence[str], algorithm: str | None = None) -> Namespace:
-    """Parse flags; where ``--evaluate`` or ``--resume`` names a run, its configuration stands below the other flags.
+    """Parse flags; those not given are as in the run that ``--evaluate`` or ``--resume`` names, if either does.
 
     A key of a run that is to be evaluated and that is not known any more is a warning.
 
@@ -238,7 +238,7 @@ def _newest(folder: Path) -> str:
 
 
 def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[str, Evaluation]:
-    """Evaluate the checkpoints of a run, or one of them, and print what they reach.
+    """Evaluate a saved run's checkpoints, or the one that ``path`` names, and print their returns.
 
     One that cannot be read is a warning where another can.
 
@@ -266,7 +266,7 @@ def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[st
 
 
 def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, object]:
-    """Evaluate the trained agent, write summary and picture, and print what a user wants to know.
+    """Evaluate the trained agent, write its summary and learning curve, and print the results.
 
     Returns:
         What :func:`~torchrl.agents.summarise` gathers, after ``algorithm``, ``env``, ``parent`` (the run that this one
@@ -308,7 +308,7 @@ def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator)
 
 
 def announce(settings: Command, folder: Path) -> None:
-    """Print what is about to run."""
+    """Print the task, frames, seed and folder of a run that is about to begin."""
     num_frames, recording = num_trained(settings.collecting), settings.recording
     frames = f"{num_frames:,} frames{_simulator_steps(settings, num_frames)}"
     origin = f", going on from {recording.resume}" if recording.resume else ""

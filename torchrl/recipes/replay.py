@@ -31,7 +31,7 @@ ADAM_EPSILON = 1e-8  # as in Adam's paper and the first implementations of these
 
 
 def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> ReplayBuffer:
-    """Build the buffer of a run.
+    """Build the replay buffer that a command's settings describe.
 
     >>> make_replay_buffer(settings, env, seed=0).storage.capacity
     100
@@ -132,7 +132,7 @@ class Store:
 
 
 def make_replay_updates(settings: ReplayCommand, loss: Loss, buffer: ReplayBuffer, *, gamma: float) -> ReplayUpdates:
-    """Build the optimizer and the gradient steps on samples.
+    """Build the optimizer of a loss, and what takes its gradient steps on samples of a replay buffer.
 
     >>> from torchrl.modules import QValueActor
     >>> from torchrl.objectives import DQNLoss

@@ -34,7 +34,7 @@ _FOR_TRAINING = {"num_envs", "env_workers", "init_with_lag", "reward_scaling", "
 
 
 def require_sense(settings: Command, flags: Sequence[str]) -> None:
-    """Refuse a film of a run that is only evaluated.
+    """Refuse ``--record_video`` with ``--evaluate``: films are made while a run trains.
 
     Args:
         settings: of the command.
@@ -50,7 +50,7 @@ def require_sense(settings: Command, flags: Sequence[str]) -> None:
 
 
 def remarks(settings: Command, flags: Sequence[str]) -> list[str]:
-    """Say which settings have no effect, or another one than one might think.
+    """Return a line for each setting that has no effect, or another effect than a user might think.
 
     Args:
         settings: of the command.
@@ -63,7 +63,7 @@ def remarks(settings: Command, flags: Sequence[str]) -> list[str]:
 
 
 def remarks_on_env(settings: Command, env: Env) -> list[str]:
-    """Say which settings have no effect on what an environment shows, or on the actions that it takes.
+    """Return a line for each setting without effect on what an environment shows, or on the actions that it takes.
 
     Args:
         settings: of the command.
