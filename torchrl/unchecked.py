@@ -1,4 +1,4 @@
-"""Access to TensorDicts that skips tensordict's checks, for loops that know shapes and devices.
+"""Access to TensorDicts that skips tensordict's checks, for loops that know shapes and devices; it is nowhere else.
 
 In a loop that builds thousands of small containers a second, tensordict's checks cost more than the work (a checked
 ``set`` takes 0.6 to 1.3 µs, an unchecked one 0.1). The callers here know shapes and devices; a part that

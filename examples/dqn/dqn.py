@@ -72,7 +72,7 @@ class Exploration:
     eps_end: Fraction = 0.05
     "ε in the end; needs --no-noisy and --exploration_type=random"
     annealing_frames: PositiveInt = 1_000_000
-    "frames from the first to the second; needs --no-noisy and --exploration_type=random"
+    "frames over which ε goes from the first to the second; needs --no-noisy and --exploration_type=random"
 
 
 @dataclass(frozen=True)

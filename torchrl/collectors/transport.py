@@ -12,6 +12,7 @@ from torchrl.collectors.weights import cut_tensor
 from torchrl.errors import SpecError, explain
 from torchrl.layouts import Form, describe_differences
 from torchrl.processes.shared_memory import MakeArray
+from torchrl.unchecked import new_tensordict
 
 Layout = dict[str, Any]
 
@@ -37,7 +38,7 @@ def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
         else:
             dtype, shape = entry
             entries[key] = cut_tensor((num_rows, *shape), dtype, make)
-    return TensorDict._new_unsafe(entries, batch_size=torch.Size((num_rows, *layout["batch_size"])))
+    return new_tensordict(entries, torch.Size((num_rows, *layout["batch_size"])))
 
 
 def copy_out(shared: TensorDict, device: torch.device | None) -> TensorDict:
