@@ -1,4 +1,4 @@
-"""The maths of the library as pure functions of tensors. No keys, no modules, no state; anyone may import it."""
+"""The library's formulas of losses, returns and endings as pure functions of tensors. No keys, no modules, no state."""
 
 from torchrl.functional.costs import (
     adapted_kl_coef,

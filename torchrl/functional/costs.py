@@ -1,4 +1,4 @@
-"""The terms of losses as pure functions of tensors. Keys and networks live in ``objectives/costs``.
+"""Terms of policy and value losses, and what is logged beside them, as pure functions. Keys: ``objectives/costs``.
 
 Arguments of one function have one shape; ``N`` stands for any number of rows in any number of dimensions.
 """
@@ -40,7 +40,7 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
 
 
 def weighted_policy_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """Compute the surrogate of conservative policy iteration as a loss, ``-ρ A`` with ρ = π(a|s) / π_old(a|s).
+    """Compute PPO's surrogate loss without clip or penalty, ``-ρ A`` with ρ = π(a|s) / π_old(a|s).
 
     >>> now, before = torch.tensor([0.75, 0.25]).log(), torch.tensor([0.5, 0.5]).log()  # ratios 1.5 and 0.5
     >>> weighted_policy_objective(now, before, torch.tensor([2.0, 2.0])).tolist()
@@ -64,7 +64,7 @@ def weighted_policy_objective(log_prob: Tensor, old_log_prob: Tensor, advantage:
 def penalized_policy_objective(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, kl: Tensor, *, kl_coef: float | Tensor
 ) -> Tensor:
-    """Compute PPO's surrogate with a penalty on the divergence as a loss, ``-ρ A + β KL(π_old ‖ π)``.
+    """Compute PPO's surrogate loss with a penalty on the divergence, ``-ρ A + β KL(π_old ‖ π)``.
 
     >>> now, before, kl = torch.tensor([0.75]).log(), torch.tensor([0.5]).log(), torch.tensor([0.25])
     >>> penalized_policy_objective(now, before, torch.tensor([2.0]), kl, kl_coef=4.0).tolist()  # -1.5 · 2 + 4 · 0.25
@@ -96,7 +96,7 @@ def adapted_kl_coef(
     decrement: float = 0.5,
     tolerance: float = 1.5,
 ) -> Tensor:
-    """Compute the next weight of the divergence: larger where it exceeded its target, smaller where it fell short.
+    """Return the next weight β of PPO's KL penalty: larger if ``kl`` is well above ``target``, smaller if well below.
 
     >>> beta = torch.tensor(3.0)
     >>> [adapted_kl_coef(beta, torch.tensor(kl), target=0.01).item() for kl in (0.02, 0.01, 0.005)]
@@ -212,7 +212,7 @@ def sampled_entropy(log_prob: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_ratio: Tensor) -> Tensor:
-    """Measure how many equally weighted rows these are worth, as a share of them: ``(Σ ρ)² / (N Σ ρ²)``.
+    """Return the effective sample size of N importance-weighted rows as a share of N: ``(Σ ρ)² / (N Σ ρ²)``.
 
     >>> effective_sample_size(torch.tensor([0.0, 0.0, -100.0, -100.0])).item()  # two of four rows count
     0.5
@@ -230,7 +230,7 @@ def effective_sample_size(log_ratio: Tensor) -> Tensor:
 
 
 def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
-    """Measure the share of rows whose ratio left ``[1 - ε, 1 + ε]``.
+    """Return the share of rows whose ratio ρ = π(a|s) / π_old(a|s) lies outside ``[1 - ε, 1 + ε]``.
 
     >>> clip_fraction(torch.tensor([1.5, 0.7, 1.1, 0.9]).log(), clip_epsilon=0.2).item()
     0.5
@@ -247,7 +247,7 @@ def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
 
 
 def distance_loss(x: Tensor, target: Tensor, *, distance: str = "l2") -> Tensor:
-    """Compute a distance of each entry: ``(x - target)²``, ``|x - target|``, or Huber's with threshold 1.
+    """Compute each entry's distance from its target: squared, absolute, or Huber's with threshold 1.
 
     >>> distance_loss(torch.tensor([1.5, 3.0]), torch.tensor([1.0, 0.0]), distance="smooth_l1").tolist()  # ½·½², 3 - ½
     [0.125, 2.5]
@@ -277,15 +277,16 @@ def value_loss(
     clip: float | None = None,
     distance: str = "l2",
 ) -> Tensor:
-    """Compute ``d(V, target)``; with ``clip``, ``max(d(V, target), d(V_old + clip(V - V_old, ±clip), target))``.
+    """Compute a critic's loss per row, ``d(V, target)``; with ``clip``, moves of V beyond ±``clip`` gain nothing.
 
     >>> value, target, old = torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[0.0]])
     >>> value_loss(value, target).item(), value_loss(value, target, old_value=old, clip=0.5).item()  # (3 - ½)²
     (1.0, 6.25)
 
-    The distances d are those of :func:`distance_loss`. Clipping is not in the paper
-    of PPO but in its first implementation; Andrychowicz et al., "What Matters In On-Policy Reinforcement Learning?"
-    (2021), https://arxiv.org/abs/2006.05990, section 3.4, found it harmful.
+    Clipped it is ``max(d(V, target), d(V_old + clip(V - V_old, ±clip), target))``; the distances d are those of
+    :func:`distance_loss`. Clipping is not in the paper of PPO but in its first implementation; Andrychowicz et al.,
+    "What Matters In On-Policy Reinforcement Learning?" (2021), https://arxiv.org/abs/2006.05990, section 3.4, found it
+    harmful.
 
     Args:
         value: V(s) of the critic in training, ``[N, 1]``.
@@ -338,7 +339,7 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
 
 
 def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1 over all rows: ``(x - mean) / sqrt(var + eps²)``.
+    """Shift and scale ``x`` to mean 0 and standard deviation 1 over all rows: ``(x - mean) / sqrt(var + eps²)``.
 
     >>> standardize(torch.tensor([1.0, 1.0, 3.0, 3.0])).round(decimals=4).tolist()
     [-1.0, -1.0, 1.0, 1.0]

@@ -1,4 +1,4 @@
-"""What an ending means for a value: the only place where the flags are combined. It computes no value itself.
+"""What ``terminated`` and ``truncated`` mean for values and traces; no other module combines the two flags.
 
 ================  ==========  =========  ====  =====================  =================
 event             terminated  truncated  done  bootstrap from next    λ-trace goes on
@@ -42,7 +42,7 @@ def is_done(terminated: Tensor, truncated: Tensor) -> Tensor:
 
 
 def bootstraps(terminated: Tensor) -> Tensor:
-    """Tell where the value of the successor counts: everywhere but where the task was over.
+    """Tell where a target includes the value of the next state: everywhere but where the task was over.
 
     >>> bootstraps(torch.tensor([[False], [True]])).squeeze(-1).tolist()
     [True, False]
@@ -77,14 +77,13 @@ def trace_goes_on(terminated: Tensor, truncated: Tensor) -> Tensor:
 def next_row_follows(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """Tell at which rows of a batch the next row is the true successor, so that its value is that of the successor.
+    """Tell at which steps the entry at t+1 is the true successor: not at an ending, a reset, a masked step or the edge.
 
     >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
     >>> next_row_follows(terminated, truncated).squeeze(-1).tolist()  # an ending, and the edge
     [True, False, False]
 
-    It is not at an ending, at the edge of the batch, where the next row starts an episode (a user may reset in
-    mid-episode: no flag is set then), and next to a masked row.
+    A user may reset in mid-episode: no flag is set then, but ``is_init`` is.
 
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.

@@ -1,4 +1,4 @@
-"""Returns of one policy from the actions of another, by truncated importance weights. Plain returns: ``returns.py``.
+"""V-trace: targets for one policy from actions of another, by clipped importance weights. Others: ``returns.py``.
 
 Shapes, endings, masks, coefficients and gradients are as described in ``functional/returns.py``.
 """
@@ -27,7 +27,7 @@ def vtrace(
     lambda_: float | Tensor = 1.0,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute V-trace targets ``v_t`` and the advantages ``ρ_t (r_{t+1} + γ v_{t+1} - V(s_t))``.
+    """Compute the advantages ``ρ_t (r_{t+1} + γ v_{t+1} - V(s_t))`` and the value targets ``v_t`` of V-trace.
 
     >>> reward, value, never = torch.ones(2, 1), torch.full((2, 1), 8.0), torch.zeros(2, 1, dtype=torch.bool)
     >>> log_weight = torch.tensor([[0.5], [1.0]]).log()  # the policy takes the first action half as often
@@ -74,7 +74,7 @@ def vtrace(
 
 
 def require_clips(who: str, rho_clip: float | None, c_clip: float | None) -> None:
-    """Refuse truncation levels that are not positive, or ρ̄ < c̄; None is no limit.
+    """Refuse clips of importance weights that are not positive, or a ρ̄ below c̄; None is no limit.
 
     Raises:
         ConfigError: naming both.

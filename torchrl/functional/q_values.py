@@ -1,4 +1,4 @@
-"""The terms of value-based and soft actor-critic losses: distributions of returns, and the temperature of an entropy.
+"""Terms of the losses of distributional Q-learning and of SAC's temperature, as pure functions of tensors.
 
 One-step targets of plain values are :func:`torchrl.functional.td0_target`, n-step ones too, with a discount per row.
 """
@@ -23,7 +23,7 @@ def categorical_target(
     low: float,
     high: float,
 ) -> Tensor:
-    """Project the distribution of ``r + γ Z(s', a')`` onto K atoms that lie evenly from ``low`` to ``high``.
+    """Compute C51's target: project ``r + γ Z(s', a')`` onto K atoms that lie evenly from ``low`` to ``high``.
 
     >>> at_one = torch.tensor([[0.0, 1.0, 0.0]])  # of the atoms 0, 1, 2
     >>> reward, over = torch.tensor([[0.75]]), torch.tensor([[False]])
@@ -89,7 +89,7 @@ def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.0) -> Tensor:
-    """Compute ``Σ_i E_j[ |τ_i - 1{u_ij < 0}| L_κ(u_ij) ]`` with ``u_ij = target_j - θ_i`` and ``τ_i = (2i - 1) / 2K``.
+    """Compute QR-DQN's ``Σ_i E_j[|τ_i - 1{u_ij < 0}| L_κ(u_ij)]``, ``u_ij = target_j - θ_i``, ``τ_i = (2i - 1) / 2K``.
 
     >>> quantile_huber_loss(torch.tensor([[0.0, 4.0]]), torch.tensor([[2.0]])).tolist()  # (¼ + |¾ - 1|) · (2 - ½)
     [[0.75]]
@@ -125,7 +125,7 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
 
 
 def temperature_loss(log_prob: Tensor, *, log_temperature: float | Tensor, target_entropy: float) -> Tensor:
-    """Compute ``-log α · (log π(a|s) + H̄)``, whose gradient raises α where the entropy is below H̄.
+    """Compute SAC's loss ``-log α · (log π(a|s) + H̄)``, whose descent raises α where the entropy is below H̄.
 
     >>> temperature_loss(torch.tensor([1.0, 3.0]), log_temperature=0.5, target_entropy=-1.0).tolist()
     [-0.0, -1.0]

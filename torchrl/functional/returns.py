@@ -36,7 +36,7 @@ from torchrl.shapes import require_same_shape
 
 
 def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
-    """Solve ``y_t = x_t + decay_t · y_{t+1}`` backwards in time, with nothing after the last row.
+    """Compute ``y_t = x_t + decay_t · y_{t+1}`` at all steps of the time dimension, with 0 after the last.
 
     >>> x, decay = torch.ones(3, 1), torch.full((3, 1), 0.5)
     >>> reverse_scan(x, decay).squeeze(-1).tolist()  # from the right: 1, 1 + ½·1, 1 + ½·1½
@@ -95,7 +95,7 @@ def discounted_return(
     weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Compute the return-to-go ``G_t = r_{t+1} + γ G_{t+1}``, or what of it the batch shows.
+    """Compute the return-to-go ``G_t = r_{t+1} + γ G_{t+1}``; where it is cut short, ``next_value`` is added if given.
 
     >>> reward, never = torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.bool)
     >>> discounted_return(reward, never, never, gamma=0.5).squeeze(-1).tolist()
@@ -135,7 +135,7 @@ def n_step_return(
     weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Compute ``G_{t:t+n} = r_{t+1} + … + γ^{n-1} r_{t+n} + γ^n V(s_{t+n})``, in log2(n) rounds.
+    """Compute the return ``r_{t+1} + … + γ^{n-1} r_{t+n} + γ^n V(s_{t+n})``, of fewer rewards at an ending or the edge.
 
     >>> reward, next_value, never = torch.ones(3, 1), torch.full((3, 1), 8.0), torch.zeros(3, 1, dtype=torch.bool)
     >>> n_step_return(reward, next_value, never, never, gamma=0.5, n=2).squeeze(-1).tolist()  # 1 + ½ + ¼·8; at the edge
@@ -267,7 +267,7 @@ def gae(
 def reaches_ending(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """Tell at which rows the rest of the episode, up to its ending for whichever reason, lies inside the batch.
+    """Tell at which steps the rest of the episode, up to its termination or truncation, lies inside the batch.
 
     >>> terminated = torch.tensor([[False], [True], [False]])
     >>> reaches_ending(terminated, torch.zeros_like(terminated)).squeeze(-1).tolist()

@@ -1,4 +1,4 @@
-"""The arguments of functions of a time series: the rule on shapes, coefficients, weights and padding. No return itself.
+"""Checks and preparation of the arguments of returns: shapes, coefficients, weights, padding. Computes no return.
 
 **The rule on shapes.** Time is the last batch dimension, and rewards have R dimensions, nearly always one:
 
@@ -23,7 +23,7 @@ from torchrl.shapes import require_same_shape
 
 
 class Steps:
-    """The arguments of one call, held against each other and cleaned.
+    """Check the arguments of one call of a function of returns, and hold them ready for its formula.
 
     Masked rows hold 0 (whatever stood there), and the value of a successor is 0 where the task was over.
 
@@ -81,7 +81,7 @@ class Steps:
         self.follows = follows
 
     def where_followed(self, factor: float | Tensor) -> Tensor:
-        """Return a factor in the shape of the reward, 0 where the next row is not the successor."""
+        """Expand a factor to the reward's shape, with 0 at steps whose next entry is not the successor."""
         if isinstance(factor, Tensor):
             factor = torch.where(self.follows, factor, 0)
         else:
@@ -90,7 +90,7 @@ class Steps:
 
 
 def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, Tensor | None]) -> None:
-    """Refuse values that are not ``[*B, T, R]`` of one shape, and facts that are not ``[*B, T, 1]`` beside them.
+    """Refuse rewards and values not of one shape ``[*B, T, R]``, and flags, masks and weights not ``[*B, T, 1]``.
 
     Args:
         who: the function that was called.
@@ -113,7 +113,7 @@ def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, T
 
 
 def coefficient(who: str, name: str, x: float | Tensor, reward: Tensor) -> float | Tensor:
-    """Return a coefficient, a tensor in the dtype of the reward, or refuse its shape.
+    """Check the shape of a coefficient such as γ and return it, a tensor in the dtype of the reward.
 
     Args:
         who: the function that was called.
@@ -155,7 +155,7 @@ def importance_weight(log_weight: Tensor, *, clip: float | None = None) -> Tenso
 
 
 def require_clip(who: str, clip: float | None) -> None:
-    """Refuse a largest weight that is not positive; None is no limit.
+    """Refuse a clip of importance weights that is not positive; None is no limit.
 
     Raises:
         ConfigError: naming it.

@@ -1,4 +1,4 @@
-"""Policies and value functions: networks, the distributions over them, and the operators that read and write keys."""
+"""Policies and value functions: networks, distributions of actions, and the operators that read and write keys."""
 
 from torchrl.modules.actor_critic import ActorCriticOperator, ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.actors import Actor, ProbabilisticActor

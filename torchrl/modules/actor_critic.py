@@ -1,4 +1,4 @@
-"""An actor and a critic as one module, on one trunk or on none."""
+"""Modules that hold an actor and a critic together, with a shared trunk or without."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchrl.modules.sequence import Sequence, call_all, call_all_aside
 
 
 class ActorCriticWrapper(TensorDictModuleBase):
-    """Hold an actor and a critic that share nothing; calling the whole lets one act and the other judge.
+    """Hold an actor and a critic without a shared trunk; a call runs the actor, then the critic, on one TensorDict.
 
     >>> both = ActorCriticWrapper(actor, critic)
     >>> both.in_keys, both.out_keys
@@ -45,7 +45,7 @@ class ActorCriticWrapper(TensorDictModuleBase):
 
 
 class ActorValueOperator(TensorDictModuleBase):
-    """Share a trunk between an actor and a critic.
+    """Share a trunk between an actor and a critic of the state: both read the features that the trunk computes.
 
     >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
     >>> both = ActorValueOperator(
@@ -78,7 +78,7 @@ class ActorValueOperator(TensorDictModuleBase):
 
     @property
     def common(self) -> TensorDictModuleBase:
-        """The trunk."""
+        """The trunk that actor and critic share."""
         return self.actor[0]
 
     @property

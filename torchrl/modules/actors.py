@@ -1,4 +1,4 @@
-"""Actors: from a TensorDict's observation to its action."""
+"""Actors: modules that read the observation of a TensorDict and write an action into it, with or without chance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHOICES = {
 
 
 class Actor(Operator):
-    """Write the action that ``module`` computes from the observation, without chance.
+    """Write the action that ``module`` computes from the observation: a deterministic policy.
 
     >>> Actor(MLP(4, 2))(env.reset())["action"].shape
     torch.Size([2, 2])
@@ -53,7 +53,7 @@ class Actor(Operator):
         return self.out_keys[0]
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase | None = None) -> None:
-        """Refuse bounds of a :class:`TanhHead` that are not those of the actions, ``action_spec`` of one row.
+        """Refuse a :class:`TanhHead` whose bounds exceed those of one row's ``action_spec``; warn of narrower bounds.
 
         Raises:
             SpecError: naming the bounds to write.
@@ -150,7 +150,7 @@ class ProbabilisticActor(Operator):
         return self._distribution(self._results(tensordict, len(self.parameter_names)), tensordict)
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse a distribution over other actions than those of ``action_spec``, of one row; draws and learns nothing.
+        """Refuse a distribution of other actions than those of one row's ``action_spec``; the check changes no state.
 
         Raises:
             SpecError: another family, or another number of choices or dimensions; it names what fits.

@@ -11,7 +11,7 @@ from torchrl.modules.operator import Operator
 
 
 class ValueOperator(Operator):
-    """Write the value that ``module`` computes.
+    """Write the value that ``module`` computes of a state, or of a state and an action.
 
     >>> ValueOperator(MLP(4, 1))(env.reset())["state_value"].shape
     torch.Size([2, 1])
@@ -37,5 +37,5 @@ class ValueOperator(Operator):
 
 
 def reads_action(keys: Iterable[Key]) -> bool:
-    """Answer whether one of the keys is ``"action"``, or lies below it."""
+    """Answer whether one of the keys is ``"action"``, or a nested key with ``"action"`` in it."""
     return any("action" in as_path(key) for key in keys)

@@ -40,7 +40,7 @@ __all__ = [
 
 
 def require_spec(who: str, spec: Any) -> None:
-    """Refuse what is no spec in the place of one.
+    """Refuse an ``action_spec`` that is no :class:`TensorSpec`, such as an environment or a gymnasium space.
 
     Raises:
         ConfigError: saying what to write.
@@ -101,7 +101,7 @@ class RandomPolicy(Extensible, TensorDictModuleBase):
         return tensordict
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase | None = None) -> None:
-        """Refuse an action spec, of one row, other than that of this policy.
+        """Refuse one row's ``action_spec`` if this policy draws actions of another kind or size, or beyond its bounds.
 
         Raises:
             SpecError: another kind of action, another number of choices or dimensions, or other bounds.
@@ -110,7 +110,7 @@ class RandomPolicy(Extensible, TensorDictModuleBase):
 
 
 class AnnealedExploration(PolicyWrapper):
-    """Change a policy's actions by a strength that goes linearly from ``start`` to ``end`` while frames are collected.
+    """Base of explorers that change a policy's actions by a strength, which :meth:`step` moves from start to end.
 
     >>> exploration = AnnealedExploration(QValueActor(MLP(4, 2)), start=1.0, end=0.0, num_frames=100)
     >>> exploration.step(25)
@@ -165,7 +165,7 @@ class AnnealedExploration(PolicyWrapper):
         return self.explore(tensordict) if is_active else tensordict
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Replace the action at ``action_key`` in place, with ``strength``, and return the TensorDict given.
+        """Replace the action at ``action_key`` by one changed with ``strength``, and return the TensorDict given.
 
         Args:
             tensordict: a root with what the policy wrote, ``[*B]``.
@@ -174,7 +174,7 @@ class AnnealedExploration(PolicyWrapper):
 
     @torch.no_grad()
     def step(self, frames: int) -> None:
-        """Move the strength on by ``frames`` collected frames, padding not counted.
+        """Move the strength towards ``end`` by ``frames`` more collected frames, padding not counted.
 
         Raises:
             ConfigError: ``frames`` is negative.
@@ -187,7 +187,7 @@ class AnnealedExploration(PolicyWrapper):
 
 
 def without_exploration(policy: TensorDictModuleBase) -> TensorDictModuleBase:
-    """Return the policy inside of wrappers that explore by changing its actions; itself where there are none."""
+    """Return the policy inside of :class:`AnnealedExploration` wrappers, or the policy itself where there are none."""
     while isinstance(policy, AnnealedExploration):
         policy = policy.module
     return policy

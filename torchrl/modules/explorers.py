@@ -28,7 +28,7 @@ class _SpecExploration(AnnealedExploration):
     action_spec: TensorSpec
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse an action spec, of one row, that the policy does not fit, or other than that of the exploration.
+        """Refuse one row's ``action_spec`` if the policy does not fit it, or exploration would draw other actions.
 
         Raises:
             SpecError: naming what would fit.
@@ -39,7 +39,7 @@ class _SpecExploration(AnnealedExploration):
 
 
 class EGreedy(_SpecExploration):
-    """With probability ε, which fades, take an action drawn uniformly from the legal ones; else what the policy says.
+    """With probability ε, which :meth:`step` fades, replace the policy's action by a uniformly drawn legal action.
 
     >>> policy = EGreedy(QValueActor(MLP(4, 2)), env.action_spec, num_frames=10_000)
     >>> policy(env.reset())["action"].shape, policy.strength.item()
@@ -83,7 +83,7 @@ class EGreedy(_SpecExploration):
         self.mask_key = mask_key
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Replace the action of some rows."""
+        """Replace, in each row with probability ε, the policy's action by a uniformly drawn legal action."""
         (action,) = read(tensordict, (self.action_key,), "EGreedy")
         is_row = action.ndim > self.action_spec.ndim
         batch = action.shape[: action.ndim - self.action_spec.ndim] if is_row else tensordict.batch_size
@@ -136,7 +136,7 @@ class _ActionNoise(_SpecExploration):
 
 
 class AdditiveGaussian(_ActionNoise):
-    """Add Gaussian noise to every action, independent from step to step, and keep it inside its bounds.
+    """Add Gaussian noise, independent from step to step, to a policy's actions, and clip them to their bounds.
 
     >>> policy = AdditiveGaussian(Actor(MLP(4, 3)), Bounded(-1.0, 1.0, [3]))
     >>> policy(env.reset())["action"].abs().amax() <= 1
@@ -160,14 +160,14 @@ class AdditiveGaussian(_ActionNoise):
     """
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Add noise to the action."""
+        """Add Gaussian noise to the action, and clip the action to its bounds."""
         action, noise = self._draw_noise(tensordict)
         self._move_action(tensordict, action, noise)
         return tensordict
 
 
 class OrnsteinUhlenbeck(_ActionNoise):
-    """Add noise that drifts: ``x ← x - θ x dt + σ √dt ε``, an Ornstein-Uhlenbeck process of each row.
+    """Add to each row's actions noise that drifts, the Ornstein-Uhlenbeck process ``x ← x - θ x dt + σ √dt ε``.
 
     >>> policy = OrnsteinUhlenbeck(Actor(MLP(4, 3)), Bounded(-1.0, 1.0, [3]), num_frames=10_000)
     >>> root = policy(env.reset().set("ou_noise", torch.zeros(2, 3)))
@@ -225,11 +225,11 @@ class OrnsteinUhlenbeck(_ActionNoise):
         self.out_keys = [*self.out_keys, ("next", state_key)]
 
     def state_specs(self) -> dict[str, Unbounded]:
-        """Return what a ``TensorDictPrimer`` is built from: the spec of one row's x by its key."""
+        """Return the spec of one row's noise by its key, for the ``TensorDictPrimer`` of the environment."""
         return {self.state_key: Unbounded(tuple(self.low.shape))}
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Move x on, and the action by it."""
+        """Advance the noise x by one step, move the action by it, and write x for the next step."""
         x = tensordict.get(self.state_key, None)
         if x is None:
             hint = "Give the environment the transform TensorDictPrimer(policy.state_specs())."

@@ -1,4 +1,4 @@
-"""Checks whether a family of distributions, and the number of its parameters, fits an action spec."""
+"""Checks that the actions of a distribution or of an exploration fit an action spec: kind, sizes and bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchrl.modules.distributions.one_hot import OneHotCategorical
 
 
 def spec_at(action_spec: specs.TensorSpec, action_key: Key) -> specs.TensorSpec | None:
-    """Return the part of an action spec that an actor writes; None where it writes something else."""
+    """Return the part of an action spec that ``action_key`` names; None if the key does not begin with ``"action"``."""
     first, *rest = (action_key,) if isinstance(action_key, str) else action_key
     if first != "action":
         return None
@@ -65,7 +65,7 @@ def require_family(who: str, distribution: Distribution, row: specs.TensorSpec, 
 
 
 def require_bounds(who: str, bounds: Bounds | specs.Bounded, row: specs.TensorSpec, *, hint: str = "") -> None:
-    """Refuse actions beyond those of a spec; warn of those that only reach a part of them.
+    """Refuse a policy's bounds that exceed those of an action spec; warn where they are narrower.
 
     Args:
         who: the actor, for the message.
@@ -91,7 +91,7 @@ def require_bounds(who: str, bounds: Bounds | specs.Bounded, row: specs.TensorSp
 
 
 def require_drawn(who: str, own: specs.TensorSpec, action_spec: specs.TensorSpec, action_key: Key) -> None:
-    """Refuse an exploration whose actions come from another spec than those of the environment.
+    """Refuse an exploration whose spec has other kinds or sizes of actions than the environment's, or wider bounds.
 
     Args:
         who: the exploration, for the message.
@@ -124,7 +124,7 @@ TABLES = (INDICES, BITS)  # entries that are written alike
 
 
 def kind_of(row: specs.TensorSpec) -> tuple[str, tuple[int, ...]]:
-    """Return what one row's action is."""
+    """Classify the action that one row's spec describes: its kind, and its numbers of choices or dimensions."""
     if isinstance(row, specs.Composite):
         return PARTS
     if isinstance(row, specs.Categorical):

@@ -84,7 +84,7 @@ class GSDEHead(nn.Module):
 
 
 class GSDEMarginal(nn.Module):
-    """A :class:`GSDEHead` without the noise of the moment: for losses that draw actions of their own.
+    """Compute a :class:`GSDEHead`'s mean and standard deviation without noise, for losses that draw their own actions.
 
     >>> loc, scale = GSDEMarginal(GSDEHead(8, 2))(torch.ones(4, 8))
     >>> loc.shape, scale.shape
@@ -109,7 +109,7 @@ class GSDEMarginal(nn.Module):
 
 
 class GSDETanhNormal(TanhNormal):
-    """Act by ``loc + exploration``, squashed between ``low`` and ``high``; over draws of the noise a TanhNormal.
+    """Act by ``loc + exploration``, squashed between ``low`` and ``high``; its density is that of a TanhNormal.
 
     >>> GSDETanhNormal(torch.zeros(1), torch.ones(1), torch.tensor([99.0])).sample()
     tensor([1.])

@@ -10,7 +10,7 @@ from torchrl.moments import count_rows_
 
 
 class ObservationNormalizer(nn.Module):
-    """Subtract the running mean, divide by the running standard deviation, clip.
+    """Normalise observations by a running mean and deviation, which only :meth:`update` changes, and clip the result.
 
     >>> normalizer = ObservationNormalizer(1)
     >>> normalizer.update(torch.tensor([[1.0], [3.0]]))

@@ -198,7 +198,7 @@ def require_keys(who: str, **modules: nn.Module) -> None:
 
 
 def read(tensordict: TensorDictBase, keys: Sequence[Key], who: str) -> list[torch.Tensor]:
-    """Return the entries of ``keys``.
+    """Return the entries of ``keys``, or raise an error that names the missing key and the nearest that is there.
 
     Raises:
         KeyMissing: naming the key, the nearest that is there, and ``who`` asked.
@@ -214,7 +214,7 @@ def read(tensordict: TensorDictBase, keys: Sequence[Key], who: str) -> list[torc
 
 
 def write(tensordict: TensorDictBase, key: Key, value: torch.Tensor) -> None:
-    """Set one entry, unchecked where the key is a plain string.
+    """Write one entry into a TensorDict, without a check of its shape where the key is a plain string.
 
     Raises:
         SpecError: the TensorDict is locked.

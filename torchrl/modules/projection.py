@@ -1,4 +1,4 @@
-"""Actions, or any other entry, moved into the values that a spec allows."""
+"""A wrapper that moves a policy's actions, or another entry, to the nearest values that a spec contains."""
 
 from __future__ import annotations
 

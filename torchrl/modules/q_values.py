@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class QValueActor(Operator):
-    """Take the action whose value is highest.
+    """Take the legal action that the network values highest; exploration is left to wrappers.
 
     >>> policy = QValueActor(nn.Identity())
     >>> policy(TensorDict({"observation": torch.tensor([[0.0, 3.0, 1.0]])}, [1]))["action"]
@@ -79,7 +79,7 @@ class QValueActor(Operator):
         return tensordict
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse values of other actions than those of ``action_spec``, of one row; draws and learns nothing.
+        """Refuse a network that values other actions than one row's ``action_spec`` has; the check changes no state.
 
         Raises:
             SpecError: another number or another kind of actions; it names what fits.
@@ -95,13 +95,12 @@ class QValueActor(Operator):
             raise SpecError(explain(who, expected=describe_action(spec), got=got, hint=fitting_line(spec)))
 
     def outputs(self, tensordict: TensorDictBase) -> torch.Tensor:
-        """Return what the network says, with gradient: the values ``[*B, A]``, or the parameters of their distributions
-        ``[*B, A, K]``. Nothing is written."""
+        """Return the network's output with gradient, ``[*B, A]``, or ``[*B, A, K]`` of distributions; write nothing."""
         (output,) = self._results(tensordict, 1)
         return output
 
     def values_of(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the values, ``[*B, A]``, that are in the network's output."""
+        """Return the value of each action, ``[*B, A]``, computed from the network's output."""
         return outputs
 
     def mask_of(self, tensordict: TensorDictBase) -> torch.Tensor | None:
@@ -118,7 +117,7 @@ class QValueActor(Operator):
         return values.argmax(-1)
 
     def select(self, outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Return the part of the network's output that is about an action: ``[*B, 1]``, or ``[*B, K]``.
+        """Pick the network's output for one action of each row: ``[*B, 1]``, or ``[*B, K]``.
 
         Args:
             outputs: ``[*B, A]``, or ``[*B, A, K]``.
@@ -196,7 +195,7 @@ class DistributionalQValueActor(QValueActor):
         self.high = float(high)
 
     def values_of(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the expected values, ``[*B, A]``."""
+        """Return the expected return of each action, the mean over its atoms, ``[*B, A]``."""
         atoms = torch.linspace(self.low, self.high, outputs.shape[-1], dtype=outputs.dtype, device=outputs.device)
         return outputs.softmax(-1) @ atoms
 
@@ -222,12 +221,12 @@ class QuantileQValueActor(QValueActor):
     num_trailing = 2
 
     def values_of(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the expected values, ``[*B, A]``."""
+        """Return the expected return of each action, the mean of its quantiles, ``[*B, A]``."""
         return outputs.mean(-1)
 
 
 class ValueEnsemble(Operator):
-    """Write what each of N critics says, side by side in the last dimension.
+    """Call N critics of one structure, and write their values side by side in the last dimension.
 
     >>> ValueEnsemble(lambda: MLP(4, 3), 2, in_keys=["observation"])(env.reset())["action_value"].shape
     torch.Size([2, 3, 2])

@@ -22,7 +22,7 @@ def generators_of(policy: object) -> dict[str, torch.Generator]:
 
 @contextmanager
 def keep_randomness(policy: object) -> Iterator[list[torch.Generator]]:
-    """Put back the generators of a policy and torch's global streams on exit; inside, all go on from where they are.
+    """Restore a policy's generators and torch's global streams on exit from the context; nothing is seeded at entry.
 
     Yields:
         The policy's generators.
@@ -40,7 +40,7 @@ def keep_randomness(policy: object) -> Iterator[list[torch.Generator]]:
 
 @contextmanager
 def keep_module_state(policy: object) -> Iterator[None]:
-    """Put back the buffers and the extra state of a policy's modules on exit: counters, running statistics.
+    """Restore the buffers and extra state of a policy's modules on exit: counters, running statistics.
 
     Parameters are not looked at, nor what a module keeps neither as a buffer nor as extra state.
     """

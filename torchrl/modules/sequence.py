@@ -1,4 +1,4 @@
-"""Modules in a row on one TensorDict."""
+"""Modules called one after another on one TensorDict."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Sequence(TensorDictModuleBase):
         return last.build(call_all(before, tensordict.copy()))
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Ask the last module whether it fits an action spec of one row, where it can tell.
+        """Let the last module, if it has ``require_fit``, refuse one row's ``action_spec`` that it does not fit.
 
         Raises:
             SpecError: as the last module says.

@@ -25,7 +25,7 @@ def training_layers(module: object) -> dict[str, nn.Module]:
 
 @contextmanager
 def acting_mode(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Let these layers compute as in eval mode; on exit each has the flag it had."""
+    """Switch layers to eval mode inside the context, and give each its former mode back on exit."""
     flags = [layer.training for layer in layers]
     for layer in layers:
         layer.training = False
@@ -37,7 +37,7 @@ def acting_mode(layers: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def require_repeatable(who: str, actor: nn.Module) -> None:
-    """Refuse an actor whose log-probs in training are others than those it acted with, where the two are compared.
+    """Refuse an actor with dropout or batch norm in training mode: its log-probs would not be those it acted with.
 
     Raises:
         ConfigError: naming the layers in training mode.

@@ -14,7 +14,7 @@ from torchrl.modules.operator import require_keys
 
 
 class PolicyWrapper(Extensible, TensorDictModuleBase):
-    """Hold a policy and show its keys; a subclass says in ``forward`` what it changes.
+    """Base of wrappers that keep a policy's keys and methods; a subclass changes the policy's output in ``forward``.
 
     ``build``, ``require_fit``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.
 

@@ -28,7 +28,7 @@ _WRITTEN_BY = {
 
 
 def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
-    """Return an entry of the batch.
+    """Return an entry of the batch, or raise an error that names the reader and what should have written the entry.
 
     Raises:
         KeyMissing: naming the key, the reader, the keys that are there and what writes the missing one.
@@ -44,7 +44,7 @@ def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
 
 
 def require_writable(who: str, batch: TensorDictBase) -> None:
-    """Refuse a batch that takes no new entries, before anything is computed.
+    """Refuse a batch that is no TensorDict or is locked, before an estimator computes what to write into it.
 
     Raises:
         SpecError: it is no TensorDict, or a locked one, as memory-mapped and shared ones are.

@@ -6,7 +6,7 @@ import inspect
 
 
 def show_passed_options(cls: type) -> None:
-    """Name in the signature of a class what its constructor passes on as ``**options``; for ``__init_subclass__``.
+    """Replace ``**options`` in a class's signature by the options of its base; for ``__init_subclass__``.
 
     So an option with its default is written once, in the class that uses it, and ``help``, the reference and the flags
     of recipes still find it in every subclass. Only keywords with a default are options; what the constructor names

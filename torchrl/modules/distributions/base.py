@@ -17,7 +17,7 @@ from torchrl.misspelling import refuse_misspelt
 
 
 class Distribution:
-    """The contract of an action distribution; a subclass takes its parameters in the order of ``parameter_names``.
+    """Base of action distributions; a subclass takes its parameters in the order of ``parameter_names``.
 
     >>> distribution = actor.build(env.reset())  # what an actor's loss asks
     >>> distribution.log_prob(distribution.sample()).shape  # two rows
@@ -75,7 +75,7 @@ class Distribution:
 
     @property
     def mode(self) -> torch.Tensor:
-        """The most probable action, or the nearest thing to it that the family has."""
+        """The most probable action; of a :class:`TanhNormal` the squashed ``loc`` instead."""
         raise self._lacks("a mode")
 
     @property
@@ -110,7 +110,7 @@ class Distribution:
 
 
 def trait(distribution: Callable[..., Distribution], name: str) -> Any:
-    """Return an attribute of a family, which may be a class or a ``functools.partial`` of one.
+    """Look up an attribute such as ``takes_mask`` of a distribution class, or of a ``functools.partial`` of one.
 
     A partial may have the attribute itself, as that of a :class:`CompositeDistribution` does: which parameters it takes
     follows from its parts.

@@ -1,4 +1,4 @@
-"""Entries that are 0 or 1, each on its own."""
+"""The distribution of actions whose entries are 0 or 1, each independent of the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bernoulli(Distribution):
         self.dtype = dtype
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw 0 and 1, ``[*B, K]``."""
+        """Draw an action of zeros and ones for each row, ``[*B, K]``."""
         share = draw(torch.Tensor.uniform_, self.logits, generator)
         return (share < torch.sigmoid(self.logits.detach())).to(self.dtype)
 
@@ -60,7 +60,7 @@ class Bernoulli(Distribution):
 
     @property
     def mode(self) -> torch.Tensor:
-        """1 where it is the more probable, ``[*B, K]``; a tie is 0."""
+        """The action with 1 in entries where 1 is more probable than 0, and 0 elsewhere, ``[*B, K]``."""
         return (self.logits > 0).to(self.dtype)
 
     def _finite_logits(self) -> torch.Tensor:

@@ -14,7 +14,7 @@ Bound = float | torch.Tensor
 
 
 class Bounds(NamedTuple):
-    """Finite bounds, numbers or one per dimension ``[A]``, with what distributions need of them, computed once.
+    """Finite bounds of actions, numbers or ``[A]``, with what distributions compute from them, such as the half-width.
 
     Attributes:
         low: lower bound.
@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, low: Bound, high: Bound) -> Self:
-        """Compute everything from two bounds, which are not checked."""
+        """Make bounds from ``low`` and ``high`` without checking them."""
         if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
             like = low if isinstance(low, torch.Tensor) else high
             low, high = torch.broadcast_tensors(*(torch.as_tensor(bound).to(like) for bound in (low, high)))
@@ -45,7 +45,7 @@ class Bounds(NamedTuple):
 
     @classmethod
     def validate(cls, who: str, low: Bound, high: Bound) -> Self:
-        """Compute everything from two bounds, as numbers where all entries are equal, which is the fast case.
+        """Make bounds from ``low`` and ``high`` after checking them; equal entries become one number, the fast case.
 
         Args:
             who: who asks, for the message.
@@ -67,14 +67,14 @@ class Bounds(NamedTuple):
         return cls.of(low, high)
 
     def like(self, x: torch.Tensor) -> Bounds:
-        """Return the bounds for computing with ``x``: these, unless they are tensors of another dtype or device."""
+        """Return the bounds for computing with ``x``: these, or if they are tensors, in its dtype and on its device."""
         low = self.low
         if not isinstance(low, torch.Tensor) or (low.dtype == x.dtype and low.device == x.device):
             return self
         return Bounds.of(low.to(x), self.high.to(x))
 
     def require_same(self, who: str, other: Bounds) -> None:
-        """Refuse bounds that are other numbers; those of one family are the same object, and not compared.
+        """Refuse other bounds whose numbers differ from these; the same object passes without a comparison.
 
         Raises:
             ConfigError: naming ``who`` and both bounds.
@@ -94,7 +94,7 @@ class Bounds(NamedTuple):
         return torch.clamp(self.middle + self.half_width * y, self.low, self.high)
 
     def unit(self, action: torch.Tensor) -> torch.Tensor:
-        """Return an action moved from [low, high] to [−1, 1]."""
+        """Map an action linearly from [low, high] to [−1, 1]."""
         y = action if _is_number(self.middle, 0.0) else action - self.middle
         return y if _is_number(self.half_width, 1.0) else y / self.half_width
 
@@ -104,7 +104,7 @@ class Bounds(NamedTuple):
 
 
 class WithBounds:
-    """What distributions between bounds share: how the bounds are filled in. A subclass takes ``bounds`` by keyword."""
+    """Base of distributions between bounds: :meth:`within` fills them in. A subclass takes ``bounds`` by keyword."""
 
     __slots__ = ()
 

@@ -19,7 +19,7 @@ Families = Mapping[str, "Callable[..., Distribution] | Families"]
 
 
 class Part(NamedTuple):
-    """A named part of an action: its family, which parameters are its own, and whether it has a mask."""
+    """A named part of an action: its family, its share of the parameters, and whether it takes or needs a mask."""
 
     name: str
     family: Callable[..., Distribution]

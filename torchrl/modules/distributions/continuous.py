@@ -63,7 +63,7 @@ class Normal(Distribution):
         return self._log_density((action - self.loc) / self.scale).sum(-1)
 
     def rsample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw an action with gradient, ``[*B, A]``, and its log-density, ``[*B]``, differentiated through it too."""
+        """Draw an action, ``[*B, A]``, and its log-density, ``[*B]``; the gradient of both passes through the draw."""
         action = self.rsample(generator)
         return action, self.log_prob(action)
 
@@ -148,7 +148,7 @@ class TanhNormal(WithBounds, Normal):
         self.bounds = (Bounds.of(low, high) if bounds is None else bounds).like(loc)
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Return an action, ``[*B, A]``, in [low, high]."""
+        """Draw an action, ``[*B, A]``, in [low, high], as a differentiable function of ``loc`` and ``scale``."""
         return self.bounds.squash(self._draw(generator)[0])
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
@@ -175,7 +175,7 @@ class TanhNormal(WithBounds, Normal):
         return torch.where(y.eq(inside), log_density, log_tail).sum(-1)
 
     def rsample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw an action with gradient, and its log-density computed from u: exact however saturated.
+        """Draw an action with gradient, and its log-density computed from the value before tanh: exact near bounds too.
 
         Returns:
             action ``[*B, A]`` and log-density ``[*B]``. The latter is not bit for bit what :meth:`log_prob` says of the

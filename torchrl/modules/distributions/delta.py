@@ -11,7 +11,7 @@ from torchrl.modules.distributions.bounds import Bound, Bounds, WithBounds
 
 
 class Delta(Distribution):
-    """Take the action ``param`` under every generator and exploration type.
+    """Put all probability on one action, ``param``: a deterministic policy in the form of a distribution.
 
     >>> Delta(torch.tensor([0.5])).sample()
     tensor([0.5000])
@@ -40,7 +40,7 @@ class Delta(Distribution):
         return self.mode
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        """Return +inf where ``action`` is the one action, up to the tolerance, and −inf elsewhere, ``[*B]``.
+        """Return +inf where ``action`` is that of the distribution, up to the tolerance, and −inf elsewhere, ``[*B]``.
 
         Args:
             action: ``[*B, A]``.

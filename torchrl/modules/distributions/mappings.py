@@ -1,4 +1,4 @@
-"""Scale mappings: functions from a network's free output to a positive standard deviation. They hold no parameters.
+"""Functions from a network's free output to a positive standard deviation, or to a bounded mean. Nothing is learned.
 
 Pass the function, not its name: ``StateDependentNormalHead(scale_mapping=softplus)``.
 """

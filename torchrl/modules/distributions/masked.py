@@ -1,4 +1,4 @@
-"""Choices among the legal actions of a row."""
+"""The distribution of a choice among the legal actions of each row, which a mask names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MaskedCategorical(Categorical):
 
 
 def only_legal(who: str, logits: torch.Tensor, mask: torch.Tensor, *, rows: str = "row") -> torch.Tensor:
-    """Return ``logits`` with −inf where ``mask`` is false.
+    """Return ``logits`` with −inf where ``mask`` is false; refuse a mask that does not fit or allows a row nothing.
 
     Args:
         who: who asks, for the message.

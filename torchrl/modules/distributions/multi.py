@@ -1,4 +1,4 @@
-"""Several choices at once, each with its own number of actions."""
+"""The distribution of several independent choices in one action, each with its own number of options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchrl.modules.distributions.masked import only_legal
 
 
 class Groups(NamedTuple):
-    """How a vector of sum(nvec) entries is cut into groups.
+    """Describe how a vector of ``sum(nvec)`` logits is cut into groups, one for each choice.
 
     Attributes:
         nvec: sizes of the groups.
@@ -42,7 +42,7 @@ class Groups(NamedTuple):
         return cls(sizes, torch.arange(max(sizes)) < torch.tensor(sizes)[:, None])
 
     def split(self, x: torch.Tensor, padding: float) -> torch.Tensor:
-        """Lay the groups of ``x``, ``[*B, sum(nvec)]``, out as rows, ``[*B, K, max(nvec)]``."""
+        """Reshape ``x``, ``[*B, sum(nvec)]``, to one padded vector for each group, ``[*B, K, max(nvec)]``."""
         shape = (*x.shape[:-1], len(self.nvec), max(self.nvec))
         if self.is_real is None:
             return x.reshape(shape)

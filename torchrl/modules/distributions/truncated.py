@@ -79,7 +79,7 @@ class TruncatedNormal(WithBounds, Normal):
 
     @classmethod
     def within(cls, low: Bound, high: Bound) -> functools.partial[Self]:
-        """Return the class with its bounds filled in, in float64, in which all is computed; see :class:`WithBounds`."""
+        """Return the class with its bounds filled in, as float64, in which it computes; see :class:`WithBounds`."""
         return super().within(*(bound.double() if isinstance(bound, torch.Tensor) else bound for bound in (low, high)))
 
     def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -89,7 +89,7 @@ class TruncatedNormal(WithBounds, Normal):
             return self._inside(torch.addcmul(self._center, self._step, self._quantile(share)))
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Return an action, ``[*B, A]``, in [low, high], as a function of ``loc`` and ``scale``."""
+        """Draw an action, ``[*B, A]``, in [low, high], as a differentiable function of ``loc`` and ``scale``."""
         return self._differentiable_quantile(draw(torch.Tensor.uniform_, self._center.detach(), generator))
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ class TruncatedNormal(WithBounds, Normal):
 
     @property
     def mode(self) -> torch.Tensor:
-        """``loc``, or the bound next to it, ``[*B, A]``."""
+        """``loc``, or the nearest bound where ``loc`` lies outside, ``[*B, A]``."""
         return torch.clamp(self.loc, *self._edges(self.loc.dtype))
 
     @property

@@ -13,7 +13,7 @@ Factory = Callable[..., nn.Module]
 
 
 def positive(who: str, value: int) -> int:
-    """Return ``value`` as an int.
+    """Return ``value`` as an int, or refuse what is no positive integer.
 
     Raises:
         ConfigError: it is no positive integer.
@@ -28,7 +28,7 @@ def positive(who: str, value: int) -> int:
 
 
 def sizes(who: str, values: Iterable[int]) -> tuple[int, ...]:
-    """Return ``values`` as a tuple of ints.
+    """Return ``values`` as a tuple of ints, or refuse what is no sequence of positive integers.
 
     Raises:
         ConfigError: they are no sequence of positive integers.
@@ -40,7 +40,7 @@ def sizes(who: str, values: Iterable[int]) -> tuple[int, ...]:
 
 
 def factory(who: str, make: Factory) -> Factory:
-    """Return ``make``, which builds a new module at each call.
+    """Return ``make`` if it is a class or function that builds modules; refuse a module that is built already.
 
     Raises:
         ConfigError: it is a module, or cannot be called.

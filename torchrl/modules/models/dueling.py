@@ -64,7 +64,7 @@ class DuelingHead(nn.Module):
 
 
 class DuelingMLP(nn.Module):
-    """Value all actions of a vector: a trunk of hidden layers, the last one as two streams; see :class:`DuelingHead`.
+    """Value all actions of a state vector by hidden layers that end in the two streams of a :class:`DuelingHead`.
 
     >>> DuelingMLP(4, num_actions=3, num_outputs=51)(torch.zeros(8, 4)).shape
     torch.Size([8, 3, 51])

@@ -1,4 +1,4 @@
-"""A network whose first input, an image, goes through an encoder; other inputs join the features."""
+"""A network whose first input, such as an image, goes through an encoder; other inputs join the features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Encoded(nn.Module):
-    """Call ``head`` on the encoded first input and the other inputs, unchanged.
+    """Encode the first input, and call ``head`` on its features and the other inputs.
 
     >>> critic = Encoded(nn.Linear(9, 4), MLP(4 + 2, 1))  # of an observation and an action
     >>> critic(torch.zeros(8, 9), torch.zeros(8, 2)).shape

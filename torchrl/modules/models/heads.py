@@ -1,4 +1,4 @@
-"""Heads: the last module of a network, from features to the parameters of a distribution. They know no keys."""
+"""Heads, last modules of networks: the parameters of a distribution, or an action within bounds. They know no keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mapping = Callable[[torch.Tensor], torch.Tensor]
 
 
 class NormalHead(nn.Module):
-    """Put a learned standard deviation that does not depend on the state beside a network's output.
+    """Return a network's output as the mean, with a learned standard deviation that does not depend on the state.
 
     >>> loc, scale = NormalHead(3)(torch.zeros(8, 3))
     >>> scale[0].tolist()

@@ -17,7 +17,7 @@ _OTHERS = (nn.Embedding, nn.EmbeddingBag, ConvNet)
 
 
 class Misfit(SpecError):
-    """An input of a network has another dtype than its weights. A caller that knows the input's key adds the key."""
+    """Raised where a network's input has another dtype than its weights; an operator raises it again with the key."""
 
 
 def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> Misfit | None:

@@ -13,7 +13,7 @@ from torchrl.modules.models.arguments import positive
 
 
 class NoisyLinear(nn.Module):
-    """Apply ``y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b`` with factorised Gaussian noise ε, drawn anew at each call.
+    """Apply ``y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b``, in training mode with Gaussian noise ε drawn at each call.
 
     >>> layer, x = NoisyLinear(3, 2), torch.ones(1, 3)
     >>> (layer(x) == layer(x)).all().item(), (layer.eval()(x) == layer(x)).all().item()

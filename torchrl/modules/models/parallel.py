@@ -1,4 +1,4 @@
-"""Heads side by side on the same features."""
+"""A module that calls several heads on the same features, for actions of several parts."""
 
 from __future__ import annotations
 

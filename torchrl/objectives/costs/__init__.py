@@ -1,1 +1,1 @@
-"""Losses: modules that turn a batch into a TensorDict of scalars, of which ``loss_*`` are summed and differentiated."""
+"""Losses: modules that compute terms from a batch; ``total_loss`` sums ``loss_*``, the rest is for logs and replay."""

@@ -34,7 +34,7 @@ REDUCTIONS = {"mean": (torch.mean, torch.mean), "sum": (torch.sum, torch.sum), "
 
 
 class ActorLoss(Loss):
-    """A loss that trains a policy.
+    """Base of losses that train a policy: adds the entropy bonus and the reduction of each term over the rows.
 
     Args:
         actor: ``build(tensordict)`` returns a distribution with ``log_prob`` and ``entropy``, ``[*B]`` each;
@@ -77,7 +77,7 @@ class ActorLoss(Loss):
         self._reduce, self._reduce_column = REDUCTIONS[reduction]
 
     def entropy_terms(self, distribution: Distribution) -> dict[str, Tensor]:
-        """Compute ``loss_entropy``, and for the log ``entropy``, the mean in nats."""
+        """Compute ``loss_entropy``, minus the weighted entropy, and ``entropy``, the mean in nats to be logged."""
         if self.num_entropy_samples is None:
             entropy = distribution.entropy()
         else:
@@ -115,15 +115,14 @@ def entropy_from_samples(
 
 
 def head_of(actor: nn.Module) -> nn.Module:
-    """Return the operator that chooses the action: the last of a :class:`Sequence`, what is inside a wrapper, or the
-    actor itself."""
+    """Find the operator that chooses an actor's action, inside any wrapper and at the end of any :class:`Sequence`."""
     while isinstance(actor, (Sequence, PolicyWrapper)):
         actor = actor[-1] if isinstance(actor, Sequence) else actor.module
     return actor
 
 
 def require_distribution(who: str, actor: nn.Module) -> None:
-    """Refuse an actor without a distribution."""
+    """Refuse an actor without a distribution, and one with a :class:`Delta`, whose log-prob is infinite."""
     head = head_of(actor)
     if not hasattr(head, "build"):
         hint = "Wrap the network in ProbabilisticActor."
@@ -141,7 +140,7 @@ def family_of(head: nn.Module) -> object:
 
 
 def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str, num_samples: int | None) -> None:
-    """Refuse a family of distributions without a formula, unless samples are asked for.
+    """Refuse an actor whose family has no formula for entropy or KL, unless the user asks for an estimate by samples.
 
     Args:
         who: the loss.
@@ -163,13 +162,13 @@ def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str,
 
 
 def require_distance(who: str, name: str, distance: str) -> None:
-    """Refuse an unknown distance."""
+    """Refuse a distance other than ``"l2"``, ``"l1"`` and ``"smooth_l1"``."""
     if distance not in DISTANCES:
         raise ConfigError(explain(who, expected=f"{name} out of {list(DISTANCES)}", got=repr(distance)))
 
 
 def require_within(who: str, actor: nn.Module, low: Tensor, high: Tensor) -> None:
-    """Refuse an actor whose actions lie beyond these bounds, ``[A]`` each; warn where they only reach a part of them.
+    """Refuse an actor whose own bounds, if any, exceed ``low`` and ``high``, ``[A]`` each; warn of narrower bounds.
 
     Raises:
         SpecError: naming the bounds to write.

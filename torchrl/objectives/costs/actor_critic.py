@@ -1,4 +1,4 @@
-"""The base of off-policy losses with an actor and critics of state and action. A subclass writes the targets."""
+"""The base of off-policy actor-critic losses; a subclass says how to value the successor and how to train the actor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchrl.unchecked import new_tensordict, shallow
 
 
 class ActorCriticLoss(TDLoss):
-    """Train N critics towards one target, and the actor towards actions that they value.
+    """Base of losses that train N critics towards one target, and an actor towards actions that the critics value.
 
     Reads what actor and critic read, here and (but for the action) at the successor, the action, and what
     :class:`TDLoss` does. Returns ``loss_critic``, the sum of the critics' own losses, ``loss_actor`` and ``td_error``,
@@ -65,7 +65,7 @@ class ActorCriticLoss(TDLoss):
         self.distance = distance
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return the critic and its target."""
+        """Return the critic paired with its target network, for ``SoftUpdate`` and ``HardUpdate``."""
         return [(self.critic, self.target_critic)]
 
     def forward(self, batch: TensorDictBase, *, with_actor: bool = True) -> TensorDict:
@@ -82,11 +82,11 @@ class ActorCriticLoss(TDLoss):
         return new_tensordict(terms, torch.Size([]))
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute all terms."""
+        """Compute the terms of the critics and of the actor on valid rows."""
         return self.critic_terms(rows) | self.actor_terms(rows)
 
     def critic_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute what trains the critics."""
+        """Compute ``loss_critic``, ``td_error`` and, for the log, ``q_value`` and ``target_value``."""
         with torch.no_grad():
             target = self.target_of(rows, self.next_value(rows))
         values = self.taken_values(rows)
@@ -102,7 +102,7 @@ class ActorCriticLoss(TDLoss):
         }
 
     def taken_values(self, rows: TensorDict) -> Tensor:
-        """Return what the critics say of the actions taken, ``[n, N]``."""
+        """Return each critic's value of the actions in the batch, ``[n, N]``."""
         return self.values(self.critic, rows)
 
     @abstractmethod
@@ -111,10 +111,10 @@ class ActorCriticLoss(TDLoss):
 
     @abstractmethod
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute what trains the actor."""
+        """Compute ``loss_actor``, and the terms of whatever else the subclass trains beside the critics."""
 
     def values(self, critic: TensorDictModuleBase, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
-        """Return what a critic says of rows, ``[n, N]``.
+        """Return a critic's values of the rows, ``[n, N]``, with ``action`` in the place of theirs if it is given.
 
         Args:
             critic: the networks to ask.
@@ -124,7 +124,7 @@ class ActorCriticLoss(TDLoss):
         return critic(self._with_action(rows, action)).get(critic.out_keys[0])
 
     def frozen_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
-        """Return what the critic says of an action of the actor, ``[n, N]``: its gradient goes to the action alone."""
+        """Return the critics' values of an action, ``[n, N]``; their gradient reaches the action, but no critic."""
         return call_frozen(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
 
     def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:

@@ -22,7 +22,7 @@ from torchrl.unchecked import new_tensordict, put
 
 
 class Coefficient:
-    """A number of a loss that a schedule may change: ``loss.entropy_coef = 0.001``, ``loss.entropy_coef`` is a float.
+    """Declare a number of a loss that a schedule may assign, ``loss.entropy_coef = 0.001``; read, it is a float.
 
     >>> class Scaled(nn.Module):
     ...     scale = Coefficient(least=0.0)
@@ -74,7 +74,7 @@ class Coefficient:
 
 
 class Loss(nn.Module, ABC):
-    """Turn a batch into scalars: ``loss_*`` to be summed by :func:`total_loss`, the others to be logged.
+    """Base of losses: turn a batch into ``loss_*``, to be summed by :func:`total_loss`, and numbers to be logged.
 
     >>> class Error(Loss):
     ...     def terms(self, rows):
@@ -95,7 +95,7 @@ class Loss(nn.Module, ABC):
     """
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call, and show in the signature which options are passed on."""
+        """Refuse a misspelt method of a subclass, and name in its signature the options that it passes on."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls)
         show_passed_options(cls)
@@ -116,7 +116,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the scalars from valid rows, which come in a container that may be written to."""
+        """Compute the terms by name from the valid rows, a TensorDict that the subclass may write to."""
 
     def forward(self, batch: TensorDictBase) -> TensorDict:
         """Compute all terms on the valid rows of the batch.
@@ -134,7 +134,7 @@ class Loss(nn.Module, ABC):
         return new_tensordict(self.terms(self._valid_rows(batch)), torch.Size([]))
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """List what this loss trains, for the optimiser: each parameter once, shared or not, none that is frozen."""
+        """List the parameters that this loss trains, for the optimiser: each once, shared or not, and no frozen one."""
         parameters = (parameter for module in self._trained for parameter in module.parameters())
         return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
@@ -165,7 +165,7 @@ class Loss(nn.Module, ABC):
 
 
 def total_loss(losses: TensorDictBase) -> Tensor:
-    """Sum the entries named ``loss_*``; this is what ``backward`` is called on.
+    """Sum the entries ``loss_*`` of what a loss returned into the scalar that ``backward`` is called on.
 
     >>> terms = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(2.0), "entropy": torch.tensor(9.0)}
     >>> total_loss(TensorDict(terms)).item()

@@ -70,7 +70,7 @@ class BehaviourCloningLoss(ActorLoss):
         self._is_probabilistic = is_probabilistic
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the losses and what is logged beside them."""
+        """Compute ``loss_objective``, and for an actor with a distribution ``loss_entropy`` and ``entropy``."""
         action = rows.get(self.actor.action_key)  # before the actor writes its own
         if self._is_probabilistic:
             distribution = self.actor.build(rows)

@@ -1,4 +1,4 @@
-"""The losses of deterministic policy gradients: DDPG, and TD3 with its three cures."""
+"""The losses of two off-policy algorithms with a deterministic actor, DDPG and TD3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchrl.objectives.costs.targets import target_copy
 
 
 class DDPGLoss(ActorCriticLoss):
-    """``L = d(Q(s, a), r + γ Q'(s', μ'(s'))) - Q(s, μ(s))``.
+    """Train a deterministic actor and its critic: ``L = d(Q(s, a), r + γ Q'(s', μ'(s'))) - Q(s, μ(s))``.
 
     >>> from torchrl.modules import MLP, Actor, ValueEnsemble
     >>> loss = DDPGLoss(Actor(MLP(4, 1)), ValueEnsemble(lambda: MLP(5, 1), 1))  # 4 observations, 1 action
@@ -53,27 +53,27 @@ class DDPGLoss(ActorCriticLoss):
         self.target_actor = target_copy(actor)
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return critic and actor with their targets."""
+        """Return the critic and the actor, each paired with its target network."""
         return [*super().targets(), (self.actor, self.target_actor)]
 
     def next_value(self, rows: TensorDict) -> Tensor:
-        """Compute Q'(s', μ'(s'))."""
+        """Compute Q'(s', μ'(s')), the smallest of the target critics' values, ``[n, 1]``."""
         after = rows.get("next")
         values = self.values(self.target_critic, after, self.next_action(after))
         return values.min(-1, keepdim=True).values
 
     def next_action(self, after: TensorDict) -> Tensor:
-        """Choose the action of the successor, ``[n, A]``."""
+        """Choose the target actor's action at the successor, ``[n, A]``."""
         return self.target_actor(after.copy()).get(self.actor.action_key)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute -Q(s, μ(s))."""
+        """Compute ``loss_actor``, the mean of -Q(s, μ(s)) by the first critic."""
         action = self.actor(rows.copy()).get(self.actor.action_key)
         return {"loss_actor": -self.frozen_values(rows, action)[..., 0].mean()}
 
 
 class TD3Loss(DDPGLoss):
-    """DDPG with the smallest of two critics as target and noise on the target's action; the actor is to be delayed.
+    """DDPG whose target is the smaller of two critics at a noisy action; the caller delays the actor (``with_actor``).
 
     >>> from torchrl.data.specs import Bounded
     >>> from torchrl.modules import MLP, Actor, TanhHead, ValueEnsemble
@@ -123,7 +123,7 @@ class TD3Loss(DDPGLoss):
         self.register_buffer("high", high, persistent=False)
 
     def next_action(self, after: TensorDict) -> Tensor:
-        """Choose the action of the successor, with noise, ``[n, A]``."""
+        """Choose the target actor's action at the successor plus clipped noise, within the bounds, ``[n, A]``."""
         action = super().next_action(after)
         noise = draw(torch.Tensor.normal_, action, self.generator).mul_(self.target_noise)
         noise = noise.clamp_(-self.noise_clip, self.noise_clip) * ((self.high - self.low) / 2)

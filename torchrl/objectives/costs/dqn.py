@@ -24,7 +24,7 @@ from torchrl.objectives.costs.temporal_difference import REWARD, TERMINATED, TDL
 
 
 class ActionValueLoss(TDLoss):
-    """Train the value of the action taken towards reward and successor; a subclass measures the distance.
+    """Base of the DQN losses, which train the value of the action taken; a subclass compares it with its target.
 
     Reads what the actor reads, here and at the successor, the action, and what :class:`TDLoss` does. Returns
     ``loss_value`` and ``td_error``; to be logged: ``q_value``, the mean value of the actions taken, and
@@ -56,11 +56,11 @@ class ActionValueLoss(TDLoss):
         self.is_double = double
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return the actor and its target."""
+        """Return the actor paired with its target network."""
         return [(self.actor, self.target_actor)]
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the loss, and what is logged beside it."""
+        """Compute ``loss_value``, ``td_error`` and, for the log, ``q_value`` and ``target_value``."""
         actor = self.actor
         chosen = actor.select(actor.outputs(rows), rows.get(actor.action_key))
         with torch.no_grad():
@@ -74,7 +74,7 @@ class ActionValueLoss(TDLoss):
         }
 
     def next_outputs(self, rows: TensorDict) -> Tensor:
-        """Return what the target says of the best action of the successor: ``[n, 1]``, or ``[n, K]``."""
+        """Return the target network's output for the successor's best action: ``[n, 1]``, or ``[n, K]``."""
         after, target = rows.get("next"), self.target_actor
         outputs = target.outputs(after)
         judged = self.actor.outputs(after) if self.is_double else outputs
@@ -85,7 +85,7 @@ class ActionValueLoss(TDLoss):
 
     @abstractmethod
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compare what the network says of the action taken with the target.
+        """Compute each row's loss, TD error, value and target from the outputs for the action taken and the successor.
 
         Args:
             chosen: ``[n, 1]``, or ``[n, K]``, with gradient.
@@ -99,7 +99,7 @@ class ActionValueLoss(TDLoss):
 
 
 class DQNLoss(ActionValueLoss):
-    """``L = d(Q(s, a), r + γ Q'(s', argmax_a' Q(s', a')))``.
+    """Train a Q-network, by double DQN unless told otherwise: ``L = d(Q(s, a), r + γ Q'(s', argmax_a' Q(s', a')))``.
 
     >>> from torchrl.modules import MLP
     >>> loss = DQNLoss(QValueActor(MLP(4, 2)), gamma=0.99, double=True)
@@ -125,14 +125,14 @@ class DQNLoss(ActionValueLoss):
         self.distance = distance
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute the distance."""
+        """Compute the distance of each row's value from its target, and with it TD error, value and target."""
         target = self.target_of(rows, following)
         value = chosen.detach()
         return distance_loss(chosen, target, distance=self.distance), (value - target).abs(), value, target
 
 
 class DistributionalDQNLoss(ActionValueLoss):
-    """Cross-entropy between the return's distribution and the projected one of ``r + γ Z'(s', a')``.
+    """Train a categorical distribution of returns (C51) by its cross-entropy with the projected ``r + γ Z'(s', a')``.
 
     >>> from torchrl.modules.models import DuelingMLP
     >>> network = DuelingMLP(4, 2, num_outputs=51)  # 2 actions, 51 atoms from 0 to 100
@@ -153,7 +153,7 @@ class DistributionalDQNLoss(ActionValueLoss):
     kind = DistributionalQValueActor
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute the cross-entropy."""
+        """Compute each row's cross-entropy with the projected target; the TD error is their KL divergence in nats."""
         actor = self.actor
         target = categorical_target(
             following.softmax(-1),
@@ -172,7 +172,7 @@ class DistributionalDQNLoss(ActionValueLoss):
 
 
 class QuantileDQNLoss(ActionValueLoss):
-    """Quantile regression of the return towards ``r + γ θ'_j(s', a')``.
+    """Train quantiles of the return (QR-DQN) by quantile regression towards ``r + γ θ'_j(s', a')``.
 
     >>> from torchrl.modules.models import DuelingMLP
     >>> loss = QuantileDQNLoss(QuantileQValueActor(DuelingMLP(4, 2, num_outputs=8)))  # 2 actions, 8 quantiles
@@ -201,7 +201,7 @@ class QuantileDQNLoss(ActionValueLoss):
         self.kappa = kappa
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute the quantile regression."""
+        """Compute each row's quantile Huber loss; the TD error is the distance between the means."""
         discount = self.discount_of(rows)
         counts = bootstraps(rows.get(TERMINATED))
         targets = rows.get(REWARD) + discount * torch.where(counts, following, 0)

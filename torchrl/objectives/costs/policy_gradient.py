@@ -1,4 +1,4 @@
-"""The loss of a policy with its advantage and perhaps a critic, and its plainest forms: REINFORCE and A2C."""
+"""The loss of an actor on a batch with advantages, perhaps with a critic, and its plainest forms: REINFORCE and A2C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchrl.unchecked import shallow
 
 
 class PolicyGradientLoss(ActorLoss):
-    """``L = L_π + c_1 · d(V, target) - c_2 · H[π]``, reduced over the valid rows, with an objective L_π that is given.
+    """Train an actor, perhaps with a critic, on ``L = L_π + c_1 · d(V, target) - c_2 · H[π]`` with an objective L_π.
 
     >>> from torchrl.objectives import GAE, ClippedSurrogate
     >>> loss = PolicyGradientLoss(actor, critic, ClippedSurrogate(clip_epsilon=0.1), entropy_coef=0.01)
@@ -97,7 +97,7 @@ class PolicyGradientLoss(ActorLoss):
         self._trunk, self._heads = _split(actor, critic)  # tuples: references only, registered once as actor and critic
 
     def state_dict(self, *args: object, prefix: str = "", **kwargs: object) -> dict[str, Tensor]:
-        """Return the state, the objective's beside the loss's own, so that checkpoints do not know who computes L_π."""
+        """Return the state dict, with the objective's entries named as if they were the loss's own."""
         state = super().state_dict(*args, prefix=prefix, **kwargs)
         inside = f"{prefix}objective."
         for key in [key for key in state if key.startswith(inside)]:
@@ -111,7 +111,7 @@ class PolicyGradientLoss(ActorLoss):
         super()._load_from_state_dict(state, prefix, *args)
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the losses and what is logged beside them."""
+        """Compute ``loss_objective``, ``loss_entropy``, with a critic ``loss_critic``, and what is to be logged."""
         inputs = shallow(rows)  # the networks' own container: what they write cannot hide what the batch holds
         for module in self._trunk:
             module(inputs)

@@ -1,4 +1,4 @@
-"""What a policy is trained towards, L_π of :class:`PolicyGradientLoss`. The equations are in ``functional/costs``."""
+"""Policy objectives, the exchangeable term L_π of :class:`PolicyGradientLoss`. Equations: ``functional/costs``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Terms = tuple[Tensor, dict[str, Tensor]]
 
 
 class PolicyRows(NamedTuple):
-    """What an objective is computed from: the valid rows of a batch, and what the actor in training says of them.
+    """The inputs of a :class:`PolicyObjective`: valid rows, the actor, its distribution and log-probs, advantages.
 
     Attributes:
         actor: the policy in training.
@@ -53,7 +53,7 @@ class PolicyRows(NamedTuple):
 
 
 class PolicyObjective(nn.Module, ABC):
-    """The loss of each row that trains a policy, from log π(a|s) and the advantage. A subclass writes :meth:`terms`.
+    """Base of the objectives that train a policy: a subclass computes the loss of each row in :meth:`terms`.
 
     >>> class PolicyGradient(PolicyObjective):
     ...     def terms(self, rows):
@@ -61,7 +61,7 @@ class PolicyObjective(nn.Module, ABC):
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
-        """Name what :meth:`terms` reads of what the actor that acted wrote, besides the action.
+        """List the entries, besides the action, that the acting policy wrote and :meth:`terms` reads.
 
         Args:
             actor: the policy in training.
@@ -78,7 +78,7 @@ class PolicyObjective(nn.Module, ABC):
 
 
 class PolicyGradient(PolicyObjective):
-    """``-log π(a|s) A``, Williams (1992) and Mnih et al. (2016): see :func:`torchrl.functional.policy_gradient_loss`.
+    """Compute the plain policy-gradient objective ``-log π(a|s) A``: :func:`torchrl.functional.policy_gradient_loss`.
 
     >>> rows = PolicyRows(actor, batch, None, torch.tensor([-1.5]), torch.tensor([2.0]))  # log π(a|s) and A
     >>> PolicyGradient().terms(rows)[0].item()
@@ -88,12 +88,12 @@ class PolicyGradient(PolicyObjective):
     """
 
     def terms(self, rows: PolicyRows) -> Terms:
-        """Compute -log π(a|s) A."""
+        """Compute -log π(a|s) A of each row, and nothing to be logged."""
         return policy_gradient_loss(rows.log_prob, rows.advantage), {}
 
 
 class Surrogate(PolicyObjective):
-    """``-ρ A`` with ρ = π(a|s) / π_old(a|s): see :func:`torchrl.functional.weighted_policy_objective`.
+    """Compute ``-ρ A``, ρ = π(a|s) / π_old(a|s) without limit: :func:`torchrl.functional.weighted_policy_objective`.
 
     >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
     >>> objective, logged = Surrogate().terms(PolicyRows(actor, batch, None, log_prob, torch.ones(2, 8)))
@@ -105,14 +105,14 @@ class Surrogate(PolicyObjective):
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
-        """Name the old log-prob."""
+        """List the entry with the acting policy's log-prob, or refuse an actor that writes none."""
         if getattr(actor, "log_prob_key", None) is None:
             hint = "Give the actor a log_prob_key before collecting."
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
         return [actor.log_prob_key]
 
     def terms(self, rows: PolicyRows) -> Terms:
-        """Compute -ρ A."""
+        """Compute -ρ A of each row, and for the log ``approx_kl`` and ``ess``."""
         old_log_prob = rows.old_log_prob
         log_ratio = rows.log_prob.detach() - old_log_prob
         objective = weighted_policy_objective(rows.log_prob, old_log_prob, rows.advantage)
@@ -120,7 +120,7 @@ class Surrogate(PolicyObjective):
 
 
 class ClippedSurrogate(Surrogate):
-    """``-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)``: see :func:`torchrl.functional.clipped_policy_objective`.
+    """Compute PPO's ``-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)``: :func:`torchrl.functional.clipped_policy_objective`.
 
     >>> log_prob = batch["action_log_prob"] + torch.tensor(1.5).log()  # ρ = 1.5
     >>> objective, logged = ClippedSurrogate(0.25).terms(PolicyRows(actor, batch, None, log_prob, torch.ones(2, 8)))
@@ -140,7 +140,7 @@ class ClippedSurrogate(Surrogate):
         self.clip_epsilon = clip_epsilon
 
     def terms(self, rows: PolicyRows) -> Terms:
-        """Compute L_clip."""
+        """Compute the clipped objective of each row, and for the log ``approx_kl`` and ``clip_fraction``."""
         old_log_prob, clip = rows.old_log_prob, self._clip_epsilon
         log_ratio = rows.log_prob.detach() - old_log_prob
         objective = clipped_policy_objective(rows.log_prob, old_log_prob, rows.advantage, clip_epsilon=clip)
@@ -149,14 +149,14 @@ class ClippedSurrogate(Surrogate):
 
 
 class PenalizedSurrogate(Surrogate):
-    """``-ρ A + β KL(π_old ‖ π)``, β changed by :meth:`adapt_`: :func:`torchrl.functional.penalized_policy_objective`.
+    """Compute PPO's ``-ρ A + β KL(π_old ‖ π)``; the penalty's weight β changes when :meth:`adapt_` is called.
 
     >>> objective = PenalizedSurrogate(kl_target=0.01, kl_coef=4.0)
     >>> objective.adapt_(0.001)  # far below the target
     >>> objective.kl_coef
     2.0
 
-    Schulman et al. (2017), section 4 and equation 8. Computing the loss leaves β as it is; :meth:`adapt_` changes it.
+    Schulman et al. (2017), section 4 and equation 8; see :func:`torchrl.functional.penalized_policy_objective`.
     Reads also the parameters of the distribution that acted, as the actor wrote them (``logits``, or ``loc`` and
     ``scale``). Logs what :class:`Surrogate` does, ``kl``, the divergence in nats by formula or samples (``approx_kl``
     estimates the same from the actions taken), and ``kl_coef``.
@@ -198,7 +198,7 @@ class PenalizedSurrogate(Surrogate):
         self.generator = generator
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
-        """Name the old log-prob and the parameters of the distribution that acted."""
+        """List the entries with the log-prob and the distribution's parameters that the acting policy wrote."""
         head = head_of(actor)
         names = getattr(head, "parameter_names", None)
         if names is None:
@@ -208,7 +208,7 @@ class PenalizedSurrogate(Surrogate):
         return [*super().keys_of(actor, who=who), *names]
 
     def terms(self, rows: PolicyRows) -> Terms:
-        """Compute -ρ A + β KL(π_old ‖ π)."""
+        """Compute -ρ A + β KL(π_old ‖ π) of each row, and for the log ``approx_kl``, ``ess``, ``kl``, ``kl_coef``."""
         old_log_prob, beta = rows.old_log_prob, self._kl_coef
         log_ratio = rows.log_prob.detach() - old_log_prob
         kl = self.divergence(rows.actor, rows.batch, rows.distribution)
@@ -229,7 +229,7 @@ class PenalizedSurrogate(Surrogate):
 
     @torch.no_grad()
     def adapt_(self, kl: Tensor | float) -> None:
-        """Change β for the next update: up where the last one went too far, down where it hardly moved.
+        """Multiply β for the next update: by ``increment`` if ``kl`` is well above target, ``decrement`` if well below.
 
         Args:
             kl: the divergence that the last update brought about, in nats, ``[]`` or a number.
@@ -238,5 +238,5 @@ class PenalizedSurrogate(Surrogate):
         self._kl_coef.copy_(adapted_kl_coef(self._kl_coef, kl, **self.rule))
 
     def reset_(self) -> None:
-        """Put β back to where it began."""
+        """Set β back to the ``kl_coef`` that the constructor was given."""
         self.kl_coef = self.initial_kl_coef

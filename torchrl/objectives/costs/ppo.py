@@ -17,7 +17,7 @@ from torchrl.objectives.costs.policy_objectives import ClippedSurrogate, Penaliz
 
 
 class PPOLoss(PolicyGradientLoss):
-    """The surrogate without any limit: ``L = -ρ A + c_1 · d(V, target) - c_2 · H[π]`` with ρ = π(a|s) / π_old(a|s).
+    """PPO without clip or penalty: ``L = -ρ A + c_1 · d(V, target) - c_2 · H[π]`` with ρ = π(a|s) / π_old(a|s).
 
     >>> from torchrl.objectives import GAE
     >>> loss = PPOLoss(actor, critic)
@@ -91,7 +91,7 @@ class ClipPPOLoss(PolicyGradientLoss):
 
 
 class KLPenaltyPPOLoss(PolicyGradientLoss):
-    """PPO with a penalty: ``L = -ρ A + β KL(π_old ‖ π) + c_1 · d(V, target) - c_2 · H[π]``, with an adaptive β.
+    """PPO: ``L = -ρ A + β KL(π_old ‖ π) + c_1 · d(V, target) - c_2 · H[π]``; β changes when :meth:`adapt_` is called.
 
     >>> from torchrl.objectives import GAE
     >>> loss = KLPenaltyPPOLoss(actor, critic, kl_coef=1.0)
@@ -156,7 +156,7 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
 
     @torch.no_grad()
     def divergence(self, batch: TensorDictBase) -> Tensor:
-        """Compute the mean of KL(π_old ‖ π) over the valid rows of a batch, the whole of it at once.
+        """Compute the mean KL(π_old ‖ π) over the valid rows of a whole batch, as :meth:`adapt_` takes it.
 
         Args:
             batch: what the loss was trained on, any batch size.
@@ -168,9 +168,9 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
         return self.objective.divergence(self.actor, rows, self.actor.build(rows)).mean()
 
     def adapt_(self, kl: Tensor | float) -> None:
-        """Change β for the next update; ``kl`` is the divergence that the last one brought about, in nats."""
+        """Raise or lower β for the next update by ``kl``, the divergence in nats that the last update brought about."""
         self.objective.adapt_(kl)
 
     def reset_(self) -> None:
-        """Put β back to where it began."""
+        """Set β back to the ``kl_coef`` that the constructor was given."""
         self.objective.reset_()

@@ -1,4 +1,4 @@
-"""The losses of soft actor-critics: SAC with and without a state-value network, for choices, and REDQ."""
+"""The losses of soft actor-critics: SAC with or without a state-value network, SAC for discrete actions, and REDQ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torchrl.objectives.costs.targets import target_copy
 
 
 class Temperature(nn.Module):
-    """The weight α of the entropy, kept as its logarithm.
+    """Hold α, the weight of the entropy in SAC's losses, as a parameter log α, trained if ``learned`` is true.
 
     Args:
         value: α at the beginning.
@@ -43,7 +43,7 @@ class Temperature(nn.Module):
 
 
 class _SoftLoss(ActorCriticLoss):
-    """What soft actor-critics share: the temperature and the entropy that it aims at.
+    """Base of the SAC losses: adds the temperature and the entropy that the temperature is trained towards.
 
     Args:
         actor: as for :class:`ActorCriticLoss`, with a distribution; wrappers that explore are looked through.
@@ -80,14 +80,14 @@ class _SoftLoss(ActorCriticLoss):
 
     @abstractmethod
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
-        """Return the entropy in nats that ``"auto"`` stands for.
+        """Return the target entropy in nats that ``target_entropy="auto"`` stands for.
 
         Raises:
             ConfigError: there is no spec, or one of another kind of action.
         """
 
     def temperature_terms(self, log_prob: Tensor) -> dict[str, Tensor]:
-        """Compute what trains the temperature, and what is logged beside it.
+        """Compute ``loss_temperature`` if α is learned, and for the log ``entropy`` and ``temperature``.
 
         Args:
             log_prob: of actions of the present policy, or its negative entropy, without gradient, ``[n]``.
@@ -101,8 +101,7 @@ class _SoftLoss(ActorCriticLoss):
 
 
 class SACLoss(_SoftLoss):
-    """Soft actor-critic: critics towards ``r + γ (min_i Q'_i(s', a') - α log π(a'|s'))``, the actor towards their soft
-    minimum, and α towards an entropy.
+    """Train an actor, critics and α: the critics' target is ``r + γ (min_i Q'_i(s', a') - α log π(a'|s'))``.
 
     >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
     >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
@@ -158,7 +157,7 @@ class SACLoss(_SoftLoss):
         self.target_value = None if value is None else target_copy(value)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
-        """Return -A of actions scaled to [-1, 1], in nats of the actions as they are."""
+        """Return the target entropy: -A for actions scaled to [-1, 1], converted to the actions' own range."""
         who = type(self).__name__
         if action_spec is None:
             hint = "Pass it, or a number of nats as target_entropy."
@@ -167,11 +166,11 @@ class SACLoss(_SoftLoss):
         return float(((high - low) / 2).double().log().sum() - len(low))
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return the state value and its target, or without one the critic and its target."""
+        """Return the state-value network paired with its target, or where there is none the critic with its target."""
         return super().targets() if self.value is None else [(self.value, self.target_value)]
 
     def next_value(self, rows: TensorDict) -> Tensor:
-        """Compute the soft value of the successor."""
+        """Compute the successor's soft value by the target critics, or by the target state-value network if given."""
         after = rows.get("next")
         if self.value is not None:
             return self.target_value(after.copy()).get(self.value.out_keys[0])
@@ -180,7 +179,7 @@ class SACLoss(_SoftLoss):
         return values - self.temperature() * log_prob.unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute ``α log π(a|s) - min_i Q_i(s, a)`` of new actions, and the losses of temperature and value."""
+        """Compute ``loss_actor`` from actions drawn anew, and the terms of temperature and state-value network."""
         action, log_prob = self._draw(rows)
         values = self.join_for_actor(self.frozen_values(rows, action)).squeeze(-1)
         alpha = self.temperature()
@@ -192,11 +191,11 @@ class SACLoss(_SoftLoss):
         return terms
 
     def join_for_target(self, values: Tensor) -> Tensor:
-        """Join what the target's critics say, ``[n, N]``, to ``[n, 1]``."""
+        """Take the smallest of the target critics' values, ``[n, N]`` to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
     def join_for_actor(self, values: Tensor) -> Tensor:
-        """Join what the critics say of the actor's action, ``[n, N]``, to ``[n, 1]``."""
+        """Take the smallest of the critics' values of the actor's action, ``[n, N]`` to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
     def _draw(self, rows: TensorDict) -> tuple[Tensor, Tensor]:
@@ -204,7 +203,7 @@ class SACLoss(_SoftLoss):
 
 
 class REDQLoss(SACLoss):
-    """SAC with N critics: the target is the smallest of M that are drawn anew each time, the actor follows their mean.
+    """SAC with N critics: each target is the smallest of M drawn at each call, the actor follows the mean of all N.
 
     >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
     >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
@@ -264,7 +263,7 @@ class REDQLoss(SACLoss):
         self.num_sampled = num_sampled
 
     def join_for_target(self, values: Tensor) -> Tensor:
-        """Take the smallest of M critics, the same ones for all rows."""
+        """Take the smallest value of M critics that are drawn at each call, the same M for all rows."""
         home = values.device if self.generator is None else self.generator.device
         chosen = torch.randperm(values.shape[-1], generator=self.generator, device=home)[: self.num_sampled]
         return super().join_for_target(values.index_select(-1, chosen.to(values.device)))
@@ -275,7 +274,7 @@ class REDQLoss(SACLoss):
 
 
 class DiscreteSACLoss(_SoftLoss):
-    """Soft actor-critic for choices: expectations over all actions instead of draws.
+    """SAC for discrete actions: its losses are expectations over all actions instead of estimates from one draw.
 
     >>> from torchrl.modules import MLP, ValueEnsemble
     >>> critics = ValueEnsemble(lambda: MLP(4, 2), 2, in_keys=["observation"])  # two, of two actions each
@@ -315,7 +314,7 @@ class DiscreteSACLoss(_SoftLoss):
         self._is_one_hot = issubclass(family, OneHotCategorical)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
-        """Return 0.98 log A."""
+        """Return 0.98 log A, nearly the entropy of a uniform choice among A actions."""
         if not isinstance(action_spec, (Categorical, OneHot)):
             hint = "Pass it, or a number of nats as target_entropy."
             expected = 'an action_spec of one choice with target_entropy="auto"'
@@ -323,7 +322,7 @@ class DiscreteSACLoss(_SoftLoss):
         return 0.98 * math.log(action_spec.n)
 
     def taken_values(self, rows: TensorDict) -> Tensor:
-        """Return what the critics say of the actions taken, ``[n, N]``."""
+        """Return each critic's value of the actions in the batch, ``[n, N]``."""
         values = self.values(self.critic, rows)
         action = rows.get(self.actor.action_key)
         if self._is_one_hot:
@@ -332,14 +331,14 @@ class DiscreteSACLoss(_SoftLoss):
         return values.gather(-2, index).squeeze(-2)
 
     def next_value(self, rows: TensorDict) -> Tensor:
-        """Compute the soft value of the successor."""
+        """Compute the successor's soft value, an expectation over all actions, by the target critics, ``[n, 1]``."""
         after = rows.get("next")
         distribution = self.actor.build(after)
         values = self.values(self.target_critic, after).min(-1).values
         return self._soft_value(distribution, values)[0].unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the negative soft value under the present policy."""
+        """Compute ``loss_actor``, minus the mean soft value of the states, and the terms of the temperature."""
         distribution = self.actor.build(rows)
         with torch.no_grad():
             values = self.values(self.critic, rows).min(-1).values

@@ -1,4 +1,4 @@
-"""Target networks: frozen copies of networks, and two rules by which they follow. Losses say what has a target."""
+"""Target networks: frozen copies of networks, and two rules that update them. Losses say which networks have one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def target_copy(module: ModuleT) -> ModuleT:
-    """Return a frozen copy of a network, its buffers included; what two parts of it share, they share in the copy.
+    """Return a frozen copy of a network and its buffers; tensors that its parts share are shared in the copy too.
 
     >>> target = target_copy(critic)
     >>> any(parameter.requires_grad for parameter in target.parameters())
@@ -31,9 +31,9 @@ def target_copy(module: ModuleT) -> ModuleT:
 
 
 def freeze_statistics_(target: ModuleT) -> ModuleT:
-    """Put the layers of a target that learn statistics from what they are shown into eval mode; return the target.
+    """Put the batch and instance norms of a target network into eval mode, and return the target network.
 
-    They use those of the network that the target follows, which an update copies.
+    They use the statistics of the network that the target follows, which an update copies.
     """
     for module in target.modules():
         if isinstance(module, _NormBase):
@@ -111,7 +111,7 @@ def _tensors_at(entries: list[Entry]) -> tuple[list[torch.Tensor], list[torch.Te
 
 
 class SoftUpdate(_TargetUpdate):
-    """Move targets a little at each step: ``θ' ← (1 - τ) θ' + τ θ`` for parameters; buffers are copied.
+    """Move a loss's target networks at each :meth:`step` by ``θ' ← (1 - τ) θ' + τ θ``; buffers are copied.
 
     >>> from torchrl.modules import QValueActor
     >>> from torchrl.objectives import DQNLoss
@@ -148,15 +148,15 @@ class SoftUpdate(_TargetUpdate):
         self._copy_buffers()
 
     def state_dict(self) -> dict:
-        """Return nothing: the targets are part of the loss."""
+        """Return an empty dict: the target networks are part of the loss's state."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take nothing."""
+        """Do nothing: the target networks are part of the loss's state."""
 
 
 class HardUpdate(_TargetUpdate):
-    """Copy the networks into their targets every ``interval`` steps.
+    """Copy a loss's networks into their targets at every ``interval``-th call of :meth:`step`.
 
     >>> from torchrl.modules import MLP, QValueActor
     >>> from torchrl.objectives import DQNLoss
@@ -184,7 +184,7 @@ class HardUpdate(_TargetUpdate):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Count one gradient step, and copy if it is time to."""
+        """Count one gradient step, and copy the networks into their targets at every ``interval``-th."""
         self.num_steps += 1
         if self.num_steps % self.interval:
             return
@@ -193,9 +193,9 @@ class HardUpdate(_TargetUpdate):
         self._copy_buffers()
 
     def state_dict(self) -> dict:
-        """Return how many steps were counted."""
+        """Return the number of steps counted, from which a resumed run goes on."""
         return {"num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`."""
+        """Set the number of steps counted to that of a :meth:`state_dict`."""
         self.num_steps = state["num_steps"]

@@ -22,7 +22,7 @@ WEIGHT = ("replay", "weight")
 
 
 class TDLoss(Loss):
-    """A loss of values, learned from transitions ``[*B]`` in any order.
+    """Base of losses that train value networks on transitions ``[*B]`` in any order, such as a sample of replay.
 
     Reads ``("next", "reward")`` and ``("next", "terminated")``, ``[*B, 1]``. Where they are there, also
     ``("next", "gamma")``, ``[*B, 1]``, the discount of an n-step sum (see :class:`~torchrl.data.MultiStep`), in the
@@ -70,7 +70,7 @@ class TDLoss(Loss):
         return []
 
     def train(self, mode: bool = True) -> TDLoss:
-        """Set the mode of all networks; in the targets, layers with running statistics stay in eval mode.
+        """Set all networks to training or eval mode; batch and instance norms of target networks stay in eval mode.
 
         They would learn from what a loss shows them, and a target moves only by its update.
         """
@@ -90,7 +90,7 @@ class TDLoss(Loss):
         return td0_target(reward, next_value, terminated, gamma=self.discount_of(rows))
 
     def discount_of(self, rows: TensorDict) -> float | Tensor:
-        """Return γ, or the discount of each row, ``[n, 1]``."""
+        """Return γ, or where the batch has it the discount of each row's n-step sum, ``[n, 1]``."""
         factor = rows.get(FACTOR, None)
         if factor is None:
             return self.gamma
@@ -98,7 +98,7 @@ class TDLoss(Loss):
         return factor
 
     def weighted_mean(self, rows: TensorDict, loss: Tensor) -> Tensor:
-        """Return the mean over the rows of their loss, ``[n, 1]``, times their weight if they have one."""
+        """Return the mean over rows of ``loss``, ``[n, 1]``, times each row's replay weight if the batch has one."""
         weight = rows.get(WEIGHT, None)
         if weight is None:
             return loss.mean()

@@ -1,4 +1,4 @@
-"""Advantages and value targets for actors with a critic. The equations are in ``functional/returns``."""
+"""Estimators of advantages and value targets by a critic: GAE, TD(λ), TD(0), n-step. Maths: ``functional/returns``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchrl.objectives.returns.base import ReturnEstimator
 
 
 class GAE(ReturnEstimator):
-    """Generalised advantages, Schulman et al. (2016): see :func:`torchrl.functional.gae`.
+    """Write generalised advantages and the value targets ``A + V`` into a batch: see :func:`torchrl.functional.gae`.
 
     >>> GAE(critic, gamma=0.99, lambda_=0.95)(batch)["advantage"].shape  # beside it, state_value and value_target
     torch.Size([2, 8, 1])
@@ -31,12 +31,12 @@ class GAE(ReturnEstimator):
         self.keep_fraction("lambda_", lambda_)
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum the one-step errors with weights (γλ)^l up to the next cut."""
+        """Return sums of one-step errors with weights (γλ)^l as advantages, and these plus the values as targets."""
         return gae(**series, gamma=self.gamma, lambda_=self.lambda_)
 
 
 class TDLambda(GAE):
-    """λ-returns, and by how much they exceed the value: see :func:`torchrl.functional.td_lambda`.
+    """Write λ-returns as targets, and their excess over the value as advantages: :func:`torchrl.functional.td_lambda`.
 
     >>> TDLambda(critic, gamma=0.99, lambda_=0.95)(batch)["value_target"].shape
     torch.Size([2, 8, 1])
@@ -45,13 +45,13 @@ class TDLambda(GAE):
     """
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix the returns of all lengths up to the next cut, that of l steps with weight (1 - λ)λ^{l-1}."""
+        """Return λ-returns minus values as advantages, and the λ-returns as value targets."""
         target = td_lambda(**series, gamma=self.gamma, lambda_=self.lambda_)
         return target - series["value"], target
 
 
 class TD0(ReturnEstimator):
-    """One-step targets and errors: see :func:`torchrl.functional.td0_target`.
+    """Write one-step targets, and their excess over the value as advantages: see :func:`torchrl.functional.td0_target`.
 
     >>> TD0(critic, gamma=0.99)(batch)["value_target"].shape  # r + γ V(s')
     torch.Size([2, 8, 1])
@@ -76,13 +76,13 @@ class TD0(ReturnEstimator):
     def estimate(
         self, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take one step; a cut changes nothing, since the next value is that of the true successor."""
+        """Return one-step errors and targets; truncation changes nothing, as ``next_value`` is the true successor's."""
         target = td0_target(reward, next_value, terminated, gamma=self.gamma)
         return target - value, target
 
 
 class NStepReturn(ReturnEstimator):
-    """n-step returns, and by how much they exceed the value: see :func:`torchrl.functional.n_step_return`.
+    """Write n-step returns as targets, these minus values as advantages: :func:`torchrl.functional.n_step_return`.
 
     >>> NStepReturn(critic, 3, gamma=0.99)(batch)["advantage"].shape
     torch.Size([2, 8, 1])
@@ -104,6 +104,6 @@ class NStepReturn(ReturnEstimator):
         self.n = n
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum n rewards, or those up to the next cut, and the value of the state after the last."""
+        """Return n-step returns minus values as advantages, and the n-step returns as value targets."""
         target = n_step_return(**series, gamma=self.gamma, n=self.n)
         return target - series["value"], target

@@ -1,4 +1,4 @@
-"""The base of every estimator: values of rows and of their successors, keys, padding, weights. No maths."""
+"""The base of every estimator of returns: it calls the critic and handles keys, padding and weights. No formulas."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ReturnEstimator(nn.Module, ABC):
     """
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a name that nobody would call, and show in the signature which options are passed on."""
+        """Refuse a misspelt method of a subclass, and name in its signature the options that it passes on."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls)
         show_passed_options(cls)
@@ -96,7 +96,7 @@ class ReturnEstimator(nn.Module, ABC):
         self._keep("average_reward", average_reward)
 
     def keep_fraction(self, name: str, x: float | Tensor) -> None:
-        """Keep a discount or decay as an attribute, a tensor as a buffer.
+        """Store a discount or decay between 0 and 1 under ``name``, a tensor as a buffer; refuse any other.
 
         Raises:
             ConfigError: it is not between 0 and 1.
@@ -115,7 +115,7 @@ class ReturnEstimator(nn.Module, ABC):
     def estimate(
         self, *, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute advantage and value target, ``[*B, T, R]`` each, from what the functions of ``functional`` take.
+        """Compute advantage and value target, ``[*B, T, R]`` each, from rewards, values and flags.
 
         Args:
             reward: received on entering t+1, ``[*B, T, R]``; finite on every row.
@@ -129,12 +129,12 @@ class ReturnEstimator(nn.Module, ABC):
         """
 
     def weights(self, log_weight: Tensor) -> dict[str, Tensor]:
-        """Make of ``log π - log μ``, ``[*B, T, 1]``, the keyword for :meth:`estimate`."""
+        """Turn ``log π - log μ``, ``[*B, T, 1]``, into the importance weight that is a keyword of :meth:`estimate`."""
         return {"weight": importance_weight(log_weight, clip=self.weight_clip)}
 
     @torch.no_grad()
     def forward(self, batch: TensorDictBase) -> TensorDictBase:
-        """Write the three keys into the batch and return it.
+        """Write ``advantage``, ``value_target`` and, with a critic, ``state_value`` into the batch, and return it.
 
         Raises:
             KeyMissing: the batch lacks a key of a network, the reward or a flag.
@@ -185,7 +185,7 @@ class ReturnEstimator(nn.Module, ABC):
 
 @torch.no_grad()
 def next_values(critic: TensorDictModuleBase, batch: TensorDictBase, *, num_rewards: int = 1) -> tuple[Tensor, Tensor]:
-    """Compute V(s_t) and V of the true successor of every row, with few calls of the critic beyond one per row.
+    """Compute the critic's values of every state in a batch and of its true successor; few states are evaluated twice.
 
     >>> value, next_value = next_values(critic, batch)
     >>> bool((next_value[:, 0] == value[:, 1]).all())  # no episode ended in the first step

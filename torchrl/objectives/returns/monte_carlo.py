@@ -1,4 +1,4 @@
-"""Whole returns, as far as a batch shows them. The equations are in ``functional/returns``."""
+"""The Monte-Carlo estimator: discounted returns up to an ending or the batch's edge. Maths: ``functional/returns``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchrl.objectives.returns.base import ReturnEstimator, read_flags
 
 
 class DiscountedReturn(ReturnEstimator):
-    """Returns-to-go, and by how much they exceed the value: see :func:`torchrl.functional.discounted_return`.
+    """Write returns-to-go as targets, these minus values as advantages: :func:`torchrl.functional.discounted_return`.
 
     With a critic, the value of the successor stands in for the rewards behind a time limit and behind the edge of the
     batch. Without one, advantage and value target are the return itself, there is no ``state_value``, and a row whose
@@ -32,19 +32,19 @@ class DiscountedReturn(ReturnEstimator):
         super().__init__(critic, **options)
 
     def forward(self, batch: TensorDictBase) -> TensorDictBase:
-        """Write advantages and value targets; without a critic also the mask, as the class says."""
+        """Write advantages and value targets; without a critic, first mask the steps whose episode is unfinished."""
         if self.critic is None:
             exclude_unfinished(batch, who="DiscountedReturn")
         return super().forward(batch)
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum the rewards up to the next cut, and the value of the state after it."""
+        """Return returns-to-go minus values as advantages, and the returns-to-go as value targets."""
         target = discounted_return(**series, gamma=self.gamma)
         return target - series["value"], target
 
 
 def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
-    """Set ``("collector", "mask")`` to false on rows whose episode does not end inside the batch ``[*B, T]``.
+    """Set ``("collector", "mask")`` to false on steps whose episode does not end inside the batch ``[*B, T]``.
 
     Returns:
         which rows are left, bool ``[*B, T, 1]``.

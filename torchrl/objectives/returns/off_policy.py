@@ -1,4 +1,4 @@
-"""Targets and advantages of the present policy from actions of an older one. The equations: ``functional``."""
+"""V-trace: targets and advantages of the present policy from actions of an older one. The equations: ``functional``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchrl.objectives.returns.base import ReturnEstimator
 
 
 class VTrace(ReturnEstimator):
-    """V-trace targets and advantages, Espeholt et al. (2018): see :func:`torchrl.functional.vtrace`.
+    """Write V-trace's advantages and value targets into a batch: see :func:`torchrl.functional.vtrace`.
 
     >>> VTrace(actor, critic, gamma=0.99)(batch)["advantage"].shape  # beside it, state_value and value_target
     torch.Size([2, 8, 1])
@@ -51,10 +51,10 @@ class VTrace(ReturnEstimator):
         self.c_clip = c_clip
 
     def weights(self, log_weight: Tensor) -> dict[str, Tensor]:
-        """Leave the weight as it is: :func:`torchrl.functional.vtrace` clips it twice."""
+        """Pass ``log π - log μ`` on unclipped: :func:`torchrl.functional.vtrace` clips the weight in two ways."""
         return {"log_weight": log_weight}
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum the weighted one-step errors up to the next cut."""
+        """Return the advantages and value targets of V-trace, with clipped importance weights."""
         clips = {"rho_clip": self.rho_clip, "c_clip": self.c_clip}
         return vtrace(**series, gamma=self.gamma, lambda_=self.lambda_, **clips)
