@@ -1,4 +1,4 @@
-"""Environments: batches of simulators that speak TensorDict, and the transforms around them.
+"""Environments, each a batch of worlds that speaks TensorDict, and the transforms that wrap them.
 
 Names load on first use, so that a worker process can import ``torchrl.envs.simulators`` without importing torch.
 """

@@ -1,4 +1,4 @@
-"""What callers give an env, checked: specs, seeds, masks, and the TensorDict with the action. Holds no state."""
+"""Checks of what callers give an env: specs, seeds, masks, and the TensorDict with the action. Holds no state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ResetOptions = dict | list[dict] | None  # for all rows alike, or one dict for e
 def require_specs(
     who: str, batch_size: torch.Size, observation: Composite, action: TensorSpec, reward: TensorSpec | None
 ) -> None:
-    """Refuse specs of another kind or batch size where they are given, not where they are first used.
+    """Refuse, when an env is built, an observation, action or reward spec of the wrong kind or batch size.
 
     Raises:
         SpecError: naming the spec.
@@ -43,7 +43,7 @@ def require_specs(
 
 
 def row_seeds(seed: Seed, num_rows: int) -> list[int | None] | None:
-    """Return one seed for each row, derived where one integer is given for all; None for None.
+    """Return one seed for each row, derived from a single integer or checked from a sequence; None for None.
 
     Raises:
         ConfigError: a seed is no non-negative integer. SpecError: not one per row.
@@ -63,7 +63,7 @@ def row_seeds(seed: Seed, num_rows: int) -> list[int | None] | None:
 
 
 def row_mask(who: str, mask: torch.Tensor, batch_size: torch.Size, device: torch.device) -> torch.Tensor:
-    """Return a mask of rows as bool ``[*B]`` on a device; it may be given with a last dimension of 1.
+    """Check a mask of rows, bool ``[*B]`` or ``[*B, 1]``, and return it as ``[*B]`` on a device.
 
     Raises:
         SpecError: it is no bool tensor of such a shape.
@@ -80,7 +80,7 @@ def row_mask(who: str, mask: torch.Tensor, batch_size: torch.Size, device: torch
 
 
 def require_tensordict(who: str, given: object) -> None:
-    """Refuse an action alone where the root with the action is to be given.
+    """Refuse what is no TensorDict, such as an action alone, where ``step`` takes the root with the action.
 
     Raises:
         SpecError: saying what to write.
@@ -92,7 +92,7 @@ def require_tensordict(who: str, given: object) -> None:
 
 
 def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:
-    """Read the action the policy wrote; a TensorDict where ``action_spec`` is a ``Composite``.
+    """Return what the policy wrote under ``action``: a tensor, or a TensorDict where the spec is a ``Composite``.
 
     Raises:
         KeyMissing: there is none.

@@ -43,7 +43,7 @@ _ELSEWHERE = {"_step": "step_rows", "_reset": "reset_rows", "_set_seed": _SEEDS,
 
 
 class Env(ABC):
-    """A batch of rows, each with an episode of its own, that speaks TensorDict.
+    """A batch of worlds, one per row, each in an episode of its own, that is reset and stepped by TensorDicts.
 
     A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
     policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
@@ -83,7 +83,7 @@ class Env(ABC):
     is_wrapped = False
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a method that has no caller; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a subclass with a misspelt method; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, synonyms=_ELSEWHERE)
 
@@ -128,10 +128,10 @@ class Env(ABC):
         raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
 
     def require_seeds(self) -> None:  # noqa: B027 - most rows can be seeded
-        """Refuse where a reset with seeds would fail."""
+        """Raise an error if resets of this env take no seeds; the default raises none."""
 
     def require_options(self, options: list[dict]) -> None:
-        """Refuse options of the resets, one dict per row; :meth:`reset_rows` takes those that are not refused."""
+        """Raise an error unless :meth:`reset_rows` takes these options, one dict per row; by default it takes none."""
         expected = "simulators whose resets take options"
         raise EnvError(explain("set_info_, env_info", expected=expected, got=type(self).__name__))
 
@@ -190,7 +190,7 @@ class Env(ABC):
         return fresh
 
     def step(self, tensordict: TensorDictBase) -> TensorDict:
-        """Step every row and return the transition, the caller's own; ended rows must be reset before the next step.
+        """Step every row and return the transition as a copy; the caller resets ended rows before the next step.
 
         Args:
             tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
@@ -218,7 +218,7 @@ class Env(ABC):
         return transition, fresh
 
     def advance(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
-        """Step every row and restart none: the first half of :meth:`step_and_reset`, with its views.
+        """Step every row and restart none, as the first half of :meth:`step_and_reset`; the results are views.
 
         Returns:
             The transition, the root in which rows that ended wait for a reset, and whether any ended.
@@ -235,7 +235,7 @@ class Env(ABC):
 
     @torch.no_grad()
     def rollout(self, num_steps: int, policy: Callable | None = None, *, stop_when_done: bool = False) -> TensorDict:
-        """Reset, then act for ``num_steps`` steps, restarting rows that end.
+        """Reset all rows, act for at most ``num_steps`` steps, restart rows that end, and return the transitions.
 
         Args:
             num_steps: at most this many steps.
@@ -269,7 +269,7 @@ class Env(ABC):
         return torch.stack(steps, dim=len(self.batch_size))
 
     def set_seed(self, seed: int | Sequence[int | None]) -> None:
-        """Seed every row's stream; takes effect at the next :meth:`reset` of all rows.
+        """Seed the random actions at once, and every row at the next :meth:`reset` of all rows.
 
         Args:
             seed: one integer, from which each row's seed is derived, or a sequence with one seed (or None) per row.
@@ -307,14 +307,14 @@ class Env(ABC):
         self.freeze_rows(mask)
 
     def ignore_(self, mask: torch.Tensor | None) -> None:  # noqa: B027 - without transforms nothing is learned
-        """Let transforms learn nothing from rows whose steps are thrown away, as rows are that cannot wait.
+        """Keep transforms from learning from rows whose steps the caller throws away because they cannot be frozen.
 
         Args:
             mask: bool ``[*B]``, true on those rows; it replaces the last mask. None, or a reset of all rows, ends it.
         """
 
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
-        """Set parameters of each row, for the policy and for the simulator; None leaves what was set before.
+        """Set parameters of rows for the policy or the simulators, from a row's next restart on; None leaves the last.
 
         Both are recorded with the data and carried like a policy's state (see :meth:`Transform.initial_state`): they
         are no observations, and no transform sees them. New values appear on a row when it restarts;
@@ -342,7 +342,7 @@ class Env(ABC):
         self.carried = carried
 
     def apply_info_(self, root: TensorDictBase) -> None:
-        """Write the present ``agent_info`` into a root there is to act on, on all rows: it changes in mid-episode.
+        """Write the present ``agent_info`` into a root, on all rows, at once instead of at each row's next restart.
 
         Args:
             root: ``[*B]``.
@@ -382,7 +382,7 @@ class Env(ABC):
 
     @property
     def learning_wrapper(self) -> str:
-        """Name of a wrapper by which a simulator normalises what it shows; empty where none is seen."""
+        """Class name of a wrapper with which a simulator normalises what it shows; empty if none is found."""
         return ""
 
     @property
@@ -391,7 +391,7 @@ class Env(ABC):
         return []
 
     def learned_state_dict(self) -> Learned:
-        """Copy what the transforms have learned, also where no state can be captured.
+        """Return a copy of what the transforms have learned, also for an env whose ``state_dict`` cannot be captured.
 
         Hand it to another environment with the same transforms, of any number of rows:
         ``other.load_learned_state_dict(env.learned_state_dict())``.
@@ -399,7 +399,7 @@ class Env(ABC):
         return learned_state(self.transforms)
 
     def load_learned_state_dict(self, state: Learned, *, for_acting: bool = False) -> None:
-        """Write :meth:`learned_state_dict` into the transforms.
+        """Overwrite what the transforms have learned with what :meth:`learned_state_dict` returned.
 
         Args:
             state: what transforms like these have learned.
@@ -411,11 +411,11 @@ class Env(ABC):
         load_learned_(self.transforms, state, for_acting=for_acting)
 
     def state_dict(self) -> dict:
-        """Capture what a continuation needs. Subclasses add to it, or say that they cannot."""
+        """Return what :meth:`load_state_dict` needs to continue from here; empty by default, for subclasses to fill."""
         return {}
 
     def load_state_dict(self, state: dict) -> TensorDict:
-        """Restore :meth:`state_dict` and return the root to act on."""
+        """Restore what :meth:`state_dict` returned, and return the root to act on; the default raises an error."""
         raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
 
     def driven_things(self) -> list:

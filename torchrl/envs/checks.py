@@ -1,4 +1,4 @@
-"""``check_env``: finds what an environment does against its own specs and the contract, before training does."""
+"""``check_env``: a test run that finds where an environment breaks its own specs or the contract of :class:`Env`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPECS = ("observation_spec", "action_spec", "reward_spec")
 
 
 def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = True) -> None:
-    """Act at random for ``num_steps`` steps, twice from the same seed, and hold every transition against the contract.
+    """Act at random, twice from one seed, and raise an error, or warn, where the env breaks its specs or contract.
 
     Checks keys, shapes, dtypes and devices; that observations and rewards lie in their specs and are finite, and that
     nothing else is handed out; that ``done`` is ``terminated or truncated``; that the next root carries what ``next``

@@ -1,4 +1,4 @@
-"""Spaces of gymnasium and specs of dm_env as specs and back: this is the border. Values cross it in ``values``.
+"""Convert gymnasium spaces and dm_env specs to specs of this library, and back; ``values`` converts the values.
 
 Simulators speak of spaces and numpy, environments of specs and tensors. What changes at the border, in both directions:
 
@@ -57,7 +57,7 @@ _REFUSED = {
 
 
 def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Describe the tensors that a batch of simulators with this space gives or takes.
+    """Return the spec of the tensors that a batch of simulators with this gymnasium space gives or takes.
 
     A ``Box`` becomes ``Bounded``, or ``Unbounded`` if it is of floats without a finite bound, or a ``Categorical`` of 2
     if it is of bools, ``[*B, *shape]``; a ``Discrete`` becomes ``Categorical``, ``[*B]``; a ``MultiDiscrete`` becomes
@@ -112,7 +112,7 @@ def _spec_from_space(
 
 
 def space_from_spec(spec: TensorSpec) -> spaces.Space:
-    """Describe the numpy values of a spec by a gymnasium space: the inverse of :func:`spec_from_space`.
+    """Return the gymnasium space of the numpy values of one row's spec: the inverse of :func:`spec_from_space`.
 
     Every choice starts at 0. What gymnasium cannot say is widened: ``Binary`` of any dtype becomes ``MultiBinary``, a
     spec without bounds one with those of its dtype.
@@ -151,7 +151,7 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
 
 
 def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Describe the tensors of a batch of simulators with these dm_env specs.
+    """Return the spec of the tensors that a batch of simulators with these dm_env specs gives or takes.
 
     ``DiscreteArray`` becomes what ``Discrete`` becomes in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` what
     ``Box`` becomes; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
@@ -173,7 +173,7 @@ def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = Fal
 
 
 def dm_env_from_spec(spec: TensorSpec) -> Any:
-    """Describe the numpy values of a spec by specs of dm_env: the inverse of :func:`spec_from_dm_env`.
+    """Return the dm_env specs of the numpy values of one row's spec: the inverse of :func:`spec_from_dm_env`.
 
     Several choices at once become a ``BoundedArray`` of integers, a ``OneOf`` a dict: dm_env has no words for them.
 
@@ -191,7 +191,7 @@ def dm_env_from_spec(spec: TensorSpec) -> Any:
 
 
 def parts_of(space: spaces.Dict | spaces.Tuple | spaces.OneOf) -> dict[str, spaces.Space]:
-    """Name the parts of a space: those of a tuple ``"0"``, ``"1"``, …; a ``OneOf`` has ``"index"`` besides."""
+    """Return the parts of a space by name: a tuple's are ``"0"``, ``"1"``, …; a ``OneOf`` has ``"index"`` besides."""
     if isinstance(space, spaces.Dict):
         return dict(space.items())
     parts = {str(at): part for at, part in enumerate(space.spaces)}
@@ -225,7 +225,7 @@ def _spec_from_box(space: spaces.Box, batch_size: tuple[int, ...]) -> TensorSpec
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:
-    """Return the dtype that numpy has for one of torch.
+    """Return the numpy dtype that corresponds to a torch dtype.
 
     Raises:
         SpecError: numpy has none.
@@ -248,7 +248,7 @@ def _dm_env_specs(who: str) -> Any:
 
 
 def as_space(who: str, source: Any) -> spaces.Space:
-    """Return a space, also where specs of dm_env are given.
+    """Return the given gymnasium space, or a space made from the given dm_env specs.
 
     Raises:
         SpecError: ``source`` is a spec of ours, which does not know where choices start.

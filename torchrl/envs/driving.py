@@ -1,4 +1,4 @@
-"""Who steps an environment: one driver at a time, a collector or an evaluator. Steps nothing itself."""
+"""Keep account of who steps an environment, so that no two drivers, collectors or evaluators, share it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _driven: dict[int, tuple[weakref.ref, weakref.ref, str]] = {}
 
 
 def take_env(who: str, env: Env, driver: object) -> None:
-    """Let one driver alone step an environment, until it is gone or :func:`leave_env`.
+    """Reserve an environment for one driver, until the driver calls :func:`leave_env` or is deleted.
 
     An environment, what it is wrapped in and what it is made of (its simulators, a vector environment) count as one.
 
@@ -41,7 +41,7 @@ def take_env(who: str, env: Env, driver: object) -> None:
 
 
 def leave_env(env: Env, driver: object) -> None:
-    """Let others step an environment that this driver took; nothing happens if it did not."""
+    """End a driver's reservation of an environment by :func:`take_env`; do nothing if it has none."""
     for thing in env.driven_things():
         found = _driven.get(id(thing))
         if found is not None and found[0]() is thing and found[1]() is driver:
@@ -49,7 +49,7 @@ def leave_env(env: Env, driver: object) -> None:
 
 
 def require_undriven(who: str, env: Env, driver: object = None) -> None:
-    """Refuse an environment that another driver steps.
+    """Raise an error if another driver has reserved the environment by :func:`take_env`.
 
     Raises:
         EnvError: naming both.
@@ -80,7 +80,7 @@ def _name_of_other(env: Env, driver: object) -> str | None:
 
 
 def innermost(simulator: object) -> object:
-    """Return what stands below all wrappers of a simulator; two simulators may wrap the same.
+    """Return the object below all wrappers of a simulator, by which simulators that wrap the same one are found.
 
     Where an ``Env`` became a simulator, that one is returned: nothing else can wrap its env.
     """

@@ -1,4 +1,4 @@
-"""An env of batch size ``[]`` as a simulator: how one written in torch gets into the back ends. Not the reverse."""
+"""An adapter that presents an env of batch size ``[]`` as a simulator, so that serial and parallel envs can step it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TENSOR = {"tensor", "device"}  # keys of what a tensor becomes in a state
 
 
 class EnvSimulator(Simulator):
-    """One world in numpy over an ``Env`` of batch size ``[]``, which it takes over; see :meth:`Env.as_simulator`.
+    """Present an ``Env`` of batch size ``[]``, which it takes over, as a simulator; see :meth:`Env.as_simulator`.
 
     The spaces are those of the environment's specs: a one-hot vector becomes the number of the choice. What is no
     observation (policy state, parameters of the row) stays behind.
@@ -60,7 +60,7 @@ class EnvSimulator(Simulator):
         return self._observe(outcome), reward, terminated, truncated, {}
 
     def require_ability(self, ability: str) -> None:
-        """Ask the environment; see :meth:`Simulator.require_ability`."""
+        """Refuse seeds or options where the environment refuses them; see :meth:`Simulator.require_ability`."""
         if ability == "seeds":
             self.env.require_seeds()
         else:
@@ -76,7 +76,7 @@ class EnvSimulator(Simulator):
         leave_env(self.env, self)
 
     def step_limit(self) -> float:
-        """Return that of the environment; see :meth:`Simulator.step_limit`."""
+        """Return the environment's step limit; see :meth:`Simulator.step_limit`."""
         return self.env.step_limit
 
     def get_state(self) -> State:

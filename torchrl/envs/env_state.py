@@ -35,7 +35,7 @@ class SharedState:
 
 
 class CarriedState:
-    """What roots carry beside observations: a policy's state and parameters of each row. Never edited, only replaced.
+    """A policy's initial state and each row's parameters, which roots carry beside observations; only ever replaced.
 
     Each env has its own: one around another starts from what that one carries, and adds what its transform names.
 
@@ -66,7 +66,7 @@ class CarriedState:
         self.initial = TensorDict(entries, batch_size=batch_size) if entries else None
 
     def require_free_names(self, observation_spec: Composite) -> None:
-        """Refuse parameters under names that something else has.
+        """Refuse parameters whose names an observation, a policy's state or the env itself already uses.
 
         Raises:
             ConfigError: the name is that of an observation, of a policy's state, or of the env itself.
@@ -87,7 +87,7 @@ class CarriedState:
 def copy_info(
     name: str, info: TensorDictBase, before: TensorDict | None, *, batch_size: torch.Size, device: torch.device
 ) -> TensorDict:
-    """Copy parameters of each row, ``[*B]``, to a device, and check their form.
+    """Check a TensorDict of each row's parameters, ``[*B]``, and return a copy of it on a device.
 
     Args:
         name: names it in messages.
@@ -116,7 +116,7 @@ def copy_info(
 
 
 def options_of(env_info: TensorDict, batch_size: torch.Size) -> list[dict]:
-    """Return the options of each row's resets: a Python scalar for a leaf ``[*B]``, a numpy array for others."""
+    """Turn ``env_info`` into one dict of reset options per row: Python scalars from leaves ``[*B]``, else arrays."""
     num = batch_size.numel()
     columns = {}
     for key, value in env_info.items():
@@ -129,12 +129,12 @@ def options_of(env_info: TensorDict, batch_size: torch.Size) -> list[dict]:
 
 
 def copy_options(options: dict | None) -> dict | None:
-    """Copy the options of one reset, which a simulator may keep and write to."""
+    """Copy the options of one reset for a simulator, which may keep them and write to them."""
     return None if options is None else {key: _copy_value(value) for key, value in options.items()}
 
 
 def put_info_(root: TensorDictBase, info: TensorDictBase) -> None:
-    """Put what was set into a root, ``[*B]``; the tensors that were there stay as they are."""
+    """Put copies of parameters into a root, ``[*B]``, without writing into the tensors that were there."""
     for path, leaf in _leaves("apply_info_", info, ()):
         root.set(path, leaf.clone())
 

@@ -1,4 +1,4 @@
-"""What the transforms of an environment have learned, apart from where its rows stand.
+"""Save, load, merge and freeze what an environment's transforms have learned; not the state of its rows.
 
 Learned state outlives the episodes: it is saved where simulators cannot be, goes on in a restarted worker, and is
 handed to the environment of an evaluation, where it is frozen.
@@ -26,7 +26,7 @@ REWARD = "reward/"  # begins the names of transforms that change the reward alon
 
 
 def learned_state(transforms: Sequence[Transform]) -> Learned:
-    """Copy what transforms have learned; those that learn nothing are left out.
+    """Return a copy of what each transform has learned, by its name; leave out transforms that learn nothing.
 
     Warns of attributes that a user's transform changes and that are no buffers: they are neither saved nor handed on.
     """
@@ -42,7 +42,7 @@ def learned_state(transforms: Sequence[Transform]) -> Learned:
 
 
 def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting: bool = False) -> None:
-    """Write :func:`learned_state` into transforms, in place.
+    """Overwrite in place what transforms have learned with what :func:`learned_state` returned.
 
     Args:
         transforms: of an environment.
@@ -67,7 +67,7 @@ def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting
 
 
 def join_learned(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learned:
-    """Join what transforms like these have learned in several environments, see :attr:`Transform.merge_learned`.
+    """Merge what equal transforms have learned in several environments, see :attr:`Transform.merge_learned`.
 
     Raises:
         ConfigError: a transform has learned something else in each, and its class does not say how to join it.
@@ -77,7 +77,7 @@ def join_learned(transforms: Sequence[Transform], states: Sequence[Learned]) -> 
 
 
 def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
-    """Write :func:`learned_state` into the transforms of a process that is started again.
+    """Give the transforms of a restarted process back what they had learned, from :func:`learned_state`.
 
     What lies in shared memory has gone on meanwhile, and is left alone.
     """
@@ -87,7 +87,7 @@ def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
 
 
 def equalise_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
-    """Write into transforms what the transforms of all workers have learned together, if their class can merge it.
+    """Merge what the transforms of all workers have learned, and write it into these, if their class can merge it.
 
     What lies in shared memory is common to all as it is, and is left alone.
     """
@@ -100,7 +100,7 @@ def equalise_(transforms: Sequence[Transform], states: Sequence[Learned]) -> Non
 
 @contextmanager
 def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
-    """Let the transforms of an environment learn nothing for a while.
+    """Keep an environment's transforms from learning inside a ``with`` block, as in an evaluation.
 
     Args:
         env: whose transforms are put into eval mode; on exit they get their training flags back.
@@ -158,7 +158,7 @@ def require_same_view(env: Env, state: Learned) -> None:
 
 
 def refuse_learning_simulators(who: str, env: Env) -> None:
-    """Refuse simulators that normalise what they show: their statistics are not those of the training.
+    """Refuse to evaluate in an env whose simulators normalise what they show by statistics of their own.
 
     Raises:
         EnvError: naming the wrapper.
@@ -174,21 +174,21 @@ def refuse_learning_simulators(who: str, env: Env) -> None:
 
 
 def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None) -> bool:
-    """Answer whether two transforms have learned the same."""
+    """Answer whether the learned tensors of two transforms have the same names and values."""
     if other is None or one.keys() != other.keys():
         return False
     return all(torch.equal(other[key], value) for key, value in one.items())
 
 
 def differences(states: Sequence[Learned]) -> list[Learned] | None:
-    """Return of the states only the transforms that have learned different things; None where there are none."""
+    """Reduce several environments' states to the transforms that have learned different things; None if none have."""
     first, *others = states
     names = [name for name, tensors in first.items() if not all(is_same(tensors, other[name]) for other in others)]
     return [{name: state[name] for name in names} for state in states] if names else None
 
 
 def require_same_form(name: str, transform: Transform, came: dict[str, torch.Tensor]) -> None:
-    """Refuse tensors of other names or shapes than a transform has; what holds nothing yet takes any.
+    """Refuse learned tensors whose names or shapes differ from a transform's; a buffer that is still None takes any.
 
     Raises:
         SpecError: naming them.

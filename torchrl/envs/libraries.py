@@ -1,4 +1,4 @@
-"""Environments by library: the simulators of :mod:`torchrl.envs.simulators.named`, as one batched Env."""
+"""Environments built by name from gymnasium, dm_control or the toys, each a batch that this process steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_ENVS = inspect.Parameter("num_envs", inspect.Parameter.KEYWORD_ONLY, default
 
 
 class NamedEnv(SerialEnv):
-    """Simulators that a function builds from a name, as one batch. A subclass says which function.
+    """Base of envs that build a batch of simulators from a name, by the function that a subclass gives.
 
     It takes the arguments of that function, and ``num_envs``: they are written, with their defaults, at the function.
 
@@ -51,7 +51,7 @@ class NamedEnv(SerialEnv):
 
 
 class GymEnv(NamedEnv, build=gym_simulator):
-    """Gymnasium environments as one batch.
+    """A batch of gymnasium environments, built from an id and stepped one after the other in this process.
 
     >>> env = GymEnv("CartPole-v1", num_envs=3, frame_skip=2, max_episode_steps=50)
     >>> env.batch_size, env.observation_spec["observation"].shape, env.step_limit
@@ -72,7 +72,7 @@ class GymEnv(NamedEnv, build=gym_simulator):
 
 
 class DMControlEnv(NamedEnv, build=dm_control_simulator):
-    """DeepMind control suite tasks as one batch, on state observations, pictures or both.
+    """A batch of DeepMind control suite tasks, stepped in this process, on state observations, pictures or both.
 
     Each observation keeps its own key; ``TransformedEnv(env, CatTensors())`` joins them under ``observation``.
     A discount of 0 ends an episode as terminated, the suite's time limit as truncated.
@@ -97,7 +97,7 @@ class DMControlEnv(NamedEnv, build=dm_control_simulator):
 
 
 class ToyEnv(NamedEnv, build=toy_simulator):
-    """Toy simulators of this package by name, as one batch: see :mod:`torchrl.envs.simulators.toys`.
+    """A batch of this package's toy simulators, built by name: see :mod:`torchrl.envs.simulators.toys`.
 
     >>> env = ToyEnv("Matching", num_envs=2, toy_kwargs={"nvec": [3, 4]})
     >>> env.reset()["observation"].sum(-1)  # two one-hot vectors side by side

@@ -1,4 +1,4 @@
-"""What happens to keys between two steps. Not the stepping itself: that is the environments' work."""
+"""Carry a policy's state from one step to the next root, and refuse steps of another layout. Steps no environment."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ NOT_CARRIED = ("reward", "terminated", "truncated", "done")
 def carry_written(
     written: TensorDictBase, next_: TensorDict, root: TensorDict, initial: TensorDictBase | None = None
 ) -> None:
-    """Join what the policy wrote under ``next`` (recurrent or exploration state) to the step, and carry it to the
-    next root.
+    """Add what the policy wrote under ``next``, such as recurrent state, to the outcome and to the next root.
 
     Keys the environment writes itself win. On rows that ended, the next root holds what fresh episodes start from.
 
@@ -34,7 +33,7 @@ def carry_written(
 
 
 def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
-    """Put into a fresh root what only the old one holds: policy state that was carried, at any level."""
+    """Put entries that only ``root`` holds, such as a policy's state, into a fresh root, at any level."""
     for key, value in root.items():
         mine = peek(fresh, key)
         if mine is None:
@@ -46,7 +45,7 @@ def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
 def keep_state(
     fresh: TensorDict, root: TensorDictBase, restarted: torch.Tensor, initial: TensorDictBase | None = None
 ) -> None:
-    """Put into a fresh root what only the one before it holds, at any level; on rows that restarted, its initial value.
+    """Put what only the root before a reset holds into the fresh root; rows that restarted get its initial value.
 
     Args:
         fresh: the root after a reset, ``[*B]``; entries are added to it.
@@ -63,7 +62,7 @@ def keep_state(
 
 
 def with_unwritten(written: TensorDictBase | None, root: TensorDictBase, initial: TensorDictBase) -> TensorDictBase:
-    """Return the policy's entries under ``next`` together with the state it did not touch, which stays as it was.
+    """Complete what the policy wrote under ``next`` by the state that it did not write, unchanged from the root.
 
     Args:
         written: what the policy wrote under ``next``, ``[*B]``; None if nothing.
@@ -124,7 +123,7 @@ def _start_where(
 
 
 def require_same_layout(who: str, transition: TensorDictBase, row: TensorDictBase) -> None:
-    """Refuse a transition whose keys, shapes, dtypes or devices are not those of the row it would be copied into.
+    """Refuse a transition whose keys, shapes, dtypes or devices differ from those of the batch's first one.
 
     Raises:
         SpecError: naming each difference.
@@ -134,7 +133,7 @@ def require_same_layout(who: str, transition: TensorDictBase, row: TensorDictBas
 
 
 def another_layout(who: str, transition: TensorDictBase, row: TensorDictBase) -> SpecError:
-    """Say in what a transition differs from the row it would be copied into."""
+    """Return the error that says in what a transition's keys, shapes, dtypes or devices differ from the first one's."""
     return SpecError(
         explain(
             who,

@@ -1,4 +1,4 @@
-"""Envs written in torch: two functions of tensors make a whole batch. What steps one row in numpy is a simulator."""
+"""The base of envs in torch, where two functions of tensors step a whole batch; one world in numpy is a simulator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchrl.shapes import expand_right
 
 
 class TorchEnv(Env):
-    """A batch of rows whose whole state is a TensorDict. A subclass writes :meth:`start` and :meth:`dynamics`.
+    """Base of envs in torch whose whole state is a TensorDict; a subclass writes :meth:`start` and :meth:`dynamics`.
 
     Both are functions without memory: ``dynamics`` may be called from any state, for planning or to differentiate
     through. This class keeps the present state, counts episodes, restarts rows, and says what is terminated, truncated
@@ -93,8 +93,7 @@ class TorchEnv(Env):
 
     @abstractmethod
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Return the successor of every row, ``[*B]``, its reward ``[*B, 1]`` and whether the task is over, bool
-        ``[*B, 1]``.
+        """Return every row's next state ``[*B]``, its reward and whether its task is over, bool, both ``[*B, 1]``.
 
         Args:
             state: ``[*B]``, not to be written to.

@@ -1,4 +1,4 @@
-"""Values of a simulator as tensors and back, as ``conversions`` describes them: one row at a time, each checked."""
+"""Convert one simulator's values to tensors and back, each checked; ``conversions`` converts their spaces to specs."""
 
 from __future__ import annotations
 

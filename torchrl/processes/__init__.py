@@ -1,4 +1,4 @@
-"""Objects in processes of their own: how they start, how they are called, how they end. Knows no environment.
+"""Start objects in processes of their own, call their methods by message, and end them. Knows no environment.
 
 From the bottom up:
 

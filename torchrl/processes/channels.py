@@ -1,4 +1,4 @@
-"""Messages between two processes over a socket: whole, with a deadline, exceptions included. Starts no process.
+"""Send whole messages, exceptions too, between two processes over a socket, with deadlines. Starts no process.
 
 Imports no torch. What one end sends is pickled, by ``cloudpickle`` where plain pickle cannot name a thing (a class or
 function of ``__main__``, a closure); a class sent out and back is the same class again.
@@ -26,11 +26,11 @@ MAX_DESCRIPTORS = 200  # in one message; Linux takes 253
 
 
 class PeerGone(Exception):
-    """The other end was closed: its process has ended."""
+    """Raised where the other end of a channel was closed, as when its process has ended."""
 
 
 class Channel:
-    """One end of a connected stream socket. Not for several threads at once.
+    """Send and receive whole pickled messages at one end of a socket. Not for several threads at once.
 
     Args:
         connection: the socket; this one closes it.
@@ -63,7 +63,7 @@ class Channel:
         self.send_frame(to_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send a message that was prepared by :func:`to_frame`, for those that are sent often."""
+        """Send a message that :func:`to_frame` prepared, so that what is sent often is pickled once."""
         try:
             self._socket.sendall(frame)
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -78,7 +78,7 @@ class Channel:
             return False
 
     def has_input(self) -> bool:
-        """Answer whether a part of a message has come that was not received."""
+        """Answer whether some bytes of a message have come and wait to be received."""
         try:
             return bool(self._come) or bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -89,7 +89,7 @@ class Channel:
         return pickle.loads(self.receive_bytes(timeout_s))
 
     def receive_bytes(self, timeout_s: float | None = None) -> bytes | bytearray:
-        """Wait for one message and return it as it was pickled.
+        """Wait for one message and return its pickled bytes.
 
         Args:
             timeout_s: seconds to wait for the whole of it; None waits for ever. What has come stays for the next call.
@@ -128,7 +128,7 @@ class Channel:
             raise PeerGone from error
 
     def receive_descriptors(self, num: int) -> list[int]:
-        """Receive open files, which are this process's own from then on."""
+        """Wait for ``num`` open files and return their numbers; this process must close them."""
         received: list[int] = []
         while len(received) < num:
             expected = min(MAX_DESCRIPTORS, num - len(received))
@@ -150,7 +150,7 @@ def to_frame(message: object) -> bytes:
 
 
 def to_pickle(message: object) -> bytes:
-    """Pickle a message so that another process can read it, also where it is of ``__main__``."""
+    """Pickle a message so that another process can read it, also where its classes or functions are of ``__main__``."""
     try:
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     except Exception:  # cloudpickle can do it, or says why not
@@ -174,11 +174,11 @@ class Patience:
         self._last_look = time.monotonic()
 
     def slice_s(self) -> float:
-        """Return how long to wait before the next look."""
+        """Return how many seconds to wait for the answer before the next call of :meth:`is_over`."""
         return max(0.0, min(SLICE_S, self._left_s))
 
     def is_over(self) -> bool:
-        """Count the time since the last look; answer whether there is none left."""
+        """Subtract the time since the last call from what is left, and answer whether nothing is left."""
         now = time.monotonic()
         self._left_s -= min(now - self._last_look, 2 * SLICE_S)
         self._last_look = now
@@ -230,6 +230,6 @@ def _rebuild_error(packed: dict) -> BaseException:
 
 
 def too_late(who: str, doing: str, timeout_s: float, argument: str = "timeout_s") -> DeadlineError:
-    """Say that an answer did not come in time, and which argument allows more."""
+    """Return the error that says that an answer came too late, and which argument allows more time."""
     hint = f"It was stopped. Raise {argument} if it needs longer."
     return DeadlineError(explain(who, expected=f"{doing} within {timeout_s:g} s", got="no answer", hint=hint))

@@ -1,4 +1,4 @@
-"""Child processes: started in one of three ways, and ended without fail. This module does not know what they do.
+"""Start child processes in one of three ways, and end them without fail. Knows nothing of what they do.
 
 Imports no torch, so that a child that needs no torch starts in milliseconds. Three ways to start a child:
 
@@ -50,7 +50,7 @@ _starting = threading.RLock()
 
 
 class Child:
-    """A child process, known by its number.
+    """A handle on a child process: read its exit status, wait for its end, or kill it.
 
     Args:
         pid: number of the process.
@@ -73,7 +73,7 @@ class Child:
         return self._status
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the process; answer whether it has come."""
+        """Wait at most ``timeout_s`` for the process to end; answer whether it has."""
         deadline, pause_s = time.monotonic() + timeout_s, 0.0005
         while self.status() is None:
             if time.monotonic() > deadline:
@@ -83,14 +83,14 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End the process at once; may be called twice."""
+        """Kill the process, if it runs and was started by this process; may be called twice."""
         if os.getpid() == self._owner and self.status() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.join(5.0)
 
     def describe(self) -> str:
-        """Say how the process ended."""
+        """Say in words how the process ended, or that it is still running."""
         status = self.status()
         if status is None:
             return "still running"
@@ -98,7 +98,7 @@ class Child:
 
 
 def start_child(serve: str, *, start_method: str = "forkserver") -> tuple[Child, socket.socket]:
-    """Start a process that calls a function with its end of a socket, and return it with the other end.
+    """Start a process that calls ``serve`` with one end of a socket; return the child and the other end.
 
     Args:
         serve: ``"module:function"``, called with the socket; the child ends when it returns. This process has imported
@@ -167,7 +167,7 @@ def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess
 
 
 class ForkServer:
-    """A process that has imported what the children serve, and forks them.
+    """A helper process that imports once what the children need, and then forks each child in milliseconds.
 
     Args:
         serve: see :func:`start_child`.
@@ -189,7 +189,7 @@ class ForkServer:
         return self._owner == os.getpid() and self._process.poll() is None
 
     def fork(self, theirs: socket.socket) -> Child:
-        """Fork a child that serves the given socket.
+        """Let the server fork a child that serves the given socket, and return the child.
 
         Raises:
             ProcessError: the server has failed; what it said is on the standard error. Or it cannot fork.
@@ -283,7 +283,7 @@ def _fork_child(serve: str, requests: socket.socket, theirs: int, own: int, libc
 
 
 def run_child(serve: str, descriptor: int, parent: int) -> None:
-    """Run a child: watch the parent, serve the socket, then end."""
+    """Run in a child process: serve the socket and return, or exit soon after the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _ignore_sigterm()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()

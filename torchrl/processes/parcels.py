@@ -1,4 +1,4 @@
-"""The work that a process is given, as bytes and open files: copied, but for what lies in shared memory."""
+"""Pickle the work that a process is given; what lies in shared memory goes along as open files, uncopied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cloudpickle
 
 @dataclass(frozen=True)
 class Parcel:
-    """How an object goes to a process that shares its memory.
+    """How another process rebuilds an object over the same memory: a function, its arguments, and an open file.
 
     Attributes:
         build: called there with an open file and ``arguments``, returns the object.
@@ -26,7 +26,7 @@ class Parcel:
 
 
 def pack(work: object, parcel_of: Callable[[object], Parcel | None] | None) -> tuple[bytes, list[int]]:
-    """Pickle what an object is built from; return it with the open files that go along."""
+    """Pickle work for another process; return the bytes and the open files that must be sent along."""
     file = io.BytesIO()
     pickler = _Pickler(file, parcel_of)
     pickler.dump(work)
@@ -34,7 +34,7 @@ def pack(work: object, parcel_of: Callable[[object], Parcel | None] | None) -> t
 
 
 def unpack(data: bytes, descriptors: Sequence[int]) -> object:
-    """Read what :func:`pack` wrote; ``descriptors`` are the open files as they have come."""
+    """Rebuild what :func:`pack` pickled, given the open files as this process received them."""
     return _Unpickler(io.BytesIO(data), descriptors).load()
 
 

@@ -98,12 +98,12 @@ class WorkerPool:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not closed."""
+        """Whether the pool was started and has not been closed since."""
         return bool(self._remotes)
 
     @property
     def pids(self) -> list[int]:
-        """The process of each worker."""
+        """The process id of each worker; empty while the pool does not run."""
         return [remote.pid for remote in self._remotes]
 
     def start(self) -> None:
@@ -133,7 +133,7 @@ class WorkerPool:
         self._remotes[index].answer(self._timeout_s)
 
     def revive(self, index: int, error: ProcessError, prepare: Callable[[], None] | None = None) -> None:
-        """Replace a worker that was lost, again where its replacement is lost too.
+        """Replace a lost worker, and try again if its replacement is lost too, ``max_restarts`` times in a row at most.
 
         Args:
             index: of the worker.
@@ -159,7 +159,7 @@ class WorkerPool:
         raise error
 
     def kill(self, index: int) -> None:
-        """End one process at once, and forget its request."""
+        """Kill the process of one worker, and forget what it was asked for."""
         self._requests.pop(index, None)
         self._losses.pop(index, None)
         self._remotes[index].kill()
@@ -169,7 +169,7 @@ class WorkerPool:
         return self._remotes[index].has_died()
 
     def losses(self) -> dict[int, ProcessError]:
-        """Say how the processes ended of those workers that have died, by index; the caller replaces them or closes."""
+        """Return, by index, the errors that say how workers' processes ended; the caller replaces them or closes."""
         return {index: remote.death() for index, remote in enumerate(self._remotes) if remote.has_died()}
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -195,7 +195,7 @@ class WorkerPool:
         return self.call_each(command, dict.fromkeys(range(self.num_workers), arguments), descriptors=descriptors)
 
     def call_each(self, command: str, arguments: Mapping[int, tuple], *, descriptors: Sequence[int] = ()) -> list:
-        """Call some workers, each with arguments of its own.
+        """Call some workers, each with arguments of its own, and wait for all results.
 
         Args:
             command: the method to call.
@@ -226,7 +226,7 @@ class WorkerPool:
             return answers(self._remotes, self._timeout_s)
 
     def call_one(self, index: int, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> Any:
-        """Call one worker; unlike :meth:`call`, its loss leaves the others alone.
+        """Call one worker and return its result; unlike :meth:`call`, its loss leaves the others alone.
 
         Raises:
             ProcessError: its process was lost. Or what the method raised.

@@ -1,4 +1,4 @@
-"""Objects that live in a process of their own: calls by message, each with a deadline. Knows no environment.
+"""Build an object in a child process and call its methods by message, with deadlines. Knows no environment.
 
 The object is built in the child by a function that goes there by ``cloudpickle``: by value, but for what lies in shared
 memory. Its class lists in ``COMMANDS`` which of its methods may be called from outside. Imports no torch.
@@ -35,7 +35,7 @@ CLOSE_S = 1.0  # the time an object has to close itself
 
 
 class RemoteObject:
-    """An object in a child process.
+    """Start a child process that builds an object, and call the object's methods there by message.
 
     ``post`` sends a call and ``answer`` waits for what it returns; answers come in the order of the calls. An exception
     in the child is raised here with its type, its traceback in a note; the object lives on. A child that dies or does
@@ -84,11 +84,11 @@ class RemoteObject:
 
     @property
     def where(self) -> str:
-        """Say which process this is, for messages."""
+        """The object's name and process id, for messages."""
         return f"{self.name}, process {self.pid}"
 
     def post(self, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> None:
-        """Send a call; open files in ``descriptors`` come before the arguments, as numbers that are valid there."""
+        """Send a call without waiting for its result; the files of ``descriptors`` become its first arguments there."""
         self.post_frame(call_frame(command, *arguments, num_descriptors=len(descriptors)), descriptors)
 
     def post_frame(self, frame: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -120,7 +120,7 @@ class RemoteObject:
         return self.answer(timeout_s)
 
     def receive(self, timeout_s: float) -> tuple[bool, Any]:
-        """Return whether the earliest call succeeded, and its result or its packed exception.
+        """Wait for the earliest call's answer: whether it succeeded, and its result or its packed exception.
 
         Raises:
             TimeoutError: no answer came in time; it can be waited for again. ProcessError: the child has died.
@@ -145,7 +145,7 @@ class RemoteObject:
         return self.has_died() and not self._channel.has_input()
 
     def death(self) -> ProcessError:
-        """Say how the process ended, and close what is left of it here."""
+        """Return the error that says how the process ended, after killing what still runs and closing this end."""
         self._child.join(CLOSE_S)
         how = self._child.describe()
         self.kill()
@@ -153,7 +153,7 @@ class RemoteObject:
         return ProcessError(explain(self.where, expected="a running process", got=how, hint=hint))
 
     def too_late(self, timeout_s: float, awaited: str = "an answer") -> DeadlineError:
-        """Say that no answer came in time: to a call, or to the start."""
+        """Return the error that says that no answer came in time: to a call, or to the start."""
         if self.has_started:
             return too_late(self.where, awaited, timeout_s)
         return too_late(self.where, "a start (imports and what it builds)", timeout_s, "start_timeout_s")
@@ -164,7 +164,7 @@ class RemoteObject:
         return not was_closed and os.getpid() == self._owner and self._channel.try_send(END)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the process; answer whether it has come."""
+        """Wait at most ``timeout_s`` for the process to end; answer whether it has."""
         return self._child.join(timeout_s)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -172,7 +172,7 @@ class RemoteObject:
         close_all([self], timeout_s)
 
     def kill(self) -> None:
-        """End the process at once; may be called twice."""
+        """Kill the process and close the channel to it; may be called twice."""
         self._is_closed = True
         _end(self._child, self._channel)
 
@@ -197,7 +197,7 @@ def _end(child: Child, channel: Channel) -> None:
 
 
 def call_frame(command: str, *arguments: object, num_descriptors: int = 0) -> bytes:
-    """Prepare a call. Its arguments are pickled apart: a child that cannot unpickle them still knows the call."""
+    """Return a call as bytes to send; its arguments are pickled apart: a child that cannot read them still answers."""
     return to_frame((command, to_pickle(arguments) if arguments else b"", num_descriptors))
 
 
@@ -205,7 +205,7 @@ def call_frame(command: str, *arguments: object, num_descriptors: int = 0) -> by
 
 
 def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
-    """Wait for one answer from each, then raise the first exception among them, or return them in order.
+    """Wait for one answer from each remote object, then raise their first exception, or return the results in order.
 
     Those that have only begun to start have ``start_timeout_s`` for it instead.
 
@@ -245,7 +245,7 @@ def _receive_in_time(
 
 
 def ready(remotes: Sequence[RemoteObject], timeout_s: float) -> list[RemoteObject]:
-    """Return those whose earliest call is answered, or that have died; wait at most ``timeout_s`` for the first."""
+    """Return the remote objects that have an answer or have died; wait at most ``timeout_s`` for the first."""
     poll = select.poll()
     for remote in remotes:
         if remote.fileno() >= 0:
@@ -256,7 +256,7 @@ def ready(remotes: Sequence[RemoteObject], timeout_s: float) -> list[RemoteObjec
 
 
 def close_all(remotes: Sequence[RemoteObject], timeout_s: float = CLOSE_S) -> None:
-    """Close several at the same time; see :meth:`RemoteObject.close`."""
+    """Close several remote objects at the same time; see :meth:`RemoteObject.close`."""
     deadline = time.monotonic() + timeout_s
     try:
         asked = [remote for remote in remotes if remote.ask_to_end()]

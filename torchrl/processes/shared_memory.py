@@ -20,7 +20,7 @@ MakeArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 
 class SharedMemory:
-    """A region of zeroed memory from which arrays are cut, one after the other.
+    """A region of memory that several processes see, zeroed at first, from which arrays are cut one after the other.
 
     Processes that cut the same arrays in the same order see the same numbers in them.
 
@@ -51,7 +51,7 @@ class SharedMemory:
         return self._descriptor
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Cut the next array; it keeps the region alive."""
+        """Return the next array cut from the region, which the array keeps alive."""
         dtype = np.dtype(dtype)
         start, self._used = self._used, self._used + _padded(shape, dtype)
         if prod(shape) == 0:
@@ -71,7 +71,7 @@ class SharedMemory:
 
 
 def size_of(cut: Callable[[MakeArray], object]) -> int:
-    """Return how many bytes the arrays need that ``cut(make)`` cuts by calling ``make(shape, dtype)``."""
+    """Return how many bytes ``cut(make)`` needs for all the arrays that it gets from ``make(shape, dtype)``."""
     total = 0
 
     def count(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -16,7 +16,7 @@ from torchrl.processes.parcels import Parcel
 
 
 def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:
-    """Return how an object goes to another process where it shares its memory with it; None where it is copied.
+    """Say how a tensor in shared memory or an array in a file goes to a process uncopied; None for what is copied.
 
     Args:
         value: anything. Tensors of ``share_memory_()``, also as leaves of a module or a TensorDict, and ``np.memmap``
@@ -53,7 +53,7 @@ def tensor_in(
     requires_grad: bool,
     is_parameter: bool,
 ) -> torch.Tensor:
-    """Return a tensor in the memory behind an open file, of ``size`` bytes."""
+    """Rebuild a tensor, or a parameter, over the shared memory of ``size`` bytes behind an open file."""
     storage = torch.UntypedStorage._new_shared_fd_cpu(descriptor, size)  # it opens the file once more for itself
     tensor = torch.empty(0, dtype=dtype).set_(storage, offset, shape, stride)
     return nn.Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
@@ -62,5 +62,5 @@ def tensor_in(
 def array_in(
     descriptor: None, path: str, dtype: np.dtype, mode: str, offset: int, shape: tuple[int, ...], order: str
 ) -> np.memmap:
-    """Return an array in a file."""
+    """Open an array in a file as a ``np.memmap``, without copying it."""
     return np.memmap(path, dtype, mode, offset, shape, order)

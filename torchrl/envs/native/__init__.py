@@ -1,4 +1,4 @@
-"""Known tasks in torch, as one batch: thousands of rows at the cost of one, on the device of your choice."""
+"""Known tasks written in torch, whose rows are all stepped at once by tensors on the device of your choice."""
 
 from torchrl.envs.native.cartpole import CartPole
 from torchrl.envs.native.pendulum import Pendulum

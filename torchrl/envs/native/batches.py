@@ -1,4 +1,4 @@
-"""How the native envs take their batch size."""
+"""Turn the ``num_envs`` argument of the native envs into their batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchrl.errors import ConfigError, explain
 
 
 def batch_shape(num_envs: int | Sequence[int] | None) -> torch.Size:
-    """Return ``[*B]``: one number gives ``[num_envs]``, several give themselves, None gives ``[]``.
+    """Return the batch size that ``num_envs`` means: ``[num_envs]`` for a number, itself for a list, ``[]`` for None.
 
     Raises:
         ConfigError: there is something else among them than positive integers.

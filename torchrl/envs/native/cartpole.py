@@ -23,7 +23,7 @@ START = 0.05  # every number of a first state is drawn between minus this and th
 
 
 class CartPole(TorchEnv):
-    """Balance a pole on a cart that is pushed left or right: gymnasium's ``CartPole-v1`` as one batch of tensors.
+    """A batch of gymnasium's ``CartPole-v1`` tasks in torch: balance a pole on a cart that is pushed left or right.
 
     ``observation``, float32 ``[*B, 4]``: position in m, velocity in m/s, angle of the pole from upright in rad, angular
     velocity in rad/s. Action 0 pushes left, 1 right. Every step pays 1, the last one too. An episode is terminated

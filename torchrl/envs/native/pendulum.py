@@ -21,7 +21,7 @@ MAX_COST = math.pi**2 + 0.1 * MAX_SPEED**2 + 0.001 * MAX_TORQUE**2
 
 
 class Pendulum(TorchEnv):
-    """Swing a pendulum up and hold it: gymnasium's ``Pendulum-v1`` as one batch of tensors.
+    """A batch of gymnasium's ``Pendulum-v1`` tasks in torch: swing a pendulum up and hold it.
 
     ``observation``, float32 ``[*B, 3]``: cosine and sine of the angle from upright, angular velocity in rad/s. The
     action is a torque in N m, float32 ``[*B, 1]``; what lies beyond ±2 counts as ±2. A step pays

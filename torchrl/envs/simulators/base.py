@@ -21,7 +21,7 @@ State = dict[str, Any]
 
 
 class Simulator(gymnasium.Env, ABC):
-    """One world in numpy: reset it, step it, and save where it stands if it can.
+    """The base of simulators: one world in numpy that is reset and stepped, and saved if the subclass can.
 
     Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` included
     (it then cannot save its state). And this one is a ``gymnasium.Env``, so that gymnasium's wrappers go around it.
@@ -50,7 +50,7 @@ class Simulator(gymnasium.Env, ABC):
     action_space: Space
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a method that has no caller; see :func:`~torchrl.misspelling.refuse_misspelt`."""
+        """Refuse a subclass with a misspelt method; see :func:`~torchrl.misspelling.refuse_misspelt`."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, also=("_own_state", "_set_own_state"), synonyms={"seed": "reset, which is given the seed"})
 
@@ -88,7 +88,7 @@ class Simulator(gymnasium.Env, ABC):
         return math.inf
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most simulators can do both
-        """Refuse where this simulator cannot do what will be asked of it.
+        """Raise an error if resets of this simulator take no ``ability``, seeds or options; by default they take both.
 
         Args:
             ability: ``"seeds"``, whether a reset takes a seed, or ``"options"``, whether it takes options.
@@ -125,7 +125,7 @@ def _stateless(simulator: object, expected: str) -> EnvError:
 
 
 class SimulatorWrapper(Simulator):
-    """A simulator around another one, which it passes through. Subclasses change what they are about.
+    """A simulator around another one, to which it passes every call; a subclass overrides what it changes.
 
     >>> from torchrl.envs.simulators import Matching
     >>> class Doubled(SimulatorWrapper):
@@ -165,11 +165,11 @@ class SimulatorWrapper(Simulator):
         return getattr(self.simulator, "render", super().render)()
 
     def step_limit(self) -> float:
-        """Return that of the wrapped simulator, in steps of this wrapper; see :meth:`Simulator.step_limit`."""
+        """Return the wrapped simulator's step limit, in steps of this wrapper; see :meth:`Simulator.step_limit`."""
         return step_limit_of(self.simulator)
 
     def require_ability(self, ability: str) -> None:
-        """Ask the wrapped simulator; see :meth:`Simulator.require_ability`."""
+        """Refuse what the wrapped simulator refuses; see :meth:`Simulator.require_ability`."""
         getattr(self.simulator, "require_ability", super().require_ability)(ability)
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ KIND = "__kind__"
 
 
 def capture_attributes(target: Any, *, skip: Collection[str] = ()) -> State:
-    """Return the attributes of an object as plain data.
+    """Return an object's attributes as plain data; leave out constants, and refuse what is neither.
 
     Args:
         target: the object.

@@ -29,7 +29,7 @@ LONGEST = 2**16  # letters of a text, of which dm_env says nothing
 
 
 class DMControlSimulator(Simulator):
-    """One dm_control task. Observations are a dict of named arrays, nested where the task nests them.
+    """Present one dm_control task or dm_env environment as a simulator; observations keep their names and nesting.
 
     A scalar observation becomes an array of shape ``[1]``. Choices (``DiscreteArray``) stay choices, integers integers;
     text is presented as such, for :class:`LeaveOut` to leave out. At the last step of an episode a discount of 0 means
@@ -146,7 +146,7 @@ class DMControlSimulator(Simulator):
         self.env.close()
 
     def step_limit(self) -> float:
-        """Return that of the environment's ``time_limit``; see :meth:`Simulator.step_limit`."""
+        """Return the steps that the environment's ``time_limit`` allows; see :meth:`Simulator.step_limit`."""
         return dm_step_limit(self.env)
 
     def get_state(self) -> State:
@@ -230,7 +230,7 @@ def _layers(env: Any) -> list[tuple[Any, str]]:
 
 
 def dm_step_limit(env: Any) -> float:
-    """Return the steps after which a dm_control environment ends every episode, of the suite or of its composer."""
+    """Return the steps after which a dm_control environment's own limit ends every episode; infinity if it has none."""
     own = vars(_layers(env)[-1][0])
     if "_step_limit" in own:
         return math.ceil(own["_step_limit"]) if math.isfinite(own["_step_limit"]) else math.inf

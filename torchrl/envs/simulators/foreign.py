@@ -1,4 +1,4 @@
-"""Environments of other libraries that are no simulators, and what to write instead. Imports no such library."""
+"""Recognise environments of other libraries that are no simulators, and say what to write. Imports no such library."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from gymnasium.vector import VectorEnv
 
 
 def is_pool(given: object) -> bool:
-    """Answer whether this is a pool that EnvPool made; it derives from ``gymnasium.Env``, though it is a batch."""
+    """Answer whether an object is a pool made by EnvPool, which derives from ``gymnasium.Env`` though it is a batch."""
     return "envpool" in _libraries(given)
 
 
 def foreign_hint(given: object) -> str:
-    """Say what to do with an environment of another library; empty where nothing is known of it."""
+    """Return advice, for an error, on an object that is no simulator; empty where there is none to give."""
     if isinstance(given, VectorEnv):
         return "A vector environment is a batch already: GymVectorEnv(vector_env)."
     if isinstance(given, EnvSpec):

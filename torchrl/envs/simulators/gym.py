@@ -1,4 +1,4 @@
-"""A gymnasium environment as a simulator: built from an id, its spaces presented alike, its state saved."""
+"""Present a gymnasium environment, built from an id or given, as a simulator: choices counted from 0, state saved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXTRAS = {
 
 
 class GymSimulator(Simulator):
-    """One gymnasium environment. ``step`` and ``reset`` are the environment's own where nothing needs translating.
+    """Present one gymnasium environment as a simulator; calls go to it directly where no choices need translating.
 
     Choices that do not start at 0 are presented as if they did, also inside other spaces. Observations come as the
     environment returns them, float64 included. An environment that resets itself at the step after an ending
@@ -69,7 +69,7 @@ class GymSimulator(Simulator):
         return self.env.unwrapped
 
     def require_ability(self, ability: str) -> None:
-        """Ask the simulator below gymnasium's wrappers, if there is one; see :meth:`Simulator.require_ability`."""
+        """Refuse what our simulator below gymnasium's wrappers refuses; see :meth:`Simulator.require_ability`."""
         *_, simulator = _layers(self.env)
         if isinstance(simulator, Simulator):
             simulator.require_ability(ability)
@@ -111,7 +111,7 @@ class GymSimulator(Simulator):
         self.env.close()
 
     def step_limit(self) -> float:
-        """Return that of the environment's wrappers; see :meth:`Simulator.step_limit`."""
+        """Return the step limit of the environment and its wrappers; see :meth:`Simulator.step_limit`."""
         return gym_step_limit(self.env)
 
     def get_state(self) -> State:

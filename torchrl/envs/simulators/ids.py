@@ -1,4 +1,4 @@
-"""Ids of gymnasium: which package brings one that is unknown, and how those of a script reach worker processes.
+"""Gymnasium ids: name the package of an unknown one, and make those that a script registers known to workers.
 
 Imports no torch: workers use it.
 """
@@ -62,7 +62,7 @@ ALIKE = 0.8  # how much a name must look like another to be taken for a slip of 
 
 
 def package_hint(env_id: str) -> str | None:
-    """Say which package brings an id and what to write; None where none is known."""
+    """Return advice on the package that brings an unknown gymnasium id; None where no package is known."""
     for module, package, pattern in PACKAGES:
         if re.match(pattern, env_id):
             name = f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
@@ -74,7 +74,7 @@ def package_hint(env_id: str) -> str | None:
 
 
 def similar_id(env_id: str) -> str | None:
-    """Return the registered id whose name differs by little from that of ``env_id``, in its newest version."""
+    """Return the registered id most like ``env_id`` by name, in its newest version; None where none is alike."""
     names = {_name_of(known).lower(): known for known in sorted(gymnasium.registry, key=_version_of)}
     found = difflib.get_close_matches(_name_of(env_id).lower(), names, n=1, cutoff=ALIKE)
     return names[found[0]] if found else None
@@ -96,7 +96,7 @@ def install_hint(module: str) -> str:
 
 
 class SentEntryPoint:
-    """What builds the environments of an id in another process, loaded there when it is asked for.
+    """The entry point of a gymnasium id, sent to another process and unpickled there only at its first use.
 
     So a worker imports what its own environments need, and not the modules of all that are registered.
 
@@ -131,7 +131,7 @@ class SentEntryPoint:
 
 
 def with_registered_ids(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``build`` for another process: before it is called there, the ids that are registered here are there too.
+    """Wrap ``build`` so that, in another process, the gymnasium ids registered here are registered before it runs.
 
     They are those that gymnasium does not bring itself: of a script, of its modules, of packages. What their entry
     points are called in ``__main__`` is sent along.

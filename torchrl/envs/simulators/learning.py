@@ -9,7 +9,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 
 def learning_wrapper(simulators: Iterable[Any]) -> str:
-    """Name the first such wrapper around one of some simulators; empty where there is none that can be seen."""
+    """Name the first gymnasium wrapper around some simulators that normalises and still learns; empty without one."""
     for simulator in simulators:
         layer = simulator
         while layer is not None:

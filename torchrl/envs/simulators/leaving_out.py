@@ -1,4 +1,4 @@
-"""Observation spaces from which some entries are left out by name: text, and whatever else no network shall see."""
+"""Leave entries out of observation spaces and of their values by name: text, and what no network shall see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Name = str | tuple[str, ...]
 
 
 def without_entries(who: str, space: Space, names: Sequence[Name]) -> tuple[Space, Callable[[Any], Any]]:
-    """Leave some entries out of a space of dicts and tuples, with the levels that become empty.
+    """Return an observation space without the named entries, and the function that drops them from its values.
 
     The function works on one value and on a batch alike. A tuple becomes a dict of what stays, under ``"0"``, ``"1"``,
     …, as these entries are called in any case.

@@ -1,4 +1,4 @@
-"""How long an episode may be by a simulator's own account, so that a request for more is not cut in silence."""
+"""Find a simulator's own limit on the length of episodes, so that a request for longer ones can be refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def step_limit_of(simulator: Any) -> float:
 
 
 def gym_step_limit(env: gymnasium.Env) -> float:
-    """Return that of a gymnasium environment: of its ``TimeLimit`` wrappers, and of an Atari game itself."""
+    """Return a gymnasium env's step limit: of its ``TimeLimit`` wrappers, our simulator below, or an Atari game."""
     limit = math.inf
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, gymnasium.wrappers.TimeLimit):

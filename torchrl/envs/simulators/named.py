@@ -1,4 +1,4 @@
-"""Simulators by library: a name becomes one simulator with its wrappers around it. Imports no torch.
+"""Build one simulator from a library's name, with the wrappers that the arguments ask for. Imports no torch.
 
 ``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end. Batches that speak TensorDict,
 with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod:`torchrl.envs`.
@@ -43,7 +43,7 @@ def gym_simulator(
     pixels_key: str = "pixels",
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
-    """Build one gymnasium environment.
+    """Build one gymnasium environment as a simulator, with the wrappers that the arguments ask for.
 
     >>> simulator = gym_simulator("CartPole-v1", frame_skip=4, max_episode_steps=100)
     >>> type(simulator).__name__, type(simulator.simulator).__name__, simulator.step_limit()
@@ -101,7 +101,7 @@ def dm_control_simulator(
     render_kwargs: dict | None = None,
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
-    """Build one task of the DeepMind control suite.
+    """Build one task of the DeepMind control suite as a simulator, with the wrappers that the arguments ask for.
 
     >>> simulator = dm_control_simulator("cheetah", "run", frame_skip=4)  # doctest: +SKIP
     >>> simulator.step_limit()  # doctest: +SKIP
@@ -146,7 +146,7 @@ def toy_simulator(
     leave_out: Sequence[Name] = (),
     wrappers: Sequence[Wrap] = (),
 ) -> Simulator:
-    """Build one of this package's toy simulators: see :mod:`torchrl.envs.simulators.toys`.
+    """Build one of this package's toy simulators, with the wrappers that the arguments ask for.
 
     >>> toy_simulator("Matching", max_episode_steps=5).step_limit()
     5

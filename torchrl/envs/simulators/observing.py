@@ -1,4 +1,4 @@
-"""Wrappers that let more be observed, entries of ``info`` and pictures, or less."""
+"""Wrappers that add entries of ``info`` or pictures to a simulator's observation, or leave entries out of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchrl.errors import ConfigError, EnvError, explain
 
 
 class Beside(SimulatorWrapper):
-    """Put more entries beside the observation, which becomes a dict: one that was none goes under ``observation``.
+    """Base of wrappers that add entries to the observation; one that is no dict becomes the entry ``observation``.
 
     Subclasses write :meth:`_entries`.
 
@@ -63,7 +63,7 @@ class Beside(SimulatorWrapper):
 
 
 class InfoKeys(Beside):
-    """Let entries of ``info`` be observed.
+    """Add chosen entries of the simulator's ``info`` to its observation, at every reset and step.
 
     An entry must come with every step and every reset, unless it has a default: nothing is made up. A space of bools
     or bits takes zeros and ones of any dtype, as masks of legal actions come. Choices that do not start at 0 are

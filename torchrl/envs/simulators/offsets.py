@@ -1,4 +1,4 @@
-"""Spaces whose choices start at another number than 0, presented as counted from 0."""
+"""Present spaces whose choices start at another number than 0 as counted from 0, and translate their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Move = Callable[[Any], Any]
 
 
 def count_from_zero(space: Space) -> tuple[Space, Move | None, Move | None]:
-    """Present every ``Discrete`` and ``MultiDiscrete`` of a space, nested ones included, as starting at 0.
+    """Return a space whose choices, nested ones too, start at 0, and functions that translate values in and out.
 
     The two functions work on one value and on a batch alike, arrays with a leading dimension at each leaf.
 

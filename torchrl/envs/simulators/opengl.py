@@ -1,4 +1,4 @@
-"""What to say where MuJoCo cannot draw, for the gymnasium and dm_control adapters."""
+"""The error to raise where MuJoCo cannot draw, for the gymnasium and dm_control adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HINT = (
 
 
 def no_opengl(who: str, error: Exception) -> EnvError:
-    """Return the error that says what to install or set.
+    """Return the error to raise where MuJoCo cannot draw, which says what to install or set.
 
     Args:
         who: the part that was asked to draw.

@@ -1,4 +1,4 @@
-"""The whole state of a MuJoCo model and its data as plain arrays, for the gymnasium and dm_control adapters.
+"""Save and restore the whole state of a MuJoCo simulation as plain arrays, for the gymnasium and dm_control adapters.
 
 ``mj_getState`` alone does not continue bit for bit: derived quantities lag one step behind the positions after
 ``mj_step`` and tasks read them before the next one, and tasks move targets by editing the model.
@@ -21,7 +21,7 @@ BULK = ("bvh_", "flex", "mesh_", "names", "oct_", "paths", "skin_", "tex_", "tex
 
 
 def get_physics(model: Any, data: Any) -> State:
-    """Return what decides how a simulation goes on.
+    """Return, as plain arrays, all that decides how a MuJoCo simulation goes on.
 
     Args:
         model: ``mujoco.MjModel``.
@@ -42,7 +42,7 @@ def get_physics(model: Any, data: Any) -> State:
 
 
 def set_physics(model: Any, data: Any, state: State) -> None:
-    """Continue from what :func:`get_physics` of an equal model returned.
+    """Restore a MuJoCo simulation to what :func:`get_physics` of an equal model returned.
 
     Raises:
         EnvError: the state is of another model or another version of MuJoCo.

@@ -13,7 +13,7 @@ from torchrl.errors import ConfigError, EnvError, explain
 
 
 class Matching(Simulator):
-    """Several choices at once: at every step each is to match a target that is shown.
+    """A toy simulator that shows a target for each of several choices at every step, and pays for those that match.
 
     The observation is the targets' one-hot encodings side by side; the reward is the fraction of entries that match.
     Targets are drawn anew at every step, so an episode of ``num_steps`` returns ``num_steps`` at best, and

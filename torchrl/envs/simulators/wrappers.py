@@ -1,4 +1,4 @@
-"""What drives a simulator: frame skip, time limit, no-op starts. What edits tensors is a transform of an Env."""
+"""Wrappers that drive a simulator: frame skip, time limit, no-op starts, random truncation. None edits observations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TRIALS = 10
 
 
 class FrameSkip(SimulatorWrapper):
-    """Repeat every action and sum the rewards; stop at an ending.
+    """Repeat every action for ``num_frames`` simulator steps, fewer where the episode ends, and sum their rewards.
 
     >>> from torchrl.envs.simulators import GymSimulator
     >>> fast = FrameSkip(GymSimulator("CartPole-v1"), 4)
@@ -46,7 +46,7 @@ class FrameSkip(SimulatorWrapper):
         return observation, total, terminated, truncated, info
 
     def step_limit(self) -> float:
-        """Return that of the wrapped simulator in steps of this wrapper; see :meth:`Simulator.step_limit`."""
+        """Return the wrapped simulator's step limit, in steps of this wrapper; see :meth:`Simulator.step_limit`."""
         limit = super().step_limit()
         return limit if math.isinf(limit) else math.ceil(limit / self.num_frames)
 
@@ -141,7 +141,7 @@ class NoopReset(SimulatorWrapper):
         self._random = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode and do nothing for a while; start again if it ends meanwhile.
+        """Start an episode and take 1 to ``max_noops`` no-op steps; start again if the episode ends in them.
 
         Raises:
             EnvError: ten episodes in a row ended meanwhile.
@@ -158,7 +158,7 @@ class NoopReset(SimulatorWrapper):
         raise EnvError(explain("NoopReset", expected=expected, got="none", hint=hint))
 
     def step_limit(self) -> float:
-        """Return that of the wrapped simulator less the no-ops, which count there; see :meth:`Simulator.step_limit`."""
+        """Return the wrapped simulator's step limit less ``max_noops``; see :meth:`Simulator.step_limit`."""
         return super().step_limit() - self.max_noops
 
     def _try_start(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:

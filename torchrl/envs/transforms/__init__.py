@@ -1,4 +1,4 @@
-"""Transforms: what the policy sees, and what the simulator receives, changed once per step for the whole batch."""
+"""Transforms, which change what the policy sees or what the simulator receives, once per step for the whole batch."""
 
 from torchrl.envs.transforms.action import ActionClip, ActionDiscretizer, ActionScaling, ActionTransform, OneHotAction
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection

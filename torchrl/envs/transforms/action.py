@@ -1,4 +1,4 @@
-"""Transforms of actions on their way down: scaled, clipped, or chosen among intervals and one-hot vectors."""
+"""Transforms that change the policy's action on its way to the simulator: scale, clip, discretise, or read one-hot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchrl.unchecked import put
 
 
 class ActionTransform(Transform):
-    """Replace the action on its way down by a function of it. The transition keeps the policy's own.
+    """Base of transforms that send the simulator a function of the action; the transition keeps the policy's own.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
 
@@ -37,7 +37,7 @@ class ActionTransform(Transform):
         raise NotImplementedError
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Replace the action."""
+        """Replace the action on its way to the environment below by :meth:`forward` of it."""
         put(inputs, "action", self.forward(action_of(inputs)))
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
@@ -45,7 +45,7 @@ class ActionTransform(Transform):
 
 
 class BoundedActionTransform(ActionTransform):
-    """An action transform that knows the bounds of the actions below."""
+    """Base of action transforms that read the bounds of the environment's actions, and refuse unbounded ones."""
 
     needs_finite = False
 
@@ -71,7 +71,7 @@ class BoundedActionTransform(ActionTransform):
 
 
 class ActionScaling(BoundedActionTransform):
-    """Let the policy act in ``[-1, 1]``; the simulator receives ``[low, high]``.
+    """Scale the policy's actions from ``[-1, 1]`` to the ``[low, high]`` that the simulator takes.
 
     Actions outside are scaled alike and not clipped; :class:`ActionClip` after it in the chain clips them.
 

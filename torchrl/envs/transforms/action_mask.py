@@ -23,7 +23,7 @@ from torchrl.keys import Key, as_path
 
 
 class ActionMask(Transform):
-    """Declare which observation is the mask of legal actions, and refuse an illegal one.
+    """Declare which observation is the mask of legal actions, and refuse a step with an illegal action.
 
     Random acting then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation, as bool.
     Each action is checked against the mask of the root that it answers. So a mask that allows nothing is an error only
@@ -119,7 +119,7 @@ class ActionMask(Transform):
 
 
 class DiscreteActionProjection(RandomTransform, ActionTransform):
-    """Let a policy of ``max_n`` actions act in an environment that has fewer.
+    """Let a policy of ``max_n`` actions act in an environment with fewer: random actions replace those it lacks.
 
     For one policy over several environments. An action that the environment lacks is replaced by a random one, drawn
     uniformly: among the legal ones where the environment names a mask (see :class:`ActionMask`, which goes before).
@@ -154,7 +154,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         self._mask_key = env.action_mask_key
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
-        """Return an action that the environment has, ``[*B]``."""
+        """Return the action where the environment has it, else a random one, ``[*B]``."""
         self._above.assert_form(action, "action")
         if torch.equal(action, action.clamp(0, self._below.n - 1)):
             return action

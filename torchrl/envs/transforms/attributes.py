@@ -1,4 +1,4 @@
-"""The numbers in plain attributes of a user's transform. Nobody saves them, so a change is worth a warning."""
+"""Find numbers that a user's transform keeps in plain attributes, which nobody saves, to warn where they change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OF_MODULES = frozenset(vars(nn.Module()))
 
 
 def plain_numbers(module: nn.Module, *, skip: frozenset[str]) -> dict[str, str]:
-    """Write out the plain attributes that hold numbers, by name.
+    """Return, by name, the plain attributes of a user's transform that hold numbers, each written out as text.
 
     Nothing of a class of this package, and of one that saves its attributes itself by ``get_extra_state``.
 

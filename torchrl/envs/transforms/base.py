@@ -1,4 +1,4 @@
-"""The contract of a transform, and what stands for the environment below it. No single transform."""
+"""The base class of transforms, and the specs by which they know the environment below. No single transform."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Transform(StepEditor):
         self._has_env = True
 
     def register_memory(self, name: str, value: torch.Tensor | None, *, batch_dim: int | None = 0) -> None:
-        """Register a buffer for what is remembered of each row.
+        """Register a buffer for what the transform remembers of each row's episode, not for what it learns.
 
         Args:
             name: of the attribute.
@@ -153,7 +153,7 @@ class Transform(StepEditor):
 
     @contextmanager
     def keep_memory(self, rows: torch.Tensor) -> Iterator[None]:
-        """Put back on exit what is remembered of some rows, bool ``[*B]``, true on rows that wait."""
+        """Restore, when a ``with`` block ends, what is remembered of rows that wait: ``rows``, bool ``[*B]``."""
         kept = [
             (module, name, batch_dim, module._buffers[name].clone())  # a copy: transforms may write into their own
             for module in self.modules()
@@ -176,7 +176,7 @@ class Transform(StepEditor):
         return [name for name, value in self._attributes.items() if now.get(name) != value]
 
     def learned_tensors(self) -> dict[str, torch.Tensor]:
-        """Return what the transform has learned, the tensors themselves: all that it saves but its memory."""
+        """Return the learned tensors themselves, no copies, by name: all that the transform saves but its memory."""
         remembered = set()
         for path, module in self.named_modules():
             names = (*_memory_dims(module), "_extra_state")
@@ -193,18 +193,18 @@ class Transform(StepEditor):
         )
 
     def learned_state_dict(self) -> dict[str, torch.Tensor]:
-        """Copy what the transform has learned."""
+        """Return copies of the tensors that the transform has learned, by name."""
         return {name: value.detach().clone() for name, value in self.learned_tensors().items()}
 
     @torch.no_grad()
     def load_learned_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Write :meth:`learned_state_dict` into the transform, in place, so that tensors stay where they are shared."""
+        """Overwrite the learned tensors, in place, with what :meth:`learned_state_dict` returned."""
         fill_empty_(self, state)
         for name, value in self.learned_tensors().items():
             value.copy_(state[name])
 
     def has_learned(self) -> bool:
-        """Answer whether the transform can do its work without learning any more."""
+        """Answer whether the transform has seen the data that it needs to work frozen; the default needs none."""
         return True
 
     def parts(self) -> list[Transform]:
@@ -264,7 +264,7 @@ class Transform(StepEditor):
         return spec
 
     def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the observation that holds the mask of legal actions, given the one that holds it below."""
+        """Return the key of the mask of legal actions that the policy sees, given its key below; None without one."""
         return key
 
     def device(self, device: torch.device) -> torch.device:
@@ -290,7 +290,7 @@ def specs_above(transform: Transform, env: EnvSpecs) -> EnvSpecs:
 
 
 def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Put copies of tensors, by their name in a state dict, where a module has buffers that hold nothing yet."""
+    """Fill buffers of a module that are still None with copies of the tensors of the same names in a state dict."""
     owners = dict(module.named_modules())
     for path, value in state.items():
         owner, _, name = path.rpartition(".")
@@ -300,7 +300,7 @@ def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def join_states(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
-    """Join two initial states, which may share levels but no entries."""
+    """Merge two initial states of a policy, which may share levels but no entries; None is an empty one."""
     if one is None or other is None:
         return other if one is None else one
     keys, others = (set(state.keys(include_nested=True, leaves_only=True)) for state in (one, other))

@@ -1,4 +1,4 @@
-"""The chain of several transforms."""
+"""A transform that chains several transforms into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms that move what the policy sees to another memory. Collectors let policies act elsewhere."""
+"""Transforms that move what the policy sees to another device, or into pinned memory for copies to a GPU."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class DeviceCast(_MoveTransform):
         return value.to(self.destination)
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Remember where actions go."""
+        """Note the environment's device, to which actions go back."""
         super().read_specs(env)
         self._home = env.device
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Move the outcome, unless it is there already; see the base."""
+        """Move a step's outcome and the next root to the other device, unless it is the environment's own."""
         if self.destination != self._home:  # where nothing moves, both containers keep tensors of their own
             super().step(next_, root)
 

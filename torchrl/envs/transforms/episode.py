@@ -1,4 +1,4 @@
-"""Transforms that add what happened so far in a row's episode: its steps, the last action, rewards.
+"""Transforms that add observations of a row's episode so far: step count, last action, last or target return.
 
 ``is_init``, ``episode_return`` and ``episode_length`` need no transform: environments write them.
 """
@@ -23,7 +23,7 @@ from torchrl.unchecked import put
 
 
 class EpisodeObservation(Transform):
-    """Add an observation that each row's episode builds up: it starts with a value, and a step replaces it.
+    """Base of transforms that add an observation with a start value in each episode, which every step replaces.
 
     A subclass writes :meth:`start` and :meth:`advance`.
 
@@ -45,7 +45,7 @@ class EpisodeObservation(Transform):
         raise NotImplementedError
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Return the values after a step, new tensors.
+        """Return the observation's values after a step, given those before it, without writing into these.
 
         Args:
             values: before it, one tensor per leaf of the spec, not to be written to.
@@ -54,7 +54,7 @@ class EpisodeObservation(Transform):
         raise NotImplementedError
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Start every row."""
+        """Make the spec of the observation, and give every row its start value."""
         super().read_specs(env)
         require_free(type(self).__name__, env.observation_spec, self.out_key)
         self._spec, start = self.start(env)
@@ -71,7 +71,7 @@ class EpisodeObservation(Transform):
         self._set = put if is_flat else TensorDict.set  # the checked one makes the levels it lacks
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Add the values after the step to both containers."""
+        """Replace every row's values, and add them to the step's outcome and to the next root."""
         buffers = self._buffers
         values = self.advance([buffers[name] for name in self._names], next_)
         for name, key, value in zip(self._names, self._keys, values, strict=True):
@@ -80,7 +80,7 @@ class EpisodeObservation(Transform):
             self._set(root, key, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Start the rows that restarted, and add the values of all."""
+        """Give the rows that restarted their start value, and add the values of all rows to the root."""
         buffers = self._buffers
         for name, key, start in zip(self._names, self._keys, self._starts, strict=True):
             value = start.clone() if mask is None else torch.where(expand_right(mask, start), start, buffers[name])
@@ -92,7 +92,7 @@ class EpisodeObservation(Transform):
 
 
 class StepCounter(EpisodeObservation):
-    """Count the steps of each row's episode, int64 ``[*B, 1]``, 0 in its first root; truncate it at a limit.
+    """Let the policy see the step count of each row's episode, int64 ``[*B, 1]``; truncate it at ``max_steps``.
 
     A time limit costs nothing in the simulator, which is the place for it where one can choose. This transform is for
     environments that are batches already, and lets the policy see the time, without which the value of a state near the
@@ -178,7 +178,7 @@ class TargetReturn(EpisodeObservation):
             raise SpecError(explain("TargetReturn", expected=expected, got=got)) from error
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Subtract the reward, unless constant."""
+        """Subtract the step's reward from the target, unless ``mode`` is ``"constant"``."""
         return values if self.mode == "constant" else (values[0] - next_.get("reward"),)
 
 

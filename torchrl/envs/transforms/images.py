@@ -1,4 +1,4 @@
-"""Transforms of images ``[*B, H, W, C]``, channels last as simulators draw them: grey, and of another size.
+"""Transforms that turn images ``[*B, H, W, C]`` grey or resize them; channels come last, as simulators draw them.
 
 ``Permute((2, 0, 1), ["pixels"])`` then brings the channels to the front, where convolutions take them.
 """

@@ -1,4 +1,4 @@
-"""Transforms that change which observations there are: renamed, left out, joined into one. No value changes."""
+"""Transforms that rename observations, leave them out, or join them into one. No value changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _KeyTransform(Transform):
 
 
 class Exclude(_KeyTransform):
-    """Leave out some observations, with the levels that become empty.
+    """Leave out the observations that ``keys`` name, with the levels that become empty.
 
     If the mask of legal actions goes, random acting does not honour it any more.
 
@@ -89,7 +89,7 @@ class Exclude(_KeyTransform):
 
 
 class Select(Exclude):
-    """Leave out all observations but some; as :class:`Exclude`, whose opposite it is.
+    """Keep only the observations that ``keys`` name, and leave out all others; the opposite of :class:`Exclude`.
 
     >>> chain = Compose(StepCounter(), LastAction(), Select(["observation"]))
     >>> list(TransformedEnv(env, chain).observation_spec.keys())
@@ -169,7 +169,7 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
 
 
 class CatTensors(_KeyTransform):
-    """Concatenate observations along their last dimension; a scalar counts as one feature.
+    """Concatenate several observations into one along their last dimension; a scalar counts as one feature.
 
     >>> TransformedEnv(env, Compose(LastReward(), CatTensors())).observation_spec["observation"].shape  # [2, 4], [2, 1]
     torch.Size([2, 5])
@@ -208,7 +208,7 @@ class CatTensors(_KeyTransform):
         require_free("CatTensors, out_key", drop_keys(spec, self._gone), self.out_key)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Concatenate once, for both containers."""
+        """Concatenate the observations of the outcome, and put the result into the outcome and the next root."""
         value = self._join(next_)
         self._replace(next_, value)
         self._replace(root, value)

@@ -1,4 +1,4 @@
-"""Observations by their keys: found, checked, set and described. Shared by the transforms."""
+"""Functions by which transforms find, check, set and describe observations by their keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def leaves_at(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]
 
 
 def require_free(who: str, spec: Composite, key: Key) -> None:
-    """Refuse a key for a new observation that covers another one, or a name that environments use themselves.
+    """Refuse a new observation's key that would cover an observation that stays, or a name of the environment.
 
     Args:
         who: the transform.
@@ -105,7 +105,7 @@ def set_leaf(tensordict: TensorDict, key: Key, value: torch.Tensor) -> None:
 
 
 def is_number(leaf: TensorSpec) -> bool:
-    """Answer whether an observation is a number: no index and no flag."""
+    """Answer whether an observation's spec describes numbers, not choices or flags."""
     return isinstance(leaf, (Bounded, Unbounded)) and leaf.dtype != torch.bool
 
 
@@ -114,7 +114,7 @@ def map_spec(
     function: Callable[[torch.Tensor], torch.Tensor],
     limits: tuple[float, float] | None = None,
 ) -> TensorSpec:
-    """Describe ``function(value)`` for every value of a numeric leaf.
+    """Return the spec of a monotone function's results, given the spec of the numbers that it is applied to.
 
     Args:
         leaf: describes the values.

@@ -1,4 +1,4 @@
-"""Transforms that make float32 numbers, which networks take, of other observations. The spec decides how.
+"""Transforms that turn observations into the float32 numbers that networks take, each as its spec says.
 
 A choice becomes a one-hot vector, a bit 0.0 or 1.0, an integer its share of the way between its bounds, a float64 the
 nearest float32. No transform guesses from a dtype or a shape alone: the spec says what an observation is.
@@ -43,7 +43,7 @@ class _ToFloat32(ObservationTransform):
 
 
 class OneHotObservation(_ToFloat32):
-    """Write choices that are observed as one-hot vectors: a number says nothing of how near two choices are.
+    """Replace observed choices, written as indices, by one-hot vectors of float32.
 
     A choice ``[*B]`` of ``n`` becomes ``[*B, n]``; several at once, ``[*B, ...]``, become their vectors one after the
     other, ``[*B, n_1 + ... + n_A]``; float32. ``OneHotObservation()`` makes FrozenLake's ``Discrete(16)`` 16 numbers.
@@ -86,7 +86,7 @@ class OneHotObservation(_ToFloat32):
 
 
 class BitsToFloat(_ToFloat32):
-    """Write flags, and bits of any integer dtype, as 0.0 and 1.0, float32; shapes stay.
+    """Replace observed flags, and bits of any integer dtype, by 0.0 and 1.0, float32; shapes stay.
 
     >>> BitsToFloat.takes(Binary((3,), torch.int8)), BitsToFloat.takes(Unbounded((3,)))
     (True, False)
@@ -114,7 +114,7 @@ class BitsToFloat(_ToFloat32):
 
 
 class ScaleByBounds(_ToFloat32):
-    """Write integers as their share of the way from the lower bound, 0.0, to the upper bound, 1.0; float32.
+    """Scale integer observations from the bounds of their spec to ``[0, 1]``, float32.
 
     A number without bounds is written as it is: an integer space has none where they lie further apart than 2^24, up
     to which float32 tells all integers apart. Where both bounds are the same, it is 0.
@@ -191,7 +191,7 @@ class DoubleToFloat(_ToFloat32):
             put(next_, "reward", next_.get("reward").float())
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Give the environment its float64 action."""
+        """Convert the policy's float32 action to the float64 that the environment takes."""
         if self._has_double_action:
             put(inputs, "action", _as_double(action_of(inputs), self._action_below))
 

@@ -1,4 +1,4 @@
-"""Transforms that replace single observations: their base, and normalisation by fixed numbers."""
+"""The base of transforms that replace observations by functions of them, and normalisation by fixed numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchrl.keys import Key, as_path, key_list
 
 
 class ObservationTransform(Transform):
-    """Replace some observations, each by a function of it: after a reset, after a step and at an ending alike.
+    """Base of transforms that replace each of some observations by a function of it, after every reset and step.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`, and where not every observation fits, :meth:`takes`.
     The mask of legal actions is never replaced: random acting reads it.
@@ -52,7 +52,7 @@ class ObservationTransform(Transform):
         self.in_keys = None if in_keys is None else tuple(key_list(type(self).__name__, in_keys))
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether an observation fits."""
+        """Answer whether the transform can replace an observation with this spec; by default it can any."""
         return True
 
     def hint(self, leaf: TensorSpec) -> str:
@@ -64,7 +64,7 @@ class ObservationTransform(Transform):
         raise NotImplementedError
 
     def function_of(self, leaf: TensorSpec) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function for the values of one observation: :meth:`forward`, unless its spec decides."""
+        """Return the function that replaces an observation with this spec; :meth:`forward` by default."""
         return self.forward
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -76,7 +76,7 @@ class ObservationTransform(Transform):
         return leaf.shape[self._batch_dims :]
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations."""
+        """Find the observations to replace, and refuse those that do not fit."""
         super().read_specs(env)
         self._batch_dims = len(env.batch_size)
         who, spec = type(self).__name__, env.observation_spec
@@ -96,7 +96,7 @@ class ObservationTransform(Transform):
         self._functions = {key: self.function_of(spec[key]) for key in self.in_keys}
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Replace the observations in both containers."""
+        """Replace the observations in the step's outcome and in the next root."""
         for key, function in self._functions.items():
             before = next_.get(key)
             value = function(before)
@@ -192,7 +192,7 @@ class ObservationNorm(ObservationTransform):
         return cls(mean, torch.where(std > 1e-6, std, 1.0), in_keys=[key])
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations and check that the shapes broadcast to theirs."""
+        """Find the observations, and check that ``loc`` and ``scale`` broadcast to their shapes."""
         super().read_specs(env)
         self.to(env.device)
         for key in self.in_keys:

@@ -1,4 +1,4 @@
-"""The first value of a policy's state in an episode. The policy writes the next ones, the environment carries them."""
+"""A transform that starts every episode with an initial value of a policy's state; the policy writes later ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchrl.keys import Key, as_path
 
 
 class TensorDictPrimer(Transform):
-    """Put a policy's state into the first root of every episode: the hidden state of a recurrent policy, for example.
+    """Put the initial value of a policy's state, such as a recurrent hidden state, into every episode's first root.
 
     The policy reads ``"hidden"`` and writes ``("next", "hidden")``; the environment carries that to the next root, and
     on rows that ended puts the initial value there. What a policy does not write does not change, so that random

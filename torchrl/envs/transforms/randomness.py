@@ -16,7 +16,7 @@ from torchrl.keys import Key
 
 
 class RandomTransform(Transform):
-    """A transform with a stream of random numbers of its own, ``self.generator``, on the environment's device.
+    """Base of transforms with a stream of random numbers, ``self.generator``, on the environment's device.
 
     ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a saved run
     continues with the same numbers. A subclass draws nothing in ``reset`` for a mask that is false everywhere.
@@ -32,7 +32,7 @@ class RandomTransform(Transform):
         self.generator = torch.Generator().manual_seed(0)
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Put the stream where the environment's tensors are."""
+        """Make the generator on the environment's device."""
         super().read_specs(env)
         self.generator = torch.Generator(env.device).manual_seed(0)
 
@@ -49,7 +49,7 @@ class RandomTransform(Transform):
 
 
 class GSDENoise(RandomTransform, EpisodeObservation):
-    """Draw the noise of generalised state-dependent exploration: standard normal, ``[*B, F, A]`` float32.
+    """Let the policy observe the noise of gSDE exploration, standard normal ``[*B, F, A]``, drawn when a row restarts.
 
     The policy multiplies it with its features and its learned deviations, so that within an episode the same state
     gets the same deviation from the mean (Raffin et al., "Smooth Exploration for Robotic Reinforcement Learning",
@@ -90,7 +90,7 @@ class GSDENoise(RandomTransform, EpisodeObservation):
         return spec, spec.zero()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Draw for all rows when it is time; else keep the noise."""
+        """Draw new noise for all rows every ``resample_every`` steps; else keep the present noise."""
         if self.resample_every is not None:
             self.num_steps += 1
             if int(self.num_steps) % self.resample_every == 0:
@@ -98,7 +98,7 @@ class GSDENoise(RandomTransform, EpisodeObservation):
         return values
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Draw for the rows that restarted; add the noise of all."""
+        """Draw new noise for the rows that restarted, and add the noise of all rows to the root."""
         if mask is None:
             self.num_steps.zero_()
         if mask is None or bool(mask.any()):

@@ -22,7 +22,7 @@ _NO_SPREAD = 1e-8  # a standard deviation below this is rounding noise
 
 
 class RewardTransform(Transform):
-    """Replace the reward by a function of it.
+    """Base of transforms that replace the reward of every step by a function of it.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
 
@@ -110,7 +110,7 @@ class RewardClipping(RewardTransform):
 
 
 class BinarizeReward(RewardTransform):
-    """Pay 1 for a reward above 0, else 0; NaN stays NaN.
+    """Replace the reward by 1 where it is above 0, else by 0; NaN stays NaN.
 
     >>> BinarizeReward()(torch.tensor([4.0, -2.0])), BinarizeReward(nonzero=True)(torch.tensor([4.0, -2.0]))
     (tensor([1., 0.]), tensor([1., 1.]))
@@ -129,14 +129,14 @@ class BinarizeReward(RewardTransform):
         return torch.where(reward.isnan(), reward, is_paid.to(reward.dtype))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return bounds of 0 and 1, or those of them that the reward's own bounds leave."""
+        """Return a spec with bounds of 0 and 1, narrower where the reward's own bounds allow only one of them."""
         if isinstance(leaf, Bounded) and not self.nonzero:
             return map_spec(leaf, self.forward)
         return Bounded(0, 1, leaf.shape, leaf.dtype, leaf.device)
 
 
 class SignTransform(ObservationTransform):
-    """Replace the reward by its sign: -1, 0 or 1. NaN stays NaN. Observations as well, by choice.
+    """Replace the reward, or every number of observations in ``in_keys``, by its sign: -1, 0 or 1; NaN stays NaN.
 
     >>> SignTransform()(torch.tensor([4.0, -2.0, 0.0]))
     tensor([ 1., -1.,  0.])
@@ -244,7 +244,7 @@ class RewardNorm(RewardTransform):
         return {"moments": torch.tensor([count, mean, var * count], dtype=torch.float64)}
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Start the returns of rows that restarted at 0."""
+        """Set the running returns of the rows that restarted to 0."""
         if mask is None:
             self.returns.zero_()
         else:

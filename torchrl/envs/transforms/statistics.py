@@ -27,7 +27,7 @@ MOMENTS = ("count", "mean", "var")
 
 
 class ObservationStatistics(nn.Module):
-    """Running count, mean and variance of some observations, in float64.
+    """Keep the running count, mean and variance of observations, in float64, for one or more :class:`VecNorm`.
 
     One object may serve several :class:`VecNorm`, in one process or, after ``share_memory()``, in many: everything is a
     buffer that is written in place. Processes do not wait for each other, so of two updates at once one may be lost.
@@ -91,7 +91,7 @@ class ObservationStatistics(nn.Module):
 
 
 class VecNorm(ObservationTransform):
-    """Normalise observations by the mean and standard deviation of all that were seen: ``(x - mean) / std``.
+    """Normalise observations by the running mean and standard deviation of those seen so far: ``(x - mean) / std``.
 
     Every row of every vector step is counted once, the first of an episode with its reset. Each vector step takes what
     came before it down by ``decay``: 0.9999 forgets over ten thousand steps, 1 never. In eval mode nothing is learned,
@@ -147,7 +147,7 @@ class VecNorm(ObservationTransform):
             self.register_memory(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Learn from the successors, unless in eval mode; normalise them in both containers."""
+        """Learn from a step's observations, unless in eval mode; normalise them in the outcome and the next root."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = next_.get(key)
             if self.training:
@@ -170,7 +170,7 @@ class VecNorm(ObservationTransform):
             set_leaf(root, key, value)
 
     def has_learned(self) -> bool:
-        """Answer whether any observation has been seen."""
+        """Answer whether every observation that is normalised has been seen."""
         return all(float(self.statistics.moments(key)[0]) for key in self.in_keys)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The environment seen through a transform. What a transform is stands in ``base``."""
+"""An env that applies a transform to the env below it. What a transform is stands in ``base``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchrl.unchecked import put, shallow
 
 
 class TransformedEnv(Env):
-    """An environment seen through a transform; it takes the environment over.
+    """Apply a transform to what an env shows and receives; the new env takes the env below over.
 
     The transition's ``action`` is the policy's own; what the simulator received is not recorded. ``episode_return`` is
     counted below and stays raw. Seeds mean the same with and without the transform.
@@ -79,16 +79,16 @@ class TransformedEnv(Env):
 
     @property
     def step_limit(self) -> float:
-        """See :class:`Env`."""
+        """The step limit of the environment below; see :class:`Env`."""
         return self.env.step_limit
 
     @property
     def learning_wrapper(self) -> str:
-        """See :class:`Env`."""
+        """The learning wrapper of the environment below; see :attr:`Env.learning_wrapper`."""
         return self.env.learning_wrapper
 
     def driven_things(self) -> list:
-        """List those of the environment below; see :meth:`Env.driven_things`."""
+        """List the driven things of the environment below; see :meth:`Env.driven_things`."""
         return self.env.driven_things()
 
     @property
@@ -201,7 +201,7 @@ class TransformedEnv(Env):
         self.env.require_options(options)
 
     def as_simulator(self) -> EnvSimulator:
-        """Refuse: transforms wrap the batch, never a simulator in it.
+        """Raise an error, always: a transform wraps a batch, never a simulator in it.
 
         Raises:
             EnvError: always.

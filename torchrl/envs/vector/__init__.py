@@ -1,1 +1,1 @@
-"""From simulators to one batched Env: the worker that steps them, and the back ends that call it."""
+"""Envs that are batches of simulators: the workers that step these, and the back ends that call the workers."""

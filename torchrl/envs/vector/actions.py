@@ -1,4 +1,4 @@
-"""From the policy's actions to a batch in numpy: checked leaf by leaf, by a reader that is chosen once."""
+"""Turn the policy's actions, tensors, into a numpy batch for the simulators, and check every leaf of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reader = Callable[[Action], Any]
 
 
 def action_reader(space: Space, spec: TensorSpec, name: str = "action") -> Reader:
-    """Return the function that reads a batch of actions.
+    """Return the function that checks a batch of the policy's actions and returns it as numpy arrays.
 
     What it returns has the form of ``space``, an array ``[num_envs, ...]`` at each leaf: a Dict gives a dict, a Tuple
     a tuple, a OneOf ``(indices, tuple of the parts)``. Arrays share the tensors' memory where the dtype is the space's.

@@ -1,4 +1,4 @@
-"""An Env over numpy buffers that a worker fills: everything a back end needs but the worker itself."""
+"""The base of the back ends: an Env over numpy buffers that a worker fills. No worker, which steps the simulators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VIEWS = ("_read", "_next", "_roots", "_nested_keys")  # of the memory of the wor
 
 
 class WorkerEnv(Env):
-    """An environment whose tensors are views of the buffers that a worker writes.
+    """Base of envs whose simulators a worker steps; their tensors are views of the buffers that the worker writes.
 
     Args:
         make_worker: builds what steps the simulators, given the buffers it is to write.

@@ -1,6 +1,6 @@
-"""Batches in the form of a gymnasium space: an array ``[num_envs, ...]`` at each leaf of its dicts and tuples.
+"""Allocate and copy numpy batches of actions in the form of their space, and split a batch into one value per row.
 
-How the memory of actions is laid out and written, and how a batch is taken apart into one value for each simulator.
+A batch holds an array ``[num_envs, ...]`` at each leaf of the dicts and tuples of its space.
 Imports no torch: worker processes use it.
 """
 
@@ -20,13 +20,13 @@ Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 
 
 def action_dtype(space: Space) -> np.dtype:
-    """Return the dtype in which a leaf of an action space reaches the simulators: ours, where the space takes it."""
+    """Return the dtype of an action leaf in a batch: the library's own where the space takes it, else the space's."""
     dtype = border_dtype(space)
     return dtype if np.can_cast(dtype, space.dtype) else space.dtype
 
 
 def allocate_actions(space: Space, num_envs: int, make: Callable = np.zeros) -> Any:
-    """Make the memory of a batch of actions: an array ``[num_envs, ...]`` at each leaf of what workers take."""
+    """Allocate a batch of actions in the form of their space: an array ``[num_envs, ...]`` at each leaf."""
     if isinstance(space, spaces.Dict):
         return {key: allocate_actions(part, num_envs, make) for key, part in space.spaces.items()}
     if isinstance(space, (spaces.Tuple, spaces.OneOf)):
@@ -36,7 +36,7 @@ def allocate_actions(space: Space, num_envs: int, make: Callable = np.zeros) -> 
 
 
 def copy_actions(target: Any, source: Any) -> None:
-    """Write a batch of actions into memory of the same form."""
+    """Copy a batch of actions into allocated memory of the same form."""
     if isinstance(target, dict):
         for key, value in target.items():
             copy_actions(value, source[key])
@@ -57,7 +57,7 @@ def rows_of(form: Any, rows: slice) -> Any:
 
 
 def observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observation:
-    """Return what the simulator of one row observed, read back from the buffers in the form of its space."""
+    """Return a copy of one row's observation in the buffers, in the form of its simulator's space."""
     if isinstance(space, spaces.Dict):
         return {key: observation_in(part, tree[str(key)], index) for key, part in space.items()}
     if isinstance(space, spaces.Tuple):

@@ -21,7 +21,7 @@ Tree = dict  # nested dict of numpy arrays, one per key, each of shape [num_envs
 
 @dataclass
 class StepBuffers:
-    """Where a worker writes: one transition and two roots, used in turn so that the last root handed out stays whole.
+    """The arrays that a worker writes: one outcome, and two roots in turn, so that the last root given out stays whole.
 
     Attributes:
         roots: two trees with the observation keys, ``is_init``, ``episode_return`` and ``episode_length``.
@@ -33,7 +33,7 @@ class StepBuffers:
 
 
 def allocate(observation_space: Space, num_envs: int, make: Callable = np.zeros) -> StepBuffers:
-    """Make the buffers for ``num_envs`` rows; ``make(shape, dtype)`` chooses the memory."""
+    """Allocate a worker's buffers for ``num_envs`` rows; ``make(shape, dtype)`` makes each array."""
 
     def statistics() -> Tree:
         return {
@@ -64,7 +64,7 @@ def allocate_observations(observation_space: Space, num_envs: int, make: Callabl
 
 
 class ObservationLeaf(NamedTuple):
-    """One observation key.
+    """Where one observation lies in a TensorDict and in what a simulator returns, and the space of its values.
 
     Attributes:
         path: where it lies in a TensorDict, ``("observation",)`` for a space that is neither a Dict nor a Tuple.
@@ -101,7 +101,7 @@ def _leaves_below(space: Space, path: tuple[str, ...], keys: tuple[str | int, ..
 
 
 def border_dtype(space: Space) -> np.dtype:
-    """Return the dtype that values of a leaf space have inside the library: float64 becomes float32, once, here.
+    """Return the numpy dtype that a leaf space's values get inside the library, such as float32 for float64.
 
     It is the dtype of the space's spec; see ``conversions``.
     """
@@ -111,7 +111,7 @@ def border_dtype(space: Space) -> np.dtype:
 
 
 class Leaf:
-    """One observation key of a tree: where its batch lies, and how values get there.
+    """Write what simulators return for one observation key into that key's array of the buffers, and refuse misfits.
 
     Args:
         tree: see :func:`allocate`.
@@ -150,7 +150,7 @@ class Leaf:
                 self.write_one(index, observation)
 
     def write_one(self, index: int, observation: object) -> None:
-        """Write the value of one row."""
+        """Write one row's value from its observation, and refuse a value of another shape or dtype."""
         value = self._value_in(observation, index)
         self._require_fit(value, index)
         self.array[index] = value

@@ -1,4 +1,4 @@
-"""From factories to simulators that go together, and what is refused on the way. Imports no torch: workers use it."""
+"""Build the simulators of a batch from factories, and refuse those that do not go together. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Factory = Callable[[], Simulator]
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:
-    """Return one factory per row.
+    """Return one factory per row, from one factory and a count or from a sequence; refuse what is no factory.
 
     Raises:
         ConfigError: counts that do not go together, or what is no factory.
@@ -82,7 +82,7 @@ def shares_of(num: int, num_workers: int) -> list[range]:
 
 
 def build_simulators(who: str, factories: Sequence[Factory], first_index: int = 0) -> list[Simulator]:
-    """Call the factories; what was built is closed if one fails.
+    """Build one simulator with each factory, and check that they go together; close all of them if one fails.
 
     Args:
         who: complains, ``"SerialEnv"``.
@@ -151,7 +151,7 @@ def _describe(space: object) -> str:
 
 
 def require_one_reward(who: str, simulator: Any) -> None:
-    """Refuse simulators that say that their rewards are vectors.
+    """Refuse a simulator whose ``reward_space`` says that its rewards are vectors.
 
     Raises:
         EnvError: naming the simulator.
@@ -191,7 +191,7 @@ def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) 
 
 
 def shared_options(who: str, options: Options) -> Mapping | None:
-    """Return the options of all rows where simulators are restarted together.
+    """Return the one dict of reset options for all rows, where simulators are only restarted together.
 
     Raises:
         EnvError: they differ from row to row.

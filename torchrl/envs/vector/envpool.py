@@ -20,7 +20,7 @@ OWN_OPTIONS = ("num_envs", "batch_size", "num_threads", "seed", "env_seed")
 
 
 class EnvPoolEnv(WorkerEnv):
-    """An EnvPool as an environment ``[num_envs]``, with the transitions that any environment here has.
+    """Present an EnvPool, C++ simulators stepped by threads, as an env with the same transitions as any other here.
 
     What is under ``next`` is the true successor, and no transition is made of a reset: every row has two simulators, of
     which one stands at the beginning of an episode while the other plays, so a row that ended goes on at once, and the
@@ -84,7 +84,7 @@ class EnvPoolEnv(WorkerEnv):
 
     @property
     def seeds_rows(self) -> bool:
-        """No: a pool takes all its seeds when it is built."""
+        """False: single rows cannot be seeded, since a pool takes all its seeds when it is built."""
         return False
 
 

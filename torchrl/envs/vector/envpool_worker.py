@@ -1,4 +1,4 @@
-"""Steps and restarts an EnvPool, spoken to below its Python layer. Which pool it is, ``envpool`` says."""
+"""The workers of ``EnvPoolEnv``, which step and restart an EnvPool by the calls below its Python layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SEED = 2**31  # EnvPool's are int32
 
 
 class EnvPoolWorker(Worker):
-    """Steps and restarts a pool, which it builds at the first restart and at each one with seeds.
+    """Step and restart an EnvPool, which this worker builds at its first restart and at each restart with seeds.
 
     Every row has one simulator. What ended goes on by a message of its own: a step, which EnvPool turns into a reset
     that leaves a game with lives where it is.
@@ -156,7 +156,7 @@ class EnvPoolWorker(Worker):
 
 
 class TurnsWorker(EnvPoolWorker):
-    """Has two simulators for each row, which take turns: while one plays, the other stands at its next beginning.
+    """Step an EnvPool with two simulators per row in turns: one plays, the other waits where its next episode begins.
 
     So an episode that is over is followed at once by the next, and the simulator that played it is reset in the same
     message that steps the others.
@@ -248,7 +248,7 @@ class _Pool:
 
 
 class Outcome(NamedTuple):
-    """What some simulators of a pool answered; arrays ``[n, ...]``.
+    """What ``n`` simulators of an EnvPool returned for a step or a reset, arrays ``[n, ...]``.
 
     Attributes:
         observations: an array, or a dict of them.
@@ -265,7 +265,7 @@ class Outcome(NamedTuple):
     num_steps: np.ndarray
 
     def part(self, begin: int, end: int) -> Outcome:
-        """Return that of some of the simulators."""
+        """Return the outcome of the simulators from ``begin`` up to ``end`` alone."""
         rows = slice(begin, end)
         return Outcome(rows_of(self.observations, rows), *[array[rows] for array in self[1:]])
 
@@ -288,7 +288,7 @@ def _fill(form: Any, values: Sequence[np.ndarray]) -> Any:
 
 @contextmanager
 def without_precision_warning() -> Iterator[None]:
-    """Keep back what gymnasium says to EnvPool about the precision of its bounds."""
+    """Suppress, in a ``with`` block, gymnasium's warning about the precision of EnvPool's bounds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*precision lowered by casting")
         yield

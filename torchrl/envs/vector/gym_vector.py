@@ -94,7 +94,7 @@ class GymVectorEnv(WorkerEnv):
 
     @property
     def step_limit(self) -> float:
-        """See :class:`Env`; only a ``SyncVectorEnv`` shows its simulators, others tell what their id says."""
+        """The least step limit of a ``SyncVectorEnv``'s simulators; of another vector environment, that of its id."""
         inner = self.vector_env.unwrapped
         if isinstance(inner, SyncVectorEnv):
             return min(map(gym_step_limit, inner.envs))
@@ -103,7 +103,7 @@ class GymVectorEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """See :class:`Env`; only a ``SyncVectorEnv`` shows its simulators."""
+        """See :attr:`Env.learning_wrapper`; around single simulators it is found only in a ``SyncVectorEnv``."""
         for layer in layers_of(self.vector_env):
             if isinstance(layer, wrappers.NormalizeReward) and layer.update_running_mean:
                 return type(layer).__name__

@@ -1,4 +1,4 @@
-"""Steps and restarts a gymnasium vector environment. Which ones can be used at all, ``gym_vector`` says."""
+"""The worker of ``GymVectorEnv``: steps and restarts a gymnasium vector environment, which ``gym_vector`` checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEPT_BY_ROW = {
 
 
 class VectorWorker(Worker):
-    """Steps and restarts a vector environment.
+    """Step and restart a gymnasium vector environment, and write what it returns into numpy buffers.
 
     Args:
         vector_env: the vector environment.
@@ -213,12 +213,12 @@ def _explain(error: Exception) -> EnvError | None:
 
 
 def is_of_gymnasium(vector_env: VectorEnv) -> bool:
-    """Answer whether the vector environment is one of gymnasium's two, which step single environments."""
+    """Answer whether the vector environment, below its wrappers, is a ``SyncVectorEnv`` or an ``AsyncVectorEnv``."""
     return isinstance(vector_env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
 
 
 def layers_of(vector_env: VectorEnv) -> Iterator[VectorWrapper]:
-    """Yield the wrappers from the outside in."""
+    """Yield the wrappers around a vector environment from the outside in."""
     while isinstance(vector_env, VectorWrapper):
         yield vector_env
         vector_env = vector_env.env
@@ -236,7 +236,7 @@ def _restarts_rows(vector_env: VectorEnv, mode: AutoresetMode) -> bool:
 
 
 def cannot_restart(vector_env: VectorEnv) -> EnvError:
-    """Say that single rows of this vector environment cannot be restarted, and how to build one whose rows can."""
+    """Return the error that says that single rows cannot be restarted, and how to build one whose rows can."""
     who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
     expected = "rows that can be restarted one by one, reset(options={'reset_mask': rows})"
     mode = vector_env.metadata["autoreset_mode"]

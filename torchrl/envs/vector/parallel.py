@@ -1,4 +1,4 @@
-"""The parallel back end: simulators in worker processes that import no torch, behind the same Env as the serial one.
+"""The parallel back end: an Env whose simulators are stepped in worker processes that import no torch.
 
 Observations, rewards and actions lie in shared memory; a step is one small message to each worker and one back.
 """
@@ -106,17 +106,17 @@ class ParallelEnv(WorkerEnv):
 
     @property
     def pids(self) -> list[int]:
-        """The process of each worker; empty while closed."""
+        """The process id of each worker; empty while closed."""
         return self._worker.pids
 
     @property
     def step_limit(self) -> float:
-        """See :class:`Env`; the processes are asked, and started where they do not run."""
+        """The least step limit of all rows; asks the processes, and starts them where they do not run."""
         return self._worker.step_limit()
 
     @property
     def learning_wrapper(self) -> str:
-        """See :class:`Env`; the processes are asked, and started where they do not run."""
+        """See :attr:`Env.learning_wrapper`; asks the processes, and starts them where they do not run."""
         return self._worker.learning_wrapper()
 
     def __repr__(self) -> str:
@@ -173,7 +173,7 @@ class ProcessWorker:
 
     @property
     def pids(self) -> list[int]:
-        """The processes."""
+        """The process id of each process; empty while closed."""
         return self._pool.pids
 
     def step_limit(self) -> float:
@@ -182,7 +182,7 @@ class ProcessWorker:
         return min(self._pool.call("step_limit"))
 
     def learning_wrapper(self) -> str:
-        """Name the wrapper by which the simulators of some row learn; empty where none do."""
+        """Name a learning wrapper around the simulator of some row; empty where none is found."""
         self._start()
         return max(self._pool.call("learning_wrapper"))
 
@@ -208,7 +208,7 @@ class ProcessWorker:
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Restart the given rows; see :meth:`Worker.restart`. One of all rows starts processes that do not run."""
+        """Restart the given rows; for all rows, first start processes that do not run. See :meth:`Worker.restart`."""
         is_whole = len(indices) == self._num_rows
         if not self._pool.is_running and not is_whole:
             expected, hint = "processes that run", "Call reset() for all rows first."
@@ -227,18 +227,18 @@ class ProcessWorker:
             self._is_half_stepped = False
 
     def require_ability(self, ability: str) -> None:
-        """See :meth:`Worker.require_ability`."""
+        """Refuse where a simulator in any process lacks an ability; see :meth:`Worker.require_ability`."""
         self._call_all("require_ability", ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """See :meth:`Worker.freeze`."""
+        """Let the given rows wait where they are; see :meth:`Worker.freeze`."""
         positions = self._positions(indices)
         local = {worker: [indices[at] - self.shares[worker].start for at in own] for worker, own in positions.items()}
         self._call_each("freeze", {worker: (own,) for worker, own in local.items()})
         self._has_ended[list(indices)] = False
 
     def render(self) -> list:
-        """See :meth:`Worker.render`."""
+        """Return one frame per row, from all processes; see :meth:`Worker.render`."""
         return [frame for frames in self._call_all("render") for frame in frames]
 
     def get_state(self) -> dict:

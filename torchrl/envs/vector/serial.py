@@ -16,7 +16,7 @@ from torchrl.envs.vector.worker import SimulatorWorker, own_method
 
 
 class SerialEnv(WorkerEnv):
-    """A batch of simulators, stepped in turn.
+    """A batch of simulators that this process steps one after the other.
 
     >>> from torchrl.envs.simulators import Matching
     >>> SerialEnv(Matching, 3).batch_size, SerialEnv(Matching).batch_size
@@ -54,14 +54,14 @@ class SerialEnv(WorkerEnv):
 
     @property
     def step_limit(self) -> float:
-        """See :class:`Env`."""
+        """The least step limit of the simulators; see :class:`Env`."""
         return min(map(step_limit_of, self.simulators))
 
     @property
     def learning_wrapper(self) -> str:
-        """See :class:`Env`."""
+        """The learning wrapper of one of the simulators; see :attr:`Env.learning_wrapper`."""
         return learning_wrapper(self.simulators)
 
     def driven_things(self) -> list:
-        """List this and its simulators; see :meth:`Env.driven_things`."""
+        """List this env and what stands below its simulators' wrappers; see :meth:`Env.driven_things`."""
         return [self, *map(innermost, self.simulators)]

@@ -22,7 +22,7 @@ from torchrl.processes.shared_memory import MakeArray, SharedMemory
 
 
 class SimulatorHost:
-    """The simulators of some rows of a parallel environment.
+    """Build, in a worker process, the simulators of some rows of a parallel environment, and step them by message.
 
     Args:
         factories: one per row of this process.
@@ -42,7 +42,7 @@ class SimulatorHost:
         return self._simulators[0].observation_space, self._simulators[0].action_space
 
     def map_memory(self, descriptor: int, size: int, num_envs: int) -> None:
-        """Work in the memory that :func:`cut_buffers` laid out for all ``num_envs`` rows."""
+        """Map the shared memory of all ``num_envs`` rows, and make the worker that writes this process's rows."""
         memory = SharedMemory(size, descriptor)
         buffers, actions = cut_buffers(*self.spaces(), num_envs, memory.array)
         memory.close()
@@ -56,7 +56,7 @@ class SimulatorHost:
         return self._worker.advance(self._actions)
 
     def call_worker(self, turn: int, method: str, *arguments: object) -> object:
-        """Call another method of the :class:`SimulatorWorker`, whose current root is that of this turn."""
+        """Call a method of the :class:`SimulatorWorker`, after its ``turn`` was set to the caller's."""
         self._worker.turn = turn
         return getattr(self._worker, method)(*arguments)
 
@@ -65,7 +65,7 @@ class SimulatorHost:
         return min(map(step_limit_of, self._simulators))
 
     def learning_wrapper(self) -> str:
-        """See :func:`~torchrl.envs.simulators.learning.learning_wrapper`."""
+        """Name a learning wrapper around a simulator of this process; empty where none is found."""
         return learning_wrapper(self._simulators)
 
     def close(self) -> None:
@@ -77,10 +77,10 @@ class SimulatorHost:
 def cut_buffers(
     observation_space: Space, action_space: Space, num_envs: int, make: MakeArray
 ) -> tuple[StepBuffers, Actions]:
-    """Lay out the memory of a parallel environment: what the simulators write, and the actions they read."""
+    """Allocate, by ``make``, a parallel environment's arrays: buffers for its outcomes and roots, and the actions."""
     return allocate(observation_space, num_envs, make), allocate_actions(action_space, num_envs, make)
 
 
 def serve(connection: socket.socket) -> None:
-    """Be a worker process; see :func:`~torchrl.processes.serving.serve_object`."""
+    """Run a worker process until it is told to end; see :func:`~torchrl.processes.serving.serve_object`."""
     serve_object(connection)

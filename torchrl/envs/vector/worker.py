@@ -31,7 +31,7 @@ BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
 class Worker(ABC):
-    """What every worker keeps: which root is next, each row's statistics, and which rows wait for a restart.
+    """Base of workers, which step and restart rows: keeps the next root, row statistics, and which rows wait.
 
     Args:
         observation_space: of one simulator.
@@ -84,7 +84,7 @@ class Worker(ABC):
         """
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most can do both
-        """Refuse where a simulator lacks an ability, see :meth:`Simulator.require_ability`."""
+        """Raise an error if a simulator lacks an ability; see :meth:`Simulator.require_ability`."""
 
     def freeze(self, indices: Sequence[int]) -> None:
         """Let the given rows wait where they are, until :meth:`restart`.
@@ -110,7 +110,7 @@ class Worker(ABC):
         raise cannot_copy(type(self).__name__)
 
     def get_state(self) -> dict:
-        """Capture the simulators and the current root.
+        """Return the state of the simulators and the current root; the default raises an error.
 
         Raises:
             EnvError: this worker cannot.
@@ -118,7 +118,7 @@ class Worker(ABC):
         raise self._has_no_state("a state to save")
 
     def set_state(self, state: dict) -> None:
-        """Restore what :meth:`get_state` captured.
+        """Restore what :meth:`get_state` returned; the default raises an error.
 
         Raises:
             EnvError: this worker cannot.
@@ -138,7 +138,7 @@ class Worker(ABC):
 
     @property
     def root(self) -> Tree:
-        """The root to act on."""
+        """The buffers of the root to act on next."""
         return self.buffers.roots[self.turn]
 
     def ended(self) -> list[int]:
@@ -146,7 +146,7 @@ class Worker(ABC):
         return np.flatnonzero(self._has_ended).tolist()
 
     def row(self, index: int) -> str:
-        """Name a row in messages."""
+        """Return a row's name for messages, numbered in the whole environment."""
         return f"row {self._first_index + index}"
 
     def _write_flags(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
@@ -220,7 +220,7 @@ class Worker(ABC):
 
 
 class SimulatorWorker(Worker):
-    """Steps and restarts simulators; each call writes whole batches through numpy views.
+    """Step and restart simulators one after the other, and write what they return into numpy buffers.
 
     Args:
         simulators: one simulator per row, all with the same spaces.
@@ -300,7 +300,7 @@ class SimulatorWorker(Worker):
         self._may_step = not self._has_ended.any()
 
     def require_ability(self, ability: str) -> None:
-        """Ask every simulator; see :meth:`Simulator.require_ability`."""
+        """Refuse where any simulator lacks an ability; see :meth:`Simulator.require_ability`."""
         for simulator in self.simulators:
             own_method("require_ability", simulator)(ability)
 
@@ -367,14 +367,14 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def cannot_copy(who: str) -> EnvError:
-    """Say that simulators are neither copied nor pickled."""
+    """Return the error that says that these simulators can be neither copied nor pickled."""
     hint = 'Copy or send a function that builds the environment: partial(EnvPoolEnv, "CartPole-v1", 4).'
     expected = "simulators that can be copied or pickled"
     return EnvError(explain(who, expected=expected, got="some that cannot", hint=hint))
 
 
 def not_restarted(rows: Sequence[int]) -> EnvError:
-    """Say that rows must be reset before the next step."""
+    """Return the error that says which rows must be reset before the next step."""
     got = f"rows {list(rows)} that have ended or never started"
     hint = "Call reset(mask) for them first, or use step_and_reset."
     return EnvError(explain("step", expected="every row inside an episode", got=got, hint=hint))
@@ -386,5 +386,5 @@ def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, 
 
 
 def own_method(name: str, simulator: Simulator) -> Callable:
-    """Return a method of a simulator; where a duck-typed one lacks it, that of :class:`Simulator`, which refuses."""
+    """Return a simulator's method by name; where a duck-typed one lacks it, the default of :class:`Simulator`."""
     return getattr(simulator, name, None) or partial(getattr(Simulator, name), simulator)
