@@ -87,7 +87,7 @@ class TimeLimit(SimulatorWrapper):
         return self.simulator.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
-        """Advance by one step; the step number ``max_steps`` is truncated."""
+        """Advance by one step; truncate the episode at step ``max_steps``."""
         observation, reward, terminated, truncated, info = self.simulator.step(action)
         self._num_steps += 1
         if truncated and self._may_warn and self._num_steps < self.max_steps:
@@ -212,7 +212,7 @@ class RandomTruncation(SimulatorWrapper):
         return self.simulator.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
-        """Advance by one step; in the first episode, the step that was drawn is truncated."""
+        """Advance by one step; truncate the first episode at the step that was drawn."""
         observation, reward, terminated, truncated, info = self.simulator.step(action)
         self._num_steps += 1
         return observation, reward, terminated, truncated or self._num_steps == self._stop_at, info

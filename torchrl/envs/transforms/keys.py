@@ -214,7 +214,7 @@ class CatTensors(_KeyTransform):
         self._replace(root, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Concatenate every row."""
+        """Concatenate the observations of every row of the root."""
         self._replace(root, self._join(root))
 
     def observation_spec(self, spec: Composite) -> Composite:

@@ -111,7 +111,7 @@ class GymVectorEnv(WorkerEnv):
         return learning_wrapper(inner.envs) if isinstance(inner, SyncVectorEnv) else ""
 
     def driven_things(self) -> list:
-        """List this, the vector environment and the simulators that it shows; see :meth:`Env.driven_things`."""
+        """List this env, the vector environment and the simulators that it shows; see :meth:`Env.driven_things`."""
         inner = self.vector_env.unwrapped
         return [self, inner, *(map(innermost, inner.envs) if isinstance(inner, SyncVectorEnv) else ())]
 
