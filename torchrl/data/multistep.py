@@ -105,9 +105,9 @@ class MultiStep:
 
 
 class MultiStepStream:
-    """Sum up to n rewards as :class:`MultiStep` does; a step whose sum a batch does not complete waits for the next.
+    """Sum up to n rewards as :class:`MultiStep` does; a step whose sum a batch does not complete waits for later ones.
 
-    A step whose sum the batch does not show whole waits for the next batch of its trajectory: every step comes out
+    A step whose sum the batch does not show whole waits for later batches of its trajectory: every step comes out
     once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
     Steps that still wait when collecting ends are lost.
 

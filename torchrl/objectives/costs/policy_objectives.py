@@ -53,7 +53,7 @@ class PolicyRows(NamedTuple):
 
 
 class PolicyObjective(nn.Module, ABC):
-    """Base of the objectives that train a policy: a subclass computes the loss of each row in :meth:`terms`.
+    """Base of the objectives that train a policy: a subclass computes the loss of each transition in :meth:`terms`.
 
     >>> class PolicyGradient(PolicyObjective):
     ...     def terms(self, rows):
