@@ -1,9 +1,6 @@
 """Learning from pictures by flags: what is seen, what is stored, and that every algorithm trains on it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import av
 import gymnasium
@@ -12,6 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from cases.examples import load
 from torchrl.agents import VIDEOS, RecordVideo
 from torchrl.data.replay import MemmapStorage
 from torchrl.data.specs import Bounded
@@ -20,7 +18,6 @@ from torchrl.envs.transforms import GrayScale, Resize
 from torchrl.errors import ConfigError
 from torchrl.modules import ConvNet, DuelingMLP, Encoded
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--from_pixels", "--image_size=40", "--num_envs=2", "--num_cells", "8", "8", "--no-progress_bar"]
 REPLAY = ["--buffer_size=96", "--batch_size=8", "--total_frames=64", "--frames_per_batch=16", "--start_frames=16"]
 REPLAY += ["--updates_per_frame=0.25"]
@@ -135,17 +132,20 @@ def test_the_name_of_the_film_is_free_where_nothing_is_filmed(make_env):
     assert make_env("--env_name=tests/Film-v0").observation_spec["observation"].shape == (2, 4)
 
 
-def test_a_run_with_workers_is_evaluated_and_resumed(tmp_path):
-    run = [sys.executable, str(ROOT / "examples" / "dqn" / "dqn.py")]
-    options = {"cwd": tmp_path, "check": True}
-    short = ["--eval_episodes=1", "--record_episodes=1", "--num_workers=2", "--name=whole", "--save_buffer"]
-    subprocess.run([*run, *SMALL, *REPLAY, *short], **options)
-    (folder,) = (tmp_path / "dqn_logging").iterdir()
-    done = subprocess.run([*run, f"--evaluate={folder}"], capture_output=True, text=True, **options)
-    assert "last.pt: return" in done.stdout
-    subprocess.run([*run, f"--resume={folder}", "--name=more", "--total_frames=96"], **options)
-    (more,) = (tmp_path / "dqn_logging").glob("more*")
-    assert json.loads((more / "summary.json").read_text())["frames"] == 96
+def test_a_run_with_workers_is_evaluated_and_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = load("dqn").main
+    try:
+        short = ["--eval_episodes=1", "--record_episodes=1", "--num_workers=2", "--name=whole", "--save_buffer"]
+        run([*SMALL, *REPLAY, *short])
+        (folder,) = (tmp_path / "dqn_logging").iterdir()
+        run([f"--evaluate={folder}"])
+        assert "last.pt: return" in capsys.readouterr().out
+        run([f"--resume={folder}", "--name=more", "--total_frames=96"])
+        (more,) = (tmp_path / "dqn_logging").glob("more*")
+        assert json.loads((more / "summary.json").read_text())["frames"] == 96
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_what_cannot_be_seen_is_refused(make_env, agent_of):
