@@ -36,7 +36,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SWAPS = {"done": "terminated", "terminated": "done"}
-COMBINING = {"is_done", "trace_goes_on", "next_row_follows"}
+COMBINING = {"is_done", "trace_goes_on", "next_step_follows"}
 EQUIVALENT = re.compile(r"# mutate: equivalent - \S")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 LEFT_OUT = (".*", "__pycache__", "*.egg-info", "*_logging", "build", "dist")

@@ -15,7 +15,7 @@ from torchrl.functional import (
     gae,
     importance_weight,
     n_step_return,
-    next_row_follows,
+    next_step_follows,
     reaches_ending,
     td_lambda,
     vtrace,
@@ -33,7 +33,7 @@ TARGET = -1  # of what `call` returns
 def test_every_public_function_with_a_mask_is_among_the_cases():
     public = [getattr(functional, name) for name in functional.__all__]
     masked = {function for function in public if "mask" in inspect.signature(function).parameters}
-    assert masked == {*FUNCTIONS, next_row_follows, reaches_ending}  # flags alone: test_endings.py, test_returns.py
+    assert masked == {*FUNCTIONS, next_step_follows, reaches_ending}  # flags alone: test_endings.py, test_returns.py
 
 
 def assert_close(got, expected, tolerance=1e-11):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchrl.data.batch_functions import require_batch
 from torchrl.data.trajectories import MASK, STARTS, TRAJ_IDS
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
-from torchrl.functional.endings import is_done, next_row_follows
+from torchrl.functional.endings import is_done, next_step_follows
 from torchrl.functional.returns import n_step_return
 from torchrl.functional.steps import require_steps
 from torchrl.keys import Key
@@ -267,7 +267,7 @@ def read_facts(batch: TensorDictBase, *, who: str) -> Facts:
             got = f"{mask.dtype} {list(mask.shape)}"
             raise SpecError(explain(who, expected=f"a bool mask of shape {list(batch.batch_size)}", got=got))
         mask = mask.unsqueeze(-1)
-    return Facts(ended, next_row_follows(ended, ended, is_init=starts, mask=mask), starts, mask)
+    return Facts(ended, next_step_follows(ended, ended, is_init=starts, mask=mask), starts, mask)
 
 
 def read_reward(batch: TensorDictBase, *, who: str) -> Tensor:

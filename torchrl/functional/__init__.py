@@ -16,7 +16,7 @@ from torchrl.functional.costs import (
     value_loss,
     weighted_policy_objective,
 )
-from torchrl.functional.endings import bootstraps, is_done, next_row_follows, trace_goes_on
+from torchrl.functional.endings import bootstraps, is_done, next_step_follows, trace_goes_on
 from torchrl.functional.off_policy_returns import vtrace
 from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss, temperature_loss
 from torchrl.functional.returns import (
@@ -46,7 +46,7 @@ __all__ = [
     "importance_weight",
     "is_done",
     "n_step_return",
-    "next_row_follows",
+    "next_step_follows",
     "penalized_policy_objective",
     "policy_gradient_loss",
     "quantile_huber_loss",

@@ -74,13 +74,13 @@ def trace_goes_on(terminated: Tensor, truncated: Tensor) -> Tensor:
     return ~is_done(terminated, truncated)
 
 
-def next_row_follows(
+def next_step_follows(
     terminated: Tensor, truncated: Tensor, *, is_init: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Tell at which steps the entry at t+1 is the true successor: not at an ending, a reset, a masked step or the edge.
 
     >>> terminated, truncated = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
-    >>> next_row_follows(terminated, truncated).squeeze(-1).tolist()  # an ending, and the edge
+    >>> next_step_follows(terminated, truncated).squeeze(-1).tolist()  # an ending, and the edge
     [True, False, False]
 
     A user may reset in mid-episode: no flag is set then, but ``is_init`` is.
@@ -88,18 +88,18 @@ def next_row_follows(
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool, same shape.
-        is_init: row t is the first of an episode, bool, same shape.
-        mask: row t is valid, bool, same shape.
+        is_init: step t is the first of an episode, bool, same shape.
+        mask: step t is valid, bool, same shape.
 
     Returns:
         bool ``[*B, T, 1]``.
     """
     follows = trace_goes_on(terminated, truncated)
     if is_init is not None:
-        _require_flags("next_row_follows", flags=follows, is_init=is_init)
+        _require_flags("next_step_follows", flags=follows, is_init=is_init)
         follows[..., :-1, :] &= ~is_init[..., 1:, :]
     if mask is not None:
-        _require_flags("next_row_follows", flags=follows, mask=mask)
+        _require_flags("next_step_follows", flags=follows, mask=mask)
         follows &= mask
         follows[..., :-1, :] &= mask[..., 1:, :]
     follows[..., -1:, :] = False

@@ -37,23 +37,23 @@ def vtrace(
     ``v_t = V(s_t) + δ_t + γ c_t (v_{t+1} - V(s_{t+1}))`` with ``δ_t = ρ_t (r_{t+1} + γ V(s_{t+1}) - V(s_t))``,
     ``ρ_t = min(ρ̄, π/μ)`` and ``c_t = λ min(c̄, π/μ)``. Espeholt et al., "IMPALA: Scalable Distributed Deep-RL with
     Importance Weighted Actor-Learner Architectures" (2018), https://arxiv.org/abs/1802.01561, equation 1, its recursive
-    form and λ in the remarks below it, the advantage in section 4.2. Where row t+1 is not the successor, ``v_{t+1}`` is
-    ``next_value``, and 0 where the task was over. With π = μ and both clips at least 1, the targets are those of
+    form and λ in the remarks below it, the advantage in section 4.2. Where step t+1 is not the successor, ``v_{t+1}``
+    is ``next_value``, and 0 where the task was over. With π = μ and both clips at least 1, the targets are those of
     :func:`td_lambda` with the same λ.
 
     Args:
         reward: received on entering t+1, ``[*B, T, R]``.
         value: V(s_t), ``[*B, T, R]``.
-        next_value: V of the true successor of row t (at an ending too), ``[*B, T, R]``.
+        next_value: V of the true successor of step t (at an ending too), ``[*B, T, R]``.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
-        log_weight: log π - log μ of the action of row t, ``[*B, T, 1]``.
+        log_weight: log π - log μ of the action of step t, ``[*B, T, 1]``.
         gamma: discount γ.
         rho_clip: ρ̄, which decides towards whose values the targets go: the larger, the nearer to those of π. None, no
             limit, goes all the way; 1 is usual.
         c_clip: c̄, which decides how far corrections reach back; None is no limit, 1 is usual.
         lambda_: decay λ of the trace.
-        mask: row t is valid, bool ``[*B, T, 1]``.
+        mask: step t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         advantage and value target, ``[*B, T, R]`` each.

@@ -2,14 +2,14 @@
 
 Time is the last batch dimension. Rewards and values are ``[*B, T, R]``, with R = 1 unless there are several rewards;
 flags, masks and weights are ``[*B, T, 1]``; γ and λ are numbers or tensors ``[]``, ``[R]`` or ``[*B, T, R]``: the
-rule is in ``functional/steps.py``, and nothing else is broadcast. Row t holds what was known at t (``value``) and the
+rule is in ``functional/steps.py``, and nothing else is broadcast. Step t holds what was known at t (``value``) and the
 outcome of step t (``reward``, ``terminated``, ``truncated``, ``next_value``: known at t+1).
 
 What the functions have in common:
 
 - **Endings** are those of ``functional/endings.py``. A sum ends at an ending, at the edge of the batch and next to a
-  masked row; in these places the value of the true successor still counts, unless the task was over.
-- **mask**: row t is valid, bool. Results are 0 on other rows, whatever stands there (NaN too), and so are gradients.
+  masked step; in these places the value of the true successor still counts, unless the task was over.
+- **mask**: step t is valid, bool. Results are 0 on other steps, whatever stands there (NaN too), and so are gradients.
 - **weight**: ρ_t = π(a_t|s_t) / μ(a_t|s_t), where μ acted and π is asked about, perhaps clipped:
   :func:`importance_weight` computes it. Weights are per decision: the weight of an action multiplies the rewards after
   it, not those before.
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from torchrl.errors import ConfigError, explain
-from torchrl.functional.endings import bootstraps, is_done, next_row_follows
+from torchrl.functional.endings import bootstraps, is_done, next_step_follows
 from torchrl.functional.steps import Steps, coefficient, require_steps
 from torchrl.shapes import require_same_shape
 
@@ -42,7 +42,7 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
     >>> reverse_scan(x, decay).squeeze(-1).tolist()  # from the right: 1, 1 + ½·1, 1 + ½·1½
     [1.75, 1.5, 1.0]
 
-    After the k-th of log2(T) rounds every row holds the sum over its next 2^k rows, and ``decay`` the product over as
+    After the k-th of log2(T) rounds every step holds the sum over its next 2^k steps, and ``decay`` the product over as
     many (Hillis and Steele, "Data Parallel Algorithms", 1986). There is no Python loop over T, and it can be
     differentiated.
 
@@ -72,7 +72,7 @@ def td0_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, gamma:
 
     Args:
         reward: received on entering t+1, ``[*B, T, R]``; a time dimension is not needed here.
-        next_value: value of the true successor of row t, same shape.
+        next_value: value of the true successor of step t, same shape.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
 
@@ -101,7 +101,7 @@ def discounted_return(
     >>> discounted_return(reward, never, never, gamma=0.5).squeeze(-1).tolist()
     [1.75, 1.5, 1.0]
 
-    Where row t+1 is not the successor, ``G_{t+1}`` is ``next_value``, and 0 without one or where the task was over.
+    Where step t+1 is not the successor, ``G_{t+1}`` is ``next_value``, and 0 without one or where the task was over.
     With weights it is ``G_t = ρ_t (r_{t+1} + γ G_{t+1}) + (1 - ρ_t) V(s_t)``, the last term only where ``value`` is
     given: Sutton and Barto (2018), equations 3.9 and 7.13; without ``value`` section 5.9.
 
@@ -110,10 +110,10 @@ def discounted_return(
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
-        next_value: V of the true successor of row t, ``[*B, T, R]``; None adds nothing where the rewards end.
+        next_value: V of the true successor of step t, ``[*B, T, R]``; None adds nothing where the rewards end.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
-        mask: row t is valid, bool ``[*B, T, 1]``.
+        weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
+        mask: step t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         ``[*B, T, R]``.
@@ -141,20 +141,20 @@ def n_step_return(
     >>> n_step_return(reward, next_value, never, never, gamma=0.5, n=2).squeeze(-1).tolist()  # 1 + ½ + ¼·8; at the edge
     [3.5, 3.5, 5.0]
 
-    Sutton and Barto (2018), equation 7.1. Where the rows end before n steps, the value of the last one's successor
+    Sutton and Barto (2018), equation 7.1. Where the steps end before n of them, the value of the last one's successor
     stands at their end. With weights it is ``G_{t:h} = ρ_t (r_{t+1} + γ G_{t+1:h}) + (1 - ρ_t) V(s_t)`` with
     ``G_{h:h} = V(s_h)``, equation 7.13; the last term only where ``value`` is given.
 
     Args:
         reward: received on entering t+1, ``[*B, T, R]``.
-        next_value: V of the true successor of row t (at an ending too), ``[*B, T, R]``.
+        next_value: V of the true successor of step t (at an ending too), ``[*B, T, R]``.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         n: number of rewards; 1 gives the one-step target, T or more the discounted return with ``next_value``.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
-        mask: row t is valid, bool ``[*B, T, 1]``.
+        weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
+        mask: step t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         ``[*B, T, R]``.
@@ -195,19 +195,19 @@ def td_lambda(
     >>> td_lambda(reward, next_value, never, never, gamma=0.5, lambda_=0.5).squeeze(-1).tolist()  # 1 + ½·(½·8 + ½·5)
     [4.25, 5.0]
 
-    Sutton and Barto (2018), section 12.8. Where row t+1 is not the successor, λ counts as 0. With weights it is
+    Sutton and Barto (2018), section 12.8. Where step t+1 is not the successor, λ counts as 0. With weights it is
     ``ρ_t (…) + (1 - ρ_t) V(s_t)`` around the same, section 12.9; the last term only where ``value`` is given.
 
     Args:
         reward: received on entering t+1, ``[*B, T, R]``.
-        next_value: V of the true successor of row t (at an ending too), ``[*B, T, R]``.
+        next_value: V of the true successor of step t (at an ending too), ``[*B, T, R]``.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         lambda_: decay λ of the trace; 0 gives the one-step target, 1 the discounted return with ``next_value``.
         value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
-        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
-        mask: row t is valid, bool ``[*B, T, 1]``.
+        weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
+        mask: step t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         ``[*B, T, R]``.
@@ -233,7 +233,7 @@ def gae(
 
     >>> reward, value, never = torch.ones(2, 1), torch.full((2, 1), 8.0), torch.zeros(2, 1, dtype=torch.bool)
     >>> advantage, target = gae(reward, value, value, never, never, gamma=0.5, lambda_=0.5)
-    >>> advantage.squeeze(-1).tolist(), target.squeeze(-1).tolist()  # δ = 1 + ½·8 - 8 = -3 in both rows
+    >>> advantage.squeeze(-1).tolist(), target.squeeze(-1).tolist()  # δ = 1 + ½·8 - 8 = -3 in both steps
     ([-3.75, -3.0], [4.25, 5.0])
 
     Here ``δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t)``. Schulman et al., "High-Dimensional Continuous Control Using
@@ -243,13 +243,13 @@ def gae(
     Args:
         reward: received on entering t+1, ``[*B, T, R]``.
         value: V(s_t), ``[*B, T, R]``.
-        next_value: V of the true successor of row t (at an ending too), ``[*B, T, R]``.
+        next_value: V of the true successor of step t (at an ending too), ``[*B, T, R]``.
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         lambda_: decay λ of the trace; 0 gives the one-step error, 1 the discounted return minus the value.
-        weight: ρ_t of the action of row t, ``[*B, T, 1]``; None is 1.
-        mask: row t is valid, bool ``[*B, T, 1]``.
+        weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
+        mask: step t is valid, bool ``[*B, T, 1]``.
 
     Returns:
         advantage and value target, ``[*B, T, R]`` each.
@@ -276,13 +276,13 @@ def reaches_ending(
     Args:
         terminated: the task was over on entering t+1, bool ``[*B, T, 1]``.
         truncated: the episode was cut on entering t+1, bool, same shape.
-        is_init: row t is the first of an episode, bool, same shape: a reset in mid-episode is no ending.
-        mask: row t is valid, bool, same shape.
+        is_init: step t is the first of an episode, bool, same shape: a reset in mid-episode is no ending.
+        mask: step t is valid, bool, same shape.
 
     Returns:
-        bool ``[*B, T, 1]``, false on masked rows.
+        bool ``[*B, T, 1]``, false on masked steps.
     """
-    follows = next_row_follows(
+    follows = next_step_follows(
         terminated,  # mutate: equivalent - what lies behind an ending cannot undo that it was reached
         truncated,
         is_init=is_init,
@@ -318,9 +318,9 @@ def _backup(steps: Steps, lambda_: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _add_decayed(x: Tensor, decay: Tensor, y: Tensor, span: int) -> Tensor:
-    """Compute ``x_t + decay_t · y_{t+span}``, and ``x_t`` on the last rows, where nothing follows.
+    """Compute ``x_t + decay_t · y_{t+span}``, and ``x_t`` on the last steps, where nothing follows.
 
-    ``decay`` may lack its last rows, which are not used.
+    ``decay`` may lack its last steps, which are not used.
     """
     head = torch.addcmul(x[..., :-span, :], decay[..., : x.shape[-2] - span, :], y[..., span:, :])
     return torch.cat([head, x[..., -span:, :]], dim=-2)

@@ -5,7 +5,7 @@
 - rewards and values are ``[*B, T, R]``, all of one shape;
 - facts about a step (flags, mask, weight) are ``[*B, T, 1]``, whatever R is;
 - a coefficient (γ, λ) is a number, a 0-d tensor, a ``[R]`` tensor, one per reward dimension, or a tensor of the
-  reward's shape, one per row: that of row t acts between row t and what follows it.
+  reward's shape, one per step: that of step t acts between step t and what follows it.
 
 Everything else is refused, so nothing else is ever broadcast.
 """
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from torchrl.errors import ConfigError, SpecError, explain
-from torchrl.functional.endings import bootstraps, next_row_follows
+from torchrl.functional.endings import bootstraps, next_step_follows
 from torchrl.shapes import require_same_shape
 
 
 class Steps:
     """Check the arguments of one call of a function of returns, and hold them ready for its formula.
 
-    Masked rows hold 0 (whatever stood there), and the value of a successor is 0 where the task was over.
+    Masked steps hold 0 (whatever stood there), and the value of a successor is 0 where the task was over.
 
     Args:
         who: the function that was called, for errors.
@@ -35,8 +35,8 @@ class Steps:
         gamma: discount γ.
         lambda_: decay λ.
         value: V(s_t), the reward's shape; may be None.
-        next_value: V of the true successor of row t, the reward's shape; may be None.
-        mask: row t is valid, bool ``[*B, T, 1]``; may be None.
+        next_value: V of the true successor of step t, the reward's shape; may be None.
+        mask: step t is valid, bool ``[*B, T, 1]``; may be None.
         weight: ``weight=ρ`` or ``log_weight=log ρ``, whichever the function takes, ``[*B, T, 1]``; may be None.
 
     Raises:
@@ -63,7 +63,7 @@ class Steps:
         require_steps(who, {"reward": reward, "value": value, "next_value": next_value}, facts)
         if reward.ndim < 2:
             raise SpecError(explain(who, expected="a reward [*B, T, R], time before last", got=list(reward.shape)))
-        follows = next_row_follows(terminated, truncated, mask=mask)
+        follows = next_step_follows(terminated, truncated, mask=mask)
         counts = bootstraps(terminated)
         gamma = coefficient(who, "gamma", gamma, reward)
         lambda_ = coefficient(who, "lambda_", lambda_, reward)
@@ -71,7 +71,7 @@ class Steps:
         if mask is not None:
             counts = counts & mask
             reward, value, rho = (_zero_unless(mask, x) for x in (reward, value, rho))
-            gamma, lambda_ = (_zero_unless(mask, x) if _is_per_row(x) else x for x in (gamma, lambda_))
+            gamma, lambda_ = (_zero_unless(mask, x) if _is_per_step(x) else x for x in (gamma, lambda_))
         self.reward = reward
         self.value = value
         self.next_value = _zero_unless(counts, next_value)
@@ -164,10 +164,10 @@ def require_clip(who: str, clip: float | None) -> None:
         raise ConfigError(explain(who, expected="a positive clip of weights or None", got=clip))
 
 
-def _is_per_row(x: float | Tensor) -> bool:
+def _is_per_step(x: float | Tensor) -> bool:
     return isinstance(x, Tensor) and x.ndim > 1
 
 
 def _zero_unless(counts: Tensor, x: Tensor | None) -> Tensor | None:
-    """Put 0 where a row does not count, whatever stands there."""
+    """Put 0 where a step does not count, whatever stands there."""
     return None if x is None else torch.where(counts, x, 0)

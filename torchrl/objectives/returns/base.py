@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
-from torchrl.functional.endings import next_row_follows
+from torchrl.functional.endings import next_step_follows
 from torchrl.functional.steps import coefficient, importance_weight, require_clip
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
@@ -323,7 +323,7 @@ def _standardized(advantage: Tensor, valid: Index | None) -> Tensor:
 def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tensor, Tensor]:
     """Return where the task was over, and at which rows row t+1 is the successor, bool ``[*B, T, 1]`` each."""
     terminated, truncated = read_flags(batch, who=who)
-    follows = next_row_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
+    follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
     _require_time_last(batch, follows, who)
     return terminated, follows
 
