@@ -1,6 +1,7 @@
 """What a buffer refuses: a clear error, and everything that was there before is as it was."""
 
 import errno
+import fcntl
 import os
 
 import pytest
@@ -272,3 +273,17 @@ def test_folders_of_other_contents(tmp_path):
         MemmapStorage.open(tmp_path)
     with pytest.raises(CheckpointError, match="expected a save in .*, got none"):
         ReplayBuffer(TensorStorage(8)).load(tmp_path)
+
+
+def test_lock_of_files_is_free_after_a_refusal_on_entry(tmp_path):
+    """One who holds the storage finds files that it cannot read: others, here another open file, are not locked out."""
+    waiting = ReplayBuffer(MemmapStorage(8, tmp_path))
+    ReplayBuffer(MemmapStorage(8, tmp_path)).extend(plain(3))
+    layout = (tmp_path / "layout.json").read_text()
+    (tmp_path / "layout.json").write_text(layout[:20])
+    with pytest.raises(StorageError, match="expected a whole file .*layout.json"):
+        len(waiting)
+    with (tmp_path / "lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (tmp_path / "layout.json").write_text(layout)
+    assert len(waiting) == 3

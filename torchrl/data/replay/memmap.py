@@ -55,15 +55,15 @@ class SharedLock:
 
     def __enter__(self) -> None:
         self._threads.acquire()
+        self._depth += 1
         try:
-            if not self._depth:
+            if self._depth == 1:
                 fcntl.flock(self._file, fcntl.LOCK_EX)
                 if (on_entry := self._on_entry()) is not None:
                     on_entry()
         except BaseException:
-            self._threads.release()
+            self.__exit__()
             raise
-        self._depth += 1
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
