@@ -97,6 +97,9 @@ def test_before_the_first_update_only_the_clipping_acts():
     assert ObservationNormalizer(3)(x).tolist() == [[0.5, -10.0, 7.0]]
     assert torch.equal(ObservationNormalizer(3, clip=None)(x), x)
     assert ObservationNormalizer(3, clip=5.0)(x).tolist() == [[0.5, -5.0, 5.0]]
+    nothing_yet = ObservationNormalizer(3, clip=None, eps=1.0)
+    nothing_yet.update(x, mask=torch.tensor([False]))  # no row counts: no update
+    assert torch.equal(nothing_yet(x), x)
 
 
 def test_a_constant_feature_gives_zero():

@@ -78,7 +78,10 @@ class ObservationNormalizer(nn.Module):
         if not self.training:
             return
         who, hint = "ObservationNormalizer.update", "Find the environment that gives it; a mask leaves rows out."
-        count_rows_(who, (self.count, self.mean, self.var), self._rows(x, mask), hint=hint)
+        rows = self._rows(x, mask)
+        if not len(rows):
+            return
+        count_rows_(who, (self.count, self.mean, self.var), rows, hint=hint)
         self.loc.copy_(self.mean)
         self.scale.copy_((self.var + self.eps).rsqrt())
 
