@@ -224,3 +224,13 @@ class TestDMControl:
             from dm_control import suite
 
             DMControlEnv(suite.load("cheetah", "run"), num_envs=2)
+
+
+def test_a_wrong_argument_is_refused_by_the_name_of_the_env():
+    for make, message in (
+        (lambda: GymEnv("CartPole-v1", foo=3), r"^GymEnv\(\) got an unexpected keyword argument 'foo'"),
+        (lambda: GymEnv(), r"^GymEnv\(\) missing a required argument: 'name_or_env'"),
+        (lambda: DMControlEnv("cartpole", "balance", 3), r"^DMControlEnv\(\) too many positional arguments"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            make()

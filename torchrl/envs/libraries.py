@@ -43,7 +43,10 @@ class NamedEnv(SerialEnv):
 
     def __init__(self, *names: object, num_envs: int | None = None, **options: Any) -> None:
         make_simulator = partial(self._build, *names, **options)
-        bound = inspect.signature(self._build).bind(*names, **options)  # a wrong argument is named here
+        try:
+            bound = inspect.signature(self._build).bind(*names, **options)
+        except TypeError as error:  # which names the argument alone
+            raise TypeError(f"{type(self).__name__}() {error}") from None
         first = next(iter(bound.arguments.values()))
         if not isinstance(first, str):
             _require_one(type(self).__name__, first, num_envs)
