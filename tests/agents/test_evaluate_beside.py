@@ -170,10 +170,27 @@ def test_one_that_dies_twice_is_an_error_and_not_the_end(beside, gate):
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(ProcessError, match="killed by SIGKILL") as caught:
         process.take()
-    assert "2 processes in a row were lost without an evaluation" in "".join(caught.value.__notes__)
+    assert "It was tried twice" in "".join(caught.value.__notes__)
     assert not process.is_pending
     gate.unlink()
     assert torch.equal(process(policy).returns, expected.returns)
+
+
+def test_each_evaluation_is_repeated_once_whatever_the_one_before_raised(beside):
+    def raises(root):
+        raise PlantedError("a policy")
+
+    process = beside()
+    for policy in (raises, choose_zero):
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(partial(process._pool.has_died, 0))
+        with pytest.warns(UserWarning, match="repeated"):
+            if policy is raises:
+                with pytest.raises(PlantedError):
+                    process(policy)
+            else:
+                assert len(process(policy).returns) == 3
+    assert process.num_restarts == 2
 
 
 def test_one_that_takes_too_long_is_stopped(beside):

@@ -137,7 +137,6 @@ class EvaluationProcess:
             timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
             awaited="an evaluation",
-            max_restarts=1,
         )
         self._policy = Structure()
         self._there: Structure | None = None  # of the policy that the process has
@@ -271,10 +270,14 @@ class EvaluationProcess:
 
     def _repeat(self, error: ProcessError) -> None:
         """Start another process and launch there what was lost with the last one; the second time, give up."""
-        if isinstance(error, DeadlineError):
+        order = self._order
+        if order.was_repeated or isinstance(error, DeadlineError):
+            if order.was_repeated:
+                error.add_note("It was tried twice. An Evaluator in this process needs no other one.")
             raise error
+        order.was_repeated = True
         self._there = None
-        self._pool.revive(0, error)
+        self._pool.replace(0)
         self.num_restarts += 1
         warnings.warn(f"{error} The evaluation is repeated in another process.", stacklevel=4)
         self._post()
@@ -310,6 +313,7 @@ class _Order:
     version: int
     frames: int
     keep: object
+    was_repeated: bool = False
 
 
 class EvaluationHost:
