@@ -71,7 +71,7 @@ def test_a_copy_in_mid_episode_is_reset_first_or_given_the_state(way):
 @every_way
 def test_worlds_that_cannot_be_copied_are_refused(way):
     env = GymVectorEnv(SyncVectorEnv([CountingEnv]))
-    with pytest.raises(EnvError, match="VectorWorker: expected simulators that can be copied or pickled.*a function"):
+    with pytest.raises(EnvError, match="GymVectorEnv: expected simulators that can be copied or pickled.*a function"):
         way(env)
     with pytest.raises(EnvError, match="expected simulators that can be copied or pickled"):
         way(TransformedEnv(env, RewardScaling(2.0)))
@@ -80,7 +80,7 @@ def test_worlds_that_cannot_be_copied_are_refused(way):
 @every_way
 def test_a_pool_is_refused(way):
     pytest.importorskip("envpool")
-    with pytest.raises(EnvError, match="TurnsWorker: expected simulators that can be copied or pickled"):
+    with pytest.raises(EnvError, match="EnvPoolEnv: expected simulators that can be copied or pickled"):
         way(EnvPoolEnv("CartPole-v1", 2))
 
 

@@ -239,7 +239,7 @@ def test_options_freezing_and_states_are_refused():
         env.set_info_(env_info=TensorDict({"low": torch.zeros(3)}, [3]))
     with pytest.raises(EnvError, match="stepped together"):
         env.freeze_(torch.tensor([True, False, False]))
-    with pytest.raises(EnvError, match="TurnsWorker: expected a state to save.*new episodes"):
+    with pytest.raises(EnvError, match="EnvPoolEnv: expected a state to save.*new episodes"):
         env.state_dict()
     env.step(right(root))
 

@@ -123,7 +123,7 @@ def test_a_run_that_is_resumed_starts_new_episodes(make):
     collector = Collector(make(counting(2)), frames_per_batch=8, seed=3)
     collector.collect()
     state = collector.state_dict()
-    assert state["env"] is None and "VectorWorker: expected a state to save" in state["env_error"]
+    assert state["env"] is None and "GymVectorEnv: expected a state to save" in state["env_error"]
 
 
 @every_mode

@@ -37,6 +37,7 @@ class EnvPoolWorker(Worker):
         num_simulators: how many each row has.
     """
 
+    env_name = "EnvPoolEnv"
     num_simulators = 1
 
     def __init__(self, make_pool: Callable, observation_space: Space, on_our_core: bool, buffers: StepBuffers) -> None:

@@ -43,6 +43,8 @@ class VectorWorker(Worker):
         restarts_rows: whether single rows can be restarted where they did not end.
     """
 
+    env_name = "GymVectorEnv"
+
     def __init__(
         self, vector_env: VectorEnv, mode: AutoresetMode, leave_out: Sequence[Name], buffers: StepBuffers
     ) -> None:

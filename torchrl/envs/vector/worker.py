@@ -37,7 +37,12 @@ class Worker(ABC):
         observation_space: of one simulator.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
         first_index: index of the first row in the whole environment, for messages.
+
+    Attributes:
+        env_name: the class of the env, for messages; empty names the worker's own class.
     """
+
+    env_name = ""
 
     def __init__(self, observation_space: Space, buffers: StepBuffers, first_index: int = 0) -> None:
         self.buffers = buffers
@@ -99,7 +104,7 @@ class Worker(ABC):
             EnvError: this worker cannot.
         """
         expected = "simulators that can wait one by one"
-        raise EnvError(explain(type(self).__name__, expected=expected, got="some that are stepped together"))
+        raise EnvError(explain(self._who, expected=expected, got="some that are stepped together"))
 
     def __getstate__(self) -> dict:
         """Return what a copy is made of, see :class:`SimulatorWorker`.
@@ -107,7 +112,7 @@ class Worker(ABC):
         Raises:
             EnvError: this worker cannot be copied.
         """
-        raise cannot_copy(type(self).__name__)
+        raise cannot_copy(self._who)
 
     def get_state(self) -> dict:
         """Return the state of the simulators and the current root; the default raises an error.
@@ -126,7 +131,11 @@ class Worker(ABC):
         raise self._has_no_state("a state to load")
 
     def _has_no_state(self, expected: str) -> EnvError:
-        return EnvError(explain(type(self).__name__, expected=expected, got="simulators without one", hint=FRESH))
+        return EnvError(explain(self._who, expected=expected, got="simulators without one", hint=FRESH))
+
+    @property
+    def _who(self) -> str:
+        return self.env_name or type(self).__name__
 
     @abstractmethod
     def render(self) -> list:
