@@ -47,10 +47,12 @@ class Extensible:
     torchrl.errors.ConfigError: Derived: expected names of its base, got 'udpate', which nobody would call. ...
     """
 
+    _former_names: Mapping[str, str] = {}  # what methods were called before, with what to write now
+
     def __init_subclass__(cls, **options: object) -> None:
         """Refuse a misspelt name; see :func:`refuse_misspelt`."""
         super().__init_subclass__(**options)
-        refuse_misspelt(cls)
+        refuse_misspelt(cls, synonyms=cls._former_names)
 
 
 def is_used_in(cls: type, name: str) -> bool:

@@ -15,10 +15,13 @@ from torchrl.data.replay import (
     PrioritizedSampler,
     PrioritizedSliceSampler,
     ReplayBuffer,
+    Sampler,
     SamplerWithoutReplacement,
     SliceSampler,
+    Storage,
     TensorStorage,
     UniformSampler,
+    Writer,
 )
 from torchrl.errors import CheckpointError, ConfigError, KeyMissing, NonFiniteError, SpecError, StorageError
 
@@ -287,3 +290,18 @@ def test_lock_of_files_is_free_after_a_refusal_on_entry(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     (tmp_path / "layout.json").write_text(layout)
     assert len(waiting) == 3
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "now"),
+    [
+        (Sampler, "wrote", "on_write"),
+        (Sampler, "dropped", "on_drop"),
+        (Writer, "reprioritized", "on_priority"),
+        (Storage, "wrote", "after_write"),
+        (Storage, "keep_what_others_need", "before_write"),
+    ],
+)
+def test_a_former_name_of_a_hook_is_refused(base, name, now):
+    with pytest.raises(ConfigError, match=f"got {name!r}, which nobody would call. Did you mean {now!r}"):
+        type("Own", (base,), {name: lambda self, *arguments: None, "__module__": "user"})

@@ -59,6 +59,7 @@ class Sampler(Extensible, ABC):
     tensor([14, 15])
     """
 
+    _former_names = {"wrote": "on_write", "dropped": "on_drop"}
     needs_order = False  # whether it follows chains of steps, which a RingWriter keeps
     slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
 

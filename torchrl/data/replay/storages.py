@@ -48,6 +48,7 @@ class Storage(Extensible, ABC):
         StorageError: the table of places does not fit into memory; it takes 16 bytes for each item of the capacity.
     """
 
+    _former_names = {"keep_what_others_need": "before_write", "wrote": "after_write"}
     device = torch.device("cpu")  # where the items lie
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
 

@@ -34,6 +34,7 @@ class Writer(Extensible, ABC):
         asks_priority: whether it is to be told the priorities of items.
     """
 
+    _former_names = {"reprioritized": "on_priority"}
     keeps_order = False
     asks_priority = False
 
