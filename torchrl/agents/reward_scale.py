@@ -34,7 +34,7 @@ class RewardScale:
 
     Args:
         gamma: γ.
-        decay: weight of the past at each frame; the default is_open about the last 100,000.
+        decay: weight of the past at each frame; the default remembers about the last 100,000.
         clip: the largest size of a scaled reward; None for no limit.
 
     Raises:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+
+from torchrl.errors import explain, nearest
+
+UNKNOWN = "unknown"  # the ``**unknown`` of a constructor that passes nothing on
 
 
 def show_passed_options(cls: type) -> None:
@@ -33,5 +38,22 @@ def show_passed_options(cls: type) -> None:
             and parameter.default is not inspect.Parameter.empty
             and parameter.name not in named
         ]
-        own = [*own[:-1], *passed]
+        own = [*own[:-1], *([] if own[-1].name == UNKNOWN else passed)]
     cls.__signature__ = signature.replace(parameters=own)
+
+
+def refuse_unknown(cls: type, unknown: Mapping[str, object]) -> None:
+    """Refuse options that no constructor of a class took, naming the class that was called and not the base.
+
+    Args:
+        cls: the class whose signature lists the options.
+        unknown: what was left of them in the constructor that passes nothing on.
+
+    Raises:
+        TypeError: naming the first of them and the option that it was probably meant to be.
+    """
+    for name in unknown:
+        options = [key for key, item in inspect.signature(cls).parameters.items() if item.kind is item.KEYWORD_ONLY]
+        close = nearest(name, options)
+        hint = f"Did you mean {close!r}?" if close else ""
+        raise TypeError(explain(cls.__name__, expected=f"options out of {options}", got=repr(name), hint=hint))

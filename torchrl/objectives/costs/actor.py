@@ -19,6 +19,7 @@ from torchrl.modules.distributions.bounds import Bounds
 from torchrl.modules.families import require_bounds
 from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
+from torchrl.objectives.options import refuse_unknown
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -62,7 +63,9 @@ class ActorLoss(Loss):
         num_entropy_samples: int | None = None,
         reduction: str = "mean",
         generator: torch.Generator | None = None,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__(in_keys=in_keys, trained=trained)
         who = type(self).__name__
         if hasattr(head_of(actor), "build"):

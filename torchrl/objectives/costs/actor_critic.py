@@ -16,6 +16,7 @@ from torchrl.modules.operator import require_keys, write
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import TDLoss, call_frozen
+from torchrl.objectives.options import refuse_unknown
 from torchrl.unchecked import new_tensordict, shallow
 
 
@@ -49,7 +50,9 @@ class ActorCriticLoss(TDLoss):
         trained: Iterable[nn.Module],
         gamma: float = 0.99,
         distance: str = "l2",
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         require_keys(type(self).__name__, actor=actor, critic=critic)
         if not hasattr(actor, "action_key"):
             hint = "The actor comes first: Actor(network), or ProbabilisticActor(network, family)."

@@ -21,6 +21,7 @@ from torchrl.modules.exploration import without_exploration
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import REWARD, TERMINATED, TDLoss
+from torchrl.objectives.options import refuse_unknown
 
 
 class ActionValueLoss(TDLoss):
@@ -43,7 +44,10 @@ class ActionValueLoss(TDLoss):
 
     kind: type[QValueActor] = QValueActor
 
-    def __init__(self, actor: TensorDictModuleBase, *, gamma: float = 0.99, double: bool = True) -> None:
+    def __init__(
+        self, actor: TensorDictModuleBase, *, gamma: float = 0.99, double: bool = True, **unknown: object
+    ) -> None:
+        refuse_unknown(type(self), unknown)
         inner = without_exploration(actor)
         if type(inner) is not self.kind:
             got = type(inner).__name__

@@ -20,7 +20,7 @@ from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
-from torchrl.objectives.options import show_passed_options
+from torchrl.objectives.options import refuse_unknown, show_passed_options
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
 
@@ -74,7 +74,9 @@ class ReturnEstimator(nn.Module, ABC):
         weight_clip: float | None = 1.0,
         average_reward: float | Tensor | str | None = None,
         standardize: bool = False,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__()
         who = type(self).__name__
         self.keep_fraction("gamma", gamma)
