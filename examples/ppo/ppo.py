@@ -126,9 +126,9 @@ def make_agent(settings: PPO) -> Agent:
         compile=settings.optimising.compile,
         target_kl=settings.minibatches.target_kl,
     )
-    hooks = [] if normalizer is None else [UpdateNormalizer(normalizer)]
-    if options.objective == "kl_penalty":
-        hooks.append(AdaptPenalty(loss))
+    hooks = [AdaptPenalty(loss)] if options.objective == "kl_penalty" else []
+    if normalizer is not None:
+        hooks.append(UpdateNormalizer(normalizer))  # after AdaptPenalty: new statistics would count as divergence
     if options.objective == "clip" and options.clip_schedule == "linear":
         falling = LinearSchedule(options.clip_epsilon, 0.0, settings.collecting.total_frames)
         hooks.append(Anneal(loss, "clip_epsilon", falling))
