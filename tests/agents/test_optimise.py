@@ -277,6 +277,21 @@ def test_an_optimizer_of_other_parameters_is_refused():
         MinibatchEpochs(loss, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), num_epochs=1, minibatch_size=1)
 
 
+def test_a_wrapper_that_is_no_optimizer_of_torch_but_passes_all_on_to_one_is_taken():
+    class Wrapper:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    loss = Mean()
+    MinibatchEpochs(loss, Wrapper(sgd(loss)), num_epochs=1, minibatch_size=2)(batch_of([[4.0, 4.0]]))
+    assert loss.owner.weight.item() == -4.0  # the mean of 4 and 4, by a rate of 1
+    with pytest.raises(ConfigError, match="an optimizer of torch, got Mean"):
+        MinibatchEpochs(loss, loss, num_epochs=1, minibatch_size=2)
+
+
 def test_compiled_steps_are_one_graph_whatever_is_annealed_and_agree_with_eager_ones(monkeypatch):
     graphs = []
 

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.nonfinite import nonfinite_error
-from torchrl.agents.parts import Trained, has
+from torchrl.agents.parts import MovesParameters, Trained, has
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
 from torchrl.devices import device_of
@@ -232,7 +232,7 @@ def require_loss(who: str, loss: object, optimizer: object) -> None:
     if not has(loss, Trained):
         got = type(loss).__name__
         raise ConfigError(explain(f"{who}, loss", expected="a Loss", got=got, hint="The loss comes first."))
-    if not isinstance(optimizer, torch.optim.Optimizer):
+    if not has(optimizer, MovesParameters):
         hint = "Write torch.optim.Adam(loss.trainable_parameters())."
         got = type(optimizer).__name__
         raise ConfigError(explain(f"{who}, optimizer", expected="an optimizer of torch", got=got, hint=hint))

@@ -141,6 +141,12 @@ class Trained(Protocol):
         """Yield the parameters that gradient steps move."""
 
 
+class MovesParameters(Protocol):
+    """Moves parameters in groups, as optimizers of torch and wrappers around them do."""
+
+    param_groups: list[dict]
+
+
 class WithActorTerms(Protocol):
     """Computes the losses of its actor apart from those of its critic."""
 
