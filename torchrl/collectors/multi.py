@@ -16,7 +16,7 @@ from torchrl.collectors.hosting import Report
 from torchrl.collectors.jobs import Worker
 from torchrl.collectors.transport import Layout, copy_out, cut_batch, require_one_layout
 from torchrl.collectors.workers import MultiCollector
-from torchrl.errors import ConfigError, ProcessError, explain
+from torchrl.errors import ConfigError, ProcessError, SpecError, explain
 from torchrl.processes.channels import SLICE_S
 from torchrl.processes.shared_memory import SharedMemory, size_of
 
@@ -247,6 +247,9 @@ class MultiAsyncCollector(MultiCollector):
                 self._lay_out(worker, report.layout)
             except ProcessError as error:
                 self._replace(worker, error)
+                return
+            except SpecError as error:  # raised when this batch is taken: those of other workers are not lost by it
+                self._arrived.append((worker, error))
                 return
         self._arrived.append((worker, copy_out(worker.shared, self.storage_device)))
 
