@@ -572,18 +572,30 @@ def test_a_warm_up_that_is_over_does_not_begin_again_in_the_workers(make):
     assert torch.equal(batch["action"], batch["episode_length"].squeeze(-1) % 2) and policy.frames_acted == 40
 
 
-@both
-def test_workers_with_other_keys_are_refused(make, kind):
-    def bare():
-        return counting(1)
+def bare():
+    return counting(1)
 
-    def more():
-        return TransformedEnv(counting(1), StepCounter())
 
-    collector = make(kind, [bare, more], frames_per_batch=4)
+def with_steps():
+    return TransformedEnv(counting(1), StepCounter())
+
+
+def test_workers_with_other_keys_are_refused(make):
+    collector = make(MultiSyncCollector, [bare, with_steps], frames_per_batch=4)
     with pytest.raises(SpecError, match="batches of one layout from all workers"):
-        for _ in range(3):  # one of the first two asynchronous batches is whole, and comes out whatever the other is
-            collector.collect()
+        collector.collect()
+
+
+def test_a_worker_with_other_keys_does_not_take_the_batches_of_others_along(make):
+    collector = make(MultiAsyncCollector, [bare, with_steps, bare], frames_per_batch=4)
+    collector.launch()
+    wait_until(lambda: all(remote._channel.has_input() for remote in collector._pool._remotes))
+    first = collector.collect()
+    with pytest.raises(SpecError, match="batches of one layout from all workers"):
+        collector.collect()
+    second = collector.collect()
+    workers = [set((batch["collector", "traj_ids"] % 3).flatten().tolist()) for batch in (first, second)]
+    assert workers == [{0}, {2}]
 
 
 @both
