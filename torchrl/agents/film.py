@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from tensordict import NestedKey
 
 from torchrl.agents.evaluate import Evaluation, eval_mode, move_roots_to_policy, own_randomness
 from torchrl.agents.hooks import Hook
@@ -14,6 +13,7 @@ from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.learned import frozen, refuse_learning_simulators
 from torchrl.errors import ConfigError, KeyMissing, explain
+from torchrl.keys import Key
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.record import require_video, video_writer
 
@@ -54,7 +54,7 @@ class RecordVideo(Hook):
         self,
         make_env: Callable[[], Env],
         *,
-        key: NestedKey = "pixels",
+        key: Key = "pixels",
         seed: int = 0,
         exploration_type: ExplorationType = ExplorationType.DETERMINISTIC,
         fps: int = 30,

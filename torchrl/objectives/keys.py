@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl.data.batch_functions import require_batch
 from torchrl.errors import KeyMissing, SpecError, explain, nearest
+from torchrl.keys import Key
 
 MASK = ("collector", "mask")
 TRAJ_IDS = ("collector", "traj_ids")
@@ -27,7 +28,7 @@ _WRITTEN_BY = {
 }
 
 
-def read(batch: TensorDictBase, key: NestedKey, *, who: str) -> Tensor:
+def read(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
     """Return an entry of the batch, or raise an error that names the reader and what should have written the entry.
 
     Raises:
@@ -55,7 +56,7 @@ def require_writable(who: str, batch: TensorDictBase) -> None:
         raise SpecError(explain(who, expected="a batch to write its results into", got="a locked one", hint=hint))
 
 
-def _nearest(key: NestedKey, batch: TensorDictBase) -> NestedKey | None:
+def _nearest(key: Key, batch: TensorDictBase) -> Key | None:
     """Return the entry whose name, on whatever level, looks most like the key's."""
     last_of = {other: _last(other) for other in batch.keys(include_nested=True, leaves_only=True)}
     close = nearest(_last(key), last_of.values())
@@ -63,5 +64,5 @@ def _nearest(key: NestedKey, batch: TensorDictBase) -> NestedKey | None:
     return min(same, key=lambda other: isinstance(other, tuple) != isinstance(key, tuple), default=None)
 
 
-def _last(key: NestedKey) -> str:
+def _last(key: Key) -> str:
     return key if isinstance(key, str) else key[-1]

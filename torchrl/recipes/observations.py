@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tensordict import NestedKey
 
 from torchrl.data.specs import Bounded, MultiCategorical, TensorSpec
 from torchrl.envs import Env, TransformedEnv
@@ -31,7 +30,7 @@ from torchrl.envs.transforms import (
 )
 from torchrl.envs.transforms.images import DTYPES
 from torchrl.errors import ConfigError, explain
-from torchrl.keys import key_name
+from torchrl.keys import Key, key_name
 from torchrl.modules import ConvNet
 from torchrl.recipes.parts import Environment
 
@@ -40,7 +39,7 @@ CHANNELS = (1, 3, 4)
 MOST_CHOICES = 2**16  # numbers of one-hot vectors, from which on a table of embeddings would be due
 
 
-def observation_transforms(settings: Environment, env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
+def observation_transforms(settings: Environment, env: Env, seen: Sequence[Key]) -> list[Transform]:
     """Build transforms from the observations ``seen`` to one picture, uint8 ``[*B, C, height, width]``, or one vector.
 
     Args:
@@ -96,7 +95,7 @@ def sees_images(env: Env) -> bool:
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _picture_of(settings: Environment, env: Env, seen: Sequence[NestedKey]) -> NestedKey | None:
+def _picture_of(settings: Environment, env: Env, seen: Sequence[Key]) -> Key | None:
     """Return the observation that is a picture, or None.
 
     Raises:
@@ -138,7 +137,7 @@ def _looks_like_pictures(leaf: TensorSpec) -> bool:
     return is_full and sum(size >= ConvNet(1).smallest for size in leaf.shape) >= 2
 
 
-def _picture_transforms(settings: Environment, env: Env, key: NestedKey) -> list[Transform]:
+def _picture_transforms(settings: Environment, env: Env, key: Key) -> list[Transform]:
     keys = ["observation"]
     transforms: list[Transform] = [] if key == "observation" else [Rename({key: "observation"})]
     shape = _rows(env)[key].shape
@@ -155,7 +154,7 @@ def _picture_transforms(settings: Environment, env: Env, key: NestedKey) -> list
 # ---- vectors ---------------------------------------------------------------------------------------------------------
 
 
-def _vector_transforms(env: Env, seen: Sequence[NestedKey]) -> list[Transform]:
+def _vector_transforms(env: Env, seen: Sequence[Key]) -> list[Transform]:
     leaves = _rows(env)
     for key in seen:
         if (num := _num_choices(leaves[key])) > MOST_CHOICES:
@@ -189,7 +188,7 @@ def _treatment(leaf: TensorSpec) -> str:
     return ", ".join([*words, "flattened"] if _is_flattened(leaf) else words)
 
 
-def _rows(env: Env) -> dict[NestedKey, TensorSpec]:
+def _rows(env: Env) -> dict[Key, TensorSpec]:
     """Return the spec of one row of each observation."""
     first = (0,) * len(env.batch_size)
     return {key: leaf[first] for key, leaf in env.observation_spec.leaves()}

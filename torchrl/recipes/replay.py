@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import unravel_key
 
 from torchrl.agents import ReplayUpdates, RewardScale
@@ -20,6 +20,7 @@ from torchrl.data.replay import (
 )
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 from torchrl.modules.operator import read
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate
 from torchrl.objectives.keys import MASK, TRAJ_IDS
@@ -106,7 +107,7 @@ class Store:
     """
 
     def __init__(self, settings: Replay, buffer: ReplayBuffer, loss: Loss, *, gamma: float) -> None:
-        facts: list[NestedKey] = [MASK]
+        facts: list[Key] = [MASK]
         if settings.sub_traj_len is not None or buffer.storage.needs_order:
             facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
         self.buffer = buffer

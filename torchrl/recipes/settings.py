@@ -31,7 +31,6 @@ from torchrl.recipes.config import ConfigParser, FlagGroup, make_parser
 
 Settings = TypeVar("Settings")
 
-Integer = Annotated[int, config.integer]
 PositiveInt = Annotated[int, config.positive_int]
 NonNegativeInt = Annotated[int, config.non_negative_int]
 Real = Annotated[float, config.real]

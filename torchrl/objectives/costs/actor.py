@@ -7,13 +7,13 @@ from functools import reduce
 from operator import add
 
 import torch
-from tensordict import NestedKey
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import DISTANCES, sampled_entropy
+from torchrl.keys import Key
 from torchrl.modules import Actor, CompositeDistribution, Delta, Distribution, Sequence
 from torchrl.modules.distributions.bounds import Bounds
 from torchrl.modules.families import require_bounds
@@ -57,7 +57,7 @@ class ActorLoss(Loss):
         self,
         actor: TensorDictModuleBase,
         *,
-        in_keys: Iterable[NestedKey],
+        in_keys: Iterable[Key],
         trained: Iterable[nn.Module],
         entropy_coef: float = 0.0,
         num_entropy_samples: int | None = None,

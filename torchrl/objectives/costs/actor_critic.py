@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterable
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, explain
 from torchrl.functional.costs import distance_loss
+from torchrl.keys import Key
 from torchrl.modules.operator import require_keys, write
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
@@ -137,5 +138,5 @@ class ActorCriticLoss(TDLoss):
         return rows
 
 
-def _without(key: NestedKey, keys: Iterable[NestedKey]) -> list[NestedKey]:
+def _without(key: Key, keys: Iterable[Key]) -> list[Key]:
     return [other for other in dict.fromkeys(keys) if other != key]

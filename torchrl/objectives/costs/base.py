@@ -9,12 +9,13 @@ from functools import reduce
 from operator import add
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.objectives.keys import MASK, read
 from torchrl.objectives.options import show_passed_options
@@ -103,9 +104,9 @@ class Loss(nn.Module, ABC):
     def __init__(
         self,
         *,
-        in_keys: Iterable[NestedKey],
+        in_keys: Iterable[Key],
         trained: Iterable[nn.Module],
-        optional_keys: Iterable[NestedKey] = (),
+        optional_keys: Iterable[Key] = (),
     ) -> None:
         super().__init__()
         self.in_keys = list(dict.fromkeys(in_keys))

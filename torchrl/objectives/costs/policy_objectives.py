@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from tensordict import NestedKey, TensorDict
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from torchrl.functional.costs import (
     sampled_kl,
     weighted_policy_objective,
 )
+from torchrl.keys import Key
 from torchrl.modules import Distribution
 from torchrl.objectives.costs.actor import head_of, require_formula_or_samples
 from torchrl.objectives.costs.base import Coefficient
@@ -60,7 +61,7 @@ class PolicyObjective(nn.Module, ABC):
     ...         return -rows.log_prob * rows.advantage, {}
     """
 
-    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
         """List the entries, besides the action, that the acting policy wrote and :meth:`terms` reads.
 
         Args:
@@ -104,7 +105,7 @@ class Surrogate(PolicyObjective):
     Nothing keeps ρ near 1. Logs ``approx_kl`` (nats) and ``ess`` (effective sample size, as a share of the rows).
     """
 
-    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
         """List the entry with the acting policy's log-prob, or refuse an actor that writes none."""
         if getattr(actor, "log_prob_key", None) is None:
             hint = "Give the actor a log_prob_key before collecting."
@@ -197,7 +198,7 @@ class PenalizedSurrogate(Surrogate):
         self.num_kl_samples = num_kl_samples
         self.generator = generator
 
-    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[NestedKey]:
+    def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
         """List the entries with the log-prob and the distribution's parameters that the acting policy wrote."""
         head = head_of(actor)
         names = getattr(head, "parameter_names", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import unravel_key
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.returns import td0_target
+from torchrl.keys import Key
 from torchrl.objectives.costs.base import Loss
 from torchrl.objectives.costs.targets import freeze_statistics_
 from torchrl.shapes import require_same_shape
@@ -45,8 +46,8 @@ class TDLoss(Loss):
     def __init__(
         self,
         *,
-        in_keys: Iterable[NestedKey],
-        next_keys: Iterable[NestedKey],
+        in_keys: Iterable[Key],
+        next_keys: Iterable[Key],
         trained: Iterable[nn.Module],
         gamma: float,
     ) -> None:

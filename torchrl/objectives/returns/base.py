@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from numbers import Real
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import unravel_key
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_step_follows
 from torchrl.functional.steps import coefficient, importance_weight, require_clip
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
@@ -289,7 +290,7 @@ def _evaluate(
 
 
 def _gather(
-    batch: TensorDictBase, keys: Iterable[NestedKey], *, who: str, under: tuple[str, ...] = (), rows: Index | None
+    batch: TensorDictBase, keys: Iterable[Key], *, who: str, under: tuple[str, ...] = (), rows: Index | None
 ) -> TensorDict:
     """Put what a network reads into a container of its own: all rows, or n chosen ones, ``[n]``."""
     gathered = new_tensordict({}, batch.batch_size if rows is None else rows[0].shape)
