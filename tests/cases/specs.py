@@ -4,16 +4,7 @@ import torch
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    OneHot,
-    Unbounded,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 
 SIZES = st.lists(st.integers(1, 3), max_size=3)
 FEW_SIZES = st.lists(st.integers(1, 3), max_size=2)

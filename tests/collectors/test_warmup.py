@@ -8,16 +8,7 @@ from tensordict import TensorDict
 
 from torchrl.collectors import WarmUp
 from torchrl.collectors.warmup import uniform_log_prob
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    OneHot,
-    Unbounded,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.errors import ConfigError, SpecError
 
 

@@ -10,16 +10,7 @@ from tensordict import TensorDict, lazy_stack
 
 from torchrl.data import read_dataset, read_minari, write_dataset
 from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    OneHot,
-    Unbounded,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.errors import ConfigError, KeyMissing, SpecError, StorageError
 
 

@@ -11,16 +11,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from cases.specs import LEAVES
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    OneHot,
-    Unbounded,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.envs.conversions import dm_env_from_spec, space_from_spec, spec_from_dm_env, spec_from_space
 from torchrl.envs.values import decode, encode
 from torchrl.envs.vector.buffers import border_dtype

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    OneHot,
-    Unbounded,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.envs.conversions import dm_env_from_spec, spec_from_dm_env
 from torchrl.envs.values import decode, encode
 from torchrl.errors import SpecError

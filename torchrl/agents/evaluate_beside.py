@@ -23,7 +23,7 @@ from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
 from torchrl.modules import ExplorationType
 from torchrl.processes.channels import SLICE_S
 from torchrl.processes.children import START_S
-from torchrl.processes.pool import Job, WorkerPool
+from torchrl.processes.pool import Job, WorkerPool, undone_if_lost
 from torchrl.processes.shared_tensors import parcel_of
 
 _DEFAULTS = Evaluator.__init__.__kwdefaults__  # where the defaults are written
@@ -290,10 +290,9 @@ class EvaluationProcess:
     def _discarded_if_it_fails(self) -> Iterator[None]:
         """Forget what was launched where it fails; end a process whose answer could still come (Ctrl-C, a deadline)."""
         try:
-            yield
-        except BaseException as error:
-            if isinstance(error, ProcessError) or not isinstance(error, Exception):
-                self.discard()
+            with undone_if_lost(self.discard):
+                yield
+        except BaseException:
             self._order = None
             raise
 

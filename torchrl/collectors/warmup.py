@@ -10,15 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from torchrl.data.specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    MultiOneHot,
-    TensorSpec,
-)
+from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, TensorSpec
 from torchrl.errors import ConfigError, SpecError, explain
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from torchrl.errors import explain, nearest
+from torchrl.misspelling import Extensible
 
 UNKNOWN = "unknown"  # the ``**unknown`` of a constructor that passes nothing on
 
@@ -40,6 +41,23 @@ def show_passed_options(cls: type) -> None:
         ]
         own = [*own[:-1], *([] if own[-1].name == UNKNOWN else passed)]
     cls.__signature__ = signature.replace(parameters=own)
+
+
+class PassesOptions(Extensible):
+    """Base of classes that users extend and whose constructors pass options on: signatures show them all.
+
+    >>> class Base(PassesOptions):
+    ...     def __init__(self, *, gamma=0.99): ...
+    >>> class Clipped(Base):
+    ...     def __init__(self, *, clip=0.2, **options): ...
+    >>> inspect.signature(Clipped)
+    <Signature (*, clip=0.2, gamma=0.99)>
+    """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a misspelt method of a subclass, and name in its signature the options that it passes on."""
+        super().__init_subclass__(**options)
+        show_passed_options(cls)
 
 
 def refuse_unknown(cls: type, unknown: Mapping[str, object]) -> None:

@@ -19,7 +19,7 @@ closes the pool. Imports no torch, and knows nothing of environments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,28 @@ class Job:
     build: Callable[..., object]
     arguments: tuple
     parcel_of: Callable[[object], Parcel | None] | None = None
+
+
+@contextmanager
+def undone_if_lost(undo: Callable[[], object]) -> Iterator[None]:
+    """Call ``undo`` where a process is lost inside the block or the block is broken off (Ctrl-C).
+
+    >>> try:
+    ...     with undone_if_lost(lambda: print("closed")):
+    ...         raise KeyboardInterrupt
+    ... except KeyboardInterrupt:
+    ...     pass
+    closed
+
+    Args:
+        undo: closes or forgets whatever an answer could still come to; other errors leave it as it is.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ProcessError) or not isinstance(error, Exception):
+            undo()
+        raise
 
 
 class WorkerPool:
@@ -178,15 +200,9 @@ class WorkerPool:
         self._requests, self._losses, self._failures = {}, {}, {}
         close_all(remotes, timeout_s)
 
-    @contextmanager
-    def closed_if_lost(self) -> Iterator[None]:
+    def closed_if_lost(self) -> AbstractContextManager[None]:
         """Close the pool where a process is lost inside the block or the block is broken off (Ctrl-C)."""
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, ProcessError) or not isinstance(error, Exception):
-                self.close()
-            raise
+        return undone_if_lost(self.close)
 
     # ---- calls -------------------------------------------------------------------------------------------------------
 

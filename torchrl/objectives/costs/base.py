@@ -16,9 +16,8 @@ from torch.nn.parameter import is_lazy
 from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key
-from torchrl.misspelling import refuse_misspelt
 from torchrl.objectives.keys import MASK, read
-from torchrl.objectives.options import show_passed_options
+from torchrl.objectives.options import PassesOptions
 from torchrl.unchecked import new_tensordict, put
 
 
@@ -74,7 +73,7 @@ class Coefficient:
             loss.register_buffer(self.buffer, torch.tensor(float(value)))
 
 
-class Loss(nn.Module, ABC):
+class Loss(PassesOptions, nn.Module, ABC):
     """Base of losses: turn a batch into ``loss_*``, to be summed by :func:`total_loss`, and numbers to be logged.
 
     >>> class Error(Loss):
@@ -94,12 +93,6 @@ class Loss(nn.Module, ABC):
         trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
         optional_keys: what :meth:`terms` reads where a batch has it.
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a misspelt method of a subclass, and name in its signature the options that it passes on."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
-        show_passed_options(cls)
 
     def __init__(
         self,

@@ -111,13 +111,12 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
     Args:
         actor: as for :class:`PPOLoss`; its family has a ``kl``, or ``num_kl_samples`` is set.
         critic: as for :class:`PPOLoss`.
-        kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is the best of the three in
-            table 1 of the paper.
-        kl_coef: the first β, 1 as in table 1.
-        increment: factor on β where the divergence exceeds the target by half.
-        decrement: factor on β where it is less than two thirds of the target.
-        num_kl_samples: estimate the divergence from that many actions of the policy that acted, drawn anew; None uses
-            the family's formula.
+        kl_target: d_targ in nats, and like the next four as for
+            :class:`~torchrl.objectives.costs.policy_objectives.PenalizedSurrogate`.
+        kl_coef: the first β.
+        increment: factor on β where the divergence is far above the target.
+        decrement: factor on β where it is far below.
+        num_kl_samples: estimate the divergence from that many drawn actions; None uses the family's formula.
         normalize_advantage: as for :class:`PPOLoss`.
         generator: source of what the loss draws.
         **options: those of :class:`PolicyGradientLoss`.

@@ -17,18 +17,17 @@ from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_step_follows
 from torchrl.functional.steps import coefficient, importance_weight, require_clip
 from torchrl.keys import Key
-from torchrl.misspelling import refuse_misspelt
 from torchrl.modules.operator import require_keys
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
-from torchrl.objectives.options import refuse_unknown, show_passed_options
+from torchrl.objectives.options import PassesOptions, refuse_unknown
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict, put
 
 Index = tuple[Tensor, ...]  # of n rows in [*B, T], one tensor per dimension
 
 
-class ReturnEstimator(nn.Module, ABC):
+class ReturnEstimator(PassesOptions, nn.Module, ABC):
     """Write ``state_value``, ``advantage`` and ``value_target``, ``[*B, T, R]`` each, into a batch ``[*B, T]``.
 
     >>> class Rewards(ReturnEstimator):
@@ -59,12 +58,6 @@ class ReturnEstimator(nn.Module, ABC):
         ConfigError: γ is not between 0 and 1, or not 1 with an average reward, or the actor writes no log-prob, or has
             dropout or a batch norm.
     """
-
-    def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a misspelt method of a subclass, and name in its signature the options that it passes on."""
-        super().__init_subclass__(**options)
-        refuse_misspelt(cls)
-        show_passed_options(cls)
 
     def __init__(
         self,
