@@ -27,6 +27,7 @@ from torchrl.envs.transforms import (
     GSDENoise,
     LastAction,
     LastReward,
+    MaskVelocity,
     ObservationNorm,
     ObservationStatistics,
     OneHotAction,
@@ -227,6 +228,11 @@ REGISTRY = {
     "LastReward": {
         "": (walker, LastReward),
         "of doubles": (drift, lambda: LastReward(("last", "reward"))),
+    },
+    "MaskVelocity": {
+        "": (walker, lambda: MaskVelocity([2, 0], ["position"])),
+        "nested": (walker, lambda: MaskVelocity([1], ["position", LEFT])),
+        "of doubles": (drift, lambda: MaskVelocity([0])),
     },
     "ObservationNorm": {
         "": (walker, lambda: ObservationNorm(torch.tensor([0.3, -1.0, 7.0]), 0.1, ["position"])),

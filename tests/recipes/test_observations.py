@@ -232,3 +232,32 @@ def test_several_bits_at_once_are_not_one_choice(env_of):
     assert not is_choice(env) and is_choice(env_of("Lake")[0])
     with pytest.raises(ConfigError, match="networks: expected one choice as the action"):
         require_choice(env)
+
+
+def test_velocities_are_hidden_and_frames_without_them_are_stacked(make_env):
+    env = make_env("--env_name=Pendulum-v1", "--mask_velocity", "--frame_stack=2")
+    settings = settings_of("ppo", "--env_name=Pendulum-v1", "--mask_velocity", "--frame_stack=2").environment
+    assert describe_observations(settings, env) == "observes 4 numbers: observation [3] without velocities"
+    env.set_seed(0)
+    batch = env.rollout(3)
+    assert batch["observation"].shape == (2, 3, 4)
+    assert torch.equal(batch["observation"][:, 1, :2], batch["observation"][:, 0, 2:])  # cosine and sine
+    assert (batch["observation"].unflatten(-1, (2, 2)).square().sum(-1) - 1).abs().max() < 1e-6
+
+
+def test_velocities_are_hidden_in_processes_too(make_env):
+    flags = ["--env_name=MountainCar-v0", "--mask_velocity", "--env_workers=2"]
+    assert make_env(*flags).observation_spec["observation"].shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "got"),
+    [
+        (["--env_name=Taxi-v4"], "got Taxi-v4"),
+        (["--env_library=toy", "--env_name=Matching"], "got a task of another kind"),
+    ],
+)
+def test_velocities_that_are_not_known_are_refused_with_what_to_write(flags, got, make_env):
+    message = f"--mask_velocity: expected a vector of one of Acrobot, .*{got}. --leave_out velocity leaves out"
+    with pytest.raises(ConfigError, match=message):
+        make_env(*flags, "--mask_velocity")

@@ -73,6 +73,7 @@ class Env(ABC):
             all are. Whatever acts at random honours it.
         step_limit: the steps after which simulators truncate every episode by themselves, the least of all rows;
             infinity where they do not, or cannot tell.
+        task: the id of the task of all rows, such as ``"CartPole-v1"``; empty where it is not known.
         shared: the stream of random actions, the seed that waits for a reset, the count of moves.
         carried: what roots carry beside observations: a policy's state and parameters of each row.
         is_wrapped: whether another env shows these rows; only the outermost repeats what rows that wait observe.
@@ -80,6 +81,7 @@ class Env(ABC):
 
     action_mask_key: Key | None = None
     step_limit: float = math.inf
+    task: str = ""
     is_wrapped = False
 
     def __init_subclass__(cls, **options: object) -> None:

@@ -20,6 +20,7 @@ from torchrl.envs.transforms import (
     Flatten,
     FrameStack,
     GrayScale,
+    MaskVelocity,
     OneHotObservation,
     Permute,
     Rename,
@@ -48,10 +49,13 @@ def observation_transforms(settings: Environment, env: Env, seen: Sequence[Key])
         seen: the observations that networks read, in the order of the vector.
 
     Raises:
-        ConfigError: a picture beside something else, or one that does not fit; a name that is none; too many choices.
+        ConfigError: a picture beside something else, or one that does not fit; a name that is none; too many choices;
+            velocities to be masked in a task where they are not known.
     """
     picture = _picture_of(settings, env, seen)
     transforms = _vector_transforms(env, seen) if picture is None else _picture_transforms(settings, env, picture)
+    if settings.mask_velocity:
+        transforms.insert(0, _mask_velocity(env, picture))
     if (num_frames := num_stacked(settings, is_image=picture is not None)) > 1:
         if picture is None and list(seen) == ["observation"]:
             transforms.append(CatTensors(seen))  # one-hot vectors side by side are numbers
@@ -75,6 +79,8 @@ def describe_observations(settings: Environment, env: Env) -> str | None:
         was = f"{key_name(picture)} {[*leaves[picture].shape]}"
         return f"observes a picture: {was} as {[*seen_as]} (--pictures=none takes its numbers)"
     treatments = {key: _treatment(leaf) for key, leaf in leaves.items()}
+    if settings.mask_velocity:
+        treatments["observation"] = "without velocities"
     if treatments == {"observation": ""}:
         return None
     parts = [f"{key_name(key)} {[*leaf.shape]} {treatments[key]}".rstrip() for key, leaf in leaves.items()]
@@ -168,6 +174,20 @@ def _vector_transforms(env: Env, seen: Sequence[Key]) -> list[Transform]:
     if keys := [key for key in seen if _is_flattened(leaves[key])]:
         transforms.append(Flatten(in_keys=keys))
     return transforms if list(seen) == ["observation"] else [*transforms, CatTensors(seen)]
+
+
+def _mask_velocity(env: Env, picture: Key | None) -> Transform:
+    """Build the transform that takes the velocities of a known task out of its vector.
+
+    Raises:
+        ConfigError: a picture is seen, or the task's velocities are not known.
+    """
+    if picture is None and env.task.rpartition("-v")[0] in MaskVelocity.known:
+        return MaskVelocity()
+    expected = f"a vector of one of {', '.join(MaskVelocity.known)}"
+    got = "a picture" if picture is not None else env.task or "a task of another kind"
+    hint = "--leave_out velocity leaves out what has that name; MaskVelocity(indices=[...]), in Python, any feature."
+    raise ConfigError(explain("--mask_velocity", expected=expected, got=got, hint=hint))
 
 
 def _is_flattened(leaf: TensorSpec) -> bool:

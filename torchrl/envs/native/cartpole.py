@@ -52,6 +52,8 @@ class CartPole(TorchEnv):
         ConfigError: ``max_episode_steps`` is not positive, or ``num_envs`` no batch size.
     """
 
+    task = "CartPole-v1"
+
     def __init__(
         self,
         num_envs: int | Sequence[int] | None = None,

@@ -46,6 +46,8 @@ class Pendulum(TorchEnv):
         ConfigError: ``max_episode_steps`` is not positive, or ``num_envs`` no batch size.
     """
 
+    task = "Pendulum-v1"
+
     def __init__(
         self,
         num_envs: int | Sequence[int] | None = None,

@@ -25,6 +25,7 @@ from torchrl.envs.transforms.reward import (
 from torchrl.envs.transforms.shapes import Flatten, Permute, Squeeze, Unsqueeze
 from torchrl.envs.transforms.statistics import ObservationStatistics, VecNorm
 from torchrl.envs.transforms.transformed import TransformedEnv
+from torchrl.envs.transforms.velocities import MaskVelocity
 
 __all__ = [
     "ActionClip",
@@ -48,6 +49,7 @@ __all__ = [
     "GrayScale",
     "LastAction",
     "LastReward",
+    "MaskVelocity",
     "ObservationNorm",
     "ObservationStatistics",
     "ObservationTransform",

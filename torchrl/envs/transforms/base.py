@@ -35,6 +35,7 @@ class EnvSpecs:
         reward_spec: ``[*B, 1]``.
         action_mask_key: the observation that says which choices are legal, or None.
         step_limit: the number of steps after which the simulators truncate every episode; infinity for none.
+        task: the id of the task of all rows; empty where it is not known.
     """
 
     batch_size: torch.Size
@@ -44,6 +45,7 @@ class EnvSpecs:
     reward_spec: TensorSpec
     action_mask_key: Key | None = None
     step_limit: float = math.inf
+    task: str = ""
 
 
 # What these methods are called in the wrappers and transforms of other libraries, for the error.
@@ -286,6 +288,7 @@ def specs_above(transform: Transform, env: EnvSpecs) -> EnvSpecs:
         reward_spec=transform.reward_spec(env.reward_spec),
         action_mask_key=transform.action_mask_key(env.action_mask_key),
         step_limit=env.step_limit,
+        task=env.task,
     )
 
 

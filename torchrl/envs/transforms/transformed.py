@@ -83,6 +83,11 @@ class TransformedEnv(Env):
         return self.env.step_limit
 
     @property
+    def task(self) -> str:
+        """The task of the environment below; see :class:`Env`."""
+        return self.env.task
+
+    @property
     def learning_wrapper(self) -> str:
         """The learning wrapper of the environment below; see :attr:`Env.learning_wrapper`."""
         return self.env.learning_wrapper

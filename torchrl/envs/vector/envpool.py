@@ -77,7 +77,7 @@ class EnvPoolEnv(WorkerEnv):
             action_space=action_space,
             batch_size=[num_envs],
         )
-        self.name = name
+        self.name = self.task = name
         self.step_limit = spec.config.max_episode_steps
         if seed is not None:
             self.set_seed(seed)

@@ -17,6 +17,7 @@ from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import count_from_zero
+from torchrl.envs.simulators.tasks import task_of
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import require_free_names, require_one_reward, shared_options
 from torchrl.envs.vector.gym_vector_worker import VectorWorker, cannot_restart, is_of_gymnasium, layers_of, own_resets
@@ -100,6 +101,12 @@ class GymVectorEnv(WorkerEnv):
             return min(map(gym_step_limit, inner.envs))
         limit = None if inner.spec is None else inner.spec.max_episode_steps
         return math.inf if limit is None else limit
+
+    @property
+    def task(self) -> str:
+        """The id of a ``SyncVectorEnv``'s simulators, or of another vector environment; see :class:`Env`."""
+        inner = self.vector_env.unwrapped
+        return task_of(inner.envs if isinstance(inner, SyncVectorEnv) else [inner])
 
     @property
     def learning_wrapper(self) -> str:

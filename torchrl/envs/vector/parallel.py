@@ -115,6 +115,11 @@ class ParallelEnv(WorkerEnv):
         return self._worker.step_limit()
 
     @property
+    def task(self) -> str:
+        """The id of the task of all rows; asks the processes, and starts them where they do not run."""
+        return self._worker.task()
+
+    @property
     def learning_wrapper(self) -> str:
         """See :attr:`Env.learning_wrapper`; asks the processes, and starts them where they do not run."""
         return self._worker.learning_wrapper()
@@ -180,6 +185,12 @@ class ProcessWorker:
         """Return the least :meth:`Simulator.step_limit` of all rows."""
         self._start()
         return min(self._pool.call("step_limit"))
+
+    def task(self) -> str:
+        """Return the id of the task of all rows; empty where it is not known, or not the same in all."""
+        self._start()
+        tasks = set(self._pool.call("task"))
+        return tasks.pop() if len(tasks) == 1 else ""
 
     def learning_wrapper(self) -> str:
         """Name a learning wrapper around the simulator of some row; empty where none is found."""

@@ -10,6 +10,7 @@ from torchrl.envs.driving import innermost
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
+from torchrl.envs.simulators.tasks import task_of
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import build_simulators, factories_of, require_free_names
 from torchrl.envs.vector.worker import SimulatorWorker, own_method
@@ -56,6 +57,11 @@ class SerialEnv(WorkerEnv):
     def step_limit(self) -> float:
         """The least step limit of the simulators; see :class:`Env`."""
         return min(map(step_limit_of, self.simulators))
+
+    @property
+    def task(self) -> str:
+        """The id of the simulators' task; see :class:`Env`."""
+        return task_of(self.simulators)
 
     @property
     def learning_wrapper(self) -> str:

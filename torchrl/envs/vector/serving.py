@@ -13,6 +13,7 @@ from gymnasium import Space
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
+from torchrl.envs.simulators.tasks import task_of
 from torchrl.envs.vector.batches import Actions, allocate_actions, rows_of
 from torchrl.envs.vector.buffers import StepBuffers, allocate
 from torchrl.envs.vector.building import build_simulators
@@ -29,7 +30,7 @@ class SimulatorHost:
         first_index: index of its first row in the whole environment.
     """
 
-    COMMANDS = frozenset({"spaces", "map_memory", "advance", "call_worker", "step_limit", "learning_wrapper"})
+    COMMANDS = frozenset({"spaces", "map_memory", "advance", "call_worker", "step_limit", "task", "learning_wrapper"})
 
     def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
         self._simulators = build_simulators("ParallelEnv", factories, first_index)
@@ -63,6 +64,10 @@ class SimulatorHost:
     def step_limit(self) -> float:
         """Return the least :meth:`Simulator.step_limit` of this process's rows."""
         return min(map(step_limit_of, self._simulators))
+
+    def task(self) -> str:
+        """Return the id of the task of this process's rows; empty where it is not known."""
+        return task_of(self._simulators)
 
     def learning_wrapper(self) -> str:
         """Name a learning wrapper around a simulator of this process; empty where none is found."""
