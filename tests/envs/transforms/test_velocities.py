@@ -17,6 +17,7 @@ from torchrl.envs.transforms import (
     LastReward,
     MaskVelocity,
     ObservationNorm,
+    OneHotObservation,
     StepCounter,
     TransformedEnv,
 )
@@ -89,7 +90,12 @@ def test_rows_of_several_tasks_have_none():
     ("make_env", "transform", "error", "message"),
     [
         (drift, MaskVelocity, ConfigError, r"does not tell its task. Write MaskVelocity\(indices="),
-        (partial(GymEnv, "Taxi-v4"), MaskVelocity, ConfigError, "got the task 'Taxi-v4'. Write MaskVelocity"),
+        (
+            partial(GymEnv, "Taxi-v4"),
+            lambda: Compose(OneHotObservation(), MaskVelocity()),
+            ConfigError,
+            "got the task 'Taxi-v4'. Write MaskVelocity",
+        ),
         (partial(GymEnv, "Taxi-v4"), lambda: MaskVelocity([0]), SpecError, "expected a vector of numbers"),
         (
             CartPole,
