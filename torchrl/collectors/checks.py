@@ -1,4 +1,4 @@
-"""What every collector refuses: arguments, policies, transitions and batches that break the contract. Steps nothing."""
+"""Checks that every collector makes: refuse wrong arguments, policies, transitions and batches. Steps nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def steps_of(frames_per_batch: int, num_envs: int, *, of: str = "environments") 
     """Return the number of steps ``T`` of a batch of ``frames_per_batch`` frames.
 
     Raises:
-        ConfigError: it is not a positive multiple of the number of environments.
+        ConfigError: ``frames_per_batch`` is not a positive multiple of ``num_envs``.
     """
     if not isinstance(frames_per_batch, Integral) or frames_per_batch < 1 or frames_per_batch % num_envs:
         hint = ""
@@ -63,19 +63,19 @@ def steps_of(frames_per_batch: int, num_envs: int, *, of: str = "environments") 
 
 
 def random_policy(env: Env, seed: int | None) -> RandomPolicy:
-    """Make the policy that acts at random, from a stream of its own where there is a seed."""
+    """Make a policy of random actions; with ``seed`` it draws from its own generator, else from torch's global one."""
     generator = None if seed is None else torch.Generator().manual_seed(named_seeds(seed, "actions")["actions"])
     return RandomPolicy(env.action_spec, mask_key=env.action_mask_key, generator=generator)
 
 
 def act_and_check(act: Callable, root: TensorDict, env: Env, *, is_first: bool) -> TensorDictBase:
-    """Let a policy act on a root, ``[*B]``, and refuse what breaks the contract of policies.
+    """Let a policy act on a root, ``[*B]``, and return the result; refuse a missing or wrong action, or changed inputs.
 
-    Where it acts for the first time, it is asked whether it fits the action spec, beyond the form of its actions.
+    With ``is_first`` the policy itself is checked against the action spec, later only the form of its actions.
 
     Raises:
-        ConfigError: it cannot be called with a TensorDict.
-        SpecError: it returned none, replaced what it was shown, or the action does not fit the action spec.
+        ConfigError: the policy cannot be called with a TensorDict.
+        SpecError: it returned no TensorDict, replaced an entry that it was given, or its action does not fit the spec.
         KeyMissing: it wrote no action.
     """
     shown = dict(root.items(include_nested=True, leaves_only=True))
@@ -113,10 +113,10 @@ def require_specs(who: str, transition: TensorDict, env: Env) -> None:
 
 
 def postprocess(postproc: BatchFunction | None, batch: TensorDict) -> TensorDictBase:
-    """Apply ``postproc`` to a batch and return the result; the batch itself where there is none.
+    """Apply ``postproc`` to a batch and return the result; if ``postproc`` is None, return the batch itself.
 
     Raises:
-        SpecError: it returns no TensorDict.
+        SpecError: ``postproc`` returns no TensorDict.
     """
     return batch if postproc is None else apply_function("postproc", postproc, batch)
 
@@ -150,7 +150,7 @@ def require_finite(batch: TensorDict, env: Env) -> None:
 
 
 def require_choices(action: torch.Tensor | TensorDictBase | None, spec: TensorSpec, batch_dims: int) -> None:
-    """Refuse discrete actions that the environment does not have; a missing action is the environment's to refuse.
+    """Refuse discrete actions out of range; if ``action`` is None do nothing, since the environment refuses that.
 
     Args:
         action: ``[*B, ...]`` or ``[*B, T, ...]``.

@@ -1,4 +1,4 @@
-"""The collector of whole episodes: batches of n, of different lengths, padded or packed."""
+"""The collector of whole episodes, which yields batches of n episodes of different lengths, padded or packed."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class EpisodeCollector(LocalCollector):
     with T the length of the longest, ``("collector", "mask")`` false and everything else zero behind the end. Beside
     the transition's keys and the mask a batch holds, int64 ``[N, T]``, ``("collector", "traj_ids")``: the number of the
     episode; ``("collector", "policy_version")``: how often the weights had been updated when the step was taken; and
-    ``("collector", "env_row")``: which row of the environment played it. A batch is the receiver's own.
+    ``("collector", "env_row")``: which row of the environment played it. No batch shares memory with a later one.
 
     What happens to a row of the environment whose episode is over:
 
     - ``finished="leave"``: every batch restarts the whole environment and consists of the ``num_episodes`` episodes
-      that begin first, in that order. A row begins another one as long as some of them have not begun, then it waits
+      that begin first, in that order. A row begins another episode until ``num_episodes`` have begun, then it is frozen
       (:meth:`Env.freeze_`). No episode is left out because it is long, so lengths and returns are not biased. Where the
-      environment cannot let a row wait, it is stepped on and what it does is dropped. A row that leaves was restarted
-      before it waits, and is restarted again for the next batch.
-    - ``finished="restart"``: rows go on for ever, and a batch is the next ``num_episodes`` episodes in the order in
+      environment cannot freeze a row, the row is stepped further and its steps are dropped. A row is restarted before
+      it is frozen, and again for the next batch.
+    - ``finished="restart"``: rows are never frozen, and a batch is the next ``num_episodes`` episodes in the order in
       which they end; of those that end at once, that of the lower row is first. Unfinished ones are kept and delivered
       whole by a later batch, so that they may span several policy versions; nothing is dropped. Short episodes come
       first.
@@ -56,9 +56,9 @@ class EpisodeCollector(LocalCollector):
         total_frames: stop iterating after this many delivered steps, rounded up to whole batches; -1 never stops.
             Only steps of delivered episodes count.
         finished: ``"leave"`` or ``"restart"``.
-        packed: lay the episodes one behind the other, ``[sum of lengths]``, without padding and mask: one lane, which
-            estimators cut at ``is_init``, and which :func:`~torchrl.data.split_trajectories` pads.
-        max_episode_steps: refuse to go on with a longer episode, so that an environment without an end does not hang.
+        packed: lay the episodes one behind the other, ``[sum of lengths]``, without padding and mask. Estimators tell
+            them apart by ``is_init``; :func:`~torchrl.data.split_trajectories` pads them.
+        max_episode_steps: raise at a longer episode, so that an environment whose episodes never end does not hang.
         device: where a copy of the policy acts; None uses the policy itself where it is.
         storage_device: where batches are handed out; None leaves them on the environment's device.
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
@@ -71,7 +71,7 @@ class EpisodeCollector(LocalCollector):
 
     Raises:
         EnvError: ``env`` is no environment, or something else steps it, such as an evaluator.
-        ConfigError: a number that is none, an unknown ``finished``, or ``policy`` cannot be called.
+        ConfigError: a count that is no valid number, an unknown ``finished``, or ``policy`` cannot be called.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class EpisodeCollector(LocalCollector):
         return self._hand_out(batch)
 
     def reset(self) -> None:
-        """Let all rows begin new episodes before the next batch; what was played and not delivered yet is dropped."""
+        """Let all rows begin new episodes before the next batch; steps that no batch has delivered yet are dropped."""
         self._root = None
 
     def state_dict(self) -> dict:
-        """Capture counters, unfinished episodes, the environment (where it can be captured) and the root to go on from.
+        """Return counters, unfinished episodes, the environment's state and the root that the next batch starts from.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
@@ -181,11 +181,11 @@ class EpisodeCollector(LocalCollector):
         return root
 
     def _num_to_begin(self) -> float:
-        """Return how many episodes may begin in a batch: any number, or as many as are delivered."""
+        """Return how many episodes may begin during a batch: any number (``"restart"``) or ``num_episodes``."""
         return math.inf if self._restarts else self.num_episodes
 
     def _next_number(self) -> int:
-        """Number the episode that begins now; IDLE if none is to begin."""
+        """Return the number of an episode that begins now, counting it; IDLE if the batch has begun enough of them."""
         if not self._num_open:
             return IDLE
         self._num_open -= 1
@@ -193,7 +193,7 @@ class EpisodeCollector(LocalCollector):
         return self._num_begun - 1
 
     def _play(self, root: TensorDict) -> tuple[TensorDict, list[list[int]]]:
-        """Step until enough episodes have ended; return the root to go on from, and the numbers played at each step."""
+        """Step until enough episodes have ended; return the next root, and per step each row's episode number."""
         played: list[list[int]] = []
         num_checked = 1 if self.frames else 2  # the second shows what is carried
         last_step = self._last_step()
@@ -218,7 +218,7 @@ class EpisodeCollector(LocalCollector):
         return root, played
 
     def _end_episodes(self, rows: Sequence[int], step: int) -> None:
-        """Count the episodes of these rows as over; those that follow begin at ``step``."""
+        """Note that the episodes of these rows have ended; number the next ones, from ``step`` on, or stop the rows."""
         numbers = list(self._numbers)
         for row in rows:
             if numbers[row] != IDLE:
@@ -229,7 +229,7 @@ class EpisodeCollector(LocalCollector):
         self._numbers = numbers
 
     def _stop_rows(self, rows: Sequence[int]) -> None:
-        """Freeze rows until the next batch where the environment can; else they are stepped on, for nothing."""
+        """Freeze rows until the next batch; if the environment cannot, keep stepping them and ignore their steps."""
         if rows and self.env.can_freeze:
             self.env.freeze_(self._mask_of(rows))
         elif rows:
@@ -237,13 +237,13 @@ class EpisodeCollector(LocalCollector):
             self.env.ignore_(self._mask_of(self._idle))
 
     def _mask_of(self, rows: Sequence[int]) -> torch.Tensor:
-        """Return where some rows are, bool ``[*B]``."""
+        """Return a mask that is true at the given flat row indices, bool ``[*B]``."""
         mask = torch.zeros(self.env.batch_size.numel(), dtype=torch.bool, device=self.env.device)
         mask[list(rows)] = True
         return mask.reshape(self.env.batch_size)
 
     def _last_step(self) -> int:
-        """Return the step of this batch before which the oldest running episode must have ended."""
+        """Return the step of this batch at which the oldest running episode reaches ``max_episode_steps``."""
         running = zip(self._begun_at, self._numbers, strict=True)
         oldest = min((begun_at for begun_at, number in running if number != IDLE), default=0)
         return oldest + self.max_episode_steps
@@ -260,7 +260,7 @@ class EpisodeCollector(LocalCollector):
         return EnvError(explain("EpisodeCollector", expected=expected, got=got, hint=hint))
 
     def _steps(self, played: list[list[int]]) -> TensorDict:
-        """Return the steps that are not delivered yet, ``[R]``: each episode's own in their order."""
+        """Return all steps that no batch has delivered yet, ``[R]``; those of one episode are in order of time."""
         if not played:
             return self._kept
         recorded = self._recording.recorded(len(played))
@@ -273,10 +273,10 @@ class EpisodeCollector(LocalCollector):
         return steps if self._kept is None else torch.cat([self._kept, steps])
 
     def _deliver(self, steps: TensorDict) -> TensorDict:
-        """Return the batch of the episodes that are due, out of ``[R]`` steps, and keep the others.
+        """Make the next batch out of ``[R]`` steps; keep the steps of other episodes for later batches.
 
-        The steps of each episode stand in their order already, so that a stable sort by the episode's place in the
-        batch lays whole episodes one behind the other; those that are not due have the last place.
+        The steps of each episode are in order of time already, so a stable sort by the episode's position in the batch
+        lays whole episodes one behind the other; steps for later batches are sorted to the end.
         """
         due, self._ended = self._ended[: self.num_episodes], self._ended[self.num_episodes :]
         due = due if self._restarts else sorted(due)

@@ -39,8 +39,8 @@ class Fragment(NamedTuple):
     Attributes:
         batch: the transitions, ``[*B, T]``, as a :class:`Collector` gives them. Recurrent state at step 0 is what the
             policy began with.
-        last: the root after the last step, ``[*B]``, with what the policy writes when it is asked about it without
-            acting: the value to bootstrap with, for example. The next fragment begins there.
+        last: the root after the last step, ``[*B]``, with the entries that the policy writes on it, for example the
+            value to bootstrap with. The environment is not stepped with it; the next fragment begins there.
     """
 
     batch: TensorDict
@@ -62,10 +62,10 @@ class FragmentSource(LocalSource):
             :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode. Every fragment acts
             with the present weights.
         n_steps: steps per fragment, T.
-        sticky: an episode that ends before the last step of a fragment is the row's last one there: the row waits
-            (:meth:`Env.freeze_`) and begins a new episode with the next fragment. ``("collector", "mask")`` is false
-            while it waits, so that each row is a stretch of one episode whose length :func:`torchrl.data.lengths_of`
-            tells. Where the environment cannot let a row wait, it is stepped on, and masked all the same.
+        sticky: a row whose episode ends inside a fragment is frozen (:meth:`Env.freeze_`) to the fragment's end and
+            begins a new episode with the next one. ``("collector", "mask")`` is false on its frozen steps, so a row
+            holds steps of one episode only, :func:`torchrl.data.lengths_of` of them. Where the environment cannot
+            freeze a row, the row is stepped further, and masked all the same.
         seed: seeds the environments, and the actions if ``policy`` is None; None leaves them as they are. A policy
             draws from its own generators, or from torch's global stream, which is not seeded here.
         device: where a copy of the policy acts, brought up to date before each fragment, and where fragments are handed
@@ -74,7 +74,7 @@ class FragmentSource(LocalSource):
     Raises:
         EnvError: the environments cannot be put into one batch, something else steps them, or ``sticky`` with rows that
             only restart together.
-        ConfigError: ``envs`` or ``policy`` is none of the above, or ``n_steps`` is no positive number.
+        ConfigError: ``envs`` or ``policy`` is of another type, or ``n_steps`` is no positive number.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class FragmentSource(LocalSource):
         self._root = None
 
     def update_policy_weights_(self) -> None:
-        """Count one more version of the weights; every fragment acts with the policy's present ones in any case."""
+        """Add 1 to ``policy_version``; nothing else is needed, as every fragment acts with the present weights."""
         self.policy_version += 1
 
     def close(self) -> None:
-        """Close the environments that this source has built, no others; may be called twice."""
+        """Close the environments that this source has built, not those it was given; may be called twice."""
         for simulator in self._built:
             simulator.close()
         leave_env(self.env, self)
@@ -144,14 +144,14 @@ class FragmentSource(LocalSource):
         return None if self._batch is None else self._batch.keys()
 
     def _collect(self, root: TensorDict) -> TensorDict:
-        """Fill the rows; return the root to go on from."""
+        """Record ``n_steps`` steps into the batch, from ``root`` on; return the root after the last step."""
         num_checked = self._num_checked()
         for index in range(num_checked):
             _, root = self._record_checked_step(root, index)
         return collect(self.env, self._act, root, self._writers[num_checked:])
 
     def _collect_sticky(self, root: TensorDict) -> tuple[TensorDict, torch.Tensor]:
-        """Fill the rows, letting rows wait whose episode is over; return the root to go on from and the mask."""
+        """Record ``n_steps`` steps, freezing rows whose episode ends; return the next root and a mask, ``[*B, T]``."""
         num_checked, env = self._num_checked(), self.env
         waiting = torch.zeros(env.batch_size, dtype=torch.bool, device=env.device)
         is_valid = []
@@ -184,13 +184,13 @@ class FragmentSource(LocalSource):
         self._batch, self._writers = allocate(transition, self.n_steps)
 
     def _ask(self, root: TensorDict) -> TensorDict:
-        """Return a copy of the root with what the policy writes on it, and put back its streams and counters."""
+        """Return a copy of the root with what the policy writes; the policy's generators and buffers stay unchanged."""
         asked = self._act.copy if isinstance(self._act, PlacedPolicy) else self._act
         with keep_randomness(asked), keep_module_state(asked):
             return self._act(root.clone()).exclude("next").clone()
 
     def _facts(self, batch: TensorDict, mask: torch.Tensor | None) -> TensorDict:
-        """Trajectory ids, policy version and, if sticky, mask of a batch, ``[*B, T]`` each."""
+        """Return trajectory ids, policy version and, where there is one, the mask of a batch, ``[*B, T]`` each."""
         starts = batch.get("is_init").squeeze(-1)
         facts = {} if mask is None else {"mask": mask}
         starts = starts if mask is None else starts & mask
@@ -200,7 +200,7 @@ class FragmentSource(LocalSource):
 
 
 def batch_of(envs: Callable | Sequence, built: list[Simulator]) -> SerialEnv:
-    """Put environments, or callables that build them, into one env; append to ``built`` what a callable built."""
+    """Join environments, or callables that build them, in one env ``[B]``; append those it builds to ``built``."""
     envs = [envs] if callable(envs) else envs
     if isinstance(envs, str) or not isinstance(envs, Sequence) or not envs:
         hint = "GymEnv(name, num_envs=8) makes an environment of a task's name."

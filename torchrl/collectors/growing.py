@@ -12,12 +12,12 @@ from torchrl.unchecked import StepWriter
 
 
 class GrowingBatch:
-    """Record transitions ``[*B]`` one after another; blocks of steps are added as needed and used again.
+    """Record transitions ``[*B]`` one after another, in blocks of memory that are added as needed.
 
-    Building the views of a step costs far more than copying into it, so blocks are kept from one recording to the next.
+    Making the views of a step costs far more than copying into it, so the next recording uses the same blocks again.
 
     Args:
-        transition: ``[*B]``, whose layout all others have.
+        transition: ``[*B]``; all recorded transitions have its keys, shapes and dtypes.
         block_size: how many steps are added at a time.
     """
 
@@ -28,7 +28,7 @@ class GrowingBatch:
         self._steps: list[StepWriter] = []
 
     def __getitem__(self, index: int) -> StepWriter:
-        """Return the writer of a step, counted from 0 in each recording."""
+        """Return the object that copies a transition into step ``index``; steps count from 0 in each recording."""
         while index >= len(self._steps):
             block, steps = allocate(self._example, self._block_size)
             self._blocks.append(block)
@@ -36,7 +36,7 @@ class GrowingBatch:
         return self._steps[index]
 
     def keys(self) -> Collection[str]:
-        """Return the names that every step holds."""
+        """Return the top-level keys that every step holds."""
         return self._example.keys()
 
     def recorded(self, num_steps: int) -> TensorDict:

@@ -1,6 +1,6 @@
-"""What a worker process of a collector holds: an environment, a copy of the policy, and a collector of its own.
+"""The object inside a collector's worker process: an environment, a copy of the policy, and a collector over both.
 
-Batches go to shared memory, weights come from there; messages say what to do. Knows no parent.
+It writes batches to shared memory and reads weights from there; the parent calls its methods by message.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Source = Collector | FragmentSource
 
 @dataclass(frozen=True)
 class Plan:
-    """How a worker process shall collect: by which collector, on which device, with which seeds and counts.
+    """Tell a worker process how to collect: by which collector, on which device, with which seeds and counts.
 
     Attributes:
-        make_source: makes what collects: called with the environment, the policy, ``device`` and ``seed``.
+        make_source: makes the collector: called with the environment, the policy, ``device`` and ``seed``.
         device: where its copy of the policy acts.
-        row_seeds: one per environment of this worker; None leaves them as they are.
-        policy_seed: begins the random streams of its copy of the policy; None lets them be others in every run.
+        row_seeds: one per environment of this worker; None does not seed them.
+        policy_seed: seeds the random generators of its copy of the policy; None seeds them differently in every run.
         index: of this worker.
-        num_workers: how many there are; trajectory ids are made unique by the two.
+        num_workers: how many there are; ``index`` and ``num_workers`` make trajectory ids unique.
         first_trajectory: how many trajectories this worker had begun before it was started again.
         warm_up_frames: its share of the frames of a warm-up.
     """
@@ -58,14 +58,14 @@ class Plan:
 
 @dataclass
 class Report:
-    """What a worker process tells its parent with a batch: the layout, counts, and what transforms have learned.
+    """Tell the parent of a worker process about a finished batch: its layout, counts, and the transforms' statistics.
 
     Attributes:
-        layout: of the batch, where there is no shared memory for it yet.
+        layout: keys, shapes and dtypes of the batch, where there is no shared memory for it yet; otherwise None.
         num_trajectories: how many trajectories the worker has begun.
-        learned: what transforms have learned since the last report, see :meth:`Env.learned_state_dict`; those that
-            stand as they did are left out.
-        warm_up_frames: how many frames it has acted at random in a warm-up.
+        learned: the statistics of the transforms (see :meth:`Env.learned_state_dict`) that have changed since the last
+            report.
+        warm_up_frames: how many frames of the warm-up the worker has acted at random.
     """
 
     layout: Layout | None
@@ -75,12 +75,12 @@ class Report:
 
 
 class CollectorHost:
-    """Collect in a worker process what the parent asks for, with an environment and a copy of the policy.
+    """Collect batches in a worker process, each when the parent asks for it, with a copy of the policy.
 
     Args:
         make_env: builds the environment, ``[*B]``.
         policy: a copy of the policy; None acts at random.
-        num_threads: of torch.
+        num_threads: how many threads torch uses.
     """
 
     COMMANDS = frozenset(
@@ -111,7 +111,7 @@ class CollectorHost:
         self._reader.refresh()
 
     def prepare(self, plan: Plan) -> None:
-        """Make the collector, and begin its random streams and counts, as ``plan`` says."""
+        """Make the collector, seed the environment and the policy, and set the counters, as ``plan`` says."""
         self._plan = plan
         if plan.row_seeds is not None:
             self.env.set_seed(list(plan.row_seeds))
@@ -127,27 +127,29 @@ class CollectorHost:
         self._source.trajectories.num_begun = plan.first_trajectory
 
     def learned_state_dict(self) -> Learned:
-        """Return what the transforms have learned; see :meth:`Env.learned_state_dict`."""
+        """Return the statistics that the transforms have learned; see :meth:`Env.learned_state_dict`."""
         self._reported = self.env.learned_state_dict()
         return self._reported
 
     def load_learned_states(self, states: Sequence[Learned], for_acting: bool) -> None:
-        """Load what the transforms of one worker or several have learned, joined into one state."""
+        """Join the statistics that the transforms of one or more workers have learned, and load the result."""
         self.env.load_learned_state_dict(join_learned(self.env.transforms, states), for_acting=for_acting)
 
     def restore_own(self, learned: Learned) -> None:
-        """Go on from what the transforms of the worker that was lost had learned."""
+        """Load the statistics that this worker's transforms had learned before its process died and was replaced."""
         restore_own_(self.env.transforms, learned)
 
     def collect(
         self, version: int, exploration: ExplorationType | None, learned: Sequence[Learned] | None = None
     ) -> Report:
-        """Collect a batch into shared memory, or keep it until :meth:`map_memory`.
+        """Collect a batch, write it to shared memory if that is mapped (:meth:`map_memory`), and return a report.
+
+        Without shared memory the batch is kept until :meth:`map_memory`.
 
         Args:
-            version: of a policy without weights in shared memory.
+            version: the policy version to note, where the policy has no weights in shared memory.
             exploration: how the policy acts.
-            learned: what the transforms of each worker have learned, of those that differ; None where none do.
+            learned: the statistics of every worker's transforms, to be joined and loaded first; None loads nothing.
         """
         source = self._source
         if learned is not None:
@@ -169,13 +171,21 @@ class CollectorHost:
         return Report(layout, source.trajectories.num_begun, self._newly_learned(), acted)
 
     def _newly_learned(self) -> Learned:
-        """Return what transforms have learned since the parent was told."""
+        """Return the statistics of those transforms that have changed since the last report to the parent."""
         before = self._reported
         now = self.learned_state_dict() if before else before  # where none learns, nothing is asked
         return {name: tensors for name, tensors in now.items() if not is_same(tensors, before[name])}
 
     def map_memory(self, descriptor: int, size: int, layout: Layout, num_rows: int, start: int) -> None:
-        """Write batches from now on, and one that waits, to rows ``start`` and following of a shared batch."""
+        """Map shared memory; write the kept batch, and all later ones, to its rows from ``start`` on.
+
+        Args:
+            descriptor: the open file of the memory.
+            size: of the memory, in bytes.
+            layout: keys, shapes and dtypes of the shared batch.
+            num_rows: how many rows the shared batch has.
+            start: the first row of this worker.
+        """
         memory = SharedMemory(size, descriptor)
         own = slice(start, start + max(1, self.env.batch_size.numel()))
         self._views = cut_batch(layout, num_rows, memory.array)[own]
@@ -195,7 +205,7 @@ class CollectorHost:
         self._source.set_info(agent_info=agent_info, env_info=env_info)
 
     def state_dict(self) -> dict:
-        """Capture the collector and the random streams of the copy of the policy."""
+        """Return the state of the collector and of the random generators of the copy of the policy."""
         return {
             "collector": self._source.state_dict(),
             "generators": {path: one.get_state() for path, one in generators_of(self._source.policy).items()},
@@ -220,7 +230,7 @@ class CollectorHost:
 
 
 def _begin_streams(policy: Callable | None, plan: Plan) -> None:
-    """Give this copy of a policy random streams that no other copy has."""
+    """Seed the generators of this copy of the policy by the plan, so that no two workers draw the same numbers."""
     generators = list(generators_of(policy).values()) if isinstance(policy, nn.Module) else []
     if plan.policy_seed is None:
         torch.seed()
@@ -234,7 +244,7 @@ def _begin_streams(policy: Callable | None, plan: Plan) -> None:
 
 
 def _number_over_all(batch: TensorDictBase, plan: Plan) -> None:
-    """Make the trajectory ids of a worker's batch unique over all workers."""
+    """Edit the trajectory ids of a worker's batch so that they are unique over all workers."""
     facts = batch.get("collector", None)
     facts = batch.get(("batch", "collector")) if facts is None else facts
     facts.get("traj_ids").mul_(plan.num_workers).add_(plan.index)

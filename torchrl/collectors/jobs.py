@@ -1,4 +1,4 @@
-"""What a collector knows of each of its workers, and what their processes are built from. Starts nothing."""
+"""What the parent process knows of each worker of a collector, and the pool of the workers' processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Info = tuple[TensorDictBase | None, TensorDictBase | None]  # agent_info and env
 
 
 class Worker:
-    """What a collector knows of one of its workers, and keeps when another process replaces the worker's.
+    """Hold the parent's counters and statistics of one worker; they stay when the worker's process is replaced.
 
     Args:
         index: of the worker.
@@ -56,17 +56,17 @@ class Worker:
         return self.rows.stop - self.rows.start
 
     def record(self, report: Report) -> None:
-        """Take over the counts and the learned states of a report, which came with a batch."""
+        """Copy the counts and the transforms' statistics out of a report that came with a batch."""
         self.num_trajectories = report.num_trajectories
         self.learned = {**self.learned, **report.learned}
         self.warm_up_frames = self.earlier_warm_up_frames + report.warm_up_frames
 
     def last_state(self) -> dict:
-        """Return what is known of a worker whose process is gone, for :meth:`load_state`."""
+        """Return the counter and statistics of a worker whose process is gone, for :meth:`load_state`."""
         return {"num_trajectories": self.num_trajectories, "learned": self.learned}
 
     def load_state(self, state: dict, warm_up_frames: int) -> bool:
-        """Take over a saved worker's counters; answer whether ``state`` holds more, which its process is to load."""
+        """Restore a worker's counters from ``state``; return whether its process must load ``state`` as well."""
         facts = state.get("collector", state)
         self.num_trajectories, self.learned = facts["num_trajectories"], facts["learned"]
         self.warm_up_frames = warm_up_frames
@@ -76,11 +76,11 @@ class Worker:
         return True
 
     def seeds_from(self, seed: int, num_restarts: int) -> tuple[int, int]:
-        """Return the two seeds from which those of the environments and of the policies' streams are derived.
+        """Return two seeds: one to derive the environments' seeds from, one to derive the policies' seeds from.
 
         Args:
             seed: of the collector.
-            num_restarts: of all its workers: every replacement has streams of its own.
+            num_restarts: of all its workers; a replaced worker gets seeds that depend on it, so none comes twice.
         """
         stream = f"restart {num_restarts}"
         seeds = named_seeds(seed, "policies", stream, f"policies, {stream}")
@@ -88,7 +88,7 @@ class Worker:
         return seed if is_first else seeds[stream], seeds["policies" if is_first else f"policies, {stream}"]
 
     def rows_of(self, info: Info) -> Info:
-        """Cut the rows of this worker's environments out of parameters for the rows of all workers."""
+        """Return copies of this worker's rows of two TensorDicts ``[num_envs]`` over all workers; None stays None."""
         return tuple(None if one is None else one[self.rows].clone() for one in info)
 
 
@@ -106,13 +106,13 @@ def collector_pool(
     Args:
         who: for messages.
         factories: one per worker, builds its environment.
-        policy: copied on the CPU, its tensors in shared memory too, which would change under a worker as it acts.
+        policy: each worker gets a copy on the CPU, also of tensors in shared memory, which could change as it acts.
         num_threads: of torch in each worker.
         on_worker_failure: ``"raise"`` or ``"restart"``.
-        how: workers start, see :class:`WorkerPool`.
+        how: other options of :class:`WorkerPool`.
 
     Raises:
-        ConfigError: there is no such way to meet a failure.
+        ConfigError: another ``on_worker_failure``.
     """
     if on_worker_failure not in ("raise", "restart"):
         expected, got = '"raise" or "restart"', repr(on_worker_failure)
@@ -132,10 +132,15 @@ def _job(
 
 
 def factories_of(who: str, make_env: Callable | Sequence[Callable], num_workers: int | None) -> list[Callable]:
-    """Return one callable per worker that builds its environment, from one for all or one for each.
+    """Return a list of one callable per worker, each of which builds that worker's environment.
+
+    Args:
+        who: for messages.
+        make_env: one callable for all workers, or a sequence of one for each.
+        num_workers: how many workers; None takes one per entry of ``make_env``.
 
     Raises:
-        ConfigError: counts that do not go together, or what is no factory.
+        ConfigError: the numbers differ, or an entry cannot be called.
     """
     if isinstance(make_env, Env):
         hint = "Write a function that builds it: it is called in each worker."
@@ -155,10 +160,10 @@ def factories_of(who: str, make_env: Callable | Sequence[Callable], num_workers:
 
 
 def devices_of(who: str, devices: str | torch.device | Sequence, num_workers: int) -> list[torch.device]:
-    """Return one device per worker, from one for all or one for each.
+    """Return a list of one device per worker; ``devices`` is one for all, or a sequence of one for each.
 
     Raises:
-        ConfigError: another number of devices, or one that is not there.
+        ConfigError: another number of devices than workers, or a device that this machine lacks.
     """
     each = [devices] * num_workers if isinstance(devices, (str, torch.device)) else list(devices)
     if len(each) != num_workers:
@@ -168,10 +173,10 @@ def devices_of(who: str, devices: str | torch.device | Sequence, num_workers: in
 
 
 def require_rows(batch_size: tuple[int, ...], **infos: TensorDictBase | None) -> None:
-    """Refuse parameters that are no TensorDict with one row for each environment of all workers.
+    """Refuse each of ``infos`` that is neither None nor a TensorDict of batch size ``batch_size``.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: naming the argument.
     """
     for name, info in infos.items():
         if info is not None and (not isinstance(info, TensorDictBase) or info.batch_size != batch_size):

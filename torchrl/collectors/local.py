@@ -1,6 +1,6 @@
-"""What the collectors of this process share: an env, the policy that acts on it, and the root to go on from.
+"""Bases of the collectors that step an env in the calling process: they keep the env, the policy and the next root.
 
-They differ in which steps make a batch.
+Subclasses decide which steps make a batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torchrl.unchecked import StepWriter
 
 
 class LocalSource:
-    """Base of what collects in this process: it steps an env, which nothing else may step, with a policy.
+    """Base class that steps an env with a policy in this process; nothing else may step that env.
 
     Args:
         who: names the collector in messages.
@@ -67,11 +67,11 @@ class LocalSource:
         """Set parameters of each row, before the first batch or between batches; see :meth:`Env.set_info_`.
 
         ``agent_info`` holds from the next step on, also in the middle of episodes; ``env_info`` from each row's next
-        restart on. They are the caller's to keep: a state that is loaded goes on with them if they are set before.
+        restart on. :meth:`state_dict` does not save them: set them again before loading a state.
 
         Raises:
-            ConfigError: something that batches did not hold from the first on.
-            SpecError: another batch size, or another form than before.
+            ConfigError: names that were not set before the first batch, so that batches have no entries for them.
+            SpecError: another batch size, or other keys, shapes or dtypes than before.
         """
         held = self._recorded_names()
         if held is not None:
@@ -92,15 +92,15 @@ class LocalSource:
         self.policy_version += 1
 
     def _recorded_names(self) -> Collection[str] | None:
-        """Return the names of the entries that batches hold; None before the first step."""
+        """Return the top-level keys that batches hold; None before the first step."""
         raise NotImplementedError
 
     def _make_writers(self, transition: TensorDict) -> None:
-        """Make the memory that steps are recorded in, which all have the layout of the first."""
+        """Make the memory to record steps in, with the keys, shapes and dtypes of the first transition."""
         raise NotImplementedError
 
     def _record_checked_step(self, root: TensorDict, index: int) -> tuple[TensorDict, TensorDict]:
-        """Record a step that is held against the specs and the layout of its row; return it and the next root."""
+        """Step once with all checks, and record the transition as step ``index``; return it and the next root."""
         is_first = not self._writers
         acted = act_and_check(self._act, root, self.env, is_first=is_first)
         transition, root = self.env.step_and_reset(acted)
@@ -112,20 +112,21 @@ class LocalSource:
         return transition, root
 
     def _refresh(self) -> None:
-        """Give the copy of the policy that acts, if it is a copy, the policy's present weights."""
+        """Copy the policy's present weights into the copy that acts on another device, if there is one."""
         if isinstance(self._act, PlacedPolicy):
             self._act.refresh()
 
     def _take_root(self) -> TensorDict | None:
-        """Return the root to go on from; None where all rows are to begin new episodes.
+        """Take out and return the root that the next batch starts from; None if all rows must begin new episodes.
 
-        Until :meth:`_keep_root` there is none: after an exception new episodes start, and nothing is joined wrongly.
+        The root is gone until :meth:`_keep_root`. So if collecting raises, the next batch begins new episodes instead
+        of joining steps that do not follow each other.
         """
         root, self._root = self._root, None
         return None if root is None or self._was_moved() else root
 
     def _was_moved(self) -> bool:
-        """Answer whether somebody moved the environment since the last batch, and warn that new episodes start."""
+        """Answer whether somebody else stepped or reset the env since the last batch; if so, warn about it."""
         if self.env.num_moves == self._num_moves:
             return False
         warnings.warn(
@@ -136,22 +137,22 @@ class LocalSource:
         return True
 
     def _keep_root(self, root: TensorDict | None) -> None:
-        """Go on from a root where the environment stands now."""
+        """Store the root of the env's present state; the next batch starts from it."""
         self._root, self._num_moves = root, self.env.num_moves
 
     def _acting(self) -> set_exploration_type:
-        """Sample actions in a ``with`` block, unless an outer context says otherwise."""
+        """Return a context in which actions are sampled, or chosen as an outer :func:`set_exploration_type` says."""
         kind = exploration_type()
         return set_exploration_type(ExplorationType.RANDOM if kind is None else kind)
 
     def _require_sound(self, batch: TensorDict) -> None:
-        """Refuse a batch ``[*B, T]`` with a NaN, or with an action that the environment does not have."""
+        """Refuse a batch ``[*B, T]`` with a NaN or infinite number, or with a discrete action out of range."""
         require_finite(batch, self.env)
         require_choices(batch.get("action"), self.env.action_spec, len(self.env.batch_size))
 
 
 class LocalCollector(LocalSource):
-    """Base of the collectors of this process: yield batches until ``total_frames``, capture and restore the state.
+    """Base class of collectors in this process: yield batches until ``total_frames``, save and restore the state.
 
     Args:
         who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device`` and ``seed``.
@@ -192,11 +193,11 @@ class LocalCollector(LocalSource):
         raise NotImplementedError
 
     def learned_states(self) -> list[Learned]:
-        """Copy what the environment's transforms have learned, see :meth:`Env.learned_state_dict`; a list of one."""
+        """Copy the statistics that the env's transforms learned (:meth:`Env.learned_state_dict`) into a list of one."""
         return [self.env.learned_state_dict()]
 
     def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
-        """Load into the environment's transforms what those of one environment or several have learned, joined.
+        """Join the statistics that transforms of one or more envs have learned, and load the result into this env's.
 
         Args:
             states: of a collector's :meth:`learned_states`.
@@ -205,7 +206,7 @@ class LocalCollector(LocalSource):
         self.env.load_learned_state_dict(join_learned(self.env.transforms, states), for_acting=for_acting)
 
     def state_dict(self) -> dict:
-        """Capture counters, the environment (where it can be captured) and the root to go on from.
+        """Return counters, the environment's state and the root that the next batch starts from.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
@@ -239,7 +240,7 @@ class LocalCollector(LocalSource):
         self._keep_root(None if root is None else TensorDict(root, batch_size=self.env.batch_size))
 
     def shutdown(self) -> None:
-        """Close the environment, which others may take then; may be called twice."""
+        """Close the environment; another collector may use it then. May be called twice."""
         self.env.close()
         leave_env(self.env, self)
 
@@ -250,7 +251,7 @@ class LocalCollector(LocalSource):
 
 
 class TrajectoryIds:
-    """Numbers trajectories over the whole run, in the order of rows, then of time.
+    """Number trajectories over the whole run, within a batch in the order of rows, then of time.
 
     >>> ids = TrajectoryIds(torch.Size([2]), "cpu")
     >>> ids.of(torch.tensor([[True, False, True], [True, False, False]]))
@@ -270,7 +271,7 @@ class TrajectoryIds:
         self.current = torch.full(batch_size, -1, dtype=torch.int64, device=device)
 
     def of(self, starts: Tensor) -> Tensor:
-        """Return the number of each step's trajectory, int64 ``[*B, T]``, in the batch that follows the last one.
+        """Return the trajectory number of each step of the next batch, int64 ``[*B, T]``.
 
         Args:
             starts: where a trajectory begins, bool ``[*B, T]``.

@@ -15,7 +15,7 @@ CONTIGUOUS = torch.contiguous_format
 
 
 def collect(env: Env, policy: Callable, root: TensorDict, steps: Sequence[StepWriter]) -> TensorDict:
-    """Step an env with a policy, record each step in a pre-allocated batch, and return the root to go on from.
+    """Step an env with a policy, record each step in a pre-allocated batch, and return the root after the last step.
 
     >>> transition, root = env.step_and_reset(actor(env.reset()))
     >>> batch, steps = allocate(transition, 5)
@@ -46,8 +46,8 @@ def collect(env: Env, policy: Callable, root: TensorDict, steps: Sequence[StepWr
 def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, list[StepWriter]]:
     """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and writers of its steps.
 
-    In memory time comes first, so that each step is one block and cheap to write; :func:`contiguous_copy` hands the
-    batch out in the usual order.
+    In memory time comes first, so that each step is one block and cheap to write; :func:`contiguous_copy` copies the
+    batch into the usual order.
     """
     batch_size = transition.batch_size
     dims = len(batch_size)
@@ -59,7 +59,7 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
 
 
 def contiguous_copy(batch: TensorDict) -> TensorDict:
-    """Copy a batch into contiguous memory of its own, whatever the order in the memory of the original."""
+    """Return a copy of a batch in contiguous memory, whatever strides the batch's own tensors have."""
     entries = {
         key: contiguous_copy(value) if isinstance(value, TensorDict) else value.clone(memory_format=CONTIGUOUS)
         for key, value in batch.items()

@@ -1,6 +1,6 @@
-"""Two collectors over several processes: batches made by all workers together, or by each on its own.
+"""Two collectors over several worker processes: all workers fill one batch together, or each makes its own batches.
 
-Neither stores nor trains. How workers are started, given weights and replaced is in ``workers``.
+Their common base, which starts workers, sends them weights and replaces them, is in ``workers``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torchrl.processes.shared_memory import SharedMemory, size_of
 
 
 class MultiSyncCollector(MultiCollector):
-    """Collect every batch ``[B, T]`` by all workers together, each of which fills its own rows of it.
+    """Collect batches ``[B, T]`` with all workers at the same time; each worker fills its own rows of every batch.
 
     ``B`` is the number of environments in all workers, in their order, and ``frames_per_batch`` a multiple of it. A
     batch's rows all have the same policy version, so it suits on-policy learning. With one seed and actions that do not
     depend on chance, the batches are those of one process.
 
-    ``launch()``, ``is_ready()`` and ``take()`` are the parts of ``collect()``, to do something else meanwhile.
+    ``collect()`` is ``launch()`` and ``take()`` in one; call them apart to do other work while workers collect.
 
     >>> from torchrl.envs import GymEnv
     >>> make_env = partial(GymEnv, "CartPole-v1", num_envs=2)
@@ -48,7 +48,7 @@ class MultiSyncCollector(MultiCollector):
         """Start collecting a batch, with the weights of the last update, and return at once.
 
         Raises:
-            ConfigError: one is being collected already.
+            ConfigError: a batch is being collected already.
         """
         self._require_open()
         if self._is_under_way():
@@ -74,8 +74,8 @@ class MultiSyncCollector(MultiCollector):
         """Wait for the batch that was launched and return it, ``[B, T]``.
 
         Raises:
-            ProcessError: a worker was lost. Or what an environment or the policy raised, from the first worker in
-                which something did; the others' rows are dropped then.
+            ProcessError: a worker's process died. Or the exception of an environment or the policy, that of the first
+                worker with one; the rows of all workers are dropped then.
         """
         self._require_launched("take")
         with self._pool.closed_if_lost():
@@ -91,7 +91,7 @@ class MultiSyncCollector(MultiCollector):
     def update_policy_weights_(self) -> None:
         """Let every batch that is launched from now on act with the present weights, and count one more version.
 
-        A batch that is under way keeps those it was launched with, in all workers. See
+        A batch that is being collected keeps the weights that it was launched with, in all workers. See
         :meth:`MultiCollector.update_policy_weights_`.
         """
         if self._weights is None or not self._is_under_way():
@@ -122,7 +122,7 @@ class MultiSyncCollector(MultiCollector):
         return [one for _, one in sorted(self._reports.items()) if isinstance(one, Exception)]
 
     def _is_complete(self) -> bool:
-        """Answer whether all rows are in shared memory, or never will be; give first batches their memory."""
+        """Answer whether all workers have reported, with rows in shared memory or an error; see :meth:`_lay_out`."""
         if len(self._reports) < len(self._workers):
             return False
         if not self._failures():
@@ -130,7 +130,10 @@ class MultiSyncCollector(MultiCollector):
         return len(self._reports) == len(self._workers)
 
     def _lay_out(self) -> None:
-        """Give workers' first batches memory; a worker whose batch is lost on the way collects another."""
+        """Make shared memory by the first batch's layout, and let workers that have none write their batch into it.
+
+        A worker that dies at this is replaced, and collects another batch.
+        """
         if self._layout is None:
             layouts = [self._reports[worker.index].layout for worker in self._workers]
             require_one_layout(layouts, [worker.name for worker in self._workers])
@@ -168,12 +171,12 @@ class MultiSyncCollector(MultiCollector):
 
 
 class MultiAsyncCollector(MultiCollector):
-    """Hand out whole batches ``[B, T]`` of single workers, first come, first served, while the others go on.
+    """Return batches ``[B, T]``, each of one worker, in the order in which they finish, while other workers collect.
 
-    ``B`` is the number of environments of the worker, and ``frames_per_batch`` a multiple of it. A worker begins its
-    next batch when the one before is taken, before that is trained on, with the newest weights there are at its
-    beginning; ``("collector", "policy_version")`` says which. So no worker is ahead by more than one batch that waits.
-    With one worker this is double buffering: one batch is collected while the learner trains on another.
+    ``B`` is the number of environments of the worker, and ``frames_per_batch`` a multiple of it. When a batch is taken,
+    its worker begins the next one at once, with the weights of that moment (``("collector", "policy_version")``), while
+    the learner trains on the taken one. A worker whose batch is not taken yet does not begin another. With one worker
+    this is double buffering: one batch is collected while the learner trains on another.
 
     ``is_ready()`` tells whether a batch is there; ``take()`` is ``collect()``.
 
@@ -193,7 +196,7 @@ class MultiAsyncCollector(MultiCollector):
             steps_of(self.frames_per_batch, worker.num_rows, of=f"environments of {worker.name}")
 
     def launch(self) -> None:
-        """Start collecting in all workers that have nothing to do, and return at once."""
+        """Start a batch in every worker that is not collecting and has no batch to be taken; return at once."""
         self._require_open()
         with self._pool.closed_if_lost():
             waiting = {worker.index for worker, _ in self._arrived}
@@ -209,10 +212,10 @@ class MultiAsyncCollector(MultiCollector):
         return bool(self._arrived)
 
     def take(self) -> TensorDict:
-        """Return the batch that has waited longest, or wait for the next one, ``[B, T]``.
+        """Return the batch ``[B, T]`` that was finished first of those not taken yet; wait if there is none.
 
         Raises:
-            ProcessError: a worker was lost. Or what an environment or the policy raised.
+            ProcessError: a worker's process died. Or the exception of an environment or the policy.
         """
         self._require_open()
         if self.update_every_batch:
@@ -238,7 +241,7 @@ class MultiAsyncCollector(MultiCollector):
         super()._open()
 
     def _receive(self, worker: Worker, report: Report | Exception) -> None:
-        """Copy a batch that has come; its worker waits until it is taken."""
+        """Queue a copy of the batch that a worker reports; the worker begins no other until this one is taken."""
         if isinstance(report, Exception):
             self._arrived.append((worker, report))
             return
@@ -272,7 +275,7 @@ class MultiAsyncCollector(MultiCollector):
             self._gather(SLICE_S)
 
     def state_dict(self) -> dict:
-        """Capture what :meth:`MultiCollector.state_dict` does, and the batches that wait to be taken."""
+        """Return the state of :meth:`MultiCollector.state_dict` and the batches that were not taken yet."""
         state = super().state_dict()
         waiting = [(worker.index, batch) for worker, batch in self._arrived if isinstance(batch, TensorDictBase)]
         entries = [
@@ -281,7 +284,7 @@ class MultiAsyncCollector(MultiCollector):
         return state | {"waiting": {str(index): entry for index, entry in enumerate(entries)}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`, the batches that wait to be taken included."""
+        """Restore :meth:`state_dict`, with the batches that were not taken yet."""
         super().load_state_dict(state)
         self._arrived = deque(
             (self._workers[entry["worker"]], TensorDict(entry["data"], batch_size=entry["batch_size"]))

@@ -1,4 +1,4 @@
-"""A policy that acts on another device than the environment's: roots are copied there, what it wrote is copied back."""
+"""A policy that acts on another device than the environment's: it copies roots there and its results back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from torchrl.modules.training_layers import training_layers
 class PlacedPolicy:
     """Act with a copy of a policy, kept on ``device``, on roots that may live on another device.
 
-    The copy draws from the policy's own generators and counts in its own warm-up, so that a checkpoint of the policy
-    holds both.
+    The copy shares the policy's random generators and warm-up counters, so that a checkpoint of the policy holds both.
 
     >>> placed = PlacedPolicy(actor, torch.device("cpu"))
     >>> with torch.no_grad():
@@ -43,9 +42,9 @@ class PlacedPolicy:
         self.copy = copy.deepcopy(policy, shared).to(device)
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
-        """Act on a root, ``[*B]``: what the copy of the policy writes is put into this root, on the root's device.
+        """Let the copy of the policy act on a root, ``[*B]``, and write its results into the root, on its device.
 
-        What it only read does not travel twice: those entries stay the root's own.
+        Entries that the policy only reads are not copied back.
         """
         home, sent = device_of(root), root.to(self.device)
         read = dict(sent.items(include_nested=True, leaves_only=True))
@@ -56,21 +55,21 @@ class PlacedPolicy:
 
     @property
     def in_keys(self) -> list:
-        """The keys that the policy reads, if it has ``in_keys``."""
+        """The policy's ``in_keys``: the keys that it reads."""
         return self.copy.in_keys
 
     def require_fit(self, action_spec: TensorSpec, root: TensorDictBase) -> None:
-        """Let the copy refuse an action spec of one row that it does not fit, where it has such a method.
+        """Call the policy's ``require_fit``, if it has one, which refuses an action spec that it does not fit.
 
         Raises:
-            SpecError: as the policy says.
+            SpecError: from the policy.
         """
         if hasattr(self.copy, "require_fit"):
             self.copy.require_fit(action_spec, root.to(self.device))
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copy parameters and buffers (exploration and statistics included) from the trained policy."""
+        """Copy all parameters and buffers of the trained policy into the copy that acts."""
         for mine, theirs in zip(_tensors(self.copy), _tensors(self.source), strict=True):
             mine.copy_(theirs)
 
@@ -85,12 +84,12 @@ def _shared_parts(module: nn.Module) -> list[torch.Generator | Progress]:
 
 
 def acting_layers(act: Callable) -> list[nn.Module]:
-    """Return the layers, of a policy or of its placed copy, that compute otherwise in training mode."""
+    """List the layers of a policy, or of its placed copy, that compute differently in training mode (dropout)."""
     return list(training_layers(act.copy if isinstance(act, PlacedPolicy) else act).values())
 
 
 def place_policy(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
-    """Return what acts on roots of device ``home``: the policy itself where it can, or a copy on ``device``.
+    """Return the policy itself, or a :class:`PlacedPolicy` on ``device`` where that is another device than ``home``.
 
     Args:
         policy: maps a root to the same root with ``action``.

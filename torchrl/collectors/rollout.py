@@ -1,4 +1,4 @@
-"""Collection for training loops in plain PyTorch: an endless stream of fragments, from this process or workers."""
+"""Collect in training loops of plain PyTorch: an endless stream of fragments, from this process or from workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rollout(
     fragments_per_batch: int = 1,
     on_worker_failure: str = "raise",
 ) -> Iterator[Fragment]:
-    """Step environments with a policy, for ever, and yield a fragment after every ``n_steps`` steps.
+    """Step environments with a policy, without end, and yield a fragment after every ``n_steps`` steps.
 
     >>> fragments = rollout(env, actor, n_steps=20)
     >>> batch, last = next(fragments)  # train on them; the next fragment acts with what was learned
@@ -41,8 +41,8 @@ def rollout(
     of the policy, which gets the present weights and buffers before each fragment. While the learner trains on one
     fragment the worker collects the next: with one worker (double buffering) a fragment's weights are one fragment old,
     with more of them several. ``("collector", "policy_version")`` counts the fragments that had been trained on when
-    the weights were taken. Environments that are built here or in workers are closed with the generator. A fragment is
-    the receiver's own.
+    the weights were taken. Closing the generator closes the environments that were built here or in workers. No
+    fragment shares memory with a later one.
 
     Args:
         envs: see :class:`FragmentSource`; with workers a list of callables.
@@ -53,8 +53,8 @@ def rollout(
             process see :class:`FragmentSource`.
         device: where a copy of the policy acts, and, in this process, where fragments are handed out.
         num_workers: number of worker processes; 0 steps in this process.
-        fragments_per_batch: how many workers' fragments are joined, along ``B``, as they come. Needs as many workers,
-            all with equally many environments.
+        fragments_per_batch: how many fragments of different workers are joined, along ``B``, in the order in which they
+            finish. Needs at least as many workers, all with equally many environments.
         on_worker_failure: ``"raise"`` or ``"restart"``, see :class:`MultiAsyncCollector`.
 
     Raises:
@@ -81,7 +81,7 @@ def rollout(
 
 
 def fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment]:
-    """Yield fragments of a source for ever, updating its weights in between; close the source with the generator.
+    """Yield fragments of a source without end, updating its weights after each; ``close()`` closes the source, too.
 
     >>> stream = fragments(FragmentSource(env, actor, n_steps=5))
     >>> [next(stream).batch["collector", "policy_version"][0, 0].item() for _ in range(3)]
@@ -105,7 +105,7 @@ def _fragments(source: FragmentSource | FragmentPool) -> Iterator[Fragment | Non
 
 
 class FragmentPool(MultiAsyncCollector):
-    """Collect fragments by worker processes, first come, first served, ``fragments_per_batch`` of them joined.
+    """Collect fragments in worker processes, and join ``fragments_per_batch`` of them, in the order of finishing.
 
     >>> from torchrl.envs import GymEnv
     >>> pool = FragmentPool([lambda: GymEnv("CartPole-v1", num_envs=2)], actor, n_steps=5, seed=0)
@@ -154,12 +154,12 @@ class FragmentPool(MultiAsyncCollector):
         )
 
     def collect(self) -> TensorDict:
-        """Return the next fragment, or several joined, ``[B]`` with the entries ``"batch"`` and ``"last"``."""
+        """Return the next ``fragments_per_batch`` fragments joined, ``[B]`` with entries ``"batch"`` and ``"last"``."""
         joined = [super(FragmentPool, self).collect() for _ in range(self._num_joined)]
         return joined[0] if len(joined) == 1 else torch.cat(joined, 0)
 
     def state_dict(self) -> dict:
-        """Refuse: fragments are for loops that keep no state.
+        """Raise: a source of fragments has no state to save; :class:`MultiAsyncCollector` has.
 
         Raises:
             ConfigError: always.
@@ -168,10 +168,10 @@ class FragmentPool(MultiAsyncCollector):
         raise ConfigError(explain("FragmentPool", expected="a source with a state", got="fragments", hint=hint))
 
     def update_policy_weights_(self) -> None:
-        """Let every fragment that is begun from now on act with the present weights, and count one more version.
+        """Let every fragment that begins from now on act with the weights of its beginning; add 1 to the version.
 
-        They are published when the next fragment is begun: a worker that has not got round to taking the weights of the
-        one under way would find newer ones by chance.
+        The weights are published when the next fragment begins, not now: a worker that was asked for a fragment before,
+        and has not read its weights yet, would read the newer ones.
         """
         self._has_new_weights = True
 
@@ -192,14 +192,14 @@ class FragmentPool(MultiAsyncCollector):
         return self._n_steps * worker.num_rows
 
     def _require_frames(self) -> None:
-        """Any number of environments will do."""
+        """Accept any number of environments, unlike the base class."""
 
     def _num_frames(self, batch: TensorDict) -> int:
         return batch.get("batch").numel()
 
 
 def _share_out(envs: object, num_workers: int, fragments_per_batch: int) -> list[Callable[[], Env]]:
-    """Return for each worker what builds its share of the environments."""
+    """Return one callable per worker, which builds the batch ``[B]`` of that worker's share of the environments."""
     makers = [envs] if callable(envs) and not isinstance(envs, Env) else envs
     if isinstance(makers, (str, Env)) or not isinstance(makers, Sequence) or not all(map(callable, makers)):
         hint = 'An environment is built in its worker: [partial(gymnasium.make, "CartPole-v1")] * 8.'

@@ -20,8 +20,8 @@ class Collector(LocalCollector):
 
     Beside the transition's keys a batch holds ``("collector", "traj_ids")``, ``[*B, T]`` int64, unique over the whole
     run, and
-    ``("collector", "policy_version")``, ``[*B, T]`` int64: how often the weights had been updated when the row was
-    collected. A batch that is handed out is the receiver's own.
+    ``("collector", "policy_version")``, ``[*B, T]`` int64: how often the weights had been updated when the step was
+    taken. No batch shares memory with a later one.
 
     >>> collector = Collector(env, actor, frames_per_batch=16, total_frames=32, seed=0)
     >>> for batch in collector:
@@ -34,7 +34,7 @@ class Collector(LocalCollector):
         env: the environment, ``[*B]``.
         policy: maps a root to the same root with ``action``; None acts at random. Actions are sampled unless an outer
             :func:`set_exploration_type` says otherwise; dropout and batch norms act in eval mode.
-        frames_per_batch: rows per batch, a multiple of the number of environments.
+        frames_per_batch: transitions per batch, B · T, a multiple of the number of environments.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         device: where a copy of the policy acts; None uses the policy itself where it is.
         storage_device: where batches are handed out; None leaves them on the environment's device.
@@ -105,7 +105,7 @@ class Collector(LocalCollector):
         self._keep_root(self.env.reset())
 
     def state_dict(self) -> dict:
-        """Capture counters, the environment (where it can be captured) and the root to go on from.
+        """Return counters, the environment's state and the root that the next batch starts from.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """

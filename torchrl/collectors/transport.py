@@ -1,4 +1,4 @@
-"""Batches in shared memory: their layout, memory cut to fit it, and the copy out of it. Waits for no process."""
+"""Batches in shared memory: describe a batch's layout, make tensors for it in given memory, copy a batch out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def layout_of(batch: TensorDictBase) -> Layout:
 
 
 def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
-    """Make a batch of ``num_rows`` rows with a layout, in memory that ``make`` hands out."""
+    """Make a batch ``[num_rows, ...]`` with the entries of ``layout``, in memory that ``make(shape, dtype)`` gives."""
     entries = {}
     for key, entry in layout["entries"].items():
         if isinstance(entry, dict):
@@ -42,7 +42,7 @@ def cut_batch(layout: Layout, num_rows: int, make: MakeArray) -> TensorDict:
 
 
 def copy_out(shared: TensorDict, device: torch.device | None) -> TensorDict:
-    """Copy a batch out of shared memory, to a device; None is the CPU."""
+    """Return a copy of a batch in shared memory, on a device; None is the CPU."""
     return shared.clone() if device is None or device.type == "cpu" else shared.to(device)
 
 

@@ -1,4 +1,4 @@
-"""Random actions at the start of a run. Wraps the policy, so that the collector's loop needs no branch."""
+"""Random actions at the start of a run, by a module around the policy, so that the collector's loop needs no branch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from torchrl.errors import ConfigError, SpecError, explain
 
 @dataclass
 class Progress:
-    """How many frames of a warm-up are done; a copy of the policy on another device counts in the original's."""
+    """Count the frames of a warm-up; the policy and its copies on other devices share one such counter."""
 
     frames: int = 0
 
 
 class WarmUp(nn.Module):
-    """Act uniformly at random for the first frames, then as the policy does, which is called all the while.
+    """Write random actions, drawn uniformly, for the first ``frames`` frames; after them leave the policy's actions.
 
-    Meanwhile the policy's action and log-probability are overwritten: the keys never change.
+    The policy is called all the time; during the warm-up its action and log-probability are overwritten. So the keys
+    of the batches never change.
 
     >>> policy = WarmUp(actor, env.action_spec, frames=3)
     >>> for _ in range(3):
@@ -34,7 +35,7 @@ class WarmUp(nn.Module):
 
     Args:
         policy: maps a root to a root with ``action``.
-        action_spec: the environment's, of choices or finitely bounded.
+        action_spec: the environment's: discrete, or with finite bounds.
         frames: how many frames to act at random, rounded up to whole vector steps.
         mask_key: the observation that says which choices are legal, ``env.action_mask_key``; None allows all.
         generator: source of the random actions; None uses torch's global one.
@@ -71,7 +72,7 @@ class WarmUp(nn.Module):
         return self.progress.frames
 
     def forward(self, root: TensorDictBase) -> TensorDictBase:
-        """Act on a root, ``[*B]``."""
+        """Call the policy on a root, ``[*B]``, and overwrite its actions while the warm-up lasts."""
         root = self.policy(root)
         if self.progress.frames < self.frames:
             self.progress.frames += root.batch_size.numel()
@@ -100,7 +101,7 @@ class WarmUp(nn.Module):
 
 
 def legal_log_prob(action_spec: TensorSpec, mask: torch.Tensor, batch_dims: int) -> torch.Tensor:
-    """Log-probability of a row's action drawn uniformly from its legal choices, ``[*B]``.
+    """Return the log-probability, ``[*B]``, of an action drawn uniformly from the legal choices of each row.
 
     Args:
         action_spec: ``[*B, ...]``, of choices.
@@ -116,7 +117,7 @@ def legal_log_prob(action_spec: TensorSpec, mask: torch.Tensor, batch_dims: int)
 
 
 def uniform_log_prob(action_spec: TensorSpec, batch_dims: int = 0) -> float:
-    """Log-probability, or log-density, of one row's action drawn uniformly from choices or between finite bounds.
+    """Return the log-probability (or log-density) of one row's action drawn uniformly from choices or between bounds.
 
     Args:
         action_spec: ``[*B, ...]``.

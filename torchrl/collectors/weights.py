@@ -1,4 +1,4 @@
-"""The weights of a policy in shared memory: the learner publishes them, workers take them over. Trains nothing."""
+"""The weights of a policy in shared memory: the learner writes them there, workers read them. Trains nothing."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LOCK_S = 10.0  # the longest wait for another process to copy weights
 
 
 class SharedWeights:
-    """Publish a policy's parameters and buffers (exploration, statistics) to worker processes, in shared memory.
+    """Write a policy's parameters and buffers into shared memory, from which worker processes read them.
 
-    A lock of the kernel, which a process that dies gives back, keeps a reader from seeing half a copy. A copy that was
-    broken off (Ctrl-C) is not read until it is written again.
+    A lock of the kernel, which is released when its holder dies, keeps a reader from seeing half a copy. If writing is
+    broken off (Ctrl-C), nobody reads the weights until they are written again.
 
     Args:
-        policy: what is trained, initialised.
+        policy: the policy being trained; its lazy parameters must be initialised.
 
     Raises:
-        ConfigError: it has parameters that were not initialised.
+        ConfigError: the policy has parameters that were not initialised.
     """
 
     def __init__(self, policy: nn.Module) -> None:
@@ -45,12 +45,12 @@ class SharedWeights:
         self.publish(0)
 
     def snapshot(self) -> list[torch.Tensor]:
-        """Copy the present weights, to be published later."""
+        """Return a copy of the policy's present weights, for :meth:`publish` later."""
         return [tensor.detach().clone() for tensor in tensors_of(self._policy)]
 
     @torch.no_grad()
     def publish(self, version: int, weights: Sequence[torch.Tensor] | None = None) -> None:
-        """Write weights, the policy's present ones if None, into shared memory as the given version.
+        """Write ``weights`` and their version into shared memory; None writes the policy's present weights.
 
         Raises:
             ConfigError: the policy has other tensors than it began with.
@@ -66,10 +66,10 @@ class SharedWeights:
 
 
 class WeightReader:
-    """Copy what a :class:`SharedWeights` has published into a worker process's copy of the policy.
+    """Copy the weights that a :class:`SharedWeights` has written into a worker process's copy of the policy.
 
     Args:
-        policy: a copy of the policy that publishes, changed by :meth:`refresh`.
+        policy: a copy of the trained policy, changed by :meth:`refresh`.
         descriptor: of the shared memory.
         size: of the shared memory.
 
@@ -86,7 +86,7 @@ class WeightReader:
 
     @torch.no_grad()
     def refresh(self) -> bool:
-        """Copy the published weights into the policy's copy if they are new to it; answer whether they were."""
+        """Copy the published weights into the policy if their version is new; return whether it was."""
         with _locked(self._memory.descriptor):
             number = int(self._header[COPY])
             if number in (self._copy, BROKEN):
@@ -101,7 +101,7 @@ class WeightReader:
 
 
 def tensors_of(module: nn.Module) -> list[torch.Tensor]:
-    """List the parameters and buffers of a policy, each once: a copy with the same ones acts alike."""
+    """List the parameters and buffers of a policy, each once."""
     return [*module.parameters(), *module.buffers()]
 
 
@@ -111,7 +111,7 @@ def has_weights(policy: object) -> bool:
 
 
 def on_cpu(policy: Callable | None) -> Callable | None:
-    """Return a policy on the CPU: itself where it is there, else a copy."""
+    """Return the policy itself if all its tensors are on the CPU, else a copy that is."""
     if not has_weights(policy) or all(tensor.device.type == "cpu" for tensor in tensors_of(policy)):
         return policy
     return copy.deepcopy(policy).cpu()
@@ -142,7 +142,7 @@ def require_initialised(policy: nn.Module) -> None:
 
 
 def cut_tensor(shape: Sequence[int], dtype: torch.dtype, make: MakeArray) -> torch.Tensor:
-    """Make one tensor in memory that ``make`` hands out; numpy need not know its dtype."""
+    """Make a tensor in memory that ``make(shape, dtype)`` returns, also of a dtype that numpy lacks, as bfloat16."""
     size = torch.Size(shape).numel() * dtype.itemsize
     if size == 0:
         return torch.zeros(shape, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What synchronous and asynchronous collectors share: workers that get weights, deliver batches, and are replaced.
+"""The base of synchronous and asynchronous collectors: it sends weights to workers, gets batches and replaces workers.
 
 One batch of a collector over two workers::
 
@@ -8,9 +8,9 @@ One batch of a collector over two workers::
     wait for both        <- report    (counts, and what transforms have learned; no data)
     copy the rows, hand the batch out
 
-What a worker is built from is in ``jobs``, what runs inside it in ``hosting``; how a batch lies in shared memory, in
-``transport``; the weights, in ``weights``. Whether a batch is one of all workers or of the first that is ready:
-``multi``. Processes, deadlines and deaths: :class:`~torchrl.processes.pool.WorkerPool`.
+``jobs`` starts workers and keeps the parent's notes on each; ``hosting`` runs inside them; ``transport`` lays out
+batches in shared memory, and ``weights`` the weights; ``multi`` has the two subclasses, whose batches are of all
+workers or of the first that is ready. Processes and deadlines: :class:`~torchrl.processes.pool.WorkerPool`.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from torchrl.seeding import child_seeds
 
 
 class MultiCollector(ABC):
-    """Collect batches by worker processes, each with its own environments and a copy of the policy.
+    """Base class that collects batches in worker processes, each with its own environments and a copy of the policy.
 
     Batches have the keys of a :class:`Collector`'s; ``("collector", "policy_version")`` says with which weights each
-    row was collected, and ``("collector", "traj_ids")`` are unique over all workers.
+    step was taken, and ``("collector", "traj_ids")`` are unique over all workers.
 
     Args:
         make_env: builds a worker's environment, ``[*B]``, there; or a sequence with one such callable per worker.
         policy: maps a root to the same root with ``action``; every worker acts with a copy of it. None acts at random.
         num_workers: how many processes; None takes one per entry of ``make_env``.
-        frames_per_batch: rows per batch.
+        frames_per_batch: transitions per batch, B · T.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         devices: where the copies act: one for all, or one per worker.
         storage_device: where batches are handed out; None is the CPU.
@@ -60,21 +60,21 @@ class MultiCollector(ABC):
         update_every_batch: give the workers the present weights before every batch, besides
             :meth:`update_policy_weights_`.
         on_worker_failure: ``"raise"`` closes all workers and raises when one dies or does not answer in time.
-            ``"restart"`` starts another in its place, with new episodes: the batch it was at is dropped and counted,
-            and the collection goes on. An exception in an environment or the policy is raised in either case.
+            ``"restart"`` starts another in its place, with new episodes; its unfinished batch is dropped, and counted
+            in ``dropped_frames``. An exception in an environment or the policy is raised in either case.
         start_method: see :mod:`torchrl.processes.children`.
         num_threads: of torch in each worker.
         timeout_s: the longest wait for one batch, in seconds.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its environment.
 
     Attributes:
-        frames: rows that were handed out.
+        frames: transitions that were handed out.
         policy_version: how often the weights were updated.
         num_restarts: how many workers were started in place of others.
-        dropped_frames: rows of the batches that these were at, collected or not.
+        dropped_frames: size, in frames, of the unfinished batches of replaced workers.
 
     Raises:
-        ConfigError: counts that do not go together, a policy that cannot be copied, or no such option.
+        ConfigError: numbers that do not fit each other, a policy that cannot be copied, or an unknown option.
         ProcessError: a worker cannot be started.
     """
 
@@ -136,15 +136,15 @@ class MultiCollector(ABC):
 
     @abstractmethod
     def _frames_of(self, worker: Worker) -> int:
-        """Return how many frames a worker collects for one batch of its own."""
+        """Return how many frames a worker collects when it is asked once."""
 
     def _source_of(self, worker: Worker) -> Callable:
-        """Return what builds the collector inside a worker, see :class:`~torchrl.collectors.hosting.Plan`."""
+        """Return the callable that makes the collector inside a worker: ``make_source`` of its plan."""
         return partial(Collector, frames_per_batch=self._frames_of(worker))
 
     @abstractmethod
     def _require_frames(self) -> None:
-        """Refuse sizes of a batch that do not go with the numbers of environments, which are known by now."""
+        """Refuse a ``frames_per_batch`` that is no multiple of the number of environments, which workers have told."""
 
     @abstractmethod
     def _share_memory(self, worker: Worker) -> None:
@@ -152,11 +152,11 @@ class MultiCollector(ABC):
 
     @abstractmethod
     def _receive(self, worker: Worker, report: Report | Exception) -> None:
-        """Take over the batch that a worker has written, or keep what it raised."""
+        """Keep a worker's report on a batch that it has written, or the exception that it raised."""
 
     @abstractmethod
     def _stop_collecting(self, doing: str) -> None:
-        """Let no worker collect any more, or refuse."""
+        """Make sure that no worker is collecting: wait for the workers, or refuse to do ``doing`` now."""
 
     @abstractmethod
     def collect(self) -> TensorDict:
@@ -195,7 +195,7 @@ class MultiCollector(ABC):
     def set_info(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
         """Give every row parameters of its own, for the policy and for its environment's resets.
 
-        See :meth:`Env.set_info_`. They hold from the next batch on, and from each row's next reset on.
+        See :meth:`Env.set_info_`. ``agent_info`` holds from the next batch on, ``env_info`` from each row's next reset.
 
         Args:
             agent_info: ``[num_envs]``, over all workers in order.
@@ -221,15 +221,15 @@ class MultiCollector(ABC):
             self._pool.call("reset")
 
     def learned_states(self) -> list[Learned]:
-        """Copy what the transforms of each worker had learned with its last batch, see :meth:`Env.learned_state_dict`.
+        """Return the statistics of each worker's transforms after its last batch; see :meth:`Env.learned_state_dict`.
 
-        Before each of its batches a worker goes on from what all have learned together, where the transforms' class
-        says how that is joined (:attr:`Transform.merge_learned`).
+        Before each batch a worker joins the statistics of all workers into its own, by the transform's class
+        (:attr:`Transform.merge_learned`).
         """
         return [dict(worker.learned) for worker in self._workers]
 
     def load_learned_states(self, states: Sequence[Learned], *, for_acting: bool = False) -> None:
-        """Restore what each worker's transforms had learned; from another number of workers, what all had together.
+        """Load statistics into each worker's transforms: its own, or all joined if ``states`` has another length.
 
         Args:
             states: of a collector's :meth:`learned_states`.
@@ -237,7 +237,7 @@ class MultiCollector(ABC):
 
         Raises:
             ConfigError: a batch is being collected: take it first.
-            SpecError: other transforms learned it.
+            SpecError: the statistics are of other transforms.
         """
         num_workers = len(self._workers)
         is_own = len(states) == num_workers
@@ -247,10 +247,10 @@ class MultiCollector(ABC):
             self._ask_what_was_learned()
 
     def state_dict(self) -> dict:
-        """Capture counters, and of each worker the environments (where they can be captured) and random streams.
+        """Return counters, and of each worker the states of its environments and random generators.
 
-        Of workers that were lost or shut down the counters are left, and what transforms had learned: what is loaded
-        from them begins new episodes.
+        Of workers whose process has died or was shut down it holds only counters and transforms' statistics; they begin
+        new episodes after loading.
 
         Raises:
             ConfigError: a batch is being collected: take it first.
@@ -273,7 +273,7 @@ class MultiCollector(ABC):
         """Restore :meth:`state_dict`; the policy's weights are taken as they are now.
 
         Raises:
-            ConfigError: it is of another number of workers, or a batch is being collected.
+            ConfigError: the state is of another number of workers, or a batch is being collected.
         """
         if len(state["workers"]) != len(self._workers):
             got = f"one of {len(state['workers'])}"
@@ -311,7 +311,7 @@ class MultiCollector(ABC):
         self._ask_what_was_learned()
 
     def _prepare_anew(self, worker: Worker) -> None:
-        """Let a process that was started in a worker's place begin with streams of its own, and new episodes."""
+        """Set up the new process of a replaced worker: weights, new seeds, new episodes, its transforms' statistics."""
         call = partial(self._pool.call_one, worker.index)
         worker.num_restarts += 1
         self.num_restarts += 1
@@ -343,7 +343,7 @@ class MultiCollector(ABC):
         )
 
     def _launch(self, worker: Worker) -> None:
-        """Ask a worker for a batch, which begins from what the transforms of all workers have learned."""
+        """Ask a worker for its next batch, and send it the statistics that all workers' transforms have learned."""
         kind = exploration_type()
         kind = ExplorationType.RANDOM if kind is None else kind
         learned = differences([one.learned for one in self._workers])
@@ -354,7 +354,7 @@ class MultiCollector(ABC):
         return self.policy_version
 
     def _gather(self, wait_s: float) -> None:
-        """Wait at most ``wait_s``, take the batches that are there, and replace the workers that were lost."""
+        """Wait at most ``wait_s`` for reports of workers, receive them, and replace workers whose process died."""
         for index, outcome in self._pool.finished(wait_s):
             worker = self._workers[index]
             if isinstance(outcome, ProcessError):
@@ -368,7 +368,7 @@ class MultiCollector(ABC):
             self._receive(worker, outcome)
 
     def _replace(self, worker: Worker, error: ProcessError) -> None:
-        """Start another worker in the place of one that was lost at a batch, and ask it for one; or raise."""
+        """Replace a worker whose process died and ask the new one for a batch; raise if no restart is allowed."""
         try:
             self._pool.revive(worker.index, error, partial(self._prepare_anew, worker))
         except ProcessError:
@@ -385,7 +385,7 @@ class MultiCollector(ABC):
 
     @contextmanager
     def _while_idle(self, doing: str) -> Iterator[None]:
-        """Do something while no worker collects."""
+        """Enter a ``with`` block in which no worker collects; first replace workers whose process died, or raise."""
         self._require_open()
         with self._pool.closed_if_lost():
             self._stop_collecting(doing)

@@ -26,14 +26,14 @@ MAX_DESCRIPTORS = 200  # in one message; Linux takes 253
 
 
 class PeerGone(Exception):
-    """Raised where the other end of a channel was closed, as when its process has ended."""
+    """Raised by a read or write on a channel whose other end is closed, for example because its process has ended."""
 
 
 class Channel:
-    """Send and receive whole pickled messages at one end of a socket. Not for several threads at once.
+    """Send and receive whole pickled messages at one end of a socket; only one thread may use it at a time.
 
     Args:
-        connection: the socket; this one closes it.
+        connection: the socket; the channel closes it.
         stall_s: the longest pause while a message is being sent; None waits for ever.
     """
 
@@ -63,7 +63,7 @@ class Channel:
         self.send_frame(to_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send a message that :func:`to_frame` prepared, so that what is sent often is pickled once."""
+        """Send bytes that :func:`to_frame` made; a message for several channels is pickled only once this way."""
         try:
             self._socket.sendall(frame)
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -92,11 +92,12 @@ class Channel:
         """Wait for one message and return its pickled bytes.
 
         Args:
-            timeout_s: seconds to wait for the whole of it; None waits for ever. What has come stays for the next call.
+            timeout_s: seconds to wait for the whole message; None waits for ever. After a timeout the next call goes
+                on with the bytes that came so far.
 
         Raises:
             PeerGone: the other end was closed.
-            TimeoutError: it did not come in time.
+            TimeoutError: the message did not come whole in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -120,7 +121,7 @@ class Channel:
             self._come += part
 
     def send_descriptors(self, descriptors: Sequence[int]) -> None:
-        """Hand open files over; the other end calls :meth:`receive_descriptors` for them as its next step."""
+        """Send open files to the other process, which must call :meth:`receive_descriptors` next."""
         try:
             for start in range(0, len(descriptors), MAX_DESCRIPTORS):
                 socket.send_fds(self._socket, [b"+"], list(descriptors[start : start + MAX_DESCRIPTORS]))
@@ -160,10 +161,10 @@ def to_pickle(message: object) -> bytes:
 
 
 class Patience:
-    """Count down the time left for an answer; it stands still while the waiting process is stopped or does other work.
+    """Count down the seconds left to wait for an answer; time that this process spends stopped or busy hardly counts.
 
-    The time between two looks counts at most twice a slice, so that neither a stop of the whole process (Ctrl-Z) nor a
-    long update of the learner makes an answer late that had no chance to be read.
+    Between two calls of :meth:`is_over` at most ``2 * SLICE_S`` seconds are subtracted. So an answer is not called late
+    only because this process was stopped (Ctrl-Z) or busy with a long update, and could not read it.
 
     Args:
         timeout_s: how long the waits may last in all.
@@ -189,7 +190,7 @@ class Patience:
 
 
 def pack_error(error: BaseException) -> dict:
-    """Prepare an exception for :func:`unpack_error` in another process, traceback included."""
+    """Turn an exception and its traceback into a dict that can be sent; :func:`unpack_error` rebuilds it there."""
     text = "".join(traceback.format_exception(error)).rstrip()
     packed = {"name": type(error).__name__, "text": text, "whole": None, "parts": None}
     try:
@@ -205,9 +206,9 @@ def pack_error(error: BaseException) -> dict:
 
 
 def unpack_error(packed: dict, where: str) -> BaseException:
-    """Rebuild an exception with its type and attributes, and a note that says where it was raised.
+    """Rebuild an exception with its type and attributes, and add a note with ``where`` and the original traceback.
 
-    An exception that cannot be sent becomes a :class:`ProcessError` that holds its text.
+    An exception that cannot be pickled becomes a :class:`ProcessError` with the same note.
     """
     try:
         error = _rebuild_error(packed)
@@ -230,6 +231,9 @@ def _rebuild_error(packed: dict) -> BaseException:
 
 
 def too_late(who: str, doing: str, timeout_s: float, argument: str = "timeout_s") -> DeadlineError:
-    """Return the error that says that an answer came too late, and which argument allows more time."""
+    """Return the error for an answer that did not come within ``timeout_s``; ``argument`` is what the user may raise.
+
+    ``who`` waited, and ``doing`` is what should have been done by then.
+    """
     hint = f"It was stopped. Raise {argument} if it needs longer."
     return DeadlineError(explain(who, expected=f"{doing} within {timeout_s:g} s", got="no answer", hint=hint))

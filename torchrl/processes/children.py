@@ -10,8 +10,8 @@ Imports no torch, so that a child that needs no torch starts in milliseconds. Th
 
 In all three the child gets its work by message, never by importing ``__main__``: a script needs no
 ``if __name__ == "__main__"``. A child ignores Ctrl-C, which reaches the whole terminal, and SIGTERM, which schedulers
-send to all processes of a job: the parent closes it. It ends by itself within about a second when its parent is gone,
-however that went.
+send to all processes of a job: ending the child is left to its parent. If the parent ends in any way, even killed, the
+child ends by itself within about a second.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _by_server(serve: str, theirs: socket.socket) -> Child:
 
 
 def _interpreter(serve: str, function: str, theirs: socket.socket) -> subprocess.Popen:
-    """Start an interpreter that imports ``serve`` and goes on in one of our functions, with the same path as ours."""
+    """Start a Python process that imports ``serve``'s module, then calls ``function`` of this module with a socket."""
     module = serve.partition(":")[0]
     code = (
         "import signal\n"
@@ -192,7 +192,7 @@ class ForkServer:
         """Let the server fork a child that serves the given socket, and return the child.
 
         Raises:
-            ProcessError: the server has failed; what it said is on the standard error. Or it cannot fork.
+            ProcessError: the server has failed (its message is on the standard error), or it cannot fork.
         """
         try:
             answer = self._ask(b"fork", [theirs.fileno()])
@@ -217,9 +217,10 @@ class ForkServer:
         return None if answer == b"runs" else int(answer)
 
     def _ask(self, request: bytes, descriptors: Sequence[int] = ()) -> bytes:
-        """Send a request and return the answer to it.
+        """Send a request to the server and return its answer.
 
-        Garbage collection may ask in the middle of this, and Ctrl-C leave an answer unread: answers have numbers.
+        Requests and answers carry numbers: garbage collection may send another request in the middle of this one, and
+        Ctrl-C may leave an earlier answer unread.
         """
         with self._lock:
             number = next(self._numbers)
@@ -267,7 +268,7 @@ def run_server(serve: str, descriptor: int, parent: int) -> None:
 
 
 def _fork_child(serve: str, requests: socket.socket, theirs: int, own: int, libc: ctypes.CDLL) -> bytes:
-    """Fork a child of the server; return its number as text, or the reason why that failed."""
+    """Fork a child of the server; return its process id as text, or the reason why forking failed."""
     try:
         pid = os.fork()
     except OSError as error:
@@ -293,7 +294,7 @@ def run_child(serve: str, descriptor: int, parent: int) -> None:
 
 
 def _ignore_sigterm() -> None:
-    """Ignore SIGTERM in this process, and restore it in the processes that this one starts."""
+    """Ignore SIGTERM in this process; processes that it starts or forks later end on SIGTERM as usual."""
     own = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -311,7 +312,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _run_forked(run: Callable[[], None]) -> None:
-    """Run as the child of a fork, and end without the handlers and buffers of the process it was copied from."""
+    """Call ``run`` in a forked child, then exit without the exit handlers that the child copied from its parent."""
     status = 1
     try:
         np.random.seed()  # or the global streams would be those of its siblings

@@ -1,4 +1,4 @@
-"""Pickle the work that a process is given; what lies in shared memory goes along as open files, uncopied."""
+"""Pickle the objects that a new process needs; those in shared memory are sent as open files instead of copied."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import cloudpickle
 
 @dataclass(frozen=True)
 class Parcel:
-    """How another process rebuilds an object over the same memory: a function, its arguments, and an open file.
+    """Describe how another process rebuilds an object over the same memory: a function, arguments and an open file.
 
     Attributes:
-        build: called there with an open file and ``arguments``, returns the object.
+        build: the other process calls it with the open file and ``arguments``; it returns the object.
         arguments: of ``build``.
         descriptor: the open file; None for none.
     """
@@ -26,7 +26,10 @@ class Parcel:
 
 
 def pack(work: object, parcel_of: Callable[[object], Parcel | None] | None) -> tuple[bytes, list[int]]:
-    """Pickle work for another process; return the bytes and the open files that must be sent along."""
+    """Pickle ``work`` for another process; return the bytes, and the descriptors of the files to send along.
+
+    ``parcel_of`` returns a :class:`Parcel` for an object that is sent without a copy, and None for one to pickle.
+    """
     file = io.BytesIO()
     pickler = _Pickler(file, parcel_of)
     pickler.dump(work)
@@ -39,7 +42,7 @@ def unpack(data: bytes, descriptors: Sequence[int]) -> object:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles by value, but for what ``parcel_of`` recognises; collects the open files that go along."""
+    """Pickle by value, except objects that ``parcel_of`` gives a parcel for; collect these parcels' open files."""
 
     def __init__(self, file: io.BytesIO, parcel_of: Callable[[object], Parcel | None] | None) -> None:
         super().__init__(file)
@@ -48,7 +51,7 @@ class _Pickler(cloudpickle.Pickler):
         self.descriptors: list[int] = []
 
     def persistent_id(self, value: object) -> tuple | None:
-        """Return what stands for an object that is not copied."""
+        """Return the tuple that is pickled in place of an object with a parcel; None for an object to pickle whole."""
         if self._parcel_of is None or id(value) in self._known:
             return self._known.get(id(value))
         parcel = self._parcel_of(value)
@@ -63,7 +66,7 @@ class _Pickler(cloudpickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads what :class:`_Pickler` wrote."""
+    """Read what :class:`_Pickler` wrote."""
 
     def __init__(self, file: io.BytesIO, descriptors: Sequence[int]) -> None:
         super().__init__(file)
@@ -71,7 +74,7 @@ class _Unpickler(pickle.Unpickler):
         self._built: dict[int, object] = {}
 
     def persistent_load(self, stands_for: tuple) -> object:
-        """Build an object that was not copied; return the same object where it comes again."""
+        """Build the object that ``stands_for`` describes, once: the same description returns the same object."""
         number, position, build, arguments = stands_for
         if number not in self._built:
             self._built[number] = build(None if position is None else self._descriptors[position], *arguments)

@@ -6,14 +6,14 @@ Parallel environments, collectors and the evaluation beside training use it in t
     pool.call("reset")                 call all, wait for all: results in the order of the workers
     pool.call_each("freeze", {1: a})   call some, each with arguments of its own
 
-    pool.request(0, "collect")         a call that lasts: returns at once
+    pool.request(0, "collect")         send a call that takes long, and return at once
     pool.finished(0.2)                 which requests have ended meanwhile: [(0, its result or its exception)]
-    pool.replace(0)                    another process in the place of a worker's
-    pool.revive(0, error)              the same for one that was lost, a few times in a row at most
+    pool.replace(0)                    kill worker 0 and start a new process in its place
+    pool.revive(0, error)              replace worker 0 after its process has died, ``max_restarts`` times at most
 
-A *call* that loses a process, or that Ctrl-C breaks off, closes the pool: answers that nobody has read would be taken
-for those of later calls. A *request* concerns one worker: a loss is its outcome, and the caller replaces the worker or
-closes the pool. Imports no torch, and knows nothing of environments.
+If a process dies during a *call*, or Ctrl-C breaks the call off, the pool closes: later calls would take the unread
+answers for their own. A *request* concerns one worker: if its process dies, :meth:`WorkerPool.finished` reports the
+error, and the caller replaces the worker or closes the pool. Imports no torch, and knows nothing of environments.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Job:
 
 @contextmanager
 def undone_if_lost(undo: Callable[[], object]) -> Iterator[None]:
-    """Call ``undo`` where a process is lost inside the block or the block is broken off (Ctrl-C).
+    """Call ``undo`` if the ``with`` block raises a :class:`ProcessError` or is broken off (Ctrl-C).
 
     >>> try:
     ...     with undone_if_lost(lambda: print("closed")):
@@ -59,7 +59,7 @@ def undone_if_lost(undo: Callable[[], object]) -> Iterator[None]:
     closed
 
     Args:
-        undo: closes or forgets whatever an answer could still come to; other errors leave it as it is.
+        undo: closes or forgets what a late answer could still reach; after other errors it is not called.
     """
     try:
         yield
@@ -70,17 +70,17 @@ def undone_if_lost(undo: Callable[[], object]) -> Iterator[None]:
 
 
 class WorkerPool:
-    """Start and close objects that each live in a process of their own; call all and wait, or ask one and go on.
+    """Start worker processes that hold one object each, call the objects' methods, and close the processes.
 
     Args:
         who: for messages, for example ``"ParallelEnv"``.
         serve: ``"module:function"``, see :class:`RemoteObject`.
-        job_of: returns the job of a worker by its index; called whenever one is started.
+        job_of: returns the job of a worker by its index; called whenever a worker is started.
         num_workers: how many workers there are.
         start_method: see :mod:`torchrl.processes.children`.
         timeout_s: the longest wait for the answers to a call, and for a request to end.
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its object.
-        awaited: what a request waits for, for messages.
+        awaited: what a request should return, for messages.
         max_restarts: how often in a row :meth:`revive` starts a worker again before one of its requests succeeds.
 
     Raises:
@@ -155,11 +155,13 @@ class WorkerPool:
         self._remotes[index].answer(self._timeout_s)
 
     def revive(self, index: int, error: ProcessError, prepare: Callable[[], None] | None = None) -> None:
-        """Replace a lost worker, and try again if its replacement is lost too, ``max_restarts`` times in a row at most.
+        """Replace a worker whose process has died, and again if the replacement dies; ``max_restarts`` times at most.
+
+        The count begins anew when a request of the worker succeeds.
 
         Args:
             index: of the worker.
-            error: that says how it was lost.
+            error: says how the process ended.
             prepare: called after each replacement.
 
         Raises:
@@ -181,7 +183,7 @@ class WorkerPool:
         raise error
 
     def kill(self, index: int) -> None:
-        """Kill the process of one worker, and forget what it was asked for."""
+        """Kill the process of one worker, and forget its unfinished request."""
         self._requests.pop(index, None)
         self._losses.pop(index, None)
         self._remotes[index].kill()
@@ -191,7 +193,7 @@ class WorkerPool:
         return self._remotes[index].has_died()
 
     def losses(self) -> dict[int, ProcessError]:
-        """Return, by index, the errors that say how workers' processes ended; the caller replaces them or closes."""
+        """Return an error for each worker whose process has died, by its index; nothing is replaced or closed."""
         return {index: remote.death() for index, remote in enumerate(self._remotes) if remote.has_died()}
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -201,7 +203,7 @@ class WorkerPool:
         close_all(remotes, timeout_s)
 
     def closed_if_lost(self) -> AbstractContextManager[None]:
-        """Close the pool where a process is lost inside the block or the block is broken off (Ctrl-C)."""
+        """Close the pool if the ``with`` block raises a :class:`ProcessError` or is broken off (Ctrl-C)."""
         return undone_if_lost(self.close)
 
     # ---- calls -------------------------------------------------------------------------------------------------------
@@ -235,14 +237,14 @@ class WorkerPool:
             return answers([self._remotes[index] for index in frames], self._timeout_s)
 
     def call_frame(self, frame: bytes) -> list:
-        """Call all workers by a frame that :func:`~torchrl.processes.remote.call_frame` prepared: the hot path."""
+        """Send all workers one call that :func:`~torchrl.processes.remote.call_frame` pickled; return their results."""
         with self.closed_if_lost():
             for remote in self._remotes:
                 remote.post_frame(frame)
             return answers(self._remotes, self._timeout_s)
 
     def call_one(self, index: int, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> Any:
-        """Call one worker and return its result; unlike :meth:`call`, its loss leaves the others alone.
+        """Call one worker and return its result; if its process dies, the other workers keep running.
 
         Raises:
             ProcessError: its process was lost. Or what the method raised.
@@ -252,7 +254,7 @@ class WorkerPool:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def request(self, index: int, command: str, *arguments: object) -> None:
-        """Send one worker a call that lasts, and return at once; :meth:`finished` reports its outcome, or its loss."""
+        """Send one worker a call and return without waiting; :meth:`finished` reports its result or error later."""
         frame = call_frame(command, *arguments)
         self._requests[index] = Patience(self._timeout_s)
         try:
@@ -261,7 +263,7 @@ class WorkerPool:
             self._losses[index] = error
 
     def is_busy(self, index: int) -> bool:
-        """Answer whether a request to this worker has not been reported by :meth:`finished`."""
+        """Answer whether this worker has a request that :meth:`finished` has not reported yet."""
         return index in self._requests
 
     @property
@@ -274,7 +276,8 @@ class WorkerPool:
 
         Returns:
             Pairs of a worker's index and its outcome: the result, the exception that the method raised, or a
-            :class:`ProcessError` where the process was lost. One that is late is killed: a :class:`DeadlineError`.
+            :class:`ProcessError` where the process died. A worker that exceeds ``timeout_s`` is killed, and its
+            outcome is a :class:`DeadlineError`.
         """
         with self.closed_if_lost():
             done = self._ended_requests(0.0 if self._losses else wait_s)
@@ -287,7 +290,7 @@ class WorkerPool:
             return outcomes
 
     def _ended_requests(self, wait_s: float) -> list[int]:
-        """List the workers whose requests have an answer or were lost; wait at most ``wait_s`` for the first."""
+        """List the workers whose request was answered or whose process died; wait at most ``wait_s`` for the first."""
         indices = {id(self._remotes[index]): index for index in self._requests}
         remotes = ready([self._remotes[index] for index in self._requests], wait_s)
         return list(dict.fromkeys([*(indices[id(remote)] for remote in remotes), *self._losses]))

@@ -1,7 +1,7 @@
 """Build an object in a child process and call its methods by message, with deadlines. Knows no environment.
 
-The object is built in the child by a function that goes there by ``cloudpickle``: by value, but for what lies in shared
-memory. Its class lists in ``COMMANDS`` which of its methods may be called from outside. Imports no torch.
+A function builds the object in the child; ``cloudpickle`` sends the function and its arguments, by value, except what
+lies in shared memory. The object's class lists in ``COMMANDS`` which methods may be called. Imports no torch.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class RemoteObject:
     """Start a child process that builds an object, and call the object's methods there by message.
 
     ``post`` sends a call and ``answer`` waits for what it returns; answers come in the order of the calls. An exception
-    in the child is raised here with its type, its traceback in a note; the object lives on. A child that dies or does
-    not answer in time is a :class:`ProcessError` (:class:`DeadlineError`), and its object is lost.
+    in the child is raised here with its type, its traceback in a note; the object lives on. If the child dies, a
+    :class:`ProcessError` is raised; if it does not answer in time, a :class:`DeadlineError`. Then the object is lost.
 
     Args:
         name: for messages, for example ``"worker 1 (rows 2 to 3)"``.
@@ -50,7 +50,8 @@ class RemoteObject:
         start_method: see :func:`~torchrl.processes.children.start_child`.
         start_timeout_s: the longest wait for the first answer, which comes when the child has imported what it needs
             and the object is built; other deadlines begin after it.
-        parcel_of: asked of everything that ``arguments`` hold, says what is not copied; None copies all.
+        parcel_of: called with every object inside ``arguments``, returns a :class:`~torchrl.processes.parcels.Parcel`
+            for one to share instead of copy; None copies all.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class RemoteObject:
         return f"{self.name}, process {self.pid}"
 
     def post(self, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> None:
-        """Send a call without waiting for its result; the files of ``descriptors`` become its first arguments there."""
+        """Send a call without waiting for its result; the method gets the ``descriptors`` as its first arguments."""
         self.post_frame(call_frame(command, *arguments, num_descriptors=len(descriptors)), descriptors)
 
     def post_frame(self, frame: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -120,10 +121,10 @@ class RemoteObject:
         return self.answer(timeout_s)
 
     def receive(self, timeout_s: float) -> tuple[bool, Any]:
-        """Wait for the earliest call's answer: whether it succeeded, and its result or its packed exception.
+        """Wait for the earliest call's answer; return whether it succeeded, and its result or its packed exception.
 
         Raises:
-            TimeoutError: no answer came in time; it can be waited for again. ProcessError: the child has died.
+            TimeoutError: no answer came in time; the caller may wait again. ProcessError: the child has died.
         """
         self._require_open()
         try:
@@ -141,11 +142,11 @@ class RemoteObject:
         return self._is_closed or self._child.status() is not None
 
     def has_died_silently(self) -> bool:
-        """Answer whether the process has ended, and left no answer to be read."""
+        """Answer whether the process has ended and no answer of it is left to read."""
         return self.has_died() and not self._channel.has_input()
 
     def death(self) -> ProcessError:
-        """Return the error that says how the process ended, after killing what still runs and closing this end."""
+        """Kill the process if it runs, close the channel, and return the error that says how the process ended."""
         self._child.join(CLOSE_S)
         how = self._child.describe()
         self.kill()
@@ -153,13 +154,13 @@ class RemoteObject:
         return ProcessError(explain(self.where, expected="a running process", got=how, hint=hint))
 
     def too_late(self, timeout_s: float, awaited: str = "an answer") -> DeadlineError:
-        """Return the error that says that no answer came in time: to a call, or to the start."""
+        """Return the error that says that the child did not answer a call, or did not start, in time."""
         if self.has_started:
             return too_late(self.where, awaited, timeout_s)
         return too_late(self.where, "a start (imports and what it builds)", timeout_s, "start_timeout_s")
 
     def ask_to_end(self) -> bool:
-        """Tell the child to close its object and end, without waiting for it; answer whether it was told."""
+        """Send the child the message to close its object and end, without waiting; answer whether it could be sent."""
         was_closed, self._is_closed = self._is_closed, True
         return not was_closed and os.getpid() == self._owner and self._channel.try_send(END)
 
@@ -197,7 +198,7 @@ def _end(child: Child, channel: Channel) -> None:
 
 
 def call_frame(command: str, *arguments: object, num_descriptors: int = 0) -> bytes:
-    """Return a call as bytes to send; its arguments are pickled apart: a child that cannot read them still answers."""
+    """Pickle a call into bytes to send; arguments are pickled apart: a child that cannot read them still answers."""
     return to_frame((command, to_pickle(arguments) if arguments else b"", num_descriptors))
 
 
@@ -207,11 +208,11 @@ def call_frame(command: str, *arguments: object, num_descriptors: int = 0) -> by
 def answers(remotes: Sequence[RemoteObject], timeout_s: float) -> list:
     """Wait for one answer from each remote object, then raise their first exception, or return the results in order.
 
-    Those that have only begun to start have ``start_timeout_s`` for it instead.
+    A remote object that has not finished starting has its ``start_timeout_s`` instead of ``timeout_s``.
 
     Raises:
-        ProcessError: one has died; raised at once, while others are still busy. Their answers can be read later.
-        DeadlineError: one did not answer in time, and was killed.
+        ProcessError: a process has died; raised at once, while others are busy. Their answers can be read later.
+        DeadlineError: a process did not answer in time, and was killed.
     """
     patience = Patience(timeout_s)
     results, failure = [], None

@@ -37,7 +37,7 @@ def serve_object(connection: socket.socket) -> None:
 
 
 def _take_environment(environment: dict[str, str]) -> None:
-    """Take over the parent's variables of now, which a fork server's are not; the caps on threads stay."""
+    """Set ``os.environ`` to the parent's variables, except those that limit threads: a fork server's may be old."""
     for name in os.environ.keys() - environment.keys() - set(THREADS):
         del os.environ[name]
     os.environ.update({name: value for name, value in environment.items() if name not in THREADS})
@@ -58,7 +58,7 @@ def _build(channel: Channel, work: bytes, descriptors: Sequence[int]) -> object:
 
 
 def _answer(channel: Channel, target: object, command: str, arguments: bytes, num_descriptors: int) -> bytes:
-    """Do what a call says, and frame the answer: a result, or an exception of any of the steps."""
+    """Call the method that ``command`` names, and pickle its result, or the exception raised anywhere on the way."""
     descriptors = channel.receive_descriptors(num_descriptors) if num_descriptors else ()
     try:
         if command not in target.COMMANDS:

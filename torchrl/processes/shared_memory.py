@@ -1,4 +1,4 @@
-"""Memory that several processes see. It has no name and no file, so nothing can be left behind.
+"""Memory that several processes see. It has no name in the file system, so nothing is left behind when they end.
 
 The processes that hold a region's file descriptor (Linux ``memfd_create``) own it. The kernel frees the region when the
 last of them ends, in whatever way. This module knows nothing of a region's content. It imports no torch.
@@ -26,7 +26,7 @@ class SharedMemory:
 
     Args:
         size: in bytes; see :func:`size_of`.
-        descriptor: of a region that another process made; None makes one.
+        descriptor: the open file of a region that another process made; None makes a new region.
 
     Raises:
         ProcessError: there is no memory of that size.
@@ -51,7 +51,7 @@ class SharedMemory:
         return self._descriptor
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return the next array cut from the region, which the array keeps alive."""
+        """Cut the next array of this shape and dtype from the region; the array keeps the memory alive."""
         dtype = np.dtype(dtype)
         start, self._used = self._used, self._used + _padded(shape, dtype)
         if prod(shape) == 0:
@@ -60,7 +60,7 @@ class SharedMemory:
         return flat.reshape(shape)
 
     def close(self) -> None:
-        """Close the descriptor; arrays stay. May be called twice."""
+        """Close the descriptor; arrays cut from the region stay usable. May be called twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,7 +1,7 @@
-"""How tensors in shared memory, and arrays in files, go to another process without being copied.
+"""Send tensors in shared memory, and arrays in files, to another process without copying them.
 
-What goes along is the open file, or its name, so that both processes see the same numbers. Only for the objects that a
-process is built from; see :mod:`torchrl.processes.remote`.
+The open file, or its name, is sent, so that both processes see the same numbers. Only for the objects that a process is
+built from; see :mod:`torchrl.processes.remote`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from torchrl.processes.parcels import Parcel
 
 
 def parcel_of(value: object, *, copied: Collection[int] = ()) -> Parcel | None:
-    """Say how a tensor in shared memory or an array in a file goes to a process uncopied; None for what is copied.
+    """Return the parcel by which a process opens a shared tensor or a memory-mapped array; None for other objects.
 
     Args:
-        value: anything. Tensors of ``share_memory_()``, also as leaves of a module or a TensorDict, and ``np.memmap``
-            share their memory.
-        copied: the memory of tensors that are copied all the same, see :func:`memory_of`.
+        value: any object. Tensors in shared memory (``share_memory_()``) and ``np.memmap`` arrays get a parcel.
+        copied: addresses of memory (:func:`memory_of`); a tensor there is copied although it is shared: it gets None.
     """
     kind = type(value)
     if kind is torch.Tensor or kind is nn.Parameter:

@@ -1,4 +1,4 @@
-"""From command lines to objects: settings as data, and the builders that several examples share."""
+"""Turn command lines into settings (dataclasses), and settings into objects, with builders that examples share."""
 
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config

@@ -1,4 +1,4 @@
-"""Build the collector that a command's settings describe: in this process, or over workers."""
+"""Build the collector that a command's settings describe, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from torchrl.recipes.parts import Collecting, Command, Environment, ReplayCollec
 def make_collector(
     settings: Command, env: Env, policy: Callable, *, seed: int
 ) -> Collector | MultiSyncCollector | MultiAsyncCollector:
-    """Build the collector that a command's settings describe, in this process or over workers.
+    """Build the collector that a command's settings describe, in this process or in worker processes.
 
     >>> make_collector(settings, env, actor, seed=0).collect().shape
     torch.Size([2, 8])
 
     Args:
         settings: of the command.
-        env: the environment, ``[num_envs]``. Workers make their own ones like it: then this one is closed.
-        policy: what is trained, inside what explores.
-        seed: of the environments; those of workers have the seeds that those of one process would have.
+        env: the environment, ``[num_envs]``. Workers make their own environments like it; then this one is closed.
+        policy: the policy that acts, with its exploration.
+        seed: of the environments; each has the same seed in workers as it would have in one process.
 
     Raises:
-        ConfigError: devices that are not there, or settings that do not go together.
+        ConfigError: devices that this machine lacks, or settings that do not fit each other.
     """
     collecting = settings.collecting
     is_async = isinstance(collecting, ReplayCollecting) and collecting.async_collection
@@ -58,7 +58,7 @@ def make_collector(
 
 
 def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: int) -> nn.Module:
-    """Wrap a policy to act at random for the first ``init_random_frames`` of a run, over all workers together.
+    """Wrap a policy to act at random for the first ``init_random_frames`` frames of a run, summed over all workers.
 
     >>> warm_up(ReplayCollecting(init_random_frames=100), env, actor, seed=0).frames
     100
@@ -82,7 +82,7 @@ def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: in
 
 
 def num_trained(settings: Collecting) -> int:
-    """Return how many frames a run collects: ``total_frames``, rounded up to whole batches."""
+    """Return how many frames a run collects and trains on: ``total_frames``, rounded up to whole batches."""
     return -(-settings.total_frames // settings.frames_per_batch) * settings.frames_per_batch
 
 

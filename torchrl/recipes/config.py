@@ -1,4 +1,4 @@
-"""How commands read their flags and config files, and nothing about what the flags mean.
+"""Parse the flags and config files of commands; what the flags mean is defined elsewhere.
 
 A flag on the command line goes before the config file, the file before the default. Nothing is abbreviated, guessed or
 read from the environment: an unknown or repeated key, or a wrong value, is an error that says where it stands.
@@ -151,7 +151,7 @@ def _unfit(expected: str, text: str) -> argparse.ArgumentTypeError:
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let ``none`` stand for None, for flags that may be it."""
+    """Return a converter that turns the text ``none`` into None, and calls ``convert`` for any other text."""
 
     def converted(text: str) -> Any:
         return None if text.lower() == "none" else convert(text)
@@ -161,7 +161,7 @@ def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def default_of(callable_: Callable[..., Any], parameter: str) -> Any:
-    """Return the default that a class or function gives to a parameter, so that no recipe writes it a second time.
+    """Return the default value of a parameter of a class or function, so that no recipe writes it a second time.
 
     >>> from torchrl.modules import EGreedy
     >>> default_of(EGreedy, "end")
@@ -182,7 +182,7 @@ def default_of(callable_: Callable[..., Any], parameter: str) -> Any:
 
 
 class _FlagMistake(ConfigError):
-    """What argparse found wrong, before it is known where the value came from."""
+    """An error of argparse that does not say yet whether the value came from the command line or a file."""
 
 
 class _Help(argparse.HelpFormatter):
@@ -204,12 +204,12 @@ class _Switch(argparse.BooleanOptionalAction):
 
 
 class _Flags:
-    """What a parser and its groups have in common: every flag has a meaning, and None can be said."""
+    """Base of a parser and its groups: every flag must have a help text and a default, and ``none`` stands for None."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        """Add a flag, as argparse does, with a ``help`` and a ``default``; if the default is None, ``none`` says so.
+        """Add a flag as argparse does; ``help`` and ``default`` are required.
 
-        ``or_none=True`` takes ``none`` beside another default, too.
+        The text ``none`` gives None where the default is None or ``or_none=True``.
         """
         options.setdefault("default", None)
         takes_none = options.pop("or_none", False) or (options["default"] is None and "action" not in options)
@@ -241,7 +241,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
     True
 
     Attributes:
-        leaves_out_unknown: warn of a key of a file that is not known, rather than refuse it.
+        leaves_out_unknown: warn about an unknown key of a config file and skip it; otherwise it is an error.
     """
 
     def __init__(self, description: str) -> None:
@@ -286,7 +286,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         return config
 
     def error(self, message: str) -> None:
-        """Raise the message with which argparse would end the process.
+        """Raise an error with argparse's message, where argparse would end the process.
 
         Raises:
             ConfigError: always.
@@ -297,7 +297,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         raise _FlagMistake(message)
 
     def convert_item_to_command_line_arg(self, action: argparse.Action | None, key: str, value: Entry) -> list[str]:
-        """Turn an entry of a config file into the flags that say the same."""
+        """Return the command-line words, such as ``["--lr=0.1"]``, that set what an entry of a config file sets."""
         if isinstance(action, _Switch):
             if value not in ("true", "false"):
                 got = f"{key} = {value}"
@@ -312,7 +312,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         return [f"--{key}", *words]
 
     def _check_entry(self, key: str, entry: Entry) -> bool:
-        """Refuse an entry that is wrong; answer whether it counts."""
+        """Refuse a wrong entry of a config file; return False for an unknown one that is skipped, else True."""
         action = self._settable().get(key)
         if action is None and self.leaves_out_unknown:
             warnings.warn(f"{entry.place}: the unknown key {key!r} is left out.", stacklevel=2)
@@ -329,7 +329,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         return True
 
     def _settable(self) -> dict[str, argparse.Action]:
-        """Return the flags that a file may set, by key: all but those that act at once."""
+        """Return the flags that a config file may set, by key: all but such as ``--help`` and ``--config``."""
         return {
             action.dest: action
             for action in self._actions
@@ -362,7 +362,7 @@ def make_parser(description: str) -> ConfigParser:
 
 
 def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment: str = "") -> None:
-    """Write a resolved configuration so that ``--config=path`` gives it back; whole or not at all.
+    """Write parsed values as a config file that ``--config=path`` reads back; the file is written whole or not at all.
 
     >>> from argparse import Namespace
     >>> from tempfile import TemporaryDirectory
@@ -375,7 +375,7 @@ def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment:
     Args:
         config: what a parser of :func:`make_parser` returned.
         path: of the file.
-        comment: its first line, for example the command that led to it.
+        comment: the first line of the file, for example the command line.
     """
     values = {key: value for key, value in vars(config).items() if key != "config"}
     with write_whole(path) as temporary:
@@ -385,7 +385,7 @@ def save_config(config: argparse.Namespace, path: str | os.PathLike, *, comment:
 def load_config(
     parser: ConfigParser, path: str | os.PathLike, flags: Sequence[str] = (), *, leaves_out_unknown: bool = False
 ) -> argparse.Namespace:
-    """Read a config file by the flags of a parser; flags of a command line go before the file.
+    """Parse a config file and command-line flags; where both set a value, the flag wins.
 
     >>> from tempfile import TemporaryDirectory
     >>> from torchrl import recipes
@@ -398,7 +398,7 @@ def load_config(
         parser: with the flags that the file sets.
         path: of the file.
         flags: of a command line, which go before the file.
-        leaves_out_unknown: warn of a key that is not known, rather than refuse it.
+        leaves_out_unknown: warn about an unknown key and skip it; otherwise it is an error.
 
     Raises:
         ConfigError: the file is missing or does not fit the parser.
@@ -409,10 +409,10 @@ def load_config(
 
 @contextmanager
 def exit_on_mistake() -> Iterator[None]:
-    """Turn an error that the library raises on purpose in the block into one message on stderr and exit status 2.
+    """Catch the library's own errors in a ``with`` block: print the message to stderr and exit with status 2.
 
-    That is a wrong flag, file, environment or checkpoint, a missing extra, a loss that became NaN: whatever is raised
-    on purpose and says what to do. Other exceptions are defects and pass.
+    These errors say what a user can do: a wrong flag, file, environment or checkpoint, a missing extra, a loss that
+    became NaN. Other exceptions are bugs and pass through.
 
     >>> try:
     ...     with exit_on_mistake():
@@ -440,7 +440,7 @@ def _open_text(path: str) -> TextIO:
 
 
 def _check_config_flag(args: Sequence[str]) -> None:
-    """Refuse a config file that does not exist, and a second one, which would silently replace the first."""
+    """Refuse a ``--config`` file that does not exist, and a second ``--config``, which would replace the first."""
     paths = []
     for word, following in zip(args, [*args, ""][1:], strict=True):
         if word in ("-c", "--config"):

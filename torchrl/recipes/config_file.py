@@ -27,7 +27,7 @@ class Entry(str):
     place: str
 
     def __new__(cls, text: str, place: str) -> Entry:
-        """Remember ``place``, for example ``"cartpole.txt, line 3"``, beside ``text``."""
+        """Make an entry of ``text`` that also holds ``place``, for example ``"cartpole.txt, line 3"``."""
         entry = super().__new__(cls, text)
         entry.place = place
         return entry
@@ -134,7 +134,7 @@ class ConfigFile(configargparse.ConfigFileParser):
     """Read and write config files for ConfigArgParse, and check every entry as it is read."""
 
     def __init__(self, check: Callable[[str, Entry], bool]) -> None:
-        """Check every entry with ``check(key, entry)``, which raises if it is wrong and answers whether it counts."""
+        """Check every entry with ``check(key, entry)``: it raises if that is wrong, else says whether to keep it."""
         super().__init__()
         self._check = check
 

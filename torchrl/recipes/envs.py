@@ -52,20 +52,20 @@ def make_env(
     Args:
         settings: which simulators, and what is seen of them.
         num_envs: how many rows.
-        training: whether rewards are transformed for the learner, and worker processes used where settings ask for
-            them; reported returns are raw in any case.
-        filmed: whether a picture is shown under ``FILM``, which networks do not read.
-        gamma: discount of the returns by which ``norm_rewards`` divides.
+        training: whether rewards are scaled or normalised for the learner, and worker processes used where settings
+            ask for them; reported returns are of the raw rewards in any case.
+        filmed: whether observations have a rendered picture under the key ``FILM``, which networks do not read.
+        gamma: discount of the returns by whose spread ``norm_rewards`` divides rewards.
         clips_actions: whether bounded actions are clipped for the simulator.
-        networks: of a policy that may explore by state-dependent noise, which the environment redraws.
-        drifts: whether it keeps the state of Ornstein-Uhlenbeck noise, under ``OU_STATE``.
+        networks: settings of the policy's networks; with state-dependent noise, the env redraws the noise matrices.
+        drifts: whether the env keeps the state of Ornstein-Uhlenbeck noise, under the key ``OU_STATE``.
 
     Returns:
-        An environment ``[num_envs]`` with one vector of floats under ``observation``, made of all that is observed, or
-        one image, ``[C, height, width]``, its channels those of all frames that are stacked.
+        An environment ``[num_envs]`` with one vector of floats under ``observation``, joined from all observations, or
+        one image, ``[C, height, width]``, whose channels are those of all stacked frames.
 
     Raises:
-        ConfigError: settings that do not go together.
+        ConfigError: settings that do not fit each other.
     """
     env = _simulated(settings, num_envs, training, filmed)
     seen = [key for key, _ in env.observation_spec.leaves() if not (filmed and key == FILM)]
@@ -86,7 +86,7 @@ def make_env(
 
 
 def task_name(settings: Environment) -> str:
-    """Return the name of a run's task, for folders and reports."""
+    """Return a text that names the simulated task of a run, for folders and reports."""
     return "_".join(part for part in (settings.env_name, settings.env_task) if part).replace("/", "_")
 
 

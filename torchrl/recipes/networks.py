@@ -1,4 +1,4 @@
-"""The building blocks of networks: encoders by what is observed, last layers by what an action is."""
+"""Build parts of networks: encoders that fit the env's observations, and last layers that fit its actions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. 
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Draw the weights of modules that are built in the block from ``seed``; torch's global stream stays as it is.
+    """Seed the weights of modules built in a ``with`` block; torch's global generator is put back afterwards.
 
     >>> with initial_weights(0):
     ...     one = nn.Linear(2, 2)
@@ -70,7 +70,7 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 
 def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
-    """Build an MLP that reads the observation, behind convolutions where it is an image.
+    """Build a network that maps the observation to ``num_outputs`` numbers: an MLP, behind convolutions for an image.
 
     >>> make_mlp(Networks(num_cells=(8,)), env, 3)(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
@@ -91,7 +91,7 @@ def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0)
 
 
 def make_trunk(settings: Networks, env: Env) -> nn.Module:
-    """Build the hidden layers of :func:`make_mlp`, the last activation included.
+    """Build the network of :func:`make_mlp` without its last linear layer: it ends with an activation.
 
     >>> make_trunk(Networks(num_cells=(8, 6)), env)(torch.zeros(5, 4)).shape
     torch.Size([5, 6])
@@ -104,7 +104,7 @@ def make_trunk(settings: Networks, env: Env) -> nn.Module:
 
 
 def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
-    """Return the convolutions that read an image, None for a vector, and the number of inputs of the hidden layers.
+    """Return the convolutions for an image (None for a vector), and how many features they give to the next layer.
 
     >>> make_encoder(env)
     (None, 4)
@@ -129,7 +129,7 @@ def num_features_of(env: Env) -> int:
     4
 
     Raises:
-        ConfigError: there is another.
+        ConfigError: the observation is something else.
     """
     spec = env.observation_spec.get("observation")
     is_vector = isinstance(spec, LeafSpec) and len(spec.shape) == len(env.batch_size) + 1
@@ -141,7 +141,7 @@ def num_features_of(env: Env) -> int:
 
 
 def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
-    """Put a network behind an encoder, if there is one.
+    """Return a module that applies ``encoder``, then ``network``; without an encoder, ``network`` itself.
 
     >>> behind(None, nn.Linear(4, 2))
     Linear(in_features=4, out_features=2, bias=True)
@@ -150,7 +150,7 @@ def behind(encoder: nn.Module | None, network: nn.Module) -> nn.Module:
 
 
 def chain(*modules: nn.Module | None) -> nn.Module:
-    """Put modules one behind the other; None is left out.
+    """Return a module that applies the given modules in their order; each None is left out.
 
     >>> chain(None, nn.Tanh())
     Tanh()
@@ -190,7 +190,7 @@ def bounded_row(env: Env) -> Bounded:
 
 
 def is_choice(env: Env) -> bool:
-    """Answer whether an environment's action is one choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``.
+    """Answer whether an env's action is one discrete choice: an index ``[*B]``, or a one-hot vector ``[*B, n]``.
 
     >>> is_choice(env)
     True
@@ -201,7 +201,7 @@ def is_choice(env: Env) -> bool:
 
 
 def require_choice(env: Env) -> None:
-    """Refuse an environment whose action is not one choice.
+    """Refuse an environment whose action is not one discrete choice, see :func:`is_choice`.
 
     >>> require_choice(env)
 
@@ -214,7 +214,7 @@ def require_choice(env: Env) -> None:
 
 
 def choice_distribution(env: Env) -> type:
-    """Choose the class of distributions for an environment whose action is one choice, see :func:`is_choice`.
+    """Return the distribution class for an env of one discrete action: over indices, or over one-hot vectors.
 
     >>> choice_distribution(env).__name__
     'Categorical'
@@ -227,15 +227,15 @@ def choice_distribution(env: Env) -> type:
 
 @dataclass
 class ActionHead:
-    """The end of an actor, behind its hidden layers: the distribution of actions, and the module before it.
+    """Describe the end of an actor, behind its hidden layers: a module, and the distribution that it parametrises.
 
     >>> ActionHead(2, Categorical).module is None  # the two numbers are the logits
     True
 
     Attributes:
-        num_inputs: numbers per row that it takes.
+        num_inputs: how many numbers per row the hidden layers must give.
         distribution: of the actions.
-        module: turns the numbers into the parameters of the distribution; None where they are those.
+        module: turns these numbers into the parameters of the distribution; None where they are the parameters.
         mask_key: the observation that says which actions are legal, if the environment has one.
     """
 
@@ -246,7 +246,7 @@ class ActionHead:
 
 
 def make_action_head(settings: ActorCriticNetworks, env: Env) -> ActionHead:
-    """Choose the distribution of actions, and the module before it, by the environment's actions.
+    """Return the action distribution that fits the env's action spec, and the module that gives its parameters.
 
     >>> head = make_action_head(ActorCriticNetworks(), env)
     >>> head.num_inputs, head.distribution.__name__
@@ -296,7 +296,7 @@ def make_trunk_actor_critic(
     normalizer: ObservationNormalizer | None,
     generator: torch.Generator | None = None,
 ) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
-    """Build an actor whose hidden layers a critic or state-dependent noise can use, and the critic.
+    """Build an actor and a critic, where the critic or state-dependent noise uses the actor's hidden layers.
 
     The critic shares those layers by ``shared_mapping``; state-dependent noise acts on them by ``gsde``.
 
@@ -306,10 +306,10 @@ def make_trunk_actor_critic(
     torch.Size([2, 1])
 
     Args:
-        settings: with one of the two, or both.
+        settings: with ``shared_mapping`` or ``gsde``, or both.
         env: its observation is one vector, or one image, under ``observation``.
         head: of the actor.
-        normalizer: comes before the hidden layers; None leaves observations as they are.
+        normalizer: a layer before the hidden layers; None leaves observations as they are.
         generator: source of the sampled actions.
     """
     trunk, num_hidden = make_trunk(settings, env), settings.num_cells[-1]
@@ -336,7 +336,7 @@ def make_trunk_actor_critic(
 def make_gsde_actors(
     settings: SquashedNetworks, env: Env, generator: torch.Generator | None
 ) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
-    """Build an actor with state-dependent noise and bounded actions in two forms: to act, and for a loss to train.
+    """Build two actors that share weights, with state-dependent noise and bounded actions: one acts, a loss trains one.
 
     >>> from torchrl.envs import GymEnv
     >>> pendulum = GymEnv("Pendulum-v1", num_envs=2)
@@ -350,7 +350,7 @@ def make_gsde_actors(
         generator: source of the sampled actions.
 
     Raises:
-        ConfigError: another distribution than the one that the noise is defined for.
+        ConfigError: settings with another distribution than ``tanh_normal``.
     """
     spec = bounded_row(env)
     if settings.distribution != "tanh_normal":

@@ -1,8 +1,8 @@
-"""What the networks of a run see: one picture or one vector, made of whatever the simulator observes.
+"""Turn the simulator's observations into what networks read: one picture, or one vector of floats.
 
-The space decides, key by key: choices become one-hot vectors, bits 0 and 1, integers their place between their bounds,
-and what has several dimensions, or none, is flattened. Pictures alone are told by more than their space:
-``--pictures`` decides, and what was taken for one is said before the run begins.
+The spec of each key decides: choices become one-hot vectors, bits 0 and 1, bounded integers their position between the
+bounds, and tensors of several dimensions, or none, are flattened. Which observation is a picture ``--pictures`` may
+say; the run prints its decision at the start.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def observation_transforms(settings: Environment, env: Env, seen: Sequence[Key])
         seen: the observations that networks read, in the order of the vector.
 
     Raises:
-        ConfigError: a picture beside something else, or one that does not fit; a name that is none; too many choices;
-            velocities to be masked in a task where they are not known.
+        ConfigError: a picture beside other observations, or of a wrong shape; an unknown name; too many choices;
+            ``--mask_velocity`` in a task whose velocities are not known.
     """
     picture = _picture_of(settings, env, seen)
     transforms = _vector_transforms(env, seen) if picture is None else _picture_transforms(settings, env, picture)
@@ -64,11 +64,11 @@ def observation_transforms(settings: Environment, env: Env, seen: Sequence[Key])
 
 
 def describe_observations(settings: Environment, env: Env) -> str | None:
-    """Say in one line what a run's networks see and how it was made; None where it is the simulator's own vector.
+    """Return one line on what a run's networks see and how it is made; None if they see the simulator's own vector.
 
     Args:
         settings: of the environment.
-        env: that of the run, or another that was made by the same flags.
+        env: the run's environment, or another that was made by the same flags.
     """
     seen_as = env.observation_spec["observation"].shape[len(env.batch_size) :]
     while isinstance(env, TransformedEnv):
@@ -93,7 +93,7 @@ def num_stacked(settings: Environment, *, is_image: bool) -> int:
 
 
 def sees_images(env: Env) -> bool:
-    """Answer whether what is under ``observation`` is an image, ``[*B, C, H, W]``: all else was made a vector."""
+    """Answer whether the env's entry ``observation`` is an image, ``[*B, C, H, W]``, and not a vector."""
     leaf = dict(env.observation_spec.leaves()).get("observation")
     return leaf is not None and leaf.ndim == len(env.batch_size) + 3
 
@@ -102,10 +102,10 @@ def sees_images(env: Env) -> bool:
 
 
 def _picture_of(settings: Environment, env: Env, seen: Sequence[Key]) -> Key | None:
-    """Return the observation that is a picture, or None.
+    """Return the key of the observation that is a picture, or None.
 
     Raises:
-        ConfigError: something else is observed beside it, it does not fit, or there is none of the name.
+        ConfigError: there are other observations beside it, its shape is wrong, or ``--pictures`` names no observation.
     """
     leaves = _rows(env)
     names = {key_name(key): key for key in seen}
@@ -136,7 +136,7 @@ def _picture_of(settings: Environment, env: Env, seen: Sequence[Key]) -> Key | N
 
 
 def _looks_like_pictures(leaf: TensorSpec) -> bool:
-    """Say whether a row is bytes over their whole range, with at least two dimensions as large as convolutions need."""
+    """Answer whether one row's spec is uint8 from 0 to 255, with two dimensions large enough for the convolutions."""
     if not isinstance(leaf, Bounded) or leaf.dtype != torch.uint8 or leaf.ndim < 2:
         return False
     is_full = bool((leaf.low == 0).all() and (leaf.high == 255).all())
@@ -201,7 +201,7 @@ def _num_choices(leaf: TensorSpec) -> int:
 
 
 def _treatment(leaf: TensorSpec) -> str:
-    """Say what becomes of an observation; nothing where it stays as it is."""
+    """Return words on how an observation is changed, such as "one-hot"; an empty text if it is not changed."""
     kinds = {"one-hot": OneHotObservation, "as bits": BitsToFloat, "scaled by its bounds": ScaleByBounds}
     kinds["in float32"] = DoubleToFloat
     words = [word for word, encode in kinds.items() if encode.takes(leaf)]

@@ -24,9 +24,9 @@ def make_optimizer(settings: Optimising, loss: Loss, *, eps: float) -> torch.opt
     'SGD'
 
     Args:
-        settings: its kind and its learning rate.
-        loss: what is minimised.
-        eps: of optimizers that divide by a running scale.
+        settings: the kind of optimizer and the learning rate.
+        loss: its trainable parameters are optimised.
+        eps: the small number that Adam and its like add to the denominator.
     """
     options: dict = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer != "sgd":

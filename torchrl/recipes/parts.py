@@ -1,8 +1,8 @@
 """The settings that several commands share, as data: each class is a heading of ``--help``, each field a flag.
 
-The text under a field is its explanation. Where it ends in ``needs ...``, the flag has no effect without that, and a
-run that sets it all the same is told so (:mod:`torchrl.recipes.sense`). Settings that one algorithm has alone stand in
-its example.
+The text under a field is its explanation. Where it ends in ``needs ...``, the flag has no effect without that
+condition, and a run that sets it all the same prints a remark (:mod:`torchrl.recipes.sense`). Settings of one algorithm
+alone are in its example.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ class ActorUpdates(Updates):
 
 @dataclass(frozen=True)
 class Minibatches:
-    """How often each batch is passed over, and the minibatches of the gradient steps.
+    """How many epochs each collected batch is trained on, and in minibatches of which size.
 
     >>> Minibatches(num_epochs=4).minibatch_size
     256
@@ -371,14 +371,14 @@ class Recording:
 
 
 class Command(Protocol):
-    """The settings of a command: a dataclass with these parts, and those of its algorithm.
+    """Interface of a command's settings: a dataclass with at least these parts; its algorithm adds more.
 
     >>> settings.environment.env_name, settings.make_env(num_envs=3, training=True).batch_size
     ('CartPole-v1', torch.Size([3]))
 
     Attributes:
-        make_env: builds an environment of the run, as ``make_env(num_envs=..., training=..., filmed=...)``; it reaches
-            other processes.
+        make_env: builds an environment of the run, as ``make_env(num_envs=..., training=..., filmed=...)``; it can be
+            pickled for other processes.
     """
 
     environment: Environment
@@ -389,7 +389,7 @@ class Command(Protocol):
 
 
 class ReplayCommand(Command, Protocol):
-    """The settings of a command with a replay buffer.
+    """Interface of the settings of a command with a replay buffer: those of :class:`Command`, and two more parts.
 
     >>> settings.replay.batch_size, settings.updates.updates_per_frame
     (4, 1.0)

@@ -1,4 +1,4 @@
-"""What a command writes and prints of a run: its folder, logs, evaluations and last report."""
+"""Write and print the results of a run: its folder, logs, evaluations and last report."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depe
 
 
 def make_run_folder(algorithm: str, settings: Command) -> Path:
-    """Make ``<folder>/<name>_<date>/``, never one that exists, with ``config.txt``.
+    """Make and return a new folder ``<folder>/<name>_<date>/`` for a run, and write its settings to ``config.txt``.
 
     Args:
-        algorithm: names the folder of the runs, ``<algorithm>_logging``, where ``--folder`` names no other.
+        algorithm: names the default of ``--folder``, ``<algorithm>_logging``.
         settings: of the command.
 
     Raises:
@@ -90,7 +90,7 @@ def saved_run(path: str | Path) -> tuple[Path, list[str]]:
 
 
 def take_over(settings: Recording, agent: Agent) -> None:
-    """Copy into the folder of a resumed run what its parent has reached: the best checkpoint, and the table so far."""
+    """Copy the best checkpoint and the CSV table of the run that ``--resume`` names into the agent's folder."""
     parent, _ = saved_run(settings.resume)
     if (parent / BEST).is_file():
         shutil.copyfile(parent / BEST, agent.folder / BEST)
@@ -99,14 +99,14 @@ def take_over(settings: Recording, agent: Agent) -> None:
 
 
 def resume(settings: Command, agent: Agent) -> None:
-    """Restore an agent from the run that ``--resume`` names; learning rate and coefficients are those of the flags.
+    """Load the checkpoint of the run that ``--resume`` names; learning rate and loss coefficients are of the flags.
 
-    The checkpoint holds them too, as part of the optimizer and of the loss; a flag goes before it. Of a run whose last
-    checkpoint cannot be read the best one is taken, and a warning says so.
+    The checkpoint holds these numbers too, in the optimizer and the loss, but flags win. If the last checkpoint cannot
+    be read, the best one is loaded, with a warning.
 
     Raises:
         CheckpointError: the run has no checkpoint, or it does not fit the flags.
-        ConfigError: the run has all its frames, or had another optimizer.
+        ConfigError: the run has already collected ``total_frames``, or had another optimizer.
     """
     folder, names = saved_run(settings.recording.resume)
     buffer = folder / BUFFER
@@ -129,7 +129,7 @@ def resume(settings: Command, agent: Agent) -> None:
 
 
 def _first_readable(folder: Path, names: Sequence[str]) -> dict:
-    """Read the first of some checkpoints that can be read; warn where it is not the first of all."""
+    """Return the first of the named checkpoints that can be read; warn about those before it."""
     while True:
         name, *names = names
         try:
@@ -141,12 +141,12 @@ def _first_readable(folder: Path, names: Sequence[str]) -> dict:
 
 
 def make_logger(settings: Recording, folder: Path) -> Logger:
-    """Build the logger that writes to all that ``--loggers`` names."""
+    """Build one logger that writes to every kind of log that ``--loggers`` names."""
     return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(settings.loggers)))
 
 
 def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
-    """Build the evaluator of the periodic evaluations, which choose the best checkpoint.
+    """Build the evaluator that runs every ``record_interval`` training frames and finds the best checkpoint.
 
     >>> make_evaluator(settings).every_frames
     50000
@@ -161,7 +161,7 @@ def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
 
 
 def make_reporter(settings: Command) -> Evaluator:
-    """Build the evaluator of the last report, from starts by which no checkpoint was chosen."""
+    """Build the evaluator of the last report, with other seeds than the evaluations that chose the best checkpoint."""
     num_episodes, seed = settings.recording.eval_episodes, named_seeds(settings.recording.seed, "report")["report"]
     return Evaluator(_evaluation_env(settings, num_episodes)(), num_episodes=num_episodes, seed=seed)
 
@@ -173,7 +173,7 @@ def _evaluation_env(settings: Command, num_episodes: int) -> Callable[[], Env]:
 def make_hooks(
     settings: Command, optimise: MinibatchEpochs | ReplayUpdates, buffer: ReplayBuffer | None = None
 ) -> list[Hook]:
-    """Build the hooks that every command offers: lower the learning rate, save the buffer, show progress, stop, film.
+    """Build a run's hooks by its settings: lower the learning rate, save the buffer, show progress, stop early, film.
 
     >>> [type(hook).__name__ for hook in make_hooks(settings, optimise=None)]
     ['ProgressBar']
@@ -201,13 +201,13 @@ def make_hooks(
 
 
 def with_saved_config(parser: ConfigParser, flags: Sequence[str], algorithm: str | None = None) -> Namespace:
-    """Parse flags; those not given are as in the run that ``--evaluate`` or ``--resume`` names, if either does.
+    """Parse flags; with ``--evaluate`` or ``--resume``, flags that are not given are as in that run's ``config.txt``.
 
-    A key of a run that is to be evaluated and that is not known any more is a warning.
+    With ``--evaluate``, a key of that file that is not known any more gives a warning.
 
     Raises:
-        ConfigError: the folder holds no run, or one of another than ``algorithm``, or both are given, or one of them
-            and ``--config``.
+        ConfigError: the folder holds no run, or a run of another algorithm; or two of ``--evaluate``, ``--resume`` and
+            ``--config`` are given.
     """
     args = parser.parse_args(flags)
     named = [name for name in ("evaluate", "resume", "config") if getattr(args, name) is not None]
@@ -231,7 +231,7 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str], algorithm: str
 
 
 def _newest(folder: Path) -> str:
-    """Name the run that was written to last, in a folder or, where there is none, beside it."""
+    """Return the name of the newest run in a folder, or in its parent folder where the folder holds none."""
     runs = folder if folder.is_dir() else folder.parent
     files = sorted(runs.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return f"The newest run in {runs} is {files[-1].parent}." if files else ""
@@ -240,10 +240,10 @@ def _newest(folder: Path) -> str:
 def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[str, Evaluation]:
     """Evaluate a saved run's checkpoints, or the one that ``path`` names, and print their returns.
 
-    One that cannot be read is a warning where another can.
+    A checkpoint that cannot be read gives a warning if another can be read.
 
     Raises:
-        CheckpointError: there is none, none can be read, or one does not fit.
+        CheckpointError: there is no checkpoint, none can be read, or one does not fit the agent.
     """
     folder, wanted = saved_run(path)
     names = [name for name in wanted if (folder / name).is_file()]

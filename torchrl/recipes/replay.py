@@ -1,4 +1,4 @@
-"""Replay buffers, what they are filled with, and the gradient steps on their samples, from settings."""
+"""Build replay buffers, what fills them, and the gradient steps on their samples, by a command's settings."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> Repla
     >>> make_replay_buffer(settings, env, seed=0).storage.capacity
     100
 
-    Stacked images are stored once each, in memory; not in files, and not with ``multi_step``, whose next
-    observation is that of a later step.
+    Each frame of stacked images is stored once, but not if the buffer lies in files, nor with ``multi_step``, whose
+    next observation is that of a later step.
 
     Args:
         settings: of the command.
-        env: says what is observed.
-        seed: of what is drawn.
+        env: its observation spec says whether observations are images.
+        seed: of the draws.
 
     Raises:
         ConfigError: settings that do not go together.
@@ -85,9 +85,9 @@ def _sampler(settings: Replay, num_updates: int) -> UniformSampler | Prioritized
 
 
 class Store:
-    """Put a collected batch into a buffer: the entries that a loss reads, and the selected ones.
+    """Put each collected batch into a buffer: only the entries that the loss or slices need, or settings select.
 
-    An agent saves the rows that wait for their sum (``multi_step``).
+    With ``multi_step`` it sums rewards first; its state holds the last steps, whose sums need rewards to come.
 
     >>> from torchrl.modules import QValueActor
     >>> from torchrl.objectives import DQNLoss
@@ -97,13 +97,13 @@ class Store:
     (16, False)
 
     Args:
-        settings: what is stored beside, and whether sums of rewards are.
-        buffer: where entries go.
-        loss: names them.
+        settings: which other entries to store, and over how many steps to sum rewards.
+        buffer: where transitions go.
+        loss: its keys are stored.
         gamma: discount within a sum of rewards.
 
     Raises:
-        KeyMissing: from a call, the batch lacks a selected entry. ConfigError: it is a container of others.
+        KeyMissing: from a call, the batch lacks a selected entry. ConfigError: a selected entry is a nested TensorDict.
     """
 
     def __init__(self, settings: Replay, buffer: ReplayBuffer, loss: Loss, *, gamma: float) -> None:
@@ -133,7 +133,7 @@ class Store:
 
 
 def make_replay_updates(settings: ReplayCommand, loss: Loss, buffer: ReplayBuffer, *, gamma: float) -> ReplayUpdates:
-    """Build the optimizer of a loss, and what takes its gradient steps on samples of a replay buffer.
+    """Build the object that takes gradient steps of a loss on samples of a replay buffer, with its optimizer.
 
     >>> from torchrl.modules import QValueActor
     >>> from torchrl.objectives import DQNLoss

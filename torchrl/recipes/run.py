@@ -1,4 +1,4 @@
-"""What every example does with its settings: train, go on, or evaluate a saved run."""
+"""Run an example by its settings: train from the beginning, resume a saved run, or evaluate one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     make_agent: Callable[[Command], Agent],
     flags: Sequence[str] | None = None,
 ) -> None:
-    """Train and report, or evaluate the run that ``--evaluate`` names; a user's mistake is one message and status 2.
+    """Run a command: parse flags, then train and report, or evaluate a saved run; exit with status 2 on user mistakes.
 
     >>> try:
     ...     run("a2c", type(settings), None, ["--lr=fast"])
@@ -63,7 +63,7 @@ def run(
 def _evaluate(
     settings: type[Command], args: Namespace, make_agent: Callable[[Command], Agent], flags: Sequence[str]
 ) -> None:
-    """Evaluate a saved run; the processes that its configuration asks for are left out."""
+    """Evaluate a saved run in this process, without the worker processes of its configuration."""
     alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
     alone |= {name: False for name in ("async_collection", "keep_learning") if name in args}
     alone |= {"collection_devices": args.collection_devices[:1]}
@@ -76,7 +76,7 @@ def _evaluate(
 
 
 def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:
-    """Train from the beginning, or from where ``--resume`` says, and report."""
+    """Train from the beginning, or from the checkpoint of the run that ``--resume`` names, and report."""
     require_sense(settings, flags)
     reporter = _prepare(settings)
     recording = settings.recording
@@ -98,7 +98,7 @@ def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Ag
 
 
 def _prepare(settings: Command) -> Evaluator:
-    """Set how torch computes, and build the evaluation of the last report."""
+    """Set torch's number of threads, let it flush denormal numbers to 0, and build the evaluator of the last report."""
     torch.set_num_threads(settings.optimising.num_threads)
     # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
     # 3,000 frames of SAC they were 28 % of all, and every update took 0.8 ms longer.
@@ -112,7 +112,7 @@ def _print_lines(lines: Sequence[str]) -> None:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print a warning to the user as one line, without the line of the source that it comes from."""
+    """Print warnings raised in a ``with`` block as one line each, without file name and source line."""
     usual = warnings.formatwarning
 
     def plain(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> str:

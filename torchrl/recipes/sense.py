@@ -1,4 +1,4 @@
-"""Settings that do not go together: what is refused before anything is built, and what is said to have no effect.
+"""Check settings against each other: refuse contradictions early, and report settings that have no effect.
 
 A setting whose explanation ends in ``needs CONDITION`` has no effect unless the condition holds. A condition is
 ``--flag`` or ``--no-flag`` (on or off), ``--flag=value``, ``--flag above number``, ``--flag below --other``, or a fact
@@ -50,7 +50,7 @@ def require_sense(settings: Command, flags: Sequence[str]) -> None:
 
 
 def remarks(settings: Command, flags: Sequence[str]) -> list[str]:
-    """Return a line for each setting that has no effect, or another effect than a user might think.
+    """Return a line of text for each setting that has no effect, or another effect than a user might expect.
 
     Args:
         settings: of the command.
@@ -63,11 +63,11 @@ def remarks(settings: Command, flags: Sequence[str]) -> list[str]:
 
 
 def remarks_on_env(settings: Command, env: Env) -> list[str]:
-    """Return a line for each setting without effect on what an environment shows, or on the actions that it takes.
+    """Return a line of text for each setting that has no effect because of the env's observations or actions.
 
     Args:
         settings: of the command.
-        env: that of the run, or another that was made by the same settings.
+        env: the run's environment, or another that was made by the same settings.
     """
     action = env.action_spec
     leaves = [leaf for _, leaf in action.leaves()] if isinstance(action, Composite) else [action]
@@ -76,7 +76,7 @@ def remarks_on_env(settings: Command, env: Env) -> list[str]:
 
 
 def _without_effect(settings: Command, known: Mapping[str, Any]) -> Iterator[str]:
-    """Name each setting that was changed and needs what, by the values or facts that are ``known``, does not hold."""
+    """Yield a line for each setting that differs from its default and whose condition (``needs ...``) is false."""
     for name, part in parts_of(type(settings)):
         chosen = getattr(settings, name)
         for field in fields(part):
@@ -126,7 +126,7 @@ def _remarks_on_numbers(settings: Command, values: Mapping[str, Any]) -> Iterato
 
 
 def _remarks_on_updates(values: Mapping[str, Any], num_frames: int) -> Iterator[str]:
-    """Say where a run from replay is too short for what its settings ask for."""
+    """Yield a line for each setting of replay that the run is too short for."""
     num_updates = int((num_frames - values["start_frames"]) * values["updates_per_frame"])
     if num_updates < 1:
         ratio = f"--updates_per_frame={values['updates_per_frame']:g}"

@@ -1,4 +1,4 @@
-"""From a dataclass of settings to flags, help and config files, and back.
+"""Derive flags, help texts and config files from a dataclass of settings, and build settings from them.
 
 A command's settings are a frozen dataclass whose fields are *parts*: frozen dataclasses themselves, each given with its
 defaults. A part becomes a heading of ``--help``, each of its fields a flag, and the text under a field is what
@@ -44,7 +44,7 @@ Keyword = Annotated[str, config.keyword]
 
 
 def parser_of(settings: type) -> ConfigParser:
-    """Make the parser of a command: its head is the first line of the settings' docstring, its flags are their fields.
+    """Make a command's parser: one flag per field of the settings' parts; their docstring heads ``--help``.
 
     >>> parser_of(type(settings)).parse_args(["--lr=0.1"]).lr
     0.1
@@ -63,14 +63,14 @@ def parser_of(settings: type) -> ConfigParser:
 
 
 def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) -> Settings:
-    """Build settings from a value for every flag of their parts: a parser's namespace, or a dict by the flags' names.
+    """Build settings from parsed flags: a parser's namespace, or a dict from flag name to value.
 
     >>> from_flags(type(settings), values_of(settings)) == settings
     True
 
     Args:
         settings: a dataclass of parts.
-        args: holds a value for every field of every part; what no part has is left out.
+        args: holds a value for every field of every part; other values are ignored.
 
     Raises:
         ConfigError: a value is missing.
@@ -87,7 +87,7 @@ def from_flags(settings: type[Settings], args: Namespace | Mapping[str, Any]) ->
 
 
 def values_of(settings: Any) -> dict[str, Any]:
-    """Return the values of all parts by the names of their flags, lists where flags take several words.
+    """Return a dict from flag name to value over all parts of the settings; tuples become lists.
 
     >>> values_of(settings)["num_cells"]
     [64, 64]

@@ -1,4 +1,4 @@
-"""What other libraries call our flags. For hints alone: nobody can set a flag by another name."""
+"""The names that other libraries use for our flags, for hints in error messages; no flag can be set by them."""
 
 from __future__ import annotations
 
@@ -106,10 +106,10 @@ _NAMES = {
 
 
 def same_meaning(name: str, known: Collection[str]) -> str | None:
-    """Return the flag among ``known`` that other libraries call ``name``, or None.
+    """Return the flag of ours, among ``known``, that means the same as another library's ``name``, or None.
 
-    Of a name with dots the last part counts, too; of a longer name the most words that other libraries or we call a
-    flag, at least two: ``critic_target_tau``.
+    Of a name with dots the last part is looked up, too. Otherwise the flag counts whose name (ours or another's) has
+    at least two words, all of them in ``name``: ``agent_target_tau`` has those of ``target_tau``. Most words win.
     """
     plain = name.lower().replace("-", "_").strip("_")
     for one in (plain.replace(".", "_"), plain.rpartition(".")[2]):
