@@ -92,7 +92,7 @@ def test_rows_of_several_tasks_have_none():
         (drift, MaskVelocity, ConfigError, r"does not tell its task. Write MaskVelocity\(indices="),
         (
             partial(GymEnv, "Taxi-v4"),
-            lambda: Compose(OneHotObservation(), MaskVelocity()),
+            lambda: Compose(OneHotObservation(), CatTensors(), MaskVelocity()),
             ConfigError,
             "got the task 'Taxi-v4'. Write MaskVelocity",
         ),
