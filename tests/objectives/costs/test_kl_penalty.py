@@ -140,7 +140,7 @@ class TestMistakes:
     )
     def test_constants(self, by_hand, options):
         actor, critic, _ = by_hand
-        with pytest.raises(ConfigError, match="increment > 1 > decrement > 0"):
+        with pytest.raises(ConfigError, match="^KLPenaltyPPOLoss, PenalizedSurrogate: .*increment > 1 > decrement > 0"):
             KLPenaltyPPOLoss(actor, critic, **options)
 
     def test_no_sample(self, by_hand):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 
@@ -60,7 +61,8 @@ class Coefficient:
 
     def __set__(self, loss: nn.Module, value: float) -> None:
         if self.of is not None:
-            setattr(getattr(loss, self.of), self.name, value)
+            with prefix_errors(type(loss).__name__):
+                setattr(getattr(loss, self.of), self.name, value)
             return
         if not (math.isfinite(value) and self.least <= value < self.below):
             bounds = f" and below {self.below:g}" if self.below < math.inf else ""
@@ -71,6 +73,15 @@ class Coefficient:
             loss.get_buffer(self.buffer).fill_(value)
         else:
             loss.register_buffer(self.buffer, torch.tensor(float(value)))
+
+
+@contextmanager
+def prefix_errors(who: str) -> Iterator[None]:
+    """Put ``who``, the class that the user called, in front of the message of a :class:`ConfigError` from the block."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{who}, {error}") from error
 
 
 class Loss(PassesOptions, nn.Module, ABC):

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from torchrl.objectives.costs.base import Coefficient
+from torchrl.objectives.costs.base import Coefficient, prefix_errors
 from torchrl.objectives.costs.policy_gradient import PolicyGradientLoss
 from torchrl.objectives.costs.policy_objectives import ClippedSurrogate, PenalizedSurrogate, Surrogate
 
@@ -86,7 +86,8 @@ class ClipPPOLoss(PolicyGradientLoss):
         normalize_advantage: bool = True,
         **options: object,
     ) -> None:
-        objective = ClippedSurrogate(clip_epsilon)
+        with prefix_errors(type(self).__name__):
+            objective = ClippedSurrogate(clip_epsilon)
         super().__init__(actor, critic, objective, normalize_advantage=normalize_advantage, **options)
 
 
@@ -142,14 +143,15 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
         generator: torch.Generator | None = None,
         **options: object,
     ) -> None:
-        objective = PenalizedSurrogate(
-            kl_target=kl_target,
-            kl_coef=kl_coef,
-            increment=increment,
-            decrement=decrement,
-            num_kl_samples=num_kl_samples,
-            generator=generator,
-        )
+        with prefix_errors(type(self).__name__):
+            objective = PenalizedSurrogate(
+                kl_target=kl_target,
+                kl_coef=kl_coef,
+                increment=increment,
+                decrement=decrement,
+                num_kl_samples=num_kl_samples,
+                generator=generator,
+            )
         options |= {"normalize_advantage": normalize_advantage, "generator": generator}
         super().__init__(actor, critic, objective, **options)
 
