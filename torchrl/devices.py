@@ -47,7 +47,7 @@ def device_of(tensordict: TensorDictBase) -> torch.device:
 
 
 def to_device(transitions: TensorDictBase, device: torch.device) -> TensorDictBase:
-    """Move transitions to a device; return them as they are if their reward (without one, the first entry) is there."""
+    """Return transitions on a device: the same object if their reward (without one, first entry) is there already."""
     entry = transitions.get(("next", "reward"), None)
     if (next(iter(transitions.values(True, True))) if entry is None else entry).device == device:
         return transitions

@@ -67,7 +67,7 @@ def explain(who: str, *, expected: object, got: object, hint: str = "") -> str:
 
 
 def nearest(name: str, names: Iterable[str], *, likeness: float = 0.5) -> str | None:
-    """Return the entry of ``names`` that looks most like ``name`` or begins with it; None where none does.
+    """Return the entry of ``names`` spelt most like ``name``, else the shortest that begins with it, else None.
 
     Args:
         name: the user's spelling.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def make_writable(folder: str | os.PathLike) -> None:
-    """Make a folder if it is absent, and raise unless it can be written to.
+    """Create a folder if it is absent, and raise unless a file can be written in it; permissions are not changed.
 
     Raises:
-        OSError: it cannot be made, or not be written to.
+        OSError: the folder cannot be created, or no file written in it.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -22,7 +22,7 @@ def make_writable(folder: str | os.PathLike) -> None:
 
 @contextmanager
 def write_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Lend a temporary path beside ``path`` to write to, and rename it to ``path`` once the block has ended well.
+    """Yield a temporary path beside ``path`` to write to; rename it to ``path`` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part. If the block raises, the old file stays and the temporary
     one goes. Missing folders are made. The temporary name keeps the suffix, for writers that choose a format by it.

@@ -9,14 +9,14 @@ from torchrl.errors import ConfigError, explain
 
 
 def refuse_misspelt(cls: type, *, also: Iterable[str] = (), synonyms: Mapping[str, str] | None = None) -> None:
-    """Refuse a subclass with a name that is one letter away from a public name of its bases, and that nobody calls.
+    """Raise if a class defines a name one letter away from a public name of its torchrl bases: a misspelt override.
 
-    A name that the class's own methods use is a helper's, and left alone. For ``__init_subclass__``.
+    A name that the class's own methods use is taken for a helper and allowed. Call this in ``__init_subclass__``.
 
     Args:
         cls: the subclass.
-        also: what subclasses may write beside the public names of their bases.
-        synonyms: what such methods are called elsewhere, with what to write here.
+        also: names that subclasses may define beside the public names of their bases.
+        synonyms: names to refuse too, each with the name to write instead.
 
     Raises:
         ConfigError: naming the method, and what it was probably meant to be.
@@ -56,7 +56,7 @@ class Extensible:
 
 
 def is_used_in(cls: type, name: str) -> bool:
-    """Answer whether a class's own methods mention a name."""
+    """Answer whether the code of a class's own methods uses a name, as a global or as an attribute."""
     return name in _names_used(cls)
 
 
@@ -76,7 +76,7 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 def _is_one_letter_off(name: str, other: str) -> bool:
-    """Answer whether one letter more, less, or other, or two that changed places, make one of the other."""
+    """Answer whether inserting, deleting or replacing one letter, or swapping two, turns one name into the other."""
     if len(other) < 4 or abs(len(name) - len(other)) > 1:
         return False
     start = next((at for at, (a, b) in enumerate(zip(name, other, strict=False)) if a != b), min(len(name), len(other)))

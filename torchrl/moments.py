@@ -16,10 +16,10 @@ Number = TypeVar("Number")  # floats, or tensors of one shape
 def merge_moments_(
     mean: Number, var: Number, other_mean: Number, other_var: Number, share: float
 ) -> tuple[Number, Number]:
-    """Merge mean and variance (divisor n) of a second data set into those of a first; tensors change in place.
+    """Return the mean and variance (divisor n) of two data sets together; ``mean`` and ``var`` change if tensors.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
-    equations 2.1, divided by the counts. Nothing cancels where the mean is large, as it would in E[x²] - E[x]².
+    equations 2.1, divided by the counts. No digits cancel where the mean is large, as they would in E[x²] - E[x]².
 
     >>> merge_moments_(1.0, 1.0, 3.0, 1.0, share=0.5)  # of {0, 2} and {2, 4}
     (2.0, 2.0)
@@ -61,7 +61,7 @@ def count_rows_(
     (tensor(2.), tensor([2.]), tensor([1.]))
 
     Args:
-        who: counts them, for the error.
+        who: the caller's name, for the error.
         moments: count ``[]``, mean and variance ``[*shape]``.
         rows: ``[*N, *shape]``, each counted once.
         decay: factor on the weights of all rows so far.
@@ -84,10 +84,10 @@ def count_rows_(
 
 
 def pool_moments(parts: Sequence[tuple[Number, Number, Number]]) -> tuple[Number, Number, Number]:
-    """Return the mean of several sets' counts with their joint mean and variance; nothing is changed in place.
+    """Pool ``(count, mean, variance)`` of several data sets: the counts' mean, and mean and variance of all their data.
 
-    With the mean of the counts each of several learners can go on from the pooled moments as if they were its own:
-    later data weigh as they would in one learner that saw all. Where nothing was counted, the first part is returned.
+    Each of several learners can continue from the result as from its own moments: with the mean of the counts, later
+    data weigh as in one learner that saw everything. No argument changes. If no set has data, the first is returned.
 
     >>> pool_moments([(2.0, 1.0, 1.0), (2.0, 3.0, 1.0)])
     (2.0, 2.0, 2.0)

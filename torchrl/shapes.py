@@ -27,7 +27,7 @@ def require_same_shape(who: str, **tensors: torch.Tensor) -> None:
 
 
 def expand_right(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Append dimensions to ``tensor`` and expand it to the shape of ``like``, whose leading dimensions it has.
+    """Expand ``tensor`` to the shape of ``like`` by new dimensions on its right; a surplus last dimension 1 is dropped.
 
     Args:
         tensor: ``[*B]`` or ``[*B, 1]``.

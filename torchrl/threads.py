@@ -17,8 +17,8 @@ TASKS = Path("/proc/self/task")
 def start_apart(build: Callable) -> tuple[object, list[int]]:
     """Call ``build()``; return what it returned and the system's ids of the threads that it started and left running.
 
-    They are told from threads that others start meanwhile by the cores they may use: while ``build`` runs, those of
-    the caller lack one, and its threads inherit that. They are given the caller's cores afterwards.
+    Other threads may start threads meanwhile. So the caller gives up one of its cores while ``build`` runs: threads
+    with that set of cores, which they inherit, are those of ``build``. All get the caller's cores back afterwards.
 
     Returns:
         The result, and no ids where the system cannot say or the process has one core.

@@ -194,8 +194,8 @@ def sampled_entropy(log_prob: Tensor) -> Tensor:
     >>> sampled_entropy(torch.tensor([[-1.0, -2.0], [-3.0, -2.0]])).tolist()  # two samples of each of two rows
     [2.0, 2.0]
 
-    The gradient of -log π at fixed actions has mean zero, whatever the entropy does. So the value carries another one,
-    the score-function estimate of ∇H = -E[log π ∇log π] (Williams 1992): the mean of ``-(log π(a_s) - b_s)
+    The gradient of -log π at fixed actions has mean zero, whatever the entropy does. So the result has another
+    gradient, the score-function estimate of ∇H = -E[log π ∇log π] (Williams 1992): the mean of ``-(log π(a_s) - b_s)
     ∇log π(a_s)``, the baseline b_s being the mean of log π over the other samples, or 0 if S is 1. Where actions are
     differentiable functions of the parameters, ``-log_prob.mean(0)`` has the right gradient already, with less noise.
 
@@ -252,7 +252,7 @@ def distance_loss(x: Tensor, target: Tensor, *, distance: str = "l2") -> Tensor:
     >>> distance_loss(torch.tensor([1.5, 3.0]), torch.tensor([1.0, 0.0]), distance="smooth_l1").tolist()  # ½·½², 3 - ½
     [0.125, 2.5]
 
-    They carry no factor but the ½ inside ``smooth_l1``.
+    ``"l2"`` is (x - target)², without a factor ½; ``"smooth_l1"`` has the ½ of Huber's definition.
 
     Args:
         x: any shape.
@@ -277,7 +277,7 @@ def value_loss(
     clip: float | None = None,
     distance: str = "l2",
 ) -> Tensor:
-    """Compute a critic's loss per row, ``d(V, target)``; with ``clip``, moves of V beyond ±``clip`` gain nothing.
+    """Compute a critic's loss per row, ``d(V, target)``; ``clip`` caps what a change of V since collection can gain.
 
     >>> value, target, old = torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[0.0]])
     >>> value_loss(value, target).item(), value_loss(value, target, old_value=old, clip=0.5).item()  # (3 - ½)²
@@ -290,9 +290,10 @@ def value_loss(
 
     Args:
         value: V(s) of the critic in training, ``[N, 1]``.
-        target: where it should be, same shape.
+        target: the value to learn, same shape.
         old_value: V(s) when the batch was collected, same shape; needed by ``clip``.
-        clip: how far V may move from ``old_value`` before it gains nothing, in units of the value; None for no limit.
+        clip: largest difference between V and ``old_value`` that can lower the loss, in units of the value; None for
+            no limit.
         distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
 
     Returns:
@@ -358,7 +359,7 @@ def standardize(x: Tensor, *, eps: float = 1e-8) -> Tensor:
 
 
 def _require_one_number(who: str, name: str, x: float | Tensor) -> None:
-    """Refuse a coefficient per row, which would turn ``[N]`` into ``[N, N]`` if it is a column."""
+    """Refuse a coefficient tensor that is not 0-d: a column ``[N, 1]`` times ``[N]`` would broadcast to ``[N, N]``."""
     if isinstance(x, Tensor) and x.ndim:
         hint = "Nothing is broadcast: weigh the rows yourself."
         raise SpecError(explain(who, expected=f"{name} as a number or of shape []", got=list(x.shape), hint=hint))

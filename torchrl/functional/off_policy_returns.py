@@ -49,8 +49,8 @@ def vtrace(
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         log_weight: log π - log μ of the action of step t, ``[*B, T, 1]``.
         gamma: discount γ.
-        rho_clip: ρ̄, which decides towards whose values the targets go: the larger, the nearer to those of π. None, no
-            limit, goes all the way; 1 is usual.
+        rho_clip: ρ̄, which decides whose values the targets estimate: the larger, the nearer to those of π; without
+            limit (None), those of π itself. 1 is usual.
         c_clip: c̄, which decides how far corrections reach back; None is no limit, 1 is usual.
         lambda_: decay λ of the trace.
         mask: step t is valid, bool ``[*B, T, 1]``.

@@ -148,7 +148,7 @@ def temperature_loss(log_prob: Tensor, *, log_temperature: float | Tensor, targe
 
 
 def _require_columns(who: str, **tensors: Tensor) -> None:
-    """Refuse rows ``[N, K]`` with columns that are not ``[N, 1]``; the first is the one with K."""
+    """Refuse tensors that are not ``[N, 1]`` beside the first, which is ``[N, K]``."""
     (_, wide), *columns = tensors.items()
     due = (*wide.shape[:-1], 1)
     for name, column in columns:

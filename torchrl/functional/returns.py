@@ -141,8 +141,8 @@ def n_step_return(
     >>> n_step_return(reward, next_value, never, never, gamma=0.5, n=2).squeeze(-1).tolist()  # 1 + ½ + ¼·8; at the edge
     [3.5, 3.5, 5.0]
 
-    Sutton and Barto (2018), equation 7.1. Where the steps end before n of them, the value of the last one's successor
-    stands at their end. With weights it is ``G_{t:h} = ρ_t (r_{t+1} + γ G_{t+1:h}) + (1 - ρ_t) V(s_t)`` with
+    Sutton and Barto (2018), equation 7.1. Where fewer than n steps are left, the sum ends with the discounted value of
+    the last step's successor. With weights it is ``G_{t:h} = ρ_t (r_{t+1} + γ G_{t+1:h}) + (1 - ρ_t) V(s_t)`` with
     ``G_{h:h} = V(s_h)``, equation 7.13; the last term only where ``value`` is given.
 
     Args:
@@ -196,7 +196,7 @@ def td_lambda(
     [4.25, 5.0]
 
     Sutton and Barto (2018), section 12.8. Where step t+1 is not the successor, λ counts as 0. With weights it is
-    ``ρ_t (…) + (1 - ρ_t) V(s_t)`` around the same, section 12.9; the last term only where ``value`` is given.
+    ``ρ_t (right side above) + (1 - ρ_t) V(s_t)``, section 12.9; the last term only where ``value`` is given.
 
     Args:
         reward: received on entering t+1, ``[*B, T, R]``.
@@ -295,7 +295,7 @@ def reaches_ending(
 
 
 def require_count(who: str, n: int) -> None:
-    """Refuse a number of rewards that is not a positive integer.
+    """Refuse an ``n``, the number of rewards in an n-step return, that is not a positive integer.
 
     Raises:
         ConfigError: naming it.
@@ -305,7 +305,7 @@ def require_count(who: str, n: int) -> None:
 
 
 def _backup(steps: Steps, lambda_: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Write one step of a return as ``G_t = x_t + decay_t · G_{t+1}``; return ``x`` and ``decay``, ``[*B, T, R]``."""
+    """Return the ``x`` and ``decay``, ``[*B, T, R]``, with which a λ-return is ``G_t = x_t + decay_t · G_{t+1}``."""
     trace = steps.where_followed(lambda_)
     x, decay = steps.reward, steps.gamma * trace
     if steps.next_value is not None:

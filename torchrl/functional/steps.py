@@ -23,9 +23,10 @@ from torchrl.shapes import require_same_shape
 
 
 class Steps:
-    """Check the arguments of one call of a function of returns, and hold them ready for its formula.
+    """Check the arguments of a call such as ``gae(...)``, and hold them, cleaned, as attributes for its formula.
 
-    Masked steps hold 0 (whatever stood there), and the value of a successor is 0 where the task was over.
+    Masked steps are set to 0, and ``next_value`` to 0 where the task was over; ``follows`` tells where step t+1 is the
+    successor of step t, bool ``[*B, T, 1]``.
 
     Args:
         who: the function that was called, for errors.
@@ -113,7 +114,7 @@ def require_steps(who: str, values: dict[str, Tensor | None], facts: dict[str, T
 
 
 def coefficient(who: str, name: str, x: float | Tensor, reward: Tensor) -> float | Tensor:
-    """Check the shape of a coefficient such as γ and return it, a tensor in the dtype of the reward.
+    """Check the shape of a coefficient such as γ; return a number as it is, and a tensor in the dtype of the reward.
 
     Args:
         who: the function that was called.
@@ -138,7 +139,7 @@ def importance_weight(log_weight: Tensor, *, clip: float | None = None) -> Tenso
     >>> importance_weight(torch.tensor([0.0, 1.0]), clip=1.0).tolist()
     [1.0, 1.0]
 
-    The logarithm is clipped, so that neither the weight nor its gradient overflows; a clipped weight passes none.
+    The logarithm is clipped, so that neither the weight nor its gradient overflows; a clipped weight has gradient 0.
 
     Args:
         log_weight: log π(a_t|s_t) - log μ(a_t|s_t), any shape.
@@ -169,5 +170,5 @@ def _is_per_step(x: float | Tensor) -> bool:
 
 
 def _zero_unless(counts: Tensor, x: Tensor | None) -> Tensor | None:
-    """Put 0 where a step does not count, whatever stands there."""
+    """Return ``x`` with 0 where ``counts`` is false, also in the place of a NaN; None if ``x`` is None."""
     return None if x is None else torch.where(counts, x, 0)

@@ -29,7 +29,7 @@ _WRITTEN_BY = {
 
 
 def read(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
-    """Return an entry of the batch, or raise an error that names the reader and what should have written the entry.
+    """Return a batch's entry, or raise an error that names ``who`` reads it and which part should have written it.
 
     Raises:
         KeyMissing: naming the key, the reader, the keys that are there and what writes the missing one.
@@ -57,7 +57,7 @@ def require_writable(who: str, batch: TensorDictBase) -> None:
 
 
 def _nearest(key: Key, batch: TensorDictBase) -> Key | None:
-    """Return the entry whose name, on whatever level, looks most like the key's."""
+    """Return the key in the batch whose last name is spelt most like the last name of ``key``; None where none is."""
     last_of = {other: _last(other) for other in batch.keys(include_nested=True, leaves_only=True)}
     close = nearest(_last(key), last_of.values())
     same = [other for other, last in last_of.items() if last == close]

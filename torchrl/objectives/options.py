@@ -14,9 +14,9 @@ UNKNOWN = "unknown"  # the ``**unknown`` of a constructor that passes nothing on
 def show_passed_options(cls: type) -> None:
     """Replace ``**options`` in a class's signature by the options of its base; for ``__init_subclass__``.
 
-    So an option with its default is written once, in the class that uses it, and ``help``, the reference and the flags
-    of recipes still find it in every subclass. Only keywords with a default are options; what the constructor names
-    itself counts before what its base names.
+    So an option and its default are written once, in the class that uses it, and ``help``, the reference and the flags
+    of recipes still find it in every subclass. Only keywords with a default are options. Where class and base name the
+    same option, the class's default counts.
 
     >>> class Base:
     ...     def __init__(self, *, gamma=0.99): ...
@@ -61,11 +61,11 @@ class PassesOptions(Extensible):
 
 
 def refuse_unknown(cls: type, unknown: Mapping[str, object]) -> None:
-    """Refuse options that no constructor of a class took, naming the class that was called and not the base.
+    """Raise for keyword options that no constructor along a class's bases knows, in the name of the class called.
 
     Args:
-        cls: the class whose signature lists the options.
-        unknown: what was left of them in the constructor that passes nothing on.
+        cls: the class called, whose signature lists the options.
+        unknown: the options that were left over in the last base's constructor.
 
     Raises:
         TypeError: naming the first of them and the option that it was probably meant to be.

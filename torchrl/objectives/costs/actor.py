@@ -43,9 +43,9 @@ class ActorLoss(Loss):
         in_keys: what the loss reads.
         trained: the networks that it trains.
         entropy_coef: weight of the entropy bonus.
-        num_entropy_samples: estimate the entropy from that many actions drawn anew; None uses the family's formula.
+        num_entropy_samples: estimate the entropy from that many newly drawn actions; None uses the family's formula.
         reduction: over the rows of each ``loss_*``: ``"mean"``, ``"sum"``, or ``"none"``, which keeps the rows.
-        generator: source of what the loss draws; None uses torch's global one.
+        generator: source of the actions that the loss draws; None uses torch's global one.
 
     Raises:
         ConfigError: an unknown reduction, or a family without a formula for the entropy and no number of samples.
@@ -80,7 +80,7 @@ class ActorLoss(Loss):
         self._reduce, self._reduce_column = REDUCTIONS[reduction]
 
     def entropy_terms(self, distribution: Distribution) -> dict[str, Tensor]:
-        """Compute ``loss_entropy``, minus the weighted entropy, and ``entropy``, the mean in nats to be logged."""
+        """Return ``loss_entropy``, which is -``entropy_coef`` times the entropy, and for the log its mean in nats."""
         if self.num_entropy_samples is None:
             entropy = distribution.entropy()
         else:
@@ -93,11 +93,11 @@ class ActorLoss(Loss):
 def entropy_from_samples(
     distribution: Distribution, num_samples: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Estimate the entropy of each row from actions drawn anew; value and gradient are unbiased.
+    """Estimate the entropy of each row's distribution by drawing actions from it; value and gradient are unbiased.
 
-    The gradient goes through the actions where the family can, by ``rsample_and_log_prob``; elsewhere it is the
-    score-function estimate of :func:`torchrl.functional.sampled_entropy`, which is noisier. Of a composite, whose parts
-    are independent, it is the sum over the parts.
+    The gradient goes through the actions where the family has ``rsample_and_log_prob``; elsewhere it is the
+    score-function estimate of :func:`torchrl.functional.sampled_entropy`, which is noisier. The entropy of a
+    :class:`CompositeDistribution`, whose parts are independent, is the sum over its parts.
 
     Args:
         distribution: of any family that can sample.
@@ -118,7 +118,7 @@ def entropy_from_samples(
 
 
 def head_of(actor: nn.Module) -> nn.Module:
-    """Find the operator that chooses an actor's action, inside any wrapper and at the end of any :class:`Sequence`."""
+    """Return the module that chooses an actor's action: the innermost of wrappers, the last of a :class:`Sequence`."""
     while isinstance(actor, (Sequence, PolicyWrapper)):
         actor = actor[-1] if isinstance(actor, Sequence) else actor.module
     return actor
@@ -137,20 +137,20 @@ def require_distribution(who: str, actor: nn.Module) -> None:
 
 
 def family_of(head: nn.Module) -> object:
-    """Return the class of an actor's distribution, without what ``functools.partial`` filled in."""
+    """Return the ``distribution`` class of an actor's head, without the ``functools.partial`` around it; else None."""
     distribution = getattr(head, "distribution", None)
     return getattr(distribution, "func", distribution)
 
 
 def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str, num_samples: int | None) -> None:
-    """Refuse an actor whose family has no formula for entropy or KL, unless the user asks for an estimate by samples.
+    """Refuse an actor whose distribution has no formula for entropy or KL, unless a number of samples is given.
 
     Args:
         who: the loss.
         actor: has a distribution.
         what: the method of the distribution, ``"entropy"`` or ``"kl"``.
-        name: the option that asks for an estimate.
-        num_samples: its value.
+        name: the user's option for the number of samples, such as ``num_entropy_samples``.
+        num_samples: the value of that option; refused if below 1.
     """
     if num_samples is not None:
         if num_samples < 1:
@@ -171,7 +171,7 @@ def require_distance(who: str, name: str, distance: str) -> None:
 
 
 def require_within(who: str, actor: nn.Module, low: Tensor, high: Tensor) -> None:
-    """Refuse an actor whose own bounds, if any, exceed ``low`` and ``high``, ``[A]`` each; warn of narrower bounds.
+    """Refuse an actor whose own bounds exceed ``low`` and ``high``, ``[A]`` each; warn where its bounds are narrower.
 
     Raises:
         SpecError: naming the bounds to write.

@@ -22,11 +22,11 @@ from torchrl.unchecked import new_tensordict, shallow
 
 
 class ActorCriticLoss(TDLoss):
-    """Base of losses that train N critics towards one target, and an actor towards actions that the critics value.
+    """Base of losses that train N critics towards one target, and an actor towards actions that the critics value high.
 
-    Reads what actor and critic read, here and (but for the action) at the successor, the action, and what
-    :class:`TDLoss` does. Returns ``loss_critic``, the sum of the critics' own losses, ``loss_actor`` and ``td_error``,
-    the mean over the critics; to be logged: ``q_value`` and ``target_value``, their means.
+    Reads the in keys of actor and critic, for the state and for its successor, the action taken, and the keys of
+    :class:`TDLoss`. Returns ``loss_critic``, the sum over the critics, ``loss_actor``, ``td_error``, each row's mean
+    over the critics, and for the log the means ``q_value`` and ``target_value``.
 
     The gradient of ``loss_actor`` passes through the critics and does not reach them; that of ``loss_critic`` does not
     reach the actor. ``loss(batch, with_actor=False)`` leaves the actor's terms out, for delayed updates.
@@ -115,20 +115,20 @@ class ActorCriticLoss(TDLoss):
 
     @abstractmethod
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute ``loss_actor``, and the terms of whatever else the subclass trains beside the critics."""
+        """Compute ``loss_actor``, and the terms of other networks that the subclass trains beside the critics."""
 
     def values(self, critic: TensorDictModuleBase, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
-        """Return a critic's values of the rows, ``[n, N]``, with ``action`` in the place of theirs if it is given.
+        """Return a critic's values of the rows' states and actions, ``[n, N]``, or of ``action`` if it is given.
 
         Args:
-            critic: the networks to ask.
-            rows: with the states that it reads, and the action if none is given.
-            action: another than that of the rows.
+            critic: the networks that value.
+            rows: hold the states, and the actions if none are given.
+            action: values these instead of the actions in ``rows``.
         """
         return critic(self._with_action(rows, action)).get(critic.out_keys[0])
 
     def frozen_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
-        """Return the critics' values of an action, ``[n, N]``; their gradient reaches the action, but no critic."""
+        """Return the critics' values of ``action``, ``[n, N]``, with gradient to the action but not to the critics."""
         return call_frozen(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
 
     def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:

@@ -23,7 +23,7 @@ from torchrl.unchecked import new_tensordict, put
 
 
 class Coefficient:
-    """Declare a number of a loss that a schedule may assign, ``loss.entropy_coef = 0.001``; read, it is a float.
+    """Declare an attribute of a loss that is a number, such as ``entropy_coef``, and may be changed during training.
 
     >>> class Scaled(nn.Module):
     ...     scale = Coefficient(least=0.0)
@@ -32,18 +32,17 @@ class Coefficient:
     >>> module.scale, module.state_dict()["_scale"]
     (0.1, tensor(0.1000))
 
-    It is kept as a 0-d buffer named with a leading underscore, which is what the loss computes with: assigning fills
-    the buffer, so a compiled loss is not compiled again (a plain float would be, at each new value), ``.to()`` moves it
-    and ``state_dict()`` holds it. It has the precision of that buffer; reading gives the shortest decimal, and waits
-    for an accelerator.
+    The number is a 0-d buffer named with a leading underscore, which the loss computes with: assigning fills the
+    buffer, so a compiled loss is not compiled again (with a plain float it would be, at each new value), ``.to()``
+    moves it and ``state_dict()`` holds it. Reading it returns a float of 7 digits, and waits for an accelerator.
 
     Args:
-        least: the smallest value it may have.
-        below: what its values are smaller than.
-        of: the part of the loss that keeps it, under the same name and with bounds of its own; None keeps it here.
+        least: the smallest value allowed.
+        below: the values allowed are smaller than this.
+        of: name of the submodule that has the number, under the same name and with bounds of its own; None: the loss.
 
     Raises:
-        ConfigError: when it is set to another.
+        ConfigError: on assignment of a number that is not finite or not allowed.
     """
 
     def __init__(self, *, least: float = -math.inf, below: float = math.inf, of: str | None = None) -> None:
@@ -85,7 +84,7 @@ def prefix_errors(who: str) -> Iterator[None]:
 
 
 class Loss(PassesOptions, nn.Module, ABC):
-    """Base of losses: turn a batch into ``loss_*``, to be summed by :func:`total_loss`, and numbers to be logged.
+    """Base of losses: compute from a batch scalars ``loss_*``, which :func:`total_loss` sums, and numbers for the log.
 
     >>> class Error(Loss):
     ...     def terms(self, rows):
@@ -94,8 +93,8 @@ class Loss(PassesOptions, nn.Module, ABC):
     >>> loss(batch.set("target", torch.ones(2, 8, 1)))["loss_error"].shape
     torch.Size([])
 
-    The gradient of the sum reaches ``trainable_parameters()`` and nothing else: what the batch holds counts as
-    constant. The batch is not written to. Rows that ``("collector", "mask")`` excludes are dropped before any network
+    The gradient of the sum reaches ``trainable_parameters()`` and nothing else: the entries of the batch are
+    constants. The batch is not written to. Rows that ``("collector", "mask")`` excludes are dropped before any network
     sees them; this is the only step whose shapes depend on data, so batches without a mask compile to one graph. A
     subclass writes :meth:`terms`.
 
@@ -144,7 +143,7 @@ class Loss(PassesOptions, nn.Module, ABC):
         return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
     def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
-        """Gather ``in_keys`` without their graphs in a new container, ``[n]`` if a mask leaves n rows."""
+        """Return the entries that the loss reads, detached, in a new TensorDict, ``[n]`` if a mask leaves n rows."""
         who = type(self).__name__
         require_batch(who, batch)
         mask = batch.get(MASK, None)

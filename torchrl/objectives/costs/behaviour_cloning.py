@@ -29,9 +29,9 @@ class BehaviourCloningLoss(ActorLoss):
             :class:`~torchrl.modules.Actor`: then it writes one tensor of real numbers under ``action_key``.
         distance: d, for a deterministic actor: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
         entropy_coef: c, for a distribution. May be scheduled.
-        num_entropy_samples: estimate the entropy from that many actions drawn anew; None uses the family's formula.
+        num_entropy_samples: estimate the entropy from that many newly drawn actions; None uses the family's formula.
         reduction: over the rows: ``"mean"``, ``"sum"``, or ``"none"``, which leaves a number per row.
-        generator: source of what the loss draws; None uses torch's global one.
+        generator: source of the actions that the loss draws; None uses torch's global one.
 
     Raises:
         ConfigError: a lazy layer is not initialised, an option is unknown, an entropy is asked of a deterministic actor

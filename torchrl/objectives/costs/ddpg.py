@@ -26,8 +26,8 @@ class DDPGLoss(ActorCriticLoss):
     ['loss_actor', 'loss_critic', 'q_value', 'target_value', 'td_error']
 
     Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
-    equations 4 to 6. Of several critics the target is the smallest, and the actor follows the first. See
-    :class:`ActorCriticLoss`.
+    equations 4 to 6. With several critics, the target takes the smallest of their values, and ``loss_actor`` the first
+    critic's. See :class:`ActorCriticLoss`.
 
     Args:
         actor: an :class:`~torchrl.modules.Actor`, perhaps inside a wrapper that explores.
@@ -73,7 +73,7 @@ class DDPGLoss(ActorCriticLoss):
 
 
 class TD3Loss(DDPGLoss):
-    """DDPG whose target is the smaller of two critics at a noisy action; the caller delays the actor (``with_actor``).
+    """DDPG with a target made from the smaller of two critics' values at a noisy action; the caller delays the actor.
 
     >>> from torchrl.data.specs import Bounded
     >>> from torchrl.modules import MLP, Actor, TanhHead, ValueEnsemble
@@ -84,7 +84,8 @@ class TD3Loss(DDPGLoss):
 
     Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
     https://arxiv.org/abs/1802.09477, algorithm 1: ``ã = clip(μ'(s') + clip(ε, -c, c))`` with ε ~ N(0, σ), both in units
-    of half the action's range. The delay d of the actor is the optimise step's: ``ReplayUpdates(actor_interval=2)``.
+    of half the action's range. An update without the actor calls ``loss(batch, with_actor=False)``, as
+    ``ReplayUpdates(actor_interval=2)`` does for the paper's delay d = 2.
 
     Args:
         actor: as for :class:`DDPGLoss`.

@@ -25,18 +25,18 @@ from torchrl.objectives.options import refuse_unknown
 
 
 class ActionValueLoss(TDLoss):
-    """Base of the DQN losses, which train the value of the action taken; a subclass compares it with its target.
+    """Base of the DQN losses, which train the value of the action taken; a subclass says how far it is from its target.
 
-    Reads what the actor reads, here and at the successor, the action, and what :class:`TDLoss` does. Returns
-    ``loss_value`` and ``td_error``; to be logged: ``q_value``, the mean value of the actions taken, and
-    ``target_value``, that of their targets.
+    Reads the actor's in keys, for the state and for its successor, the action taken, and the keys of :class:`TDLoss`.
+    Returns ``loss_value`` and ``td_error``, and for the log ``q_value``, the mean value of the actions taken, and
+    ``target_value``, the mean of their targets.
 
     Args:
-        actor: what is trained; wrappers that explore are looked through.
+        actor: the network to train; exploring wrappers around it are removed.
         gamma: discount γ.
-        double: let the network in training choose the successor's action, and the target judge it (van Hasselt, Guez
-            and Silver, "Deep Reinforcement Learning with Double Q-learning", 2016, https://arxiv.org/abs/1509.06461,
-            equation 4); otherwise the target does both.
+        double: let the network in training choose the successor's action, and the target network value it (van
+            Hasselt, Guez and Silver, "Deep Reinforcement Learning with Double Q-learning", 2016,
+            https://arxiv.org/abs/1509.06461, equation 4); otherwise the target network does both.
 
     Raises:
         ConfigError: another kind of actor, or a lazy layer is not initialised.
@@ -145,8 +145,8 @@ class DistributionalDQNLoss(ActionValueLoss):
     torch.Size([16])
 
     Bellemare, Dabney and Munos, "A Distributional Perspective on Reinforcement Learning" (2017),
-    https://arxiv.org/abs/1707.06887, algorithm 1. ``td_error`` is the divergence between the two in nats, the priority
-    of Hessel et al., "Rainbow" (2018), https://arxiv.org/abs/1710.02298. See :class:`ActionValueLoss`.
+    https://arxiv.org/abs/1707.06887, algorithm 1. ``td_error`` is KL(target ‖ prediction) in nats, the priority of
+    Hessel et al., "Rainbow" (2018), https://arxiv.org/abs/1710.02298. See :class:`ActionValueLoss`.
 
     Args:
         actor: a :class:`~torchrl.modules.DistributionalQValueActor`, perhaps inside a wrapper that explores.
@@ -184,12 +184,12 @@ class QuantileDQNLoss(ActionValueLoss):
     torch.Size([16])
 
     Dabney et al., "Distributional Reinforcement Learning with Quantile Regression" (2018),
-    https://arxiv.org/abs/1710.10044, algorithm 1. ``td_error`` is the distance of the means. See
-    :class:`ActionValueLoss`.
+    https://arxiv.org/abs/1710.10044, algorithm 1. ``td_error`` is the distance between the means of prediction and
+    target. See :class:`ActionValueLoss`.
 
     Args:
         actor: a :class:`~torchrl.modules.QuantileQValueActor`, perhaps inside a wrapper that explores.
-        kappa: κ, up to which an error counts by its square.
+        kappa: κ, the threshold of Huber's loss: smaller errors count by their square.
         **options: ``gamma`` and ``double`` of :class:`ActionValueLoss`.
 
     Raises:

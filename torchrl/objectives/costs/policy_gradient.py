@@ -31,9 +31,9 @@ class PolicyGradientLoss(ActorLoss):
     Returns ``loss_objective``, ``loss_entropy`` and, with a critic, ``loss_critic``; to be logged: ``entropy`` (nats)
     and what the objective adds.
 
-    Trains the actor and the critic. A trunk that both share is trained by both; where they are two
-    :class:`~torchrl.modules.Sequence` that begin with the same modules, as those of ``ActorValueOperator`` do, it is
-    computed once.
+    Trains the actor and the critic. A trunk that both share gets gradient from both; if they are two
+    :class:`~torchrl.modules.Sequence` that begin with the same modules, as those of ``ActorValueOperator`` do, the
+    trunk is computed once.
 
     Args:
         actor: a :class:`~torchrl.modules.ProbabilisticActor`, or a sequence that ends with one: ``build(tensordict)``
@@ -45,15 +45,15 @@ class PolicyGradientLoss(ActorLoss):
         entropy_coef: c_2. May be scheduled.
         critic_coef: c_1. May be scheduled.
         normalize_advantage: shift and scale the advantage of each batch to mean 0 and deviation 1 over the valid rows.
-        value_clip: how far the value may move from ``state_value`` ``[*B, 1]``, which is then read, before it gains
-            nothing; None for no limit.
+        value_clip: largest difference between the value and the collected ``state_value``, ``[*B, 1]``, that can lower
+            the loss, see :func:`torchrl.functional.value_loss`; None for no limit.
         critic_distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        num_entropy_samples: estimate the entropy from that many actions drawn anew, with an unbiased gradient; None
+        num_entropy_samples: estimate the entropy from that many newly drawn actions, with an unbiased gradient; None
             uses the family's formula.
         reduction: over the rows, of each ``loss_*``: ``"mean"``, ``"sum"``, or ``"none"``, which leaves a number per
             row, ``[*B]``, or ``[n]`` where a mask leaves n rows. What is logged is a mean in any case.
-        generator: source of what the loss draws; None uses torch's global one, the only one that ``torch.compile``
-            takes (torch 2.13).
+        generator: source of the actions that the loss draws; None uses torch's global one, the only one that
+            ``torch.compile`` takes (torch 2.13).
 
     Raises:
         ConfigError: a lazy layer is not initialised, an option is unknown, the actor has no distribution, or its family
@@ -126,7 +126,7 @@ class PolicyGradientLoss(ActorLoss):
         return terms | self.entropy_terms(distribution) | logged
 
     def _advantage(self, rows: TensorDict, log_prob: Tensor) -> Tensor:
-        """Return the advantage in the shape of log-probs, ``[*B]``."""
+        """Return the advantage in the shape of log-probs, ``[*B]``, normalised if the loss was built so."""
         advantage = rows.get("advantage")
         if advantage.shape[:-1] != log_prob.shape or advantage.shape[-1] != 1:
             expected = f"advantage of shape {[*log_prob.shape, 1]}, as log-probs are {list(log_prob.shape)}"
@@ -207,7 +207,7 @@ class A2CLoss(PolicyGradientLoss):
 
 
 def _split(actor: nn.Module, critic: nn.Module | None) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """Return the modules that actor and critic both begin with, and what is left of the two."""
+    """Return the modules with which actor and critic both begin, and an actor and a critic of the modules behind."""
     if not (isinstance(actor, Sequence) and isinstance(critic, Sequence)):
         return (), (actor, critic)
     shared = 0

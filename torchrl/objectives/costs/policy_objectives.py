@@ -38,7 +38,7 @@ class PolicyRows(NamedTuple):
         batch: the rows as they were collected, with what :meth:`PolicyObjective.keys_of` names.
         distribution: π(·|s) in training.
         log_prob: log π(a|s) of the actions in ``batch``, ``[*B]``.
-        advantage: normalised if that was asked for, ``[*B]``.
+        advantage: A, normalised if the loss was built so, ``[*B]``.
     """
 
     actor: TensorDictModuleBase
@@ -62,14 +62,14 @@ class PolicyObjective(nn.Module, ABC):
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
-        """List the entries, besides the action, that the acting policy wrote and :meth:`terms` reads.
+        """List the keys, beside the action's, that the acting policy wrote into the batch and :meth:`terms` reads.
 
         Args:
             actor: the policy in training.
             who: the loss, for errors.
 
         Raises:
-            ConfigError: the actor does not write it.
+            ConfigError: the actor does not write one of them.
         """
         return []
 
@@ -106,7 +106,7 @@ class Surrogate(PolicyObjective):
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
-        """List the entry with the acting policy's log-prob, or refuse an actor that writes none."""
+        """List the key of the acting policy's log-prob, or refuse an actor that writes none."""
         if getattr(actor, "log_prob_key", None) is None:
             hint = "Give the actor a log_prob_key before collecting."
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
@@ -159,8 +159,8 @@ class PenalizedSurrogate(Surrogate):
 
     Schulman et al. (2017), section 4 and equation 8; see :func:`torchrl.functional.penalized_policy_objective`.
     Reads also the parameters of the distribution that acted, as the actor wrote them (``logits``, or ``loc`` and
-    ``scale``). Logs what :class:`Surrogate` does, ``kl``, the divergence in nats by formula or samples (``approx_kl``
-    estimates the same from the actions taken), and ``kl_coef``.
+    ``scale``). Logs what :class:`Surrogate` does, ``kl``, the mean divergence in nats by formula or samples
+    (``approx_kl`` estimates the same from the actions taken), and ``kl_coef``.
 
     Args:
         kl_target: d_targ, the divergence that one update should bring about, in nats; 0.01 is the best of the three in
@@ -199,7 +199,7 @@ class PenalizedSurrogate(Surrogate):
         self.generator = generator
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
-        """List the entries with the log-prob and the distribution's parameters that the acting policy wrote."""
+        """List the keys of the log-prob and of the distribution's parameters that the acting policy wrote."""
         head = head_of(actor)
         names = getattr(head, "parameter_names", None)
         if names is None:
@@ -230,7 +230,7 @@ class PenalizedSurrogate(Surrogate):
 
     @torch.no_grad()
     def adapt_(self, kl: Tensor | float) -> None:
-        """Multiply β for the next update: by ``increment`` if ``kl`` is well above target, ``decrement`` if well below.
+        """Multiply β by ``increment`` if ``kl`` exceeds 1.5 · target, by ``decrement`` if it is below target / 1.5.
 
         Args:
             kl: the divergence that the last update brought about, in nats, ``[]`` or a number.

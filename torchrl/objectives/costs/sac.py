@@ -49,9 +49,9 @@ class _SoftLoss(ActorCriticLoss):
         actor: as for :class:`ActorCriticLoss`, with a distribution; wrappers that explore are looked through.
         critic: as for :class:`ActorCriticLoss`.
         also_trained: networks that are trained beside these two.
-        temperature: α, or what it begins with.
+        temperature: α, or its initial value if it is learned.
         learn_temperature: train α.
-        target_entropy: H̄ in nats, or ``"auto"``, which each loss says.
+        target_entropy: H̄ in nats, or ``"auto"``, for the number of :meth:`auto_entropy`.
         action_spec: of the action of one row, without batch dimensions; ``"auto"`` needs it.
         **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
     """
@@ -90,7 +90,7 @@ class _SoftLoss(ActorCriticLoss):
         """Compute ``loss_temperature`` if α is learned, and for the log ``entropy`` and ``temperature``.
 
         Args:
-            log_prob: of actions of the present policy, or its negative entropy, without gradient, ``[n]``.
+            log_prob: log π of actions of the present policy, or minus the policy's entropy, without gradient, ``[n]``.
         """
         logged = {"entropy": -log_prob.mean(), "temperature": self.temperature()}
         if not self.learn_temperature:
@@ -111,8 +111,8 @@ class SACLoss(_SoftLoss):
 
     Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018), https://arxiv.org/abs/1812.05905, equations
     5, 9 and 18. With ``value`` it is the first version, https://arxiv.org/abs/1801.01290, equations 5, 8 and 12: a
-    network of the state's value is pulled towards ``min_i Q_i(s, a) - α log π(a|s)``, and its target stands in the
-    critics' target.
+    network V is trained towards ``min_i Q_i(s, a) - α log π(a|s)``, and the critics towards ``r + γ V'(s')`` with the
+    target network V'.
 
     Returns what :class:`ActorCriticLoss` does, ``loss_temperature`` where α is learned, and ``loss_state_value`` with
     ``value``; to be logged also ``entropy`` (in nats, of the actions drawn) and ``temperature``.
@@ -124,9 +124,9 @@ class SACLoss(_SoftLoss):
         value: reads a state, writes its value ``[*B, 1]``; None for the second version.
         action_spec: of the action of one row, without batch dimensions, with finite bounds; ``"auto"`` needs it.
         generator: source of the actions; None uses torch's global one.
-        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`; ``temperature``, α or what it begins with;
-            ``learn_temperature``; ``target_entropy``, H̄ in nats, of which ``"auto"`` is -A for actions scaled to
-            [-1, 1] (appendix D), which is ``-A + Σ log(half the range)`` for the actions as they are.
+        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`; ``temperature``, α or its initial value;
+            ``learn_temperature``; ``target_entropy``, H̄ in nats: ``"auto"`` is -A for actions scaled to [-1, 1]
+            (appendix D), so ``-A + Σ log(half the range)`` for the actions in their own units.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, an actor that cannot be differentiated through its actions, a
@@ -203,7 +203,7 @@ class SACLoss(_SoftLoss):
 
 
 class REDQLoss(SACLoss):
-    """SAC with N critics: each target is the smallest of M drawn at each call, the actor follows the mean of all N.
+    """SAC with N critics: the target takes the smallest value of M critics, redrawn at each call; the actor, the mean.
 
     >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
     >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
@@ -221,7 +221,7 @@ class REDQLoss(SACLoss):
         num_sampled: M.
         gamma: discount γ.
         distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        temperature: α, or what it begins with.
+        temperature: α, or its initial value.
         learn_temperature: train α.
         target_entropy: H̄ in nats, or ``"auto"``.
         action_spec: of the action of one row.
@@ -263,13 +263,13 @@ class REDQLoss(SACLoss):
         self.num_sampled = num_sampled
 
     def join_for_target(self, values: Tensor) -> Tensor:
-        """Take the smallest value of M critics that are drawn at each call, the same M for all rows."""
+        """Take the smallest value of M critics drawn at each call, the same for all rows, ``[n, N]`` to ``[n, 1]``."""
         home = values.device if self.generator is None else self.generator.device
         chosen = torch.randperm(values.shape[-1], generator=self.generator, device=home)[: self.num_sampled]
         return super().join_for_target(values.index_select(-1, chosen.to(values.device)))
 
     def join_for_actor(self, values: Tensor) -> Tensor:
-        """Take the mean of all critics."""
+        """Take the mean of all critics' values, ``[n, N]`` to ``[n, 1]``."""
         return values.mean(-1, keepdim=True)
 
 
@@ -292,8 +292,8 @@ class DiscreteSACLoss(_SoftLoss):
             masked ones.
         critic: a :class:`~torchrl.modules.ValueEnsemble` that values all actions, ``[*B, A, N]``, usually of two.
         **options: those of :class:`SACLoss` but ``value`` and ``generator``. ``target_entropy="auto"`` is 0.98 log A,
-            nearly that of chance, as in the author's implementation. Where a policy worth having has less, α then grows
-            without end (on CartPole to 10⁶ in 50,000 frames): give a number, such as 0.3 log A.
+            nearly that of a uniform choice, as in the author's implementation. Where good policies have less, α grows
+            without limit (on CartPole to 10⁶ in 50,000 frames): give a number, such as 0.3 log A.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, another kind of actor, a temperature that is not positive, or "auto"

@@ -18,13 +18,14 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def target_copy(module: ModuleT) -> ModuleT:
-    """Return a frozen copy of a network and its buffers; tensors that its parts share are shared in the copy too.
+    """Return a copy of a network that needs no gradient; tensors shared between its parts stay shared in the copy.
 
     >>> target = target_copy(critic)
     >>> any(parameter.requires_grad for parameter in target.parameters())
     False
 
-    Random generators are not copied: the copy draws from the same stream, so that no noise comes twice.
+    Random generators are not copied: the copy draws from the network's, so the two never get the same noise. Batch and
+    instance norms of the copy are in eval mode.
     """
     shared = {id(generator): generator for generator in generators_of(module).values()}
     return freeze_statistics_(copy.deepcopy(module, shared).requires_grad_(False))
@@ -33,7 +34,7 @@ def target_copy(module: ModuleT) -> ModuleT:
 def freeze_statistics_(target: ModuleT) -> ModuleT:
     """Put the batch and instance norms of a target network into eval mode, and return the target network.
 
-    They use the statistics of the network that the target follows, which an update copies.
+    So these layers use running statistics, which each update copies from the trained network, and learn none.
     """
     for module in target.modules():
         if isinstance(module, _NormBase):
@@ -42,13 +43,13 @@ def freeze_statistics_(target: ModuleT) -> ModuleT:
 
 
 class _TargetUpdate:
-    """The rule by which the target networks of a loss follow; a subclass writes ``step``.
+    """Base of the rules that move a loss's target networks towards the trained ones; a subclass writes ``step``.
 
     Args:
-        loss: names pairs of network and target in ``targets()``.
+        loss: has ``targets()``, which returns pairs of a trained network and its target.
 
     Raises:
-        ConfigError: it has no target networks.
+        ConfigError: the loss has no target networks.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -64,7 +65,7 @@ class _TargetUpdate:
         self._extra = [two for network, target in pairs for two in _with_extra_state(network, target)]
 
     def _copy_buffers(self) -> None:
-        """Give the targets what the networks keep beside their parameters: statistics, counters, constants."""
+        """Copy what networks hold beside float parameters to their targets: buffers, int parameters, extra state."""
         for ours, theirs, name in self._copied:
             ours[name].copy_(theirs[name])
         for entry in [entry for entry in self._empty if entry[1][entry[2]] is not None]:  # filled by the first data
@@ -80,8 +81,11 @@ Entry = tuple[dict, dict, str]
 
 
 def _entries_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool = False) -> Iterator[Entry]:
-    """Yield where each tensor of a target and of its network is, or where there is none yet: found once, since the
-    search takes longer than the update; what stands there may be replaced, as ``.to()`` does with buffers."""
+    """Yield ``(dict of the target, dict of the network, name)`` for each tensor, or with ``empty`` for each None.
+
+    An update keeps these places, since the search takes longer than the update, and not the tensors, since ``.to()``
+    replaces buffers.
+    """
     seen: set[int] = set()
     for theirs, ours in zip(network.modules(), target.modules(), strict=True):
         kept, followed = getattr(ours, kind), getattr(theirs, kind)
@@ -106,7 +110,7 @@ def _with_extra_state(network: nn.Module, target: nn.Module) -> Iterator[tuple[n
 
 
 def _tensors_at(entries: list[Entry]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the tensors of targets and those of networks."""
+    """Return two lists: the target's tensor of each entry, and the network's."""
     return [ours[name] for ours, _, name in entries], [theirs[name] for _, theirs, name in entries]
 
 
@@ -120,14 +124,13 @@ class SoftUpdate(_TargetUpdate):
     >>> network.fill_(4.0), target.fill_(0.0), SoftUpdate(loss, tau=0.25).step()
     (tensor([[4.]]), tensor([[1.]]), None)
 
-    Buffers are statistics, counters and constants. Those of a normaliser belong together, and a blend of some with the
-    count of others describes no data at all.
+    Buffers are statistics, counters and constants: a blended mean beside a copied count would describe no data.
 
     Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971,
     section 3.
 
     Args:
-        loss: the one whose targets follow.
+        loss: its targets are updated.
         tau: τ, above 0 and at most 1.
 
     Raises:
@@ -168,7 +171,7 @@ class HardUpdate(_TargetUpdate):
     Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1.
 
     Args:
-        loss: the one whose targets follow.
+        loss: its targets are updated.
         interval: gradient steps from one copy to the next.
 
     Raises:
@@ -193,7 +196,7 @@ class HardUpdate(_TargetUpdate):
         self._copy_buffers()
 
     def state_dict(self) -> dict:
-        """Return the number of steps counted, from which a resumed run goes on."""
+        """Return the number of steps counted, so that a resumed run copies at the same steps."""
         return {"num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict) -> None:

@@ -25,17 +25,17 @@ WEIGHT = ("replay", "weight")
 class TDLoss(Loss):
     """Base of losses that train value networks on transitions ``[*B]`` in any order, such as a sample of replay.
 
-    Reads ``("next", "reward")`` and ``("next", "terminated")``, ``[*B, 1]``. Where they are there, also
-    ``("next", "gamma")``, ``[*B, 1]``, the discount of an n-step sum (see :class:`~torchrl.data.MultiStep`), in the
-    place of γ; and ``("replay", "weight")``, ``[*B]``, by which a prioritised buffer undoes its bias: each row's loss
-    is multiplied by it.
+    Reads ``("next", "reward")`` and ``("next", "terminated")``, ``[*B, 1]``; and if the batch has them
+    ``("next", "gamma")``, ``[*B, 1]``, the discount of an n-step sum (see :class:`~torchrl.data.MultiStep`), which
+    replaces γ, and ``("replay", "weight")``, ``[*B]``, the importance weight of a prioritised buffer, which multiplies
+    the loss of its row.
 
-    Returns beside its scalars ``td_error``, ``[n]`` of the n valid rows, without gradient and never negative: what a
-    prioritised buffer takes as priority.
+    Subclasses return beside their scalars ``td_error``, ``[n]`` of the n valid rows, without gradient and never
+    negative: the priorities for a prioritised buffer.
 
     Args:
-        in_keys: what the networks read of a state, and the action.
-        next_keys: what networks read of the successor; at ``("next", key)``.
+        in_keys: the keys that networks read of a state, and the action's.
+        next_keys: the keys that networks read of its successor, under ``"next"``.
         trained: the networks that are trained.
         gamma: discount γ.
 
@@ -73,7 +73,7 @@ class TDLoss(Loss):
     def train(self, mode: bool = True) -> TDLoss:
         """Set all networks to training or eval mode; batch and instance norms of target networks stay in eval mode.
 
-        They would learn from what a loss shows them, and a target moves only by its update.
+        In training mode these layers would update their statistics at each loss; a target changes only by its update.
         """
         super().train(mode)
         for _, target in self.targets():
@@ -110,7 +110,7 @@ class TDLoss(Loss):
 
 
 def call_frozen(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
-    """Call a module so that gradient passes through it to its inputs, and none reaches its parameters."""
+    """Call a module on a TensorDict, with gradient to the entries that it reads but not to its parameters."""
     if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
         detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
         return functional_call(module, detached, (tensordict,))
@@ -125,7 +125,7 @@ def call_frozen(module: TensorDictModuleBase, tensordict: TensorDictBase) -> Ten
 
 
 def _parameters_of(module: nn.Module) -> list[nn.Parameter]:
-    """List parameters, one that stands in two places perhaps twice, in less than half the time of ``parameters()``."""
+    """List a module's parameters, shared ones perhaps twice, in less than half the time of ``parameters()``."""
     found: list[nn.Parameter] = []
     pending = [module]
     while pending:

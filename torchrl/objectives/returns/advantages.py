@@ -15,8 +15,8 @@ class GAE(ReturnEstimator):
     >>> GAE(critic, gamma=0.99, lambda_=0.95)(batch)["advantage"].shape  # beside it, state_value and value_target
     torch.Size([2, 8, 1])
 
-    The value of the next row is taken for the future of this one: both belong to the same agent. In a game whose
-    players move in turn it would be the opponent's, see docs/concepts/endings.md.
+    The value at step t+1 is taken for the future of step t, so both steps must be of the same agent. In a game whose
+    players take turns it would be the opponent's value, see docs/concepts/endings.md.
 
     Args:
         critic: reads a state, writes its value ``[..., 1]`` under its first out key.
@@ -31,7 +31,7 @@ class GAE(ReturnEstimator):
         self.keep_fraction("lambda_", lambda_)
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sums of one-step errors with weights (γλ)^l as advantages, and these plus the values as targets."""
+        """Return the sums of one-step errors δ_{t+l} times (γλ)^l as advantages, and these plus values as targets."""
         return gae(**series, gamma=self.gamma, lambda_=self.lambda_)
 
 
@@ -41,7 +41,7 @@ class TDLambda(GAE):
     >>> TDLambda(critic, gamma=0.99, lambda_=0.95)(batch)["value_target"].shape
     torch.Size([2, 8, 1])
 
-    The arguments and, but for rounding, the numbers are those of :class:`GAE`; there the trace is of advantages.
+    Arguments and, but for rounding, results are those of :class:`GAE`, which sums errors where this sums returns.
     """
 
     def estimate(self, **series: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,9 +89,9 @@ class NStepReturn(ReturnEstimator):
 
     Args:
         critic: reads a state, writes its value ``[..., 1]`` under its first out key.
-        n: number of rewards; fewer where the rows end before. 5 as in Mnih et al., "Asynchronous Methods for Deep
-            Reinforcement Learning" (2016), https://arxiv.org/abs/1602.01783, section 5 (there the same as the length
-            of a batch).
+        n: number of rewards; fewer near an ending or the batch's edge. 5 as in Mnih et al., "Asynchronous Methods for
+            Deep Reinforcement Learning" (2016), https://arxiv.org/abs/1602.01783, section 5 (where it is also the
+            length of a batch).
         **options: as for :class:`GAE`.
 
     Raises:

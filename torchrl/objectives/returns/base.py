@@ -36,18 +36,18 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
     >>> Rewards(critic)(batch)["value_target"].squeeze(-1)[0, :3].tolist()  # CartPole pays 1 for each step
     [1.0, 1.0, 1.0]
 
-    R is the number of rewards, nearly always 1. What is written carries no gradient, and nothing else is touched. Rows
-    that ``("collector", "mask")`` excludes reach nothing, no network sees them, and they get 0. A subclass writes
-    :meth:`estimate`.
+    R is the number of rewards, nearly always 1. The results carry no gradient; no other entry changes. Rows that
+    ``("collector", "mask")`` excludes are shown to no network, change no other row's result, and get 0. A subclass
+    writes :meth:`estimate`.
 
     Args:
         critic: reads a state, writes its value ``[..., R]`` under its first out key; None counts every value as 0 and
             writes no ``state_value``.
         gamma: discount γ between 0 and 1: a number, or a tensor ``[]`` or ``[R]``; 0.99 as in section 6.1 of Schulman
             et al. (2017), https://arxiv.org/abs/1707.06347.
-        actor: the policy that the estimates are about, where another one acted: has ``build(tensordict)``, whose
-            ``log_prob`` of the action less the one that was stored is the logarithm of the importance weight. None
-            means the policy that acted.
+        actor: the policy to estimate returns of, if another policy acted: it has ``build(tensordict)``, and the
+            logarithm of the importance weight is its log-prob of the action minus the stored log-prob. None means the
+            policy that acted.
         weight_clip: the largest importance weight, if there is an actor; None clips nothing.
         average_reward: r̄, taken off each reward (in a copy), for the differential returns of tasks that go on forever
             (Sutton and Barto, 2018, section 10.3; γ must be 1): a number, a tensor ``[R]``, or ``"batch"`` for the mean
@@ -92,7 +92,7 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
         self._keep("average_reward", average_reward)
 
     def keep_fraction(self, name: str, x: float | Tensor) -> None:
-        """Store a discount or decay between 0 and 1 under ``name``, a tensor as a buffer; refuse any other.
+        """Store a discount or decay as the attribute ``name``, a tensor as a buffer; refuse one outside 0 to 1.
 
         Raises:
             ConfigError: it is not between 0 and 1.
@@ -101,7 +101,7 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
         self._keep(name, x)
 
     def _keep(self, name: str, x: object) -> None:
-        """Keep a constant under a name; a tensor as a buffer, which ``.to()`` moves and ``state_dict()`` leaves out."""
+        """Store an attribute; a tensor as a buffer, which ``.to()`` moves and ``state_dict()`` leaves out."""
         if isinstance(x, Tensor):
             self.register_buffer(name, x, persistent=False)
         else:
@@ -121,11 +121,11 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
             truncated: row t+1 of the batch is not the successor of row t (an ending, the edge, a reset, a masked row),
                 ``[*B, T, 1]``.
 
-        With an actor it is called with a keyword more: what :meth:`weights` returns.
+        With an actor, the keywords that :meth:`weights` returns are passed too.
         """
 
     def weights(self, log_weight: Tensor) -> dict[str, Tensor]:
-        """Turn ``log π - log μ``, ``[*B, T, 1]``, into the importance weight that is a keyword of :meth:`estimate`."""
+        """Turn ``log π - log μ``, ``[*B, T, 1]``, into keywords of :meth:`estimate`: here ``weight``, clipped."""
         return {"weight": importance_weight(log_weight, clip=self.weight_clip)}
 
     @torch.no_grad()
@@ -181,15 +181,15 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
 
 @torch.no_grad()
 def next_values(critic: TensorDictModuleBase, batch: TensorDictBase, *, num_rewards: int = 1) -> tuple[Tensor, Tensor]:
-    """Compute the critic's values of every state in a batch and of its true successor; few states are evaluated twice.
+    """Return V(s_t) and V of the true successor of every step in a batch, evaluating few states twice.
 
     >>> value, next_value = next_values(critic, batch)
     >>> bool((next_value[:, 0] == value[:, 1]).all())  # no episode ended in the first step
     True
 
-    The successor's value is that of row t+1 where row t+1 is the successor; the entries of ``"next"`` are evaluated
-    only where it is not: at endings, at the edge, before a reset in mid-episode and before a masked row. Masked rows
-    are never shown to the critic.
+    Where step t+1 of the batch is the successor, its value is used; elsewhere the critic evaluates the entries of
+    ``"next"``: at endings, at the edge, before a reset in mid-episode and before a masked row. The critic never sees
+    masked rows.
 
     Args:
         critic: reads a state, writes its value ``[..., R]`` under its first out key. The batch is not written to.
@@ -256,7 +256,7 @@ def _values(
     valid: Index | None,
     num_rewards: int,
 ) -> tuple[Tensor, Tensor]:
-    """Compute what :func:`next_values` promises, knowing which rows follow and which are valid."""
+    """Compute the result of :func:`next_values`, given where step t+1 is the successor (``follows``) and valid rows."""
     value = _scatter(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
     alone = ~follows if mask is None else ~follows & mask
     alone = alone.squeeze(-1).nonzero(as_tuple=True)
@@ -273,7 +273,7 @@ def _evaluate(
     under: tuple[str, ...] = (),
     rows: Index | None,
 ) -> Tensor:
-    """Run the critic on a container of its own: on the whole batch, ``[*B, T, R]``, or on n chosen rows, ``[n, R]``."""
+    """Return the critic's values of the whole batch, ``[*B, T, R]``, or of n chosen rows, ``[n, R]``; write nothing."""
     inputs = _gather(batch, critic.in_keys, who="next_values", under=under, rows=rows)
     value = critic(inputs).get(critic.out_keys[0])
     if value.shape != (*inputs.batch_size, num_rewards):
@@ -285,7 +285,7 @@ def _evaluate(
 def _gather(
     batch: TensorDictBase, keys: Iterable[Key], *, who: str, under: tuple[str, ...] = (), rows: Index | None
 ) -> TensorDict:
-    """Put what a network reads into a container of its own: all rows, or n chosen ones, ``[n]``."""
+    """Return a new TensorDict with the entries that a network reads, of all rows or of n chosen ones, ``[n]``."""
     gathered = new_tensordict({}, batch.batch_size if rows is None else rows[0].shape)
     for key in keys:
         value = read(batch, unravel_key((*under, key)), who=who)
@@ -299,7 +299,7 @@ def _gather(
 
 
 def _scatter(x: Tensor, size: torch.Size, rows: Index | None) -> Tensor:
-    """Write what was computed of n rows into those rows of ``[*size, ...]``, with 0 elsewhere."""
+    """Return zeros ``[*size, ...]`` with the n rows of ``x`` at the indices ``rows``; ``x`` itself if they are None."""
     if rows is None:
         return x
     result = x.new_zeros((*size, *x.shape[1:]))
@@ -308,7 +308,7 @@ def _scatter(x: Tensor, size: torch.Size, rows: Index | None) -> Tensor:
 
 
 def _standardized(advantage: Tensor, valid: Index | None) -> Tensor:
-    """Standardise each reward dimension over the valid rows."""
+    """Return the advantage with mean 0 and deviation 1 over the valid rows, in each reward dimension alone."""
     rows = advantage.flatten(0, -2) if valid is None else advantage[valid]
     if not len(rows):
         return advantage
@@ -325,8 +325,10 @@ def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tens
 
 
 def _require_time_last(batch: TensorDictBase, follows: Tensor, who: str) -> None:
-    """Refuse rows that should follow each other and belong to different trajectories: the batch was flattened,
-    shuffled or transposed, and what an estimator made of it would be wrong without a sign."""
+    """Refuse a batch in which step t+1 should follow step t but belongs to another trajectory.
+
+    Such a batch was flattened, shuffled or transposed, and an estimator's results would be silently wrong.
+    """
     ids = batch.get(TRAJ_IDS, None)
     if ids is None:
         return
@@ -337,11 +339,11 @@ def _require_time_last(batch: TensorDictBase, follows: Tensor, who: str) -> None
 
 
 def _valid(batch: TensorDictBase) -> tuple[Tensor | None, Index | None]:
-    """Return the mask in the shape of flags, bool ``[*B, T, 1]``, and its rows; None where there is no mask."""
+    """Return the mask as bool ``[*B, T, 1]`` and the indices of the valid rows; None twice if there is no mask."""
     mask = batch.get(MASK, None)
     return (None, None) if mask is None else (mask.unsqueeze(-1), mask.nonzero(as_tuple=True))
 
 
 def _zero_masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Put 0 where the mask is false, whatever stands there."""
+    """Return ``x`` with 0 where the mask is false, also in the place of a NaN."""
     return x if mask is None else torch.where(mask, x, 0)

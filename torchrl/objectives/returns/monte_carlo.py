@@ -17,7 +17,7 @@ class DiscountedReturn(ReturnEstimator):
     With a critic, the value of the successor stands in for the rewards behind a time limit and behind the edge of the
     batch. Without one, advantage and value target are the return itself, there is no ``state_value``, and a row whose
     episode does not end inside the batch has no return: the estimator sets its ``("collector", "mask")`` to false. A
-    time limit counts as an end then, since nothing values what it cut off.
+    time limit then counts as an end, since there is no value of what follows.
 
     >>> batch["next", "terminated"][:, 4] = True  # both episodes end with the fifth step, and others run on
     >>> DiscountedReturn(gamma=1.0)(batch)["advantage"].squeeze(-1)[0].tolist()
@@ -47,7 +47,7 @@ def exclude_unfinished(batch: TensorDictBase, *, who: str) -> Tensor:
     """Set ``("collector", "mask")`` to false on steps whose episode does not end inside the batch ``[*B, T]``.
 
     Returns:
-        which rows are left, bool ``[*B, T, 1]``.
+        the new mask, bool ``[*B, T, 1]``.
     """
     require_writable(who, batch)
     terminated, truncated = read_flags(batch, who=who)
