@@ -47,6 +47,7 @@ from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
 from torchrl.modules.projection import Projected
 from torchrl.modules.q_values import DistributionalQValueActor, QuantileQValueActor, QValueActor, ValueEnsemble
+from torchrl.modules.replaying import replay_policy
 from torchrl.modules.sequence import Sequence
 
 __all__ = [
@@ -102,5 +103,6 @@ __all__ = [
     "exploration_type",
     "initialise_lazy_",
     "orthogonal_init_",
+    "replay_policy",
     "set_exploration_type",
 ]
