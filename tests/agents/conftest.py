@@ -15,9 +15,8 @@ from torchrl.seeding import named_seeds
 
 
 @pytest.fixture
-def make_agent():
+def make_agent(keep):
     """Build an agent; it collects in ``num_workers`` processes, or here if 0; ``options`` go to the Agent."""
-    agents = []
 
     def make(
         *,
@@ -60,12 +59,7 @@ def make_agent():
             make_env = partial(GymEnv, "CartPole-v1", num_envs=2)
             make, env = (EvaluationProcess, make_env) if beside else (Evaluator, make_env())
             options["evaluator"] = make(env, num_episodes=3, seed=seeds["eval"], every_frames=evaluate_every)
-        agent = Agent(
-            collector, optimise, advantage=GAE(critic), hooks=[UpdateNormalizer(normalizer), *hooks], **options
-        )
-        agents.append(agent)
-        return agent
+        hooks = [UpdateNormalizer(normalizer), *hooks]
+        return keep(Agent(collector, optimise, advantage=GAE(critic), hooks=hooks, **options))
 
-    yield make
-    while agents:
-        agents.pop().close()
+    return make

@@ -256,19 +256,25 @@ def test_a_non_finite_loss_saves_the_agent_as_it_was_before_the_batch(make_agent
     assert resumed.frames == 384  # the batch that failed was collected, and not trained on
 
 
-def test_ctrl_c_finishes_the_batch_saves_and_returns(make_agent, tmp_path, capsys):
-    class Press(Hook):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_batch_and_saves_and_sigterm_ends_the_process(make_agent, tmp_path, capsys, number):
+    class Press(Diary):
         def on_batch(self, agent, batch):
             if agent.frames == 128:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
-    before = signal.getsignal(signal.SIGINT)
-    agent = make_agent(total_frames=-1, hooks=[Press()], folder=tmp_path)
-    agent.train()
-    assert agent.frames == 256
+    before, hook = signal.getsignal(number), Press()
+    agent = make_agent(total_frames=-1, hooks=[hook], folder=tmp_path)
+    if number == signal.SIGINT:
+        agent.train()
+        assert "Stopping" in capsys.readouterr().err
+    else:
+        with pytest.raises(SystemExit) as ended:
+            agent.train()
+        assert ended.value.code == 143
+    assert agent.frames == 256 and hook.calls[-1] == ("end", 256)
     assert load_checkpoint(tmp_path / LAST)["counters"]["frames"] == 256
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "Stopping" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("saves_compiled", [True, False])
@@ -286,21 +292,6 @@ def test_a_checkpoint_of_compiled_networks_fits_plain_ones_and_the_reverse(make_
     for mine, its in zip(other.loss.parameters(), saved.loss.parameters(), strict=True):
         assert torch.equal(mine, its)
     other.load_networks(tmp_path / "a")
-
-
-def test_sigterm_finishes_the_batch_saves_and_ends_the_process_with_status_143(make_agent, tmp_path, capsys):
-    class Terminate(Diary):
-        def on_batch(self, agent, batch):
-            if agent.frames == 128:
-                signal.raise_signal(signal.SIGTERM)
-
-    hook = Terminate()
-    agent = make_agent(total_frames=-1, hooks=[hook], folder=tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        agent.train()
-    assert ended.value.code == 143 and hook.calls[-1] == ("end", 256)
-    assert load_checkpoint(tmp_path / LAST)["counters"]["frames"] == 256
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_frame(make_agent, tmp_path):

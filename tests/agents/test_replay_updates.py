@@ -40,14 +40,15 @@ from torchrl.modules import MLP, Actor, EGreedy, QValueActor
 from torchrl.objectives import BehaviourCloningLoss, DQNLoss, HardUpdate, SoftUpdate
 
 
-def make_updates(name="DQNLoss of choice", *, num=32, lr=1e-2, sampler=None, capacity=64, **options):
-    """Build updates of a loss over a buffer that holds ``num`` transitions."""
+def make_updates(name="DQNLoss of choice", *, loss=None, buffer=None, num=32, lr=1e-2, sampler=None, **options):
+    """Build updates of a loss, that of a case if None is given, over a buffer that holds ``num`` transitions."""
     torch.manual_seed(0)
     case = VALUE_LOSSES[name]
-    loss = case.build()
-    buffer = ReplayBuffer(TensorStorage(capacity), sampler=sampler, seed=0)
-    if num:
-        buffer.extend(make_transitions(case.action, num))
+    loss = case.build() if loss is None else loss
+    if buffer is None:
+        buffer = ReplayBuffer(TensorStorage(64), sampler=sampler, seed=0)
+        if num:
+            buffer.extend(make_transitions(case.action, num))
     optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=lr)
     return ReplayUpdates(loss, optimizer, buffer, **{"batch_size": 8} | options)
 
@@ -178,10 +179,7 @@ class TestStep:
 
     def test_a_loss_without_td_errors_is_minimised_too(self):
         loss = BehaviourCloningLoss(Actor(network(4, 2)))
-        buffer = ReplayBuffer(TensorStorage(64), sampler=PrioritizedSampler(), seed=0)
-        buffer.extend(make_transitions("vector", 32))
-        optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
-        metrics = ReplayUpdates(loss, optimizer, buffer, batch_size=8)(frames(2))
+        metrics = make_updates("DDPGLoss", loss=loss, sampler=PrioritizedSampler(), lr=0.1)(frames(2))
         assert metrics["loss_objective"] > 0 and "td_error" not in metrics
 
     def test_compiled_steps_are_those_of_eager_ones(self):
@@ -207,12 +205,7 @@ def spied(buffer):
 class TestPriorities:
     def test_each_item_gets_its_error(self):
         updates = make_updates(sampler=PrioritizedSampler(alpha=1.0, eps=0.0), num=16)
-        seen = []
-        plain = updates.buffer.update_priority
-        updates.buffer.update_priority = lambda sample, priority: (
-            seen.append((sample, priority)),
-            plain(sample, priority),
-        )
+        seen = spied(updates.buffer)
         before = copy.deepcopy(updates.loss)
         updates.once()
         ((sample, priority),) = seen
@@ -226,10 +219,9 @@ class TestPriorities:
         batch["next", "terminated"], batch["next", "truncated"] = done, torch.zeros_like(done)
         batch["next", "done"], batch["is_init"] = done, done.roll(1, 1)
         buffer.extend(batch)
-        loss = VALUE_LOSSES["DQNLoss of choice"].build()
-        updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=16)
+        updates = make_updates(buffer=buffer, lr=0.1, batch_size=16)
         seen = spied(buffer)
-        before = copy.deepcopy(loss)
+        before = copy.deepcopy(updates.loss)
         for _ in range(20):
             updates.once()
         sample, priority = seen[0]
@@ -251,8 +243,7 @@ class TestPriorities:
         ]
         for buffer in buffers:
             buffer.extend(make_transitions("choice", 16))
-        updates = make_updates()
-        updates = ReplayUpdates(updates.loss, updates.optimizer, MixedReplay(buffers, [1, 1]), batch_size=8)
+        updates = make_updates(buffer=MixedReplay(buffers, [1, 1]))
         assert updates(frames(2))["replay/fill"] == 0.5 and updates.num_updates == 2
 
 
@@ -262,10 +253,9 @@ def test_sub_trajectories():
     for name in ("terminated", "truncated", "done"):
         batch["next", name] = torch.zeros(1, 32, 1, dtype=torch.bool)
     buffer.extend(batch)
-    loss = VALUE_LOSSES["DQNLoss of choice"].build()
-    updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=16)
+    updates = make_updates(buffer=buffer, batch_size=16)
     seen = []
-    loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].batch_size))
+    updates.loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].batch_size))
     updates.once()
     assert seen == [torch.Size([4, 4])]
 
@@ -291,9 +281,7 @@ class TestFailures:
     def test_a_refused_step_leaves_no_trace_in_what_layers_learn(self):
         torch.manual_seed(0)
         loss = DQNLoss(QValueActor(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))))
-        buffer = ReplayBuffer(TensorStorage(64), seed=0)
-        buffer.extend(make_transitions("choice", 32))
-        updates = ReplayUpdates(loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), buffer, batch_size=8)
+        updates = make_updates(loss=loss, lr=0.1)
         updates.once()
         before = {name: value.clone() for name, value in loss.state_dict().items()}
         assert before["actor.module.1.num_batches_tracked"] > 0
@@ -463,9 +451,8 @@ class StoreSums(MultiStepStream):
 
 
 @pytest.fixture
-def make_dqn_agent():
+def make_dqn_agent(keep):
     """Build an agent that learns CartPole by DQN."""
-    agents = []
 
     def make(
         *,
@@ -505,13 +492,9 @@ def make_dqn_agent():
             reward_scale=RewardScale(0.9) if has_memory else None,
         )
         store = StoreSums(buffer) if has_memory else buffer.extend
-        agent = Agent(collector, updates, store=store, hooks=[StepExploration(), *hooks], **options)
-        agents.append(agent)
-        return agent
+        return keep(Agent(collector, updates, store=store, hooks=[StepExploration(), *hooks], **options))
 
-    yield make
-    while agents:
-        agents.pop().close()
+    return make
 
 
 class TestAgent:
@@ -640,8 +623,5 @@ class TestAgent:
 
 
 def test_a_network_of_its_own_may_be_anything():
-    loss = DQNLoss(QValueActor(nn.Sequential(network(4, 3))))
-    updates = ReplayUpdates(
-        loss, torch.optim.SGD(loss.trainable_parameters(), lr=0.1), make_updates().buffer, batch_size=4
-    )
+    updates = make_updates(loss=DQNLoss(QValueActor(nn.Sequential(network(4, 3)))))
     assert updates(frames(1))["loss_value"] > 0

@@ -38,10 +38,12 @@ def make(keep):
 # ---- the same batches ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_thousand_transitions_are_those_of_one_process(make, num_workers):
+@pytest.mark.parametrize(
+    ("kind", "num_workers"), [(MultiSyncCollector, 1), (MultiSyncCollector, 2), (MultiAsyncCollector, 1)]
+)
+def test_a_thousand_transitions_are_those_of_one_process(make, kind, num_workers):
     collector = make(
-        MultiSyncCollector,
+        kind,
         partial(cartpole, 4 // num_workers),
         Stepwise(),
         num_workers=num_workers,
@@ -56,20 +58,6 @@ def test_a_thousand_transitions_are_those_of_one_process(make, num_workers):
     same_but_ids(ours, theirs)
     first = ours["observation"][:, 0]
     assert len(torch.unique(first, dim=0)) == 4  # different rows differ
-
-
-def test_one_asynchronous_worker_gives_the_batches_of_one_process(make):
-    collector = make(
-        MultiAsyncCollector,
-        partial(cartpole, 4),
-        Stepwise(),
-        num_workers=1,
-        frames_per_batch=400,
-        total_frames=1200,
-        seed=7,
-    )
-    reference = Collector(cartpole(4), Stepwise(), frames_per_batch=400, total_frames=1200, seed=7)
-    same_but_ids(torch.cat(list(collector), dim=1), torch.cat(list(reference), dim=1))
 
 
 def test_two_runs_with_one_seed_are_the_same_and_workers_explore_differently(make):

@@ -96,12 +96,7 @@ class TestReverseScan:
 
 class TestTd0Target:
     def test_by_hand(self):
-        target = td0_target(
-            column(1.0, 2.0, 3.0),
-            column(10.0, 20.0, float("nan")),
-            column(False, False, True, dtype=torch.bool),
-            gamma=0.5,
-        )
+        target = td0_target(column(1.0, 2.0, 3.0), column(10.0, 20.0, float("nan")), flags(0, 0, 1), gamma=0.5)
         assert target.squeeze(-1).tolist() == [6.0, 12.0, 3.0]
 
     def test_less_an_average_reward(self):
@@ -196,16 +191,7 @@ class TestTdLambda:
 
 class TestGae:
     def test_by_hand(self):
-        """Five rows: two steps, the task is over, a time limit, the edge of the batch. γ = λ = ½."""
-        advantage, target = gae(
-            reward=column(1.0, 1.0, 1.0, 1.0, 1.0),
-            value=column(2.0, 4.0, 6.0, 8.0, 10.0),
-            next_value=column(4.0, 6.0, 100.0, 20.0, 40.0),
-            terminated=column(False, False, True, False, False, dtype=torch.bool),
-            truncated=column(False, False, False, True, False, dtype=torch.bool),
-            gamma=0.5,
-            lambda_=0.5,
-        )
+        advantage, target = gae(**SERIES, value=column(2.0, 4.0, 6.0, 8.0, 10.0), gamma=0.5, lambda_=0.5)
         # δ: 1 + 2 - 2 = 1;  1 + 3 - 4 = 0;  1 - 6 = -5;  1 + 10 - 8 = 3;  1 + 20 - 10 = 11
         # A: 1 + ¼·(0 - 5/4) = 0.6875;  0 + ¼·(-5) = -1.25;  -5;  3;  11
         assert advantage.squeeze(-1).tolist() == [0.6875, -1.25, -5.0, 3.0, 11.0]

@@ -55,20 +55,6 @@ CART_POLES = {name: partial(of_gymnasium, back_end) for name, back_end in BACK_E
 }
 
 
-@pytest.fixture
-def closing():
-    """Close environments at the end, worker processes included."""
-    envs = []
-
-    def closing(env):
-        envs.append(env)
-        return env
-
-    yield closing
-    for env in envs:
-        env.close()
-
-
 LENGTHS, ENDINGS = (3, 1, 2), ("terminated", "truncated", "both")
 
 
@@ -87,6 +73,8 @@ def by_hand(slot, num_steps):
         yield {
             "observation": step,
             "is_init": step == 0,
+            "episode_length": step,
+            "episode_return": episode * step,
             "next": {
                 "observation": step + 1,  # the last one of the episode, too
                 "reward": episode,
@@ -102,8 +90,8 @@ def by_hand(slot, num_steps):
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5])
 @pytest.mark.parametrize("back_end", BACK_ENDS.values(), ids=BACK_ENDS.keys())
-def test_every_transition_is_the_one_written_by_hand(back_end, num_envs, closing):
-    env = closing(back_end([counting(slot) for slot in range(num_envs)]))
+def test_every_transition_is_the_one_written_by_hand(back_end, num_envs, keep):
+    env = keep(back_end([counting(slot) for slot in range(num_envs)]))
     env.set_seed(0)
     batch = env.rollout(14)
     for slot in range(num_envs):
@@ -134,8 +122,8 @@ def run(env, num_steps):
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5])
 @pytest.mark.parametrize("make", CART_POLES.values(), ids=CART_POLES.keys())
-def test_whole_episodes_of_cart_pole(make, num_envs, closing):
-    steps, roots = run(closing(make(num_envs)), 40)
+def test_whole_episodes_of_cart_pole(make, num_envs, keep):
+    steps, roots = run(keep(make(num_envs)), 40)
     outcome, done = steps["next"], steps["next", "done"].squeeze(-1)
     assert outcome["truncated"][::2].any(), "even rows reach the time limit"
     assert num_envs == 1 or outcome["terminated"][1::2].any(), "odd rows fall over"

@@ -1,6 +1,7 @@
 """The contract of a batch of simulators, held by the serial and the parallel back end alike.
 
-The counting simulator lets every tensor be written by hand.
+The counting simulator lets every tensor be written by hand. Rows that end at different steps, and what the flags of
+each kind of ending are, stand in ``test_autoreset_law.py``, which holds them against every back end.
 """
 
 import pytest
@@ -16,17 +17,9 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 @pytest.fixture(params=[SerialEnv, ParallelEnv], ids=["serial", "parallel"])
-def make_env(request):
+def make_env(request, keep):
     """Build environments of one back end, which are closed at the end."""
-    built = []
-
-    def make_env(*arguments):
-        built.append(request.param(*arguments))
-        return built[-1]
-
-    yield make_env
-    while built:
-        built.pop().close()
+    return lambda *arguments: keep(request.param(*arguments))
 
 
 def counting(make_env, num_envs=None, length=3, ending="terminated"):
@@ -55,22 +48,6 @@ def test_a_rollout_over_an_ending_written_by_hand(make_env):
     assert column(batch, ("next", "episode_length")) == [1, 2, 3, 1, 2]
     assert column(batch, "episode_return") == [0, 0, 0, 0, 1]
     assert column(batch, ("next", "episode_return")) == [0, 0, 0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("ending", "flags"), [("terminated", (True, False)), ("truncated", (False, True)), ("both", (True, True))]
-)
-def test_flags_follow_the_simulator(make_env, ending, flags):
-    last = counting(make_env, length=1, ending=ending).rollout(1, act)["next"][0]
-    assert (bool(last["terminated"]), bool(last["truncated"]), bool(last["done"])) == (*flags, True)
-
-
-def test_rows_end_and_restart_alone(make_env):
-    env = make_env([lambda: CountingSimulator(length=2), lambda: CountingSimulator(length=3)])
-    batch = env.rollout(4, act)
-    assert batch["observation"].squeeze(-1).tolist() == [[0, 1, 0, 1], [0, 1, 2, 0]]
-    assert batch["next", "observation"].squeeze(-1).tolist() == [[1, 2, 1, 2], [1, 2, 3, 1]]
-    assert batch["is_init"].squeeze(-1).tolist() == [[True, False, True, False], [True, False, False, True]]
 
 
 def test_dtypes_and_shapes_of_the_data_layout(make_env):

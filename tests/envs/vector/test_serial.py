@@ -13,14 +13,6 @@ def counting(num_envs=None, length=3, ending="terminated"):
     return SerialEnv(lambda: CountingSimulator(length=length, ending=ending), num_envs)
 
 
-def act(root):
-    return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
-
-
-def column(batch, key):
-    return batch[key].squeeze(-1).tolist()
-
-
 def test_a_factory_of_a_batch_is_refused():
     with pytest.raises(EnvError, match=r"SerialEnv.as_simulator: expected an environment of batch size \[\]"):
         SerialEnv(lambda: counting(2), 2)
