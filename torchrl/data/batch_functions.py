@@ -1,4 +1,4 @@
-"""Check the functions of batches that a user gives to buffers, collectors and agents, and call them."""
+"""Check and call the functions on batches that users give to buffers, collectors and agents."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ BatchFunction = Callable[[TensorDictBase], TensorDictBase]
 
 
 class StepEditor(nn.Module):
-    """Base class of the transforms of environments, which edit single tensors and refuse to be called with a batch.
+    """Base class of the transforms of environments: modules that can be called with tensors, but not with a batch.
 
-    The ``forward`` of a transform takes single tensors. On a batch it would change every entry: clip actions and
-    counters with the reward.
+    A transform's ``forward`` takes single tensors. Called with a batch it would change every entry: a reward clipping
+    would also clip actions and counters.
 
     Raises:
-        SpecError: from a call, it is given a batch.
+        SpecError: from a call with a batch (a TensorDict).
     """
 
     def __call__(self, *inputs: Tensor, **options: object) -> Tensor:
-        """Call ``forward`` with tensors; refuse a batch."""
+        """Call ``forward`` with tensors; raise an error for a batch."""
         if any(isinstance(x, TensorDictBase) for x in inputs):
             name = type(self).__name__
             raise SpecError(explain(name, expected="a tensor", got="a batch", hint=_instead_of(type(self))))
@@ -38,7 +38,7 @@ def require_batch_function(who: str, function: object) -> None:
 
     Args:
         who: the part and its argument, for the message: ``"Collector, postproc"``.
-        function: the argument; a chain (:class:`~torch.nn.Sequential`) is looked into.
+        function: the argument; of a :class:`~torch.nn.Sequential` every part is checked.
 
     Raises:
         ConfigError: the argument cannot be called, or is a transform of environments.
@@ -68,7 +68,7 @@ def require_batch(who: str, batch: object) -> None:
     """Refuse an argument that is no TensorDict.
 
     Raises:
-        SpecError: saying what to write.
+        SpecError: ``batch`` is no TensorDict.
     """
     if not isinstance(batch, TensorDictBase):
         hint = "Write TensorDict(entries, batch_size=[...])." if isinstance(batch, dict) else ""
@@ -79,7 +79,7 @@ def apply_function(who: str, function: BatchFunction, batch: TensorDictBase) -> 
     """Call a user's function on a batch, and refuse a result that is no TensorDict or whose ``done`` is not bool.
 
     Raises:
-        SpecError: the result is no TensorDict, or its flags are no bools, as where every entry was changed.
+        SpecError: the result is no TensorDict, or its ``done`` is not bool, as if the function had changed all entries.
     """
     result = function(batch)
     if not isinstance(result, TensorDictBase):
@@ -94,7 +94,7 @@ def apply_function(who: str, function: BatchFunction, batch: TensorDictBase) -> 
 
 
 def _parts(function: object) -> Iterator[object]:
-    """Yield what is called with the batch itself, in chains and behind bound methods and partial functions."""
+    """Yield what gets the whole batch: each part of a chain, the object of a method, the function of a partial."""
     if isinstance(function, partial):
         yield from _parts(function.func)
     elif isinstance(function, (nn.Sequential, list, tuple)):
@@ -105,14 +105,14 @@ def _parts(function: object) -> Iterator[object]:
 
 
 def _is_of_tensors(part: object) -> bool:
-    """Answer whether something is a layer of a network: some of them would change every entry of a batch."""
+    """Answer whether ``part`` is a layer of torch, which takes tensors, not a batch."""
     if isinstance(part, nn.Identity) or hasattr(part, "in_keys"):
         return False
     return isinstance(part, nn.Module) and type(part).__module__.startswith(("torch.nn.", "torchrl.modules."))
 
 
 def _instead_of(kind: type[StepEditor]) -> str:
-    """Say where an editor of steps belongs, and what to write for batches."""
+    """Return advice for messages: where this kind of transform belongs, and what to use on batches instead."""
     return (
         f"Put it around the environment: TransformedEnv(env, {kind.__name__}(...)). For batches write what "
         'changes, for example lambda batch: batch.set(("next", "reward"), batch["next", "reward"].clamp(-1, 1)).'

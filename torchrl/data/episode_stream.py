@@ -1,4 +1,4 @@
-"""Put whole episodes together from batches that hold parts of them, and apply a user's function to each."""
+"""Join the parts of each episode from batch to batch, and apply a user's function to every whole episode."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class EpisodeStream:
     0
 
     Episodes come in the order in which they ended, those of one step in the order of their rows. Batches of several
-    workers may come in any order: ``("collector", "traj_ids")`` tells their rows apart. Of an episode whose beginning
-    is not in the batches comes the part that is; one with a masked step inside begins behind that step. Episodes that
-    have not ended when collecting ends are lost: give the environment a time limit.
+    workers may come in any order: ``("collector", "traj_ids")`` tells their rows apart. If an episode began before the
+    first batch, the stream returns the part that it saw; a masked step inside an episode cuts off what was before it.
+    Episodes that have not ended when collecting ends are lost: give the environment a time limit.
 
     Args:
-        function: is applied to every episode by itself, ``[1, T]``, for example
-            :class:`~torchrl.data.Reward2Go` or :class:`~torchrl.data.HindsightRelabel`; None leaves them as they are.
+        function: called with every episode, ``[1, T]``, for example :class:`~torchrl.data.Reward2Go` or
+            :class:`~torchrl.data.HindsightRelabel`; its results are returned. None returns episodes unchanged.
 
     Raises:
         ConfigError: ``function`` is no function of a batch.
@@ -50,9 +50,9 @@ class EpisodeStream:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDict:
-        """Take a batch ``[*B, T]``; return the episodes that it ends, ``[N, longest]``.
+        """Store the steps of a batch ``[*B, T]``; return the N episodes that end in it, padded to ``[N, longest]``.
 
-        ``("collector", "mask")`` is false behind the end of each. N is 0 where none ends; then T is that of the batch.
+        ``("collector", "mask")`` is false behind the end of each. If none ends, the result is ``[0, T]``.
 
         Raises:
             KeyMissing: ``is_init``, ``traj_ids`` or ``done`` is not there.
@@ -69,7 +69,7 @@ class EpisodeStream:
         return concatenate(episodes) if episodes else self._apply(_none_of(series))
 
     def state_dict(self) -> dict:
-        """Return the steps that wait, and the state of the function if it has one."""
+        """Return the steps of unfinished episodes, and the function's state if it has one."""
         waiting = {
             number: {"last_batch": episode.last_batch, "rows": episode.join()}
             for number, episode in self._waiting.items()
@@ -91,7 +91,7 @@ class EpisodeStream:
         return episodes if self.function is None else apply_function(WHO, self.function, episodes)
 
     def _take_in(self, series: TensorDictBase) -> list[_Episode]:
-        """Take in the rows of a batch ``[M, T]``; return the episodes that end in it, in that order."""
+        """Store the steps of a batch ``[M, T]``; return the episodes that end in it, in the order of their ends."""
         size = series.batch_size
         keys = (TRAJ_IDS, STARTS, ENDS)
         ids, starts, done = (read_entry(series, key, who=WHO).reshape(size).cpu().numpy() for key in keys)
@@ -134,6 +134,6 @@ class _Episode:
 
 
 def _none_of(series: TensorDictBase) -> TensorDict:
-    """Return no episode, ``[0, T]``, with all keys."""
+    """Return an empty batch of episodes, ``[0, T]``, with all keys."""
     none = series[:0].copy()
     return none.set(MASK, torch.zeros(none.batch_size, dtype=torch.bool))

@@ -32,7 +32,7 @@ STRATEGIES = ("future", "final", "episode")
 
 
 class HindsightRelabel:
-    """Return a batch followed by copies of its steps, with goals that their episodes reached and rewards for these.
+    """Return a batch and, behind it, k copies of its steps with goals that the same episode reached, and new rewards.
 
     >>> reward_fn = lambda achieved, goal, steps: -((achieved - goal).norm(dim=-1, keepdim=True) > 0.05).float()
     >>> goals = torch.rand(2, 8, 2)
@@ -45,12 +45,12 @@ class HindsightRelabel:
     a step of the same piece of the episode (``("next", achieved_key)``), and stands both at the root and under
     ``"next"``. The strategy says which step that is (the names are those of section 4.5 of the paper):
 
-    - ``"future"``: this one or a later one of the piece, each alike, drawn for every step;
-    - ``"episode"``: any one of the piece, each alike, drawn for every step;
-    - ``"final"``: the last one of the piece.
+    - ``"future"``: this step or a later one of the piece, drawn uniformly for every step;
+    - ``"episode"``: any step of the piece, drawn uniformly for every step;
+    - ``"final"``: the last step of the piece.
 
-    A piece ends with its episode, at the edge of the batch, and next to a masked step. Of an episode that a batch shows
-    in part, goals come from that part alone: ``EpisodeStream(HindsightRelabel(...))`` lets steps wait for the whole.
+    A *piece* is a run of consecutive steps of one episode; it ends with the episode, at the edge of the batch, and next
+    to a masked step. ``EpisodeStream(HindsightRelabel(...))`` relabels only whole episodes, whatever the batches hold.
     Masked steps are copied unchanged, and their outcomes never become goals.
 
     Only with ``"final"`` have the steps of a piece one goal. With the others each step has its own; its reward and
@@ -59,8 +59,8 @@ class HindsightRelabel:
     wrote (log-probs, hidden states, values) is copied and still about the old goal.
     :class:`~torchrl.data.MultiStep` would mix goals.
 
-    Flags are copied, too, unless there is a ``terminated_fn``: then ``terminated`` is what it says, and where the
-    episode had ended but the task with the new goal was not over, the copy is truncated. ``is_init`` is never changed.
+    Flags are copied, too, unless there is a ``terminated_fn``: then ``terminated`` is its result, and a copy whose
+    episode had ended although the task with the new goal was not over is truncated. ``is_init`` is never changed.
 
     Args:
         reward_fn: computes the reward from what was achieved after each step and the new goal, ``[n, F]`` each, and the
@@ -68,7 +68,7 @@ class HindsightRelabel:
         goal_key: the goal, at the root and under ``"next"``.
         achieved_key: what was achieved, read under ``"next"``; of the goal's shape and dtype.
         strategy: ``"future"``, ``"final"`` or ``"episode"``.
-        num_goals: k; None for 4 as in the paper, and 1 with ``"final"``, where there is but one.
+        num_goals: k; None means 4 as in the paper, and 1 with ``"final"``, the only k possible there.
         terminated_fn: takes the same arguments; tells where the task with the new goal was over, bool ``[n, 1]``.
         generator: source of the draws, on its own device; None uses torch's global one.
 
@@ -113,8 +113,8 @@ class HindsightRelabel:
 
         Raises:
             KeyMissing: a goal, what was achieved, the reward or a flag is not there.
-            SpecError: no time series, or one step of longer episodes; n-step transitions; what was achieved does not
-                look like a goal; or a function of the user's gives something else than it should.
+            SpecError: the batch has no time dimension, or single steps of longer episodes, or n-step transitions; the
+                achieved goal differs from the goal in shape or dtype; or a user's function returned a wrong tensor.
         """
         who = "HindsightRelabel"
         facts = read_facts(batch, who=who)
@@ -160,7 +160,10 @@ class HindsightRelabel:
             self.generator.set_state(state["generator"])
 
     def _choose_steps(self, first: Tensor, last: Tensor) -> Tensor:
-        """Choose the step whose outcome is the goal of each copy, int64 ``[k N, T]``, between bounds ``[N, T]``."""
+        """Choose the step whose achieved goal each copy gets, int64 ``[k N, T]``, by the strategy.
+
+        ``first`` and ``last`` are the bounds of each step's piece, int64 ``[N, T]``.
+        """
         last = last.repeat(self.num_goals, 1)
         if self.strategy == "final":
             return last
@@ -174,7 +177,7 @@ class HindsightRelabel:
         return lowest + (share * num).long().clamp(max=num - 1)
 
     def _require_goals(self, batch: TensorDictBase) -> None:
-        """Refuse a batch whose goals and what was achieved do not look alike."""
+        """Refuse a batch whose goal and achieved goal differ in shape or dtype."""
         who = "HindsightRelabel"
         achieved = read_entry(batch, unravel_key(("next", self.achieved_key)), who=who)
         for key in (self.goal_key, unravel_key(("next", self.goal_key))):
@@ -185,7 +188,7 @@ class HindsightRelabel:
 
 
 def _require_like(given: Tensor, stored: Tensor, *, name: str) -> None:
-    """Refuse what a function of the user's gave, unless it looks like what is stored of the same steps."""
+    """Refuse a user function's result unless it is a tensor with the shape and dtype of the stored one."""
     if not isinstance(given, Tensor) or given.shape != stored.shape or given.dtype is not stored.dtype:
         got = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
         expected = f"{stored.dtype} {list(stored.shape)} from {name}"

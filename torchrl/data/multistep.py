@@ -1,6 +1,6 @@
 """n-step rewards and successors, written into a batch before or after replay. It knows no values and no networks.
 
-Also here: :func:`read_facts`, which its neighbours in this folder use to read endings and masks of a batch.
+Also here: :func:`read_facts`, by which the other modules of this folder read endings and masks of a batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAMPLED = "replay"  # where a buffer notes what it drew
 
 
 class MultiStep:
-    """Give each step of a batch the discounted sum of up to n rewards, and under ``"next"`` what came after the last.
+    """Replace each step's reward by a discounted sum of up to n rewards, and ``"next"`` by that of the sum's last step.
 
     >>> MultiStep(3, 0.99)(batch)["next", "steps_to_next_obs"][0, :, 0]  # a postproc, or the transform of a buffer
     tensor([3, 3, 3, 3, 3, 3, 2, 1])
@@ -52,9 +52,9 @@ class MultiStep:
     Args:
         n_steps: the largest number of rewards in a sum; 1 changes nothing and adds the three keys.
         gamma: discount γ.
-        keep_partial: keep steps with fewer than ``n_steps`` rewards though no ending is among them: the batch shows no
-            more. Otherwise their ``("collector", "mask")`` becomes false, so each collected batch loses the last
-            ``n_steps - 1`` steps of what goes on.
+        keep_partial: whether to keep steps with fewer than ``n_steps`` rewards because the batch ends, not the episode.
+            Otherwise their ``("collector", "mask")`` becomes false, so each collected batch loses the last
+            ``n_steps - 1`` steps of every unfinished episode.
 
     Raises:
         ConfigError: ``n_steps`` is not a positive integer, or γ is not between 0 and 1.
@@ -74,8 +74,8 @@ class MultiStep:
 
         Raises:
             KeyMissing: the reward or a flag is not there.
-            SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
-                steps are n-step sums already.
+            SpecError: the batch has no time dimension, or single steps of longer episodes; an entry has a wrong shape;
+                or the steps are n-step sums already.
         """
         facts = read_facts(batch, who="MultiStep")
         require_single_steps(batch, who="MultiStep")
@@ -105,14 +105,14 @@ class MultiStep:
 
 
 class MultiStepStream:
-    """Sum up to n rewards as :class:`MultiStep` does; a step whose sum a batch does not complete waits for later ones.
+    """Sum up to n rewards as :class:`MultiStep` does, also over the border between consecutive batches.
 
-    A step whose sum the batch does not show whole waits for later batches of its trajectory: every step comes out
-    once, none with fewer than ``n_steps`` rewards unless its episode ended. So batches may be as short as one step.
-    Steps that still wait when collecting ends are lost.
+    If a batch ends before a step has its n rewards, the stream stores the step and returns it with a later batch of
+    its trajectory. So every step is returned once, with fewer than ``n_steps`` rewards only if its episode ended, and
+    batches may be as short as one step. Steps that are still stored when collecting ends are lost.
 
     >>> stream = MultiStepStream(3, 0.99)
-    >>> stream(batch)["collector", "mask"].sum()  # two steps of each row wait for the next batch
+    >>> stream(batch)["collector", "mask"].sum()  # two steps of each row are stored until the next batch
     tensor(12)
 
     Batches of several workers may come in any order: they are told apart by ``("collector", "traj_ids")``.
@@ -133,9 +133,9 @@ class MultiStepStream:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return the steps that waited, then in time the batch ``[*B, T]``, with n-step rewards and successors.
+        """Return the stored steps and behind them, in time, the batch ``[*B, T]``, with n-step rewards and successors.
 
-        ``("collector", "mask")`` is false on steps that came out before, or wait.
+        ``("collector", "mask")`` is false on steps that were returned before, and on steps stored for later.
 
         Raises:
             KeyMissing: ``is_init``, ``traj_ids``, the reward or a flag is not there.
@@ -155,7 +155,7 @@ class MultiStepStream:
         return result
 
     def state_dict(self) -> dict:
-        """Return the steps that wait."""
+        """Return the stored steps, whose sums are not complete."""
         return {"waiting": list(self._waiting)}
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -163,7 +163,7 @@ class MultiStepStream:
         self._waiting = list(state["waiting"])
 
     def _resume(self, ids: Tensor, starts: Tensor) -> TensorDictBase | None:
-        """Take out what waits for steps of these trajectories, ``[*B, <n]``."""
+        """Take out the stored steps of these trajectories, ``[*B, fewer than n]``; None if there are none."""
         for index, waiting in enumerate(self._waiting):
             last = waiting.get(TRAJ_IDS)[..., -1]
             if last.shape == ids.shape:
@@ -204,10 +204,10 @@ def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tup
 
 
 def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the first and the last step of the piece that each step lies in; a step without a follower ends a piece.
+    """Return for each step the first and the last step of its piece: a run of steps that follow each other.
 
     Args:
-        follows: step t+1 continues step t, bool ``[*B, T, 1]``; what the last step says is not looked at.
+        follows: step t+1 continues step t, bool ``[*B, T, 1]``; the entry of the last step is ignored.
 
     Returns:
         first and last, int64 ``[*B, T]`` each.
@@ -224,7 +224,7 @@ def piece_bounds(follows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Facts(NamedTuple):
-    """Where in a batch ``[*B, T]`` episodes end and begin, which steps follow each other, which are valid; all bool.
+    """Hold bool masks of a batch ``[*B, T]``: where episodes end and begin, which steps follow each other, are valid.
 
     Attributes:
         ended: the episode ended on entering t+1, for whichever reason.
@@ -240,11 +240,11 @@ class Facts(NamedTuple):
 
 
 def read_facts(batch: TensorDictBase, *, who: str) -> Facts:
-    """Read endings, beginnings and mask of a batch ``[*B, T]``.
+    """Compute a batch's masks of endings, beginnings, successors and validity from its flags, ``[*B, T]``.
 
     Raises:
         KeyMissing: ``terminated`` or ``truncated`` is not there.
-        SpecError: no time series, or a flag has another shape or dtype than it should.
+        SpecError: the batch has no time dimension, or a flag has a wrong shape or dtype.
     """
     require_batch(who, batch)
     if not batch.batch_dims:
@@ -274,8 +274,8 @@ def read_reward(batch: TensorDictBase, *, who: str) -> Tensor:
     """Return the reward of a batch ``[*B, T]``, a float ``[*B, T, R]``.
 
     Raises:
-        KeyMissing: it is not there.
-        SpecError: it has another shape or no floating dtype.
+        KeyMissing: the batch has no reward.
+        SpecError: the reward has another shape or no floating dtype.
     """
     reward = read_entry(batch, REWARD, who=who)
     if reward.shape[:-1] != batch.batch_size or not reward.is_floating_point():
@@ -298,10 +298,10 @@ def read_entry(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
 
 
 def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
-    """Refuse a batch that went through :class:`MultiStep`.
+    """Refuse a batch of n-step transitions, which :class:`MultiStep` made: single steps are needed.
 
     Raises:
-        SpecError: it did.
+        SpecError: the batch has n-step transitions.
     """
     if batch.get(NUM_STEPS, None) is not None:
         hint = "MultiStep comes once, and last: either before the buffer or behind it."
@@ -309,10 +309,10 @@ def require_single_steps(batch: TensorDictBase, *, who: str) -> None:
 
 
 def require_episodes(batch: TensorDictBase, *, who: str, hint: str | None = None) -> None:
-    """Refuse a batch with a single time step whose episodes go on: nothing can be computed of an episode from it.
+    """Refuse a batch with T = 1 where an episode does not end: it is too short to compute anything over time.
 
     Raises:
-        SpecError: there is such a step; or as :func:`read_facts`.
+        SpecError: T is 1 and an episode goes on; or as :func:`read_facts`.
     """
     if batch.batch_size[-1:] != (1,):
         return
@@ -331,7 +331,7 @@ def require_discount(who: str, gamma: float) -> None:
     """Refuse a discount that is not a number between 0 and 1.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: naming the discount.
     """
     if isinstance(gamma, bool) or not isinstance(gamma, Real) or not 0 <= gamma <= 1:
         raise ConfigError(explain(who, expected="gamma, a number between 0 and 1", got=repr(gamma)))
@@ -360,5 +360,5 @@ def _take(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBa
 
 
 def _at_rows(flags: Tensor, rows: Tensor) -> Tensor:
-    """Take from every row ``[*B]`` of flags ``[*B, T, 1]`` the steps ``[*B, T]``."""
+    """Return ``flags``, ``[*B, T, 1]``, at the step numbers ``rows``, ``[*B, T]``, of the same row."""
     return flags.gather(-2, rows.unsqueeze(-1))

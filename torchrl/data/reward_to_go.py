@@ -19,15 +19,15 @@ from torchrl.keys import Key
 
 
 class Reward2Go:
-    """Add to each step of a batch the discounted sum of the rewards from it to the end of its episode.
+    """Add to a batch an entry with each step's return: the discounted sum of rewards to the end of its episode.
 
     >>> Reward2Go(0.99)(batch)["reward_to_go"].shape  # or Collector(..., postproc=Reward2Go(0.99))
     torch.Size([2, 8, 1])
 
     A step whose episode does not end inside the batch has no such sum: it gets 0, and its ``("collector", "mask")``
-    becomes false, so a buffer leaves it out. ``EpisodeStream(Reward2Go(...))`` lets steps wait for the end of their
-    episode, and keeps every one, however the batches are cut. A time limit counts as an end,
-    since nothing here values what it cut off. Nothing of a masked step reaches another.
+    becomes false, so a buffer leaves it out. ``EpisodeStream(Reward2Go(...))`` stores steps until their episode ends,
+    so that every step of a finished episode gets its sum. A time limit counts as an end: no value is added for what it
+    cut off. Rewards of masked steps enter no sum of another step.
 
     The result is a new container that shares its other entries with the batch, which is not written to.
 
@@ -47,12 +47,12 @@ class Reward2Go:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return a new batch ``[*B, T]`` with the sums, and a mask, true where the batch shows the end of the episode.
+        """Return a new batch ``[*B, T]`` with the sums, and a mask, true where the episode's end is in the batch.
 
         Raises:
             KeyMissing: the reward or a flag is not there.
-            SpecError: no time series, or one step of longer episodes; an entry has another shape than it should; or the
-                steps are n-step sums.
+            SpecError: the batch has no time dimension, or single steps of longer episodes; an entry has a wrong shape;
+                or the steps are n-step sums.
         """
         ended, _, starts, mask = read_facts(batch, who="Reward2Go")
         require_episodes(batch, who="Reward2Go")

@@ -1,8 +1,8 @@
 """Batches of trajectories of different lengths: split, pad, pack, cut, join. Nothing here collects or trains.
 
 A *padded* batch is ``[N, T]`` with ``("collector", "mask")``, bool ``[N, T]``: row n is one trajectory, whose *length*
-is the number of leading true entries; without a mask every step counts. A *packed* batch is flat, ``[sum of lengths]``,
-one trajectory behind the other. What these functions pad is zero, and what lies in padding never reaches a result.
+is the number of leading true entries; without a mask every step is valid. A *packed* batch is flat,
+``[sum of lengths]``, one trajectory behind the other. These functions pad with zeros and ignore values in padding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lengths_of(batch: TensorDictBase) -> Tensor:
 
 
 def length_mask(lengths: Tensor, num_steps: int) -> Tensor:
-    """Make the mask of a padded batch: true on the first ``lengths[n]`` of ``num_steps`` steps.
+    """Make the mask of a padded batch: true on the first ``lengths[n]`` of the ``num_steps`` steps of row n.
 
     >>> length_mask(torch.tensor([2, 0]), 3)
     tensor([[ True,  True, False],
@@ -59,7 +59,7 @@ def length_mask(lengths: Tensor, num_steps: int) -> Tensor:
 
 
 def shorten(batch: TensorDictBase) -> TensorDictBase:
-    """Cut the time of a padded batch ``[N, T]`` to its longest row; a view.
+    """Cut a padded batch ``[N, T]`` to the length of its longest row, ``[N, longest]``; a view.
 
     >>> episodes = batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8))
     >>> shorten(episodes).batch_size
@@ -70,7 +70,7 @@ def shorten(batch: TensorDictBase) -> TensorDictBase:
 
 
 def at_step(batch: TensorDictBase, index: Tensor) -> TensorDictBase:
-    """Take one step of each row; ``("collector", "mask")`` tells which of them are valid.
+    """Return one step of each row of a batch; ``("collector", "mask")`` tells which of the steps are valid.
 
     >>> at_step(batch, torch.tensor([0, 7]))["observation"].shape
     torch.Size([2, 4])
@@ -97,7 +97,7 @@ def at_step(batch: TensorDictBase, index: Tensor) -> TensorDictBase:
 
 
 def last_step(batch: TensorDictBase) -> TensorDictBase:
-    """Take the last valid step of each row of a padded batch ``[N, T]``.
+    """Return the last valid step of each row of a padded batch ``[N, T]``.
 
     >>> bool((last_step(batch)["observation"] == batch["observation"][:, 7]).all())
     True
@@ -117,7 +117,7 @@ def last_step(batch: TensorDictBase) -> TensorDictBase:
 
 
 def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
-    """Take the same step of each row of a padded batch that lasts that long, and return which rows those are.
+    """Return step number ``step`` of those rows of a padded batch that are long enough, and these rows' indices.
 
     >>> episodes = batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8))
     >>> alive_at(episodes, 4)[1]  # the second row has ended
@@ -128,7 +128,7 @@ def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
         step: from 0 to T - 1.
 
     Returns:
-        The step of the K rows that have it, ``[K]``, and which rows of the batch they are, int64 ``[K]``.
+        The step of the K rows that have it, ``[K]``, and the indices of these rows, int64 ``[K]``.
     """
     lengths = lengths_of(batch)
     if not 0 <= step < batch.batch_size[1]:
@@ -138,7 +138,7 @@ def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
 
 
 def time_slice(batch: TensorDictBase, start: int, stop: int) -> TensorDictBase:
-    """Cut the steps from ``start`` to before ``stop`` out of a padded batch ``[N, T]``; a view.
+    """Return the steps ``start`` to ``stop - 1`` of a padded batch ``[N, T]``; a view.
 
     >>> time_slice(batch, 2, 5).batch_size
     torch.Size([2, 3])
@@ -155,7 +155,7 @@ def time_slice(batch: TensorDictBase, start: int, stop: int) -> TensorDictBase:
 
 
 def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
-    """Lay the valid steps of a padded batch one behind the other, row by row.
+    """Turn a padded batch into a packed one: the valid steps one behind the other, row by row.
 
     >>> steps, lengths = pack(batch.set(("collector", "mask"), length_mask(torch.tensor([5, 3]), 8)))
     >>> steps.batch_size, lengths
@@ -172,7 +172,7 @@ def pack(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
 
 
 def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
-    """Cut steps that lie one behind the other into rows of given lengths, and pad these; the inverse of :func:`pack`.
+    """Turn a packed batch into a padded one, with a row for each of ``lengths``; the inverse of :func:`pack`.
 
     >>> unpack(batch[0], torch.tensor([5, 3]))["collector", "mask"].sum(-1)
     tensor([5, 3])
@@ -185,7 +185,7 @@ def unpack(flat: TensorDictBase, lengths: Tensor) -> TensorDict:
         ``[N, longest]`` with ``("collector", "mask")``.
 
     Raises:
-        SpecError: the lengths do not sum up to the steps there are.
+        SpecError: the lengths do not sum up to the number of steps.
     """
     _require_lengths("unpack", lengths)
     if flat.batch_dims != 1 or int(lengths.sum()) != flat.batch_size[0]:
@@ -215,8 +215,8 @@ def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
         ``[N, longest]`` with ``("collector", "mask")``.
 
     Raises:
-        SpecError: there are none; or one has other keys, dtypes, shapes or another device than the first, more than a
-            time dimension, or steps that are masked out.
+        SpecError: the list is empty; or one trajectory has other keys, dtypes, shapes or another device than the first,
+            more than a time dimension, or steps that are masked out.
     """
     for trajectory in trajectories:
         mask = trajectory.get(MASK, None)
@@ -229,7 +229,7 @@ def pad(trajectories: Sequence[TensorDictBase]) -> TensorDict:
 
 
 def unpad(batch: TensorDictBase) -> list[TensorDict]:
-    """Take a padded batch ``[N, T]`` apart into its trajectories, ``[T_n]`` each, without a mask.
+    """Split a padded batch ``[N, T]`` into a list of its trajectories, ``[T_n]`` each, without mask and padding.
 
     >>> [len(trajectory) for trajectory in unpad(pad([batch[0, :5], batch[1, :3]]))]
     [5, 3]
@@ -239,7 +239,7 @@ def unpad(batch: TensorDictBase) -> list[TensorDict]:
 
 
 def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
-    """Put the rows of several padded batches below one another.
+    """Concatenate the rows of several padded batches into one, padded to the longest.
 
     >>> concatenate([batch, batch[:1, :3]])["collector", "mask"].sum(-1)
     tensor([8, 8, 3])
@@ -251,7 +251,7 @@ def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
         ``[sum of N_i, longest]`` with ``("collector", "mask")``.
 
     Raises:
-        SpecError: there are none, or one has other keys, dtypes, shapes or another device than the first.
+        SpecError: the list is empty, or a batch has other keys, dtypes, shapes or another device than the first.
     """
     packed = [pack(batch) for batch in batches]
     flat = _join("concatenate", [steps for steps, _ in packed])
@@ -265,15 +265,14 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
     >>> split_trajectories(batch[:1])["collector", "mask"].sum(-1)
     tensor([5, 3])
 
-    Steps belong together that follow each other in one row with the same ``("collector", "traj_ids")``; an ending
-    (``("next", "done")``), a beginning (``is_init``) and a step that is masked out cut, too. Steps that are masked out
-    are left out.
+    A trajectory ends where ``("collector", "traj_ids")`` change, behind an ending (``("next", "done")``), before a
+    beginning (``is_init``) and at a masked step. Masked steps are left out.
 
     Args:
-        batch: ``[*B, T]``, time last; a packed batch is one of those, ``[T]``. Of the three keys one is enough.
+        batch: ``[*B, T]``, time last, or a packed batch ``[T]``; it needs at least one of the three keys.
 
     Returns:
-        ``[N, longest]`` with ``("collector", "mask")``: by row, then by time.
+        ``[N, longest]`` with ``("collector", "mask")``; trajectories are ordered by row, then by time.
 
     Raises:
         KeyMissing: none of the three keys is there.
@@ -287,7 +286,7 @@ def split_trajectories(batch: TensorDictBase) -> TensorDict:
 
 
 def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
-    """Join consecutive fragments of the same rows, cut them into trajectories, and tell which of these are complete.
+    """Join consecutive fragments of the same rows in time, and split them into trajectories, complete or not.
 
     >>> trajectories, is_complete = stitch([batch[:, :5], batch[:, 5:]])  # as if collected one after the other
     >>> trajectories["collector", "mask"].sum() == batch.numel()
@@ -299,10 +298,10 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
 
     Returns:
         The trajectories as :func:`split_trajectories` gives them, ``[N, longest]``, and ``is_complete``, bool ``[N]``:
-        true where both the beginning and the end lie in the fragments.
+        true where both the beginning and the end are in the fragments.
 
     Raises:
-        SpecError: there are none, or one has other rows, keys, dtypes, shapes or another device than the first.
+        SpecError: the list is empty, or a fragment has other rows, keys, dtypes, shapes or another device.
     """
     if any(fragment.get(MASK, None) is not None for fragment in fragments):
         fragments = [fragment.copy().set(MASK, _read_mask(fragment)) for fragment in fragments]
@@ -312,7 +311,7 @@ def stitch(fragments: Sequence[TensorDictBase]) -> tuple[TensorDict, Tensor]:
 
 
 def _follows(who: str, series: TensorDictBase, mask: Tensor) -> Tensor:
-    """Tell which steps continue the step before them, bool ``[M, T]``."""
+    """Return a mask of the steps that continue the step before them, bool ``[M, T]``."""
     ids, starts, ends = series.get(TRAJ_IDS, None), series.get(STARTS, None), series.get(ENDS, None)
     if ids is None and starts is None and ends is None:
         expected = f"one of the keys {TRAJ_IDS}, {STARTS!r} and {ENDS}"
@@ -330,7 +329,7 @@ def _follows(who: str, series: TensorDictBase, mask: Tensor) -> Tensor:
 
 
 def _mask_of(who: str, batch: TensorDictBase) -> Tensor:
-    """Return the mask of a padded batch, all true where it has none, bool ``[N, T]``."""
+    """Return the mask of a padded batch, bool ``[N, T]``; all true if it has none."""
     _require_two_dims(who, batch)
     mask = _read_mask(batch)
     holes = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
@@ -358,7 +357,7 @@ def _require_lengths(who: str, lengths: Tensor, *, at_most: int | None = None) -
 
 
 def _join(who: str, pieces: Sequence[TensorDictBase], dim: int = 0) -> TensorDict:
-    """Concatenate pieces of one layout along a batch dimension; refuse others."""
+    """Concatenate batches along a batch dimension; refuse a batch with other keys, shapes or dtypes than the first."""
     if not pieces:
         raise SpecError(explain(who, expected="at least one piece", got="none"))
     first, *others = [layout_of(piece, batch_dims=piece.batch_dims) for piece in pieces]
@@ -383,7 +382,7 @@ def _read_mask(batch: TensorDictBase) -> Tensor:
 
 
 def _without_mask(batch: TensorDictBase) -> TensorDictBase:
-    """Return the batch without its mask, and without the folder it lies in if nothing else is there."""
+    """Return the batch without its mask, and without the entry ``"collector"`` if that is empty then."""
     rest = batch.exclude(MASK)
     folder = rest.get(MASK[0], None)
     return rest.exclude(MASK[0]) if folder is not None and folder.is_empty() else rest

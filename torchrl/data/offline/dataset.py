@@ -1,6 +1,6 @@
 """A dataset in a folder: one file of raw numbers for each entry, mapped into memory, and an index in JSON.
 
-Datasets are written once, from beginning to end, and then only read. What grows and shrinks is a replay buffer.
+A dataset is written once, from beginning to end, and then only read; to add and replace steps use a replay buffer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DATA = re.compile(r"steps-[0-9a-f]{16}")
 
 
 class Extendable(Protocol):
-    """Anything with ``extend(batch)`` that takes in steps, for example a :class:`~torchrl.data.replay.ReplayBuffer`."""
+    """Interface of an object that stores steps by ``extend(batch)``, as :class:`~torchrl.data.replay.ReplayBuffer`."""
 
     def extend(self, batch: TensorDictBase) -> object:
         """Add the steps of a batch ``[T]``."""
@@ -42,8 +42,8 @@ class Extendable(Protocol):
 class OfflineDataset:
     """Hold the steps of a recorded dataset, episode after episode; return single episodes, or fill a replay buffer.
 
-    The steps are read from the disk when they are looked at. Its batches are views; writing to them changes this
-    object's memory, never the files.
+    A step is read from the disk when its numbers are used. The batches that it returns are views: writing to them
+    changes this object's memory, never the files.
 
     >>> write_dataset(getfixture("tmp_path"), batch)  # [2, 8]: two rows, at least two episodes
     >>> dataset = read_dataset(getfixture("tmp_path"))
@@ -68,14 +68,14 @@ class OfflineDataset:
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes there are, those without a beginning or an end among them."""
+        """How many episodes there are, incomplete ones included."""
         return len(self.starts)
 
     def episode(self, index: int) -> TensorDict:
         """Return one episode, ``[T]``, a view.
 
         Args:
-            index: which one; negative ones count from the end.
+            index: number of the episode; negative numbers count from the end.
 
         Raises:
             IndexError: there is no such episode.
@@ -91,10 +91,10 @@ class OfflineDataset:
         return (self.episode(index) for index in range(self.num_episodes))
 
     def fill(self, buffer: Extendable, *, chunk_len: int = 4096) -> None:
-        """Add all steps to a buffer in their order; when it is full, its writer decides which items stay.
+        """Add all steps to a buffer in their order; if it becomes full, the buffer's writer decides which items stay.
 
         Args:
-            buffer: what to call ``extend`` of.
+            buffer: its ``extend`` is called.
             chunk_len: number of steps that are copied at a time, at most the buffer's capacity.
 
         Raises:
@@ -118,29 +118,30 @@ def write_dataset(
     *,
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Write steps to a folder, whole or not at all; a dataset that is there stays until the new one is whole.
+    """Write batches of steps as a dataset into a folder; an older dataset there stays until the new one is whole.
 
-    Batches are taken one by one, as a collector yields them, and their episodes are put together: a row goes on in the
-    next batch where it left off, unless ``is_init``, ``("next", "done")``, ``("collector", "traj_ids")`` or the number
-    of rows say otherwise. Memory holds the episodes that run, for batches of several rows. Episodes lie in the order in
-    which they end. ``is_init`` is written as true on the first step of each, also of one whose beginning is not in the
-    data, so that no reader takes it for the continuation of another. Steps whose ``("collector", "mask")`` is false and
-    entries under ``"replay"`` are left out. One process may write to a folder at a time.
+    The function takes batches one by one, as a collector yields them, and joins the steps of each episode: a row of a
+    batch continues the same row of the batch before, unless ``is_init``, ``("next", "done")``, ``("collector",
+    "traj_ids")`` or the number of rows say otherwise. For batches of several rows, memory holds the unfinished
+    episodes. Episodes are written in the order in which they end. ``is_init`` is written as true on the first step of
+    each, also where the episode's beginning is not in the data, so that no reader joins it to the one before. Steps
+    whose ``("collector", "mask")`` is false and entries under ``"replay"`` are left out. Only one process may write to
+    a folder at a time.
 
     >>> write_dataset(getfixture("tmp_path"), batch, metadata={"env": "CartPole-v1"})
     >>> read_dataset(getfixture("tmp_path")).metadata
     {'env': 'CartPole-v1'}
 
     Args:
-        folder: where to; it is made.
-        batches: ``[T]`` or ``[*B, T]`` each, with ``is_init``; one alone will do.
+        folder: the folder, made if it is missing.
+        batches: ``[T]`` or ``[*B, T]`` each, with ``is_init``; or one such batch.
         metadata: anything that JSON can hold: the environment's name, who acted, when.
 
     Raises:
         SpecError: no steps, steps with other keys, shapes or dtypes than the first, or entries that are no dense
             tensors. KeyMissing: no ``is_init``.
         ConfigError: metadata that change when JSON writes and reads them.
-        StorageError: the system refuses, for example because the disk is full.
+        StorageError: the files cannot be written, for example because the disk is full.
     """
     folder = Path(folder)
     metadata = {} if metadata is None else metadata
@@ -170,7 +171,7 @@ def write_dataset(
 
 
 class _Columns:
-    """Files that grow: one for each entry of the first piece."""
+    """Append steps to files: one file of raw numbers for each entry of the first piece."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -239,7 +240,7 @@ def _require_json(metadata: object) -> None:
 
 
 def read_dataset(folder: str | os.PathLike) -> OfflineDataset:
-    """Open a dataset; a step is read from the disk when somebody reads its numbers.
+    """Open the dataset in a folder; steps stay on the disk until their numbers are used.
 
     >>> write_dataset(getfixture("tmp_path"), batch)
     >>> episode = read_dataset(getfixture("tmp_path")).episode(0)
@@ -247,10 +248,10 @@ def read_dataset(folder: str | os.PathLike) -> OfflineDataset:
     tensor([ True, False])
 
     Args:
-        folder: what :func:`write_dataset` wrote.
+        folder: where :func:`write_dataset` wrote it.
 
     Raises:
-        StorageError: there is none, it is damaged, its write was cut short, or another version wrote it.
+        StorageError: there is no dataset, it is damaged, its write was cut short, or another version wrote it.
     """
     folder = Path(folder)
     index = _read_index(folder)
@@ -291,7 +292,7 @@ def _read_index(folder: Path) -> dict:
 
 
 def _map_file(path: Path, size: int, dtype: torch.dtype) -> Tensor:
-    """Map a file into memory, flat; pages that are written to become copies of this process."""
+    """Map a file into memory as a flat tensor; writing to the tensor changes this process's memory, not the file."""
     try:
         if path.stat().st_size != size:
             raise _damaged(path, f"{path.stat().st_size} bytes, not {size}")

@@ -35,7 +35,7 @@ NAMES = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
 class MinariEpisodes(Iterator[TensorDict]):
-    """The episodes of a Minari dataset, one after the other, their spaces and their metadata: see :func:`read_minari`.
+    """Iterate over the episodes of a Minari dataset; hold their spaces and metadata. Made by :func:`read_minari`.
 
     >>> import h5py
     >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
@@ -47,8 +47,8 @@ class MinariEpisodes(Iterator[TensorDict]):
     ([0], {}, [2])
 
     Attributes:
-        metadata: what the dataset's ``metadata.json`` says, which JSON can hold; empty for a file without one.
-        numbers: of the episodes that are read, in their order.
+        metadata: the content of the dataset's ``metadata.json``; empty for a file without one.
+        numbers: the numbers of the episodes, in the order of reading.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class MinariEpisodes(Iterator[TensorDict]):
 
     @property
     def action_space(self) -> Any:
-        """The gymnasium space of the actions; the choices that are read count from 0, wherever it starts.
+        """The gymnasium space of the actions; the action tensors count choices from 0, whatever the space's start.
 
         Raises:
             StorageError: nothing describes it. MissingExtraError: Minari is not installed.
@@ -112,13 +112,13 @@ class MinariEpisodes(Iterator[TensorDict]):
         return self._dataset.recover_environment(**kwargs)
 
     def episode_metadata(self, number: int) -> dict[str, Any]:
-        """Return the metadata of an episode, which JSON can hold: ``seed`` and ``options`` of its reset, and more.
+        """Return the metadata of an episode as plain Python values: ``seed`` and ``options`` of its reset, and more.
 
         Args:
             number: one of :attr:`numbers`.
 
         Raises:
-            ConfigError: no episode that is read has it.
+            ConfigError: none of the episodes has this number.
         """
         if number not in self.numbers:
             raise ConfigError(explain("episode_metadata", expected="the number of an episode", got=number))
@@ -163,18 +163,18 @@ def read_minari(
     rename: Mapping[str, str] | None = None,
     info_keys: Sequence[Key] = (),
 ) -> MinariEpisodes:
-    """Return an iterator over the episodes of a Minari dataset, each a TensorDict of transitions.
+    """Return an iterator over the episodes of a Minari dataset, each a TensorDict ``[T]`` of transitions.
 
     An episode of T steps is a TensorDict ``[T]``: at t ``observation``, ``action`` and ``is_init``, under ``"next"``
     the observation of t+1, ``reward`` (float32 ``[T, 1]``), ``terminated``, ``truncated`` and ``done``, and under
     ``("collector", "traj_ids")`` the episode's number in the dataset. The entries of a ``Dict`` of observations lie at
     the root, as an environment of ours lays them; those of a ``Tuple`` have the keys ``"0"``, ``"1"``, …. Values are
     those of :func:`torchrl.envs.encode`: double precision becomes single, choices count from 0. Pictures are uint8; by
-    default Minari keeps them in JPEG's code, so that they are not bit for bit what was observed. Infos are left out,
-    but for those that are asked for.
+    default Minari compresses them as JPEG, so they differ slightly from what was observed. Infos are left out, except
+    ``info_keys``.
 
-    ``write_dataset(folder, read_minari(name))`` makes a dataset of them; each episode may go to a replay buffer. The
-    iterator knows the spaces, the environment and the metadata of each episode: :class:`MinariEpisodes`.
+    ``write_dataset(folder, read_minari(name))`` converts the dataset to our format; or add each episode to a replay
+    buffer. The iterator also has the spaces, the environment and the metadata: :class:`MinariEpisodes`.
 
     >>> import h5py
     >>> with h5py.File(getfixture("tmp_path") / "main_data.hdf5", "w") as file:  # as Minari writes it
@@ -191,8 +191,8 @@ def read_minari(
             ``main_data.hdf5``. The formats arrow and parquet take pyarrow.
         leave_out: observations that are not read, as in ``GymEnv``: ``["mission"]`` for text, ``"arm/name"`` or
             ``("arm", "name")`` inside another.
-        rename: new names of observations of a ``Dict``, for example ``{"reward": "last_reward"}`` where the name
-            is one that a batch uses itself.
+        rename: new names of observations of a ``Dict``, for example ``{"reward": "last_reward"}`` where batches already
+            use the name.
         info_keys: entries of the infos that are read as observations, for example ``["success"]``, as ``GymEnv`` does.
 
     Returns:
@@ -201,7 +201,7 @@ def read_minari(
     Raises:
         StorageError: there is no such dataset, or its files are damaged; at once, or at the episode concerned.
         SpecError: an episode whose arrays do not fit each other or its spaces, or with entries that are no numbers.
-        ConfigError: names that no observation has, or that are taken.
+        ConfigError: names that no observation has, or new names that are taken.
         MissingExtraError: h5py or pyarrow is not installed, or Minari is not and a name was given.
     """
     reader, metadata, dataset = _locate(source)
@@ -221,7 +221,7 @@ def read_minari(
 
 
 def _locate(source: Any) -> tuple[Format, dict[str, Any], Any]:
-    """Return the reader, what ``metadata.json`` says, and the ``MinariDataset``, if that is what there is."""
+    """Find a dataset; return its reader, its ``metadata.json`` as a dict, and its ``MinariDataset`` or None."""
     dataset = source if hasattr(source, "episode_indices") and hasattr(source, "storage") else None
     if dataset is None:
         if not isinstance(source, (str, os.PathLike)):
@@ -258,7 +258,7 @@ def _load(name: str | os.PathLike) -> Any:
 
 
 def _read(source: Format, who: str, node: Any, space: Space, path: tuple[str, ...] = ()) -> Tensor | dict:
-    """Read what lies at a path: an entry, or a level of them as a dict."""
+    """Read the entry at a path as a tensor, or a group of entries as a dict of tensors."""
     if space["type"] in NESTS:
         parts = {}
         for name, part in parts_of(space).items():
@@ -302,7 +302,7 @@ def _read_infos(source: Format, who: str, episode: Any, paths: Sequence[tuple[st
 
 
 def _is_code(array: np.ndarray, space: Space) -> bool:
-    """Whether rows are pictures in JPEG's code: bytes, arrays of different lengths, or arrays that begin like it."""
+    """Answer whether the entries are JPEG-coded: bytes, arrays of different lengths, or arrays with a JPEG's start."""
     if space["type"] not in (None, "Box") or array.ndim not in (1, 2) or not len(array):
         return False
     if array.dtype == object or array.dtype.kind == "S":
@@ -344,7 +344,7 @@ def _count_steps(who: str, rewards: Tensor | dict) -> int:
 
 
 def _column(who: str, name: str, value: Tensor | dict) -> Tensor:
-    """Return one number for each step as ``[T, 1]``."""
+    """Reshape an entry of one number per step to ``[T, 1]``, or refuse another shape."""
     if isinstance(value, dict) or value[0].numel() != 1:
         got = "a group" if isinstance(value, dict) else list(value.shape)
         raise SpecError(explain(who, expected=f"{name} with one number for each step", got=got))
@@ -360,7 +360,7 @@ def _leaves(node: Tensor | dict) -> Iterator[Tensor]:
 
 
 def _take_rows(node: dict, rows: slice) -> dict:
-    """Take rows of each leaf, a copy: the two observations of a step are no views of each other."""
+    """Copy the time steps ``rows`` of each leaf, so that ``observation`` and its ``next`` share no memory."""
     return {
         name: _take_rows(child, rows) if isinstance(child, dict) else child[rows].clone()
         for name, child in node.items()

@@ -20,7 +20,7 @@ JPEG_START = bytes([0xFF, 0xD8, 0xFF])
 
 
 class Format(Protocol):
-    """Interface of a reader of one dataset; a node is the file library's object for an entry or a level of entries."""
+    """Interface of a reader of one dataset's files; a *node* is the file library's object for an entry or a group."""
 
     path: Path
 
@@ -34,7 +34,7 @@ class Format(Protocol):
         """Return the metadata of an episode."""
 
     def names(self, node: Any) -> list[str] | None:
-        """Return the names of what a node holds, those of a tuple ``"0"``, ``"1"``, …; None if the node is an entry."""
+        """Return the names inside a group node (of a tuple ``"0"``, ``"1"``, …); None if the node is an entry."""
 
     def child(self, node: Any, name: str) -> Any:
         """Return the node of this name inside a node, or raise KeyError."""
@@ -100,7 +100,7 @@ class Hdf5(Format):
 
 
 class _Column(NamedTuple):
-    """Rows of a table: values of pyarrow, and of which shape each row is, where it is noted."""
+    """Hold a column of a table: pyarrow's values, and the shape of each row where the file notes it."""
 
     values: Any
     shape: tuple[int, ...] | None = None
@@ -110,7 +110,7 @@ class Tables(Format):
     """Read Minari's formats Arrow and Parquet: a folder of files for each episode.
 
     Args:
-        path: the folder of these folders.
+        path: the folder that holds the episodes' folders.
         name: ``"arrow"`` or ``"parquet"``.
     """
 
@@ -168,7 +168,7 @@ class Tables(Format):
 
 
 def open_format(folder_or_file: Path) -> tuple[Format, dict[str, Any]] | None:
-    """Return the reader of a dataset and what its ``metadata.json`` says, or None if there is no dataset.
+    """Return the reader of a dataset and its ``metadata.json`` as a dict; None if there is no dataset.
 
     Args:
         folder_or_file: the folder of a dataset, the folder ``data`` in it, or an HDF5 file.
@@ -197,10 +197,10 @@ def open_format(folder_or_file: Path) -> tuple[Format, dict[str, Any]] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file says.
+    """Return the content of a JSON file as a dict.
 
     Raises:
-        StorageError: it is damaged.
+        StorageError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -212,11 +212,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def decode_pictures(who: str, codes: Sequence[Any]) -> np.ndarray:
-    """Return pictures in JPEG's code as uint8 ``[T, H, W]`` or ``[T, H, W, C]``.
+    """Decode JPEG pictures to one array, uint8 ``[T, H, W]`` or ``[T, H, W, C]``.
 
     Args:
-        who: complains.
-        codes: of each picture, bytes or uint8.
+        who: for messages.
+        codes: the JPEG code of each picture, bytes or uint8.
 
     Raises:
         SpecError: pictures of different sizes, or bytes that are no picture.
@@ -234,5 +234,5 @@ def decode_pictures(who: str, codes: Sequence[Any]) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: numpy's numbers and arrays as Python's."""
+    """Convert numpy's numbers and arrays, at any depth, to Python's, which JSON can hold."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -1,4 +1,4 @@
-"""Tell from the spaces in Minari's ``metadata.json`` which entries are read, and in which form. Reads no files."""
+"""Decide, by the spaces in Minari's ``metadata.json``, which entries to read and how to convert them. Reads no file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NESTS, CHOICES = ("Dict", "Tuple"), ("Discrete", "MultiDiscrete", "MultiBinary")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user asks of the observations of a Minari dataset: which are read, and under which names.
+    """Hold a user's choice of observations of a Minari dataset: which to read, and under which names.
 
     Attributes:
-        leave_out: names of those that are not read, ``"arm/name"`` for one inside another.
-        rename: new names of the uppermost level.
+        leave_out: names of observations not to read, ``"arm/name"`` for one inside another.
+        rename: new names of observations on the top level.
         info_keys: paths of infos that are read as observations.
     """
 
@@ -40,7 +40,7 @@ class Choice:
     info_keys: list[tuple[str, ...]]
 
     def select(self, space: Space) -> Space:
-        """Return the space of observations without those left out; refuse names that are unknown or taken."""
+        """Return the observation space without the entries left out; refuse names that are unknown or taken."""
         if space["type"] not in NESTS:
             left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
             names = list(parts_of(left))
@@ -73,7 +73,7 @@ def name_path(key: Key) -> tuple[str, ...]:
     """Turn a key that a user gave into a path, a tuple of names.
 
     Raises:
-        ConfigError: it is no name, and no tuple of names.
+        ConfigError: the key is neither a name nor a tuple of names.
     """
     path = (key,) if isinstance(key, str) else key
     if not isinstance(path, tuple) or not path or not all(isinstance(name, str) for name in path):
@@ -82,12 +82,12 @@ def name_path(key: Key) -> tuple[str, ...]:
 
 
 def parse_space(described: str | Space) -> Space:
-    """Return a space as a dict; ``metadata.json`` holds it as text."""
+    """Return the description of a space as a dict; ``metadata.json`` holds it as JSON text."""
     return json.loads(described) if isinstance(described, str) else described
 
 
 def space_of(source: Format, node: Any) -> Space:
-    """Make a space for entries that ``metadata.json`` does not describe, from their names alone."""
+    """Make the description of a space from the names of entries, where ``metadata.json`` has none."""
     names = source.names(node)
     if names is None:
         return {"type": None}
@@ -95,7 +95,7 @@ def space_of(source: Format, node: Any) -> Space:
 
 
 def parts_of(space: Space) -> dict[str, Space]:
-    """Return the parts of a Dict or Tuple by their names."""
+    """Return the sub-spaces of a Dict or Tuple space by their names."""
     parts = space["subspaces"]
     return parts if space["type"] == "Dict" else {str(at): part for at, part in enumerate(parts)}
 
@@ -133,10 +133,10 @@ def as_gymnasium(space: Space) -> Any:
 
 
 def fit_numbers(who: str, array: np.ndarray, space: Space) -> np.ndarray:
-    """Convert an array to the shape and dtype of its space, or refuse it where more than precision would be lost.
+    """Convert an array to the shape and dtype of its space; refuse values that would change by more than rounding.
 
     Raises:
-        SpecError: rows of another shape, choices beyond the space's, or numbers that the form cannot hold.
+        SpecError: steps of another shape, choices outside the space, or numbers that the dtype cannot hold.
     """
     kind, dtype = space["type"], np.dtype(array.dtype.name)
     if kind is not None:

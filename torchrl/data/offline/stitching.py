@@ -1,4 +1,4 @@
-"""Put the steps of each episode one behind the other, from batches as a collector yields them. Knows no files.
+"""Reorder the steps of collected batches into pieces of single episodes. Knows no files.
 
 batches [2, 3]      a0 a1 a2     a3 b0 b1          a and b are episodes of row 0, c one of row 1
                     c0 c1 c2     c3 c4 c5
@@ -26,11 +26,11 @@ FACTS = "replay"
 
 
 class Piece(NamedTuple):
-    """Consecutive steps of one episode, and whether the episode begins with them.
+    """Hold consecutive steps of one episode, and whether they are the episode's first.
 
     Attributes:
         values: ``[T, ...]`` at each key.
-        begins: whether they begin an episode; otherwise they go on with that of the last piece.
+        begins: whether these steps begin an episode; otherwise they continue the episode of the last piece.
     """
 
     values: Values
@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class _Lane:
-    """What is known of one row: steps that wait for the end of their episode, and whether that may go on."""
+    """Hold one row's steps of an unfinished episode, and whether the next batch may continue it."""
 
     held: list[Values] = field(default_factory=list)
     begins: bool = True
@@ -53,24 +53,24 @@ class _Lane:
 
 
 class Stitcher:
-    """Join the steps of each row from batch to batch, and yield them in pieces of one episode.
+    """Join the steps of each row over several batches, and yield them as pieces of one episode each.
 
-    Of a batch with several rows, steps are held back until their episode is over; those of one row pass at once. A row
-    goes on where it left off; it does not where ``is_init`` is true, the last step was done, ``("collector", "mask")``
-    left it out, ``("collector", "traj_ids")`` differ, or the last batch had another number of rows.
+    With several rows, steps are held back until their episode ends, so that its pieces are not mixed with others';
+    with one row they are yielded at once. A step continues the last one of its row unless ``is_init`` is true, that
+    last step was done or masked out, the ``("collector", "traj_ids")`` differ, or the number of rows has changed.
     """
 
     def __init__(self) -> None:
         self._lanes: list[_Lane] = []
 
     def take(self, batch: TensorDictBase) -> Iterator[Piece]:
-        """Take in a batch and yield the pieces that it completes, views of the batch or copies.
+        """Add a batch, and yield the pieces that can be written now; they are views of the batch or copies.
 
         Args:
             batch: ``[T]`` or ``[*B, T]``, with ``is_init``.
 
         Raises:
-            SpecError: another form. KeyMissing: no ``is_init``.
+            SpecError: another batch shape. KeyMissing: no ``is_init``.
         """
         values, (num_rows, num_steps) = _rows_of(batch)
         mask = values.pop(MASK, torch.ones(num_rows, num_steps, dtype=torch.bool))
@@ -99,13 +99,13 @@ class Stitcher:
             lane.trajectory = int(trajectories[row, -1])
 
     def flush(self) -> Iterator[Piece]:
-        """Yield the steps that wait for the end of their episode, when no more batches of these rows come."""
+        """Yield the steps of unfinished episodes; to be called when no more batches come."""
         for lane in self._lanes:
             yield from lane.flush()
 
 
 def _find_stretches(mask: Tensor, breaks: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield first and last + 1 of each run of valid steps without a break; both bool ``[T]``."""
+    """Yield start and stop index of each run of valid steps; a step with ``breaks`` begins a new run. Bools ``[T]``."""
     firsts, lasts = mask.clone(), mask.clone()
     firsts[1:] &= breaks[1:] | ~mask[:-1]
     lasts[:-1] &= breaks[1:] | ~mask[1:]
@@ -113,7 +113,7 @@ def _find_stretches(mask: Tensor, breaks: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _rows_of(batch: TensorDictBase) -> tuple[Values, torch.Size]:
-    """Return the entries of a batch as ``[B, T, ...]``, on the CPU, and ``[B, T]``."""
+    """Return a batch's entries as CPU tensors ``[B, T, ...]``, and the size ``[B, T]``."""
     if not isinstance(batch, TensorDictBase) or not batch.batch_dims:
         got = f"one of batch size {list(batch.batch_size)}" if isinstance(batch, TensorDictBase) else type(batch)
         raise SpecError(explain("write_dataset", expected="batches of size [T] or [*B, T]", got=got))

@@ -1,4 +1,4 @@
-"""Replay buffers: a storage keeps items, a writer chooses their places, a sampler draws the items of a sample."""
+"""Replay buffers: a storage keeps items, a writer chooses where each goes, a sampler draws the items of a sample."""
 
 from torchrl.data.replay.buffer import ReplayBuffer
 from torchrl.data.replay.frames import StackedFrames

@@ -1,6 +1,6 @@
-"""Samples made ahead: drawn now, read by a thread while the caller works on the sample before them.
+"""Samples prefetched: their items are drawn now; a thread reads the data while the caller uses an earlier sample.
 
-Between the two, later items may have replaced those that were drawn; the function that reads looks again.
+Between drawing and reading, new items may replace drawn ones; the function that reads must check that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Read = Callable[[int, Draw, np.ndarray], TensorDictBase]
 
 
 class _Ahead(NamedTuple):
-    """The number of items of a sample, the draw, the numbers of its items, and the sample that is being read."""
+    """Hold a queued sample: its number of items, which were drawn, their ids, and the future of its data."""
 
     num: int
     draw: Draw
@@ -29,7 +29,7 @@ class _Ahead(NamedTuple):
 
 
 class SamplesAhead:
-    """Queue samples for a buffer that prefetches: one thread reads them in the background, in order."""
+    """Queue the prefetched samples of a buffer: one thread reads their data in the background, in order."""
 
     def __init__(self) -> None:
         self._queue: deque[_Ahead] = deque()
@@ -39,7 +39,7 @@ class SamplesAhead:
         return len(self._queue)
 
     def add(self, read: Read, num: int, draw: Draw, ids: np.ndarray) -> None:
-        """Let the thread call ``read(num, draw, ids)``, which returns a sample, after all that was added before."""
+        """Queue a sample: the thread will call ``read(num, draw, ids)``, which returns it, after the earlier ones."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "replay")
         self._queue.append(_Ahead(num, draw, ids, self._thread.submit(read, num, draw, ids)))
@@ -49,27 +49,27 @@ class SamplesAhead:
         return self._queue.popleft().sample
 
     def wait(self) -> None:
-        """Wait until all samples are read."""
+        """Wait until the thread has read all queued samples."""
         for ahead in self._queue:
             ahead.sample.exception()
 
     def keep_only(self, num: int) -> None:
-        """Forget all samples if they have another number of items than ``num``."""
+        """Drop all queued samples if they were drawn for another batch size than ``num``."""
         if self._queue and self._queue[0].num != num:
             self.clear()
 
     def clear(self) -> None:
-        """Forget every sample."""
+        """Drop every queued sample."""
         while self._queue:
             self._queue.popleft().sample.cancel()
 
     @property
     def next_round(self) -> int | None:
-        """Round of the sampler that the next sample belongs to; None if the queue is empty."""
+        """The sampler's round in which the next queued sample was drawn; None if the queue is empty."""
         return self._queue[0].draw.round if self._queue else None
 
     def state(self) -> list[dict]:
-        """Return what was drawn for each sample, not its data, as tensors and numbers."""
+        """Return for each queued sample which items were drawn, without their data, as tensors and numbers."""
         return [{"num": one.num, "ids": torch.from_numpy(one.ids), **one.draw.state()} for one in self._queue]
 
     def load(self, read: Read, state: list[dict]) -> None:
@@ -79,7 +79,7 @@ class SamplesAhead:
             self.add(read, one["num"], Draw.of(one), one["ids"].numpy())
 
     def close(self) -> None:
-        """Forget every sample and end the thread; may be called twice."""
+        """Drop every queued sample and end the thread; may be called twice."""
         self.clear()
         if self._thread is not None:
             self._thread.shutdown()

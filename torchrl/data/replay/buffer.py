@@ -29,16 +29,17 @@ from torchrl.unchecked import new_tensordict, put
 class ReplayBuffer:
     """Keep steps with any keys, up to the capacity of a storage, and return samples of them for training.
 
-    An item is one step: what a TensorDict holds beside its batch dimensions. In a batch ``[*B, T]`` of a collector the
-    last dimension is time; where items come with ``is_init`` the buffer notes which step came before which, so that
-    slices of time can be drawn. Steps whose ``("collector", "mask")`` is false are left out.
+    An *item* is one step, a TensorDict without batch dimensions. In a batch ``[*B, T]`` of a collector the last
+    dimension is time; where items have ``is_init`` the buffer notes which step came before which, so that slices of
+    time can be drawn. Steps whose ``("collector", "mask")`` is false are left out.
 
-    A sample holds under ``"replay"``: ``index``, the place of each item, below ``len(buffer)``; ``id``, the number
-    under which it was written, which never comes again; and what the sampler adds, such as ``weight``.
+    A sample has under ``"replay"``: ``index``, the *place* of each item (its position in the storage, below
+    ``len(buffer)``); ``id``, its number in the order of writing, which is never used twice; and what the sampler adds,
+    such as ``weight``.
 
     Threads may add and sample at the same time. Several processes may, where the storage is a
-    :class:`~torchrl.data.replay.MemmapStorage` and the writer a :class:`~torchrl.data.replay.RingWriter`: a buffer that
-    is sent to a process goes on with the same files, and a sampler of its own.
+    :class:`~torchrl.data.replay.MemmapStorage` and the writer a :class:`~torchrl.data.replay.RingWriter`: a copy of the
+    buffer in another process uses the same files, and has a sampler of its own.
 
     >>> _ = buffer.extend(batch)  # [2, 8]: 16 steps
     >>> sample = buffer.sample()
@@ -50,14 +51,14 @@ class ReplayBuffer:
         sampler: which items are drawn; None draws uniformly.
         writer: where new items go; None replaces the oldest.
         batch_size: number of items of a sample; None leaves it to each call.
-        prefetch: number of samples that a thread makes ahead, while the caller works on the last. They are drawn at
-            once, so they do not know later items and priorities.
+        prefetch: how many samples a thread prepares ahead while the caller uses the last one. Their items are drawn
+            early, so items and priorities that come later do not count.
         transform: a function applied to each sample, for example :class:`~torchrl.data.MultiStep` on slices; no
             transform of environments, which would change every entry.
-        seed: of the stream of draws; None draws one.
+        seed: of the random draws; None draws a seed.
 
     Raises:
-        ConfigError: parts that do not go together, or a number below its least.
+        ConfigError: parts that do not fit each other, or a number that is too small.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ReplayBuffer:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def add(self, item: TensorDictBase) -> int:
-        """Add one item, of batch size ``[]``; return its place, -1 if the writer does not let it in.
+        """Add one item, of batch size ``[]``; return its place, or -1 if the writer rejects it.
 
         Raises:
             SpecError: other keys, shapes or dtypes than the first item; nothing is added.
@@ -109,10 +110,10 @@ class ReplayBuffer:
         """Add the items of a batch, ``[N]`` or ``[*B, T]``; its entries under ``"replay"`` are left out.
 
         Returns:
-            Their places, int64 ``[n]``, in the order in which they were written; -1 where one was not let in.
+            The places of the n items, int64 ``[n]``, in the order of writing; -1 where the writer rejected one.
 
         Raises:
-            SpecError: no batch, more items than there are places, or another form than the first; nothing is added.
+            SpecError: no batch, more items than the capacity, or other entries than the first; nothing is added.
             StorageError: there is not enough memory for the first items.
         """
         incoming = Incoming(batch)
@@ -154,10 +155,12 @@ class ReplayBuffer:
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
     def sample(self, batch_size: int | None = None) -> TensorDictBase:
-        """Return copies of ``batch_size`` drawn items, fewer at a round's end: ``[batch_size]``, or slices ``[N, T]``.
+        """Draw items and return copies of them: ``[batch_size]``, or slices ``[N, T]`` of ``batch_size`` steps in all.
+
+        A :class:`SamplerWithoutReplacement` returns fewer at the end of a round.
 
         Raises:
-            ConfigError: no batch size, or nothing to draw.
+            ConfigError: no batch size was given, or the buffer has nothing to draw.
         """
         num = self.batch_size if batch_size is None else _require_batch_size(batch_size)
         if num is None:
@@ -174,7 +177,7 @@ class ReplayBuffer:
         return sample.result()
 
     def _draw(self, num: int) -> tuple[Draw, np.ndarray]:
-        """Draw; return the draw and the numbers of its items. The caller holds the lock."""
+        """Let the sampler draw ``num`` items; return the draw and the items' ids. The caller must hold the lock."""
         ledger = self.storage.ledger
         self._follower.catch_up(ledger)
         if not len(ledger):
@@ -184,7 +187,7 @@ class ReplayBuffer:
         return draw, ledger.ids_at(draw.places)
 
     def _read(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
-        """Read the items of a draw, and apply the transform."""
+        """Copy the items of a draw out of the storage, and apply the transform."""
         sample, send = self.storage.read(draw.places), self.storage.send
         shape = sample.batch_size
         facts = {"index": send(draw.places), "id": send(ids)}
@@ -197,14 +200,14 @@ class ReplayBuffer:
         return sample if self.transform is None else apply_function("ReplayBuffer, transform", self.transform, sample)
 
     def _read_later(self, num: int, draw: Draw, ids: np.ndarray) -> TensorDictBase:
-        """Read the items of an earlier draw; draw anew if one of them has been overwritten meanwhile."""
+        """Copy the items of an earlier draw; if one of them has been overwritten since, draw again."""
         with self.storage.lock:
             if not np.array_equal(self.storage.ledger.ids_at(draw.places), ids):
                 draw, ids = self._draw(num)
             return self._read(draw, ids)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """Yield samples: one whole round of a :class:`SamplerWithoutReplacement`, without end otherwise."""
+        """Yield samples without end; with a :class:`SamplerWithoutReplacement`, until its round is over."""
         sampler = self.sampler if isinstance(self.sampler, SamplerWithoutReplacement) else None
         if sampler is not None:
             with self.storage.lock:
@@ -224,12 +227,12 @@ class ReplayBuffer:
     # ---- everything else ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Return how many items there are."""
+        """Return how many items the buffer holds."""
         with self.storage.lock:
             return len(self.storage.ledger)
 
     def __getitem__(self, index: Any) -> TensorDict:
-        """Return items by their places, counted as in ``("replay", "index")``: an int, a slice, a list or a tensor.
+        """Return copies of items by place (as in ``("replay", "index")``): an int, a slice, a list or a tensor.
 
         Raises:
             IndexError: there is no such item.
@@ -241,16 +244,16 @@ class ReplayBuffer:
             return self.storage.read(np.asarray(places))
 
     def update_priority(self, which: TensorDictBase | Tensor, priority: Tensor | float | None = None) -> None:
-        """Set the priorities of items; those that have been overwritten since they were sampled are left alone.
+        """Set the priorities of sampled items; skip those that have been overwritten since they were sampled.
 
         Args:
-            which: a sample, which knows its items; or places, int64 ``[n]``, whose present items are meant.
+            which: a sample; or places, int64 ``[n]``, which stand for the items that are there now.
             priority: ``[n]`` or ``[n, 1]``, or one number for all; for prioritised slices one for each slice, ``[N]``.
                 None takes the sample's entry ``"priority"``.
 
         Raises:
             SpecError: negative, or not one for each item. NonFiniteError: NaN or infinite. KeyMissing: no priority.
-            ConfigError: the sampler has none.
+            ConfigError: the sampler has no priorities.
         """
         places, ids = items_of(which)
         values = read_priority(resolve_priority(which, priority), len(places))
@@ -264,7 +267,7 @@ class ReplayBuffer:
                 self.writer.on_priority(places, values)
 
     def empty(self) -> None:
-        """Throw away every item; the memory stays."""
+        """Remove every item; the memory stays allocated."""
         with self.storage.lock:
             self._ahead.clear()
             self.storage.clear()
@@ -274,15 +277,15 @@ class ReplayBuffer:
             self._follower.skip(self.storage.ledger)
 
     def state_dict(self) -> dict:
-        """Return a copy of items and state, as tensors and numbers; a buffer that loads it draws the same samples.
+        """Return a copy of all items and of the parts' states; a buffer that loads it draws the same samples.
 
-        (With ``prefetch``, unless one that was made ahead is overwritten before it is read, and drawn anew.)
+        (With ``prefetch`` not always: a prepared sample whose items are overwritten before they are read is redrawn.)
         """
         with self.storage.lock:
             return deepcopy(self._state())
 
     def _state(self) -> dict:
-        """Return what :meth:`state_dict` does, with the storage's own memory. The caller holds the lock."""
+        """Return the state without copying the storage's memory. The caller must hold the lock."""
         self._follower.catch_up(self.storage.ledger)
         entries, ledger = self.storage.entries, self.storage.ledger
         return {
@@ -301,7 +304,7 @@ class ReplayBuffer:
         """Restore :meth:`state_dict`.
 
         Raises:
-            CheckpointError: it is of a buffer with another capacity, or of other parts.
+            CheckpointError: the state is of a buffer with another capacity or other parts.
         """
         with self.storage.lock:
             self._ahead.clear()
@@ -324,7 +327,7 @@ class ReplayBuffer:
             self._ahead.load(self._read_later, state["ahead"] if self.prefetch else [])
 
     def _kinds(self) -> dict[str, int | str]:
-        """Say what the state depends on: how items are laid out, and which parts have states of their own."""
+        """Return names of the capacity, the storage's layout and the parts' classes: a state fits equal ones only."""
         return {
             "capacity": self.storage.capacity,
             "layout": self.storage.layout,
@@ -333,10 +336,10 @@ class ReplayBuffer:
         }
 
     def save(self, folder: str) -> None:
-        """Write everything to a folder; the save before it stays until the new one is whole.
+        """Write items and state to a folder; an earlier save there stays until the new one is whole.
 
-        Nobody can add or sample meanwhile. Nothing is copied in memory before, but for a :class:`ListStorage` and what
-        lies on other devices.
+        Other threads and processes cannot add or sample meanwhile. Items are not copied in memory first, except those
+        of a :class:`ListStorage` or on another device.
 
         Raises:
             CheckpointError: the folder cannot be written to, or the disk is full; the last save is unchanged.
@@ -348,12 +351,12 @@ class ReplayBuffer:
         """Restore what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: there is no whole save, or it does not fit.
+            CheckpointError: there is no whole save, or it does not fit this buffer.
         """
         self.load_state_dict(load_from(folder))
 
     def close(self) -> None:
-        """End the thread that makes samples ahead, and let go of files; may be called twice."""
+        """End the prefetching thread, and close the storage's files; may be called twice."""
         self._ahead.close()
         self.storage.close()
 

@@ -1,9 +1,9 @@
-"""Store each frame of stacked observations once; a stack and the next one are put together when they are read.
+"""Store each frame of stacked observations once; a step's stack and next stack are rebuilt when they are read.
 
-A step keeps its newest frame only. The older ones are those of the steps before it, the next one is that of the step
-after it. Where there is no such step, at an episode's last step, at the write head and at the oldest steps of the ring,
-the frames that are missing lie in a pool beside it. An episode of three steps with stacks of two, whose last step shows
-f2 and leads to f3::
+A step stores its newest frame only. Its older frames are those of the steps before it, its next frame that of the step
+after it. Where that other step is missing (at an episode's last step, the newest and the oldest steps of the ring), the
+frames are stored in a *pool*, a second memory. An episode of three steps with stacks of two, whose last step shows f2
+and leads to f3::
 
     step           0        1        2
     place          f0       f1       f2
@@ -36,9 +36,9 @@ class StackedFrames:
     """Let a storage keep each frame of a stacked observation once, and rebuild the stacks when items are read.
 
     A stack has the oldest frame first, as :class:`~torchrl.envs.transforms.FrameStack` makes it; an episode's first
-    frame stands for those before it. With ``num_frames=1`` it is any observation, of which only the next one is not
-    stored twice. Batches must come with ``is_init`` and time as their last dimension; that they are such stacks is
-    checked on the first batch as a whole, later on one step of each row.
+    frame stands for those before it. ``num_frames=1`` works for any observation: ``("next", key)`` is then read from
+    the following step instead of stored. Batches must have ``is_init`` and time as their last dimension. The first
+    batch is checked as a whole, later ones at one step of each row.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> frames = StackedFrames("observation", num_frames=1, dim=-1)  # the next observation is that of the next step
@@ -52,10 +52,10 @@ class StackedFrames:
     Args:
         key: of the observation; ``("next", key)`` is rebuilt as well.
         num_frames: how many frames a stack has.
-        dim: along which they are joined, negative, of one observation.
+        dim: the dimension of one observation along which frames are joined, negative.
 
     Raises:
-        ConfigError: a number that cannot be.
+        ConfigError: ``num_frames`` is not positive, or ``dim`` not negative.
     """
 
     def __init__(self, key: str | tuple[str, ...] = "pixels", *, num_frames: int = 4, dim: int = -3) -> None:
@@ -77,14 +77,14 @@ class StackedFrames:
         self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # cells of the older ones
 
     def reduce(self, values: Values) -> Values:
-        """Return the entries of items with the newest frame in place of the stack and the next stack; views."""
+        """Return the entries to store: the newest frame instead of the stack, no next stack; views."""
         if self.next_key not in values:  # that is done already
             return values
         rest = {key: value for key, value in values.items() if key not in (self.key, self.next_key)}
         return {**rest, self.key: self._newest(values[self.key])}
 
     def require_form(self, values: Values, batch_dims: int) -> None:
-        """Refuse items whose stack and next stack are missing, or cannot be taken apart into frames.
+        """Refuse items without a stack or next stack, or whose size does not divide into ``num_frames`` frames.
 
         Raises:
             SpecError: the entries are not there, or cannot be taken apart.
@@ -107,7 +107,7 @@ class StackedFrames:
         return stack.narrow(self.dim, -size + stack.shape[self.dim], size)
 
     def check(self, incoming: Incoming) -> None:
-        """Refuse a batch whose stacks would not be rebuilt as they came; one with masked steps is not looked at.
+        """Refuse a batch whose stacks, rebuilt from single frames, would differ; skip batches with masked steps.
 
         Raises:
             SpecError: the steps of an episode are no stacks of the same frames.
@@ -140,7 +140,7 @@ class StackedFrames:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def before_write(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> None:
-        """Copy the frames that remaining steps need from steps that are about to be overwritten."""
+        """Copy into the pool the frames of steps about to be overwritten that other steps' stacks need."""
         old = places[ledger.ids_at(places) >= 0]
         if not len(old):
             return
@@ -157,14 +157,14 @@ class StackedFrames:
             column[old] = NONE
 
     def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int, ledger: Ledger) -> None:
-        """Note which steps the new items follow, and store those of their frames that no other step has.
+        """Note which steps the new items follow, and put into the pool their frames that no stored step has.
 
         Args:
             places: the places of new items, ``[n]``.
             incoming: their entries.
             links: what came before each of them, ``[n]``.
-            first: the number of the first of them.
-            ledger: of the storage, in which they are claimed.
+            first: the id of the first of them.
+            ledger: of the storage, which has given out their ids.
         """
         values = incoming.flat([self.key, self.next_key, ("is_init",)])
         is_init = values["is_init",].reshape(-1).cpu().numpy()
@@ -190,7 +190,7 @@ class StackedFrames:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, places: np.ndarray, ledger: Ledger, memory: Tensor) -> Values:
-        """Put together the stacks and next stacks of the items in these places.
+        """Rebuild the stacks and next stacks of the items in these places.
 
         Args:
             places: places, int64 ``[n]``.
@@ -198,7 +198,7 @@ class StackedFrames:
             memory: the newest frame of every place, ``[C, ...]``.
 
         Returns:
-            The stack and the next one, ``[n, ...]``: views of the same frames.
+            Under the key the stacks, and under ``("next", key)`` the next ones, ``[n, ...]``: views of one tensor.
         """
         next_at, after = self._next_at[places], self._after[places]
         following = np.where(next_at >= 0, -next_at - 1, after)
@@ -211,7 +211,7 @@ class StackedFrames:
         return {self.key: joined.narrow(at - 1, 0, width), self.next_key: joined.narrow(at - 1, size, width)}
 
     def _addresses(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
-        """Return where the frames of stacks lie, oldest first, ``[n, num_frames]``."""
+        """Return the addresses of the frames of the items' stacks, oldest first, ``[n, num_frames]``."""
         addresses = np.empty((len(places), self.num_frames), np.int64)
         at = places.copy()
         addresses[:, -1] = at
@@ -226,7 +226,7 @@ class StackedFrames:
         return addresses
 
     def _gather(self, addresses: np.ndarray, memory: Tensor) -> Tensor:
-        """Copy frames out, ``[addresses.size, ...]``."""
+        """Copy the frames at these addresses, from the storage or the pool, ``[addresses.size, ...]``."""
         flat = addresses.reshape(-1)
         frames = memory.index_select(0, torch.from_numpy(np.maximum(flat, 0)).to(memory.device))
         pooled = np.flatnonzero(flat < 0)
@@ -236,7 +236,7 @@ class StackedFrames:
 
     @property
     def num_extra(self) -> int:
-        """Number of frames that are stored beside the newest one of each step."""
+        """Number of frames in the pool."""
         return self._pool.num_used
 
     def state(self) -> dict:
@@ -256,7 +256,7 @@ class StackedFrames:
 
 
 class _Pool:
-    """Frames that are put in and taken out again, in cells of a memory that grows by a half when it is full."""
+    """Hold single frames in numbered cells of a memory that grows by a half when it is full."""
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
@@ -264,11 +264,11 @@ class _Pool:
 
     @property
     def num_used(self) -> int:
-        """How many frames are in it."""
+        """How many frames the pool holds."""
         return 0 if self._memory is None else len(self._memory) - len(self._free)
 
     def put(self, frames: Tensor) -> np.ndarray:
-        """Copy frames ``[n, ...]`` in; return their cells."""
+        """Copy frames ``[n, ...]`` into free cells; return the cells' numbers."""
         num = len(frames)
         if num > len(self._free):
             size = 0 if self._memory is None else len(self._memory)
@@ -283,11 +283,11 @@ class _Pool:
         return cells
 
     def read(self, cells: np.ndarray) -> Tensor:
-        """Copy frames out."""
+        """Return copies of the frames in these cells."""
         return self._memory[torch.from_numpy(cells).to(self._memory.device)]
 
     def free(self, cells: np.ndarray) -> None:
-        """Let cells be used again; -1 stands for none."""
+        """Mark cells as free; -1 stands for no cell."""
         self._free = np.concatenate((self._free, cells[cells >= 0]))
 
     def state(self) -> dict:

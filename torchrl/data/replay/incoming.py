@@ -1,4 +1,4 @@
-"""A batch on its way into a buffer: which steps count, in which order they become items, and what came before each.
+"""Prepare a batch for a buffer: which steps are valid, in which order they become items, which step each one follows.
 
 The order of items for a batch ``[B, T]`` without and with a mask::
 
@@ -26,17 +26,17 @@ MASK = ("collector", "mask")
 
 
 class Incoming:
-    """Say of a batch which steps count, in which order they become items, and what came before each.
+    """Present a batch to a buffer: its valid steps in the order of writing, and which step each one follows.
 
-    Where a batch says which steps begin an episode (``is_init``) its last dimension is time; else ``[N]`` are N rows of
-    one step each. Without a mask all rows of one time are laid out side by side, so that a step's predecessor lies B
-    places before it, however short the batches are; with one, each row is laid out behind the other.
+    Where a batch has ``is_init``, its last dimension is time; else ``[N]`` are N rows of one step each. Without a mask
+    the steps of all rows at one time are written side by side, so that a step's predecessor lies B places before it,
+    however short the batches are; with a mask, the rows are written one behind the other.
 
     Args:
         batch: ``[N]`` or ``[*B, T]``.
 
     Raises:
-        SpecError: something else.
+        SpecError: ``batch`` has another shape or is no TensorDict.
     """
 
     def __init__(self, batch: TensorDictBase) -> None:
@@ -56,23 +56,23 @@ class Incoming:
 
     @property
     def is_masked(self) -> bool:
-        """Whether some steps do not count."""
+        """Whether some steps are masked out."""
         return self._mask is not None
 
     def steps(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return entries of the steps that count, ``[B, T, ...]``, or ``[n, ...]`` with a mask; all by default."""
+        """Return the entries ``keys`` (None: all) of the valid steps, ``[B, T, ...]``, or ``[n, ...]`` with a mask."""
         values = self.values if keys is None else {key: self.values[key] for key in keys}
         if self._mask is None:
             return values
         return {key: value[self._mask.to(value.device)] for key, value in values.items()}
 
     def flat(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return entries of the steps that count, in the order in which they become items, ``[n, ...]``."""
+        """Return the entries ``keys`` (None: all) of the n valid steps in the order of writing, ``[n, ...]``."""
         steps = self.steps(keys)
         return steps if self.is_masked else {key: value.transpose(0, 1).flatten(0, 1) for key, value in steps.items()}
 
     def links(self, lanes: Lanes, first: int) -> Links:
-        """Return what came before each of the steps that count, which are numbered from ``first`` on in their order."""
+        """Return which step each valid step follows; the steps get ids from ``first`` on, in the order of writing."""
         num_rows, num_steps = self.shape
         starts = self.values.get(("is_init",))
         if starts is None:
@@ -96,17 +96,17 @@ class Incoming:
         return Links(*[column.T.reshape(-1) if self._mask is None else column[counts] for column in links])
 
     def _column(self, value: Tensor) -> np.ndarray:
-        """Return ``[B, T, 1]`` as ``[B, T]``."""
+        """Return a tensor ``[B, T, 1]`` as a numpy array ``[B, T]``."""
         return value.reshape(self.shape).cpu().numpy()
 
 
 def items_of(which: TensorDictBase | Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the places of a sample's items with their ids; or, of a tensor of places, those alone.
+    """Return the places and ids of a sample's items; for a tensor of places, return the places, and None.
 
-    Of a slice that is its last step, ``("replay", "last")``.
+    A sample of slices stands for the last step of each slice, ``("replay", "last")``.
 
     Raises:
-        KeyMissing: a TensorDict that is no sample.
+        KeyMissing: a TensorDict without these entries.
     """
     if not isinstance(which, TensorDictBase):
         return torch.as_tensor(which).reshape(-1).cpu().numpy().astype(np.int64), None

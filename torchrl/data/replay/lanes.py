@@ -1,4 +1,4 @@
-"""Find which item came before which in time, when batches ``[B, T]`` become one line of items. Numpy only.
+"""Find which item came before which in time, when batches ``[B, T]`` become one sequence of items. Numpy only.
 
 A lane is one row of one source of batches, followed from batch to batch::
 
@@ -22,7 +22,7 @@ MAX_SOURCES = 256
 
 
 class Links(NamedTuple):
-    """How far back each new item's predecessor was written, and how long its chain of steps is; int32 of one shape."""
+    """Hold for each new item ``gap`` and ``run``, int32: see the table in :mod:`torchrl.data.replay.ledger`."""
 
     gap: np.ndarray
     run: np.ndarray
@@ -35,7 +35,7 @@ class Links(NamedTuple):
 
 @dataclass
 class _Ends:
-    """The last item of each row of a batch, ``[B]``; ``ids`` is -1 where there was none."""
+    """Hold the last item of each row of one source of batches, ``[B]``; ``ids`` is -1 where there is none."""
 
     ids: np.ndarray
     run: np.ndarray
@@ -45,13 +45,13 @@ class _Ends:
 
 
 class Lanes:
-    """Remember the last item of each row of earlier batches, and link the steps of later batches to it.
+    """Find for each step of a batch which item it follows in time, and remember each row's last item for later batches.
 
-    A row goes on where the last batch of its source left off. Sources are told apart by the trajectories of their rows
-    where batches say so (``traj_ids``), so batches of several collectors may come in any order; otherwise by their
-    number of rows. Where batches count the steps of episodes (``episode_length``), a step follows only one that was
-    counted just before it, so nothing is joined over steps that are not there. A step that begins an episode follows
-    the last one of its row in time, not in the episode.
+    A row's first step in a batch follows the row's last item of the batch before, of the same source. Sources are told
+    apart by ``traj_ids``, so batches of several collectors may come in any order; without them, by the number of rows.
+    Where batches have ``episode_length``, a step follows only an item with the count just before its own, so nothing is
+    joined over missing steps. A step that begins an episode follows its row's last item in time (``gap``), but its
+    ``run`` begins at 1.
     """
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Lanes:
         self._sources = []
 
     def state(self) -> list[dict[str, np.ndarray | None]]:
-        """Return what is known of the last item of each row, for every source of batches."""
+        """Return the last items of every source's rows, as arrays."""
         return [vars(ends).copy() for ends in self._sources]
 
     def load(self, state: list[dict[str, np.ndarray | None]]) -> None:
-        """Restore :meth:`state`; what else older versions noted is left out."""
+        """Restore :meth:`state`; other entries, which older versions wrote, are ignored."""
         names = [column.name for column in fields(_Ends)]
         self._sources = [_Ends(**{name: ends[name] for name in names}) for ends in state]
 
@@ -79,10 +79,10 @@ class Lanes:
         trajectories: np.ndarray | None = None,
         num_steps: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Links:
-        """Return which item each step of a batch follows, and remember the last ones for the next batch.
+        """Return which item each step of a batch follows, and remember each row's last item for the next batch.
 
         Args:
-            ids: their numbers, int64 ``[B, T]``; -1 for steps that are left out.
+            ids: the ids that the steps get, int64 ``[B, T]``; -1 for steps that are left out.
             is_init: where an episode begins, bool ``[B, T]``.
             done: where one ends, bool ``[B, T]``.
             trajectories: which trajectory each step belongs to, int64 ``[B, T]``; None where that is not known.
@@ -90,7 +90,7 @@ class Lanes:
                 that is not known.
 
         Returns:
-            ``[B, T]`` each; without meaning for steps that are left out.
+            ``gap`` and ``run``, ``[B, T]`` each; without meaning for steps that are left out.
         """
         before = self._take_source(is_init, trajectories, ids[:, 0] >= 0)
         earlier = np.concatenate((before.ids[:, None], ids[:, :-1]), 1)
@@ -115,7 +115,7 @@ class Lanes:
         return links
 
     def _take_source(self, is_init: np.ndarray, trajectories: np.ndarray | None, is_there: np.ndarray) -> _Ends:
-        """Take out the rows that a batch goes on from; rows without items if there are none."""
+        """Take out the last items of the source that this batch continues; all -1 if it continues none."""
         num_rows = len(is_init)
         goes_on = ~is_init[:, 0] & is_there
         for at in range(len(self._sources) - 1, -1, -1):

@@ -6,8 +6,8 @@ twice. With four places that are used in turn, after six items::
     place         0    1    2    3
     ids           4    5    2    3      oldest = 2, written = 6, len(ledger) = 4, place_of(5) = 1
 
-A writer *claims* numbers before it touches a place and *commits* them when their rows are whole. If it is killed in
-between, ``claimed`` exceeds ``written``: a process that opens the ledger later knows which places hold no whole item.
+A writing process *claims* numbers before it writes to places and *commits* them when the items are whole. If it is
+killed in between, ``claimed`` exceeds ``written``: a process that opens the ledger later knows which items are broken.
 
 Two columns link each item to the step before it. After a batch of two rows, a and b, of three steps each::
 
@@ -33,16 +33,16 @@ CLAIMED, WRITTEN, BASE = range(3)
 
 
 class Ledger:
-    """Note for each place of a storage which item lies in it, and which item came before that one.
+    """Hold for each place of a storage the id of the item in it, and which item came before that one in time.
 
     Args:
         capacity: number of places.
-        make: ``make(name, shape, dtype)`` returns zeroed memory, or what is there already, as a numpy array.
+        make: ``make(name, shape, dtype)`` returns zeroed memory, or existing memory of that name, as a numpy array.
 
     Attributes:
-        ids: the number of the item in each place, int64 ``[C]``; -1 where there never was one.
-        gap: how many numbers before it its predecessor in time was written, int32 ``[C]``; 0 where there is none.
-        run: how many steps of its episode lead up to it in an unbroken chain, itself included, int32 ``[C]``.
+        ids: the id of the item in each place, int64 ``[C]``; -1 where there never was one.
+        gap: the item's id minus that of its predecessor in time, int32 ``[C]``; 0 where there is none.
+        run: how many consecutive steps of the episode end with the item, itself included, int32 ``[C]``.
     """
 
     BYTES_PER_ITEM = 16
@@ -61,25 +61,25 @@ class Ledger:
 
     @property
     def claimed(self) -> int:
-        """How many numbers have been given out so far; more than were written where a writer is at work, or died."""
+        """How many ids have been given out; more than ``written`` while a process writes, or after it died writing."""
         return int(self._counters[CLAIMED])
 
     @property
     def oldest(self) -> int:
-        """The number of the oldest live item, where places are used in turn."""
+        """The id of the oldest item that was not overwritten, where places are used in turn."""
         claimed, written, base = self._counters.tolist()
         return min(max(base, claimed - self.capacity), written)
 
     def __len__(self) -> int:
-        """Return how many items are live."""
+        """Return how many items there are that were not overwritten."""
         return self.written - self.oldest
 
     def place_of(self, ids: np.ndarray) -> np.ndarray:
-        """Return the places of items, where places are used in turn."""
+        """Return the places of the items with these ids, where places are used in turn."""
         return (ids - int(self._counters[BASE])) % self.capacity
 
     def next_places(self, num: int) -> np.ndarray:
-        """Return the places of the next items, where places are used in turn."""
+        """Return the places that the next ``num`` items get, where places are used in turn."""
         first = (self.written - int(self._counters[BASE])) % self.capacity
         places = np.arange(first, first + num)
         places[self.capacity - first :] -= self.capacity
@@ -87,16 +87,16 @@ class Ledger:
 
     @property
     def live_places(self) -> np.ndarray:
-        """The places of all live items; in the order in which they were written, where places are used in turn."""
+        """The places of all items, in the order of writing where places are used in turn."""
         return self.place_of(np.arange(self.oldest, self.written))
 
     @property
     def ids(self) -> np.ndarray:
-        """The number of the item in each place, -1 where there is none; a copy."""
+        """The id of the item in each place, -1 where there is none; a copy."""
         return self._ids - 1
 
     def ids_at(self, places: np.ndarray) -> np.ndarray:
-        """Return the numbers of the items in some places, int64."""
+        """Return the ids of the items in these places, int64."""
         return self._ids[places] - 1
 
     def holds(self, places: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
@@ -112,31 +112,31 @@ class Ledger:
         return present >= 0 if ids is None else present == ids
 
     def claim(self, places: np.ndarray) -> int:
-        """Give out one id for each place that will be written, and forget the item there; return the first id."""
+        """Give out one id for each place that will be written, and mark the places as empty; return the first id."""
         first = self.written
         self._counters[CLAIMED] = max(self.claimed, first + len(places))
         self._ids[places] = 0
         return first
 
     def commit(self, places: np.ndarray, links: Links) -> None:
-        """Note that the items claimed last now lie whole in these places, and which items they follow."""
+        """Note that the items of the last claim are written to these places, and which items they follow."""
         first = self.written
         self.gap[places], self.run[places] = links
         self._ids[places] = np.arange(first + 1, first + 1 + len(places))
         self._counters[WRITTEN] = first + len(places)
 
     def clear(self) -> None:
-        """Forget every item; ids go on counting."""
+        """Mark every place as empty; later items still get new ids."""
         self._ids.fill(0)
         self._counters[:] = self.claimed
 
     @property
     def num_used(self) -> int:
-        """Number of places that have been used so far; they are the first ones."""
+        """How many places have been used so far; they are the first ones of the storage."""
         return min(self.claimed, self.capacity)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of the counters, and of the columns as far as places have been used."""
+        """Return copies of the counters, and of the arrays over the used places."""
         used = slice(self.num_used)
         columns = {"ids": self._ids, "gap": self.gap, "run": self.run}
         return {"counters": self._counters.copy()} | {name: column[used].copy() for name, column in columns.items()}

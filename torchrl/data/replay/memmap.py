@@ -1,8 +1,8 @@
-"""Items in files, which other processes read and write as well.
+"""Items in memory-mapped files, which several processes may read and write.
 
-What makes that safe is here and in the ledger alone: the files have their full size from the first item on, so nothing
-that is written later can fail for want of room; one lock, which the kernel takes from a process that dies; and numbers
-that are claimed before a place is touched and committed after it, so that a half-written item is never taken for one.
+Three things make that safe: the files have their full size from the first item on, so no later write fails for lack of
+space; one lock, which the kernel releases if its holder dies; and ids that are claimed before a write and committed
+after it (see ``ledger``), so that nobody reads a half-written item.
 A folder holds::
 
     layout.json      written last, whole or absent: format, capacity, and the key, shape and dtype of each entry
@@ -44,7 +44,7 @@ class SharedLock:
 
     Args:
         path: of the file; made if it is not there.
-        on_entry: a method, called each time this process gets the lock; the lock does not keep its object alive.
+        on_entry: a bound method, called each time this process gets the lock; it is referenced weakly.
     """
 
     def __init__(self, path: Path, on_entry: Callable[[], None]) -> None:
@@ -81,9 +81,9 @@ class SharedLock:
 class MemmapStorage(TensorStorage):
     """Keep items in memory-mapped files of a folder, which other processes may open at the same time or later.
 
-    The files are tensordict's memory-mapped tensors. Their size is fixed when the first item comes, and the disk is
-    asked for all of it then. What a killed process wrote last is there, or not at all: see
-    :class:`~torchrl.data.replay.ledger.Ledger`. (A power cut is another matter: ``ReplayBuffer.save`` is for that.)
+    The files are tensordict's memory-mapped tensors. Their full size is reserved on the disk when the first item comes.
+    If a process is killed while it writes items, they are not in the storage: see
+    :class:`~torchrl.data.replay.ledger.Ledger`. (A power cut can damage the files: ``ReplayBuffer.save`` is for that.)
 
     >>> from torchrl.data.replay import ReplayBuffer
     >>> folder = getfixture("tmp_path") / "replay"
@@ -98,7 +98,7 @@ class MemmapStorage(TensorStorage):
     Args:
         capacity: number of items.
         folder: where the files lie; made if it is not there. ``/dev/shm/...`` keeps them in memory.
-        reopen: go on with the files that lie there, as :meth:`open` does, which knows their capacity.
+        reopen: use the files that are in the folder already; :meth:`open` does so, and reads their capacity.
 
     Raises:
         ConfigError: a capacity below 1.
@@ -122,12 +122,12 @@ class MemmapStorage(TensorStorage):
         """Open the storage that this or another process made in a folder.
 
         Raises:
-            StorageError: there is no storage, or none of this version.
+            StorageError: the folder holds no storage, or one of another version.
         """
         return cls(_read_layout(Path(folder) / LAYOUT)["capacity"], folder, reopen=True)
 
     def make_empty_copy(self) -> Storage:
-        """Refuse to make a copy: its files would need another folder.
+        """Raise an error: a copy would need files in another folder.
 
         Raises:
             StorageError: always.
@@ -162,7 +162,7 @@ class MemmapStorage(TensorStorage):
                     self._attach()
 
     def _reserve_files(self, entries: list[Entry]) -> None:
-        """Make every file, all of it or none."""
+        """Make every file in its full size; if one cannot be made, remove all."""
         sizes: dict[str, int] = {}
 
         def note(name: str, shape: tuple, dtype: torch.dtype) -> Tensor:
@@ -193,7 +193,7 @@ class MemmapStorage(TensorStorage):
         return self._make(name, shape, _torch_dtype(dtype)).numpy()
 
     def close(self) -> None:
-        """Let go of the files, which stay; may be called twice."""
+        """Close the files, which stay on the disk; may be called twice."""
         self._records = None
         self.lock.close()
 
@@ -218,7 +218,7 @@ def _read_layout(path: Path) -> dict:
 
 @contextmanager
 def _explain_os_errors(folder: Path) -> Iterator[None]:
-    """Say what a folder's owner can do about an error of the system."""
+    """Turn an ``OSError`` of a ``with`` block into a :class:`StorageError` that says what the user can do."""
     try:
         yield
     except OSError as error:

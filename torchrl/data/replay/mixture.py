@@ -32,16 +32,16 @@ _NEUTRAL = {MASK: True, (FACTS, "weight"): 1.0, (FACTS, "last"): -1}
 
 
 class MixedReplay:
-    """Draws every sample from several buffers, always in the same proportions.
+    """Draw every sample from several buffers, always in the same proportions.
 
-    A sample is what the buffers hand out, one behind the other in their order: ``[n]``, or ``[N, T]`` for slices of one
-    length. ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer.
-    Where only some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have
-    weight 1 and count. Of the other entries a sample has those that all buffers have: what a policy noted beside its
-    actions, demonstrations lack. Which are left out is logged once, at level WARNING; a loss that needs one says so.
+    A sample concatenates one sample of each buffer, in their order: ``[n]``, or ``[N, T]`` for slices of one length.
+    ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer. Where only
+    some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have weight 1 and
+    mask true. Other entries are kept only if all buffers have them (demonstrations lack a policy's log-probabilities,
+    for example). Each entry that is left out is logged once, at level WARNING.
 
-    The numbers are fixed, not drawn: the batch size times the proportion, rounded down, and what then is left goes to
-    the largest remainders, of equal ones to the first. So there is no seed; each buffer has its own.
+    How many items come from each buffer is fixed, not drawn: the batch size times the proportion, rounded down; the
+    items still missing go to the buffers with the largest remainders, the first of equal ones.
 
     >>> from torchrl.data.replay import TensorStorage
     >>> shown = ReplayBuffer(TensorStorage(100))
@@ -55,7 +55,7 @@ class MixedReplay:
         batch_size: number of items of a sample; None leaves it to each call.
 
     Raises:
-        ConfigError: not a buffer, proportion or batch size, or slices of different lengths.
+        ConfigError: a wrong buffer, proportion or batch size, or slices of different lengths.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class MixedReplay:
         """Return how many items of a sample come from each buffer.
 
         Raises:
-            ConfigError: not a positive number, no multiple of the slice length, or too few to take some of each.
+            ConfigError: ``batch_size`` is not positive, no multiple of the slice length, or leaves a buffer without
+                items.
         """
         who, steps = "MixedReplay", self._steps_per_row
         if not is_count(batch_size) or batch_size % steps:
@@ -94,11 +95,11 @@ class MixedReplay:
         return [share * steps for share in shares]
 
     def sample(self, batch_size: int | None = None) -> TensorDictBase:
-        """Return a new sample, items of all buffers in their proportions: ``[batch_size]``, or ``[N, T]`` for slices.
+        """Draw a sample with items of all buffers in their proportions: ``[batch_size]``, or ``[N, T]`` for slices.
 
         Raises:
             ConfigError: no batch size, or a buffer with nothing to draw.
-            SpecError: entries whose shapes, dtypes or devices differ, none that all buffers have, or sums of n steps
+            SpecError: entries whose shapes, dtypes or devices differ; no entry that all buffers have; or n-step sums
                 (``("next", "gamma")``) in some buffers only.
         """
         num = self.batch_size if batch_size is None else batch_size
@@ -116,10 +117,10 @@ class MixedReplay:
         return self._join(parts)
 
     def update_priority(self, sample: TensorDictBase, priority: Tensor | float | None = None) -> None:
-        """Set the priorities of a sample's items, each in the buffer it is from.
+        """Set the priorities of a sample's items, each in the buffer that it is from.
 
-        Nothing is set if one of these buffers has no priorities: select the items of the others before, by
-        ``sample[sample["replay", "buffer"] == 0]``.
+        If one of these buffers has no priorities, an error is raised and nothing is set: first select the items of the
+        other buffers, as ``sample[sample["replay", "buffer"] == 0]``.
 
         Args:
             sample: what :meth:`sample` returned, or some rows of it.
@@ -127,8 +128,8 @@ class MixedReplay:
                 sample's entry ``"priority"``.
 
         Raises:
-            SpecError: not one for each row. KeyMissing: no sample of several buffers, or no priority.
-            ConfigError: a buffer whose sampler has no priorities, or which is not here.
+            SpecError: not one priority for each item. KeyMissing: ``sample`` is not of a mixture, or has no priority.
+            ConfigError: a buffer's sampler has no priorities, or ``("replay", "buffer")`` is out of range.
         """
         rows = self._rows_of(sample)
         values = torch.as_tensor(resolve_priority(sample, priority))
@@ -165,7 +166,7 @@ class MixedReplay:
         return joined if parts[0].device is None else joined.to(parts[0].device)
 
     def _report_left_out(self, columns: Sequence[dict], left_out: set[tuple[str, ...]]) -> None:
-        """Log each entry that is left out once; refuse to leave out the discount of sums of n steps, or all entries."""
+        """Log each entry that a sample leaves out, once; refuse to leave out the discount of n-step sums, or all."""
         if left_out <= self._left_out:
             return
         owners = {key: [number for number, column in enumerate(columns) if key in column] for key in sorted(left_out)}
@@ -183,7 +184,7 @@ class MixedReplay:
         self._left_out |= left_out
 
     def _rows_of(self, sample: TensorDictBase) -> Tensor:
-        """Return the buffer of each row, int64 ``[n]``, after a look at whether they have priorities."""
+        """Return the buffer number of each item, int64 ``[n]``; refuse buffers without priorities."""
         origin = sample.get(ORIGIN, None) if isinstance(sample, TensorDictBase) else None
         if origin is None:
             expected = 'a sample of MixedReplay, with the key ("replay", "buffer")'

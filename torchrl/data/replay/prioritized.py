@@ -18,8 +18,8 @@ NORMALIZERS = ("batch", "buffer")
 class PrioritizedSampler(Sampler):
     """Draw item i of priority p_i with probability P(i) = (p_i + ε)^α / Σ_k (p_k + ε)^α (equation 1), with replacement.
 
-    A new item has the highest priority there was, so that it is soon seen. The weights that undo the bias are
-    (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
+    A new item gets the highest priority so far, so that it is soon drawn. A sample's ``("replay", "weight")`` are the
+    importance weights (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(100), sampler=PrioritizedSampler(alpha=1.0, eps=0.0), batch_size=4)
@@ -31,9 +31,9 @@ class PrioritizedSampler(Sampler):
     Args:
         alpha: how much priorities matter; 0 draws uniformly.
         beta: how much of the bias the weights undo, from 0 to 1.
-        beta_steps: over how many samples ``beta`` rises to 1 in a straight line; None leaves it where it is.
+        beta_steps: over how many samples ``beta`` rises linearly to 1; None keeps it constant.
         eps: added to every priority.
-        normalize: ``"batch"`` or ``"buffer"``: whose largest weight becomes 1.
+        normalize: ``"batch"`` or ``"buffer"``: where the largest weight is scaled to 1.
 
     Raises:
         ConfigError: a number out of its range, or an unknown ``normalize``.
@@ -73,11 +73,11 @@ class PrioritizedSampler(Sampler):
         return self.initial_beta + share * (1.0 - self.initial_beta)
 
     def bind(self, capacity: int) -> None:
-        """Make the tree of the shares of ``capacity`` places, before the first draw."""
+        """Make the sum tree of ``capacity`` places; the buffer calls it once."""
         self._tree = SumTree(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw ``num`` items by their priorities, and add ``weight``, float32, which undoes the bias."""
+        """Draw ``num`` items by their priorities, and return them with their importance ``weight``, float32."""
         places = self.draw_places(num, generator)
         return Draw(places, facts={"weight": self.weigh(places, len(ledger))})
 
@@ -93,11 +93,14 @@ class PrioritizedSampler(Sampler):
         return self._tree.find(generator.random(num))
 
     def shares(self, places: np.ndarray) -> np.ndarray:
-        """Return ``(p + eps) ** alpha`` of items, 0 where nothing lies; the unnormalised chances to be drawn."""
+        """Return ``(p + eps) ** alpha`` at these places, the unnormalised probabilities; 0 where there is no item."""
         return self._tree[places]
 
     def weigh(self, places: np.ndarray, num_items: int) -> np.ndarray:
-        """Return the weights of a sample out of ``num_items``, float32, and count the sample for ``beta_steps``."""
+        """Return the importance weights of drawn places, float32, and count one more sample for ``beta_steps``.
+
+        ``num_items`` is N, the number of items that the sample was drawn from.
+        """
         tree, beta = self._tree, self.beta
         self.num_draws += 1
         weights = (num_items / tree.total * tree[places]) ** -beta
@@ -105,11 +108,11 @@ class PrioritizedSampler(Sampler):
         return (weights / largest).astype(np.float32)
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
-        """Give new items the highest priority there was."""
+        """Give new items the highest priority so far."""
         self._tree[places] = (self._highest + self.eps) ** self.alpha
 
     def on_drop(self, places: np.ndarray) -> None:
-        """Give places that lost their item a share of 0, so that they are not drawn."""
+        """Give places without an item probability 0, so that they are not drawn."""
         self._tree[places] = 0.0
 
     def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
@@ -125,7 +128,7 @@ class PrioritizedSampler(Sampler):
         self._tree = SumTree(self._tree.capacity)
 
     def state_dict(self) -> dict:
-        """Capture the shares by place, the highest priority there was, and how many samples were drawn."""
+        """Return ``(p + eps) ** alpha`` by place, the highest priority so far, and how many samples were drawn."""
         tree = self._tree[np.arange(self._tree.capacity)]
         return {"tree": torch.from_numpy(tree), "highest": self._highest, "num_draws": self.num_draws}
 
@@ -135,10 +138,10 @@ class PrioritizedSampler(Sampler):
 
 
 def resolve_priority(which: TensorDictBase | Tensor, priority: object) -> object:
-    """Return the priority given, or else the entry ``"priority"`` of a sample.
+    """Return ``priority``, or if it is None the entry ``"priority"`` of the sample ``which``.
 
     Raises:
-        KeyMissing: there is neither.
+        KeyMissing: both are missing.
     """
     if priority is None and isinstance(which, TensorDictBase):
         priority = which.get("priority", None)
@@ -149,10 +152,10 @@ def resolve_priority(which: TensorDictBase | Tensor, priority: object) -> object
 
 
 def read_priority(priority: object, num: int) -> np.ndarray:
-    """Return priorities as float64 ``[num]``; one number stands for all.
+    """Convert priorities to a float64 array ``[num]``; a single number is repeated for all.
 
     Raises:
-        SpecError: not one for each item, or a negative one.
+        SpecError: not one priority for each item, or a negative one.
         NonFiniteError: NaN or infinity.
     """
     if isinstance(priority, (int, float)):

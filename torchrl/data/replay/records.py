@@ -1,4 +1,4 @@
-"""Items side by side in memory: the small entries of an item lie in one record, so that one read fetches them all.
+"""Memory for items: the small entries of an item lie in one record, so that one read fetches them all.
 
 Knows tensors, not their meaning: no ids, no order, no files.
 """
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         return cls(tuple(key), tuple(shape), getattr(torch, name))
 
     def describe(self) -> list:
-        """Return key, shape and dtype as JSON holds them."""
+        """Return key, shape and dtype as lists and text, for JSON."""
         return [list(self.key), list(self.shape), str(self.dtype).removeprefix("torch.")]
 
     @property
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 
 def values_of(items: TensorDictBase) -> dict[tuple[str, ...], Tensor]:
-    """Return the leaves of a batch in a flat dict by path; :func:`entries_of` makes sure that they are tensors.
+    """Return the leaves of a batch in a flat dict by path; :func:`entries_of` checks that they are tensors.
 
     Raises:
         SpecError: a lazy stack whose parts differ in entries or shapes.
@@ -79,7 +79,7 @@ def _walk(items: TensorDictBase, path: tuple[str, ...], values: dict) -> None:
 
 
 def _require_same_parts(stack: LazyStackedTensorDict, path: tuple[str, ...]) -> None:
-    """Refuse what a lazy stack hides: entries that only some of its parts have, and shapes that differ."""
+    """Refuse a lazy stack whose parts differ in their entries or shapes."""
     keys = [set(part.keys()) for part in stack.tensordicts]
     uneven = sorted(set().union(*keys).difference(set(stack.keys())))
     for key in () if uneven else stack.keys():
@@ -94,11 +94,11 @@ def _require_same_parts(stack: LazyStackedTensorDict, path: tuple[str, ...]) -> 
 
 
 def entries_of(values: dict[tuple[str, ...], Tensor], batch_dims: int) -> list[Entry]:
-    """List the entries of the items of a batch, sorted by key.
+    """List key, shape and dtype of each entry of a batch's items, sorted by key.
 
     Args:
         values: see :func:`values_of`.
-        batch_dims: how many of their dimensions are the batch's.
+        batch_dims: how many leading dimensions are the batch's.
 
     Raises:
         SpecError: an entry is no tensor.
@@ -117,7 +117,7 @@ class Records:
     Args:
         capacity: number of items.
         entries: see :func:`entries_of`.
-        make: ``make(name, shape, dtype)`` returns zeroed memory, or what is there already.
+        make: ``make(name, shape, dtype)`` returns zeroed memory, or existing memory of that name.
     """
 
     def __init__(self, capacity: int, entries: Sequence[Entry], make: Make) -> None:
@@ -144,7 +144,7 @@ class Records:
         return self.num_words * WORD + sum(entry.num_bytes for entry in self._large)
 
     def read(self, places: Tensor) -> TensorDict:
-        """Copy items out, in contiguous tensors.
+        """Return copies of the items in these places, in contiguous tensors.
 
         Args:
             places: int64, of any shape, on the device of the memory.
@@ -169,7 +169,7 @@ class Records:
 
     @torch.no_grad()
     def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
-        """Copy items in.
+        """Copy items into these places.
 
         Args:
             places: int64 ``[n]``.
@@ -206,7 +206,7 @@ class Records:
                 part.copy_(columns[0] if len(columns) == 1 else torch.cat(columns, -1))
 
     def _by_key(self, memory: dict[str, Tensor]) -> dict[tuple[str, ...], Tensor]:
-        """Return views of memory ``[*n, ...]`` by the keys of the entries that lie there."""
+        """Return views of the entries inside memory ``[*n, ...]``, by key."""
         views = {key: memory[name] for key, name in self._names.items()}
         for group in self._groups:
             part = memory[RECORDS].view(group.dtype)[..., group.start : group.stop]
@@ -219,7 +219,7 @@ class Records:
 
 
 class _Group(NamedTuple):
-    """Entries of one dtype, which lie side by side in a record; ``start`` and ``stop`` count its numbers."""
+    """Hold the entries of one dtype, which are adjacent in a record, from number ``start`` to ``stop`` of it."""
 
     dtype: torch.dtype
     entries: list[Entry]
@@ -240,7 +240,7 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
 
 
 def nest(values: dict[tuple[str, ...], Tensor], batch_size: torch.Size) -> TensorDict:
-    """Put values into a TensorDict by their paths."""
+    """Build a nested TensorDict from tensors by path."""
     tree: dict = {}
     for (*folders, name), value in values.items():
         node = tree

@@ -1,4 +1,4 @@
-"""Which items a sample is made of. A sampler draws places; it reads no data."""
+"""Samplers, which draw the places of a sample's items. They read no data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NOTHING = np.empty(0, np.int64)
 
 @dataclass
 class Draw:
-    """The places that a sampler drew for one sample, and what it says about them.
+    """Hold the places that a sampler drew for one sample, with a mask and more entries for the sample.
 
     Attributes:
         places: places, int64 ``[n]``, or ``[N, T]`` for slices.
-        mask: false where a slice is shorter, bool like ``places``; None where every place counts.
-        facts: more to hand out with the sample, arrays whose shape begins with that of ``places``, or ``[N]``.
-        round: which one it belongs to, where a sampler goes through the items in rounds.
+        mask: false behind the end of shorter slices, bool like ``places``; None where every place is valid.
+        facts: entries for the sample's ``"replay"``, arrays whose shape begins with that of ``places``, or ``[N]``.
+        round: number of the sampler's round that the draw belongs to, where it goes through the items in rounds.
     """
 
     places: np.ndarray
@@ -40,14 +40,14 @@ class Draw:
 
     @classmethod
     def of(cls, state: dict) -> Draw:
-        """Return the draw whose :meth:`state` this is."""
+        """Rebuild a draw from its :meth:`state`."""
         mask = None if state["mask"] is None else state["mask"].numpy()
         facts = {name: fact.numpy() for name, fact in state["facts"].items()}
         return cls(state["slots"].numpy(), mask, facts, state["round"])
 
 
 class Sampler(Extensible, ABC):
-    """Base class of samplers, which draw places of live items; the buffer holds its lock during every call.
+    """Base class of samplers, which draw places of stored items; the buffer holds its lock during every call.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> class Newest(Sampler):
@@ -64,34 +64,34 @@ class Sampler(Extensible, ABC):
     slice_len = 0  # T of samples [N, T]; 0 where a sample is single items [n]
 
     def bind(self, capacity: int) -> None:  # noqa: B027 - not all keep something for each place
-        """Learn the number of places of the storage; the buffer calls it once."""
+        """Prepare for a storage of ``capacity`` places; the buffer calls it once."""
 
     @abstractmethod
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw ``num`` items.
+        """Draw ``num`` items and return their places.
 
         Raises:
             ConfigError: the sampler cannot draw this number of items.
         """
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:  # noqa: B027 - not all follow what is written
-        """Take note of new items in these places."""
+        """Update the sampler's own tables: new items were written to these places."""
 
     def on_drop(self, places: np.ndarray) -> None:  # noqa: B027
-        """Take note that nothing lies in these places any more."""
+        """Update the sampler's own tables: these places hold no item any more."""
 
     def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
         """Set the priorities of the items in these places.
 
         Raises:
-            ConfigError: this sampler has none.
+            ConfigError: this sampler has no priorities.
         """
         hint = "ReplayBuffer(..., sampler=PrioritizedSampler()) has them."
         got = type(self).__name__
         raise ConfigError(explain("update_priority", expected="a sampler with priorities", got=got, hint=hint))
 
     def clear(self) -> None:  # noqa: B027
-        """Forget every item."""
+        """Reset the sampler's own tables: the buffer was emptied."""
 
     def state_dict(self) -> dict:
         """Return what a resumed run needs to draw the same samples, as tensors and numbers."""
@@ -102,11 +102,11 @@ class Sampler(Extensible, ABC):
 
 
 class Follower:
-    """Tell a sampler which places were written or lost, by this process or any other that shares the ledger.
+    """Call a sampler's ``on_write`` and ``on_drop`` for places that this process or another one has written.
 
     Args:
-        sampler: what to tell.
-        ledger: its live items will be told first.
+        sampler: the sampler to keep up to date.
+        ledger: of the storage; the first :meth:`catch_up` reports all its items.
     """
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
@@ -114,7 +114,7 @@ class Follower:
         self._written = self._claimed = ledger.oldest
 
     def catch_up(self, ledger: Ledger, places: np.ndarray | None = None) -> None:
-        """Tell the sampler what was written or lost since the last call; ``places`` are of this process's own write."""
+        """Report to the sampler all places written since the last call; ``places`` are this process's last write."""
         written, claimed = ledger.written, ledger.claimed
         if places is not None and self._written == written - len(places) and claimed == written:
             self._sampler.on_write(places, ledger)
@@ -126,12 +126,12 @@ class Follower:
         self._written, self._claimed = written, claimed
 
     def skip(self, ledger: Ledger) -> None:
-        """Let the next :meth:`catch_up` begin here: the sampler knows all that has been written."""
+        """Do not report what has been written so far: the sampler's restored state has it already."""
         self._written, self._claimed = ledger.written, ledger.claimed
 
 
 class UniformSampler(Sampler):
-    """Draws every item with the same probability, with replacement.
+    """Draw every item with the same probability, with replacement.
 
     >>> _ = buffer.extend(batch)  # draws uniformly, if nothing else is said
     >>> bool((buffer.sample(1000)["replay", "index"].bincount() > 30).all())  # 62.5 times each of 16, on average
@@ -139,15 +139,15 @@ class UniformSampler(Sampler):
     """
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw from the items there are."""
+        """Draw ``num`` items uniformly and return their places."""
         return Draw(ledger.place_of(generator.integers(ledger.oldest, ledger.written, num)))
 
 
 class SamplerWithoutReplacement(Sampler):
-    """Goes through the items in random order; when all were seen, the next round begins.
+    """Draw every item once per round, in random order; when all were drawn, the next round begins.
 
-    Items that are written during a round are in the next one; items that are overwritten during a round are left out.
-    Iterating over the buffer is one round.
+    Items that are written during a round belong to the next one; items that are overwritten during a round are skipped.
+    Iterating over the buffer yields one round.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(100), sampler=SamplerWithoutReplacement(), batch_size=6)
@@ -166,7 +166,7 @@ class SamplerWithoutReplacement(Sampler):
         self._left_ids = _NOTHING
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw the next of the round, fewer than ``num`` at its end."""
+        """Return the next ``num`` items of the round, fewer at its end."""
         if num > len(ledger):
             expected = f"at most the {len(ledger)} items there are"
             raise ConfigError(explain("sample without replacement", expected=expected, got=num))
@@ -178,7 +178,7 @@ class SamplerWithoutReplacement(Sampler):
         return Draw(drawn, round=self.num_rounds)
 
     def has_more(self, num: int, ledger: Ledger) -> bool:
-        """Tell whether the round has another batch of ``num``; forget its items that were overwritten."""
+        """Answer whether the round has another batch of ``num`` items, after dropping overwritten ones."""
         while True:
             places, ids = self._left[:num], self._left_ids[:num]
             is_there = ledger.ids_at(places) == ids
@@ -193,7 +193,7 @@ class SamplerWithoutReplacement(Sampler):
         self._left = self._left_ids = _NOTHING
 
     def state_dict(self) -> dict:
-        """Return which items the round has still to draw, and the number of rounds."""
+        """Return the items left in this round, and the number of the round."""
         left, ids = (torch.from_numpy(column.copy()) for column in (self._left, self._left_ids))
         return {"left": left, "left_ids": ids, "num_rounds": self.num_rounds}
 

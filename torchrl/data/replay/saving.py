@@ -18,7 +18,7 @@ FILE = "replay.pt"
 
 
 def to_tensors(columns: Mapping[str, np.ndarray | None]) -> dict[str, Tensor | None]:
-    """Return numpy's columns as tensors, which a state holds."""
+    """Convert a dict of numpy arrays to tensors, for a state dict; None stays None."""
     return {name: None if column is None else torch.from_numpy(column) for name, column in columns.items()}
 
 
@@ -28,10 +28,10 @@ def to_arrays(columns: Mapping[str, Tensor | None]) -> dict[str, np.ndarray | No
 
 
 def save_to(folder: str | os.PathLike, state: dict) -> None:
-    """Write a state to a folder; it replaces the last one there once it is whole.
+    """Write a state to a folder; it replaces an earlier one there when it is whole.
 
     Raises:
-        CheckpointError: the system refuses; the last save is unchanged.
+        CheckpointError: the files cannot be written; the earlier save is unchanged.
     """
     folder = Path(folder)
     try:
@@ -48,10 +48,10 @@ def save_to(folder: str | os.PathLike, state: dict) -> None:
 
 
 def load_from(folder: str | os.PathLike) -> dict:
-    """Read the state that was last saved whole to a folder.
+    """Read the state that :func:`save_to` last wrote whole to a folder.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is no saved state, or it is damaged.
     """
     path = Path(folder) / FILE
     if not path.exists():

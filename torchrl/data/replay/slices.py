@@ -1,7 +1,7 @@
-"""Sample slices of time ``[N, T]``: consecutive steps of one lane, of one episode unless ``across`` is set.
+"""Sample slices of time ``[N, T]``: consecutive steps of one row, of one episode unless ``across`` is set.
 
-A slice is found from its last step backwards: the step before a step was written ``gap`` numbers earlier, as the ledger
-notes. Two rows a and b, with a batch of one row c of another source between::
+A slice is found from its last step backwards: the step before a step has an id lower by ``gap``, as the ledger notes.
+Two rows a and b, with a batch of one row c from another collector between::
 
     number   0   1   2   3   4   5   6   7
     step     a0  b0  a1  b1  c0  a2  b2  a3
@@ -27,10 +27,10 @@ NUM_TRIES = 20
 
 
 class PlaceSet:
-    """Places that can be added, taken out and drawn from, all in a time that does not depend on how many there are.
+    """Hold a set of places; adding, removing and drawing one take the same time, however many there are.
 
     Args:
-        capacity: places are below it.
+        capacity: all places are below this number.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -44,11 +44,11 @@ class PlaceSet:
 
     @property
     def members(self) -> np.ndarray:
-        """All members, in no order; a view."""
+        """All places in the set, unordered; a view."""
         return self._members[: self._num]
 
     def add(self, places: np.ndarray) -> None:
-        """Take in places, all different; members already stay where they are."""
+        """Add places, all different; those in the set already stay."""
         new = places[self._position[places] < 0]
         end = self._num + len(new)
         self._members[self._num : end] = new
@@ -56,7 +56,7 @@ class PlaceSet:
         self._num = end
 
     def discard(self, places: np.ndarray) -> None:
-        """Take out places, all different; others are not looked at. The last members move into the holes."""
+        """Remove places, all different; those not in the set are ignored. The last members fill the gaps."""
         gone = places[self._position[places] >= 0]
         holes = self._position[gone]
         self._position[gone] = -1
@@ -69,16 +69,16 @@ class PlaceSet:
         self._num = num_left
 
     def draw(self, num: int, generator: np.random.Generator) -> np.ndarray:
-        """Draw members with the same probability, with replacement."""
+        """Draw ``num`` places of the set uniformly, with replacement."""
         return self._members[generator.integers(0, self._num, num)]
 
 
 class SliceSampler(Sampler):
     """Draw slices of consecutive steps, all equally likely, ``[batch_size / slice_len, slice_len]``.
 
-    A slice is drawn by its last step, uniformly among the steps with enough of their episode before them. All steps are
-    live and follow each other in the trajectory; this takes a :class:`~torchrl.data.replay.RingWriter`, and batches
-    with ``is_init`` and time as the last dimension.
+    The sampler draws the last step of each slice, uniformly among the steps with enough stored steps of their episode
+    before them. This needs a :class:`~torchrl.data.replay.RingWriter`, and batches with ``is_init`` and time as the
+    last dimension.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(100), sampler=SliceSampler(4), batch_size=8)
@@ -89,14 +89,14 @@ class SliceSampler(Sampler):
 
     Args:
         slice_len: T, steps of a slice.
-        min_len: the least number of steps; where it is below ``slice_len``, slices near the beginning of an episode are
-            shorter, and ``("collector", "mask")`` is false on the rest, which repeats the last step. None takes only
+        min_len: the least number of steps; where it is below ``slice_len``, slices near the beginning of an episode may
+            be shorter: the rest repeats the last step, and ``("collector", "mask")`` is false there. None allows only
             slices of full length.
-        across: let slices go over the ends of episodes (``is_init`` tells where); then they are at least ``min_len``
-            steps of one lane.
+        across: whether a slice may contain steps of consecutive episodes of one row (``is_init`` tells where one
+            begins).
 
     Raises:
-        ConfigError: lengths that cannot be.
+        ConfigError: a length is not positive, or ``min_len`` exceeds ``slice_len``.
     """
 
     needs_order = True
@@ -118,10 +118,10 @@ class SliceSampler(Sampler):
         self._ends = PlaceSet(capacity)
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Draw slices of ``num`` steps in all.
+        """Draw ``num / slice_len`` slices.
 
-        A last step may have lost its first ones to the write head. It is drawn anew, so that the others are drawn
-        alike; if nearly all have, a choice is made among those that have not.
+        The first steps of a drawn slice may have been overwritten. Then another last step is drawn, so that all whole
+        slices stay equally likely; if nearly all draws fail, it draws among the last steps whose slices are whole.
         """
         if num % self.slice_len:
             hint = f"Use {max(1, round(num / self.slice_len)) * self.slice_len}."
@@ -145,15 +145,15 @@ class SliceSampler(Sampler):
         return self._make_draw(places[rows], found[rows], ends[rows])
 
     def _follow_back(self, ends: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
-        """Follow chains back from their last steps.
+        """Find the steps before given last steps, one by one, backwards in time.
 
         Args:
             ends: places, ``[N]``.
             ledger: of the storage.
 
         Returns:
-            The places of up to ``slice_len`` steps that end there, ``[N, T]``, and the number of those that are live
-            and belong together, ``[N]``; the valid ones of a row are its last ones.
+            The places of the ``slice_len`` steps that end there, ``[N, T]``, and how many of them are valid, ``[N]``:
+            stored, and following each other. The valid ones are the last ones of a row.
         """
         gap, longest = ledger.gap[ends].astype(np.int64), np.minimum(ledger.run[ends], self.slice_len)
         if self.across:
@@ -172,7 +172,7 @@ class SliceSampler(Sampler):
         return places, np.minimum((numbers >= ledger.oldest).sum(1), longest)
 
     def _make_draw(self, places: np.ndarray, found: np.ndarray, ends: np.ndarray) -> Draw:
-        """Make a draw of slices whose valid steps are their last ones: from now on they are their first."""
+        """Make a draw of slices, moving the valid steps of each from the end of its row to the beginning."""
         if self.min_len == self.slice_len and not self.across:
             return Draw(places)
         steps = np.arange(self.slice_len)
@@ -201,14 +201,14 @@ class SliceSampler(Sampler):
         self._ends.add(places[self._may_end(places, ledger)])
 
     def on_drop(self, places: np.ndarray) -> None:
-        """Let no slice end in places that lost their item."""
+        """Note that no slice can end in these places, which hold no item any more."""
         self._ends.discard(places)
 
     def clear(self) -> None:
         self._ends = PlaceSet(self._ends.capacity)
 
     def state_dict(self) -> dict:
-        """Capture the set of steps that may end a slice, in its order."""
+        """Return the places of steps that may end a slice, in the set's order."""
         return {"ends": torch.from_numpy(self._ends.members.copy())}
 
     def load_state_dict(self, state: dict) -> None:
@@ -217,7 +217,7 @@ class SliceSampler(Sampler):
 
 
 class PrioritizedSliceSampler(SliceSampler):
-    """Draws slices by the priority of their last step; see :class:`PrioritizedSampler` and :class:`SliceSampler`.
+    """Draw slices by the priority of their last step; see :class:`PrioritizedSampler` and :class:`SliceSampler`.
 
     ``update_priority`` takes one priority for each slice. (For recurrent agents 0.9 · the largest + 0.1 · the mean of
     the absolute TD errors: Kapturowski et al., "Recurrent Experience Replay in Distributed RL", 2019, section 2.3.)
@@ -234,10 +234,10 @@ class PrioritizedSliceSampler(SliceSampler):
         slice_len: T, steps of a slice.
         min_len: as in :class:`SliceSampler`.
         across: as in :class:`SliceSampler`.
-        priorities: how priorities count; None takes the defaults.
+        priorities: a :class:`PrioritizedSampler` with the options to use; None takes its defaults.
 
     Raises:
-        ConfigError: lengths that cannot be.
+        ConfigError: as :class:`SliceSampler`.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities = PrioritizedSampler() if priorities is None else priorities
 
     def bind(self, capacity: int) -> None:
-        """Make the empty set of steps that may end a slice, and the tree of their priorities."""
+        """Make the empty set of steps that may end a slice, and their sum tree; the buffer calls it once."""
         super().bind(capacity)
         self.priorities.bind(capacity)
 
@@ -271,7 +271,7 @@ class PrioritizedSliceSampler(SliceSampler):
         return draw
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:
-        """Note which of the new items may end a slice, and give those the highest priority there was."""
+        """Note which of the new items may end a slice, and give those the highest priority so far."""
         super().on_write(places, ledger)
         may_end = self._may_end(places, ledger)
         self.priorities.on_write(places[may_end], ledger)
@@ -290,7 +290,7 @@ class PrioritizedSliceSampler(SliceSampler):
         self.priorities.clear()
 
     def state_dict(self) -> dict:
-        """Capture the set of steps that may end a slice, and the priorities."""
+        """Return the places of steps that may end a slice, and the state of the priorities."""
         return super().state_dict() | {"priorities": self.priorities.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:

@@ -1,4 +1,4 @@
-"""Where items lie in memory: in Python lists, in tensors. A storage has places; it chooses none of them."""
+"""Storages, which keep items in numbered places, in a Python list or in tensors. Writers and samplers choose places."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ log = logging.getLogger("torchrl.data.replay")
 class Storage(Extensible, ABC):
     """Base class of storages, which keep items in places and note in a ledger which item lies in each.
 
-    A write is ``lock``, ``prepare``, ``check``, ``before_write``, ``write``, ``after_write``, in this order; a
-    :class:`~torchrl.data.replay.ReplayBuffer` makes it.
+    To write items a :class:`~torchrl.data.replay.ReplayBuffer` takes the ``lock`` and calls ``prepare``, ``check``,
+    ``before_write``, ``write`` and ``after_write``, in this order.
 
     >>> storage = TensorStorage(100)
     >>> isinstance(storage, Storage), storage.capacity, len(storage.ledger)
@@ -40,12 +40,11 @@ class Storage(Extensible, ABC):
         capacity: number of places.
 
     Attributes:
-        lock: keeps others out while a ``with`` holds it, any number of times in one thread: other threads, and other
-            processes where they share the memory.
+        lock: a re-entrant lock for ``with``; keeps out other threads, and other processes that share the memory.
 
     Raises:
-        ConfigError: it is not a positive integer.
-        StorageError: the table of places does not fit into memory; it takes 16 bytes for each item of the capacity.
+        ConfigError: ``capacity`` is not a positive integer.
+        StorageError: the ledger does not fit into memory; it takes 16 bytes per place.
     """
 
     _former_names = {"keep_what_others_need": "before_write", "wrote": "after_write"}
@@ -65,7 +64,7 @@ class Storage(Extensible, ABC):
         """Return an empty storage of this kind and size, with memory of its own.
 
         Raises:
-            StorageError: this kind cannot.
+            StorageError: this kind of storage cannot be copied.
         """
         hint = "Make the second one yourself: buffer.save(folder), then load(folder) into a buffer over it."
         expected = "a storage in memory, which can be copied"
@@ -77,11 +76,11 @@ class Storage(Extensible, ABC):
         raise ConfigError(explain("ReplayBuffer", expected=expected, got=type(self).__name__, hint=hint))
 
     def prepare(self, values: dict[tuple[str, ...], Tensor], batch_dims: int) -> None:
-        """Make the memory at the first items, and refuse later ones of another form.
+        """Allocate memory for the first items' keys, shapes and dtypes; refuse later items with others.
 
         Args:
             values: the entries of items, by path, each with the dimensions of the batch first.
-            batch_dims: how many those are.
+            batch_dims: how many dimensions the batch has.
 
         Raises:
             SpecError: other keys, shapes or dtypes than the first, or an entry that is no tensor.
@@ -105,17 +104,17 @@ class Storage(Extensible, ABC):
         """Make memory for items with these entries."""
 
     def check(self, incoming: Incoming) -> None:  # noqa: B027 - most storages take what has the right form
-        """Refuse steps that would not come out as they go in.
+        """Refuse steps that reading could not return unchanged; the default accepts all.
 
         Raises:
             SpecError: saying why.
         """
 
-    def before_write(self, places: np.ndarray) -> None:  # noqa: B027 - items know nothing of each other in most storages
-        """Keep what other items need of those that are about to be overwritten."""
+    def before_write(self, places: np.ndarray) -> None:  # noqa: B027 - in most storages items do not depend on others
+        """Save data of items about to be overwritten that other items need; the default does nothing."""
 
     def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:  # noqa: B027
-        """Take note of how new items, numbered from ``first`` on, follow others."""
+        """Note which items the new ones, with ids from ``first`` on, follow in time; the default does nothing."""
 
     @abstractmethod
     def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
@@ -123,36 +122,36 @@ class Storage(Extensible, ABC):
 
     @abstractmethod
     def read(self, places: np.ndarray) -> TensorDict:
-        """Copy items out, ``[*places.shape]``."""
+        """Return copies of the items in these places, ``[*places.shape]``."""
 
     def send(self, column: np.ndarray) -> Tensor:
-        """Return a column as a tensor on the device of the items."""
+        """Convert a numpy array to a tensor on the device of the items."""
         value = torch.from_numpy(column)
         return value if self.device.type == "cpu" else value.to(self.device)
 
     def clear(self) -> None:
-        """Forget every item; the memory stays."""
+        """Remove every item; the memory stays allocated."""
         self.ledger.clear()
 
     @property
     @abstractmethod
     def layout(self) -> str:
-        """How items lie here, in words; a state goes into storages of the same layout."""
+        """A text that names how items are stored; a saved state fits only storages of the same layout."""
 
     @abstractmethod
     def state(self, num_places: int) -> dict:
-        """Return what lies in the first ``num_places`` places, as tensors, which may share the storage's memory."""
+        """Return the items in the first ``num_places`` places, as tensors that may share the storage's memory."""
 
     @abstractmethod
     def load(self, state: dict) -> None:
         """Restore :meth:`state`."""
 
     def close(self) -> None:  # noqa: B027 - most storages hold nothing but memory
-        """Let go of files."""
+        """Close files, if the storage has any."""
 
 
 class ListStorage(Storage):
-    """Keep each item by itself in a Python list: nothing is allocated ahead, but no storage is slower to sample from.
+    """Keep each item by itself in a Python list: needs no memory ahead, but is the slowest storage to sample from.
 
     >>> from torchrl.data.replay import ReplayBuffer
     >>> buffer = ReplayBuffer(ListStorage(10))
@@ -181,7 +180,7 @@ class ListStorage(Storage):
             self._items[place] = {key: value[row].clone() for key, value in flat.items()}
 
     def read(self, places: np.ndarray) -> TensorDict:
-        """Stack items, ``[*places.shape]``."""
+        """Return the items in these places, stacked, ``[*places.shape]``."""
         items = [self._items[place] for place in places.reshape(-1).tolist()]
         shape = torch.Size(places.shape)
         stacked = {entry.key: torch.stack([item[entry.key] for item in items]) for entry in self.entries}
@@ -192,7 +191,7 @@ class ListStorage(Storage):
 
     @property
     def layout(self) -> str:
-        """How items lie here: one by one."""
+        """A text: items are stored one by one."""
         return "items"
 
     def state(self, num_places: int) -> dict:
@@ -212,7 +211,7 @@ class ListStorage(Storage):
 
 
 class TensorStorage(Storage):
-    """Keep items in tensors on any device, made at the first item; see :class:`~torchrl.data.replay.records.Records`.
+    """Keep items in tensors on any device, allocated at the first item, all of the capacity at once.
 
     >>> from torchrl.data.replay import ReplayBuffer
     >>> buffer = ReplayBuffer(TensorStorage(10))
@@ -263,7 +262,7 @@ class TensorStorage(Storage):
         self._records.write(places, values)
 
     def read(self, places: np.ndarray) -> TensorDict:
-        """Copy items out, ``[*places.shape]``, on the storage's device."""
+        """Return copies of the items in these places, ``[*places.shape]``, on the storage's device."""
         items = self._records.read(torch.from_numpy(places).to(self.device))
         for one in self.frames:
             stacks = one.read(places.reshape(-1), self.ledger, self._records.views[one.key])
@@ -283,12 +282,12 @@ class TensorStorage(Storage):
             one.check(incoming)
 
     def before_write(self, places: np.ndarray) -> None:
-        """Keep the frames of old steps that later ones need."""
+        """Save the frames of steps about to be overwritten that later steps' stacks need."""
         for one in self.frames:
             one.before_write(places, self.ledger, self._records.views[one.key])
 
     def after_write(self, places: np.ndarray, incoming: Incoming, links: Links, first: int) -> None:
-        """Store those frames of new items that no other step has."""
+        """Note which items the new ones follow, and store their frames that no other step has."""
         for one in self.frames:
             one.after_write(places, incoming, links, first, self.ledger)
 
@@ -304,7 +303,7 @@ class TensorStorage(Storage):
 
     @property
     def layout(self) -> str:
-        """How items lie here: in records, and which observations are rebuilt from frames."""
+        """A text: items are stored in records, and which observations are rebuilt from frames."""
         return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
 
     def state(self, num_places: int) -> dict:
@@ -321,7 +320,7 @@ class TensorStorage(Storage):
 
 
 def _first_rows(memory: Tensor, num: int) -> Tensor:
-    """Return the first rows as a tensor of their own extent, since torch saves a view with all that it is a view of."""
+    """Return the first ``num`` rows as a tensor that torch saves alone: of a view it would save the whole memory."""
     if memory.device.type != "cpu":
         return memory[:num].cpu()
     return torch.from_numpy(memory.view(torch.uint8).numpy()[:num]).view(memory.dtype)

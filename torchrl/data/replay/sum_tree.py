@@ -9,10 +9,11 @@ NUM_LEVELS = 3  # of nodes below the top, which has a sum for every WIDTH ** NUM
 
 
 class SumTree:
-    """Keep non-negative float64 numbers and a tree of their sums, three levels of nodes of 16 and a top.
+    """Hold non-negative float64 numbers with a tree of their sums, to draw an index in proportion to its number.
 
-    Setting numbers computes the sums above them anew, so no rounding error ever piles up. A search takes the running
-    sum of the top, then goes down three levels, whatever the capacity.
+    The tree has three levels of nodes with 16 children each, below a top of any width. Setting numbers computes the
+    sums above them anew, so rounding errors do not add up. A search takes the running sum of the top, then goes down
+    three levels, whatever the capacity.
 
     >>> tree = SumTree(4)
     >>> tree[np.array([0, 2])] = np.array([1.0, 3.0])
@@ -52,7 +53,7 @@ class SumTree:
         return float(self._top.sum())
 
     def find(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the index at which the running sum passes each share of the total.
+        """Return for each fraction of the total the index at which the running sum first exceeds it.
 
         An index whose number is 0 is never returned, whatever is rounded: at every node the share that is left is kept
         below the sum of the children, and the child is the first whose running sum lies above it.
@@ -79,6 +80,6 @@ class SumTree:
         return nodes
 
     def smallest(self) -> float:
-        """Return the smallest positive number, infinity if there is none; looks at all of them."""
+        """Return the smallest positive number, infinity if there is none; takes time linear in the capacity."""
         positive = self._values[self._values > 0]
         return float(positive.min()) if len(positive) else float("inf")

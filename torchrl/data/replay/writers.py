@@ -1,4 +1,4 @@
-"""Which place of a storage a new item gets, and which item makes way for it."""
+"""Writers, which choose the place of a new item in a storage, and so which old item it replaces."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ class Writer(Extensible, ABC):
     (tensor([0, 1, 2]), tensor([0, 1, 2]))
 
     Attributes:
-        keeps_order: whether places are used in turn, so that chains of steps lose their oldest first and every process
-            can tell where an item lies.
-        asks_priority: whether it is to be told the priorities of items.
+        keeps_order: whether places are used in turn, as in a ring: an item's place then follows from its id.
+        asks_priority: whether the buffer calls :meth:`on_priority`.
     """
 
     _former_names = {"reprioritized": "on_priority"}
@@ -40,19 +39,19 @@ class Writer(Extensible, ABC):
 
     @abstractmethod
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return the places of new items, int64 ``[num]``; -1 where one is not let in.
+        """Return the places of new items, int64 ``[num]``; -1 where the writer rejects one.
 
         Args:
-            values: their entries by path, ``[num, ...]``; none where the writer keeps order.
-            num: how many there are.
+            values: their entries by path, ``[num, ...]``; empty where the writer keeps order.
+            num: how many new items there are.
             ledger: of the storage.
         """
 
     def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:  # noqa: B027 - most do not ask
-        """Take note of priorities that have changed."""
+        """Update the writer's own table: these items have new priorities; the default does nothing."""
 
     def clear(self) -> None:  # noqa: B027
-        """Forget every item."""
+        """Reset the writer's own tables: the buffer was emptied."""
 
     def state_dict(self) -> dict:
         """Return what a resumed run needs to choose the same places."""
@@ -63,7 +62,7 @@ class Writer(Extensible, ABC):
 
 
 class RingWriter(Writer):
-    """New items take the place of the oldest.
+    """Let every new item replace the oldest one when the storage is full.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(4), writer=RingWriter())
@@ -74,12 +73,12 @@ class RingWriter(Writer):
     keeps_order = True
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return the places after the last one used."""
+        """Return the next ``num`` places of the ring."""
         return ledger.next_places(num)
 
 
 class _BestWriter(Writer):
-    """New items take the place of those with the least score, if theirs is not less."""
+    """Base of writers that keep the items with the highest scores: a new item replaces the lowest, if not below it."""
 
     def __init__(self) -> None:
         self._scores: dict[int, float] = {}  # by place
@@ -114,7 +113,7 @@ class _BestWriter(Writer):
         self._scores, self._heap = {}, []
 
     def state_dict(self) -> dict:
-        """Capture the scores, by place."""
+        """Return the scores, by place."""
         return {"scores": [self._scores[place] for place in range(len(self._scores))]}
 
     def load_state_dict(self, state: dict) -> None:
@@ -124,7 +123,7 @@ class _BestWriter(Writer):
 
 
 class KeepBest(_BestWriter):
-    """New items take the place of those with the least value under a key, if theirs is not less.
+    """Keep the items with the largest values under a key: when full, a new item replaces the smallest, if not below it.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(2), writer=KeepBest("score"))
@@ -138,7 +137,7 @@ class KeepBest(_BestWriter):
 
     Raises:
         KeyMissing: from a write, items do not have the key.
-        SpecError: from a write, it is not one number per item, or NaN.
+        SpecError: from a write, the entry is not one number per item, or NaN.
     """
 
     def __init__(self, key: str | tuple[str, ...]) -> None:
@@ -146,7 +145,7 @@ class KeepBest(_BestWriter):
         self.key = key
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return a free place, or that of the least item if the new one is not less, or -1."""
+        """Return for each new item a free place, or that of the smallest item if the new one is not below, or -1."""
         found = values.get((self.key,) if isinstance(self.key, str) else tuple(self.key))
         if found is None:
             got = f"the keys {sorted('/'.join(path) for path in values)}"
@@ -160,9 +159,9 @@ class KeepBest(_BestWriter):
 
 
 class KeepHighestPriority(_BestWriter):
-    """New items take the place of those with the least priority; with a prioritised sampler.
+    """Let a new item replace the item with the lowest priority when the storage is full; for a prioritised sampler.
 
-    A new item has the highest priority there was, as in the sampler, so it is always let in.
+    A new item gets the highest priority so far, as in the sampler, so it is never rejected.
 
     >>> from torchrl.data.replay import PrioritizedSampler, ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(2), writer=KeepHighestPriority(), sampler=PrioritizedSampler())
@@ -179,11 +178,11 @@ class KeepHighestPriority(_BestWriter):
         self._highest = 1.0
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Give new items free places, or those of the items with the least priority."""
+        """Return for each new item a free place, or the place of the item with the lowest priority."""
         return self._place_by_score([self._highest] * num, ledger.capacity)
 
     def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
-        """Rank the items in these places by their new priorities."""
+        """Store the new priorities of the items in these places."""
         self._highest = max(self._highest, float(priority.max()))
         for place, value in zip(places.tolist(), priority.tolist(), strict=True):
             self._set(place, value)
@@ -193,7 +192,7 @@ class KeepHighestPriority(_BestWriter):
         self._highest = 1.0
 
     def state_dict(self) -> dict:
-        """Capture the priorities, by place, and the highest there was."""
+        """Return the priorities, by place, and the highest so far."""
         return super().state_dict() | {"highest": self._highest}
 
     def load_state_dict(self, state: dict) -> None:
@@ -202,7 +201,7 @@ class KeepHighestPriority(_BestWriter):
 
 
 def last_of_each(places: np.ndarray) -> np.ndarray:
-    """Return the indices of the new items that stay: of several for one place only the last, and none refused."""
+    """Return the indices of new items to write: of several with one place only the last, and none with place -1."""
     order = np.arange(len(places))
     last: dict[int, int] = dict(zip(places.tolist(), order.tolist(), strict=True))
     last.pop(REFUSED, None)

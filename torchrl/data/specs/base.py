@@ -1,4 +1,4 @@
-"""Base classes of specs: what each can do, and the shape operations. Which values are allowed, each subclass says."""
+"""Base classes of specs: their interface and shape operations. Each subclass defines which values are allowed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ShapeOp = Callable[[torch.Tensor], torch.Tensor]
 class TensorSpec(ABC):
     """Describe a tensor or a TensorDict: its shape, device and the values it may take.
 
-    Every shape operation means what it means on the tensors described: ``spec.op(...)`` contains ``value.op(...)`` for
-    each value that ``spec`` contains. They are written here once. A subclass only says how one function of tensors is
-    applied to all it holds (:meth:`apply`).
+    Every shape operation acts as on the described tensors: ``spec.op(...)`` contains ``value.op(...)`` for each value
+    that ``spec`` contains. All operations are written here; a subclass only writes :meth:`apply`, which applies a
+    function of tensors to the tensors that the spec holds, such as bounds.
 
     >>> env.observation_spec["observation"].expand(5, 2, 4)[0].shape
     torch.Size([2, 4])
@@ -40,14 +40,14 @@ class TensorSpec(ABC):
 
     @abstractmethod
     def apply(self, op: ShapeOp) -> Self:
-        """Return the spec of the tensors after ``op``, which moves the dimensions of ``shape`` and no others.
+        """Return the spec of ``op(value)`` for a ``value`` of this spec; ``op`` only rearranges ``shape``'s dimensions.
 
         ``op`` is called with tensors that may have further dimensions behind those of ``shape``.
         """
 
     @abstractmethod
     def mismatch(self, value: Any, name: str) -> str | None:
-        """Return the message that says why this spec does not describe ``value``, or None if it does."""
+        """Return an error message that says why ``value`` does not fit this spec; None if it fits."""
 
     @abstractmethod
     def rand(self, batch: Shape = (), *, generator: torch.Generator | None = None, mask: Any = None) -> Any:
@@ -56,10 +56,10 @@ class TensorSpec(ABC):
         Args:
             batch: dimensions to put in front of ``shape``.
             generator: source of randomness, on the spec's device; torch's global one if None.
-            mask: which choices are allowed, true = allowed; only where there are choices.
+            mask: which choices are allowed, true = allowed; only for specs of choices.
 
         Raises:
-            SpecError: there are no choices to mask, or the mask does not fit or allows nothing.
+            SpecError: a mask for a spec without choices, or one of a wrong shape, or that allows nothing.
         """
 
     @abstractmethod
@@ -70,7 +70,7 @@ class TensorSpec(ABC):
     def project(self, value: Any) -> Any:
         """Return the nearest value that this spec contains, as a new tensor or TensorDict.
 
-        Only values and precision are moved. NaN stays NaN: it is an error to be found, not to be repaired.
+        Only values and floating precision are changed. NaN stays NaN: hiding it would hide an error.
 
         Raises:
             SpecError: the shape differs, or the dtype is of another kind (a float for an integer).
@@ -78,26 +78,26 @@ class TensorSpec(ABC):
 
     @abstractmethod
     def to(self, dest: torch.device | torch.dtype | str | int) -> Self:
-        """Return this spec for another device or dtype."""
+        """Return a copy of this spec for another device or dtype."""
 
     # Membership.
 
     def contains(self, value: Any) -> bool:
-        """Say whether ``value`` has this spec's shape, dtype and device and only allowed values."""
+        """Answer whether ``value`` has this spec's shape, dtype and device and only allowed values."""
         return self.mismatch(value, "value") is None
 
     def assert_contains(self, value: Any, name: str = "value") -> None:
-        """Raise if ``value`` is not described by this spec.
+        """Raise an error if ``value`` does not fit this spec; ``name`` is for the message.
 
         Raises:
-            SpecError: naming the key, what was expected, what it was given, and what to do.
+            SpecError: naming the key, what was expected, what was given, and what to do.
         """
         if (message := self.mismatch(value, name)) is not None:
             raise SpecError(message)
 
     @abstractmethod
     def assert_form(self, value: Any, name: str = "value") -> None:
-        """Raise if ``value`` has other keys, shapes, dtypes or devices; its numbers are not looked at.
+        """Raise an error if ``value`` has other keys, shapes, dtypes or devices; its numbers are not checked.
 
         Raises:
             SpecError: as :meth:`assert_contains`.
@@ -163,7 +163,7 @@ class TensorSpec(ABC):
         return self.apply(op)
 
     def _probe(self, name: str, argument: Any, op: ShapeOp) -> torch.Tensor:
-        """Apply ``op`` to a tensor of this shape that takes no memory; turn torch's refusal into ours."""
+        """Apply ``op`` to a tensor of this shape that takes no memory; turn torch's errors into a SpecError."""
         try:
             return op(probe(self.shape, self.device))
         except (RuntimeError, IndexError, TypeError) as error:
@@ -179,15 +179,15 @@ class TensorSpec(ABC):
 
 
 class LeafSpec(TensorSpec):
-    """Base class of specs of one tensor; a subclass says which values are allowed.
+    """Base class of specs of a single tensor; a subclass defines which values are allowed.
 
-    Bounds broadcast to ``shape``; one that is the same everywhere is kept as ``[]``.
+    Bounds broadcast to ``shape``; a bound that is the same everywhere is stored as a tensor ``[]``.
 
     Args:
         shape: full shape of the tensor, batch dimensions included.
         dtype: its dtype.
         device: where it lives.
-        bounds: what the shape operations carry along, by name.
+        bounds: tensors, by name, that shape operations must transform with the spec, such as ``low`` and ``high``.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class LeafSpec(TensorSpec):
         self.bounds = {name: _compact(bound.to(self.device)) for name, bound in (bounds or {}).items()}
 
     def to(self, dest: torch.device | torch.dtype | str | int) -> Self:
-        """Return this spec for another device, or for another dtype if its values survive the cast.
+        """Return a copy of this spec for another device, or for another dtype that can hold its values.
 
         Raises:
             SpecError: ``dest`` is a dtype of a narrower kind, such as an integer for a float.
@@ -232,7 +232,7 @@ class LeafSpec(TensorSpec):
 
     @abstractmethod
     def _require_dtype(self, dtype: torch.dtype) -> None:
-        """Refuse a dtype in which these values cannot be written."""
+        """Refuse a dtype that cannot hold the values of this spec."""
 
     @abstractmethod
     def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
@@ -240,7 +240,10 @@ class LeafSpec(TensorSpec):
 
     @abstractmethod
     def _value_mismatch(self, value: torch.Tensor) -> tuple[str, str, str] | None:
-        """Return (expected, got, hint) if an entry of ``value``, whose shape and dtype fit, is not allowed."""
+        """Return (expected, got, hint) for a message if ``value`` has an entry that is not allowed, else None.
+
+        The shape and dtype of ``value`` fit already.
+        """
 
     @abstractmethod
     def _clamp(self, value: torch.Tensor) -> torch.Tensor:
@@ -332,10 +335,10 @@ class LeafSpec(TensorSpec):
 
 
 def require_cast(who: str, source: torch.dtype, dest: torch.dtype) -> None:
-    """Refuse a dtype of a narrower kind.
+    """Refuse a cast from ``source`` to a dtype of a narrower kind, ``dest``.
 
     Raises:
-        SpecError: values of ``source`` would lose their meaning in ``dest``, such as floats in integers.
+        SpecError: a float would become an integer or a bool, or an integer a bool.
     """
     if not torch.can_cast(source, dest):
         raise SpecError(explain(who, expected=f"a dtype that can hold {dtype_name(source)}", got=dtype_name(dest)))
@@ -347,7 +350,7 @@ def first_true(mask: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def entry(value: torch.Tensor, index: tuple[int, ...]) -> str:
-    """Describe one entry: its value and where it stands."""
+    """Return a text on one entry of a tensor: its value and its index."""
     return f"{value[index].item()} at {list(index)}" if index else f"{value.item()}"
 
 
@@ -360,7 +363,7 @@ def nan_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
 
 
 def probe(shape: torch.Size, device: torch.device | None) -> torch.Tensor:
-    """Return a tensor of ``shape`` that takes no memory, to learn what an operation does to the shape."""
+    """Return a tensor of ``shape`` that takes no memory, to try shape operations on."""
     return torch.zeros((), dtype=torch.bool, device=device).expand(shape)
 
 
@@ -376,7 +379,7 @@ def _same_device(one: torch.device, other: torch.device) -> bool:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return how a dtype is written in messages, such as ``float32``."""
+    """Return the short name of a dtype, such as ``float32``, for messages."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -385,7 +388,7 @@ def _flat(shape: tuple) -> tuple[int, ...]:
 
 
 def _without_ellipsis(index: Any, ndim: int) -> Any:
-    """Replace ``...`` by the slices it stands for, so that it cannot reach beyond ``ndim`` dimensions."""
+    """Replace ``...`` in an index by full slices, so that the index covers exactly ``ndim`` dimensions."""
     parts = index if isinstance(index, tuple) else (index,)
     places = [at for at, part in enumerate(parts) if part is Ellipsis]
     if len(places) != 1:

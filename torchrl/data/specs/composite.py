@@ -62,10 +62,10 @@ class Composite(TensorSpec):
         return spec.get(tuple(rest), default) if isinstance(spec, Composite) else default
 
     def set(self, key: Key, spec: TensorSpec | Mapping) -> Self:
-        """Set the spec of a key, creating the levels above it; return self.
+        """Set the spec of a key, creating the nested levels above it; return self.
 
         Raises:
-            SpecError: its shape does not start with this one's, or a leaf stands where a level is needed.
+            SpecError: the shape of ``spec`` does not start with this spec's, or the key leads through a leaf.
         """
         first, *rest = _as_tuple(key)
         if rest:
@@ -169,10 +169,10 @@ class Composite(TensorSpec):
         return TensorDict({key: spec.project(value.get(key)) for key, spec in self._specs.items()}, self.shape)
 
     def to(self, dest: torch.device | str | int) -> Self:
-        """Return this spec for another device.
+        """Return a copy of this spec for another device.
 
         Raises:
-            SpecError: ``dest`` is a dtype; a TensorDict has one per leaf.
+            SpecError: ``dest`` is a dtype, which a TensorDict has one of per leaf.
         """
         if isinstance(dest, torch.dtype):
             hint = 'Cast the leaf you mean: spec["key"] = spec["key"].to(dtype).'

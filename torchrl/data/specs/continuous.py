@@ -14,7 +14,7 @@ BoundLike = float | np.ndarray | torch.Tensor
 
 
 class Unbounded(LeafSpec):
-    """Describe numbers of any size. Infinite ones are in; NaN is in no spec.
+    """Describe numbers of any size. The spec contains infinities; no spec contains NaN.
 
     >>> Unbounded([2]).contains(torch.tensor([1e30, float("inf")]))
     True
@@ -104,7 +104,7 @@ class Bounded(LeafSpec):
         return self._bound("high")
 
     def _draw(self, shape: Shape, generator: torch.Generator | None) -> torch.Tensor:
-        """Draw uniformly between finite bounds, exponentially beside a single one, else normally."""
+        """Draw uniformly between two finite bounds, with an exponential distance from a single one, else normally."""
         low, high = self.bounds["low"], self.bounds["high"]
         if self.dtype.is_floating_point:
             drawn = _rand_float(shape, low, high, generator)
@@ -154,7 +154,7 @@ def _rand_float(shape: Shape, low: torch.Tensor, high: torch.Tensor, generator: 
 
 
 def _as_bound(side: str, bound: BoundLike, dtype: torch.dtype) -> torch.Tensor:
-    """Return ``bound`` as a tensor of ``dtype``, or refuse one whose value would change."""
+    """Convert a bound to a tensor of ``dtype``; refuse a value that would change."""
     given = bound.detach().clone() if isinstance(bound, torch.Tensor) else torch.tensor(np.asarray(bound))
     cast = given.to(dtype)
     if not dtype.is_floating_point and not bool((cast.to(given.dtype) == given).all()):

@@ -82,9 +82,9 @@ class Categorical(LeafSpec):
 class MultiCategorical(LeafSpec):
     """Describe several choices at once by their indices: entry i is one of ``0`` to ``nvec[i] - 1``.
 
-    The mask of :meth:`rand` is true where a choice is allowed, bool or 0 and 1 of any dtype, the entries' choices in a
-    row: ``[*batch, *shape[:-1], sum(nvec)]``. Its number of dimensions says how many of ``shape`` are rows; the rest
-    are entries, in row-major order. All rows must have the same ``nvec``.
+    The mask of :meth:`rand` is true where a choice is allowed, bool or 0 and 1 of any dtype, with the choices of all
+    entries one after the other: ``[*batch, *shape[:-1], sum(nvec)]``. A mask with fewer dimensions takes more of
+    ``shape``'s last dimensions as entries, in row-major order. All rows must have the same ``nvec``.
 
     >>> MultiCategorical([3, 2]).contains(torch.tensor([2, 2]))
     False
@@ -148,7 +148,7 @@ class MultiCategorical(LeafSpec):
         return torch.stack(drawn, -1).reshape((*batch, *self.shape)).to(self.dtype)
 
     def _row(self, num_rows: int) -> list[int] | None:
-        """Return the ``nvec`` of a row, the first ``num_rows`` dimensions being rows; None if rows differ."""
+        """Return ``nvec`` of one row, where the first ``num_rows`` dimensions count rows; None if rows differ."""
         rows = self.nvec.reshape(-1, self.shape[num_rows:].numel())
         return rows[0].tolist() if bool((rows == rows[0]).all()) else None
 
@@ -225,7 +225,7 @@ def binary_mismatch(value: torch.Tensor) -> tuple[str, str, str] | None:
 
 
 def require_real(who: str, dtype: torch.dtype) -> None:
-    """Refuse complex dtypes.
+    """Refuse a complex dtype.
 
     Raises:
         SpecError: naming ``who``.

@@ -1,4 +1,4 @@
-"""Check a policy's first action against the action spec, and say how to write a policy that fits."""
+"""Check a policy's first action against the action spec; the error tells how to write a policy that fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE = "A family has one vector of actions: change the action space's shape to [A
 
 
 def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> TensorDictBase:
-    """Call a policy for the first time, and refuse one that does not take and return a TensorDict.
+    """Call a policy on a root and return its result; refuse a policy that does not take and return a TensorDict.
 
     Args:
         policy: maps a root to the same root with ``action``.
@@ -27,7 +27,7 @@ def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, b
         batch_dims: number of the dimensions ``*B``.
 
     Raises:
-        ConfigError: it cannot be called with a TensorDict. SpecError: it returns none.
+        ConfigError: the policy cannot be called with a TensorDict. SpecError: it returns something else.
     """
     row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
     expected = "a policy that takes a TensorDict, writes 'action' into it and returns it"
@@ -49,18 +49,18 @@ def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, b
 def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> None:
     """Refuse a policy whose first action does not fit the action spec of its environment.
 
-    A policy with a method ``require_fit(spec of one row, acted)`` is asked first: two numbers of the right form may
-    still be one choice, or between other bounds.
+    If the policy has a method ``require_fit(spec of one row, acted)``, that is called first: an action of the right
+    shape and dtype may still mean something else, such as other bounds.
 
     Args:
-        policy: what acted.
-        action: what it wrote.
-        acted: the root with what it wrote, ``[*B]``.
+        policy: the policy that acted.
+        action: the action that it wrote.
+        acted: the root with all that it wrote, ``[*B]``.
         action_spec: ``[*B, ...]``.
         batch_dims: number of the dimensions ``*B``.
 
     Raises:
-        SpecError: naming what would fit.
+        SpecError: naming an actor or distribution that would fit.
     """
     row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
     ask = getattr(policy, "require_fit", None)
@@ -89,7 +89,7 @@ def fitting_line(row: TensorSpec) -> str:
 
 
 def fitting_family(row: TensorSpec) -> str | None:
-    """Return the distribution whose actions an action spec of one row describes, as code; None where there is none."""
+    """Return, as code for messages, the distribution class that fits one row's action spec; None if none does."""
     if isinstance(row, Composite):
         parts = [(key, fitting_family(spec)) for key, spec in row.items()]
         if any(family is None for _, family in parts):

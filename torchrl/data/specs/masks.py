@@ -1,4 +1,4 @@
-"""Drawing among the choices that a mask allows. Specs hold no masks: one comes with the call."""
+"""Check masks of allowed choices, and draw among the choices that a mask allows. Specs hold no masks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torchrl.errors import SpecError, explain
 
 
 def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
-    """Return a mask as bool, or refuse one of another shape or on another device.
+    """Convert a mask to bool; refuse one of another shape than ``shape`` or on another device.
 
     Raises:
-        SpecError: naming ``who``, and what it was given.
+        SpecError: naming ``who`` and the mask's shape or device.
     """
     expected = f"a bool mask of shape {list(shape)}, true = allowed"
     if not isinstance(mask, torch.Tensor):
@@ -27,9 +27,9 @@ def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> tor
 
 
 def as_bools(who: str, mask: torch.Tensor) -> torch.Tensor:
-    """Return a mask as bool; it may come in any dtype, as 0 and 1, which is how most environments have it.
+    """Convert a mask of zeros and ones, of any dtype, to bool; refuse other numbers.
 
-    In a graph of ``torch.compile``, which cannot depend on values, other numbers count as 0.
+    Inside ``torch.compile``, where code cannot depend on values, other numbers count as 0 instead.
 
     Raises:
         SpecError: an entry is neither 0 nor 1.
@@ -54,7 +54,7 @@ def draw_allowed(
     """Draw one allowed choice per row, each with equal probability.
 
     Args:
-        who: who asks, for the message.
+        who: the caller's name, for the message.
         mask: bool ``[*rows, n]``, true where a choice is allowed.
         generator: source of randomness, on the mask's device.
         of_entry: which of several entries the mask is for, for the message; None if there is one.
@@ -63,7 +63,7 @@ def draw_allowed(
         The index of the choice, ``[*rows]`` int64.
 
     Raises:
-        SpecError: a row allows nothing; it is named.
+        SpecError: a row allows nothing; the message names the row.
     """
     num_allowed = mask.sum(-1)
     stuck = first_true(num_allowed == 0)

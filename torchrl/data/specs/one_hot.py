@@ -16,10 +16,9 @@ from torchrl.errors import SpecError, explain
 class MultiOneHot(LeafSpec):
     """Describe several choices at once, each as a one-hot vector, one after the other on the last dimension.
 
-    The last dimension belongs together. A shape operation that leaves it whole gives the same kind of spec; one that
-    tears it apart (``reshape(-1)`` of ``[8, 5]``, ``[..., :3]``) or does not keep its order gives a :class:`Binary`,
-    which contains the torn values, since "one 1 per group" can no longer be said of them. Refusing instead would make
-    one leaf forbid what all others of a ``Composite`` allow.
+    A shape operation that keeps the last dimension whole gives the same kind of spec. One that cuts, merges or reorders
+    it (``reshape(-1)`` of ``[8, 5]``, ``[..., :3]``) gives a :class:`Binary`, since its results need not have one 1 per
+    group any more. It is not refused, because a ``Composite`` applies an operation to all of its leaves.
 
     The mask of :meth:`rand` is ``[*batch, *shape]``, true where a choice is allowed; bool, or 0 and 1 of any dtype.
 
@@ -71,7 +70,7 @@ class MultiOneHot(LeafSpec):
         return self._one_hot(drawn, self.dtype)
 
     def zero(self, batch: Shape = ()) -> torch.Tensor:
-        """Return the first choice of every group, ``[*batch, *shape]``; all are equally near to zero."""
+        """Return one-hot vectors of the first choice of every group, ``[*batch, *shape]``."""
         first = torch.zeros((*batch, *self.shape[:-1]), dtype=torch.int64, device=self.device)
         return self._one_hot([first] * len(self.nvec), self.dtype)
 
@@ -89,7 +88,7 @@ class MultiOneHot(LeafSpec):
         return Binary(op(probe(self.shape, self.device)).shape, self.dtype, self.device)
 
     def _stays_whole(self, op: ShapeOp) -> bool:
-        """Say whether ``op`` moves whole rows of the last dimension: tried on the positions of the entries."""
+        """Answer whether ``op`` keeps the last dimension whole and in order, by trying it on index numbers."""
         width = self.shape[-1]
         device = "cpu" if self.device.type == "meta" else self.device  # positions must be looked at
         moved = op(torch.arange(self.shape.numel(), device=device).reshape(self.shape))
@@ -136,8 +135,8 @@ class MultiOneHot(LeafSpec):
 class OneHot(MultiOneHot):
     """Describe one of ``n`` choices as a vector of zeros with a single 1.
 
-    The last dimension belongs together: a shape operation that tears it apart gives a :class:`Binary`; see
-    :class:`MultiOneHot`, of which this is the case of one group.
+    This is a :class:`MultiOneHot` with one group: a shape operation that cuts its last dimension gives a
+    :class:`Binary`.
 
     >>> OneHot(3).contains(torch.tensor([0, 1, 1]))
     False
