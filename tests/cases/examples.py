@@ -8,6 +8,7 @@ from pathlib import Path
 from torchrl.recipes import from_flags, parser_of
 
 ROOT = Path(__file__).parents[2]
+ALONE = {"impala": ["--num_workers=0", "--no-async_collection"]}  # what has workers by default, in one process
 
 
 @cache

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cases.examples import settings_of
+from cases.examples import ALONE, settings_of
+from torchrl.collectors import MultiAsyncCollector, MultiSyncCollector
 from torchrl.data import specs
 from torchrl.data.specs import Binary, Bounded, Unbounded
 from torchrl.envs.transforms import (
@@ -26,7 +27,7 @@ from torchrl.modules import (
     TanhNormal,
     TruncatedNormal,
 )
-from torchrl.objectives import A2CLoss, ClipPPOLoss, DiscountedReturn, KLPenaltyPPOLoss, PPOLoss, ReinforceLoss
+from torchrl.objectives import A2CLoss, ClipPPOLoss, DiscountedReturn, KLPenaltyPPOLoss, PPOLoss, ReinforceLoss, VTrace
 from torchrl.recipes import ActorCriticNetworks, make_action_head, make_evaluator
 from torchrl.recipes.record import make_reporter, make_run_folder
 
@@ -190,10 +191,10 @@ def test_orthogonal_init_is_a_choice(make_agent):
     assert not torch.allclose(plain.T @ plain, 2 * torch.eye(4), atol=1e-2)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "reinforce", "dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "impala", "reinforce", "dqn", "sac"])
 def test_weights_repeat_by_seed_and_leave_the_global_stream_alone(algorithm, make_agent):
     state = torch.get_rng_state()
-    one, two = (make_agent(algorithm).loss.state_dict() for _ in range(2))
+    one, two = (make_agent(algorithm, *ALONE.get(algorithm, [])).loss.state_dict() for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -259,6 +260,38 @@ def test_a2c_and_reinforce_take_their_flags(make_agent):
     assert agent.advantage.gamma == 0.9
     agent = make_agent("reinforce")
     assert agent.loss.critic is agent.advantage.critic is not None
+
+
+def test_impala_takes_its_flags(make_agent):
+    flags = ["--gamma=0.9", "--trace_lambda=0.8", "--rho_clip=none", "--c_clip=0.5", "--entropy_coef=0.02", "--lr=0.1"]
+    agent = make_agent("impala", *flags, "--critic_coef=0.7", "--loss_function=l1", *ALONE["impala"])
+    advantage, loss, optimise = agent.advantage, agent.loss, agent.optimise
+    assert (advantage.gamma, advantage.lambda_, advantage.rho_clip, advantage.c_clip) == (0.9, 0.8, None, 0.5)
+    assert isinstance(advantage, VTrace) and advantage.actor is loss.actor is agent.policy
+    assert (loss.entropy_coef, loss.critic_coef, loss.critic_distance) == (0.02, 0.7, "l1")
+    assert isinstance(loss, A2CLoss) and advantage.critic is loss.critic
+    assert (optimise.num_epochs, optimise.minibatch_size) == (1, 80)
+    assert isinstance(optimise.optimizer, torch.optim.RMSprop) and optimise.optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_the_workers_of_impala_do_not_wait(make_agent):
+    agent = make_agent("impala", "--lr_schedule=constant")
+    assert type(agent.collector) is MultiAsyncCollector and agent.collector.num_envs == 8
+    assert type(make_agent("impala", "--no-async_collection").collector) is MultiSyncCollector
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_workers=0"], "--async_collection: expected --num_workers with it, got none.*--no-async_collection"),
+        (["--rho_clip=0.5"], "0 < c_clip <= rho_clip"),
+        (["--num_workers=3"], "--num_workers: expected a number that divides the 8 of --num_envs, got 3"),
+    ],
+)
+def test_what_impala_cannot_combine(flags, message, make_agent):
+    with pytest.raises(ConfigError, match=message):
+        make_agent("impala", *flags)
 
 
 def test_a_single_step_takes_the_batch_as_a_whole(make_agent):

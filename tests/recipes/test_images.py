@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from cases.examples import load
+from cases.examples import ALONE, load
 from torchrl.agents import VIDEOS, RecordVideo
 from torchrl.data.replay import MemmapStorage
 from torchrl.data.specs import Bounded
@@ -185,9 +185,9 @@ def test_algorithms_with_replay_train_on_images(algorithm, flags, agent_of):
 
 
 @pytest.mark.parametrize("flags", [[], ["--shared_mapping"], [PENDULUM, "--gsde"]])
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "reinforce"])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "impala", "reinforce"])
 def test_algorithms_on_policy_train_on_images(algorithm, flags, agent_of):
-    agent = agent_of(algorithm, "--frames_per_batch=32", "--total_frames=32", *flags)
+    agent = agent_of(algorithm, "--frames_per_batch=32", "--total_frames=32", *ALONE.get(algorithm, []), *flags)
     before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
     agent.train()
     after = list(agent.loss.trainable_parameters())

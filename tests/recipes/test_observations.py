@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from cases.examples import load, settings_of
+from cases.examples import ALONE, load, settings_of
 from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, SpecError
 from torchrl.recipes import is_choice, require_choice
@@ -186,6 +186,7 @@ def test_two_maps_that_differ_are_seen_to_differ(env_of):
 ALGORITHMS = {
     "ppo": ON_POLICY,
     "a2c": ON_POLICY,
+    "impala": [*ON_POLICY, *ALONE["impala"]],
     "reinforce": ON_POLICY,
     "dqn": REPLAY,
     "sac": REPLAY,

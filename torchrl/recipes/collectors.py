@@ -13,7 +13,7 @@ from torchrl.devices import find_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import default_of
-from torchrl.recipes.parts import Collecting, Command, Environment, ReplayCollecting
+from torchrl.recipes.parts import AsyncCollecting, Collecting, Command, Environment, ReplayCollecting
 
 
 def make_collector(
@@ -34,7 +34,7 @@ def make_collector(
         ConfigError: devices that this machine lacks, or settings that do not fit each other.
     """
     collecting = settings.collecting
-    is_async = isinstance(collecting, ReplayCollecting) and collecting.async_collection
+    is_async = isinstance(collecting, AsyncCollecting) and collecting.async_collection
     common = {"frames_per_batch": collecting.frames_per_batch, "total_frames": collecting.total_frames, "seed": seed}
     if collecting.num_workers:
         devices = _devices(collecting, "one device, or one for each of the workers", (1, collecting.num_workers))
@@ -49,7 +49,8 @@ def make_collector(
             **common,
         )
     if is_async:
-        raise ConfigError(explain("--async_collection", expected="--num_workers with it", got="none"))
+        hint = "Write --num_workers=2, or --no-async_collection for one process."
+        raise ConfigError(explain("--async_collection", expected="--num_workers with it", got="none", hint=hint))
     if collecting.on_worker_failure != default_of(MultiSyncCollector, "on_worker_failure"):
         got = f"{collecting.on_worker_failure} without workers"
         raise ConfigError(explain("--on_worker_failure", expected="--num_workers with it", got=got))

@@ -184,7 +184,7 @@ def bounded_row(env: Env) -> Bounded:
     spec = env.action_spec
     if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
         expected = "a task with a vector of bounded actions"
-        hint = "Choices are learned by the examples dqn, sac, ppo, a2c and reinforce."
+        hint = "Choices are learned by the examples dqn, sac, ppo, a2c, impala and reinforce."
         raise ConfigError(explain("--env_name", expected=expected, got=spec, hint=hint))
     return row_spec(env)
 

@@ -199,7 +199,19 @@ class Collecting:
 
 
 @dataclass(frozen=True)
-class ReplayCollecting(Collecting):
+class AsyncCollecting(Collecting):
+    """How many frames a run collects, by processes that may go on while the learner trains.
+
+    >>> AsyncCollecting(num_workers=2, async_collection=True).frames_per_batch
+    2048
+    """
+
+    async_collection: bool = False
+    "let workers go on while the learner trains; every batch is one worker's"
+
+
+@dataclass(frozen=True)
+class ReplayCollecting(AsyncCollecting):
     """How many frames a run collects for a replay buffer, how many of them at random, and by which processes.
 
     >>> ReplayCollecting(init_random_frames=100).frames_per_batch
@@ -209,8 +221,6 @@ class ReplayCollecting(Collecting):
     frames_per_batch: PositiveInt = 1
     init_random_frames: NonNegativeInt = 0
     "frames at the start with actions drawn uniformly"
-    async_collection: bool = False
-    "let workers go on while the learner trains; every batch is one worker's"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""IMPALA: an actor-critic on batches of workers that do not wait, corrected by V-trace (Espeholt et al., 2018).
+
+    python examples/impala/impala.py --config=examples/impala/configs/cartpole.txt
+    python examples/impala/impala.py --config=examples/impala/configs/cartpole.txt --num_workers=4 --seed=1
+    python examples/impala/impala.py --evaluate=impala_logging/CartPole-v1_2026-11-20_12-00-00
+
+What it shows: the workers act with weights a few updates old (collect/policy_lag in the log); V-trace weighs what they
+did by how likely the present policy is to do it. The loss is that of A2C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+
+from torchrl import recipes
+from torchrl.agents import Agent, MinibatchEpochs, UpdateNormalizer
+from torchrl.devices import find_device
+from torchrl.modules import ObservationNormalizer, ProbabilisticActor, ValueOperator, orthogonal_init_
+from torchrl.objectives import A2CLoss, VTrace
+from torchrl.recipes.settings import Fraction, NonNegativeFloat, PositiveFloat
+from torchrl.seeding import named_seeds
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised."""
+
+    gamma: Fraction = 0.99
+    "discount of rewards"
+    trace_lambda: Fraction = 1.0
+    "decay of V-trace's trace; 1 leaves it out, as in the paper's equation 1"
+    rho_clip: PositiveFloat | None = 1.0
+    "largest importance weight of an error and of the policy gradient; none leaves them"
+    c_clip: PositiveFloat | None = 1.0
+    "largest importance weight by which a later error reaches an earlier value, at most --rho_clip; none leaves them"
+    entropy_coef: NonNegativeFloat = 0.01
+    "weight of the entropy bonus"
+    critic_coef: NonNegativeFloat = 0.5
+    "weight of the value loss"
+    loss_function: Literal["l2", "l1", "smooth_l1"] = "l2"
+    "distance between value and target: squared, absolute, or in between"
+
+
+@dataclass(frozen=True)
+class Impala:
+    """Train a policy by an actor-critic with V-trace, on batches of workers that do not wait for the learner."""
+
+    environment: recipes.Environment = recipes.Environment()
+    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    collecting: recipes.AsyncCollecting = recipes.AsyncCollecting(
+        frames_per_batch=80, num_workers=2, async_collection=True
+    )
+    loss: Loss = Loss()
+    optimising: recipes.Optimising = recipes.Optimising(
+        optimizer="rmsprop", lr=6e-4, lr_schedule="linear", max_grad_norm=0.5
+    )
+    recording: recipes.Recording = recipes.Recording()
+
+    @property
+    def make_env(self):
+        """What builds an environment of the run, here or in another process."""
+        networks, gamma = self.networks, self.loss.gamma
+        clips = networks.distribution == "normal"
+        return partial(recipes.make_env, self.environment, gamma=gamma, clips_actions=clips, networks=networks)
+
+
+def make_agent(settings: Impala) -> Agent:
+    """Build every part of a run."""
+    networks, options = settings.networks, settings.loss
+    seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights")
+    env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
+
+    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
+    generator = torch.Generator().manual_seed(seeds["policy"])
+    with recipes.initial_weights(seeds["weights"]):
+        normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None
+        head = recipes.make_action_head(networks, env)  # the distribution, by the kind of the actions
+        if networks.shared_mapping or networks.gsde:
+            actor, critic = recipes.make_trunk_actor_critic(networks, env, head, normalizer, generator)
+        else:
+            body, value = (recipes.make_mlp(networks, env, num_outputs) for num_outputs in (head.num_inputs, 1))
+            if networks.orthogonal_init:
+                orthogonal_init_(body, last_gain=0.01)
+                orthogonal_init_(value, last_gain=1.0)
+            body = recipes.chain(normalizer, body, head.module)
+            actor = ProbabilisticActor(body, head.distribution, mask_key=head.mask_key, generator=generator)
+            critic = ValueOperator(recipes.chain(normalizer, value))
+
+    # The loss of IMPALA is A2C's: what V-trace calls the advantage holds the importance weight already. The loss moves
+    # the networks to their device, so it comes before the collector copies them.
+    loss = A2CLoss(
+        actor,
+        critic,
+        entropy_coef=options.entropy_coef,
+        critic_coef=options.critic_coef,
+        critic_distance=options.loss_function,
+    ).to(find_device(settings.optimising.device))
+    advantage = VTrace(
+        actor,
+        critic,
+        gamma=options.gamma,
+        lambda_=options.trace_lambda,
+        rho_clip=options.rho_clip,
+        c_clip=options.c_clip,
+    )
+
+    # One gradient step on each batch: the agent asks V-trace for targets of the present weights just before, and after
+    # the step these would be others. The paper sums over 640 frames where here a mean is taken: its ε of 0.01 is 1e-5.
+    optimise = MinibatchEpochs(
+        loss,
+        recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
+        num_epochs=1,
+        minibatch_size=settings.collecting.frames_per_batch,
+        max_grad_norm=settings.optimising.max_grad_norm,
+        max_grad_value=settings.optimising.max_grad_value,
+        generator=torch.Generator(),
+        compile=settings.optimising.compile,
+    )
+    hooks = [] if normalizer is None else [UpdateNormalizer(normalizer)]
+
+    collector = recipes.make_collector(settings, env, actor, seed=seeds["environment"])
+    evaluator, hooks = recipes.make_evaluator(settings), [*hooks, *recipes.make_hooks(settings, optimise)]
+    return Agent(collector, optimise, advantage=advantage, evaluator=evaluator, hooks=hooks)
+
+
+def main(flags: list[str] | None = None) -> None:
+    """Train, or evaluate a saved run, and report."""
+    recipes.run("impala", Impala, make_agent, flags)
+
+
+if __name__ == "__main__":
+    main()
