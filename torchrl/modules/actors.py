@@ -1,4 +1,4 @@
-"""Actors: modules that read the observation of a TensorDict and write an action into it, with or without chance."""
+"""Actors: modules that read the observation of a TensorDict and write an action into it, computed or drawn."""
 
 from __future__ import annotations
 
@@ -150,7 +150,11 @@ class ProbabilisticActor(Operator):
         return self._distribution(self._results(tensordict, len(self.parameter_names)), tensordict)
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse a distribution of other actions than those of one row's ``action_spec``; the check changes no state.
+        """Raise if the distribution gives other actions than one row's ``action_spec`` describes; no state changes.
+
+        Args:
+            action_spec: without batch dimensions.
+            tensordict: a root to build the distribution for, ``[*B]``.
 
         Raises:
             SpecError: another family, or another number of choices or dimensions; it names what fits.

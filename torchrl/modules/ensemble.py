@@ -24,14 +24,14 @@ class Ensemble(nn.Module):
     >>> Ensemble(lambda: MLP(4, 1), num=5)(torch.zeros(8, 4)).shape
     torch.Size([5, 8, 1])
 
-    Every parameter and buffer stands once, ``[N, ...]``, under the name it has in a single network (``module.`` before
-    it), so that ``state_dict``, optimisers, target copies and ``.to`` see one ordinary module. Values and gradients are
+    Every parameter and buffer is one stacked tensor, ``[N, ...]``, named as in a single network with ``module.`` before
+    it, so that ``state_dict``, optimisers, target copies and ``.to`` see one ordinary module. Values and gradients are
     those of N separate networks.
 
     An MLP, or an ``nn.Sequential`` of layers, runs layer by layer: Linear layers as one batched matrix product,
-    LayerNorm and the common activations at once, and whatever else there is member after member, on views of the
-    stacked parameters, which is right for every layer. A network of another class is one such layer. Forward hooks on
-    layers are not called, or see another layout.
+    LayerNorm and the common activations for all members at once, and any other layer for one member after another, on
+    views of the stacked parameters. A network of another class counts as one such layer. Forward hooks on layers are
+    not called, or see another layout.
 
     Shapes: ``ensemble(x)`` gives every member the same input ``[*B, ...]``, ``ensemble.each(x)`` gives each its own,
     ``[N, *B, ...]``; the output is ``[N, *B, ...]``, or a tuple of these. N is no batch dimension of a TensorDict whose
@@ -61,7 +61,7 @@ class Ensemble(nn.Module):
         return self._run(tuple(x.expand(self.num, *x.shape) for x in inputs))
 
     def each(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Give member i the rows ``x[i]`` of every input ``[N, *B, ...]``."""
+        """Run member i on ``x[i]`` of every input ``[N, *B, ...]``; return ``[N, *B, ...]``, or a tuple of these."""
         if any(x.shape[:1] != (self.num,) for x in inputs):
             got = [list(x.shape) for x in inputs]
             raise SpecError(explain("Ensemble.each", expected=f"inputs [{self.num}, *B, ...]", got=got))
@@ -98,9 +98,9 @@ def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _dense(layers: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Run a Linear layer, and more of them and activations after it, on xᵀ, ``[N, F, B]``.
+    """Run consecutive Linear layers and activations on x, ``[N, *B, F]``, computing weight · xᵀ, ``[N, F, B]``.
 
-    With weight · xᵀ the gradient of the weight comes out in the weight's own layout, and is not copied into it.
+    So the gradient of the weight comes out in the weight's own layout, and need not be copied into it.
     """
     columns = x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
     is_ours = False  # whether nothing but what comes next reads these columns
@@ -159,7 +159,7 @@ STAGES: dict[type[nn.Module], Stage] = {
 
 
 def _stages(module: nn.Module) -> Iterator[tuple[Stage, nn.Module | list[nn.Module]]]:
-    """Yield the layers of a network in the order of its forward pass, each or several with what runs them."""
+    """Yield, in the order of the forward pass, a function and the layer (or list of layers) that it runs."""
     run: list[nn.Module] = []
     for layer in _layers(module):
         if type(layer) is nn.Linear or (run and type(layer) in ELEMENTWISE):
@@ -174,7 +174,7 @@ def _stages(module: nn.Module) -> Iterator[tuple[Stage, nn.Module | list[nn.Modu
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a network, an MLP itself before its own."""
+    """Yield the layers of a network in order, those of a nested ``Sequential`` one by one, an MLP before its layers."""
     if type(module) is MLP:
         yield module
         module = module.layers
@@ -186,7 +186,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return parameters and buffers by name; one that stands in two places has both names."""
+    """Return parameters and buffers by name; a shared one under each of its names."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -194,7 +194,7 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _replace_tensors_(module: nn.Module, make: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
-    """Put ``make(name, tensor)`` in place of every parameter and buffer; what was shared stays so."""
+    """Replace every parameter and buffer by ``make(name, tensor)``; shared tensors stay shared."""
     made: dict[int, torch.Tensor] = {}
     for name, tensor in _tensors(module).items():
         if id(tensor) not in made:
@@ -206,7 +206,7 @@ def _replace_tensors_(module: nn.Module, make: Callable[[str, torch.Tensor], tor
 
 
 def _require_alike(members: list[nn.Module]) -> None:
-    """Refuse members that cannot be stacked."""
+    """Refuse members that cannot be stacked: lazy ones, ones of different structure, or two that share a tensor."""
     who = "Ensemble"
     lazy = [name for name, tensor in _tensors(members[0]).items() if is_lazy(tensor)]
     if lazy:
@@ -226,6 +226,6 @@ def _require_alike(members: list[nn.Module]) -> None:
 
 
 def _form(member: nn.Module) -> tuple[list[str], dict[str, list[int]]]:
-    """Return the classes of all parts and the shapes of all tensors."""
+    """Return the class names of all submodules and the shapes of all tensors."""
     shapes = {name: list(tensor.shape) for name, tensor in _tensors(member).items()}
     return [type(part).__name__ for part in member.modules()], shapes

@@ -1,4 +1,4 @@
-"""The context that says how policies choose actions, the base of explorations that fade, and the random policy.
+"""The context that says how policies choose actions, the base of annealed exploration, and the random policy.
 
 ``set_exploration_type`` is tensordict's ``set_interaction_type`` under the name of what it does here::
 
@@ -110,7 +110,7 @@ class RandomPolicy(Extensible, TensorDictModuleBase):
 
 
 class AnnealedExploration(PolicyWrapper):
-    """Base of explorers that change a policy's actions by a strength, which :meth:`step` moves from start to end.
+    """Base of wrappers that change a policy's actions by a ``strength``, which :meth:`step` anneals over frames.
 
     >>> exploration = AnnealedExploration(QValueActor(MLP(4, 2)), start=1.0, end=0.0, num_frames=100)
     >>> exploration.step(25)
@@ -124,12 +124,12 @@ class AnnealedExploration(PolicyWrapper):
     them with the weights, so :meth:`step` is called on the original alone.
 
     Args:
-        module: the policy; one that writes no log-prob, which would not be that of the changed action.
+        module: the policy; it writes no log-prob, since that would not be the log-prob of the changed action.
         start: strength before the first frame.
         end: strength from ``num_frames`` on.
         num_frames: frames from start to end, counted over all environments.
-        generator: source of the exploration; None uses torch's global one. A copy has a copy of it in its present
-            state: give each copy that acts beside this one a generator of its own.
+        generator: source of random numbers; None uses torch's global one. A copy of the wrapper has a copy of the
+            generator in its present state: give each copy that acts beside this one a generator of its own.
 
     Raises:
         ConfigError: a strength is not finite, ``num_frames`` is no positive integer, or the policy writes a log-prob.
@@ -165,7 +165,7 @@ class AnnealedExploration(PolicyWrapper):
         return self.explore(tensordict) if is_active else tensordict
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Replace the action at ``action_key`` by one changed with ``strength``, and return the TensorDict given.
+        """Replace the policy's action at ``action_key`` by an exploring one, and return the same TensorDict.
 
         Args:
             tensordict: a root with what the policy wrote, ``[*B]``.
@@ -174,7 +174,7 @@ class AnnealedExploration(PolicyWrapper):
 
     @torch.no_grad()
     def step(self, frames: int) -> None:
-        """Move the strength towards ``end`` by ``frames`` more collected frames, padding not counted.
+        """Count ``frames`` more collected frames, without padding, and set ``strength`` to its value at the new count.
 
         Raises:
             ConfigError: ``frames`` is negative.
@@ -187,7 +187,7 @@ class AnnealedExploration(PolicyWrapper):
 
 
 def without_exploration(policy: TensorDictModuleBase) -> TensorDictModuleBase:
-    """Return the policy inside of :class:`AnnealedExploration` wrappers, or the policy itself where there are none."""
+    """Return the policy inside all :class:`AnnealedExploration` wrappers; a policy without wrappers as it is."""
     while isinstance(policy, AnnealedExploration):
         policy = policy.module
     return policy

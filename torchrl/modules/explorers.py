@@ -1,4 +1,4 @@
-"""Wrappers that make a policy without chance explore: ε-greedy choices, and noise on continuous actions."""
+"""Wrappers that make a deterministic policy explore: ε-greedy choices, and noise on continuous actions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class _SpecExploration(AnnealedExploration):
-    """An exploration that draws actions by a spec, which is that of the environment it acts in."""
+    """Base of explorers that draw or bound actions by an action spec, which must fit the environment's."""
 
     action_spec: TensorSpec
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse one row's ``action_spec`` if the policy does not fit it, or exploration would draw other actions.
+        """Raise if the policy does not fit one row's ``action_spec``, or exploration would give actions outside of it.
 
         Raises:
             SpecError: naming what would fit.
@@ -39,14 +39,14 @@ class _SpecExploration(AnnealedExploration):
 
 
 class EGreedy(_SpecExploration):
-    """With probability ε, which :meth:`step` fades, replace the policy's action by a uniformly drawn legal action.
+    """Replace the policy's action by a uniformly drawn legal action with probability ε, which :meth:`step` anneals.
 
     >>> policy = EGreedy(QValueActor(MLP(4, 2)), env.action_spec, num_frames=10_000)
     >>> policy(env.reset())["action"].shape, policy.strength.item()
     (torch.Size([2]), 1.0)
 
-    Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; faded as in Mnih et al., "Human-level control
-    through deep reinforcement learning" (2015). Each row decides on its own. ``strength`` is ε.
+    Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; annealed as in Mnih et al., "Human-level control
+    through deep reinforcement learning" (2015). Each row draws for itself. ``strength`` is ε.
 
     Args:
         module: the policy, such as a :class:`QValueActor`.
@@ -103,7 +103,7 @@ class EGreedy(_SpecExploration):
 
 
 class _ActionNoise(_SpecExploration):
-    """Noise on continuous actions, in units of half their range, and kept inside it."""
+    """Base of explorers that add noise to continuous actions, in units of half their range, and clamp them to it."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _ActionNoise(_SpecExploration):
         write(tensordict, self.action_key, moved.clamp(self.low, self.high).to(action.dtype))
 
     def _draw_noise(self, tensordict: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the policy's action, and standard normal noise of its form."""
+        """Return the policy's action, and standard normal noise of its shape and dtype."""
         (action,) = read(tensordict, (self.action_key,), type(self).__name__)
         return action, draw(torch.Tensor.normal_, action, self.generator)
 
@@ -176,10 +176,11 @@ class OrnsteinUhlenbeck(_ActionNoise):
 
     Uhlenbeck and Ornstein, "On the Theory of the Brownian Motion" (1930); Lillicrap et al., "Continuous control with
     deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971, section 7, with θ = 0.15 and σ = 0.2. The
-    action moves by ``strength`` · x, in units of half its range, and is kept inside its bounds.
+    action plus ``strength`` · x, in units of half its range, is clamped to its bounds.
 
-    x is read under ``state_key`` and what follows is written under ``"next"``: the environment carries it and begins
-    every episode with zero, where ``TensorDictPrimer(policy.state_specs())`` is among its transforms.
+    x is read under ``state_key``, and the x of this step is written under ``("next", state_key)``. The environment
+    passes it on to the next step, and starts every episode with zero, if ``TensorDictPrimer(policy.state_specs())`` is
+    among its transforms.
 
     Args:
         module: the policy, such as an :class:`Actor`.
@@ -229,7 +230,7 @@ class OrnsteinUhlenbeck(_ActionNoise):
         return {self.state_key: Unbounded(tuple(self.low.shape))}
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Advance the noise x by one step, move the action by it, and write x for the next step."""
+        """Advance the noise x by one step, add it, scaled, to the action, and write it under ``"next"``."""
         x = tensordict.get(self.state_key, None)
         if x is None:
             hint = "Give the environment the transform TensorDictPrimer(policy.state_specs())."
@@ -247,11 +248,11 @@ def action_bounds(who: str, action_spec: TensorSpec) -> tuple[torch.Tensor, torc
     """Return the finite bounds of one row's action, ``[A]`` each, in its dtype.
 
     Args:
-        who: who asks, for the message.
+        who: the caller's name, for the message.
         action_spec: ``[A]``, or ``[*B, A]`` with the same bounds in each row.
 
     Raises:
-        SpecError: it has none.
+        SpecError: the spec has no finite bounds, no floats, or other bounds in different rows.
     """
     if isinstance(action_spec, Bounded) and action_spec.ndim > 1 and action_spec.shape.numel():
         row = action_spec[(0,) * (action_spec.ndim - 1)]

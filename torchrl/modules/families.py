@@ -30,15 +30,15 @@ def spec_at(action_spec: specs.TensorSpec, action_key: Key) -> specs.TensorSpec 
 
 
 def require_family(who: str, distribution: Distribution, row: specs.TensorSpec, *, hint: str = "") -> None:
-    """Refuse a distribution whose actions are other ones than an action spec describes.
+    """Raise if a distribution gives actions of another kind, size or range than an action spec describes.
 
-    A family of the user's own is left to the form of its actions.
+    A user's own family is not checked, unless it derives from one of this library's.
 
     Args:
         who: the actor, for the message.
         distribution: as the actor built it, ``[*B]``.
         row: the action spec of one row.
-        hint: what fits, where this is a part of an action; found out here if empty.
+        hint: what fits, for the message; empty names what fits ``row``.
 
     Raises:
         SpecError: another kind of action, or another number of choices or dimensions; it names what fits.
@@ -91,7 +91,7 @@ def require_bounds(who: str, bounds: Bounds | specs.Bounded, row: specs.TensorSp
 
 
 def require_drawn(who: str, own: specs.TensorSpec, action_spec: specs.TensorSpec, action_key: Key) -> None:
-    """Refuse an exploration whose spec has other kinds or sizes of actions than the environment's, or wider bounds.
+    """Raise if an exploration's own spec has another kind or size of action than the environment's, or wider bounds.
 
     Args:
         who: the exploration, for the message.
@@ -166,7 +166,7 @@ def _describe_kind(kind: tuple[str, tuple[int, ...]]) -> str:
 
 
 def describe_action(row: specs.TensorSpec) -> str:
-    """Describe the actions of a spec of one row in words."""
+    """Return the actions of one row's spec in words, such as ``"one index of 4"``, for messages."""
     kind = kind_of(row)
     if kind == PARTS:
         return f"the parts {sorted(row.keys())}"

@@ -97,7 +97,7 @@ class GSDEMarginal(nn.Module):
     Shapes: features ``[*B, F]`` in; loc and scale ``[*B, A]`` out.
 
     Args:
-        head: computes mean and noise features from ``[*B, F]``.
+        head: the head whose parameters are shared.
     """
 
     def __init__(self, head: GSDEHead) -> None:

@@ -27,9 +27,8 @@ def initialise_lazy_(module: ModuleT, root: TensorDictBase) -> ModuleT:
     torch's global stream as layers do: it runs without gradient, in eval mode, with deterministic actions, on a shallow
     copy of ``root``. A module without lazy layers is not called. :func:`orthogonal_init_` may follow.
 
-    Where the root comes from: ``env.observation_spec.zero()`` has the keys, shapes and dtypes of one and asks nothing
-    of the environment; or one reset, ``make_env().reset()``, of an environment that is not the one to train on, whose
-    random stream it would move.
+    For a root take ``env.observation_spec.zero()``, which has the keys, shapes and dtypes of one without a reset; or
+    reset another environment than that of the training, ``make_env().reset()``, since a reset draws random numbers.
 
     Args:
         module: reads a root, such as an actor, a critic, or an :class:`ActorValueOperator`, which is both.

@@ -68,7 +68,7 @@ def accept_tensors(forward: Forward) -> Callable[..., TensorDictBase | torch.Ten
 
 
 def _container(module: TensorDictModuleBase, inputs: tuple, entries: dict[str, torch.Tensor]) -> TensorDict:
-    """Put tensors under the keys that a module reads; the batch size is left open, for nothing says it."""
+    """Return a TensorDict of batch size ``[]`` that holds the given tensors under the keys that a module reads."""
     keys = {key if isinstance(key, str) else "_".join(key): key for key in module.in_keys}
     given = dict(zip(keys, inputs, strict=False))
     unknown = [name for name in entries if name not in keys or name in given]
@@ -147,7 +147,7 @@ class Operator(Extensible, TensorDictModuleBase):
         return results
 
     def _explain_size(self, inputs: list[torch.Tensor], error: RuntimeError) -> None:
-        """Say which network failed on what; raise instead where its first layer takes another number of features.
+        """Note network and input shapes on ``error``; raise a better error if the first layer takes another size.
 
         Raises:
             SpecError: naming the network, the entries it read, and the size to write.
@@ -178,11 +178,11 @@ class Operator(Extensible, TensorDictModuleBase):
 
 
 def require_keys(who: str, **modules: nn.Module) -> None:
-    """Refuse networks of tensors where modules are due that read and write entries of a TensorDict.
+    """Refuse modules without ``in_keys`` and ``out_keys``, such as networks that take and return tensors.
 
     Args:
-        who: who asks, for the message.
-        modules: by the names of the arguments.
+        who: the caller's name, for the message.
+        modules: by the names of the caller's arguments.
 
     Raises:
         ConfigError: naming the argument and what to wrap the network in.
@@ -198,10 +198,10 @@ def require_keys(who: str, **modules: nn.Module) -> None:
 
 
 def read(tensordict: TensorDictBase, keys: Sequence[Key], who: str) -> list[torch.Tensor]:
-    """Return the entries of ``keys``, or raise an error that names the missing key and the nearest that is there.
+    """Return the entries of ``keys``, or raise an error that names the missing key and the most similar one present.
 
     Raises:
-        KeyMissing: naming the key, the nearest that is there, and ``who`` asked.
+        KeyMissing: naming ``who``, the missing key and the most similar one present.
     """
     found = [peek(tensordict, key) if type(key) is str else tensordict.get(key, None) for key in keys]
     for key, value in zip(keys, found, strict=True):

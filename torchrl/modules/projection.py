@@ -26,13 +26,13 @@ class Projected(PolicyWrapper):
     >>> policy(TensorDict({"observation": torch.tensor([-9.0, 0.0, 9.0])}))["action"]
     tensor([-1.,  0.,  1.])
 
-    Values and precision are moved, nothing else: another shape or kind of dtype is an error, and NaN stays NaN. The
-    gradient is that of the spec's projection: for bounds, zero beyond them.
+    Only values and precision change: another shape or kind of dtype is an error, and NaN stays NaN. The gradient is
+    that of the spec's projection: for bounds, zero beyond them.
 
-    **Log-probs.** A recorded action and its log-prob belong together. So where the policy writes a log-prob and the
-    action is what is projected, the log-prob is computed anew, of the projected action, by the policy's ``build``: a
-    second pass through its network. The learner then recomputes the very number that was stored, but it is a density
-    *at* the bound, not the probability of being moved there, which biases a policy gradient (Fujita and Maeda,
+    **Log-probs.** A recorded action and its log-prob belong together. So if the entry is the action and the policy
+    writes a log-prob, that of the projected action replaces it, computed by the policy's ``build`` in a second pass
+    through its network. The learner then recomputes the very number that was stored, but it is a density *at* the
+    bound, not the probability of being moved there, which biases a policy gradient (Fujita and Maeda,
     "Clipped Action Policy Gradient", 2018). Policies that are trained by their log-probs do better with the transform
     ``ActionClip``, which clips for the simulator and records the policy's own action, or with a TanhNormal.
 
@@ -69,7 +69,7 @@ class Projected(PolicyWrapper):
         return tensordict
 
     def _expand_spec(self, shape: torch.Size) -> TensorSpec:
-        """Return the spec with the batch dimensions of ``shape``; one that does not fit complains in ``project``."""
+        """Return the spec with the batch dimensions of ``shape``; a spec that does not fit as it is: ``project`` raises."""
         num_rows = len(shape) - self.spec.ndim
         return self.spec.expand(shape) if num_rows > 0 and shape[num_rows:] == self.spec.shape else self.spec
 

@@ -79,7 +79,7 @@ class QValueActor(Operator):
         return tensordict
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Refuse a network that values other actions than one row's ``action_spec`` has; the check changes no state.
+        """Raise if the network values other actions than one row's ``action_spec`` describes; no state changes.
 
         Raises:
             SpecError: another number or another kind of actions; it names what fits.
@@ -111,7 +111,7 @@ class QValueActor(Operator):
         return as_bools(who, read(tensordict, (self.mask_key,), who)[0])
 
     def greedy(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the number of the best legal action, int64 ``[*B]``; the first of equals."""
+        """Return the index of the legal action with the highest value, int64 ``[*B]``; the first of equal ones."""
         if mask is not None:
             values = only_legal(type(self).__name__, values, mask)
         return values.argmax(-1)
@@ -124,7 +124,7 @@ class QValueActor(Operator):
             action: as this actor writes it, or as numbers ``[*B]``.
 
         Raises:
-            SpecError: the action has another shape, or is none of those that are valued.
+            SpecError: the action has another shape, or its number is not below A.
         """
         num_dims = outputs.ndim - self.num_trailing
         if self.one_hot and action.ndim > num_dims:

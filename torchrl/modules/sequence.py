@@ -77,7 +77,7 @@ class Sequence(TensorDictModuleBase):
         return last.build(call_all(before, tensordict.copy()))
 
     def require_fit(self, action_spec: TensorSpec, tensordict: TensorDictBase) -> None:
-        """Let the last module, if it has ``require_fit``, refuse one row's ``action_spec`` that it does not fit.
+        """Let the last module check one row's ``action_spec``, if it has ``require_fit``; no state changes.
 
         Raises:
             SpecError: as the last module says.
@@ -116,7 +116,7 @@ def call_all(modules: Iterable[nn.Module], tensordict: TensorDictBase) -> Tensor
 
 
 def call_all_aside(modules: Iterable[nn.Module], tensordict: TensorDictBase, out_keys: Iterable[Key]) -> TensorDictBase:
-    """Call ``modules`` on a shallow copy and carry only ``out_keys`` over to ``tensordict``, which is returned."""
+    """Call ``modules`` on a shallow copy, write only ``out_keys`` into ``tensordict``, and return ``tensordict``."""
     result = call_all(modules, tensordict.copy())
     for key in out_keys:
         write(tensordict, key, result[key])

@@ -31,7 +31,7 @@ class Distribution:
         parameter_names: the names of the constructor's tensors, under which an actor writes them; one inside a nested
             action is a tuple.
         takes_mask: whether the constructor has a keyword ``mask`` that says which actions are legal, true = legal.
-        needs_mask: whether it cannot do without.
+        needs_mask: whether the constructor requires ``mask``.
     """
 
     parameter_names: tuple[Key, ...] = ()

@@ -22,7 +22,7 @@ class Bounds(NamedTuple):
         middle: (low + high) / 2.
         half_width: (high - low) / 2.
         log_half_width: its logarithm.
-        reach: max(|low|, |high|) / half-width, by which the rounding of an action grows when it is put on [−1, 1].
+        reach: max(|low|, |high|) / half-width, the factor by which mapping an action to [−1, 1] enlarges its rounding.
     """
 
     low: Bound
@@ -67,7 +67,7 @@ class Bounds(NamedTuple):
         return cls.of(low, high)
 
     def like(self, x: torch.Tensor) -> Bounds:
-        """Return the bounds for computing with ``x``: these, or if they are tensors, in its dtype and on its device."""
+        """Return the bounds in the dtype and on the device of ``x``; bounds that are numbers as they are."""
         low = self.low
         if not isinstance(low, torch.Tensor) or (low.dtype == x.dtype and low.device == x.device):
             return self
@@ -104,7 +104,7 @@ class Bounds(NamedTuple):
 
 
 class WithBounds:
-    """Base of distributions between bounds: :meth:`within` fills them in. A subclass takes ``bounds`` by keyword."""
+    """Base of distributions between bounds, whose constructors take a keyword ``bounds``, which :meth:`within` fills."""
 
     __slots__ = ()
 

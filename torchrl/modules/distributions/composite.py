@@ -170,7 +170,7 @@ class CompositeDistribution(Distribution):
 
 
 def _masks(parts: tuple[Part, ...], mask: TensorDictBase | None) -> dict[str, dict[str, Any]]:
-    """Return the keyword ``mask`` of every part that has one.
+    """Return the keywords ``{"mask": mask}`` of every part that has a mask, by the part's name.
 
     Raises:
         SpecError: a part that needs a mask has none, or there is one that no part takes.

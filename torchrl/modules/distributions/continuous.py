@@ -86,12 +86,12 @@ class Normal(Distribution):
     mean = median = mode
 
     def _draw(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw from the normal, and say how many standard deviations that lies from ``loc``, both ``[*B, A]``."""
+        """Return a draw from the normal, and its distance from ``loc`` in standard deviations, both ``[*B, A]``."""
         z = draw(torch.Tensor.normal_, self.loc, generator)
         return torch.addcmul(self.loc, self.scale, z), z
 
     def _log_density(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the log-density of each dimension, ``[*B, A]``, z standard deviations from ``loc``."""
+        """Return the log-density of each dimension, ``[*B, A]``, at ``z`` standard deviations from ``loc``."""
         return torch.addcmul(self.scale.log().neg(), z, z, value=-0.5) - HALF_LOG_2PI
 
 
@@ -104,15 +104,15 @@ class TanhNormal(WithBounds, Normal):
 
     **The log-prob belongs to the stored action.** tanh rounds: beyond |u| ≈ 8.3 float32 results are ±1 or their
     neighbour, and u cannot be told from the action. So :meth:`log_prob` is a function of the action alone, and
-    :meth:`sample_and_log_prob` returns that same function of the action it hands out: what the collector stores is what
-    the learner recomputes, and PPO's ratio is 1 for unchanged weights. Inside, it is the density at
+    :meth:`sample_and_log_prob` returns that same function of the action that it draws: the collector stores what the
+    learner recomputes, and PPO's ratio is 1 for unchanged weights. Inside, it is the density at
     u = atanh(action on [−1, 1]). An action within two roundings of a bound (or, from another source, outside) counts as
     the bound, and its log-prob is the logarithm of the *probability* of the normal's tail beyond atanh of the last
     action inside: the likelihood of what was seen. It is finite, its gradient is finite and vanishes for a policy that
     is saturated for good, where the density at a clamped u would push back with (loc − 8.3) / scale². Such a
-    probability is not to be compared with densities of other actions; ratios between policies are what it is for.
-    A loss that draws its own actions and differentiates through them wants :meth:`rsample_and_log_prob`, which takes u
-    itself: the plain density, exact everywhere.
+    probability must not be compared with densities of other actions, but may be with another policy's in a ratio.
+    A loss that draws its own actions and differentiates through them calls :meth:`rsample_and_log_prob`, which computes
+    the plain density from u itself, exact everywhere.
 
     Entropy and mean have no closed form; both are computed by Gauss-Hermite quadrature with 24 nodes: deterministic,
     differentiable, without random numbers. Largest error per dimension for |loc| ≤ 6: about 2e-6 at scale 1, 1e-3 at

@@ -48,7 +48,7 @@ def only_legal(who: str, logits: torch.Tensor, mask: torch.Tensor, *, rows: str 
         who: who asks, for the message.
         logits: ``[*B, K]``.
         mask: ``[*B, K]``, true = legal; bool, or 0 and 1 of any dtype.
-        rows: what an index into ``[*B]`` is called.
+        rows: the word for an index into ``[*B]`` in the message.
 
     Raises:
         SpecError: the mask has another shape or other values, or a row of it allows nothing; it is named.

@@ -20,7 +20,7 @@ class Groups(NamedTuple):
 
     Attributes:
         nvec: sizes of the groups.
-        is_real: bool ``[K, max(nvec)]``, false where a row is longer than its group; None if all are of one size.
+        is_real: bool ``[K, max(nvec)]``, false at the padding of shorter groups; None if all groups are of one size.
     """
 
     nvec: tuple[int, ...]

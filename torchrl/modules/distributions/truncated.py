@@ -143,12 +143,12 @@ class TruncatedNormal(WithBounds, Normal):
         return self._differentiable_quantile(torch.full_like(self._center, 0.5))
 
     def _edges(self, dtype: torch.dtype) -> tuple[Bound, Bound]:
-        """Return the bounds as an action of this dtype can reach them."""
+        """Return the lower and the upper bound, rounded to ``dtype`` if they are tensors."""
         low, high = self.bounds.low, self.bounds.high
         return (low.to(dtype), high.to(dtype)) if isinstance(low, torch.Tensor) else (low, high)
 
     def _inside(self, action: torch.Tensor) -> torch.Tensor:
-        """Return a float64 action in the dtype of ``loc``, not moved out of bounds by rounding."""
+        """Return a float64 action, clamped to the bounds, in the dtype of ``loc``."""
         return torch.clamp(action, self.bounds.low, self.bounds.high).to(self.loc.dtype)
 
     def _log_relative(self, z: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ class TruncatedNormal(WithBounds, Normal):
         return torch.clamp(z, self._a, self._b)
 
     def _far_quantile(self, change: torch.Tensor) -> torch.Tensor:
-        """Return the same for bounds so far left of zero that Φ underflows; elsewhere it is meaningless.
+        """Return the z with Φ(z) = Φ(b) · (1 + change) where Φ(b) underflows; other entries are meaningless.
 
         With t = −z / √2, s = −b / √2 and Φ(z) = exp(−t²) erfcx(t) / 2, it is the t at which log Φ has fallen by
         −log1p(change) from where it is at s. Were erfcx(t) = 1 / (t √π), t² + log t would rise by as much, which gives
@@ -204,7 +204,7 @@ class TruncatedNormal(WithBounds, Normal):
         return torch.addcmul(t, excess, at_t, value=0.5 * SQRT_PI) * -SQRT_2
 
     def _differentiable_quantile(self, share: torch.Tensor) -> torch.Tensor:
-        """Return the action of a quantile with its gradient: share held fixed, and F the function of z above,
+        """Return the action of :meth:`_quantile`, with its gradient in ``loc`` and ``scale`` while share is held fixed:
 
         dz = ((1 − share) φ(b) db + share φ(a) da) / φ(z).
         """
@@ -218,5 +218,5 @@ class TruncatedNormal(WithBounds, Normal):
 
 
 def _density_ratio(bound: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Return φ(bound) / φ(z); never infinite, because what it is multiplied with may be 0."""
+    """Return φ(bound) / φ(z), limited to a finite number, because the caller multiplies it by factors that may be 0."""
     return torch.exp((0.5 * (z - bound) * (z + bound)).clamp(max=700))

@@ -13,7 +13,7 @@ Factory = Callable[..., nn.Module]
 
 
 def positive(who: str, value: int) -> int:
-    """Return ``value`` as an int, or refuse what is no positive integer.
+    """Return ``value`` as an int, or refuse anything but a positive integer.
 
     Raises:
         ConfigError: it is no positive integer.
@@ -28,7 +28,7 @@ def positive(who: str, value: int) -> int:
 
 
 def sizes(who: str, values: Iterable[int]) -> tuple[int, ...]:
-    """Return ``values`` as a tuple of ints, or refuse what is no sequence of positive integers.
+    """Return ``values`` as a tuple of ints, or refuse anything but a sequence of positive integers.
 
     Raises:
         ConfigError: they are no sequence of positive integers.

@@ -110,7 +110,7 @@ class BatchRenorm(nn.Module):
         return (x - mean) / std * r + d
 
     def _progress(self, ramp: tuple[int, int]) -> torch.Tensor:
-        """Return how far the growth is, 0 to 1; a tensor, so that nothing waits for an accelerator."""
+        """Return which share of a ramp ``num_batches`` has passed, 0 to 1; a tensor, to wait for no accelerator."""
         begin, end = ramp
         return ((self.num_batches - begin) / (end - begin)).clamp(0, 1)
 

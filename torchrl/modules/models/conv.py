@@ -115,7 +115,7 @@ class ConvNet(nn.Module):
             self._size_after(size, tuple(images.shape[-2:]))
 
     def _size_after(self, size: int, image: tuple[int, int]) -> int:
-        """Return what a height or a width becomes."""
+        """Return the height or width after all convolutions of an image whose height or width is ``size``."""
         for kernel_size, stride in zip(self.kernel_sizes, self.strides, strict=True):
             if size < kernel_size:
                 hint = "Take smaller kernels or strides, or larger images."
@@ -126,7 +126,7 @@ class ConvNet(nn.Module):
 
 
 class _ChannelsLast(nn.Module):
-    """Call a module that acts on the last dimension on ``[n, C, H, W]`` as if the channels were there."""
+    """Call a module on images ``[n, C, H, W]`` with the channels moved to the last dimension, and move them back."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

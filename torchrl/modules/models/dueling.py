@@ -18,8 +18,8 @@ class DuelingHead(nn.Module):
     torch.Size([8, 3])
 
     Wang et al., "Dueling Network Architectures for Deep Reinforcement Learning" (2016),
-    https://arxiv.org/abs/1511.06581, equation 9; with K numbers per action, each of them alone, as in Hessel et al.,
-    "Rainbow" (2018), https://arxiv.org/abs/1710.02298.
+    https://arxiv.org/abs/1511.06581, equation 9; with K numbers per action the equation holds for each k alone, as in
+    Hessel et al., "Rainbow" (2018), https://arxiv.org/abs/1710.02298.
 
     ``nn.Sequential(ConvNet(4), DuelingHead(3136, 6))`` is the paper's network for images.
 
@@ -64,7 +64,7 @@ class DuelingHead(nn.Module):
 
 
 class DuelingMLP(nn.Module):
-    """Value all actions of a state vector by hidden layers that end in the two streams of a :class:`DuelingHead`.
+    """Compute the values of all actions from a state vector, by hidden layers that end in a :class:`DuelingHead`.
 
     >>> DuelingMLP(4, num_actions=3, num_outputs=51)(torch.zeros(8, 4)).shape
     torch.Size([8, 3, 51])

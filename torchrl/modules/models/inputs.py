@@ -42,7 +42,7 @@ def misfit(who: str, network: nn.Module, inputs: Mapping[Key, torch.Tensor]) -> 
 
 
 def _transform_for(dtype: torch.dtype, due: torch.dtype) -> str:
-    """Name the transform of the environment that makes such an entry fit."""
+    """Return a hint: the environment transform that turns an entry of ``dtype`` into one of ``due``."""
     if dtype in (torch.float64, torch.float16) and due is torch.float32:
         return "TransformedEnv(env, DoubleToFloat()) makes it float32."
     if dtype.is_floating_point:
