@@ -9,7 +9,7 @@ from torch.optim.adam import adam
 
 
 def _skip_profiler(step: Callable) -> Callable:
-    """Mark a step so that torch does not put it into a profiler scope, a good part of what is saved here."""
+    """Mark an optimizer's step so that torch adds no profiler scope around it, whose cost is much of what is saved."""
     step.hooked = True
     return step
 
@@ -17,9 +17,10 @@ def _skip_profiler(step: Callable) -> Callable:
 class FusedAdam(torch.optim.Adam):
     """Take the steps of ``torch.optim.Adam(fused=True)``, bit for bit, with less overhead in each.
 
-    Torch's step gathers state and enters profiler scopes; here that is done by its functional form. For two networks of
-    64 × 64 a step takes 39 µs instead of 49 alone, and an update of PPO 55 µs less, where caches are cold. Hooks
-    registered on the optimizer are not called after the first step. ``state_dict`` is that of ``torch.optim.Adam``.
+    Torch's step gathers state and enters profiler scopes; this one calls the functional form with the state at hand.
+    For two networks of 64 × 64 a step on its own takes 39 µs instead of 49; an update of PPO, with cold caches, takes
+    55 µs less. Hooks registered on the optimizer are not called after the first step. ``state_dict`` is that of
+    ``torch.optim.Adam``.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), https://arxiv.org/abs/1412.6980, algorithm 1.
 

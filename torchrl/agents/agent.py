@@ -66,17 +66,17 @@ class Agent:
         optimise: takes the gradient steps, :class:`MinibatchEpochs` or :class:`ReplayUpdates`; has ``loss`` and
             ``optimizer``.
         advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
-        store: called with each batch as it was collected, for example a replay buffer's ``extend``; on-policy
-            algorithms keep nothing. If it has ``state_dict`` and ``load_state_dict``, checkpoints hold its state: rows
-            that wait in a :class:`~torchrl.data.MultiStepStream`, say.
-        evaluator: measures the policy, periodically if it says so; here or in a process of its own.
+        store: called with each batch as it was collected, for example a replay buffer's ``extend``; None, as for
+            on-policy algorithms, keeps nothing. If it has ``state_dict`` and ``load_state_dict``, checkpoints hold its
+            state, for example the unfinished n-step sums of a :class:`~torchrl.data.MultiStepStream`.
+        evaluator: measures the policy, every ``evaluator.every_frames`` frames; here or in a process of its own.
         logger: where metrics go, over frames.
         hooks: what else happens, see :class:`Hook`.
         folder: where checkpoints go; None writes none.
-        log_interval: frames from one line of the log to the next, which holds means over what came since: of returns
+        log_interval: frames from one line of the log to the next; a line holds means since the last one, of returns
             over episodes, of losses and lag over rows; None logs every batch.
-        keep_learning: take gradient steps on what there is, beyond those that are due, while workers collect: learn as
-            fast as possible. Needs :class:`ReplayUpdates` and a collector over processes.
+        keep_learning: while workers collect, take as many gradient steps on stored data as there is time for, beyond
+            those that are due. Needs :class:`ReplayUpdates` and a collector over processes.
 
     Raises:
         ConfigError: ``log_interval`` below 1, ``keep_learning`` with parts that cannot, or minibatches larger than the
@@ -205,7 +205,7 @@ class Agent:
         self._is_stopping = True
 
     def _require_ready(self) -> None:
-        """Refuse to train where nothing would be trained, or what is trained could not be saved."""
+        """Raise if all frames are collected already, or if the folder cannot be written to."""
         total_frames = self.collector.total_frames
         if 0 <= total_frames <= self.collector.frames:
             got = f"all of the collector's total_frames={total_frames:,} collected"
@@ -215,7 +215,7 @@ class Agent:
             make_folder(self.folder, "Agent, folder")
 
     def evaluate(self, evaluator: Measure | None = None) -> Evaluation:
-        """Run an evaluator's episodes with the present policy and return their result; training goes on as without.
+        """Run an evaluator's episodes with the present policy and return their result; training is not affected.
 
         Args:
             evaluator: another than the agent's own.
@@ -264,7 +264,7 @@ class Agent:
             yield batch
 
     def _learn_until_ready(self) -> None:
-        """Take gradient steps until a batch has come; none where there will be no more."""
+        """Take gradient steps until the collector's next batch is ready; none before learning or without a next one."""
         collector = self.collector
         if 0 <= collector.total_frames <= collector.frames or not self.optimise.is_learning:
             return
@@ -274,7 +274,7 @@ class Agent:
                 self.optimise.once()
 
     def _optimise(self, batch: TensorDict) -> BatchReport:
-        """Train on a batch; return what there is to record."""
+        """Train on a batch, send the collector the new weights, and return the batch's figures for the hooks."""
         num_frames = num_valid_frames(batch)  # an estimator may leave some of them out of the training
         with self.measured("optimise"):
             episodes = episode_statistics(batch)
@@ -290,7 +290,7 @@ class Agent:
         return BatchReport(metrics, num_frames, self.frames)
 
     def state_dict(self) -> dict:
-        """Capture what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
+        """Return what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
         return agent_state(self)
 
     def load_state_dict(self, state: dict) -> None:
@@ -316,9 +316,9 @@ class Agent:
         self.load_state_dict(load_checkpoint(path))
 
     def load_networks(self, path: str | os.PathLike) -> None:
-        """Load only networks and what transforms learned of observations from a checkpoint, to evaluate or train anew.
+        """Load only networks and transforms' statistics of observations from a checkpoint, to evaluate or train anew.
 
-        What the agent's own transforms have learned of rewards stays.
+        Optimizer and counters stay as they are, and so do the transforms' statistics of rewards.
 
         Raises:
             CheckpointError: as :meth:`load`.

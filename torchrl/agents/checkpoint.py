@@ -49,7 +49,7 @@ def save_checkpoint(path: str | os.PathLike, state: Mapping) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict:
-    """Read what :func:`save_checkpoint` wrote; no code in the file is ever run. Tensors come to the CPU.
+    """Return the state in a file of :func:`save_checkpoint`, tensors on the CPU; no code in the file is ever run.
 
     >>> agent.save(folder / "a.pt")
     >>> load_checkpoint(folder / "a.pt")["counters"]["frames"]
@@ -94,7 +94,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def strip_compiled(state: Mapping[str, object]) -> dict[str, object]:
-    """Name the entries of a state as if no module were compiled, so that it fits compiled and plain ones alike."""
+    """Remove ``torch.compile``'s prefix from the names of a state, so that it fits compiled and plain modules alike."""
     return {name.replace(COMPILED, ""): value for name, value in state.items()}
 
 
@@ -140,9 +140,9 @@ def require_fit(who: str, have: Mapping[str, object], came: Mapping[str, object]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
-    """Load a saved state into an optimizer, or refuse one of another kind, on which torch would fail a step later.
+    """Load a saved state into an optimizer; refuse the state of another class, on which torch would fail a step later.
 
-    Each kind has options that the other lacks; versions of one kind only ever add some.
+    Two classes each have options that the other lacks, while a newer version of one class only adds options.
 
     Raises:
         CheckpointError: it is of another kind, or for other parameters.
@@ -161,7 +161,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
 
 
 def to_plain(value: object, place: str = "state") -> object:
-    """Replace numpy arrays, numpy numbers and TensorDicts in a state by what ``weights_only`` lets torch load."""
+    """Replace numpy arrays, numpy numbers and TensorDicts in a state by dicts that ``weights_only`` lets torch load."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
         return value
     if isinstance(value, TensorDictBase):

@@ -51,12 +51,12 @@ class Evaluation:
 class Evaluator:
     """Measure a policy by whole episodes in an environment of the evaluator's own, always from the same starts.
 
-    Episode k begins with ``start_seeds[k]`` whatever the number of rows. Where rows cannot be seeded one by one
-    (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
-    the row goes on with its next ones. The policy acts in eval mode and gets its training flags back, module by module;
-    torch's global random stream and every generator inside the policy are put back too. The environment's transforms
-    learn nothing, and see with what those of the training have learned. So training with and without evaluation is
-    bit-identical.
+    Episode k starts from ``start_seeds[k]`` whatever the number of rows. Where rows cannot be seeded one by one
+    (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does; its
+    later episodes are unseeded. The policy acts in eval mode and gets its training flags back, module by module;
+    torch's global random stream and every generator inside the policy are restored too. The environment's transforms
+    do not update their statistics, and use those that the training's transforms learned. So training with and without
+    evaluation is bit-identical.
 
     >>> evaluator = Evaluator(env, num_episodes=3, seed=7)
     >>> evaluator(actor).returns.shape
@@ -65,13 +65,13 @@ class Evaluator:
     True
 
     Args:
-        env: ``[*B]``, of its own: nothing else steps it until :meth:`close`, or until this is deleted.
+        env: ``[*B]``, for the evaluator alone: nothing else steps it until :meth:`close`, or until this is deleted.
         num_episodes: how many episodes.
         seed: the start seeds are derived from it, and so is the stream of a policy that samples.
         start_seeds: one seed per episode, instead of those derived.
         exploration_type: how the policy acts.
-        every_frames: how often an agent evaluates while it trains; None only at ``agent.evaluate()``.
-        max_episode_steps: refuse to go on with a longer episode, so that an environment without an end does not hang.
+        every_frames: frames from one evaluation of a training agent to the next; None: only ``agent.evaluate()``.
+        max_episode_steps: raise at a longer episode, so that an environment without an end does not hang.
 
     Raises:
         ConfigError: a count below one, or not one start seed per episode.
@@ -123,14 +123,14 @@ class Evaluator:
 
         Args:
             policy: what is measured.
-            learned: what the transforms of the training have learned, ``collector.learned_states()``, which an agent
-                passes by itself; None leaves the environment's transforms what they have learned themselves.
+            learned: statistics of the training's transforms, ``collector.learned_states()``, which an agent passes by
+                itself; None uses the statistics of the environment's own transforms.
 
         Raises:
             EnvError: an episode does not end within ``max_episode_steps``.
             SpecError: the policy does not fit the action spec.
-            ConfigError: the policy cannot be called; or the environment shows it something else than the training did,
-                or has a transform that has learned nothing yet.
+            ConfigError: the policy cannot be called; or the environment's transforms differ from the training's, or
+                one of them has no statistics yet.
         """
         require_policy("Evaluator", policy)
         if policy is None:
@@ -176,7 +176,7 @@ class Evaluator:
         return Evaluation(returns, lengths)
 
     def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
-        """Start the ended rows again, from the seeds of their next episodes; keep the policy's own carried state."""
+        """Reset the ended rows with the seeds of their next episodes, if ``env`` can; other rows keep their entries."""
         if not self.env.seeds_rows:
             return root
         return self.env.reset(done.reshape(self.env.batch_size), seed=self._seeds(episode_of), root=root)
@@ -199,7 +199,7 @@ class Evaluator:
 
 @contextmanager
 def eval_mode(policy: object) -> Iterator[None]:
-    """Put a policy into eval mode; on exit give every submodule the flag it had."""
+    """Put a policy into eval mode inside the block; on exit restore the training flag of every submodule."""
     modules = list(policy.modules()) if isinstance(policy, nn.Module) else []
     flags = [module.training for module in modules]
     if modules:
@@ -213,7 +213,7 @@ def eval_mode(policy: object) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(policy: object, seed: int) -> Iterator[None]:
-    """Let a policy draw from streams begun at ``seed``; on exit put back its generators and torch's global streams."""
+    """Seed a policy's generators and torch's global streams inside the block; restore their states on exit."""
     with keep_randomness(policy) as generators:
         torch.manual_seed(seed)
         for index, generator in enumerate(generators):
@@ -222,7 +222,7 @@ def own_randomness(policy: object, seed: int) -> Iterator[None]:
 
 
 def move_roots_to_policy(policy: Callable, device: torch.device) -> Callable:
-    """Return a policy for roots on ``device``: itself, or one that moves roots to the policy's device and back."""
+    """Return a function that acts on roots on ``device``: the policy, or one that moves roots to its device first."""
     tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, nn.Module) else []
     if not tensors or tensors[0].device == device:
         return policy

@@ -1,4 +1,4 @@
-"""Evaluation in a process of its own, while training goes on. It measures the weights of its launch. Trains nothing."""
+"""Evaluation in a process of its own, while training goes on, of the weights at its launch. Trains nothing."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class BesideResult:
     {'eval/return_mean': 2.0, 'eval/return_std': 1.0, 'eval/policy_version': 5.0}
 
     Attributes:
-        evaluation: what it measured.
-        version: of the policy's weights, as the launch named it.
-        frames: that were trained on at the launch.
-        keep: what the launch was given to be kept until now.
+        evaluation: returns and lengths of the episodes.
+        version: of the policy's weights, as passed to ``launch``.
+        frames: trained on at the launch, as passed to ``launch``.
+        keep: the object passed to ``launch`` as ``keep``.
     """
 
     evaluation: Evaluation
@@ -61,14 +61,14 @@ class BesideResult:
 class EvaluationProcess:
     """Evaluate policies in another process while training goes on: launch an evaluation now, take its result later.
 
-    The weights go along with the launch, so training may change them at once, and the result is that of an
-    ``Evaluator`` here, number for number. What goes along are parameters, buffers and extra state, and what the
-    transforms of the training have learned; the policy itself goes with the first launch, and again where another one
-    is launched. It acts on the CPU there.
+    A launch copies the weights, so training may change them at once, and the result is that of an ``Evaluator`` in this
+    process, number for number. A launch sends parameters, buffers and extra state of the policy, and statistics of the
+    training's transforms; the pickled policy is sent at the first launch, and when another policy is launched. In the
+    process it acts on the CPU.
 
-    If the process dies, a warning says so and another one repeats the evaluation, which is the same again; if that one
-    dies too, it is a :class:`ProcessError`. What the environment or the policy raises there is raised by ``poll`` or
-    ``take`` with its type.
+    If the process dies, a warning says so and a new process repeats the evaluation, with the same result; if that one
+    dies too, a :class:`ProcessError` is raised. An exception of the environment or the policy in the process is raised
+    by ``poll`` or ``take`` with its type.
 
     >>> from torchrl.envs import GymEnv
     >>> beside = EvaluationProcess(partial(GymEnv, "CartPole-v1", num_envs=2), num_episodes=2)
@@ -79,7 +79,7 @@ class EvaluationProcess:
     >>> beside.close()
 
     Args:
-        make_env: builds the environment, there; it goes there by ``cloudpickle``.
+        make_env: builds the environment in the process, to which ``cloudpickle`` sends this function.
         num_episodes: see :class:`Evaluator`.
         seed: see :class:`Evaluator`.
         start_seeds: see :class:`Evaluator`.
@@ -169,9 +169,9 @@ class EvaluationProcess:
         Args:
             policy: what is measured; it may be changed as soon as this returns.
             learned: see :meth:`Evaluator.__call__`.
-            version: of its weights.
-            frames: that it was trained on.
-            keep: anything to be handed back with the result, for example the state to be saved if it is the best.
+            version: of its weights, returned with the result.
+            frames: that it was trained on, returned with the result.
+            keep: any object, returned with the result, for example the state to save if the policy is the best.
 
         Raises:
             ConfigError: one was launched that was not taken, or the policy is not initialised.
@@ -189,7 +189,7 @@ class EvaluationProcess:
             self._post()
 
     def is_ready(self) -> bool:
-        """Answer whether :meth:`take` would return at once."""
+        """Answer whether the launched evaluation is finished, so that :meth:`take` would return at once."""
         self._require_open()
         with self._discarded_if_it_fails():
             self._gather(0.0)
@@ -200,7 +200,7 @@ class EvaluationProcess:
         return self.take() if self.is_ready() else None
 
     def take(self) -> BesideResult:
-        """Wait for the evaluation that was launched, and return what it measured.
+        """Wait for the launched evaluation to finish, and return its result, once.
 
         Raises:
             ConfigError: none was launched.
@@ -245,7 +245,7 @@ class EvaluationProcess:
         return f"EvaluationProcess(num_episodes={self.num_episodes}, process {self.pid})"
 
     def _post(self) -> None:
-        """Send what was launched, with the policy itself where the process has another one."""
+        """Send the launched evaluation to the process, with the pickled policy unless the process has it."""
         order = self._order
         structure = None if self._there is order.structure else order.structure.pickled
         self._there = None  # until it has answered: a policy that cannot be built there is not there
@@ -257,7 +257,7 @@ class EvaluationProcess:
                 self._gather(SLICE_S)
 
     def _gather(self, wait_s: float) -> None:
-        """Wait at most ``wait_s`` for what was launched, and keep its result."""
+        """Wait at most ``wait_s`` seconds for the launched evaluation: store its result, or repeat it, or raise."""
         for _, outcome in self._pool.finished(wait_s):
             if isinstance(outcome, ProcessError):
                 self._repeat(outcome)
@@ -269,7 +269,7 @@ class EvaluationProcess:
                 self._done = BesideResult(outcome, order.version, order.frames, order.keep)
 
     def _repeat(self, error: ProcessError) -> None:
-        """Start another process and launch there what was lost with the last one; the second time, give up."""
+        """Launch the evaluation again in a new process; raise ``error`` at the second death, and after a deadline."""
         order = self._order
         if order.was_repeated or isinstance(error, DeadlineError):
             if order.was_repeated:
@@ -288,7 +288,7 @@ class EvaluationProcess:
 
     @contextmanager
     def _discarded_if_it_fails(self) -> Iterator[None]:
-        """Forget what was launched where it fails; end a process whose answer could still come (Ctrl-C, a deadline)."""
+        """Drop the launched evaluation if the block raises, and end a process that could still answer (Ctrl-C)."""
         try:
             with undone_if_lost(self.discard):
                 yield
@@ -335,7 +335,7 @@ class EvaluationHost:
         self._policy: Callable | None = None
 
     def evaluate(self, pickled: bytes | None, state: tuple, learned: Sequence[Learned] | None) -> Evaluation:
-        """Evaluate the policy that is sent along, or else the last one that was, with the given weights."""
+        """Evaluate the pickled policy, or if it is None the last one that was sent, with the weights in ``state``."""
         if pickled is not None:
             self._policy = cloudpickle.loads(pickled)
         set_state_(self._policy, state)

@@ -26,8 +26,8 @@ VIDEOS = "videos"  # the folder of the films, in that of the run
 class RecordVideo(Hook):
     """Film one episode after each periodic evaluation, always from the same start: ``videos/<frames>.mp4``.
 
-    The policy acts as in an evaluation, in an environment of its own, and its random streams are put back: training
-    goes on as without. The film has a picture for each step and one for the start; the last shows how it ended.
+    The policy acts as in an evaluation, in an environment for films alone, and its random streams are restored, so
+    training is not affected. The film has a picture of the start and one after each step; the last shows the ending.
 
     >>> from torchrl.envs import GymEnv
     >>> film = RecordVideo(lambda: GymEnv("CartPole-v1", num_envs=1, from_pixels=True, pixels_only=False))
@@ -38,9 +38,9 @@ class RecordVideo(Hook):
         make_env: builds an environment ``[1]`` that shows its picture beside what the policy reads, as the simulator
             wrapper :class:`~torchrl.envs.simulators.Pixels` does.
         key: the picture's, uint8 ``[1, H, W, 3]``.
-        seed: of the start, and of a policy that samples.
+        seed: of the episode's start, and of the random streams of a policy that samples.
         exploration_type: how the policy acts.
-        fps: steps a second, as the film shows them.
+        fps: pictures, so steps, that the film shows in a second.
         max_steps: a longer episode is cut there.
 
     Raises:
@@ -91,7 +91,7 @@ class RecordVideo(Hook):
             raise KeyMissing(explain("RecordVideo", expected=expected, got=f"the observations {shown}"))
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Film the policy as it stands, which with an :class:`EvaluationProcess` is a later one than was measured."""
+        """Film an episode with the present weights: later ones than were measured in an :class:`EvaluationProcess`."""
         with (
             torch.no_grad(),
             own_randomness(agent.policy, self.seed),

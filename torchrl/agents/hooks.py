@@ -146,8 +146,8 @@ class StopAtReturn(Hook):
 class UpdateNormalizer(Hook):
     """Merge each batch's observations into a normaliser's statistics, after the batch was trained on.
 
-    Only then, so that the first probability ratio of a batch is exactly one: its actions were chosen, and their
-    log-probabilities computed, under the statistics before it.
+    Earlier, the first probability ratio of a batch would not be one: the batch's actions were chosen, and their
+    log-probabilities computed, with the statistics before it.
 
     >>> normalizer = ObservationNormalizer(4)
     >>> UpdateNormalizer(normalizer).on_optimised(agent, batch, {})
@@ -170,7 +170,7 @@ class UpdateNormalizer(Hook):
 
 
 class StepExploration(Hook):
-    """Count each batch's frames in every :class:`~torchrl.modules.AnnealedExploration` of the policy, so that it fades.
+    """Call ``step(frames of the batch)`` on every :class:`~torchrl.modules.AnnealedExploration` in the policy.
 
     >>> from torchrl.modules import EGreedy, QValueActor
     >>> policy = EGreedy(QValueActor(torch.nn.Linear(4, 2)), env.action_spec, start=1.0, end=0.0, num_frames=32)
@@ -191,9 +191,9 @@ class StepExploration(Hook):
 
 
 class SaveBuffer(Hook):
-    """Save a replay buffer beside the checkpoints when training ends, so that a resumed run samples what this one did.
+    """Save a replay buffer to ``agent.folder / "replay"`` when training ends, so that a resumed run can load it.
 
-    It goes to ``replay`` in the agent's folder; without one nothing is saved.
+    Nothing is saved if the agent has no folder or the buffer is empty.
 
     >>> _ = buffer.extend(batch)
     >>> agent.folder = folder
@@ -234,7 +234,7 @@ class AdaptPenalty(Hook):
         self.loss = loss
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Measure the divergence on the whole batch, log it as ``loss/kl_update`` and change the coefficient by it.
+        """Compute KL(π_old ‖ π) on the whole batch, log it as ``loss/kl_update``, and adapt the penalty's weight to it.
 
         A batch without a valid row, on which nothing was trained, changes nothing.
         """
@@ -249,8 +249,8 @@ class AdaptPenalty(Hook):
 class ProgressBar(Hook):
     """Show frames, speed and the latest returns on one line of the terminal, through tqdm.
 
-    Where the standard error is no terminal but a file or a pipe, each periodic evaluation writes one line; each tenth
-    of the way, where there are none.
+    If the standard error is a file or a pipe, one line is written at each periodic evaluation instead, or, without
+    evaluations, at each tenth of the total frames.
 
     >>> bar = ProgressBar()  # Agent(..., hooks=[bar]), or agent.train(progress=True)
     >>> bar.on_train_start(agent)
@@ -279,7 +279,7 @@ class ProgressBar(Hook):
         self._is_evaluated = agent.evaluator is not None and agent.evaluator.every_frames is not None
 
     def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
-        """Move the bar on by the frames of the batch."""
+        """Advance the bar by the frames of the batch, and show the latest mean returns."""
         if "train/episode_return" in metrics:
             self._shown["train"] = metrics["train/episode_return"]
         if self._bar.disable:
@@ -290,7 +290,7 @@ class ProgressBar(Hook):
         self._bar.update(agent.frames - self._bar.n)
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
-        """Take the mean return to show; where there is no terminal, write a line."""
+        """Remember the mean return for the bar; without a terminal, write a line."""
         self._shown["eval"] = result.mean
         if self._bar.disable:
             self._write_line(agent)
@@ -313,7 +313,7 @@ class ProgressBar(Hook):
 
 
 def _whole_batches(agent: Agent) -> int:
-    """Return the frames at which a training ends: the collector's total, rounded up to whole batches; or no end, -1."""
+    """Return the frames at which training ends: the collector's total, rounded up to whole batches; -1 for no end."""
     total, batch = agent.collector.total_frames, frames_per_batch(agent.collector) or 1
     return agent.frames + -(-(total - agent.frames) // batch) * batch if total > 0 else total
 

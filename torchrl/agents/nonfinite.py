@@ -18,11 +18,11 @@ def nonfinite_error(
     """Build the error for a gradient step with figures that are NaN or infinite, naming them and the keys at fault.
 
     Args:
-        figures: what the loss reports, by name; where terms ``loss_...`` are among the bad ones, these are named.
-        rows: what the step was taken on, which may hold such numbers itself.
-        step: names the step, ``"update 3"``.
-        source: of the rows, ``"sample"``.
-        undone: back to where parameters and optimizer were put, ``"update"``.
+        figures: numbers of the loss, by name; if some ``loss_...`` are NaN or infinite, the error names only those.
+        rows: the data of the step; the error names its keys with NaN or infinity.
+        step: the step in words, for example ``"update 3"``.
+        source: the word for ``rows``, ``"sample"`` or ``"batch"``.
+        undone: the word for what was undone, ``"update"`` or ``"batch"``.
     """
     bad = [name for name, number in figures.items() if not math.isfinite(number)]
     bad = [name for name in bad if name.startswith("loss_")] or bad

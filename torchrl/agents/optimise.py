@@ -46,9 +46,9 @@ class MinibatchEpochs:
         generator: source of the permutations, on the CPU; None uses torch's global one.
         compile: compile the loss and its gradient. With CartPole's shapes (256 rows, two 64×64 networks, one CPU
             thread) the first call then takes 2 to 16 s, and a step 0.8 ms instead of 1.0.
-        target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs. Others
-            look before each gradient step, and stop where the divergence of that minibatch exceeds 1.5 times the
-            number: where theirs is 0.02, take 0.03 here. At least one whole epoch is trained in any case.
+        target_kl: end the call after an epoch whose mean ``approx_kl`` exceeds this; None runs all epochs. Other
+            libraries stop before a gradient step whose minibatch has a divergence above 1.5 times their number: for
+            their 0.02 take 0.03 here. At least one whole epoch is trained.
 
     Raises:
         ConfigError: a count below one, or both kinds of clipping at once.
@@ -131,7 +131,7 @@ class MinibatchEpochs:
         return Figures(means, dict.fromkeys(means, num_steps * size) | {"grad_norm": num_steps})
 
     def _minibatches(self, rows: TensorDict) -> Iterator[TensorDict]:
-        """Permute all rows at once and cut them into contiguous pieces: one gather per key and epoch."""
+        """Permute the rows and cut them into minibatches of one size, without a rest: one gather per key and epoch."""
         size = min(self.minibatch_size, len(rows))
         order = torch.randperm(len(rows), generator=self.generator)[: len(rows) // size * size]
         return rows[order.to(device_of(rows))].split(size)

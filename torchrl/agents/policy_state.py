@@ -15,10 +15,10 @@ from torchrl.collectors.weights import has_weights, on_cpu, require_initialised,
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A policy pickled for another process, which tells whether a later policy differs from it by its weights alone.
+    """Hold a policy pickled for another process, and tell whether a later launch needs to send more than its weights.
 
     Attributes:
-        policy: the policy itself, kept so that it is recognised.
+        policy: the policy itself, for :meth:`is_of` to compare with.
         layout: shape and dtype of its parameters and buffers.
         pickled: a copy on the CPU.
     """
@@ -39,12 +39,12 @@ class Structure:
         return cls(policy, _layout(policy), cloudpickle.dumps(on_cpu(policy)))
 
     def is_of(self, policy: Callable) -> bool:
-        """Answer whether a policy differs from the pickled module by its weights alone; never of a plain callable."""
+        """Answer whether ``policy`` is the pickled module with the same tensor shapes; False for a plain callable."""
         return isinstance(policy, nn.Module) and policy is self.policy and _layout(policy) == self.layout
 
 
 def state_of(policy: Callable) -> tuple[list[torch.Tensor], dict[str, object]]:
-    """Copy what training changes in a policy: parameters, all buffers, and the extra state of its modules by path."""
+    """Return CPU copies of what training changes in a policy: parameters, buffers, and extra state by module path."""
     if not isinstance(policy, nn.Module):
         return [], {}
     extra = {path: copy.deepcopy(module.get_extra_state()) for path, module in _with_extra_state(policy)}

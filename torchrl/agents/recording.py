@@ -27,7 +27,7 @@ class Log(Hook):
         self._seconds: dict[str, float] = {}  # of the agent, at the last line
 
     def begin_line(self, agent: Agent) -> None:
-        """Begin to count the seconds that the next line of the log reports."""
+        """Note the agent's seconds now, so that the next line of the log reports the seconds since."""
         self._seconds = dict(agent.seconds)
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:

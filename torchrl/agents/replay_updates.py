@@ -206,7 +206,7 @@ class ReplayUpdates:
         self._seconds += time.perf_counter() - began
 
     def state_dict(self) -> dict:
-        """Capture counters, target update and reward scale; loss, optimizer and buffer are saved elsewhere."""
+        """Return counters and the states of target update and reward scale; without loss, optimizer and buffer."""
         return {
             "num_updates": self.num_updates,
             "num_frames": self.num_frames,
@@ -265,7 +265,7 @@ class ReplayUpdates:
 
 
 def _buffers_of(loss: Loss) -> Iterator[tuple[dict, str]]:
-    """Yield where the buffers of a loss are, each once, but for those of its targets, which only an update changes."""
+    """Yield ``(dict, name)`` for each module buffer of a loss, except its target networks', which an update changes."""
     targets = loss.targets() if has(loss, WithTargets) else []
     seen = {id(module) for _, target in targets for module in target.modules()}
     for module in loss.modules():

@@ -16,12 +16,11 @@ from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 class RewardScale:
     """Divide the rewards of samples by the running standard deviation of the discounted return.
 
-    Rewards are stored as they are, so that what was collected early is scaled as what comes late. They are not centred,
-    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` begin anew with each episode and behind masked
-    rows. They go on from batch to batch, of one step or of many, of several workers in any order: rows are told apart
-    by ``("collector", "traj_ids")``, or by their place where a batch has none. They count with weights that fade: one
-    that lies n frames back with ``decay``ⁿ, where rows of one step are equally far. Before there is a spread, rewards
-    are left alone.
+    The buffer holds unscaled rewards, so early and late ones are scaled alike when sampled. Rewards are not centred,
+    which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` restart from 0 at each episode and after masked
+    steps, and continue from batch to batch of any length and of several workers in any order: a trajectory is
+    recognised by its ``("collector", "traj_ids")``, or by its row where a batch has none. A return n frames old has the
+    weight ``decay``ⁿ; returns of one time step are equally old. While the deviation is 0, rewards are not divided.
 
     Engstrom et al., "Implementation Matters in Deep Policy Gradients" (2020), https://arxiv.org/abs/2005.12729, section
     3, item 2, for the division; the fading is ours.
@@ -34,7 +33,7 @@ class RewardScale:
 
     Args:
         gamma: γ.
-        decay: weight of the past at each frame; the default remembers about the last 100,000.
+        decay: factor on all weights at each frame; the default averages over about the last 100,000.
         clip: the largest size of a scaled reward; None for no limit.
 
     Raises:
@@ -90,7 +89,7 @@ class RewardScale:
         self._count(returns, valid)
 
     def _pop_returns(self, ids: np.ndarray, num: int) -> np.ndarray:
-        """Take out the returns of trajectories ``[B]`` up to where they were left, ``[B, R]``; 0 for others."""
+        """Remove and return the running returns kept of trajectories ``ids``, ``[B, R]``; 0 for unknown ones."""
         found = np.zeros((len(ids), num))
         if len(self._ids):
             place = self._ids.searchsorted(ids).clip(max=len(self._ids) - 1)
@@ -102,14 +101,14 @@ class RewardScale:
         return found
 
     def _push_returns(self, ids: np.ndarray, running: np.ndarray) -> None:
-        """Keep the returns of trajectories ``[B]`` that go on, ``[B, R]``."""
+        """Keep the running returns, ``[B, R]``, of the unfinished trajectories ``ids`` for the next batch."""
         if len(self._ids):
             ids, running = np.concatenate([self._ids, ids]), np.concatenate([self._returns, running])
         order = ids.argsort()[-self.MAX_OPEN :]
         self._ids, self._returns = ids[order], running[order]
 
     def _count(self, returns: np.ndarray, valid: np.ndarray | None) -> None:
-        """Let returns ``[B, T, R]`` in where they are valid, ``[B, T]``; what was there before fades."""
+        """Add the valid ones of ``returns``, ``[B, T, R]``, to the weighted sums, and decay the sums so far."""
         num_rows, num_steps, _ = returns.shape
         num_each = np.full(num_steps, num_rows) if valid is None else valid.sum(0)
         num_frames = int(num_each.sum())
@@ -132,7 +131,7 @@ class RewardScale:
         return result
 
     def state_dict(self) -> dict:
-        """Capture the statistics, and the running return of every unfinished trajectory."""
+        """Return the statistics, and the running return of every unfinished trajectory."""
         return {
             "weight": self._weight,
             "mean": self._mean,

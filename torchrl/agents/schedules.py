@@ -66,8 +66,8 @@ class LinearSchedule:
 class Anneal(Hook):
     """Set one value by a schedule before each batch is trained on: a learning rate, a clip range, a coefficient.
 
-    The schedule is asked for the frames trained on *before* the batch, so the first batch sees its start value. Nothing
-    needs saving: a resumed run stands at the same frames.
+    The schedule is called with the frames trained on *before* the batch, so the first batch gets the start value. There
+    is no state to save: a resumed run continues at the same number of frames.
 
     >>> anneal = Anneal(agent.optimizer, "lr", LinearSchedule(3e-4, 0.0, num_frames=100))
     >>> agent.frames = 50

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of an agent, and how an agent goes on from it. The file format stands in ``checkpoint``."""
+"""What a checkpoint holds of an agent, and how an agent is restored from it. The file format is in ``checkpoint``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load_agent_state(agent: Agent, state: dict) -> None:
 
 
 def load_agent_networks(agent: Agent, state: dict) -> None:
-    """Take only the networks of :func:`agent_state`, and what transforms have learned of observations.
+    """Load into an agent only the networks of a state, and the transforms' statistics of observations.
 
     Raises:
         CheckpointError: naming the parameters that do not fit.
@@ -87,7 +87,7 @@ def _load_networks(networks: dict[str, nn.Module], came: dict[str, dict]) -> Non
 
 
 def _generators(agent: Agent) -> dict[str, torch.Generator]:
-    """Return each random generator of an agent once, by its place, named as if no module were compiled."""
+    """Return each random generator of an agent once, by the path of its owner, as if no module were compiled."""
     owners = {"policy": agent.collector.policy, "loss": agent.loss, "optimise": agent.optimise}
     found: dict[str, torch.Generator] = {}
     for owner, part in owners.items():

@@ -44,7 +44,7 @@ class Figures(dict):
 
 
 def episode_statistics(batch: TensorDictBase) -> Figures:
-    """Average return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did.
+    """Return the mean return and length of the episodes that ended in a batch ``[*B, T]``; empty if none did.
 
     The weight of each figure is the number of its episodes.
 
@@ -67,7 +67,7 @@ def episode_statistics(batch: TensorDictBase) -> Figures:
 
 
 def value_statistics(batch: TensorDictBase) -> Figures:
-    """Explained variance of the collected values in a batch ``[*B, T]``; empty without ``value_target``.
+    """Return the explained variance of ``state_value`` in a batch ``[*B, T]``; empty without it or ``value_target``.
 
     Of several batches the mean is logged, each counting by its valid rows.
     """
@@ -88,7 +88,7 @@ def num_valid_frames(batch: TensorDictBase) -> int:
 
 
 def policy_lag(batch: TensorDictBase, version: int) -> Figures:
-    """How many updates of the weights the policy that collected a batch ``[*B, T]`` was behind, on average."""
+    """Return how many versions behind ``version`` the policy was that collected a batch ``[*B, T]``, on average."""
     versions, mask = batch.get(("collector", "policy_version")), batch.get(MASK, None)
     if mask is not None:
         versions = versions[mask]

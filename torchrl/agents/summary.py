@@ -1,4 +1,4 @@
-"""The summary of a run: returns of its last and its best policy, from starts by which neither was chosen."""
+"""The summary of a run: returns of its last and its best policy, from other starts than chose the best policy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_summary(path: str | os.PathLike, summary: dict) -> None:
 
 
 def _evaluate_best(agent: Agent, evaluator: Evaluator) -> Evaluation | None:
-    """Evaluate with the networks of the best checkpoint and what it saw with, and put back what there is now."""
+    """Evaluate the best checkpoint's networks and statistics, then restore the agent's; None without a checkpoint."""
     path = None if agent.folder is None else Path(agent.folder) / BEST
     if path is None or not path.exists():
         return None

@@ -69,7 +69,7 @@ class Projected(PolicyWrapper):
         return tensordict
 
     def _expand_spec(self, shape: torch.Size) -> TensorSpec:
-        """Return the spec with the batch dimensions of ``shape``; a spec that does not fit as it is: ``project`` raises."""
+        """Expand the spec to ``shape``, whose batch dimensions it lacks; return a spec that does not fit unchanged."""
         num_rows = len(shape) - self.spec.ndim
         return self.spec.expand(shape) if num_rows > 0 and shape[num_rows:] == self.spec.shape else self.spec
 

@@ -117,7 +117,7 @@ def read_csv(path: str | os.PathLike) -> dict[str, list[float]]:
 
 
 def copy_table(source: str | os.PathLike, target: str | os.PathLike, *, until: int) -> None:
-    """Copy a table that :class:`CSVLogger` wrote, up to a step, whole or not at all, for a run that goes on from there.
+    """Copy the rows of a :class:`CSVLogger` table up to a step into a new file, for a run that resumes at that step.
 
     >>> with CSVLogger(folder) as logger:
     ...     logger.log_scalars({"loss": 0.5}, step=128)

@@ -10,7 +10,7 @@ from torchrl.record.logger import Logger
 
 
 class FanOut(Logger):
-    """Pass everything on to each of ``loggers``, in order.
+    """Pass all numbers and texts on to each of ``loggers``, in order.
 
     >>> from torchrl.record import CSVLogger
     >>> with FanOut(CSVLogger(folder / "a"), CSVLogger(folder / "b")) as logger:

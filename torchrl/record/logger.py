@@ -32,7 +32,7 @@ class Logger(Extensible, ABC):
 
     @abstractmethod
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
-        """Record numbers; what this call was given is on disk, whole, when it returns.
+        """Record numbers at a step; all numbers of the call are on disk when it returns.
 
         Args:
             metrics: one number each, by name, for example ``"train/episode_return"``; NaN and infinities are numbers.
@@ -66,7 +66,11 @@ class Logger(Extensible, ABC):
 
 
 def make_folder(folder: str | os.PathLike, who: str) -> Path:
-    """Make the folder that a logger writes to.
+    """Create a logger's folder if it is absent, and return its path.
+
+    Args:
+        folder: the path.
+        who: the caller's name, for the message.
 
     Raises:
         ConfigError: it cannot be made, or not be written to.
@@ -79,11 +83,11 @@ def make_folder(folder: str | os.PathLike, who: str) -> Path:
 
 
 def as_floats(metrics: Mapping[str, SupportsFloat], who: str) -> dict[str, float]:
-    """Read every metric as a plain float.
+    """Return every metric as a Python float, by name.
 
     Args:
         metrics: numbers, or arrays and tensors of one element, by name.
-        who: the sink, for the message.
+        who: the logger, for the message.
 
     Raises:
         SpecError: a value is not one number.

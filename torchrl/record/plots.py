@@ -93,9 +93,9 @@ def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> 
 
 
 def latest_points(frames: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return the points of a metric with finite values; of frames that a resumed run wrote again, only the later ones.
+    """Return frames and finite values of a metric, frames ascending, without points that a later point replaces.
 
-    A run that was resumed from a checkpoint repeats frames that its table holds already; what it wrote last counts.
+    A run that is resumed from a checkpoint writes frames again that its table holds already: the later points count.
     """
     points: list[tuple[float, float]] = []
     for frame, value in zip(frames, values, strict=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_video() -> ModuleType:
-    """Import and return PyAV, which encodes films, or say which extra is missing.
+    """Import and return PyAV, which encodes films, or raise an error that names the extra to install.
 
     >>> require_video().__name__
     'av'
@@ -32,7 +32,7 @@ def require_video() -> ModuleType:
 
 @contextmanager
 def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable[[np.ndarray | torch.Tensor], None]]:
-    """Give a ``with`` block a function that adds pictures to a film; the file is there, whole, if the block ends well.
+    """Yield a function that adds pictures to a film; the file appears when the ``with`` block ends without an error.
 
     H.264 in an mp4 file. Pictures are encoded as they come, so a film takes no memory. An odd height or width, which
     the format does not know, gets one more row or column like the last.

@@ -104,7 +104,7 @@ class Bounds(NamedTuple):
 
 
 class WithBounds:
-    """Base of distributions between bounds, whose constructors take a keyword ``bounds``, which :meth:`within` fills."""
+    """Base of distributions between bounds, whose constructors take a keyword ``bounds``; :meth:`within` sets it."""
 
     __slots__ = ()
 
