@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.padding import MASK, poisoned
 from torchrl import agents
 from torchrl.agents import (
     AdaptPenalty,
@@ -38,7 +39,6 @@ from torchrl.modules import (
 )
 from torchrl.objectives import DQNLoss, KLPenaltyPPOLoss
 
-MASK = ("collector", "mask")
 SUMS = ("weight", "mean", "square")  # of returns
 
 
@@ -135,14 +135,6 @@ def make_batch():
     batch["next", "done"] = torch.rand(3, 6, 1, generator=generator) < 0.5
     batch["collector", "policy_version"] = torch.randint(20, (3, 6), generator=generator)
     return batch
-
-
-def poisoned(batch, mask):
-    """Fill the rows that a mask rules out with what must not be seen, and add the mask."""
-    batch = batch.clone()
-    for value in batch.values(True, True):
-        value[~mask] = float("nan") if value.is_floating_point() else (True if value.dtype == torch.bool else -7)
-    return batch.set(MASK, mask)
 
 
 def test_whatever_is_told_of_a_batch_is_among_the_cases():

@@ -1,4 +1,4 @@
-"""Whether two batches are the same: keys, dtypes and values."""
+"""Whether two batches are the same: batch size, keys, dtypes and values."""
 
 import torch
 
@@ -8,6 +8,7 @@ def leaves(tensordict):
 
 
 def assert_same(one, other, without=()):
+    assert one.batch_size == other.batch_size
     one, other = leaves(one), leaves(other)
     assert one.keys() == other.keys()
     for key, value in one.items():

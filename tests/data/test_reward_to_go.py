@@ -2,32 +2,15 @@
 
 import pytest
 import torch
-from tensordict import TensorDict
 
+from cases.padding import MASK
+from cases.steps import make_batch
 from fakes import CountingSimulator
 from torchrl.collectors import Collector
 from torchrl.data import MultiStep, Reward2Go
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.envs import SerialEnv
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-
-MASK = ("collector", "mask")
-
-
-def make_batch(*shape, terminated=(), truncated=(), done=(), is_init=(), masked=()):
-    """Step t earns 2^t in every lane; flags are given as the steps where they are true; masked steps hold NaN."""
-
-    def flags(*steps):
-        return torch.zeros(*shape, 1, dtype=torch.bool).index_fill(-2, torch.tensor(steps, dtype=torch.int64), True)
-
-    reward = (2.0 ** torch.arange(shape[-1])).expand(shape).unsqueeze(-1).clone()
-    following = {"reward": reward, "terminated": flags(*terminated), "truncated": flags(*truncated)}
-    following["done"] = flags(*terminated, *truncated, *done)
-    batch = TensorDict({"is_init": flags(*is_init), "next": following}, batch_size=shape)
-    if masked:
-        reward[..., list(masked), :] = float("nan")
-        batch.set(MASK, ~flags(*masked).squeeze(-1))
-    return batch
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated", "done"])

@@ -4,6 +4,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.padding import MASK, poisoned
+from cases.same import assert_same
 from torchrl.data import (
     alive_at,
     at_step,
@@ -22,7 +24,7 @@ from torchrl.data import (
 )
 from torchrl.errors import KeyMissing, SpecError
 
-MASK, TRAJ_IDS = ("collector", "mask"), ("collector", "traj_ids")
+TRAJ_IDS = ("collector", "traj_ids")
 LENGTHS = [2, 4, 1]
 
 
@@ -39,26 +41,6 @@ def make_padded(lengths=LENGTHS, num_steps=5):
         "collector": {"mask": mask},
     }
     return TensorDict(source, batch_size=mask.shape)
-
-
-def poisoned(batch):
-    """Fill padding with what must not be seen."""
-    batch = batch.clone()
-    outside = ~batch[MASK]
-    for key, value in batch.items(True, True):
-        if key != MASK:
-            value[outside] = float("nan") if value.is_floating_point() else (True if value.dtype is torch.bool else 77)
-    return batch
-
-
-def assert_same(one, two):
-    """Keys, shapes, dtypes and values."""
-    assert one.batch_size == two.batch_size
-    ours, theirs = dict(one.items(True, True)), dict(two.items(True, True))
-    assert ours.keys() == theirs.keys()
-    for key, value in ours.items():
-        assert value.dtype is theirs[key].dtype
-        assert torch.equal(value, theirs[key]), key
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -255,7 +237,8 @@ READERS = {
 
 @pytest.mark.parametrize("function", READERS.values(), ids=READERS)
 def test_what_lies_in_padding_reaches_nothing(function):
-    assert_same(function(poisoned(make_padded())), function(make_padded()))
+    batch = make_padded()
+    assert_same(function(poisoned(batch, batch[MASK])), function(batch))
 
 
 @pytest.mark.parametrize("function", READERS.values(), ids=READERS)
@@ -281,7 +264,7 @@ def test_round_trips(lengths):
     assert_same(unpack(*pack(batch)), batch)
     assert_same(pad(unpad(batch)), batch)
     assert_same(concatenate([batch[:1], batch[1:]]) if len(lengths) > 1 else concatenate([batch]), batch)
-    again = pad(unpad(poisoned(batch)))
+    again = pad(unpad(poisoned(batch, batch[MASK])))
     assert_same(again, batch)
 
 

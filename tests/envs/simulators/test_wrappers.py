@@ -27,21 +27,19 @@ class TestFrameSkip:
 
 
 class TestTimeLimit:
-    def test_the_last_step_is_truncated_in_every_episode(self):
-        simulator = TimeLimit(CountingSimulator(100), 3)
+    @pytest.mark.parametrize(
+        ("below", "last"),
+        [
+            (CountingSimulator(100), [(False, False), (False, True)]),
+            (CountingSimulator(3), [(False, False), (True, True)]),  # the task is over at the limit, too
+            (CountingSimulator(2, ending="truncated"), [(False, True)]),  # before the limit
+        ],
+    )
+    def test_the_last_step_is_truncated_in_every_episode_unless_it_ended_before(self, below, last):
+        simulator = TimeLimit(below, 3)
         for _ in range(2):
             simulator.reset()
-            assert [simulator.step(0)[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
-
-    def test_an_end_of_the_task_at_the_limit_is_both(self):
-        simulator = TimeLimit(CountingSimulator(3), 3)
-        simulator.reset()
-        assert [simulator.step(0)[2:4] for _ in range(3)][-1] == (True, True)
-
-    def test_an_earlier_ending_is_left_alone(self):
-        simulator = TimeLimit(CountingSimulator(2, ending="truncated"), 3)
-        simulator.reset()
-        assert [simulator.step(0)[2:4] for _ in range(2)] == [(False, False), (False, True)]
+            assert [simulator.step(0)[2:4] for _ in (0, *last)] == [(False, False), *last]
 
     def test_it_counts_agent_steps_around_a_frame_skip(self):
         simulator = TimeLimit(FrameSkip(CountingSimulator(100), 4), 2)
@@ -142,15 +140,11 @@ class TestRandomTruncation:
         assert [self.first_length(seed, 1000) for seed in range(9)] == [self.first_length(s, 1000) for s in range(9)]
         assert self.first_length(3, 1) == 1
 
-    def test_it_is_a_truncation_and_not_a_termination(self):
-        simulator = RandomTruncation(CountingSimulator(100), 1)
+    @pytest.mark.parametrize(("length", "is_over"), [(100, False), (1, True)])
+    def test_it_is_a_truncation_and_a_termination_only_where_the_task_is_over_too(self, length, is_over):
+        simulator = RandomTruncation(CountingSimulator(length), 1)
         simulator.reset(seed=0)
-        assert simulator.step(0)[:4] == (1, 0.0, False, True)
-
-    def test_an_end_of_the_task_at_that_step_is_both(self):
-        simulator = RandomTruncation(CountingSimulator(1), 1)
-        simulator.reset(seed=0)
-        assert simulator.step(0)[2:4] == (True, True)
+        assert simulator.step(0)[:4] == (1, 0.0, is_over, True)
 
     def test_later_episodes_are_left_alone(self):
         simulator = RandomTruncation(CountingSimulator([7, 7, 9]), 2)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cases.padding import poisoned
 from torchrl.errors import KeyMissing, SpecError
 from torchrl.objectives import GAE, next_values
 
@@ -10,15 +11,6 @@ def double_evaluation(critic, batch):
     value = critic(batch.select("observation"))["state_value"]
     next_value = critic(batch["next"].select("observation"))["state_value"]
     return value.detach(), next_value.detach()
-
-
-def masked(batch, mask):
-    """Add a mask, and put NaN wherever it is false."""
-    batch = batch.clone()
-    for key in ("observation", ("next", "observation"), ("next", "reward")):
-        batch[key][~mask] = float("nan")
-    batch["collector", "mask"] = mask
-    return batch
 
 
 class TestNextValues:
@@ -51,7 +43,7 @@ class TestNextValues:
         value, next_value = double_evaluation(critic, batch)
         critic.rows = 0
         mask = torch.tensor([[1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 1]], dtype=torch.bool)
-        got_value, got_next = next_values(critic, masked(batch, mask))
+        got_value, got_next = next_values(critic, poisoned(batch, mask))
         torch.testing.assert_close(got_value[mask], value[mask])
         torch.testing.assert_close(got_next[mask], next_value[mask])
         assert (got_value[~mask] == 0).all() and (got_next[~mask] == 0).all()

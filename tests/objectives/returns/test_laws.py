@@ -7,12 +7,12 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.padding import MASK, poisoned
 from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.functional import reaches_ending
 from torchrl.objectives import GAE, TD0, DiscountedReturn, NStepReturn, ReturnEstimator, TDLambda, VTrace
 
-MASK = ("collector", "mask")
 ON_POLICY = {
     "GAE": lambda actor, critic, **options: GAE(critic, **options),
     "TD0": lambda actor, critic, **options: TD0(critic, **options),
@@ -66,15 +66,6 @@ class Estimators:
 @pytest.fixture(params=ESTIMATORS)
 def estimators(request, make_actor, make_critic):
     return Estimators(request.param, make_actor(), make_critic())
-
-
-def masked(batch, mask):
-    """Add a mask, and put NaN wherever it is false."""
-    batch = batch.clone()
-    for key in ("observation", "action_log_prob", ("next", "observation"), ("next", "reward")):
-        batch[key][~mask] = float("nan")
-    batch[MASK] = mask
-    return batch
 
 
 class Constant(nn.Module):
@@ -184,7 +175,7 @@ class TestPadding:
         # The reference: the valid stretches as batches of their own, which end with the data.
         stretches = [(0, 0, 6), (1, 0, 2), (1, 4, 10), (2, 1, 10)]
         separate = [estimator(batch[row : row + 1, start:stop].clone()) for row, start, stop in stretches]
-        together = estimator(masked(batch, mask))
+        together = estimator(poisoned(batch, mask))
         for (row, start, stop), expected in zip(stretches, separate, strict=True):
             estimators.assert_equal(together[row : row + 1, start:stop], expected)
         for key in estimators.written:
@@ -197,11 +188,11 @@ class TestPadding:
         batch["next", "terminated"][:, 4] = True
         mask = torch.ones(3, 10, dtype=torch.bool)
         mask[0, 6:], mask[1, 8:], mask[2, 0] = False, False, False
-        poisoned = estimators(**option)(masked(batch, mask))
+        masked = estimators(**option)(poisoned(batch, mask))
         batch[MASK] = mask.clone()
         batch["next", "reward"][~mask] = 100.0
-        estimators.assert_equal(poisoned, estimators(**option)(batch))
-        assert poisoned["advantage"].isfinite().all() and (poisoned["advantage"] != 0).any()
+        estimators.assert_equal(masked, estimators(**option)(batch))
+        assert masked["advantage"].isfinite().all() and (masked["advantage"] != 0).any()
 
     def test_a_mask_that_is_true_everywhere_changes_nothing(self, estimators, make_series):
         batch = make_series(3, 10)
@@ -211,7 +202,7 @@ class TestPadding:
 
     def test_all_rows_masked(self, estimators, make_series):
         options = {"standardize": True, "average_reward": "batch", "gamma": 1.0}
-        batch = estimators(**options)(masked(make_series(2, 4), torch.zeros(2, 4, dtype=torch.bool)))
+        batch = estimators(**options)(poisoned(make_series(2, 4), torch.zeros(2, 4, dtype=torch.bool)))
         assert all((batch[key] == 0).all() for key in estimators.written)
 
 

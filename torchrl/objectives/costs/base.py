@@ -17,9 +17,10 @@ from torch.nn.parameter import is_lazy
 from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key
+from torchrl.modules.operator import write
 from torchrl.objectives.keys import MASK, read
 from torchrl.objectives.options import PassesOptions
-from torchrl.unchecked import new_tensordict, put
+from torchrl.unchecked import new_tensordict
 
 
 class Coefficient:
@@ -161,10 +162,7 @@ class Loss(PassesOptions, nn.Module, ABC):
                 value = value.detach()
             if mask is not None:
                 value = value[mask]
-            if isinstance(key, str):
-                put(rows, key, value)
-            else:
-                rows.set(key, value)
+            write(rows, key, value)
         return rows
 
 

@@ -17,12 +17,12 @@ from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_step_follows
 from torchrl.functional.steps import coefficient, importance_weight, require_clip
 from torchrl.keys import Key
-from torchrl.modules.operator import require_keys
+from torchrl.modules.operator import require_keys, write
 from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
 from torchrl.objectives.options import PassesOptions, refuse_unknown
 from torchrl.shapes import require_same_shape
-from torchrl.unchecked import new_tensordict, put
+from torchrl.unchecked import new_tensordict
 
 Index = tuple[Tensor, ...]  # of n rows in [*B, T], one tensor per dimension
 
@@ -291,10 +291,7 @@ def _gather(
         value = read(batch, unravel_key((*under, key)), who=who)
         if rows is not None:
             value = value[rows]
-        if isinstance(key, str):
-            put(gathered, key, value)
-        else:
-            gathered.set(key, value)
+        write(gathered, key, value)
     return gathered
 
 
