@@ -243,6 +243,22 @@ def test_a_finished_run_is_not_resumed_without_more_frames(half, run, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_in_a_native_env_goes_on_and_is_evaluated(run, tmp_path, capsys):
+    flags = [*TINY, "--env_library=native", "--env_name=TMaze", "--env_kwargs", "length=2", "--num_cells", "8"]
+    flags += ["--num_epochs=1", "--loggers=csv"]
+    run("ppo", *flags, "--name=half")
+    (half,) = (tmp_path / "ppo_logging").iterdir()
+    run("ppo", f"--resume={half}", "--name=rest", "--total_frames=512")
+    run("ppo", *flags, "--name=whole", "--total_frames=512")
+    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
+    assert_equal_weights(runs["whole"], runs["rest"])
+    summary = json.loads((runs["whole"] / "summary.json").read_text())
+    assert summary["env"] == "TMaze"
+    capsys.readouterr()
+    run("ppo", f"--evaluate={runs['whole']}")
+    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
+
+
 PROCESSES = ["--num_workers=2", "--evaluate_beside", "--collection_devices", "cpu", "cpu"]
 
 

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from cases.torch_worlds import Counter
+from torchrl.agents import Evaluator
 from torchrl.collectors import Collector
 from torchrl.data.specs import Categorical, Composite, Unbounded
 from torchrl.envs import TorchEnv, check_env
@@ -146,7 +147,7 @@ def test_observations_under_names_of_the_environment_are_refused():
             spec = Composite({"is_init": Unbounded((3, 1))}, (3,))
             TorchEnv.__init__(self, batch_size=(3,), observation_spec=spec, action_spec=Categorical(2, (3,)))
 
-    with pytest.raises(EnvError, match=r"Named: expected observations under names .*, got \['is_init'\]"):
+    with pytest.raises(EnvError, match=r"Named: expected entries of the state under names .*, got \['is_init'\]"):
         Named()
 
 
@@ -221,3 +222,62 @@ def test_a_frozen_row_that_had_ended_waits_for_no_reset_and_a_state_keeps_it():
     assert outcome["count"].tolist() == [[1.0], [2.0], [2.0]] and not outcome["done"].any()
     assert other.reset()["count"].tolist() == [[0.0]] * 3
     assert other.step(act(other.reset(), 1, 0, 0))["next", "terminated"].tolist() == [[True], [False], [False]]
+
+
+class Secretive(Counter):
+    """A counter that shows its count modulo 2 alone."""
+
+    def __init__(self, batch_size=(3,), hidden=("count",), **kwargs):
+        spec = Composite({"is_odd": Unbounded((*batch_size, 1))}, batch_size)
+        action = Categorical(2, batch_size)
+        TorchEnv.__init__(
+            self, batch_size=batch_size, observation_spec=spec, action_spec=action, hidden=hidden, **kwargs
+        )
+
+    def start(self, generator):
+        count = torch.randint(4, (*self.batch_size, 1), generator=generator).float()
+        return TensorDict({"count": count, "is_odd": count % 2}, self.batch_size)
+
+    def dynamics(self, state, action):
+        count = state["count"] + 1
+        over = action.unsqueeze(-1) == 1
+        return TensorDict({"count": count, "is_odd": count % 2}, self.batch_size), count, over
+
+
+def test_hidden_entries_of_the_state_go_on_and_are_shown_to_nobody():
+    env = Secretive(max_episode_steps=3)
+    root = env.reset(seed=1)
+    start = env.state_dict()["root"]["count"]
+    for step in range(1, 3):
+        transition, root = env.step_and_reset(act(root, 0, 0, 0))
+        assert torch.equal(transition["next", "reward"], start + step)
+        for container in (transition, transition["next"], root, env.load_state_dict(env.state_dict())):
+            assert "is_odd" in container.keys() and "count" not in container.keys()
+    env.freeze_(torch.tensor([True, False, False]))
+    env.step_and_reset(act(root, 0, 0, 0))
+    assert torch.equal(env.state_dict()["root"]["count"][0], start[0] + 2)
+    check_env(Secretive((2, 2), max_episode_steps=3), num_steps=40)
+
+
+def test_a_saved_state_holds_what_is_hidden():
+    env, other = (Secretive(max_episode_steps=50) for _ in range(2))
+    env.reset(seed=3)
+    root = other.load_state_dict(env.state_dict())
+    rewards = [env_.step(act(root.clone(), 0, 0, 0))["next", "reward"] for env_ in (env, other)]
+    assert torch.equal(*rewards) and rewards[0].unique().numel() > 1
+
+
+def test_names_of_hidden_entries_are_their_own():
+    for hidden in (["is_odd", "count"], ["done", "count"]):
+        with pytest.raises(EnvError, match=rf"Secretive: expected entries .*got \['{hidden[0]}'\]. Rename them"):
+            Secretive(hidden=hidden)
+    with pytest.raises(EnvError, match=r"got \['count'\] too. State .*, or, unseen by policies, into hidden="):
+        Secretive(hidden=[]).reset()
+
+
+def test_rows_draw_their_starts_from_one_generator_so_an_evaluation_goes_on_with_it():
+    env = Secretive(max_episode_steps=1)
+    assert not env.seeds_rows
+    evaluator = Evaluator(env, num_episodes=30)
+    first, again = (evaluator(lambda root: act(root, 0, 0, 0)).returns for _ in range(2))
+    assert torch.equal(first, again) and first.unique().numel() == 4

@@ -23,8 +23,7 @@ class TorchEnv(Env):
 
     Both are functions without memory: ``dynamics`` may be called from any state, for planning or to differentiate
     through. This class keeps the present state, counts episodes, restarts rows, and says what is terminated, truncated
-    and first. The state's entries are the observations; what the policy shall not see is taken out by a transform
-    (``Exclude``).
+    and first. The state's entries are the observations, and those that ``hidden`` names, which nobody is shown.
 
     >>> from torchrl.data.specs import Bounded, Categorical
     >>> class Countdown(TorchEnv):
@@ -44,11 +43,12 @@ class TorchEnv(Env):
         action_spec: ``[*B]`` or ``[*B, A]``.
         reward_spec: ``[*B, 1]``; unbounded if None.
         max_episode_steps: steps after which an episode is truncated; None never does.
+        hidden: names of the state's further entries, ``[*B, ...]``, which no root and no transition shows.
         device: where the state lives.
 
     Raises:
         ConfigError: ``max_episode_steps`` is not positive.
-        EnvError: an observation has a name that the environment uses itself.
+        EnvError: an entry of the state has a name that the environment uses itself, or one name has two.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class TorchEnv(Env):
         action_spec: TensorSpec,
         reward_spec: TensorSpec | None = None,
         max_episode_steps: int | None = None,
+        hidden: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(
@@ -69,15 +70,18 @@ class TorchEnv(Env):
             device=device,
         )
         who = type(self).__name__
-        taken = [key for key in observation_spec.keys() if key in RESERVED]
+        observed = list(observation_spec.keys())
+        taken = [key for key in (*observed, *hidden) if key in RESERVED] + [key for key in hidden if key in observed]
         if taken:
-            expected = "observations under names that the environment does not use itself"
-            raise EnvError(explain(who, expected=expected, got=taken, hint="Rename them in the observation_spec."))
+            expected = "entries of the state under names of their own, which the environment does not use itself"
+            hint = "Rename them in the observation_spec, or in hidden."
+            raise EnvError(explain(who, expected=expected, got=taken, hint=hint))
         if max_episode_steps is not None and not is_count(max_episode_steps):
             raise ConfigError(explain(who, expected="max_episode_steps of at least 1 or None", got=max_episode_steps))
         self.max_episode_steps = max_episode_steps
         self.step_limit = math.inf if max_episode_steps is None else max_episode_steps
-        self._entries = list(observation_spec.keys())
+        self._hidden = list(hidden)
+        self._entries = [*observed, *hidden]
         self._random = torch.Generator(self.device).manual_seed(0)  # of the starts; random actions have their own
         self._root: TensorDict | None = None
         self._frozen: torch.Tensor | None = None  # [*B, 1], rows that wait for a reset
@@ -115,7 +119,7 @@ class TorchEnv(Env):
         self._root = fresh if self._root is None else _where(rows, fresh, self._root)
         self._has_ended = self._has_ended & ~rows
         self._set_frozen(None if self._frozen is None else self._frozen & ~rows)
-        return _new_containers(self._root)
+        return _new_containers(self._shown(self._root))
 
     def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
         action = action_of(tensordict)
@@ -153,7 +157,7 @@ class TorchEnv(Env):
         self._has_ended = outcome["done"]
         self._root = outcome.exclude("reward", "terminated", "truncated", "done")
         self._root.set("is_init", torch.zeros_like(terminated))
-        return outcome, _new_containers(self._root), bool(self._has_ended.any())
+        return self._shown(outcome), _new_containers(self._shown(self._root)), bool(self._has_ended.any())
 
     def freeze_rows(self, mask: torch.Tensor) -> None:
         if self._root is None:
@@ -161,6 +165,14 @@ class TorchEnv(Env):
         rows = mask.unsqueeze(-1)
         self._set_frozen(rows.clone() if self._frozen is None else self._frozen | rows)
         self._has_ended = self._has_ended & ~rows
+
+    @property
+    def seeds_rows(self) -> bool:
+        """False: all rows draw their starts from one generator."""
+        return False
+
+    def _shown(self, tensordict: TensorDict) -> TensorDict:
+        return tensordict.exclude(*self._hidden) if self._hidden else tensordict
 
     def _set_frozen(self, rows: torch.Tensor | None) -> None:
         self._frozen = None if rows is None or not bool(rows.any()) else rows
@@ -194,14 +206,12 @@ class TorchEnv(Env):
             raise EnvError(explain(who, expected=expected, got=got))
         missing = [key for key in self._entries if state.get(key, None) is None]
         if missing:
-            hint = "Every entry of the observation_spec is state and has to come back."
+            hint = "Every entry of the observation_spec and every name in hidden is state and has to come back."
             got = f"none under {missing}"
             raise KeyMissing(explain(who, expected=f"the keys {self._entries}", got=got, hint=hint))
         surplus = [key for key in state.keys() if key not in self._entries]
         if surplus:
-            hint = (
-                "State that is to be kept goes into the observation_spec; the transform Exclude hides it from policies."
-            )
+            hint = "State that is to be kept goes into the observation_spec, or, unseen by policies, into hidden=[...]."
             raise EnvError(explain(who, expected=f"the keys {self._entries}", got=f"{surplus} too", hint=hint))
 
     def state_dict(self) -> dict:
@@ -229,7 +239,7 @@ class TorchEnv(Env):
         self._random.set_state(state["random"])
         self.shared.generator.set_state(state["generator"])
         self.shared.pending_seed = None
-        return self._root.clone()
+        return self._shown(self._root).clone()
 
 
 def _where(rows: torch.Tensor, fresh: TensorDict, old: TensorDict) -> TensorDict:

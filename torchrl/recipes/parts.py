@@ -42,10 +42,10 @@ class Environment:
     8
     """
 
-    env_library: Literal["dm_control", "gym", "toy"] = "gym"
-    "library of the simulator"
+    env_library: Literal["dm_control", "gym", "native", "toy"] = "gym"
+    "library of the simulator; native steps all rows at once in torch: CartPole, Pendulum, RepeatPrevious, TMaze"
     env_name: str = "CartPole-v1"
-    "registered id (gym), domain (dm_control) or name (toy)"
+    "registered id (gym), domain (dm_control) or name (native, toy)"
     env_task: str = ""
     "task of the domain (dm_control only)"
     env_kwargs: tuple[Keyword, ...] = ()
