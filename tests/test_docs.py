@@ -78,7 +78,7 @@ def test_the_blocks_of_a_page_run_one_after_another(path):
 
 def test_every_page_that_shows_code_is_run():
     names = {path.stem for path in PAGES}
-    assert {"collectors", "data_layout", "environments", "off_policy", "policies", "replay"} <= names
+    assert {"collectors", "data_layout", "environments", "memory", "off_policy", "policies", "replay"} <= names
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
