@@ -1,8 +1,8 @@
 """Every loss to be held against the laws, with networks of real parts and the batches that it learns from.
 
-``POLICY_LOSSES`` and ``VALUE_LOSSES`` have one entry per configuration; a new class is added there. ``CASES`` are all
-of them, policy losses with the kinds of action that each is tried with. Every network reads ``"observation"``
-``[*B, 4]``.
+``POLICY_LOSSES``, ``VALUE_LOSSES`` and ``CURIOSITY_LOSSES`` have one entry per configuration; a new class is added
+there. ``CASES`` are all of them, policy losses with the kinds of action that each is tried with. Every network reads
+``"observation"`` ``[*B, 4]``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torchrl.modules import (
     Categorical,
     CompositeDistribution,
     DistributionalQValueActor,
+    IntrinsicCuriosity,
     MaskedCategorical,
     MaskedOneHotCategorical,
     MultiCategorical,
@@ -32,6 +33,7 @@ from torchrl.modules import (
     ProbabilisticActor,
     QuantileQValueActor,
     QValueActor,
+    RandomNetworkDistillation,
     StateDependentNormalHead,
     TanhNormal,
     TruncatedNormal,
@@ -47,6 +49,7 @@ from torchrl.objectives import (
     DiscreteSACLoss,
     DistributionalDQNLoss,
     DQNLoss,
+    ICMLoss,
     KLPenaltyPPOLoss,
     Loss,
     PolicyGradientLoss,
@@ -54,6 +57,7 @@ from torchrl.objectives import (
     QuantileDQNLoss,
     REDQLoss,
     ReinforceLoss,
+    RNDLoss,
     SACLoss,
     TD3Loss,
     total_loss,
@@ -356,12 +360,41 @@ def make_transitions(action: str, *shape: int, seed: int = 0) -> TensorDict:
 VALUE_LOSSES = _value_losses()
 
 
+# ---- losses of curiosity, from transitions ---------------------------------------------------------------------------
+
+
+def _rnd(**options: object) -> RNDLoss:
+    module = RandomNetworkDistillation(network(4, 5), network(4, 5), shape=4)
+    module.update(make_transitions("choice", 4, 5, seed=9))
+    return RNDLoss(module, **options)
+
+
+def _icm(action: str) -> ICMLoss:
+    num = 2 if action == "vector" else NUM_ACTIONS
+    networks = (network(4, 5), _Joined(network(10, num)), _Joined(network(5 + num, 5)))
+    num_actions = None if action == "vector" else num
+    return ICMLoss(IntrinsicCuriosity(*networks, num_actions=num_actions, one_hot=action == "one_hot"))
+
+
+CURIOSITY_LOSSES = {
+    "RNDLoss": Case(_rnd, partial(make_transitions, "vector")),
+    "RNDLoss, all rows": Case(partial(_rnd, share=1.0), partial(make_transitions, "choice")),
+} | {
+    f"ICMLoss of {action}": Case(partial(_icm, action), partial(make_transitions, action))
+    for action in ("choice", "one_hot", "vector")
+}
+
+
 def _policy_case(build: Callable[[nn.Module, nn.Module], Loss], kind: Kind) -> Case:
     return Case(lambda: build(kind.make_actor(), make_critic()), partial(make_rows, kind))
 
 
-CASES = VALUE_LOSSES | {
-    f"{name} of {kind}": _policy_case(loss.build, KINDS[kind])
-    for name, loss in POLICY_LOSSES.items()
-    for kind in loss.kinds
-}
+CASES = (
+    VALUE_LOSSES
+    | CURIOSITY_LOSSES
+    | {
+        f"{name} of {kind}": _policy_case(loss.build, KINDS[kind])
+        for name, loss in POLICY_LOSSES.items()
+        for kind in loss.kinds
+    }
+)

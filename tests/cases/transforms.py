@@ -4,6 +4,7 @@ One entry per class: what is particular about a case -> (make_env(num_envs), mak
 """
 
 import torch
+from torch import nn
 
 from cases.transform_worlds import NamedMenu, board, camera, crane, drift, film, menu, menus, walker
 from torchrl.data.specs import Categorical, Composite, Unbounded
@@ -36,6 +37,7 @@ from torchrl.envs.transforms import (
     PinMemory,
     Rename,
     Resize,
+    RewardBonus,
     RewardClipping,
     RewardNorm,
     RewardScaling,
@@ -51,6 +53,7 @@ from torchrl.envs.transforms import (
     Unsqueeze,
     VecNorm,
 )
+from torchrl.modules import Operator
 
 LEFT, RIGHT, NEAR, LEGAL = ("body", "left"), ("body", "right"), ("depth", "near"), ("info", "legal")
 HIDDEN = {"hidden": Unbounded((2, 3))}
@@ -58,6 +61,21 @@ HIDDEN = {"hidden": Unbounded((2, 3))}
 
 def nested_state():
     return Composite({"lstm": {"h": Unbounded((4,)), "c": Unbounded((4,), torch.float64)}, "task": Categorical(5)})
+
+
+class Total(nn.Module):
+    """Weigh the sums of all that it is given, by a frozen parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5, dtype=torch.float64), requires_grad=False)
+
+    def forward(self, *inputs):
+        return sum((self.weight * x.double()).flatten(-1).sum(-1, keepdim=True) for x in inputs)
+
+
+def bonus(*in_keys):
+    return RewardBonus(Operator(Total(), in_keys=in_keys, out_keys=["bonus"]), coef=-0.3)
 
 
 def chain():
@@ -255,6 +273,12 @@ REGISTRY = {
     "Resize": {
         "": (film, lambda: Resize(3, 2, ["pixels", "depth"])),
         "to more": (film, lambda: Resize(9, in_keys=["depth", "pixels"])),
+    },
+    "RewardBonus": {
+        "": (walker, lambda: bonus(("next", "position"))),
+        "of roots": (walker, lambda: bonus(LEFT, "position", "action", ("next", *RIGHT))),
+        "of doubles": (drift, lambda: bonus("observation", "action")),
+        "of nested actions": (crane, lambda: bonus(("action", "lift"), ("next", "observation"))),
     },
     "RewardClipping": {
         "": (walker, lambda: RewardClipping(-0.1, 2.0)),

@@ -16,6 +16,7 @@ OTHER_NUMBERS = {
     "temperature_loss": {"log_temperature": 0.1, "target_entropy": -1.0},
 }
 ATOMS = {"categorical_target": ("next_probabilities",)}  # arguments that need more than one number per row
+BEFORE = ("start",)  # has no time dimension
 OF_ONE_NUMBER = ("adapted_kl_coef",)  # its tensors are [], those of all others have rows
 
 
@@ -35,6 +36,7 @@ def arguments(name):
     for key in set(tensors) - set(coefficients):
         num = 5 if key in ATOMS.get(name, ()) else 1
         x = torch.rand(()) if name in OF_ONE_NUMBER else torch.rand(3, 4, num)
+        x = x[:, 0] if key in BEFORE else x
         given[key] = x > 0.3 if key in FLAGS else x
     return given
 

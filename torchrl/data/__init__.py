@@ -5,6 +5,7 @@ Specs and replay are imported from their subpackages.
 
 from torchrl.data.episode_stream import EpisodeStream
 from torchrl.data.hindsight import HindsightRelabel
+from torchrl.data.intrinsic_reward import IntrinsicReward
 from torchrl.data.multistep import MultiStep, MultiStepStream
 from torchrl.data.offline import MinariEpisodes, OfflineDataset, read_dataset, read_minari, write_dataset
 from torchrl.data.reward_to_go import Reward2Go
@@ -28,6 +29,7 @@ from torchrl.data.trajectories import (
 __all__ = [
     "EpisodeStream",
     "HindsightRelabel",
+    "IntrinsicReward",
     "MultiStep",
     "MultiStepStream",
     "MinariEpisodes",

@@ -16,6 +16,7 @@ from torchrl.functional.costs import (
     value_loss,
     weighted_policy_objective,
 )
+from torchrl.functional.curiosity import inverse_model_loss, prediction_error, return_so_far
 from torchrl.functional.endings import bootstraps, is_done, next_step_follows, trace_goes_on
 from torchrl.functional.off_policy_returns import vtrace
 from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss, temperature_loss
@@ -44,13 +45,16 @@ __all__ = [
     "explained_variance",
     "gae",
     "importance_weight",
+    "inverse_model_loss",
     "is_done",
     "n_step_return",
     "next_step_follows",
     "penalized_policy_objective",
     "policy_gradient_loss",
+    "prediction_error",
     "quantile_huber_loss",
     "reaches_ending",
+    "return_so_far",
     "reverse_scan",
     "sampled_entropy",
     "sampled_kl",

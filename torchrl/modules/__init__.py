@@ -3,6 +3,7 @@
 from torchrl.modules.actor_critic import ActorCriticOperator, ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.actors import Actor, ProbabilisticActor
 from torchrl.modules.critics import ValueOperator
+from torchrl.modules.curiosity import CuriosityModule, IntrinsicCuriosity, RandomNetworkDistillation
 from torchrl.modules.distributions import (
     Bernoulli,
     Categorical,
@@ -62,6 +63,7 @@ __all__ = [
     "Categorical",
     "CompositeDistribution",
     "ConvNet",
+    "CuriosityModule",
     "Delta",
     "Distribution",
     "DistributionalQValueActor",
@@ -75,6 +77,7 @@ __all__ = [
     "GSDEMarginal",
     "GSDENormal",
     "GSDETanhNormal",
+    "IntrinsicCuriosity",
     "MLP",
     "MaskedCategorical",
     "MaskedOneHotCategorical",
@@ -91,6 +94,7 @@ __all__ = [
     "Projected",
     "QValueActor",
     "QuantileQValueActor",
+    "RandomNetworkDistillation",
     "RandomPolicy",
     "Sequence",
     "StateDependentNormalHead",

@@ -3,6 +3,7 @@
 from torchrl.data import Reward2Go
 from torchrl.objectives.costs.base import Coefficient, Loss, total_loss
 from torchrl.objectives.costs.behaviour_cloning import BehaviourCloningLoss
+from torchrl.objectives.costs.curiosity import ICMLoss, RNDLoss
 from torchrl.objectives.costs.ddpg import DDPGLoss, TD3Loss
 from torchrl.objectives.costs.dqn import DistributionalDQNLoss, DQNLoss, QuantileDQNLoss
 from torchrl.objectives.costs.policy_gradient import A2CLoss, PolicyGradientLoss, ReinforceLoss
@@ -35,6 +36,7 @@ __all__ = [
     "DiscreteSACLoss",
     "DistributionalDQNLoss",
     "HardUpdate",
+    "ICMLoss",
     "KLPenaltyPPOLoss",
     "Loss",
     "NStepReturn",
@@ -45,6 +47,7 @@ __all__ = [
     "PolicyObjective",
     "QuantileDQNLoss",
     "REDQLoss",
+    "RNDLoss",
     "ReinforceLoss",
     "ReturnEstimator",
     "Reward2Go",

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from cases.losses import CASES, POLICY_LOSSES, RANDOM, VALUE_LOSSES, gradients
+from cases.losses import CASES, CURIOSITY_LOSSES, POLICY_LOSSES, RANDOM, VALUE_LOSSES, gradients
 from torchrl.objectives import total_loss
 
 NAMES = [
     *VALUE_LOSSES,
+    *CURIOSITY_LOSSES,
     *(f"{name} of discrete" for name, loss in POLICY_LOSSES.items() if loss.kinds == RANDOM),
     *(f"ClipPPOLoss, all options of {kind}" for kind in RANDOM if kind != "discrete"),
     *(f"KLPenaltyPPOLoss of {kind}" for kind in ("tanh", "truncated", "composite")),  # where actions have bounds
@@ -25,12 +26,15 @@ def test_every_loss_compiles_to_one_graph(name):
     if case.action:
         is_random = case.action == "vector" and not name.startswith("DDPG")
     else:
-        is_random = bool(loss.num_entropy_samples or getattr(getattr(loss, "objective", None), "num_kl_samples", None))
+        draws = (getattr(loss, "num_entropy_samples", None), getattr(loss, "objective", None))
+        is_random = bool(draws[0] or getattr(draws[1], "num_kl_samples", None) or getattr(loss, "share", 1.0) < 1)
     close = {"rtol": 0.5, "atol": 1.0} if is_random else {}  # compiled, the same stream gives other numbers
     expected, grads = gradients(loss, batch)
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
-    backend = "aot_eager" if name == "SACLoss" else "eager"  # breaks and graphs are found before a back end is asked
+    backend = (
+        "aot_eager" if name in ("SACLoss", *CURIOSITY_LOSSES) else "eager"
+    )  # breaks and graphs are found before a back end is asked
     compiled = torch.compile(loss, fullgraph=True, backend=backend)
     loss.zero_grad()
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from torchrl.envs.transforms.action import ActionClip, ActionDiscretizer, ActionScaling, ActionTransform, OneHotAction
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection
 from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.bonus import RewardBonus
 from torchrl.envs.transforms.compose import Compose
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
 from torchrl.envs.transforms.episode import LastAction, LastReward, StepCounter, TargetReturn
@@ -60,6 +61,7 @@ __all__ = [
     "RandomTransform",
     "Rename",
     "Resize",
+    "RewardBonus",
     "RewardClipping",
     "RewardNorm",
     "RewardScaling",
