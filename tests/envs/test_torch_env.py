@@ -48,11 +48,6 @@ def test_endings_restarts_and_statistics():
     assert root["episode_length"].tolist() == [[0], [1], [0]]
 
 
-@pytest.mark.parametrize("batch_size", [(), (1,), (2, 3)])
-def test_it_passes_check_env_at_every_batch_size(batch_size):
-    check_env(Counter(batch_size, max_episode_steps=5), num_steps=40)
-
-
 def test_seeds_repeat_and_differ():
     one, two = (Counter(max_episode_steps=3).reset(seed=4)["inner", "start"] for _ in range(2))
     assert torch.equal(one, two)

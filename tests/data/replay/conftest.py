@@ -1,5 +1,7 @@
 """What the tests of replay share: storages of every kind, each in a folder of its own."""
 
+import itertools
+
 import pytest
 
 from torchrl.data.replay import ListStorage, MemmapStorage, StackedFrames, TensorStorage
@@ -15,14 +17,7 @@ STORAGES = {
 
 
 @pytest.fixture
-def storage_of(tmp_path):
+def storage_of(tmp_path, keep):
     """Make storages by their kind and capacity; they are closed when the test ends."""
-    made = []
-
-    def make(kind, capacity):
-        made.append(STORAGES[kind](capacity, tmp_path / f"replay-{len(made)}"))
-        return made[-1]
-
-    yield make
-    for storage in made:
-        storage.close()
+    numbers = itertools.count()
+    return lambda kind, capacity: keep(STORAGES[kind](capacity, tmp_path / f"replay-{next(numbers)}"))

@@ -30,17 +30,13 @@ every_storage = pytest.mark.parametrize("kind", ["list", "tensor", "frames", "me
 
 
 @pytest.fixture
-def make(storage_of):
+def make(storage_of, keep):
     """Make buffers, which are closed when the test ends."""
-    made = []
 
     def make(sampler, kind, capacity, **options):
-        made.append(ReplayBuffer(storage_of(kind, capacity), sampler=SAMPLERS[sampler](), **options))
-        return made[-1]
+        return keep(ReplayBuffer(storage_of(kind, capacity), sampler=SAMPLERS[sampler](), **options))
 
-    yield make
-    for buffer in made:
-        buffer.close()
+    return make
 
 
 def has_priorities(sampler):

@@ -104,19 +104,6 @@ def test_one_item_and_zero_priorities():
     assert set(drawn(buffer, 1, 200)) == {0, 1, 2}
 
 
-def test_places_stay_below_the_length_after_the_ring_has_wrapped():
-    for sampler in (UniformSampler(), PrioritizedSampler()):
-        buffer = ReplayBuffer(TensorStorage(10), sampler=sampler, seed=0)
-        for start in range(0, 60, 4):
-            buffer.extend(plain(4, start))
-            index = buffer.sample(200)["replay", "index"]
-            assert index.min() >= 0 and index.max() < len(buffer) == min(start + 4, 10)
-            ids = buffer.sample(200)["replay", "id"]
-            assert ids.min() >= start + 4 - 10 and ids.max() < start + 4
-            sample = buffer.sample(50)
-            assert torch.equal(sample["x"], sample["replay", "id"].float())
-
-
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_round_shows_every_item_once(prefetch):
     buffer = made(SamplerWithoutReplacement(), 10, batch_size=4, prefetch=prefetch)

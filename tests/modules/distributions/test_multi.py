@@ -31,21 +31,6 @@ def test_every_group_is_a_categorical_of_its_own(nvec, shape):
     assert torch.equal(distribution.mode, torch.stack([group.mode for group in groups], -1))
 
 
-@pytest.mark.parametrize("nvec", NVECS)
-def test_actions_stay_within_their_groups_and_reach_all_of_them(nvec):
-    draws = MultiCategorical.of(nvec)(torch.zeros(5000, sum(nvec))).sample(torch.Generator().manual_seed(0))
-    for choice, size in enumerate(nvec):
-        assert draws[:, choice].unique().tolist() == list(range(size))
-
-
-def test_groups_of_different_sizes_have_a_finite_gradient():
-    logits = torch.randn(4, 6, requires_grad=True)
-    distribution = MultiCategorical.of([1, 3, 2])(logits)
-    total = distribution.log_prob(distribution.sample()) + distribution.entropy()
-    (gradient,) = torch.autograd.grad((total + distribution.kl(MultiCategorical.of([1, 3, 2])(-logits))).sum(), logits)
-    assert gradient.isfinite().all() and (gradient[:, 0] == 0).all() and (gradient[:, 1:] != 0).all()
-
-
 def test_an_index_beyond_its_group_has_no_probability():
     assert MultiCategorical(torch.zeros(1, 5), nvec=[2, 3]).log_prob(torch.tensor([[2, 0]])).item() == -math.inf
 

@@ -35,25 +35,6 @@ def test_an_estimator_is_the_pure_function(make_critic, make_series, estimator, 
     torch.testing.assert_close(batch["advantage"], target - given["value"], rtol=1e-4, atol=1e-6)
 
 
-def test_td_lambda_and_gae_are_two_names_of_the_same_numbers(make_critic, make_series):
-    batch, critic = make_series(3, 20), make_critic()
-    other = GAE(critic, gamma=0.9, lambda_=0.8)(batch.clone())
-    TDLambda(critic, gamma=0.9, lambda_=0.8)(batch)
-    for key in ("state_value", "advantage", "value_target"):
-        torch.testing.assert_close(batch[key], other[key], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("n", [1, 4, 50])
-def test_n_step_is_the_pure_function(make_critic, make_series, n):
-    batch, critic = make_series(3, 20), make_critic()
-    NStepReturn(critic, n, gamma=0.9)(batch)
-    given = arguments(critic, batch)
-    value = given.pop("value")
-    expected = n_step_return(**given, gamma=0.9, n=n)
-    torch.testing.assert_close(batch["value_target"], expected)
-    torch.testing.assert_close(batch["advantage"], expected - value)
-
-
 @pytest.mark.parametrize("estimator", [GAE, TDLambda])
 def test_lambda_may_be_a_tensor(make_critic, make_series, estimator):
     batch, critic = make_series(3, 20), make_critic()

@@ -99,10 +99,6 @@ class TestWhatIsWritten:
         row = make_series(4, 10)[2]
         estimators.assert_equal(estimators()(row.clone()), estimators()(row.clone().unsqueeze(0)).squeeze(0))
 
-    def test_networks_get_no_gradient_though_it_is_on(self, estimators, make_series):
-        batch = estimators()(make_series(2, 6))
-        assert all(batch[key].grad_fn is None for key in estimators.written)
-
     def test_again_is_the_same(self, estimators, make_series):
         """What an estimator wrote does not enter what it writes next."""
         batch, estimator = make_series(3, 12), estimators()
@@ -150,19 +146,6 @@ class TestEndings:
         else:
             assert target == advantage == [0.0, 1.0, 1.0, 1.0]
             assert batch[MASK].flatten().tolist() == [False, True, True, True]
-
-    def test_swapped_flags_are_another_result(self, estimators, make_series):
-        batch = make_series(4, 12)
-        swapped = batch.clone()
-        swapped["next", "terminated"], swapped["next", "truncated"] = (
-            batch["next", name].clone() for name in ("truncated", "terminated")
-        )
-        if estimators.has_critic:
-            batch, swapped = (estimators()(x) for x in (batch, swapped))
-            differs = batch["value_target"] != swapped["value_target"]
-            assert differs[batch["next", "terminated"] ^ batch["next", "truncated"]].all()
-        else:
-            estimators.assert_equal(estimators()(batch), estimators()(swapped))  # it asks for the end alone
 
 
 class TestPadding:

@@ -64,13 +64,6 @@ class TestVTrace:
         )
         torch.testing.assert_close((batch["advantage"], batch["value_target"]), expected)
 
-    def test_of_the_policy_that_acted_targets_are_discounted_returns(self, make_actor, make_critic, make_series):
-        batch, actor, critic = make_series(3, 20), make_actor(), make_critic()
-        batch["action_log_prob"] = actor.build(batch).log_prob(batch["action"]).detach()
-        whole = DiscountedReturn(critic, gamma=0.9)(batch.clone())
-        VTrace(actor, critic, gamma=0.9)(batch)
-        torch.testing.assert_close(batch["value_target"], whole["value_target"])
-
     def test_a_trunk_shared_by_actor_and_critic(self, make_series):
         trunk = Operator(nn.Linear(4, 8), in_keys=["observation"], out_keys=["hidden"])
         head = ProbabilisticActor(nn.Linear(8, 3), Categorical, in_keys=["hidden"])
