@@ -16,7 +16,7 @@ Number = TypeVar("Number")  # floats, or tensors of one shape
 def merge_moments_(
     mean: Number, var: Number, other_mean: Number, other_var: Number, share: float
 ) -> tuple[Number, Number]:
-    """Return the mean and variance (divisor n) of two data sets together; ``mean`` and ``var`` change if tensors.
+    """Return the mean and variance (divisor n) of two data sets together; tensors ``mean`` and ``var`` are overwritten.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
     equations 2.1, divided by the counts. No digits cancel where the mean is large, as they would in E[x²] - E[x]².

@@ -32,7 +32,7 @@ def peek(tensordict: TensorDictBase, key: str) -> torch.Tensor | TensorDictBase 
 
 
 class StepWriter:
-    """Copy transitions into one time step of a pre-allocated batch by :meth:`update_`, which refuses other layouts.
+    """Copy transitions of one layout into one time step of a pre-allocated batch, by :meth:`update_`.
 
     ``TensorDict.update_`` plans at each call which leaf goes where, drops keys that it does not know, broadcasts and
     casts. This plans once, and compares keys, shapes and dtypes while it copies.

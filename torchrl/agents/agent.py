@@ -65,7 +65,7 @@ class Agent:
         collector: yields batches ``[*B, T]``; its policy is trained.
         optimise: takes the gradient steps, :class:`MinibatchEpochs` or :class:`ReplayUpdates`; has ``loss`` and
             ``optimizer``.
-        advantage: called on each batch before ``optimise``, which reads what it writes; for example ``GAE``.
+        advantage: called on each batch before ``optimise``, for which it writes entries; for example ``GAE``.
         store: called with each batch as it was collected, for example a replay buffer's ``extend``; None, as for
             on-policy algorithms, keeps nothing. If it has ``state_dict`` and ``load_state_dict``, checkpoints hold its
             state, for example the unfinished n-step sums of a :class:`~torchrl.data.MultiStepStream`.

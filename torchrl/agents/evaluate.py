@@ -52,11 +52,11 @@ class Evaluator:
     """Measure a policy by whole episodes in an environment of the evaluator's own, always from the same starts.
 
     Episode k starts from ``start_seeds[k]`` whatever the number of rows. Where rows cannot be seeded one by one
-    (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does; its
-    later episodes are unseeded. The policy acts in eval mode and gets its training flags back, module by module;
-    torch's global random stream and every generator inside the policy are restored too. The environment's transforms
-    do not update their statistics, and use those that the training's transforms learned. So training with and without
-    evaluation is bit-identical.
+    (:attr:`Env.seeds_rows`: an ``EnvPoolEnv``, some vector environments), only the first episode of each row does, and
+    later ones continue the row's random stream. The policy acts in eval mode; afterwards its training flags, its
+    generators and torch's global random stream are restored. The environment's transforms do not update their
+    statistics, and use those that the training's transforms learned. So training with and without evaluation is
+    bit-identical.
 
     >>> evaluator = Evaluator(env, num_episodes=3, seed=7)
     >>> evaluator(actor).returns.shape

@@ -218,7 +218,7 @@ class EvaluationProcess:
     def __call__(
         self, policy: Callable[[TensorDictBase], TensorDictBase], *, learned: Sequence[Learned] | None = None
     ) -> Evaluation:
-        """Evaluate a policy and wait for the result; an evaluation launched before is finished first and kept."""
+        """Evaluate a policy and return the result; an evaluation launched before ends first, and its result is kept."""
         self._require_open()
         self._wait()
         waiting, self._done = self._done, None

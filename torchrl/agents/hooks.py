@@ -215,9 +215,10 @@ class SaveBuffer(Hook):
 
 
 class AdaptPenalty(Hook):
-    """Change PPO's KL penalty after each batch by the divergence of its update, Schulman et al. (2017), section 4.
+    """Raise the weight β of PPO's KL penalty after a batch that changed the policy too much; lower it after too little.
 
-    Put it before :class:`UpdateNormalizer`, whose new statistics would count as divergence.
+    Schulman et al. (2017), section 4; the rule is :func:`torchrl.functional.adapted_kl_coef`. Put this hook before
+    :class:`UpdateNormalizer`, whose new statistics would count as divergence.
 
     >>> from torchrl.objectives import GAE
     >>> loss, metrics = KLPenaltyPPOLoss(actor, critic, kl_coef=1.0), Figures()

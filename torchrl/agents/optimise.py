@@ -100,7 +100,7 @@ class MinibatchEpochs:
             Their weights are the rows that the steps saw, and the number of steps for ``grad_norm``.
 
         Raises:
-            NonFiniteError: a loss, or a parameter after the last step, is NaN or infinite. Losses are looked at once
+            NonFiniteError: a loss, or a parameter after the last step, is NaN or infinite. Losses are checked once
                 per epoch, parameters once per call; the steps taken since the call began are undone.
             KeyMissing: the batch lacks a key the loss reads.
         """

@@ -84,7 +84,7 @@ class Checkpoints(Hook):
         _save_as(agent, LAST)
 
     def on_error(self, agent: Agent, error: Exception) -> None:
-        """Write the agent to ``last.pt`` without its environments, which may be in any state and start anew."""
+        """Write the agent to ``last.pt`` without its environments' state; a resumed run begins new episodes."""
         if agent.folder is None:
             return
         try:

@@ -28,7 +28,7 @@ class Constant:
         self.value = value
 
     def __call__(self, frames: int) -> float:
-        """Return the value."""
+        """Return the constructor's ``value``."""
         return self.value
 
 
@@ -99,7 +99,7 @@ class Anneal(Hook):
 
     @torch.no_grad()
     def on_batch(self, agent: Agent, batch: TensorDict) -> None:
-        """Set the value for this batch."""
+        """Set the target's value to ``schedule(agent.frames)``, before the batch is trained on."""
         value = self.schedule(agent.frames)
         if isinstance(self.target, torch.optim.Optimizer):
             for group in self.target.param_groups:

@@ -277,7 +277,7 @@ def value_loss(
     clip: float | None = None,
     distance: str = "l2",
 ) -> Tensor:
-    """Compute a critic's loss per row, ``d(V, target)``; ``clip`` caps what a change of V since collection can gain.
+    """Compute a critic's loss per row, ``d(V, target)``, or that of V clamped to ``old_value`` ± ``clip`` if larger.
 
     >>> value, target, old = torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[0.0]])
     >>> value_loss(value, target).item(), value_loss(value, target, old_value=old, clip=0.5).item()  # (3 - ½)²

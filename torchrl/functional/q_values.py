@@ -36,7 +36,7 @@ def categorical_target(
     lies at the reward.
 
     Args:
-        next_probabilities: of Z at the true successor, ``[N, K]``, K at least 2; not looked at where the task was over.
+        next_probabilities: of Z at the true successor, ``[N, K]``, K at least 2; ignored where the task was over.
         reward: received on entering t+1 (or the n-step sum), ``[N, 1]``.
         terminated: the task was over on entering t+1, bool ``[N, 1]``.
         gamma: discount γ, a number or one per row, ``[N, 1]`` (γ^m with n-step sums).

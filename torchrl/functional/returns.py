@@ -9,7 +9,7 @@ What the functions have in common:
 
 - **Endings** are those of ``functional/endings.py``. A sum ends at an ending, at the edge of the batch and next to a
   masked step; in these places the value of the true successor still counts, unless the task was over.
-- **mask**: step t is valid, bool. Results are 0 on other steps, whatever stands there (NaN too), and so are gradients.
+- **mask**: step t is valid, bool. Results and gradients are 0 on other steps, even if their inputs are NaN.
 - **weight**: ρ_t = π(a_t|s_t) / μ(a_t|s_t), where μ acted and π is asked about, perhaps clipped:
   :func:`importance_weight` computes it. Weights are per decision: the weight of an action multiplies the rewards after
   it, not those before.
@@ -95,7 +95,7 @@ def discounted_return(
     weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Compute the return-to-go ``G_t = r_{t+1} + γ G_{t+1}``; where it is cut short, ``next_value`` is added if given.
+    """Compute the return-to-go ``G_t = r_{t+1} + γ G_{t+1}``; where rewards end, ``G_{t+1}`` is ``next_value``, or 0.
 
     >>> reward, never = torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.bool)
     >>> discounted_return(reward, never, never, gamma=0.5).squeeze(-1).tolist()
@@ -111,7 +111,7 @@ def discounted_return(
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         next_value: V of the true successor of step t, ``[*B, T, R]``; None adds nothing where the rewards end.
-        value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
+        value: V(s_t), ``[*B, T, R]``, a control variate; ignored without weights.
         weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
         mask: step t is valid, bool ``[*B, T, 1]``.
 
@@ -152,7 +152,7 @@ def n_step_return(
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         n: number of rewards; 1 gives the one-step target, T or more the discounted return with ``next_value``.
-        value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
+        value: V(s_t), ``[*B, T, R]``, a control variate; ignored without weights.
         weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
         mask: step t is valid, bool ``[*B, T, 1]``.
 
@@ -205,7 +205,7 @@ def td_lambda(
         truncated: the episode was cut on entering t+1, bool ``[*B, T, 1]``.
         gamma: discount γ.
         lambda_: decay λ of the trace; 0 gives the one-step target, 1 the discounted return with ``next_value``.
-        value: V(s_t), ``[*B, T, R]``, a control variate; not looked at without weights.
+        value: V(s_t), ``[*B, T, R]``, a control variate; ignored without weights.
         weight: ρ_t of the action of step t, ``[*B, T, 1]``; None is 1.
         mask: step t is valid, bool ``[*B, T, 1]``.
 

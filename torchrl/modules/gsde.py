@@ -109,7 +109,7 @@ class GSDEMarginal(nn.Module):
 
 
 class GSDETanhNormal(TanhNormal):
-    """Act by ``loc + exploration``, squashed between ``low`` and ``high``; its density is that of a TanhNormal.
+    """Give the action ``loc + exploration``, squashed between ``low`` and ``high``, and the density of a TanhNormal.
 
     >>> GSDETanhNormal(torch.zeros(1), torch.ones(1), torch.tensor([99.0])).sample()
     tensor([1.])
@@ -151,7 +151,7 @@ class GSDETanhNormal(TanhNormal):
 
 
 class GSDENormal(Normal):
-    """Act by ``loc + exploration``, whose distribution over draws of the noise is Normal(loc, scale).
+    """Give the action ``loc + exploration``, and the density Normal(loc, scale), its distribution over the noise.
 
     >>> GSDENormal(torch.zeros(1), torch.ones(1), torch.tensor([3.0])).sample()
     tensor([3.])

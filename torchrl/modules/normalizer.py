@@ -69,7 +69,7 @@ class ObservationNormalizer(nn.Module):
 
         Args:
             x: raw observations, ``[*B, *shape]``.
-            mask: bool ``[*B]`` or ``[*B, 1]``, true on the rows that count; what stands in the others reaches nothing.
+            mask: bool ``[*B]`` or ``[*B, 1]``, true on the rows that count; the other rows have no effect.
 
         Raises:
             SpecError: a shape does not fit.

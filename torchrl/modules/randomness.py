@@ -42,7 +42,7 @@ def keep_randomness(policy: object) -> Iterator[list[torch.Generator]]:
 def keep_module_state(policy: object) -> Iterator[None]:
     """Restore the buffers and extra state of a policy's modules on exit: counters, running statistics.
 
-    Parameters are not looked at, nor what a module keeps neither as a buffer nor as extra state.
+    Not restored: parameters, and attributes that are neither buffers nor extra state.
     """
     modules = list(policy.modules()) if isinstance(policy, nn.Module) else []
     buffers = [(module, dict(module._buffers)) for module in modules if module._buffers]

@@ -45,12 +45,12 @@ def replay_policy(
     distribution: its log-prob of the action *in the batch* goes under its ``log_prob_key`` and the entropy, in nats,
     under ``"action_entropy"`` (the action key with ``_entropy``; left out where the family has no formula), ``[*B, T]``
     each. The action stays the stored one for the modules after it; the parameters of its distribution are not written.
-    Every other module is called, under the deterministic exploration type. Wrappers that explore are looked through.
+    Every other module is called, under the deterministic exploration type. Wrappers that explore are left out.
 
     **State.** What the policy reads and also writes under ``"next"``, such as ``"memory"`` and ``("next", "memory")``,
     is its state. At step 0 it is the batch's; at a later step it is what the policy has just written at the step
     before, so that gradients reach back through time; where ``is_init`` is true it is the batch's again, that of a
-    fresh episode, and no gradient passes. The batch's later states are not looked at.
+    fresh episode, and no gradient passes. Other states in the batch are ignored.
 
     **Padding.** Steps where ``("collector", "mask")`` is false are zero in the result; the policy never sees them.
 
@@ -107,7 +107,7 @@ def replay_policy(
 
 
 def state_paths(policy: TensorDictModuleBase) -> list[Path]:
-    """List what a policy reads and also writes under ``"next"``: its state, each entry as a path.
+    """List the keys, as paths, that a policy reads and also writes under ``"next"``: those of its state.
 
     >>> cell = Operator(nn.GRUCell(4, 16), in_keys=["observation", "memory"], out_keys=[("next", "memory")])
     >>> state_paths(cell)
@@ -118,7 +118,7 @@ def state_paths(policy: TensorDictModuleBase) -> list[Path]:
 
 
 class _Replay:
-    """One call of the policy, and perhaps of the user's step, on transitions; says what they wrote."""
+    """Call the policy, and the user's ``step`` if there is one, on transitions, and return the entries they wrote."""
 
     def __init__(
         self, policy: TensorDictModuleBase, states: list[Path], step: Step | None, out_keys: list[Key] | None
@@ -129,7 +129,7 @@ class _Replay:
         self._step = step
 
     def __call__(self, transition: TensorDict, time: int = 0) -> dict[Path, Tensor]:
-        """Let the policy and the step write into ``transition``, and return the entries that the user gets."""
+        """Let policy and ``step`` write into ``transition``; return the entries ``out_keys``, or all that are new."""
         before = _leaves_of(transition)
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             rated = _ask(self.policy, transition)
@@ -176,7 +176,7 @@ class _Replay:
 
 
 def _step_by_step(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, Tensor]:
-    """Go through the steps of ``[N, T]``, valid rows only, and stack what was written, zero elsewhere."""
+    """Call the policy on the valid rows of each step of ``[N, T]`` in turn; return the entries, 0 in other rows."""
     num_rows = len(series)
     starts = _starts_of(series, mask) if replay.states else torch.zeros_like(mask)
     whole, some, fresh = (x.tolist() for x in (mask.all(0), mask.any(0), starts.any(0)))
@@ -202,7 +202,7 @@ def _step_by_step(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Pat
 
 
 def _all_steps(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, Tensor]:
-    """Call the policy once on all valid steps of ``[N, T]``, in one dimension."""
+    """Call the policy once on all valid steps of ``[N, T]``, flattened; return its entries, ``[N, T, ...]``."""
     flat = series.reshape(-1)
     rows = None if bool(mask.all()) else mask.flatten().nonzero().squeeze(-1)
     written = replay(flat if rows is None else flat[rows])
@@ -210,7 +210,7 @@ def _all_steps(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, 
 
 
 def _as_sequences(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, Tensor]:
-    """Call the policy once on the rows ``[N, T]``, without those that have no valid step."""
+    """Call the policy once on ``[N, T]`` without rows that have no valid step; return its entries, ``[N, T, ...]``."""
     rows = mask.any(-1).nonzero().squeeze(-1)
     times = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     last_valid = times.where(mask, torch.zeros_like(times)).cummax(-1).values
@@ -227,7 +227,7 @@ def _as_sequences(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Pat
 
 
 def _ask(module: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
-    """Call modules on a transition; return what those with a distribution say of the stored actions, which they get."""
+    """Call a module, part by part, on a transition; an actor in it draws nothing: write and return :func:`_rate`."""
     parts = _parts_of(module)
     if parts is None and not hasattr(module, "build"):
         module(transition)
@@ -250,7 +250,7 @@ def _ask(module: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
 
 
 def _rate(actor: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
-    """Return the log-prob of the stored action, and the entropy where there is a formula, by the keys to write."""
+    """Return an actor's log-prob of the stored action, and its entropy if there is a formula, by the keys to write."""
     (action,) = read(transition, [actor.action_key], f"{WHO}, for the action that was taken")
     distribution = actor.build(transition)
     *folders, name = as_path(actor.action_key)
@@ -262,7 +262,7 @@ def _rate(actor: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
 
 
 def _parts_of(module: nn.Module) -> tuple[nn.Module, ...] | None:
-    """Return the modules that a known container calls one after another; None for what is called as a whole."""
+    """Return the modules that a sequence or wrapper of this library calls, in order; None for any other module."""
     if isinstance(module, Sequence):
         return tuple(module)
     if isinstance(module, PolicyWrapper):
@@ -273,7 +273,7 @@ def _parts_of(module: nn.Module) -> tuple[nn.Module, ...] | None:
 
 
 def _actors(module: nn.Module) -> Iterator[nn.Module]:
-    """Find the modules that are asked for a distribution; refuse one that hides inside of another module."""
+    """Yield the modules with ``build``; refuse one inside a module that is neither a sequence nor a wrapper of ours."""
     parts = _parts_of(module)
     if parts is not None:
         for part in parts:
@@ -349,12 +349,12 @@ def _leaves_of(tensordict: TensorDictBase) -> dict[Path, Tensor]:
 
 
 def _difference(tensordict: TensorDictBase, before: dict[Path, Tensor]) -> dict[Path, Tensor]:
-    """Return the leaves that are other tensors than before."""
+    """Return the leaves that are not the same tensor objects as in ``before``, or not in it."""
     return {path: value for path, value in _leaves_of(tensordict).items() if before.get(path) is not value}
 
 
 def _spread(value: Tensor, rows: Tensor | None, others: Tensor | None, num_rows: int) -> Tensor:
-    """Put the values of some rows among the ``others`` of all, or among zeros, ``[N, ...]``."""
+    """Return ``[N, ...]`` with ``value`` at the indices ``rows`` and ``others``, or 0, elsewhere."""
     if rows is None:
         return value
     others = value.new_zeros((num_rows, *value.shape[1:])) if others is None else others

@@ -52,7 +52,7 @@ class Bernoulli(Distribution):
         return -(torch.sigmoid(x) * F.logsigmoid(x) + torch.sigmoid(-x) * F.logsigmoid(-x)).sum(-1)
 
     def kl(self, other: Bernoulli) -> torch.Tensor:
-        """Return Σ (p log p/q + (1 − p) log (1 − p)/(1 − q)), ``[*B]``; huge and finite where q forbids what p has."""
+        """Return Σ (p log p/q + (1 − p) log (1 − p)/(1 − q)), ``[*B]``; finite where q forbids what p allows."""
         self._require_same_family(other)
         x, y = self._finite_logits(), other._finite_logits()
         ones, zeros = F.logsigmoid(x) - F.logsigmoid(y), F.logsigmoid(-x) - F.logsigmoid(-y)

@@ -121,7 +121,7 @@ class Loss(PassesOptions, nn.Module, ABC):
 
     @abstractmethod
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute the terms by name from the valid rows, a TensorDict that the subclass may write to."""
+        """Return losses ``loss_*`` and numbers for the log, by name, of the valid rows, which may be written to."""
 
     def forward(self, batch: TensorDictBase) -> TensorDict:
         """Compute all terms on the valid rows of the batch.

@@ -169,7 +169,7 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
         return self.objective.divergence(self.actor, rows, self.actor.build(rows)).mean()
 
     def adapt_(self, kl: Tensor | float) -> None:
-        """Raise or lower β for the next update by ``kl``, the divergence in nats that the last update brought about."""
+        """Raise β if ``kl``, the last update's divergence in nats, is well above its target; lower it if well below."""
         self.objective.adapt_(kl)
 
     def reset_(self) -> None:

@@ -46,7 +46,7 @@ class _SoftLoss(ActorCriticLoss):
     """Base of the SAC losses: adds the temperature and the entropy that the temperature is trained towards.
 
     Args:
-        actor: as for :class:`ActorCriticLoss`, with a distribution; wrappers that explore are looked through.
+        actor: as for :class:`ActorCriticLoss`, with a distribution; exploring wrappers around it are removed.
         critic: as for :class:`ActorCriticLoss`.
         also_trained: networks that are trained beside these two.
         temperature: α, or its initial value if it is learned.
@@ -179,7 +179,7 @@ class SACLoss(_SoftLoss):
         return values - self.temperature() * log_prob.unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
-        """Compute ``loss_actor`` from actions drawn anew, and the terms of temperature and state-value network."""
+        """Compute ``loss_actor`` from newly drawn actions, and the terms of temperature and state-value network."""
         action, log_prob = self._draw(rows)
         values = self.join_for_actor(self.frozen_values(rows, action)).squeeze(-1)
         alpha = self.temperature()

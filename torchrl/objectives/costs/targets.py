@@ -83,7 +83,8 @@ Entry = tuple[dict, dict, str]
 def _entries_of(kind: str, network: nn.Module, target: nn.Module, *, empty: bool = False) -> Iterator[Entry]:
     """Yield ``(dict of the target, dict of the network, name)`` for each tensor, or with ``empty`` for each None.
 
-    An update keeps these places, since the search takes longer than the update, and not the tensors, since ``.to()``
+    The dicts are the modules' attribute ``kind``, ``_parameters`` or ``_buffers``; a shared tensor is yielded once. An
+    update keeps these places, since the search takes longer than the update, and not the tensors, since ``.to()``
     replaces buffers.
     """
     seen: set[int] = set()

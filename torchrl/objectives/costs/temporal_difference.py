@@ -67,7 +67,7 @@ class TDLoss(Loss):
         return rows
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return pairs of a network and the target that follows it, for ``SoftUpdate`` and ``HardUpdate``."""
+        """Return pairs of a network and its target, for ``SoftUpdate`` and ``HardUpdate``: none unless overridden."""
         return []
 
     def train(self, mode: bool = True) -> TDLoss:

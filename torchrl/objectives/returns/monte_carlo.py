@@ -14,7 +14,7 @@ from torchrl.objectives.returns.base import ReturnEstimator, read_flags
 class DiscountedReturn(ReturnEstimator):
     """Write returns-to-go as targets, these minus values as advantages: :func:`torchrl.functional.discounted_return`.
 
-    With a critic, the value of the successor stands in for the rewards behind a time limit and behind the edge of the
+    With a critic, the value of the successor replaces the rewards after a time limit and after the edge of the
     batch. Without one, advantage and value target are the return itself, there is no ``state_value``, and a row whose
     episode does not end inside the batch has no return: the estimator sets its ``("collector", "mask")`` to false. A
     time limit then counts as an end, since there is no value of what follows.
