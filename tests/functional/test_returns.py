@@ -202,6 +202,9 @@ class TestGae:
         advantage, target = gae(**WEIGHTED, **SECOND, gamma=0.5, lambda_=1.0)
         assert rows(advantage) == [-7.5, -32.0] and rows(target) == [2.5, -12.0]
 
+    def test_without_a_trace_it_is_the_weighted_error(self):
+        assert rows(gae(**WEIGHTED, **SECOND, gamma=0.5, lambda_=0.0)[0]) == [0.5, -32.0]
+
     @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 64), (3, 257)])
     @pytest.mark.parametrize("lambda_", [0.0, 0.95, 1.0])
     @pytest.mark.parametrize("weights", [False, True])

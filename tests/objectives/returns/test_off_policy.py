@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -6,7 +8,7 @@ from torch import nn
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.functional import discounted_return, gae, importance_weight, n_step_return, td_lambda, vtrace
 from torchrl.modules import ActorValueOperator, Categorical, Operator, ProbabilisticActor, ValueOperator
-from torchrl.objectives import GAE, DiscountedReturn, NStepReturn, TDLambda, VTrace, next_values
+from torchrl.objectives import GAE, A2CLoss, DiscountedReturn, NStepReturn, TDLambda, VTrace, next_values, total_loss
 
 WEIGHTED = [GAE, TDLambda, NStepReturn, DiscountedReturn]
 
@@ -41,16 +43,9 @@ class CoinActor(nn.Module):
 
 
 class TestVTrace:
-    def test_by_hand(self, make_critic, make_series):
+    def test_by_hand(self, make_critic, two_steps):
         """μ took actions 0 and 1 with ½ each, π takes them with ¼ and ¾: weights ½ and, clipped, 1."""
-        batch = make_series(1, 2, ending=0.0)
-        batch["action"] = torch.tensor([[0, 1]])
-        batch["action_log_prob"] = torch.full((1, 2), 0.5).log()
-        batch["next", "reward"] = torch.tensor([1.0, 4.0]).reshape(1, 2, 1)
-        batch["observation"][0, :, 0] = torch.tensor([10.0, 20.0])
-        batch["next", "observation"][0, :, 0] = torch.tensor([20.0, 0.0])
-        critic = make_critic(First())
-        VTrace(CoinActor(0.75), critic, gamma=0.5)(batch)
+        batch = VTrace(CoinActor(0.75), make_critic(First()), gamma=0.5)(two_steps)
         # v1 = 20 + (4 - 20) = 4, v0 = 10 + ½·(1 + 10 - 10) + ½·½·(4 - 20) = 6.5; ½·(1 + ½·4 - 10) = -3.5
         torch.testing.assert_close(batch["value_target"].flatten(), torch.tensor([6.5, 4.0]))
         torch.testing.assert_close(batch["advantage"].flatten(), torch.tensor([-3.5, -16.0]))
@@ -116,7 +111,62 @@ class PairActor(nn.Module):
         return -0.1 * (action["a"] + action["b"] + 1).float()
 
 
+class Logits(nn.Module):
+    """The same log-probabilities ¼ and ¾ in every state."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.25, 0.75]).log())
+
+    def forward(self, x):
+        return self.logits.expand(*x.shape[:-1], 2)
+
+
+@pytest.fixture
+def two_steps(make_series):
+    """Actions 0 and 1, of ½ each by the policy that acted; rewards 1 and 4, values 10 and 20, then 0."""
+    batch = make_series(1, 2, ending=0.0)
+    batch["action"] = torch.tensor([[0, 1]])
+    batch["action_log_prob"] = torch.full((1, 2), 0.5).log()
+    batch["next", "reward"] = torch.tensor([1.0, 4.0]).reshape(1, 2, 1)
+    batch["observation"][0, :, 0] = torch.tensor([10.0, 20.0])
+    batch["next", "observation"][0, :, 0] = torch.tensor([20.0, 0.0])
+    return batch
+
+
+def test_the_gradient_of_impalas_loss_by_hand(make_actor, make_critic, two_steps):
+    """That of -log π(a) A is -A (1 at the action, less π); A is -3.5 and -16, by V-trace, and a mean is taken."""
+    actor, critic = make_actor(Logits()), make_critic(First())
+    terms = A2CLoss(actor, critic, entropy_coef=0.0)(VTrace(actor, critic, gamma=0.5)(two_steps))
+    total_loss(terms).backward()
+    gradient = (3.5 * (1 - 0.25) + 16 * (0 - 0.25)) / 2
+    torch.testing.assert_close(actor.network.logits.grad, torch.tensor([gradient, -gradient]))
+    assert terms["loss_critic"].item() == pytest.approx(0.5 * (3.5**2 + 16**2) / 2)  # targets 6.5 and 4
+
+
 class TestWeightsOfOtherEstimators:
+    @pytest.mark.parametrize(
+        ("make", "clip", "advantages"),
+        [
+            # Weights ½ and, clipped, 1; errors 1 + ½·20 - 10 = 1 and 4 - 20 = -16.
+            (partial(GAE, lambda_=0.0), 1.0, [0.5, -16.0]),
+            (partial(GAE, lambda_=1.0), 1.0, [0.5 * (1 - 8), -16.0]),
+            (partial(NStepReturn, n=1), 1.0, [0.5, -16.0]),
+            (partial(NStepReturn, n=2), 1.0, [0.5 * (1 + 2 - 10), -16.0]),  # the second step's return is 4
+            (partial(TDLambda, lambda_=0.5), 1.0, [0.5 * (1 - 4), -16.0]),
+            (DiscountedReturn, 1.0, [0.5 * (1 + 2 - 10), -16.0]),
+            # Weights ½ and 1½.
+            (partial(GAE, lambda_=0.0), None, [0.5, -24.0]),
+            (partial(NStepReturn, n=2), None, [0.5 * (1 - 12), -24.0]),
+            (DiscountedReturn, None, [0.5 * (1 - 12), -24.0]),
+        ],
+    )
+    def test_by_hand(self, make, clip, advantages, make_critic, two_steps):
+        make(make_critic(First()), actor=CoinActor(0.75), weight_clip=clip, gamma=0.5)(two_steps)
+        expected = torch.tensor(advantages)
+        torch.testing.assert_close(two_steps["advantage"].flatten(), expected)
+        torch.testing.assert_close(two_steps["value_target"].flatten(), expected + torch.tensor([10.0, 20.0]))
+
     @pytest.mark.parametrize("clip", [None, 1.0, 0.8])
     def test_are_the_pure_functions(self, make_actor, make_critic, make_series, clip):
         batch, actor, critic = make_series(3, 20), make_actor(), make_critic()
