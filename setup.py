@@ -32,6 +32,7 @@ EXTRAS = {
     "envpool": ["envpool>=1.1.1"],  # from 1.2 on it pulls 270 MB of assets; constraints.txt holds it before
     "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow
     "minari-arrow": ["minari>=0.5.4", "pillow>=10", "pyarrow>=21"],  # its formats arrow and parquet; 170 MB
+    "minigrid": ["minigrid>=3.2", PYGAME],
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "plots": ["matplotlib>=3.9"],
     "video": ["av>=16"],  # brings its own ffmpeg

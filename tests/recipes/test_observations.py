@@ -262,3 +262,15 @@ def test_velocities_that_are_not_known_are_refused_with_what_to_write(flags, got
     message = f"--mask_velocity: expected a vector of one of Acrobot, .*{got}. --leave_out velocity leaves out"
     with pytest.raises(ConfigError, match=message):
         make_env(*flags, "--mask_velocity")
+
+
+def test_the_memory_task_of_minigrid_trains_without_its_text(make_env, make_agent):
+    pytest.importorskip("minigrid")
+    flags = ["--env_name=MiniGrid-MemoryS11-v0", "--leave_out", "mission", "--norm_observations"]
+    env, settings = make_env(*flags), settings_of("ppo", *flags).environment
+    said = "observes 151 numbers: direction [] one-hot; image [7, 7, 3] scaled by its bounds, flattened"
+    assert describe_observations(settings, env) == said
+    agent = make_agent("ppo", *flags, *SMALL, *ON_POLICY)
+    assert agent.collector.collect()["observation"].shape == (2, 8, 151)
+    with pytest.raises(SpecError, match="Or leave it out: .* or --leave_out mission"):
+        make_env("--env_name=MiniGrid-MemoryS11-v0")

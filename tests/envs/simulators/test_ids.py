@@ -16,8 +16,8 @@ from fakes import Fivefold, Sized, sized_if_imported
 from torchrl.agents import EvaluationProcess
 from torchrl.collectors import MultiSyncCollector, rollout
 from torchrl.envs import GymEnv, ParallelEnv
-from torchrl.envs.simulators import gym_simulator
-from torchrl.envs.simulators.ids import install_hint
+from torchrl.envs.simulators import gym_simulator, ids
+from torchrl.envs.simulators.ids import install_hint, package_hint, with_module
 from torchrl.errors import EnvError, MissingExtraError
 
 
@@ -139,7 +139,6 @@ def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(registe
         ("Pong-v5", 'pip install ale-py, and write "ale_py:ALE/Pong-v5"'),
         ("ALE/Breakout-v5", 'pip install ale-py, and write "ale_py:ALE/Breakout-v5"'),
         ("PongNoFrameskip-v4", 'write "ale_py:PongNoFrameskip-v4"'),
-        ("MiniGrid-Empty-5x5-v0", 'pip install minigrid, and write "minigrid:MiniGrid-Empty-5x5-v0"'),
         ("highway-fast-v0", 'pip install highway-env, and write "highway_env:highway-fast-v0"'),
         ("FetchReach-v4", 'pip install gymnasium-robotics, and write "gymnasium_robotics:FetchReach-v4"'),
         ("mo-lunar-lander-v3", 'pip install mo-gymnasium, and write "mo_gymnasium:mo-lunar-lander-v3"'),
@@ -179,6 +178,31 @@ def test_a_package_that_is_not_there_is_named(env_id, message, tmp_path, monkeyp
 def test_what_is_no_id_says_how_one_is_written(env_id):
     with pytest.raises(EnvError, match=f"expected an id, or module:id, got '{env_id}'"):
         GymEnv(env_id)
+
+
+def test_an_id_of_a_package_that_is_installed_is_found_without_its_module(tmp_path, monkeypatch):
+    (tmp_path / "module_of_boxes.py").write_text(
+        "import gymnasium\ngymnasium.register('Boxes-v0', entry_point='gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    boxes, absent = ("module_of_boxes", "boxes", "Boxes-"), ("module_of_jars", "jars", "Jars-")
+    monkeypatch.setattr(ids, "PACKAGES", (boxes, absent))
+    assert with_module("Boxes-v0") == "module_of_boxes:Boxes-v0" and with_module("Jars-v0") == "Jars-v0"
+    try:
+        env = GymEnv("Boxes-v0", num_envs=2)
+        assert env.task == "Boxes-v0" == with_module("Boxes-v0")
+        with pytest.raises(EnvError, match='"module_of_boxes" was imported and registers no such id'):
+            GymEnv("module_of_boxes:Boxes-v7-big")
+    finally:
+        gymnasium.registry.pop("Boxes-v0", None)
+    with pytest.raises(EnvError, match='pip install jars, and write "module_of_jars:Jars-v0"'):
+        GymEnv("Jars-v0")
+
+
+def test_an_extra_of_ours_is_named_where_its_package_is_missing():
+    hint = package_hint("MiniGrid-MemoryS11-v0")
+    assert 'pip install -c constraints.txt -e ".[minigrid]", and write "minigrid:MiniGrid-MemoryS11-v0"' in hint
+    assert install_hint("minigrid") == 'pip install -c constraints.txt -e ".[minigrid]".'
 
 
 def test_pip_is_told_the_name_of_the_package():

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
-from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id
+from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id, with_module
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.simulators.opengl import no_opengl
@@ -169,7 +169,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
         hint = 'Such as "CartPole-v1" or "minigrid:MiniGrid-Empty-8x8-v0".'
         raise EnvError(explain("GymSimulator", expected="an id, or module:id", got=repr(env_id), hint=hint))
     try:
-        return gymnasium.make(env_id, **env_kwargs)
+        return gymnasium.make(with_module(env_id), **env_kwargs)
     except Exception as error:
         mistake = _mistake(env_id, env_kwargs, error)
         if mistake is None:

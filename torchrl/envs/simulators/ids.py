@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from typing import Any
 
 import cloudpickle
@@ -58,6 +59,7 @@ PACKAGES = (
     ("minihack", "minihack", r"MiniHack-"),
     ("nle", "nle", r"NetHack"),
 )
+OWN_EXTRAS = ("minigrid",)  # packages that an extra of this one installs, under the same name
 ALIKE = 0.8  # how much a name must look like another to be taken for a slip of the pen
 
 
@@ -65,12 +67,26 @@ def package_hint(env_id: str) -> str | None:
     """Return advice on the package that brings an unknown gymnasium id; None where no package is known."""
     for module, package, pattern in PACKAGES:
         if re.match(pattern, env_id):
-            name = f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
+            name = _name_in(module, env_id)
             return (
-                f'It comes with another package: pip install {package}, and write "{module}:{name}", which imports it '
+                f'It comes with another package: {_installing(package)}, and write "{module}:{name}", which imports it '
                 "wherever the environment is built."
             )
     return None
+
+
+def with_module(env_id: str) -> str:
+    """Put the module that registers it before an id that is not registered yet; only where that is installed.
+
+    >>> with_module("CartPole-v1")
+    'CartPole-v1'
+    """
+    if ":" in env_id or env_id in gymnasium.registry:
+        return env_id
+    for module, _, pattern in PACKAGES:
+        if re.match(pattern, env_id) and find_spec(module.split(".")[0]) is not None:
+            return f"{module}:{env_id}" if _name_in(module, env_id) == env_id else env_id
+    return env_id
 
 
 def similar_id(env_id: str) -> str | None:
@@ -78,6 +94,15 @@ def similar_id(env_id: str) -> str | None:
     names = {_name_of(known).lower(): known for known in sorted(gymnasium.registry, key=_version_of)}
     found = difflib.get_close_matches(_name_of(env_id).lower(), names, n=1, cutoff=ALIKE)
     return names[found[0]] if found else None
+
+
+def _name_in(module: str, env_id: str) -> str:
+    """Return what a package calls an id that is written for short."""
+    return f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
+
+
+def _installing(package: str) -> str:
+    return f'pip install -c constraints.txt -e ".[{package}]"' if package in OWN_EXTRAS else f"pip install {package}"
 
 
 def _name_of(env_id: str) -> str:
@@ -92,7 +117,7 @@ def _version_of(env_id: str) -> int:
 def install_hint(module: str) -> str:
     """Say how to install the package of a module that could not be imported."""
     packages = {name.split(".")[0]: package for name, package, _ in PACKAGES}
-    return f"pip install {packages[module]}." if module in packages else f'Install the package that brings "{module}".'
+    return f"{_installing(packages[module])}." if module in packages else f'Install the package that brings "{module}".'
 
 
 class SentEntryPoint:
