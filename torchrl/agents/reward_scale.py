@@ -1,4 +1,4 @@
-"""Rewards of replayed samples, divided by the spread of returns so far. The buffer holds them as they came."""
+"""Rewards of replayed samples, divided by the deviation of returns so far. The buffer holds undivided rewards."""
 
 from __future__ import annotations
 

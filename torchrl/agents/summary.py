@@ -1,4 +1,4 @@
-"""The summary of a run: returns of its last and its best policy, from other starts than chose the best policy."""
+"""The summary of a run: returns of its last and its best policy, from starts that did not choose the best one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What curiosity is made of, as pure functions: errors of prediction and running returns. Networks: ``modules``."""
+"""Terms of rewards for novelty as pure functions: errors of prediction and running returns. Networks: ``modules``."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def return_so_far(reward: Tensor, start: Tensor, *, gamma: float, mask: Tensor |
     >>> return_so_far(torch.ones(3, 1), torch.tensor([4.0]), gamma=0.5).squeeze(-1).tolist()
     [3.0, 2.5, 2.25]
 
-    It looks back where a return looks ahead: the quantity by whose deviation rewards are scaled, Burda et al. (2018),
-    https://arxiv.org/abs/1810.12894, section 2.4. Endings are passed over, since novelty does not end with an episode
+    It sums past rewards, where a return sums future ones; rewards are divided by its deviation, Burda et al. (2018),
+    https://arxiv.org/abs/1810.12894, section 2.4. Endings are ignored, since novelty does not end with an episode
     (section 2.3).
 
     Args:

@@ -72,10 +72,10 @@ class CuriosityModule(Extensible, TensorDictModuleBase):
 
     @torch.no_grad()
     def update(self, batch: TensorDictBase) -> None:
-        """Count a collected batch ``[*B, T]`` in the running statistics, once; in eval mode nothing changes.
+        """Add the discounted sums of errors of a collected batch ``[*B, T]`` to the statistics; not in eval mode.
 
-        The discounted sums go on from batch to batch by a row's place in the batch, also over endings; where the number
-        of rows is another than before, they start at 0. Steps that ``("collector", "mask")`` excludes count nowhere.
+        Each row continues its sum from the same row of the last batch, also over endings; if the number of rows has
+        changed, all sums start at 0. Steps that ``("collector", "mask")`` excludes do not count.
 
         Args:
             batch: as collected, time last; neither shuffled nor written to.
@@ -83,7 +83,7 @@ class CuriosityModule(Extensible, TensorDictModuleBase):
         Raises:
             KeyMissing: an entry that the module reads is not there.
             SpecError: the batch has no time dimension.
-            NonFiniteError: an error of a step that counts is NaN or infinite; the statistics of it are as before.
+            NonFiniteError: an error of a step that counts is NaN or infinite; the statistics of errors do not change.
         """
         if not self.training:
             return
@@ -109,7 +109,7 @@ class CuriosityModule(Extensible, TensorDictModuleBase):
         return self._returns.tolist()
 
     def set_extra_state(self, state: list[float]) -> None:
-        """Go on from :meth:`get_extra_state`."""
+        """Set the sums to those of :meth:`get_extra_state`."""
         self._returns = torch.tensor(state, dtype=torch.float64)
 
 
@@ -162,7 +162,7 @@ class RandomNetworkDistillation(CuriosityModule):
         self.target = target.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> RandomNetworkDistillation:
-        """Set the mode of all parts but the target, which would be another function with dropout in it."""
+        """Set the mode of all parts but the target, which stays in eval mode: dropout would change its function."""
         super().train(mode)
         self.target.eval()
         return self
@@ -176,7 +176,7 @@ class RandomNetworkDistillation(CuriosityModule):
 
     @torch.no_grad()
     def update(self, batch: TensorDictBase) -> None:
-        """Count a collected batch ``[*B, T]`` in the statistics of observations, then in those of errors.
+        """Add a collected batch ``[*B, T]`` to the statistics of observations, then to those of errors.
 
         Raises:
             NonFiniteError: an observation that counts is NaN or infinite; no statistics change.

@@ -1,4 +1,4 @@
-"""The base of modules around a policy: they show the keys and methods of the policy."""
+"""The base of modules around a policy, which have the keys and methods of the policy."""
 
 from __future__ import annotations
 
