@@ -50,6 +50,7 @@ from torchrl.objectives import (
     DistributionalDQNLoss,
     DQNLoss,
     ICMLoss,
+    JointLoss,
     KLPenaltyPPOLoss,
     Loss,
     PolicyGradientLoss,
@@ -376,6 +377,16 @@ def _icm(action: str) -> ICMLoss:
     return ICMLoss(IntrinsicCuriosity(*networks, num_actions=num_actions, one_hot=action == "one_hot"))
 
 
+def _joint() -> JointLoss:
+    actor = KINDS["discrete"].make_actor()
+    return JointLoss(A2CLoss(actor, make_critic(), entropy_coef=0.1), _rnd(share=1.0))
+
+
+def _joint_rows(*shape: int, seed: int = 0) -> TensorDict:
+    rows = make_transitions("choice", *shape, seed=seed)
+    return rows.update(make_rows(KINDS["discrete"], *shape, seed=seed))
+
+
 CURIOSITY_LOSSES = {
     "RNDLoss": Case(_rnd, partial(make_transitions, "vector")),
     "RNDLoss, all rows": Case(partial(_rnd, share=1.0), partial(make_transitions, "choice")),
@@ -383,6 +394,7 @@ CURIOSITY_LOSSES = {
     f"ICMLoss of {action}": Case(partial(_icm, action), partial(make_transitions, action))
     for action in ("choice", "one_hot", "vector")
 }
+CURIOSITY_LOSSES["JointLoss"] = Case(_joint, _joint_rows)
 
 
 def _policy_case(build: Callable[[nn.Module, nn.Module], Loss], kind: Kind) -> Case:

@@ -8,7 +8,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from fakes import CountingSimulator, FaultySimulator, Gated, SlowSimulator
-from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs import GymEnv, SerialEnv, TransformedEnv
+from torchrl.envs.transforms import RewardBonus
 from torchrl.modules import AnnealedExploration
 
 
@@ -33,6 +34,12 @@ class Marked(TensorDictModuleBase):
         root.set("count", self.count.expand(root.batch_size).clone())
         root.set("process", torch.full(root.batch_size, os.getpid()))
         return root.set("action", torch.zeros(root.batch_size, dtype=torch.int64))
+
+
+def counting_paid_by(module):
+    """Two rows that count, whose reward holds what a module pays."""
+    env = SerialEnv(lambda: CountingSimulator(length=9), 2)
+    return TransformedEnv(env, RewardBonus(module, coef=1.0))
 
 
 def cartpole(num_envs):

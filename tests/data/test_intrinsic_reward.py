@@ -10,7 +10,7 @@ from torchrl.data import IntrinsicReward
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor, RandomNetworkDistillation, ValueOperator
-from torchrl.objectives import GAE, A2CLoss, RNDLoss, total_loss
+from torchrl.objectives import GAE, A2CLoss, JointLoss, RNDLoss, total_loss
 
 PAID = ("next", "intrinsic_reward")
 REWARD = ("next", "reward")
@@ -88,7 +88,7 @@ def make_agent(folder, total_frames):
     actor, critic = ProbabilisticActor(MLP(4, 2), Categorical), ValueOperator(MLP(4, 1))
     rnd = RandomNetworkDistillation(MLP(4, 8), MLP(4, 8), shape=4)
     gae, paid = GAE(critic), IntrinsicReward(rnd, coef=0.5)
-    loss = Both(actor, critic, rnd)
+    loss = JointLoss(A2CLoss(actor, critic), RNDLoss(rnd))
     optimizer = torch.optim.Adam(loss.trainable_parameters(), lr=1e-2)
     collector = Collector(
         GymEnv("CartPole-v1", num_envs=2), actor, frames_per_batch=16, total_frames=total_frames, seed=0
@@ -96,21 +96,6 @@ def make_agent(folder, total_frames):
     optimise = MinibatchEpochs(loss, optimizer, num_epochs=1, minibatch_size=8)
     agent = Agent(collector, optimise, advantage=lambda batch: gae(paid(batch)), folder=folder)
     return agent, rnd
-
-
-class Both(A2CLoss):
-    """A2C's loss and that of the novelty."""
-
-    def __init__(self, actor, critic, rnd):
-        super().__init__(actor, critic)
-        self.curiosity = RNDLoss(rnd)
-        self.in_keys += self.curiosity.in_keys
-
-    def terms(self, rows):
-        return super().terms(rows) | self.curiosity.terms(rows.select(*self.curiosity.in_keys))
-
-    def trainable_parameters(self):
-        return super().trainable_parameters() + self.curiosity.trainable_parameters()
 
 
 def test_a_resumed_agent_goes_on_bit_for_bit(tmp_path):

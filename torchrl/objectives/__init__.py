@@ -6,6 +6,7 @@ from torchrl.objectives.costs.behaviour_cloning import BehaviourCloningLoss
 from torchrl.objectives.costs.curiosity import ICMLoss, RNDLoss
 from torchrl.objectives.costs.ddpg import DDPGLoss, TD3Loss
 from torchrl.objectives.costs.dqn import DistributionalDQNLoss, DQNLoss, QuantileDQNLoss
+from torchrl.objectives.costs.joint import JointLoss
 from torchrl.objectives.costs.policy_gradient import A2CLoss, PolicyGradientLoss, ReinforceLoss
 from torchrl.objectives.costs.policy_objectives import (
     ClippedSurrogate,
@@ -37,6 +38,7 @@ __all__ = [
     "DistributionalDQNLoss",
     "HardUpdate",
     "ICMLoss",
+    "JointLoss",
     "KLPenaltyPPOLoss",
     "Loss",
     "NStepReturn",

@@ -1,12 +1,15 @@
 """The bonus of a module at each step: values, what the module sees, and weights that would be stale."""
 
+from functools import partial
+
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
 
 from cases.transform_steps import act, body, column, counting, counting_rows, echo
-from torchrl.collectors import Collector
+from cases.workers import Stepwise, counting_paid_by
+from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.data import IntrinsicReward
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import Compose, ObservationNorm, RewardBonus, RewardScaling, TransformedEnv
@@ -82,6 +85,23 @@ def test_a_shared_module_in_training_is_followed_and_equals_the_batch_form():
                 parameter.mul_(factor)
         due = IntrinsicReward(module, coef=0.5)(raw)["next", "reward"] + episode
         torch.testing.assert_close(env.rollout(4, act)["next", "reward"], due)
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_workers_follow_shared_weights():
+    """Each worker's reward is the weight of the moment, above the episode's own, which is 0."""
+    layer = nn.Linear(1, 1)
+    module = Operator(layer, in_keys=[NEXT], out_keys=["bonus"]).share_memory()
+    make_env = partial(counting_paid_by, module)
+    collector = MultiSyncCollector(make_env, Stepwise(), num_workers=2, frames_per_batch=8)
+    try:
+        for weight in (2.0, -5.0):
+            with torch.no_grad():
+                layer.weight.zero_()
+                layer.bias.fill_(weight)
+            assert bool((collector.collect()["next", "reward"] == weight).all())
+    finally:
+        collector.shutdown()
 
 
 def test_what_shared_weights_were_at_several_moments_can_be_joined():
