@@ -1,4 +1,4 @@
-"""Checks of what callers give an env: specs, seeds, masks, and the TensorDict with the action. Holds no state."""
+"""Check the arguments of an env's constructor and methods: specs, seeds, masks, TensorDicts. Holds no state."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def row_mask(who: str, mask: torch.Tensor, batch_size: torch.Size, device: torch
     """Check a mask of rows, bool ``[*B]`` or ``[*B, 1]``, and return it as ``[*B]`` on a device.
 
     Raises:
-        SpecError: it is no bool tensor of such a shape.
+        SpecError: the mask is no bool tensor of such a shape.
     """
     shape = list(batch_size)
     if not isinstance(mask, torch.Tensor):
@@ -80,10 +80,10 @@ def row_mask(who: str, mask: torch.Tensor, batch_size: torch.Size, device: torch
 
 
 def require_tensordict(who: str, given: object) -> None:
-    """Refuse what is no TensorDict, such as an action alone, where ``step`` takes the root with the action.
+    """Refuse an argument of ``step`` that is no TensorDict, such as an action alone.
 
     Raises:
-        SpecError: saying what to write.
+        SpecError: ``given`` is no TensorDict.
     """
     if not isinstance(given, TensorDictBase):
         hint = 'Write env.step(root.set("action", action)), where root is what reset() or the step before returned.'
@@ -92,10 +92,10 @@ def require_tensordict(who: str, given: object) -> None:
 
 
 def action_of(tensordict: TensorDictBase) -> torch.Tensor | TensorDictBase:
-    """Return what the policy wrote under ``action``: a tensor, or a TensorDict where the spec is a ``Composite``.
+    """Return the entry ``action``: a tensor, or a TensorDict where the action spec is a ``Composite``.
 
     Raises:
-        KeyMissing: there is none.
+        KeyMissing: the policy wrote no action.
     """
     action = peek(tensordict, "action")
     if action is None:

@@ -1,4 +1,4 @@
-"""The contract of an env: a batch of rows that speaks TensorDict. Not a simulator: that is one world in numpy."""
+"""The base class of envs: a batch of worlds, one per row, with TensorDicts. (A simulator is one world in numpy.)"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ELSEWHERE = {"_step": "step_rows", "_reset": "reset_rows", "_set_seed": _SEEDS,
 
 
 class Env(ABC):
-    """A batch of worlds, one per row, each in an episode of its own, that is reset and stepped by TensorDicts.
+    """Reset and step a batch of worlds, one per row, each in an episode of its own, by TensorDicts.
 
     A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
     policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
@@ -52,9 +52,9 @@ class Env(ABC):
 
     Subclasses write :meth:`step_rows` and :meth:`reset_rows`, and :meth:`freeze_rows`, :meth:`require_seeds` and
     :meth:`require_options` where the default is wrong. Callers use :meth:`reset`, :meth:`step` and
-    :meth:`step_and_reset`, which check what they are given and carry what a policy wrote. An env around another one
-    calls the five methods of rows on it, holds the same :attr:`shared` state, and starts from a copy of what it has
-    :attr:`carried`.
+    :meth:`step_and_reset`, which check their arguments, and copy a policy's state (what it wrote under ``next``, such
+    as a recurrent state) into the next root. An env around another one calls the latter's five methods above, uses the
+    same :attr:`shared` object, and starts from a copy of its :attr:`carried`.
 
     >>> root = env.reset(seed=0)
     >>> transition, root = env.step_and_reset(env.act_at_random(root))
@@ -70,13 +70,14 @@ class Env(ABC):
 
     Attributes:
         action_mask_key: the observation that says which choices are legal, bool ``[*B, n]``, true = legal; None where
-            all are. Whatever acts at random honours it.
+            all are. Random actions are drawn among the legal ones.
         step_limit: the steps after which simulators truncate every episode by themselves, the least of all rows;
             infinity where they do not, or cannot tell.
         task: the id of the task of all rows, such as ``"CartPole-v1"``; empty where it is not known.
-        shared: the stream of random actions, the seed that waits for a reset, the count of moves.
-        carried: what roots carry beside observations: a policy's state and parameters of each row.
-        is_wrapped: whether another env shows these rows; only the outermost repeats what rows that wait observe.
+        shared: an object that this env and all envs around it use: the generator of random actions, the seed for the
+            next reset, the count of resets and steps.
+        carried: entries of roots beside observations: the initial state of a policy, parameters of each row.
+        is_wrapped: whether another env is around this one; only the outermost repeats the observations of frozen rows.
     """
 
     action_mask_key: Key | None = None
@@ -111,21 +112,20 @@ class Env(ABC):
 
     @abstractmethod
     def step_rows(self, tensordict: TensorDictBase) -> tuple[TensorDict, TensorDict, bool]:
-        """Step every row; return ``(next, root, any ended)``. In the root, rows that ended wait for :meth:`reset_rows`.
+        """Step every row; return ``(next, root, any ended)``. Rows that ended are not reset: :meth:`reset_rows` does.
 
-        Both containers are fresh at every level, since transforms and carried policy state edit them; their tensors may
-        be views.
+        ``next`` and ``root`` are new TensorDicts at every level, since callers edit them; their tensors may be views.
         """
 
     @abstractmethod
     def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
-        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the whole root in a fresh container.
+        """Restart the rows of ``mask`` (``[*B]`` bool; None: all); return the root of all rows, a new TensorDict.
 
-        ``options`` is a list, of one dict per row, only where :meth:`require_options` takes them.
+        ``options`` is a list of one dict per row only where :meth:`require_options` accepts that.
         """
 
     def freeze_rows(self, mask: torch.Tensor) -> None:
-        """Let the rows of ``mask``, bool ``[*B]``, wait until :meth:`reset_rows` restarts them; see :meth:`freeze_`."""
+        """Stop stepping the rows of ``mask``, bool ``[*B]``, until :meth:`reset_rows` restarts them; see `freeze_`."""
         got = "one that steps all rows together"
         raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
 
@@ -149,22 +149,22 @@ class Env(ABC):
     ) -> TensorDict:
         """Restart all rows, or those of ``mask``, and return the root to act on.
 
-        The root holds what the environment writes, and the values that a policy's state starts from where a transform
-        names them. State that a policy carries goes on in the other rows if ``root`` is given.
+        The root holds the environment's entries, and a policy's initial state where a transform defines one. Pass
+        ``root`` to keep the policy's state of rows that do not restart.
 
         Args:
             mask: bool ``[*B]`` or ``[*B, 1]``, true where a row restarts; None restarts all.
-            seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None goes on
-                with each row's stream.
+            seed: one integer, from which each row's seed is derived, or a sequence with one seed per row; None leaves
+                each row's random generator as it is, unless :meth:`set_seed` was called before.
             options: passed to the simulators' ``reset``; they win over entries of ``env_info``, see :meth:`set_info_`.
-            root: the root there was to act on, ``[*B]``. What only it holds is kept on rows that go on; on rows that
-                restart it becomes its initial value, or zero.
+            root: the last root, ``[*B]``. Its entries that the environment does not write are kept on rows that do not
+                restart; on rows that restart they get their initial value, or zero.
 
         Returns:
-            The root, ``[*B]``, the caller's own.
+            The root, ``[*B]``, which the environment does not write to again.
 
         Raises:
-            ConfigError: rows would go on with a policy's state that was not given, or ``root`` is a transition.
+            ConfigError: rows would continue with a policy's state, but ``root`` was not given; or it is a transition.
         """
         initial = self.carried.initial
         if mask is not None:
@@ -195,7 +195,7 @@ class Env(ABC):
         """Step every row and return the transition as a copy; the caller resets ended rows before the next step.
 
         Args:
-            tensordict: ``[*B]`` with ``action``, and whatever the policy wrote; it stays as it is.
+            tensordict: ``[*B]`` with ``action``, and the policy's other entries; it is not changed.
         """
         require_tensordict(type(self).__name__, tensordict)
         self.shared.num_moves += 1
@@ -205,8 +205,8 @@ class Env(ABC):
     def step_and_reset(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict]:
         """Step every row, restart those that ended, and return ``(transition, next_root)``.
 
-        The hot path: both are views that the environment writes again (the root two calls later, ``next`` in the next
-        call). Copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
+        For speed both are views of memory that the environment writes again (the root two calls later, ``next`` in the
+        next call): copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
         """
         if type(tensordict) is not TensorDict:
             require_tensordict(type(self).__name__, tensordict)
@@ -220,10 +220,10 @@ class Env(ABC):
         return transition, fresh
 
     def advance(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
-        """Step every row and restart none, as the first half of :meth:`step_and_reset`; the results are views.
+        """Step every row and restart none: the first half of :meth:`step_and_reset`; the results are views.
 
         Returns:
-            The transition, the root in which rows that ended wait for a reset, and whether any ended.
+            The transition, the root (with the last observation on rows that ended), and whether any row ended.
         """
         written = peek(tensordict, "next")
         initial = self.carried.initial
@@ -237,7 +237,7 @@ class Env(ABC):
 
     @torch.no_grad()
     def rollout(self, num_steps: int, policy: Callable | None = None, *, stop_when_done: bool = False) -> TensorDict:
-        """Reset all rows, act for at most ``num_steps`` steps, restart rows that end, and return the transitions.
+        """Reset all rows, act for up to ``num_steps`` steps, restarting rows that end; return the transitions.
 
         Args:
             num_steps: at most this many steps.
@@ -245,11 +245,11 @@ class Env(ABC):
             stop_when_done: stop as soon as every row has ended once.
 
         Returns:
-            The transitions, ``[*B, T]``, the caller's own.
+            A copy of the transitions, ``[*B, T]``.
 
         Raises:
-            SpecError: the policy does not fit the action spec; it names what does. Or a transition has not the keys,
-                shapes, dtypes and devices of the first.
+            SpecError: the policy does not fit the action spec; or a transition differs from the first in its keys,
+                shapes, dtypes or devices.
         """
         if not is_count(num_steps):
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))
@@ -271,7 +271,7 @@ class Env(ABC):
         return torch.stack(steps, dim=len(self.batch_size))
 
     def set_seed(self, seed: int | Sequence[int | None]) -> None:
-        """Seed the random actions at once, and every row at the next :meth:`reset` of all rows.
+        """Seed the generator of random actions now, and every row at the next :meth:`reset` of all rows.
 
         Args:
             seed: one integer, from which each row's seed is derived, or a sequence with one seed (or None) per row.
@@ -291,17 +291,17 @@ class Env(ABC):
         self.shared.pending_seed = seed
 
     def freeze_(self, mask: torch.Tensor) -> None:
-        """Let rows wait where they are until ``reset(mask)`` restarts them; nothing steps them meanwhile.
+        """Freeze rows: later steps do not step them, until ``reset(mask)`` restarts them.
 
-        In further steps such a row repeats its last observation with reward 0 and no flags, and its statistics stay;
-        one that had ended waits for no reset any more. What a policy and transforms make of it goes on. Rows after
-        that are no data: a collector marks them in ``("collector", "mask")``.
+        In later steps a frozen row repeats its last observation with reward 0 and no flags, and its ``episode_return``
+        and ``episode_length`` stay. A row that had ended need not be reset before the next step. The policy still acts
+        on frozen rows. Their transitions are no data: a collector masks them in ``("collector", "mask")``.
 
         Args:
-            mask: bool ``[*B]`` or ``[*B, 1]``, true where a row shall wait; others stay as they are.
+            mask: bool ``[*B]`` or ``[*B, 1]``, true on rows to freeze; other rows do not change.
 
         Raises:
-            EnvError: rows cannot wait one by one.
+            EnvError: this env cannot freeze single rows.
             SpecError: the mask does not fit.
         """
         mask = row_mask("freeze_", mask, self.batch_size, self.device)
@@ -309,28 +309,28 @@ class Env(ABC):
         self.freeze_rows(mask)
 
     def ignore_(self, mask: torch.Tensor | None) -> None:  # noqa: B027 - without transforms nothing is learned
-        """Keep transforms from learning from rows whose steps the caller throws away because they cannot be frozen.
+        """Let transforms learn nothing from some rows, whose steps the caller drops because it cannot freeze them.
 
         Args:
-            mask: bool ``[*B]``, true on those rows; it replaces the last mask. None, or a reset of all rows, ends it.
+            mask: bool ``[*B]``, true on those rows; it replaces the last mask. None, or a reset of all rows, clears it.
         """
 
     def set_info_(self, *, agent_info: TensorDictBase | None = None, env_info: TensorDictBase | None = None) -> None:
-        """Set parameters of rows for the policy or the simulators, from a row's next restart on; None leaves the last.
+        """Set each row's parameters for the policy or the simulators, from its next restart on; None changes nothing.
 
-        Both are recorded with the data and carried like a policy's state (see :meth:`Transform.initial_state`): they
+        Both become entries of roots and transitions, like a policy's state (see :meth:`Transform.initial_state`): they
         are no observations, and no transform sees them. New values appear on a row when it restarts;
-        :meth:`apply_info_` writes those of the policy into a root at once.
+        :meth:`apply_info_` writes ``agent_info`` into a root at once.
 
         Args:
-            agent_info: ``[*B]``; its entries reach the policy as keys of the root, under the names that they have here.
-            env_info: ``[*B]``; row k reaches the simulator of row k at each reset as entries of its ``options``: a leaf
-                ``[*B]`` as a Python number, others as numpy arrays. Recorded under ``("env_info", key)``.
+            agent_info: ``[*B]``; its entries become entries of the root under the same keys, where the policy reads it.
+            env_info: ``[*B]``; the simulator of row k gets row k of it at each reset as ``options``: a leaf ``[*B]`` as
+                a Python number, others as numpy arrays. Recorded under ``("env_info", key)``.
 
         Raises:
-            SpecError: no TensorDict, another batch size, or another form than before.
-            ConfigError: a name that is taken: by an observation, a policy's state, or the environment itself.
-            EnvError: ``env_info`` for simulators whose resets take no options, or not one by one.
+            SpecError: no TensorDict, another batch size, or other keys, shapes or dtypes than before.
+            ConfigError: a name that an observation, a policy's state or the environment itself uses.
+            EnvError: ``env_info`` for simulators whose resets take no options, or only the same for all rows.
         """
         given = {"agent_info": agent_info, "env_info": env_info}
         infos = {"agent_info": self.carried.agent_info, "env_info": self.carried.env_info}
@@ -344,7 +344,7 @@ class Env(ABC):
         self.carried = carried
 
     def apply_info_(self, root: TensorDictBase) -> None:
-        """Write the present ``agent_info`` into a root, on all rows, at once instead of at each row's next restart.
+        """Write the ``agent_info`` set last into a root, on all rows, now instead of at each row's next restart.
 
         Args:
             root: ``[*B]``.
@@ -360,12 +360,12 @@ class Env(ABC):
             put_info_(root, self.carried.agent_info)
 
     def as_simulator(self) -> EnvSimulator:
-        """Present this environment, of batch size ``[]``, as a simulator: one world in numpy.
+        """Return a simulator (one world in numpy) that wraps this environment, whose batch size must be ``[]``.
 
-        So a factory of one can be put into :class:`SerialEnv` and its like. The simulator takes it over.
+        So an env that is built one at a time can be a row of :class:`SerialEnv`. Only the simulator may use it then.
 
         Raises:
-            EnvError: it is a batch, or seen through transforms.
+            EnvError: the environment is a batch, or has transforms around it.
         """
         if self.batch_size:
             expected = "an environment of batch size [], one row"
@@ -375,7 +375,7 @@ class Env(ABC):
         return EnvSimulator(self)
 
     def render(self) -> torch.Tensor:
-        """Return a picture of every row as it stands, uint8 ``[*B, H, W, 3]``.
+        """Return a picture of every row's present state, uint8 ``[*B, H, W, 3]``.
 
         Raises:
             EnvError: the environment cannot draw itself.
@@ -384,7 +384,7 @@ class Env(ABC):
 
     @property
     def learning_wrapper(self) -> str:
-        """Class name of a wrapper with which a simulator normalises what it shows; empty if none is found."""
+        """Class name of a simulator's wrapper that normalises by running statistics; empty if none is found."""
         return ""
 
     @property
@@ -393,27 +393,27 @@ class Env(ABC):
         return []
 
     def learned_state_dict(self) -> Learned:
-        """Return a copy of what the transforms have learned, also for an env whose ``state_dict`` cannot be captured.
+        """Return copies of the tensors that the transforms have learned, such as running statistics.
 
-        Hand it to another environment with the same transforms, of any number of rows:
+        Load them into another environment with the same transforms, of any number of rows:
         ``other.load_learned_state_dict(env.learned_state_dict())``.
         """
         return learned_state(self.transforms)
 
     def load_learned_state_dict(self, state: Learned, *, for_acting: bool = False) -> None:
-        """Overwrite what the transforms have learned with what :meth:`learned_state_dict` returned.
+        """Overwrite the tensors that the transforms have learned with those that :meth:`learned_state_dict` returned.
 
         Args:
-            state: what transforms like these have learned.
-            for_acting: take only what a policy sees with; what was learned of rewards stays as it is.
+            state: from an environment with the same transforms.
+            for_acting: load only what changes observations or actions, not what was learned of rewards.
 
         Raises:
-            SpecError: other transforms learned it, or its tensors have other names or shapes; nothing is changed.
+            SpecError: the state is of other transforms, or its tensors have other names or shapes; nothing is changed.
         """
         load_learned_(self.transforms, state, for_acting=for_acting)
 
     def state_dict(self) -> dict:
-        """Return what :meth:`load_state_dict` needs to continue from here; empty by default, for subclasses to fill."""
+        """Return the state that :meth:`load_state_dict` needs to continue from here; empty by default."""
         return {}
 
     def load_state_dict(self, state: dict) -> TensorDict:
@@ -421,7 +421,7 @@ class Env(ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
 
     def driven_things(self) -> list:
-        """List the objects that a step of this env moves and that others might step, too; see ``take_env``."""
+        """List the objects that this env steps and that other code could step, too, as simulators; see ``take_env``."""
         return [self]
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
@@ -439,21 +439,21 @@ class Env(ABC):
 
     @property
     def can_freeze(self) -> bool:
-        """Whether rows can wait one by one, see :meth:`freeze_`."""
+        """Whether :meth:`freeze_` can freeze single rows."""
         return type(self).freeze_rows is not Env.freeze_rows
 
     @property
     def num_moves(self) -> int:
-        """How often the env was reset, stepped, frozen or given a state, through whatever wraps it.
+        """How often the env was reset, stepped, frozen or given a state, directly or through an env around it.
 
-        A collector compares it with its own count, to see whether other code moved the env.
+        A collector compares it with its own count, to see whether other code has used the env.
         """
         return self.shared.num_moves
 
     def act_at_random(self, root: TensorDict) -> TensorDict:
-        """Put a random action into a root, ``[*B]``, and return it: legal ones where there is a mask of legal actions.
+        """Write random actions into a root, ``[*B]``, legal ones if the env has an action mask; return the root.
 
-        The actions follow from :meth:`set_seed`.
+        The actions are drawn from the generator that :meth:`set_seed` seeds.
         """
         spec = self.action_spec.to("cpu")  # one stream, whatever the device
         if self.action_mask_key is None:

@@ -1,4 +1,4 @@
-"""``check_env``: a test run that finds where an environment breaks its own specs or the contract of :class:`Env`."""
+"""``check_env``: run an environment with random actions to find where it breaks its specs or :class:`Env`'s rules."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SPECS = ("observation_spec", "action_spec", "reward_spec")
 
 
 def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = True) -> None:
-    """Act at random, twice from one seed, and raise an error, or warn, where the env breaks its specs or contract.
+    """Act at random, twice from one seed, and raise an error, or warn, where the env breaks its specs or rules.
 
     Checks keys, shapes, dtypes and devices; that observations and rewards lie in their specs and are finite, and that
-    nothing else is handed out; that ``done`` is ``terminated or truncated``; that the next root carries what ``next``
-    held, and a fresh episode where a row ended; that ``next`` holds the true last observation there, not the one after
-    the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first rows; that
-    no root is written again while it is acted on; that the specs stay what they are; that a simulator in this
-    process observes nothing that its space does not declare; and that a seed repeats the whole run. Where every ending
-    is both ``terminated`` and ``truncated``, a warning says that the simulators may reset themselves.
+    there are no other entries; that ``done`` is ``terminated or truncated``; that the next root has the observations of
+    ``next``, and those of a new episode where a row ended; that ``next`` has the true last observation there, not the
+    one after the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first
+    steps; that a root is not overwritten before it was acted on; that specs do not change; that a simulator in this
+    process returns no observation that its space does not declare; and that a seed repeats the whole run. Where every
+    ending is both ``terminated`` and ``truncated``, a warning says that the simulators may reset themselves.
 
     >>> check_env(env, num_steps=50)  # says nothing: all is well
     >>> env.reward_spec = env.reward_spec[0]
@@ -40,14 +40,14 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
     torchrl.errors.SpecError: the reward after a step: ...
 
     Args:
-        env: any environment, transformed or not. It is reset and stepped; its streams are re-seeded.
+        env: any environment, transformed or not. It is seeded, reset and stepped.
         num_steps: how many vector steps to look at; long enough to see an episode end.
         seed: for both runs.
         repeats: whether a seed must repeat the run. False where it cannot, as with Box2D
             (BipedalWalker), whose contacts come in another order the second time.
 
     Raises:
-        EnvError, KeyMissing, SpecError, NonFiniteError: the first mistake, with what to do about it.
+        EnvError, KeyMissing, SpecError, NonFiniteError: the first mistake found, with advice.
     """
     if not isinstance(env, Env):
         hint = "Wrap a gymnasium environment in GymEnv(env), another simulator in SerialEnv."
@@ -69,9 +69,9 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
 
 
 def _require_declared(env: Env, seed: int) -> None:
-    """Refuse entries of observations that the space does not have: they would be dropped in silence.
+    """Refuse a simulator whose observations have entries that its space lacks: they would be dropped silently.
 
-    Looks at the first simulator of this process. The caller resets it.
+    Resets and checks the first simulator of this process only; the caller must reset it again.
     """
     try:
         simulators = env.simulators
@@ -123,7 +123,7 @@ def _check_flags(steps: TensorDict) -> None:
 
 
 def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int) -> None:
-    """Refuse two runs from one seed that differ, and say what may be the reason, by where they begin to."""
+    """Raise an error if two runs from one seed differ; the message names the first difference and likely reasons."""
     time = len(env.batch_size)
     found: list[tuple[int, bool, str]] = []
     for key, value in first.items(include_nested=True, leaves_only=True):
@@ -151,7 +151,7 @@ def _require_repeated(env: Env, first: TensorDict, second: TensorDict, seed: int
 
 
 def _run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:
-    """Return the transitions and the observations of the roots after them, ``[*B, T]`` each."""
+    """Run the env with random actions; return its transitions and the roots after them, ``[*B, T]`` each."""
     env.set_seed(seed)
     root = env.reset()
     _require_keys(root, [*env.observation_spec.keys(), *ROOT_KEYS], "the root after reset")
@@ -184,7 +184,7 @@ def _step(env: Env, acted: TensorDict) -> tuple[TensorDict, TensorDict]:
 
 
 def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: str) -> None:
-    """Refuse entries that no spec describes: collectors would record entries without a meaning."""
+    """Refuse entries of a TensorDict that no spec describes."""
     carried = env.carried.initial  # a policy's state and parameters of rows
     state = () if carried is None else carried.keys()
     known = {*own, *env.observation_spec.keys(), *state}
@@ -196,7 +196,7 @@ def _require_nothing_else(env: Env, tensordict: TensorDict, own: tuple, where: s
 
 
 def _check_root_kept(seen: TensorDict, transition: TensorDict) -> None:
-    """The transition holds the root that was acted on, not what stands there after the step."""
+    """Raise an error if stepping has changed the entries of the root that the policy acted on."""
     for key, value in seen.items(include_nested=True, leaves_only=True):
         if not torch.equal(value, transition.get(key)):
             raise EnvError(
@@ -210,10 +210,10 @@ def _check_root_kept(seen: TensorDict, transition: TensorDict) -> None:
 
 
 def _check_last_observations(env: Env, steps: TensorDict, starts: TensorDict) -> None:
-    """At endings, ``next`` holds the observation that the episode ended with, not the one after the reset.
+    """Raise an error if ``next`` holds, at endings, the observation after the reset instead of the episode's last one.
 
-    Where the two are equal at every ending, and starts differ, it cannot be chance. Where all starts are alike, one
-    may well end where it starts: that is a warning.
+    The sign is that both are equal at every ending although starts differ. Where all starts are alike, an episode may
+    well end where it started: then it only warns.
     """
     for flag in ("terminated", "truncated"):  # apart, since an environment may treat them apart
         _check_last_of(env, steps, starts, steps["next", flag].squeeze(-1))
@@ -268,7 +268,7 @@ def _check_transition(env: Env, transition: TensorDict) -> None:
 
 
 def _check_carry(transition: TensorDict, root: TensorDict) -> None:
-    """The next root holds what ``next`` held on rows that go on, and starts an episode on rows that ended."""
+    """Raise an error unless the next root equals ``next`` on rows that go on, and starts an episode on the others."""
     outcome = transition["next"]
     ended = outcome["done"]
     if not torch.equal(root["is_init"], ended):

@@ -1,14 +1,14 @@
 """Convert gymnasium spaces and dm_env specs to specs of this library, and back; ``values`` converts the values.
 
-Simulators speak of spaces and numpy, environments of specs and tensors. What changes at the border, in both directions:
+Simulators have spaces and numpy values, environments have specs and tensors. What the conversion changes:
 
-- Choices are counted from 0 inside. Where else they may start is known to the space alone: so ``encode`` and ``decode``
-  take the space, and a spec becomes a space that starts at 0.
+- Specs count choices from 0. Only the space knows another start: so ``encode`` and ``decode`` take the space, and a
+  spec becomes a space that starts at 0.
 - ``float64`` becomes ``float32``, ``uint16`` and ``uint32`` become ``int32`` and ``int64``, choices become ``int64``.
 - A ``Tuple`` has the keys ``"0"``, ``"1"``, …; a ``OneOf`` has them and ``"index"``. So a ``Dict`` with these keys
   comes back as a ``Tuple`` or a ``OneOf``.
 
-Everything here is about one simulator; only the specs that are made may have batch dimensions.
+All functions take the space of one simulator; only the specs that they make may have batch dimensions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _REFUSED = {
 
 
 def spec_from_space(space: spaces.Space, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Return the spec of the tensors that a batch of simulators with this gymnasium space gives or takes.
+    """Convert a gymnasium space of one simulator to the spec of the tensors of a batch of such simulators.
 
     A ``Box`` becomes ``Bounded``, or ``Unbounded`` if it is of floats without a finite bound, or a ``Categorical`` of 2
     if it is of bools, ``[*B, *shape]``; a ``Discrete`` becomes ``Categorical``, ``[*B]``; a ``MultiDiscrete`` becomes
@@ -112,10 +112,10 @@ def _spec_from_space(
 
 
 def space_from_spec(spec: TensorSpec) -> spaces.Space:
-    """Return the gymnasium space of the numpy values of one row's spec: the inverse of :func:`spec_from_space`.
+    """Convert the spec of one row to a gymnasium space: the inverse of :func:`spec_from_space`.
 
-    Every choice starts at 0. What gymnasium cannot say is widened: ``Binary`` of any dtype becomes ``MultiBinary``, a
-    spec without bounds one with those of its dtype.
+    Every choice starts at 0. Where gymnasium has no exact match the space is wider: ``Binary`` of any dtype becomes
+    ``MultiBinary``, an integer spec without bounds gets the bounds of its dtype.
 
     >>> space_from_spec(Categorical(3)), space_from_spec(MultiOneHot([2, 3]))
     (Discrete(3), MultiDiscrete([2 3]))
@@ -151,10 +151,10 @@ def space_from_spec(spec: TensorSpec) -> spaces.Space:
 
 
 def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = False) -> TensorSpec:
-    """Return the spec of the tensors that a batch of simulators with these dm_env specs gives or takes.
+    """Convert dm_env specs of one simulator to the spec of the tensors of a batch of such simulators.
 
-    ``DiscreteArray`` becomes what ``Discrete`` becomes in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` what
-    ``Box`` becomes; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
+    ``DiscreteArray`` is converted as ``Discrete`` in :func:`spec_from_space`, ``BoundedArray`` and ``Array`` as
+    ``Box``; a dict becomes a ``Composite``, a list or tuple one with the keys ``"0"``, ``"1"``, ….
 
     >>> from dm_env import specs  # doctest: +SKIP
     >>> spec_from_dm_env(specs.DiscreteArray(3)).n  # doctest: +SKIP
@@ -173,9 +173,10 @@ def spec_from_dm_env(source: Any, batch_size: Shape = (), *, one_hot: bool = Fal
 
 
 def dm_env_from_spec(spec: TensorSpec) -> Any:
-    """Return the dm_env specs of the numpy values of one row's spec: the inverse of :func:`spec_from_dm_env`.
+    """Convert the spec of one row to dm_env specs: the inverse of :func:`spec_from_dm_env`.
 
-    Several choices at once become a ``BoundedArray`` of integers, a ``OneOf`` a dict: dm_env has no words for them.
+    dm_env has no match for several choices at once, which become a ``BoundedArray`` of integers, nor for a ``OneOf``,
+    which becomes a dict.
 
     >>> dm_env_from_spec(Categorical(3)).num_values  # doctest: +SKIP
     3
@@ -191,7 +192,7 @@ def dm_env_from_spec(spec: TensorSpec) -> Any:
 
 
 def parts_of(space: spaces.Dict | spaces.Tuple | spaces.OneOf) -> dict[str, spaces.Space]:
-    """Return the parts of a space by name: a tuple's are ``"0"``, ``"1"``, …; a ``OneOf`` has ``"index"`` besides."""
+    """Return the sub-spaces of a space by name: of a tuple ``"0"``, ``"1"``, …; of a ``OneOf`` also ``"index"``."""
     if isinstance(space, spaces.Dict):
         return dict(space.items())
     parts = {str(at): part for at, part in enumerate(space.spaces)}
@@ -228,7 +229,7 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype:
     """Return the numpy dtype that corresponds to a torch dtype.
 
     Raises:
-        SpecError: numpy has none.
+        SpecError: numpy has no such dtype.
     """
     try:
         return torch.empty(0, dtype=dtype).numpy().dtype
@@ -251,7 +252,7 @@ def as_space(who: str, source: Any) -> spaces.Space:
     """Return the given gymnasium space, or a space made from the given dm_env specs.
 
     Raises:
-        SpecError: ``source`` is a spec of ours, which does not know where choices start.
+        SpecError: ``source`` is a spec of this library, which does not tell where choices start.
     """
     if isinstance(source, spaces.Space):
         return source

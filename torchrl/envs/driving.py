@@ -1,4 +1,4 @@
-"""Keep account of who steps an environment, so that no two drivers, collectors or evaluators, share it."""
+"""Record which object (a collector or an evaluator) steps an environment, so that no two of them step the same."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _driven: dict[int, tuple[weakref.ref, weakref.ref, str]] = {}
 
 
 def take_env(who: str, env: Env, driver: object) -> None:
-    """Reserve an environment for one driver, until the driver calls :func:`leave_env` or is deleted.
+    """Reserve an environment for one object that will step it, until that calls :func:`leave_env` or is deleted.
 
-    An environment, what it is wrapped in and what it is made of (its simulators, a vector environment) count as one.
+    An environment, envs around it and what it steps (its simulators, a vector environment) count as one.
 
     Args:
         who: the driver's name in messages, ``"Collector"``.
-        env: what it steps.
-        driver: who steps it from now on; remembered weakly.
+        env: the environment.
+        driver: the object that will step it; referenced weakly.
 
     Raises:
-        EnvError: another driver does, or ``env`` is no environment.
+        EnvError: another driver has reserved it, or ``env`` is no environment.
     """
     require_undriven(who, env, driver)
     for thing in env.driven_things():
@@ -80,9 +80,9 @@ def _name_of_other(env: Env, driver: object) -> str | None:
 
 
 def innermost(simulator: object) -> object:
-    """Return the object below all wrappers of a simulator, by which simulators that wrap the same one are found.
+    """Return the object below all wrappers of a simulator; two simulators with the same one must not both be stepped.
 
-    Where an ``Env`` became a simulator, that one is returned: nothing else can wrap its env.
+    For an ``Env`` presented as a simulator, return that simulator, since nothing else can wrap the env.
     """
     while isinstance(simulator, SimulatorWrapper):
         simulator = simulator.simulator

@@ -1,4 +1,4 @@
-"""An adapter that presents an env of batch size ``[]`` as a simulator, so that serial and parallel envs can step it."""
+"""An adapter that makes an env of batch size ``[]`` a simulator, so that serial and parallel envs can step it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TENSOR = {"tensor", "device"}  # keys of what a tensor becomes in a state
 
 
 class EnvSimulator(Simulator):
-    """Present an ``Env`` of batch size ``[]``, which it takes over, as a simulator; see :meth:`Env.as_simulator`.
+    """Wrap an ``Env`` of batch size ``[]`` as a simulator, one world in numpy; see :meth:`Env.as_simulator`.
 
-    The spaces are those of the environment's specs: a one-hot vector becomes the number of the choice. What is no
-    observation (policy state, parameters of the row) stays behind.
+    The spaces are converted from the environment's specs: a one-hot vector becomes the number of the choice. Entries
+    that are no observations (a policy's state, parameters of the row) are left out.
 
     Args:
-        env: of batch size ``[]``.
+        env: of batch size ``[]``; only the simulator may use it from now on.
     """
 
     def __init__(self, env: Env) -> None:
@@ -49,7 +49,7 @@ class EnvSimulator(Simulator):
         """Advance by one step; see :meth:`Simulator.step`.
 
         Raises:
-            EnvError: there was no reset yet.
+            EnvError: the environment was not reset before.
         """
         if self._root is None:
             raise EnvError(explain("EnvSimulator.step", expected="reset() first", got="a step without an episode"))
@@ -67,7 +67,7 @@ class EnvSimulator(Simulator):
             self.env.require_options([{}])
 
     def render(self) -> np.ndarray:
-        """Draw the row as it stands; see :meth:`Simulator.render`."""
+        """Return a picture of the present state; see :meth:`Simulator.render`."""
         return self.env.render().cpu().numpy()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class EnvSimulator(Simulator):
 
 
 def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBase) -> Observation:
-    """Turn the tensors of one row into the values of its space; the caller's own."""
+    """Convert the tensors of one row to new numpy values of its space."""
     if isinstance(spec, Composite):
         parts = dict(zip(spec.keys(), _parts(space), strict=True))
         values = {key: _to_numpy(spec[key], part, value.get(key)) for key, part in parts.items()}
@@ -114,7 +114,7 @@ def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBa
 
 
 def _to_tensor(spec: TensorSpec, space: Space, value: Action) -> torch.Tensor | TensorDictBase:
-    """Turn a value of a space into the tensors of one row."""
+    """Convert a numpy value of a space to the tensors of one row."""
     if isinstance(space, spaces.OneOf):
         chosen, part = value
         key = str(int(chosen))
@@ -141,7 +141,7 @@ def _groups(space: spaces.MultiDiscrete) -> list[int]:
 
 
 def _to_plain(state: Any) -> Any:
-    """Put numpy arrays, and where they were, in the place of tensors."""
+    """Replace the tensors in a nested state by numpy arrays, marked with their device, for :func:`_from_plain`."""
     if isinstance(state, torch.Tensor):
         return {"tensor": state.detach().cpu().numpy().copy(), "device": str(state.device)}
     if isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""What an env keeps beside its rows: what it shares with envs around it, and what roots carry beside observations."""
+"""State of an env beside that of its rows: one object shared with envs around it, and extra entries of its roots."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _new_generator() -> torch.Generator:
 
 @dataclass
 class SharedState:
-    """What an env and the envs that wrap it share: the generator of actions, a seed that waits, the count of moves.
+    """Hold what an env and all envs around it share: the generator of actions, the next seed, a count of uses.
 
     Attributes:
         generator: draws random actions.
-        pending_seed: what ``set_seed`` was given, until a reset of all rows uses it; None where nothing waits.
-        num_moves: how often the env was reset, stepped, frozen or given a state, through whichever of them.
+        pending_seed: the seed of the last ``set_seed``, until a reset of all rows uses it; None without one.
+        num_moves: how often any of these envs was reset, stepped, frozen or given a state.
     """
 
     generator: torch.Generator = field(default_factory=_new_generator)
@@ -35,19 +35,20 @@ class SharedState:
 
 
 class CarriedState:
-    """A policy's initial state and each row's parameters, which roots carry beside observations; only ever replaced.
+    """Hold the entries that a root has beside observations: a policy's initial state, and each row's parameters.
 
-    Each env has its own: one around another starts from what that one carries, and adds what its transform names.
+    Each env has its own object: an env around another one copies the inner's and adds its transform's initial state.
+    The object is never edited, only replaced.
 
     Args:
         batch_size: ``[*B]``.
-        primed: what a policy's state starts from in a fresh episode, ``[*B]``; see ``Transform.initial_state``.
+        primed: the policy's state at the start of an episode, ``[*B]``; see ``Transform.initial_state``.
         agent_info: parameters for the policy, ``[*B]``; see ``Env.set_info_``.
         env_info: parameters for the simulators' resets, ``[*B]``.
 
     Attributes:
-        initial: all of it as entries of a root, ``[*B]``; None where there is nothing.
-        options: ``env_info`` as one dict of reset options per row; None where there is none.
+        initial: all these entries, as a root has them at the start of an episode, ``[*B]``; None without any.
+        options: ``env_info`` as one dict of reset options per row; None without ``env_info``.
     """
 
     def __init__(
@@ -90,14 +91,14 @@ def copy_info(
     """Check a TensorDict of each row's parameters, ``[*B]``, and return a copy of it on a device.
 
     Args:
-        name: names it in messages.
+        name: of the TensorDict, for messages.
         info: tensors, ``[*B, ...]`` each.
-        before: what was set last, whose keys, shapes and dtypes it must have; None at the first time.
+        before: the TensorDict set before, whose keys, shapes and dtypes ``info`` must have; None at the first time.
         batch_size: ``[*B]``.
         device: where the environment's tensors live.
 
     Raises:
-        SpecError: ``info`` is no TensorDict of tensors, or has another batch size or form.
+        SpecError: ``info`` is no TensorDict of tensors, or has another batch size, or other entries than ``before``.
     """
     who = f"set_info_, {name}"
     expected = f"a TensorDict of batch size {list(batch_size)}"
@@ -134,7 +135,7 @@ def copy_options(options: dict | None) -> dict | None:
 
 
 def put_info_(root: TensorDictBase, info: TensorDictBase) -> None:
-    """Put copies of parameters into a root, ``[*B]``, without writing into the tensors that were there."""
+    """Set entries of a root, ``[*B]``, to copies of parameters; the root's old tensors are not written to."""
     for path, leaf in _leaves("apply_info_", info, ()):
         root.set(path, leaf.clone())
 

@@ -1,7 +1,7 @@
-"""Save, load, merge and freeze what an environment's transforms have learned; not the state of its rows.
+"""Save, load, merge and freeze the *learned state* of an environment's transforms: tensors such as running statistics.
 
-Learned state outlives the episodes: it is saved where simulators cannot be, goes on in a restarted worker, and is
-handed to the environment of an evaluation, where it is frozen.
+It is independent of rows and episodes: it can be saved where simulators cannot, is kept when a worker process is
+replaced, and is loaded into the environment of an evaluation, which must not change it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ REWARD = "reward/"  # begins the names of transforms that change the reward alon
 
 
 def learned_state(transforms: Sequence[Transform]) -> Learned:
-    """Return a copy of what each transform has learned, by its name; leave out transforms that learn nothing.
+    """Return a dict from transform name to copies of its learned tensors; transforms that learn nothing are left out.
 
-    Warns of attributes that a user's transform changes and that are no buffers: they are neither saved nor handed on.
+    Warns about plain attributes that a user's transform changes: only buffers are saved.
     """
     for transform in transforms:
         if changed := transform.changed_attributes():
@@ -42,15 +42,15 @@ def learned_state(transforms: Sequence[Transform]) -> Learned:
 
 
 def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting: bool = False) -> None:
-    """Overwrite in place what transforms have learned with what :func:`learned_state` returned.
+    """Overwrite the transforms' learned tensors, in place, with those that :func:`learned_state` returned.
 
     Args:
         transforms: of an environment.
-        state: what transforms like these have learned.
-        for_acting: leave out the transforms that change the reward alone, which may then be others.
+        state: the learned state of equal transforms.
+        for_acting: skip transforms that only change the reward; these may then differ.
 
     Raises:
-        SpecError: other transforms learned it, or its tensors have other names or shapes; nothing is written then.
+        SpecError: the state is of other transforms, or its tensors have other names or shapes; nothing is written then.
     """
     named = _by_name(transforms)
     if for_acting:
@@ -67,19 +67,19 @@ def load_learned_(transforms: Sequence[Transform], state: Learned, *, for_acting
 
 
 def join_learned(transforms: Sequence[Transform], states: Sequence[Learned]) -> Learned:
-    """Merge what equal transforms have learned in several environments, see :attr:`Transform.merge_learned`.
+    """Merge the learned states of several environments into one, by each transform's :attr:`Transform.merge_learned`.
 
     Raises:
-        ConfigError: a transform has learned something else in each, and its class does not say how to join it.
+        ConfigError: a transform's states differ, and its class has no ``merge_learned``.
     """
     named = _by_name(transforms)
     return {name: _join(name, named.get(name), [state[name] for state in states]) for name in states[0]}
 
 
 def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
-    """Give the transforms of a restarted process back what they had learned, from :func:`learned_state`.
+    """Load the learned state that a process had before it died into the transforms of its replacement.
 
-    What lies in shared memory has gone on meanwhile, and is left alone.
+    Tensors in shared memory are skipped: the other processes have kept them up to date.
     """
     for name, transform in _by_name(transforms).items():
         if not _is_common(transform):
@@ -87,9 +87,9 @@ def restore_own_(transforms: Sequence[Transform], state: Learned) -> None:
 
 
 def equalise_(transforms: Sequence[Transform], states: Sequence[Learned]) -> None:
-    """Merge what the transforms of all workers have learned, and write it into these, if their class can merge it.
+    """Merge the learned states of all workers and write the result into ``transforms``, where their class can merge.
 
-    What lies in shared memory is common to all as it is, and is left alone.
+    Tensors in shared memory are skipped: all processes have the same ones.
     """
     named = _by_name(transforms)
     for name in states[0]:
@@ -103,13 +103,13 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
     """Keep an environment's transforms from learning inside a ``with`` block, as in an evaluation.
 
     Args:
-        env: whose transforms are put into eval mode; on exit they get their training flags back.
-        states: what they see with meanwhile, learned elsewhere, by one environment or several; on exit what they have
-            learned themselves is put back. None leaves them their own.
+        env: its transforms are put into eval mode; on exit they get their training flags back.
+        states: learned states of one or more other environments, which the transforms use inside the block; on exit
+            their own are put back. None uses their own.
 
     Raises:
-        ConfigError: the policy would see something else than where ``states`` were learned, or, without ``states``, a
-            transform has nothing to see with.
+        ConfigError: the env's transforms are not those that learned ``states``; or, without ``states``, a transform
+            has learned nothing yet.
     """
     transforms = env.transforms
     modules = [module for transform in transforms for module in transform.modules()]
@@ -135,9 +135,9 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
 
 
 def require_same_view(env: Env, state: Learned) -> None:
-    """Refuse an environment whose transforms, those of the reward apart, are not those that learned ``state``.
+    """Refuse an environment whose transforms differ from those that learned ``state``, so that a policy sees otherwise.
 
-    Transforms that change the reward alone may be there or not.
+    Transforms that only change the reward may differ.
 
     Raises:
         ConfigError: naming the transforms that differ.
@@ -158,7 +158,7 @@ def require_same_view(env: Env, state: Learned) -> None:
 
 
 def refuse_learning_simulators(who: str, env: Env) -> None:
-    """Refuse to evaluate in an env whose simulators normalise what they show by statistics of their own.
+    """Refuse to evaluate in an env whose simulators have wrappers that normalise by running statistics of their own.
 
     Raises:
         EnvError: naming the wrapper.
@@ -181,17 +181,17 @@ def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor] | None)
 
 
 def differences(states: Sequence[Learned]) -> list[Learned] | None:
-    """Reduce several environments' states to the transforms that have learned different things; None if none have."""
+    """Reduce several envs' learned states to the transforms whose tensors differ between them; None if none differ."""
     first, *others = states
     names = [name for name, tensors in first.items() if not all(is_same(tensors, other[name]) for other in others)]
     return [{name: state[name] for name in names} for state in states] if names else None
 
 
 def require_same_form(name: str, transform: Transform, came: dict[str, torch.Tensor]) -> None:
-    """Refuse learned tensors whose names or shapes differ from a transform's; a buffer that is still None takes any.
+    """Refuse learned tensors whose names or shapes differ from the transform's; a buffer that is None accepts any.
 
     Raises:
-        SpecError: naming them.
+        SpecError: naming both.
     """
     have = transform.learned_tensors()
     if transform.learns_later():
@@ -204,7 +204,7 @@ def require_same_form(name: str, transform: Transform, came: dict[str, torch.Ten
 
 
 def _by_name(transforms: Sequence[Transform]) -> dict[str, Transform]:
-    """Name each transform that has learned state, by its class and its observations, and by number from the second."""
+    """Return the transforms with learned state by name: class and observations, and a number from the second one on."""
     named: dict[str, Transform] = {}
     for transform in transforms:
         if not transform.learned_tensors() and not transform.learns_later():
@@ -218,7 +218,7 @@ def _by_name(transforms: Sequence[Transform]) -> dict[str, Transform]:
 
 
 def _is_common(transform: Transform) -> bool:
-    """Answer whether other processes see what a transform learns."""
+    """Answer whether a transform's learned tensors are in shared memory."""
     return any(tensor.is_shared() for tensor in transform.learned_tensors().values())
 
 
@@ -242,9 +242,9 @@ def _require_learned(transforms: Sequence[Transform]) -> None:
 
 
 def _exchange(transform: Transform, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put other tensors in the places of learned ones, and return these.
+    """Replace a transform's learned tensors by others, and return the old ones.
 
-    The objects change places, not the numbers in them: learned tensors may lie in memory that a training shares.
+    The buffers are replaced, not written to, since the old ones may be in memory that a training process shares.
     """
     before = {}
     for path, value in tensors.items():

@@ -18,12 +18,12 @@ NUM_ENVS = inspect.Parameter("num_envs", inspect.Parameter.KEYWORD_ONLY, default
 
 
 class NamedEnv(SerialEnv):
-    """Base of envs that build a batch of simulators from a name, by the function that a subclass gives.
+    """Base class of envs that build a batch of simulators by name, with the function ``build`` that a subclass gives.
 
-    It takes the arguments of that function, and ``num_envs``: they are written, with their defaults, at the function.
+    The constructor takes that function's arguments, with its defaults, and ``num_envs``.
 
     Args:
-        names: what comes first: an id, a domain and a task, or what is there already (then ``num_envs`` must be None).
+        names: the first arguments: an id, or a domain and a task, or a built environment (then ``num_envs`` is None).
         num_envs: batch size ``[num_envs]``; None gives one row with batch size ``[]``.
         options: the other arguments of the function.
     """
@@ -31,7 +31,7 @@ class NamedEnv(SerialEnv):
     _build: Callable[..., Simulator]
 
     def __init_subclass__(cls, *, build: Callable[..., Simulator] | None = None, **options: Any) -> None:
-        """Show the arguments of ``build`` in the signature."""
+        """Store ``build``, and make its arguments the signature of the subclass."""
         super().__init_subclass__(**options)
         if build is not None:
             cls._build = staticmethod(build)

@@ -1,4 +1,4 @@
-"""Carry a policy's state from one step to the next root, and refuse steps of another layout. Steps no environment."""
+"""Copy a policy's state from one step into the next root, and refuse steps of another layout. Steps no environment."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ NOT_CARRIED = ("reward", "terminated", "truncated", "done")
 def carry_written(
     written: TensorDictBase, next_: TensorDict, root: TensorDict, initial: TensorDictBase | None = None
 ) -> None:
-    """Add what the policy wrote under ``next``, such as recurrent state, to the outcome and to the next root.
+    """Add the policy's entries under ``next``, such as a recurrent state, to the step's outcome and to the next root.
 
-    Keys the environment writes itself win. On rows that ended, the next root holds what fresh episodes start from.
+    Keys that the environment writes itself are not overwritten. On rows that ended, the next root gets initial values.
 
     Args:
         written: the policy's entries under ``next``, ``[*B]``.
-        next_: the environment's outcome, ``[*B]``; the entries are added to it.
-        root: the next root, ``[*B]``; so are they here.
-        initial: what fresh episodes start from, ``[*B]``; zeros for what is not there.
+        next_: the environment's outcome, ``[*B]``, edited here.
+        root: the next root, ``[*B]``, edited here.
+        initial: the entries' values at the start of an episode, ``[*B]``; zero for an entry that it lacks.
 
     Raises:
-        SpecError: an entry has not the shape or dtype of its initial value.
+        SpecError: an entry has another shape or dtype than its initial value.
     """
     _join(written, next_, root, next_.get("done"), initial)
 
 
 def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
-    """Put entries that only ``root`` holds, such as a policy's state, into a fresh root, at any level."""
+    """Add entries that ``root`` has and ``fresh`` lacks, such as a policy's state, to ``fresh``, at any level."""
     for key, value in root.items():
         mine = peek(fresh, key)
         if mine is None:
@@ -45,13 +45,13 @@ def keep_missing(fresh: TensorDict, root: TensorDict) -> None:
 def keep_state(
     fresh: TensorDict, root: TensorDictBase, restarted: torch.Tensor, initial: TensorDictBase | None = None
 ) -> None:
-    """Put what only the root before a reset holds into the fresh root; rows that restarted get its initial value.
+    """Add entries that only the root before a reset has to the one after it, with initial values on restarted rows.
 
     Args:
         fresh: the root after a reset, ``[*B]``; entries are added to it.
         root: the root before the reset, ``[*B]``.
-        restarted: bool ``[*B]``.
-        initial: what fresh episodes start from, ``[*B]``; zeros for what is not there.
+        restarted: bool ``[*B]``, true on rows that restarted.
+        initial: the entries' values at the start of an episode, ``[*B]``; zero for an entry that it lacks.
     """
     for key, value in root.items():
         mine, start = fresh.get(key, None), _below(initial, key)
@@ -62,15 +62,15 @@ def keep_state(
 
 
 def with_unwritten(written: TensorDictBase | None, root: TensorDictBase, initial: TensorDictBase) -> TensorDictBase:
-    """Complete what the policy wrote under ``next`` by the state that it did not write, unchanged from the root.
+    """Return the policy's entries under ``next`` with those state entries that it did not write, copied from the root.
 
     Args:
-        written: what the policy wrote under ``next``, ``[*B]``; None if nothing.
-        root: what it acted on, ``[*B]``.
-        initial: names the state, ``[*B]``.
+        written: the policy's entries under ``next``, ``[*B]``; None if it wrote none.
+        root: the root that it acted on, ``[*B]``.
+        initial: has the keys of the policy's state, ``[*B]``.
 
     Raises:
-        KeyMissing: the root lacks some of the state.
+        KeyMissing: the root lacks an entry of the state.
     """
     complete = TensorDict(batch_size=root.batch_size) if written is None else written.copy()
     for key, start in initial.items():
@@ -133,7 +133,7 @@ def require_same_layout(who: str, transition: TensorDictBase, row: TensorDictBas
 
 
 def another_layout(who: str, transition: TensorDictBase, row: TensorDictBase) -> SpecError:
-    """Return the error that says in what a transition's keys, shapes, dtypes or devices differ from the first one's."""
+    """Return the error for a transition whose keys, shapes, dtypes or devices differ from those of the first one."""
     return SpecError(
         explain(
             who,

@@ -1,4 +1,4 @@
-"""The base of envs in torch, where two functions of tensors step a whole batch; one world in numpy is a simulator."""
+"""The base class of envs written in torch: two functions of tensors start and step all rows at once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torchrl.shapes import expand_right
 class TorchEnv(Env):
     """Base of envs in torch whose whole state is a TensorDict; a subclass writes :meth:`start` and :meth:`dynamics`.
 
-    Both are functions without memory: ``dynamics`` may be called from any state, for planning or to differentiate
-    through. This class keeps the present state, counts episodes, restarts rows, and says what is terminated, truncated
-    and first. The state's entries are the observations, and those that ``hidden`` names, which nobody is shown.
+    Both methods keep no state: ``dynamics`` may be called from any state, for planning or to differentiate through.
+    This class keeps the present state, counts steps, restarts rows, and sets ``terminated``, ``truncated`` and
+    ``is_init``. The entries of the state are observations, except those in ``hidden``, which are not shown.
 
     >>> from torchrl.data.specs import Bounded, Categorical
     >>> class Countdown(TorchEnv):
@@ -89,7 +89,7 @@ class TorchEnv(Env):
 
     @abstractmethod
     def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw the state of a fresh episode for every row, ``[*B]``; rows that go on ignore theirs.
+        """Return start states for all rows, ``[*B]``; the caller uses them only for rows that restart.
 
         Args:
             generator: the one source of randomness, on the environment's device.
@@ -97,7 +97,7 @@ class TorchEnv(Env):
 
     @abstractmethod
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Return every row's next state ``[*B]``, its reward and whether its task is over, bool, both ``[*B, 1]``.
+        """Return every row's next state, ``[*B]``, its reward and whether it is terminated (bool), both ``[*B, 1]``.
 
         Args:
             state: ``[*B]``, not to be written to.
@@ -188,7 +188,7 @@ class TorchEnv(Env):
         return root
 
     def _require_form(self, state: TensorDict, reward: torch.Tensor, terminated: torch.Tensor) -> None:
-        """Refuse shapes that would be broadcast and flags that are no flags."""
+        """Refuse results of :meth:`dynamics` of wrong shapes, and flags that are not bool."""
         who, shape = f"{type(self).__name__}.dynamics", (*self.batch_size, 1)
         self._require_state(who, state)
         for name, value in (("reward", reward), ("terminated", terminated)):
@@ -215,7 +215,7 @@ class TorchEnv(Env):
             raise EnvError(explain(who, expected=f"the keys {self._entries}", got=f"{surplus} too", hint=hint))
 
     def state_dict(self) -> dict:
-        """Capture the state of every row and the random streams."""
+        """Return the state of every row and of the random generators."""
         return {
             "root": None if self._root is None else self._root.clone().to_dict(),
             "has_ended": self._has_ended.clone(),
@@ -225,10 +225,10 @@ class TorchEnv(Env):
         }
 
     def load_state_dict(self, state: dict) -> TensorDict:
-        """Restore :meth:`state_dict` and return the root to act on, the caller's own.
+        """Restore :meth:`state_dict`, and return the root to act on, as a copy.
 
         Raises:
-            EnvError: the state was captured before the first reset.
+            EnvError: the state was saved before the first reset.
         """
         if state["root"] is None:
             raise EnvError(explain(type(self).__name__, expected="a state with a root", got="one before any reset"))
@@ -243,10 +243,10 @@ class TorchEnv(Env):
 
 
 def _where(rows: torch.Tensor, fresh: TensorDict, old: TensorDict) -> TensorDict:
-    """Take ``fresh`` on the rows that are true, ``old`` on the others; in a new container."""
+    """Return a new TensorDict with the rows of ``fresh`` where ``rows`` is true, and of ``old`` elsewhere."""
     return fresh.apply(lambda new, now: torch.where(expand_right(rows, new), new, now), old)
 
 
 def _new_containers(tensordict: TensorDict) -> TensorDict:
-    """Copy every container and no tensor: others edit what they are handed."""
+    """Return a copy with new TensorDicts at every level and the same tensors, so that callers may add entries."""
     return tensordict.apply(lambda leaf: leaf)

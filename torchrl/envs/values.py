@@ -1,4 +1,4 @@
-"""Convert one simulator's values to tensors and back, each checked; ``conversions`` converts their spaces to specs."""
+"""Convert and check one simulator's values to tensors and back; ``conversions`` converts their spaces to specs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchrl.errors import SpecError, explain
 
 
 def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | TensorDict:
-    """Turn a value of a simulator into the tensor that ``spec_from_space(space, one_hot=one_hot)`` describes.
+    """Convert a value of a gymnasium space to a tensor that fits ``spec_from_space(space, one_hot=one_hot)``.
 
     Choices are counted from 0. The parts of a ``OneOf`` that were not chosen are zero.
 
@@ -32,7 +32,7 @@ def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | T
         one_hot: write choices as one-hot vectors instead of indices.
 
     Returns:
-        The caller's own tensor or TensorDict.
+        A new tensor or TensorDict.
 
     Raises:
         SpecError: the value is not in the space; the message names the part.
@@ -41,21 +41,24 @@ def encode(space: Any, value: Any, *, one_hot: bool = False) -> torch.Tensor | T
 
 
 def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool = False) -> Any:
-    """Turn a tensor into the value that a simulator with this space takes: the inverse of :func:`encode`.
+    """Convert a tensor to a value of a simulator's space: the inverse of :func:`encode`.
 
-    Choices start where the space starts, dtypes are the space's, and a number that single precision put just beyond
-    a bound is put back onto it.
+    Choices start where the space starts, dtypes are the space's, and a number that rounding to float32 has moved just
+    beyond a bound is moved back onto it.
 
     >>> int(decode(spaces.Discrete(3, start=5), torch.tensor(1)))
     6
 
     Args:
         space: a gymnasium space or specs of dm_env, of one simulator.
-        tensor: what ``spec_from_space(space, one_hot=one_hot)`` describes, on any device.
+        tensor: fits ``spec_from_space(space, one_hot=one_hot)``, on any device.
         one_hot: whether choices are written as one-hot vectors.
 
     Returns:
-        A numpy array or number, a dict or a tuple; the caller's own.
+        A new numpy array or number, or a dict or tuple of such.
+
+    Raises:
+        SpecError: the spec does not contain the tensor.
 
     Raises:
         SpecError: the spec does not contain the tensor.
@@ -112,7 +115,7 @@ def _array_in_box(space: spaces.Box, value: Any, name: str, dtype: np.dtype) -> 
 
 
 def _choices(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[Any, Any]:
-    """Return where choices start, and how many there are; in int64, which does not wrap around."""
+    """Return the start and the number of choices of a discrete space, as int64 to avoid overflow."""
     if isinstance(space, spaces.MultiBinary):
         return np.int64(0), np.int64(2)
     n = space.n if isinstance(space, spaces.Discrete) else space.nvec

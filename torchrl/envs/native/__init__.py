@@ -1,4 +1,4 @@
-"""Known tasks written in torch, whose rows are all stepped at once by tensors on the device of your choice."""
+"""Known tasks written in torch: tensor operations step all rows at once, on any device."""
 
 from torchrl.envs.native.cartpole import CartPole
 from torchrl.envs.native.named import native_env

@@ -11,10 +11,10 @@ from torchrl.errors import ConfigError, explain
 
 
 def batch_shape(num_envs: int | Sequence[int] | None) -> torch.Size:
-    """Return the batch size that ``num_envs`` means: ``[num_envs]`` for a number, itself for a list, ``[]`` for None.
+    """Return the batch size for ``num_envs``: ``[num_envs]`` for a number, itself for a list, ``[]`` for None.
 
     Raises:
-        ConfigError: there is something else among them than positive integers.
+        ConfigError: one of the numbers is no positive integer.
     """
     if num_envs is None:
         return torch.Size()

@@ -74,13 +74,13 @@ class CartPole(TorchEnv):
         )
 
     def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw cart and pole near rest; see :meth:`TorchEnv.start`."""
+        """Draw start states close to upright and at rest, for every row; see :meth:`TorchEnv.start`."""
         shape = (*self.batch_size, 4)
         drawn = torch.rand(shape, generator=generator, device=self.device)
         return TensorDict({"observation": drawn.sub_(0.5).mul_(2 * START)}, self.batch_size)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Push every cart for one step; see :meth:`TorchEnv.dynamics`."""
+        """Return every cart's state, reward and termination after one push; see :meth:`TorchEnv.dynamics`."""
         position, velocity, angle, spin = state["observation"].unbind(-1)
         total_mass = CART_MASS + POLE_MASS
         sine, cosine = angle.sin(), angle.cos()

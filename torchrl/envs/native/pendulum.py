@@ -68,13 +68,13 @@ class Pendulum(TorchEnv):
         )
 
     def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw any angle and a slow speed; see :meth:`TorchEnv.start`."""
+        """Draw start states with any angle and up to ±1 rad/s, for every row; see :meth:`TorchEnv.start`."""
         drawn = torch.rand((*self.batch_size, 2), generator=generator, device=self.device).mul_(2).sub_(1)
         angle, speed = drawn.unbind(-1)
         return self._state(angle * math.pi, speed * START_SPEED)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Apply every torque for one step; see :meth:`TorchEnv.dynamics`."""
+        """Return every pendulum's state, reward and termination after one step; see :meth:`TorchEnv.dynamics`."""
         cosine, sine, speed = state["observation"].unbind(-1)
         angle = torch.atan2(sine, cosine)
         torque = action.squeeze(-1).clamp(-MAX_TORQUE, MAX_TORQUE)

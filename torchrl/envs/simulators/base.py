@@ -1,4 +1,4 @@
-"""The contract of a simulator: one world in numpy. Not a batch, and no TensorDict: those are an Env's."""
+"""The base class of simulators: one world in numpy, without batch and TensorDict, which an Env has."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ State = dict[str, Any]
 
 
 class Simulator(gymnasium.Env, ABC):
-    """The base of simulators: one world in numpy that is reset and stepped, and saved if the subclass can.
+    """Base class of simulators: one world in numpy that can be reset, stepped and, in some subclasses, saved.
 
-    Duck typing is enough: whatever has these attributes and methods is a simulator, every ``gymnasium.Env`` included
-    (it then cannot save its state). And this one is a ``gymnasium.Env``, so that gymnasium's wrappers go around it.
-    After an ending, :meth:`reset` comes next.
+    Any object with ``reset``, ``step`` and the two spaces can be used as a simulator, every ``gymnasium.Env`` included
+    (without saving its state). This class is a ``gymnasium.Env``, so gymnasium's wrappers work around it. After an
+    ending the caller must call :meth:`reset`.
 
     >>> from gymnasium import spaces
     >>> class Clock(Simulator):
@@ -59,8 +59,8 @@ class Simulator(gymnasium.Env, ABC):
         """Start an episode and return ``(observation, info)``.
 
         Args:
-            seed: restart every random stream of this simulator from here; None lets them run on.
-            options: what this simulator understands beyond the seed.
+            seed: seeds every random generator of this simulator; None leaves them as they are.
+            options: further options, specific to the simulator.
         """
 
     @abstractmethod
@@ -73,10 +73,10 @@ class Simulator(gymnasium.Env, ABC):
         """
 
     def render(self) -> np.ndarray:
-        """Draw the simulator as it stands, uint8 ``[H, W, 3]``.
+        """Return a picture of the present state, uint8 ``[H, W, 3]``.
 
         Raises:
-            EnvError: this simulator cannot.
+            EnvError: this simulator draws no pictures.
         """
         raise EnvError(explain(type(self).__name__, expected="a simulator with render", got="one without it"))
 
@@ -84,26 +84,26 @@ class Simulator(gymnasium.Env, ABC):
         """Release what this simulator holds; may be called twice."""
 
     def step_limit(self) -> float:
-        """Return the steps after which this simulator truncates every episode; infinity if it cannot tell."""
+        """Return after how many steps this simulator truncates every episode; infinity if it does not know."""
         return math.inf
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most simulators can do both
-        """Raise an error if resets of this simulator take no ``ability``, seeds or options; by default they take both.
+        """Raise an error if :meth:`reset` takes no seeds, or no options; by default it takes both.
 
         Args:
             ability: ``"seeds"``, whether a reset takes a seed, or ``"options"``, whether it takes options.
 
         Raises:
-            EnvError: it cannot.
+            EnvError: it does not take this.
         """
 
     def get_state(self) -> State:
-        """Return all that decides how this simulator goes on: a nested dict of numbers, strings, None and numpy arrays.
+        """Return the whole state of this simulator: a nested dict of numbers, strings, None and numpy arrays.
 
-        A new simulator, built alike and given this to :meth:`set_state`, continues bit for bit.
+        A new simulator, built alike and given this state by :meth:`set_state`, continues bit for bit.
 
         Raises:
-            EnvError: this simulator cannot tell.
+            EnvError: this simulator cannot save its state.
         """
         raise _stateless(self, "a state to save")
 
@@ -125,7 +125,7 @@ def _stateless(simulator: object, expected: str) -> EnvError:
 
 
 class SimulatorWrapper(Simulator):
-    """A simulator around another one, to which it passes every call; a subclass overrides what it changes.
+    """Base class of simulators around another one: it passes every call on; a subclass overrides what it changes.
 
     >>> from torchrl.envs.simulators import Matching
     >>> class Doubled(SimulatorWrapper):
@@ -161,7 +161,7 @@ class SimulatorWrapper(Simulator):
         return self.simulator.step(action)
 
     def render(self) -> np.ndarray:
-        """Draw the wrapped simulator."""
+        """Return a picture of the wrapped simulator."""
         return getattr(self.simulator, "render", super().render)()
 
     def step_limit(self) -> float:

@@ -36,11 +36,11 @@ KIND = "__kind__"
 
 
 def capture_attributes(target: Any, *, skip: Collection[str] = ()) -> State:
-    """Return an object's attributes as plain data; leave out constants, and refuse what is neither.
+    """Return an object's attributes as plain data by name; skip constants, and refuse attributes of other kinds.
 
     Args:
         target: the object.
-        skip: names of attributes that are captured elsewhere.
+        skip: names of attributes that the caller saves otherwise.
 
     Raises:
         EnvError: naming the first attribute that is neither plain nor known to be constant.
@@ -55,7 +55,7 @@ def capture_attributes(target: Any, *, skip: Collection[str] = ()) -> State:
 
 
 def restore_attributes(target: Any, state: State) -> None:
-    """Give an object the attributes that :func:`capture_attributes` of an object of its class returned."""
+    """Set an object's attributes from what :func:`capture_attributes` returned for an object of its class."""
     for name, value in state.items():
         current = vars(target).get(name)
         decoded = _decode(value, current)
@@ -93,7 +93,7 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 
 
 def _spaces_in(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
-    """Yield a space and those inside it, each with where it is."""
+    """Yield a space and all spaces inside it, each with its path."""
     yield path, space
     if isinstance(space, spaces.Dict):
         parts = [(str(key), part) for key, part in space.spaces.items()]
@@ -107,7 +107,7 @@ def _spaces_in(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
 
 
 def _generators_of(space: Space) -> dict[str, np.random.Generator]:
-    """Return what a space draws from, which moves when it is sampled; nothing where it never was, nor seeded."""
+    """Return the random generators of a space and those inside it, by path; only generators that exist already."""
     found = {path: part._np_random for path, part in _spaces_in(space)}
     return {path: generator for path, generator in found.items() if generator is not None}
 
@@ -174,7 +174,7 @@ def _decode(value: Any, current: Any = None) -> Any:
 
 
 def _restore_space(generators: State, current: Any) -> Space:
-    """Set what a space and those inside it draw from; the space itself stays, since it is a description."""
+    """Set the states of the random generators of a space and those inside it; return the space, otherwise unchanged."""
     own = dict(_spaces_in(current)) if isinstance(current, Space) else {}
     lacking = [path for path in generators if path not in own]
     if lacking:
@@ -186,7 +186,7 @@ def _restore_space(generators: State, current: Any) -> Space:
 
 
 def _restore_generator(kind: str, state: State, current: Any) -> Any:
-    """Set a generator in place, since others may share it; make one if there is none of that kind."""
+    """Set a generator's state in place, since other objects may share it; make one if there is none of that kind."""
     name = state["bit_generator"]
     if name not in BIT_GENERATORS:
         raise EnvError(explain("set_state", expected=f"a bit generator of {BIT_GENERATORS}", got=repr(name)))

@@ -32,8 +32,8 @@ class DMControlSimulator(Simulator):
     """Present one dm_control task or dm_env environment as a simulator; observations keep their names and nesting.
 
     A scalar observation becomes an array of shape ``[1]``. Choices (``DiscreteArray``) stay choices, integers integers;
-    text is presented as such, for :class:`LeaveOut` to leave out. At the last step of an episode a discount of 0 means
-    terminated, any other truncated: that is the time limit of the suite.
+    text stays text, which :class:`LeaveOut` can leave out. At the last step of an episode a discount of 0 means
+    terminated, any other truncated, as by the suite's time limit.
 
     >>> simulator = DMControlSimulator("cheetah", "run")  # doctest: +SKIP
     >>> simulator.step_limit(), simulator.action_space.shape  # doctest: +SKIP
@@ -78,10 +78,10 @@ class DMControlSimulator(Simulator):
         self.action_space = _action_space(action_spec)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode; ``seed`` restarts the task's random generator, the environment is not rebuilt.
+        """Start an episode; ``seed`` seeds the task's random generator, without building the environment again.
 
-        It is ``env.task.random`` or ``env.random_state`` where that is a ``RandomState``; else whatever generators the
-        environment, its wrappers and its task hold as attributes, each from a seed of its own.
+        The generator is ``env.task.random`` or ``env.random_state`` where that is a ``RandomState``; else all
+        generators that the environment, its wrappers and its task have as attributes are seeded, each differently.
 
         Raises:
             EnvError: there are ``options``, or a seed for an environment that holds no generator.
@@ -119,7 +119,7 @@ class DMControlSimulator(Simulator):
         return _copy(timestep.observation), reward, terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:
-        """Draw the simulator as it stands with ``physics.render``; see :meth:`Simulator.render`.
+        """Return a picture of the present state by ``physics.render``; see :meth:`Simulator.render`.
 
         Raises:
             EnvError: MuJoCo finds no OpenGL, or there is no physics to draw.
@@ -207,10 +207,10 @@ def _seed(generator: Any, seed: int) -> None:
 
 
 def _parts(env: Any) -> Iterator[tuple[str, Any, set[str]]]:
-    """Yield the environment's wrappers from the outside in, the environment and its task.
+    """Yield the environment's wrappers from the outside in, the environment and its task, to save their attributes.
 
     Yields:
-        A name, the object, and its attributes that are captured elsewhere.
+        A name, the object, and the names of attributes that are saved otherwise.
     """
     *around, (env, _) = _layers(env)
     for depth, (wrapper, holds) in enumerate(around):
@@ -262,7 +262,7 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Drop the two complaints that no user of the suite can do anything about."""
+    """Suppress, in a ``with`` block, two warnings of dm_control that its users cannot avoid."""
     logger, deprecation = logging.getLogger("absl"), _Deprecation()
     logger.addFilter(deprecation)
     try:
@@ -275,7 +275,7 @@ def _silence() -> Iterator[None]:
 
 
 class _Deprecation(logging.Filter):
-    """Drops MuJoCo's remark on an attribute in the suite's own model files."""
+    """Suppress MuJoCo's log message about a deprecated attribute in the suite's own model files."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "'settotalmass' is deprecated" not in record.getMessage()
@@ -340,7 +340,7 @@ def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:
 
 
 def _copy(observation: Any) -> Observation:
-    """Copy every leaf, since tasks may return views of the physics; a scalar gets a dimension."""
+    """Copy every leaf of an observation, since tasks may return views of the physics; a scalar becomes ``[1]``."""
     if isinstance(observation, Mapping):
         return {key: _copy(part) for key, part in observation.items()}
     return np.array(observation, ndmin=1)

@@ -1,4 +1,4 @@
-"""Recognise environments of other libraries that are no simulators, and say what to write. Imports no such library."""
+"""Recognise environments of other libraries that are no simulators, for advice in errors. Imports no such library."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from gymnasium.vector import VectorEnv
 
 
 def is_pool(given: object) -> bool:
-    """Answer whether an object is a pool made by EnvPool, which derives from ``gymnasium.Env`` though it is a batch."""
+    """Answer whether an object is a batch made by EnvPool, which derives from ``gymnasium.Env`` all the same."""
     return "envpool" in _libraries(given)
 
 
 def foreign_hint(given: object) -> str:
-    """Return advice, for an error, on an object that is no simulator; empty where there is none to give."""
+    """Return advice, for an error message, on an object that is no simulator; empty for unknown kinds."""
     if isinstance(given, VectorEnv):
         return "A vector environment is a batch already: GymVectorEnv(vector_env)."
     if isinstance(given, EnvSpec):

@@ -1,4 +1,4 @@
-"""Present a gymnasium environment, built from an id or given, as a simulator: choices counted from 0, state saved."""
+"""Wrap a gymnasium environment, built from an id or given, as a simulator: choices count from 0, state can be saved."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ EXTRAS = {
 
 
 class GymSimulator(Simulator):
-    """Present one gymnasium environment as a simulator; calls go to it directly where no choices need translating.
+    """Wrap one gymnasium environment as a simulator whose choices count from 0 and whose state can be saved.
 
-    Choices that do not start at 0 are presented as if they did, also inside other spaces. Observations come as the
-    environment returns them, float64 included. An environment that resets itself at the step after an ending
-    (``gymnasium.wrappers.Autoreset``) may be given: it never does, since a reset comes before.
+    Spaces of choices with another start, also inside other spaces, are shifted to start at 0. Observations are not
+    converted, float64 included. An environment that resets itself at the step after an ending
+    (``gymnasium.wrappers.Autoreset``) works, too: the library resets it before that step.
 
     >>> simulator = GymSimulator("Blackjack-v1")
     >>> simulator.observation_space, simulator.action_space
@@ -69,7 +69,7 @@ class GymSimulator(Simulator):
         return self.env.unwrapped
 
     def require_ability(self, ability: str) -> None:
-        """Refuse what our simulator below gymnasium's wrappers refuses; see :meth:`Simulator.require_ability`."""
+        """Pass the check on to a :class:`Simulator` inside gymnasium's wrappers; see `Simulator.require_ability`."""
         *_, simulator = _layers(self.env)
         if isinstance(simulator, Simulator):
             simulator.require_ability(ability)
@@ -85,7 +85,7 @@ class GymSimulator(Simulator):
         return self._outward(observation), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """Draw the simulator as it stands; see :meth:`Simulator.render`.
+        """Return a picture of the present state; see :meth:`Simulator.render`.
 
         Raises:
             EnvError: the environment was not built to return pictures, or MuJoCo finds no OpenGL.
@@ -178,7 +178,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
 
 
 def _mistake(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> EnvError | MissingExtraError | None:
-    """Say what the user did wrong where gymnasium could not make an environment; None where that itself is broken."""
+    """Return the error to raise where gymnasium cannot make an environment; None if that is not the user's mistake."""
     if isinstance(error, gym_error.DependencyNotInstalled | ImportError):
         return MissingExtraError(_missing_dependency(env_id, error))
     if isinstance(error, AttributeError) and "must specify an" in str(error):  # gymnasium's check of the two spaces

@@ -1,4 +1,4 @@
-"""Gymnasium ids: name the package of an unknown one, and make those that a script registers known to workers.
+"""Gymnasium ids: advise on unknown ids, and register in worker processes the ids that a script has registered.
 
 Imports no torch: workers use it.
 """
@@ -64,7 +64,7 @@ ALIKE = 0.8  # how much a name must look like another to be taken for a slip of 
 
 
 def package_hint(env_id: str) -> str | None:
-    """Return advice on the package that brings an unknown gymnasium id; None where no package is known."""
+    """Return advice on which package to install for an unknown gymnasium id; None where no package is known."""
     for module, package, pattern in PACKAGES:
         if re.match(pattern, env_id):
             name = _name_in(module, env_id)
@@ -121,9 +121,9 @@ def install_hint(module: str) -> str:
 
 
 class SentEntryPoint:
-    """The entry point of a gymnasium id, sent to another process and unpickled there only at its first use.
+    """Hold the entry point of a gymnasium id as bytes, to be unpickled in another process only at its first use.
 
-    So a worker imports what its own environments need, and not the modules of all that are registered.
+    So a worker imports only the modules that its own environments need, not those of all registered ids.
 
     Args:
         env_id: the id.
@@ -149,7 +149,7 @@ class SentEntryPoint:
         return self._loaded(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """Answer what gymnasium asks a class of environments for: ``metadata``."""
+        """Return an attribute of the entry point, such as ``metadata``, which gymnasium reads."""
         if name.startswith("_"):  # of pickle and copy, which come before there is anything to load
             raise AttributeError(name)
         return getattr(self._loaded, name)
@@ -158,8 +158,8 @@ class SentEntryPoint:
 def with_registered_ids(build: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``build`` so that, in another process, the gymnasium ids registered here are registered before it runs.
 
-    They are those that gymnasium does not bring itself: of a script, of its modules, of packages. What their entry
-    points are called in ``__main__`` is sent along.
+    These are the ids that a script, its modules or packages have registered, not gymnasium's own. Entry points in
+    ``__main__`` are sent along.
 
     Args:
         build: called there with the arguments that the result is called with.
@@ -175,7 +175,7 @@ def _is_of_gymnasium(spec: EnvSpec) -> bool:
 
 
 def _pack(spec: EnvSpec) -> tuple[str, bytes, str]:
-    """Return an id, its spec with what it needs of ``__main__``, and why it cannot be sent, if so."""
+    """Return an id, its pickled spec, and the reason why it cannot be pickled (empty if it can)."""
     try:
         entries = {name: _to_send(spec.id, getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
         main = {name: _in_main(name) for name in map(_name_in_main, _wrappers_of(spec)) if name}
@@ -196,7 +196,7 @@ def _wrappers_of(spec: EnvSpec) -> list[str]:
 
 
 def _name_in_main(entry: Any) -> str:
-    """Return what an entry point like ``"__main__:World"`` is called there; empty for others."""
+    """Return the name ``"World"`` of an entry point like ``"__main__:World"``; empty for others."""
     return entry.split(":")[1] if isinstance(entry, str) and entry.startswith("__main__:") else ""
 
 

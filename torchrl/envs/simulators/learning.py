@@ -1,4 +1,4 @@
-"""Finds gymnasium's wrappers that normalise what a simulator shows: an evaluation cannot share their statistics."""
+"""Find gymnasium wrappers that normalise by running statistics, which an evaluation cannot share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 
 def learning_wrapper(simulators: Iterable[Any]) -> str:
-    """Name the first gymnasium wrapper around some simulators that normalises and still learns; empty without one."""
+    """Return the class name of the first normalising gymnasium wrapper around some simulators that still updates.
+
+    Return an empty text if there is none.
+    """
     for simulator in simulators:
         layer = simulator
         while layer is not None:

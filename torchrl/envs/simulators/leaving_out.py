@@ -1,4 +1,4 @@
-"""Leave entries out of observation spaces and of their values by name: text, and what no network shall see."""
+"""Remove named entries, such as text, from observation spaces and from their values."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Name = str | tuple[str, ...]
 def without_entries(who: str, space: Space, names: Sequence[Name]) -> tuple[Space, Callable[[Any], Any]]:
     """Return an observation space without the named entries, and the function that drops them from its values.
 
-    The function works on one value and on a batch alike. A tuple becomes a dict of what stays, under ``"0"``, ``"1"``,
-    …, as these entries are called in any case.
+    The function works on one value and on a batch alike. A tuple becomes a dict of the entries that stay, under
+    ``"0"``, ``"1"``, …, their positions in the tuple.
 
     Args:
-        who: complains.
+        who: for messages.
         space: an observation space.
-        names: of the entries, ``"mission"``; of one inside another ``"goal/text"`` or ``("goal", "text")``. A level
-            stands for all below it.
+        names: of the entries, ``"mission"``; of one inside another ``"goal/text"`` or ``("goal", "text")``. The name of
+            a Dict or Tuple removes all its entries.
 
     Returns:
-        The space that is left, and a function that takes a value of ``space`` to a value of it.
+        The space that is left, and a function from values of ``space`` to values of that space.
 
     Raises:
-        ConfigError: there is no such entry, or none stays.
+        ConfigError: there is no such entry, or no entry would stay.
     """
     if isinstance(names, str):
         raise ConfigError(explain(who, expected="a list of names", got=repr(names), hint=f"Write [{names!r}]."))

@@ -11,9 +11,9 @@ ALE_FRAMES = "max_num_frames_per_episode"  # where Atari games keep their own li
 
 
 def step_limit_of(simulator: Any) -> float:
-    """Return the steps after which a simulator truncates every episode, as far as it tells; infinity if it does not.
+    """Return after how many steps a simulator truncates every episode; infinity if it does not know.
 
-    A ``gymnasium.Env`` that is a simulator by duck typing tells by its wrappers.
+    Of a ``gymnasium.Env`` that is used as a simulator, the limit is that of its wrappers.
     """
     told = getattr(simulator, "step_limit", None)
     if callable(told):
@@ -22,7 +22,7 @@ def step_limit_of(simulator: Any) -> float:
 
 
 def gym_step_limit(env: gymnasium.Env) -> float:
-    """Return a gymnasium env's step limit: of its ``TimeLimit`` wrappers, our simulator below, or an Atari game."""
+    """Return a gymnasium env's step limit: the least of ``TimeLimit`` wrappers, a :class:`Simulator`, an Atari game."""
     limit = math.inf
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, gymnasium.wrappers.TimeLimit):
@@ -39,7 +39,7 @@ def gym_step_limit(env: gymnasium.Env) -> float:
 
 
 def frames_per_step(env: gymnasium.Env) -> int:
-    """Return how often an Atari game repeats an action by itself, at most; 1 for other simulators."""
+    """Return how many frames an Atari game repeats each action by itself, at most; 1 for other simulators."""
     spec = env.unwrapped.spec
     skip = 1 if spec is None else spec.kwargs.get("frameskip", 1)
     return skip if isinstance(skip, int) else skip[-1] - 1

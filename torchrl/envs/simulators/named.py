@@ -1,4 +1,4 @@
-"""Build one simulator from a library's name, with the wrappers that the arguments ask for. Imports no torch.
+"""Build one simulator by name (gymnasium, dm_control, toys), with wrappers for frame skip and the like. No torch.
 
 ``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end. Batches that speak TensorDict,
 with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod:`torchrl.envs`.
@@ -185,7 +185,7 @@ def _drive(frame_skip: int, max_noops: int) -> list[Wrap]:
 
 
 def _without_limit(env_kwargs: dict | None) -> dict:
-    """Take an id's own limit away, so that the requested limit holds."""
+    """Return ``env_kwargs`` that switch off the id's own time limit, so that a longer requested one can hold."""
     if "max_episode_steps" in (env_kwargs or {}):
         got = "both, here and in env_kwargs"
         raise ConfigError(explain("GymEnv", expected="one max_episode_steps", got=got, hint="Leave one of them out."))
@@ -193,7 +193,7 @@ def _without_limit(env_kwargs: dict | None) -> dict:
 
 
 def _require_one_skip(frame_skip: int, simulator: GymSimulator) -> GymSimulator:
-    """Refuse to skip frames around an Atari game that skips them already, since the two multiply."""
+    """Refuse ``frame_skip`` around an Atari game that skips frames itself, since the two would multiply."""
     own = frames_per_step(simulator.env)
     if frame_skip > 1 and own > 1:
         hint = 'Write env_kwargs={"frameskip": 1} as well, or leave frame_skip out.'
@@ -223,7 +223,7 @@ def _wrap(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wr
 
 
 def _put_around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
-    """Put one wrapper around a simulator; what is gymnasium's becomes a simulator again."""
+    """Apply one wrapper to a simulator; wrap a resulting gymnasium environment as a simulator again."""
     kind = getattr(wrap, "func", wrap)  # of a partial
     hint = ""
     if not callable(wrap):

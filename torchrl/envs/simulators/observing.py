@@ -1,4 +1,4 @@
-"""Wrappers that add entries of ``info`` or pictures to a simulator's observation, or leave entries out of it."""
+"""Simulator wrappers that add entries of ``info`` or pictures to the observation, or remove entries from it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torchrl.errors import ConfigError, EnvError, explain
 
 
 class Beside(SimulatorWrapper):
-    """Base of wrappers that add entries to the observation; one that is no dict becomes the entry ``observation``.
+    """Base of wrappers that add entries to a dict observation; another observation becomes its entry ``observation``.
 
     Subclasses write :meth:`_entries`.
 
     Args:
         simulator: what to wrap.
-        added: the space of every new entry.
-        keeps: whether the observation there was is kept.
+        added: the space of every new entry, by name.
+        keeps: whether the simulator's own observation stays.
 
     Raises:
-        ConfigError: an entry's name is taken.
+        ConfigError: the observation has an entry of that name already.
     """
 
     def __init__(self, simulator: Simulator, added: Mapping[str, Space], *, keeps: bool = True) -> None:
@@ -59,15 +59,15 @@ class Beside(SimulatorWrapper):
 
     @abstractmethod
     def _entries(self, info: dict) -> dict:
-        """Return the new entries as they stand after a reset or a step with this ``info``."""
+        """Return the values of the new entries after a reset or step that returned ``info``."""
 
 
 class InfoKeys(Beside):
     """Add chosen entries of the simulator's ``info`` to its observation, at every reset and step.
 
-    An entry must come with every step and every reset, unless it has a default: nothing is made up. A space of bools
-    or bits takes zeros and ones of any dtype, as masks of legal actions come. Choices that do not start at 0 are
-    presented as if they did.
+    The simulator must return an entry at every step and reset, unless it has a default. A space of bools or bits
+    accepts zeros and ones of any dtype, as masks of legal actions often have. Choices with another start are shifted to
+    start at 0.
 
     >>> from torchrl.envs.simulators import GymSimulator
     >>> taxi = InfoKeys(GymSimulator("Taxi-v4"), {"action_mask": spaces.MultiBinary(6)})
@@ -119,7 +119,7 @@ class InfoKeys(Beside):
 
 
 def _holds_bits(space: Space) -> bool:
-    """Say whether a space is of entries that are true or false, 0 or 1."""
+    """Answer whether all values of a space are true or false, or 0 or 1."""
     if isinstance(space, spaces.MultiDiscrete):
         return bool((space.nvec == 2).all() and not np.any(space.start))
     is_box = isinstance(space, spaces.Box) and space.dtype.kind in "iu"
@@ -136,19 +136,19 @@ def _as_bits(value: Any, dtype: np.dtype) -> Any:
 
 
 class LeaveOut(SimulatorWrapper):
-    """Leave entries out of the observation by name: text, which is no number, and what no policy shall see.
+    """Remove named entries from the observation, such as text, or what the policy shall not see.
 
     >>> from torchrl.envs.simulators import GymSimulator
     >>> LeaveOut(GymSimulator("Blackjack-v1"), ["2"]).observation_space  # no usable ace
     Dict('0': Discrete(32), '1': Discrete(11))
 
     Args:
-        simulator: what to wrap; it observes a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
-        keys: which, ``["mission"]``; one inside another is ``"goal/text"`` or ``("goal", "text")``. A level stands for
-            all below it.
+        simulator: what to wrap; its observation is a dict, or a tuple, whose entries are called ``"0"``, ``"1"``, ….
+        keys: names of entries, ``["mission"]``; one inside another is ``"goal/text"`` or ``("goal", "text")``. The name
+            of a Dict or Tuple removes all its entries.
 
     Raises:
-        ConfigError: there is no such entry, or none stays.
+        ConfigError: there is no such entry, or no entry would stay.
     """
 
     def __init__(self, simulator: Simulator, keys: Sequence[Name]) -> None:
@@ -167,7 +167,7 @@ class LeaveOut(SimulatorWrapper):
 
 
 class Pixels(Beside):
-    """Let a picture of the simulator be observed, uint8 ``[H, W, 3]``, alone or beside the other observations.
+    """Add a rendered picture, uint8 ``[H, W, 3]``, to the observation, or replace the observation by it.
 
     The simulator is reset once when it is wrapped, to learn the size of its pictures.
 
@@ -178,7 +178,7 @@ class Pixels(Beside):
 
     Args:
         simulator: what to wrap; it must be able to :meth:`~Simulator.render`.
-        key: the picture's name.
+        key: the picture's key in the observation.
         pixels_only: whether the other observations are left out.
 
     Raises:

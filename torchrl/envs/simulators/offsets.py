@@ -1,4 +1,4 @@
-"""Present spaces whose choices start at another number than 0 as counted from 0, and translate their values."""
+"""Shift spaces whose choices start at another number than 0 to start at 0, and convert their values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Move = Callable[[Any], Any]
 
 
 def count_from_zero(space: Space) -> tuple[Space, Move | None, Move | None]:
-    """Return a space whose choices, nested ones too, start at 0, and functions that translate values in and out.
+    """Return a space shifted so that all its choices start at 0, and functions that convert values to and from the old.
 
     The two functions work on one value and on a batch alike, arrays with a leading dimension at each leaf.
 
     Returns:
-        The space to present, how to translate a value into the original space, and how to translate one from it; None
-        twice if nothing changes.
+        The shifted space, a function from its values to values of ``space``, and the inverse function; None for both
+        functions if nothing changes.
     """
     if isinstance(space, spaces.Discrete) and space.start != 0:
         return spaces.Discrete(int(space.n)), *_shifts(space)

@@ -11,7 +11,7 @@ HINT = (
 
 
 def no_opengl(who: str, error: Exception) -> EnvError:
-    """Return the error to raise where MuJoCo cannot draw, which says what to install or set.
+    """Return the error for MuJoCo's failure to draw; its message says what to install or set.
 
     Args:
         who: the part that was asked to draw.

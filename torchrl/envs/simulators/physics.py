@@ -21,7 +21,7 @@ BULK = ("bvh_", "flex", "mesh_", "names", "oct_", "paths", "skin_", "tex_", "tex
 
 
 def get_physics(model: Any, data: Any) -> State:
-    """Return, as plain arrays, all that decides how a MuJoCo simulation goes on.
+    """Return the whole state of a MuJoCo simulation as plain arrays, enough to continue bit for bit.
 
     Args:
         model: ``mujoco.MjModel``.
@@ -64,7 +64,7 @@ def _mujoco() -> Any:
 
 
 def _buffer(data: Any) -> range:
-    """Return the addresses of the data's fixed buffer, which qpos begins. What lies outside comes and goes."""
+    """Return the range of memory addresses of MjData's fixed buffer, which begins with qpos."""
     start = data.qpos.ctypes.data
     return range(start, start + data.nbuffer)
 

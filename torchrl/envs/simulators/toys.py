@@ -1,4 +1,4 @@
-"""Toy simulators: small, fast, and with returns that can be computed by hand. For examples, tests and first trials."""
+"""Toy simulators for examples, tests and first trials: small, fast, with returns that can be computed by hand."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchrl.errors import ConfigError, EnvError, explain
 
 
 class Matching(Simulator):
-    """A toy simulator that shows a target for each of several choices at every step, and pays for those that match.
+    """A toy simulator that shows a target for each of several choices at every step, and rewards choosing the targets.
 
-    The observation is the targets' one-hot encodings side by side; the reward is the fraction of entries that match.
+    The observation is the targets' one-hot encodings side by side; the reward is the fraction of choices that match.
     Targets are drawn anew at every step, so an episode of ``num_steps`` returns ``num_steps`` at best, and
-    ``num_steps * mean(1 / nvec)`` on average when acting uniformly at random. Time is up at the last step: it is
-    truncated, since nothing that is observed says how much is left.
+    ``num_steps * mean(1 / nvec)`` on average when acting uniformly at random. Episodes are truncated, not terminated,
+    after ``num_steps``, since the observation does not tell the time left.
 
     >>> matching = Matching([2, 2])
     >>> shown, _ = matching.reset(seed=0)
@@ -30,7 +30,7 @@ class Matching(Simulator):
         num_steps: length of every episode.
 
     Raises:
-        ConfigError: an entry has no choice, there is none, or episodes have no step.
+        ConfigError: ``nvec`` is empty or has a number below 1, or ``num_steps`` is below 1.
     """
 
     def __init__(self, nvec: Sequence[int] = (3, 4, 2), *, num_steps: int = 16) -> None:
@@ -60,7 +60,7 @@ class Matching(Simulator):
         return self._show(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Compare the action with the targets shown before it, and show the next ones.
+        """Return new targets, and as reward the fraction of the action's entries that match the targets shown before.
 
         Raises:
             EnvError: the episode has ended or none was started.
@@ -88,7 +88,7 @@ class Matching(Simulator):
         restore_attributes(self, state["going"])
 
     def _show(self) -> np.ndarray:
-        """Draw new targets and encode them."""
+        """Draw new targets and return their one-hot encodings."""
         self._targets = self._random.integers(self.nvec)
         shown = np.zeros(self.observation_space.shape, np.float32)
         shown[self._starts + self._targets] = 1

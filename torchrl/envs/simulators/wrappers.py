@@ -1,4 +1,4 @@
-"""Wrappers that drive a simulator: frame skip, time limit, no-op starts, random truncation. None edits observations."""
+"""Simulator wrappers that change how steps are taken: frame skip, time limit, no-op starts, random truncation."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class TimeLimit(SimulatorWrapper):
         max_steps: length of the longest episode, in steps of this wrapper: agent steps if it is the outermost.
 
     Raises:
-        ConfigError: ``max_steps`` is not positive, or more than the simulator below allows, so that it could not hold.
+        ConfigError: ``max_steps`` is not positive, or above the step limit of the wrapped simulator.
 
-    Where a simulator below truncates earlier without having told that it would, a warning says so, once.
+    If the wrapped simulator truncates earlier although its ``step_limit()`` is higher, the wrapper warns once.
     """
 
     def __init__(self, simulator: Simulator, max_steps: int) -> None:
@@ -144,7 +144,7 @@ class NoopReset(SimulatorWrapper):
         """Start an episode and take 1 to ``max_noops`` no-op steps; start again if the episode ends in them.
 
         Raises:
-            EnvError: ten episodes in a row ended meanwhile.
+            EnvError: ten episodes in a row ended during the no-op steps.
         """
         if seed is not None:
             self._random = np.random.default_rng(named_seeds(seed, "noops")["noops"])
@@ -180,9 +180,8 @@ class RandomTruncation(SimulatorWrapper):
     """Truncate the first episode after a random number of steps, so that rows that start together do not end together.
 
     Where all episodes have one length, rows would otherwise end at the same time, and every batch would hold the same
-    part of the task. The number is uniform in 1 to ``max_steps`` and drawn from the seed of the reset. A reset with a
-    seed begins anew, so a seed repeats a run; any other episode is left alone. A reset before the first step leaves
-    the first episode to come.
+    part of the task. The number is uniform in 1 to ``max_steps`` and drawn from the seed of the reset. After a reset
+    with a seed the next episode counts as the first again, so a seed repeats a run. Later episodes are not changed.
 
     >>> from torchrl.envs.simulators import Matching
     >>> apart = RandomTruncation(Matching(num_steps=16), max_steps=16)
@@ -193,7 +192,7 @@ class RandomTruncation(SimulatorWrapper):
 
     Args:
         simulator: what to wrap.
-        max_steps: the longest the first episode may last, in steps of this wrapper: the usual length of an episode.
+        max_steps: upper limit of the first episode's length, in steps of this wrapper: the usual length of an episode.
     """
 
     def __init__(self, simulator: Simulator, max_steps: int) -> None:
@@ -203,7 +202,7 @@ class RandomTruncation(SimulatorWrapper):
         self._stop_at: int | None = self._draw(None)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode; with a seed, draw when it will be truncated."""
+        """Start an episode; with a seed, draw the step at which it will be truncated."""
         if seed is not None:
             self._stop_at = self._draw(named_seeds(seed, "truncation")["truncation"])
         elif self._num_steps > 0:

@@ -1,4 +1,4 @@
-"""Transforms, which change what the policy sees or what the simulator receives, once per step for the whole batch."""
+"""Transforms, which change observations, rewards or actions between a policy and an env, once per step for all rows."""
 
 from torchrl.envs.transforms.action import ActionClip, ActionDiscretizer, ActionScaling, ActionTransform, OneHotAction
 from torchrl.envs.transforms.action_mask import ActionMask, DiscreteActionProjection

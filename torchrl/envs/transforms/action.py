@@ -15,7 +15,7 @@ from torchrl.unchecked import put
 
 
 class ActionTransform(Transform):
-    """Base of transforms that send the simulator a function of the action; the transition keeps the policy's own.
+    """Base of transforms that change the action for the environment below; the transition keeps the policy's own.
 
     A subclass writes :meth:`forward` and :meth:`transform_spec`.
 
@@ -33,11 +33,11 @@ class ActionTransform(Transform):
         raise NotImplementedError
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of what the policy may send, given what the environment below takes."""
+        """Return the spec of the policy's actions, given a leaf of the action spec of the environment below."""
         raise NotImplementedError
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Replace the action on its way to the environment below by :meth:`forward` of it."""
+        """Replace the action for the environment below by :meth:`forward` of it."""
         put(inputs, "action", self.forward(action_of(inputs)))
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
@@ -65,7 +65,7 @@ class BoundedActionTransform(ActionTransform):
         self._low, self._high = spec.low, spec.high
 
     def _require_form(self, action: torch.Tensor) -> None:
-        """Refuse an action that the bounds would broadcast to another shape."""
+        """Refuse an action of another shape than the bounds have, since they would broadcast."""
         if action.shape != self._low.shape or action.dtype is not self._low.dtype:
             Unbounded(self._low.shape, self._low.dtype, self._low.device).assert_form(action, "action")
 
@@ -129,10 +129,10 @@ SHARES = {"low": (0.0, 0), "centre": (0.5, 0), "high": (1.0, 0), "ends": (0.0, 1
 
 
 class ActionDiscretizer(BoundedActionTransform):
-    """Let the policy choose one of several intervals in each dimension of a bounded, continuous action.
+    """Replace a bounded, continuous action by a discrete choice among several fixed numbers in each dimension.
 
-    The range from ``low`` to ``high`` of a dimension is cut into n intervals of one width. Choice i is interval i; the
-    environment receives a number in it. Of ``[-1, 1]`` in 4 intervals, these are
+    The range from ``low`` to ``high`` of a dimension is cut into n intervals of one width. Choice i stands for a number
+    in interval i, which the environment receives. For ``[-1, 1]`` in 4 intervals, the four numbers are
 
     - ``at="low"``, its lower end: -1, -0.5, 0, 0.5;
     - ``at="centre"``: -0.75, -0.25, 0.25, 0.75;
@@ -148,12 +148,12 @@ class ActionDiscretizer(BoundedActionTransform):
 
     Args:
         num_intervals: how many in each dimension: a number, or one per dimension, ``[A]``.
-        at: where in its interval the number lies, see above.
+        at: where in its interval the number is, see above.
 
     Raises:
-        ConfigError: ``at`` is another word, or there are too few intervals.
+        ConfigError: an unknown ``at``, or too few intervals.
         SpecError: when wrapping: the environment's actions are not bounded on both sides, or have other dimensions; at
-            a step: the policy's action is no such choice.
+            a step: the policy's action is out of range or no integer.
     """
 
     needs_finite = True
@@ -171,7 +171,7 @@ class ActionDiscretizer(BoundedActionTransform):
             raise ConfigError(explain("ActionDiscretizer", expected=expected, got=num_intervals))
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Read the bounds, and cut the range between them."""
+        """Read the bounds, and compute the number that each choice stands for."""
         super().read_specs(env)
         spec = env.action_spec
         features = spec.shape[len(env.batch_size) :]
@@ -206,7 +206,7 @@ class OneHotAction(ActionTransform):
     """Let the policy send one-hot vectors; the environment receives the index.
 
     A ``Categorical`` ``[*B]`` becomes a ``OneHot`` ``[*B, n]``; a ``MultiCategorical`` ``[*B, A]`` becomes a
-    ``MultiOneHot`` ``[*B, n_1 + ... + n_A]``. A mask of legal actions is the same for both.
+    ``MultiOneHot`` ``[*B, n_1 + ... + n_A]``. A mask of legal actions needs no change.
 
     >>> TransformedEnv(env, OneHotAction()).transform(torch.tensor([[0, 1], [1, 0]]))
     tensor([1, 0])

@@ -1,4 +1,4 @@
-"""Transforms for actions that are not always legal: the environment shows a mask, true = legal."""
+"""Transforms for environments that observe a mask of legal actions, true = legal."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from torchrl.keys import Key, as_path
 class ActionMask(Transform):
     """Declare which observation is the mask of legal actions, and refuse a step with an illegal action.
 
-    Random acting then honours the mask; a policy reads it by its ``mask_key``. The mask stays an observation, as bool.
-    Each action is checked against the mask of the root that it answers. So a mask that allows nothing is an error only
-    where a policy acts on it: at the end of an episode no action need be legal.
+    Random actions are then drawn among the legal ones; a policy reads the mask by its ``mask_key``. The mask stays an
+    observation, as bool. Each action is checked against the mask of the root that the policy acted on. So a mask that
+    allows nothing is an error only where a policy acts on it, not at the end of an episode.
 
     >>> chess = EnvSpecs((), torch.device("cpu"), Composite({"legal": Binary((3,))}), Categorical(3), env.reward_spec)
     >>> mask = ActionMask("legal")
@@ -42,9 +42,9 @@ class ActionMask(Transform):
 
     Raises:
         KeyMissing: when wrapping: there is no such observation.
-        SpecError: when wrapping: it has another shape, or actions are no choices; at a step: an action is illegal, a
-            row allows none, or an entry of the mask is neither 0 nor 1.
-        ConfigError: when wrapping: the environment names another mask.
+        SpecError: when wrapping: the mask has another shape, or actions are not discrete; at a step: an action is
+            illegal, a row allows none, or an entry of the mask is neither 0 nor 1.
+        ConfigError: when wrapping: the environment has another mask already.
     """
 
     def __init__(self, mask_key: Key = "action_mask") -> None:
@@ -71,13 +71,13 @@ class ActionMask(Transform):
             raise SpecError(explain("ActionMask", expected=expected, got=leaf, hint=hint))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Remember the mask of the root to act on."""
+        """Store the next root's mask, to check the next action, and convert the mask to bool."""
         self._remember(root)
         if not self._is_bool:
             set_leaf(next_, self.mask_key, self._mask)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Remember the mask of the root to act on."""
+        """Store the root's mask, to check the next action, and convert the mask to bool."""
         self._remember(root)
 
     def _remember(self, root: TensorDict) -> None:
@@ -93,7 +93,7 @@ class ActionMask(Transform):
         return spec.clone().set(self.mask_key, Binary(shape, torch.bool, spec[self.mask_key].device))
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Check the action against the mask, without changing it."""
+        """Refuse an action that the last root's mask does not allow; do not change the action."""
         if self._mask is None:  # never reset: the environment refuses the step
             return
         legal = self._choices.chosen(action_of(inputs)) & self._mask
@@ -119,12 +119,12 @@ class ActionMask(Transform):
 
 
 class DiscreteActionProjection(RandomTransform, ActionTransform):
-    """Let a policy of ``max_n`` actions act in an environment with fewer: random actions replace those it lacks.
+    """Let a policy of ``max_n`` actions act in an env with fewer: actions that the env lacks are replaced at random.
 
-    For one policy over several environments. An action that the environment lacks is replaced by a random one, drawn
-    uniformly: among the legal ones where the environment names a mask (see :class:`ActionMask`, which goes before).
-    The policy sees that mask widened to ``[*B, max_n]``, false for the actions that the environment lacks, so a policy
-    that honours it needs no replacement.
+    Use it for one policy in several environments. An action that the environment lacks is replaced by one drawn
+    uniformly, among the legal ones if the environment has a mask (see :class:`ActionMask`, which goes before). The
+    policy sees that mask extended to ``[*B, max_n]`` by false for the missing actions; a policy that obeys the mask
+    never needs a replacement.
 
     >>> TransformedEnv(env, DiscreteActionProjection(18)).action_spec.n, env.action_spec.n
     (18, 2)
@@ -134,7 +134,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
 
     Raises:
         SpecError: when wrapping: the environment's actions are no single index, or more than ``max_n``; at a step: an
-            action is not from 0 to ``max_n - 1``, or one is to be replaced and a row allows none.
+            action is not from 0 to ``max_n - 1``, or one must be replaced in a row that allows none.
     """
 
     def __init__(self, max_n: int) -> None:
@@ -143,7 +143,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         self._mask: torch.Tensor | None = None
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Read how many actions there are."""
+        """Read how many actions the environment below has."""
         super().read_specs(env)
         spec = env.action_spec
         if not isinstance(spec, Categorical) or spec.dtype is torch.bool or spec.n > self.max_n:
@@ -163,13 +163,13 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         return torch.where(action < self._below.n, action, drawn)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Remember the mask of the root to act on, and widen it."""
+        """Store the next root's mask as it was, and extend it to ``max_n`` actions in the outcome and in the root."""
         if self._mask_key is not None:
             self._widen(next_)
             self._mask = self._widen(root)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Remember the mask of the root to act on, and widen it."""
+        """Store the root's mask, and extend it to ``max_n`` actions in the root."""
         if self._mask_key is not None:
             self._mask = self._widen(root)
 
@@ -184,7 +184,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         return spec.clone().set(self._mask_key, Binary(shape, torch.bool, self._above.device))
 
     def _widen(self, tensordict: TensorDict) -> torch.Tensor:
-        """Widen the mask in a container, and return the mask before."""
+        """Extend the mask in a TensorDict to ``max_n`` actions, and return the old mask."""
         mask = as_bools("DiscreteActionProjection", tensordict.get(self._mask_key))
         set_leaf(tensordict, self._mask_key, pad(mask, (0, self.max_n - self._below.n)))
         return mask
@@ -192,13 +192,13 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
 
 @dataclass(frozen=True)
 class _Choices:
-    """The choices that an action makes, compared with a mask.
+    """Describe how actions of a spec relate to a mask of legal choices.
 
     Attributes:
         mask_shape: ``[*B, n]``.
-        nvec: numbers of choices, side by side on the mask's last dimension.
-        num: how many choices an action makes, in all rows together.
-        chosen: returns the entries of the mask that an action chooses, bool ``[*B, n]``.
+        nvec: numbers of choices of the groups that are side by side on the mask's last dimension.
+        num: how many choices an action contains, in all rows together.
+        chosen: a function from an action to the mask entries that it chooses, bool ``[*B, n]``.
     """
 
     mask_shape: torch.Size
@@ -208,10 +208,10 @@ class _Choices:
 
 
 def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
-    """Describe the choices of an action.
+    """Return the description of a discrete action spec for masks.
 
     Raises:
-        SpecError: the actions are no choices.
+        SpecError: the actions are not discrete.
     """
     batch_size = spec.shape[:batch_dims]
     if isinstance(spec, Categorical):
@@ -233,6 +233,6 @@ def _choices_of(spec: TensorSpec, batch_dims: int) -> _Choices:
 
 
 def _find_choices(nvec: Sequence[int], action: torch.Tensor) -> torch.Tensor:
-    """Return the entries chosen. A group with two 1s chooses none; else it would make up for a group without any."""
+    """Return the mask entries that one-hot actions choose, bool ``[*B, n]``; none of a group without exactly one 1."""
     parts = action.bool().split(nvec, -1)
     return torch.cat([part & (part.sum(-1, keepdim=True) == 1) for part in parts], -1)

@@ -1,4 +1,4 @@
-"""Find numbers that a user's transform keeps in plain attributes, which nobody saves, to warn where they change."""
+"""Find numbers in plain attributes of users' transforms, to warn if they change: only buffers are saved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OF_MODULES = frozenset(vars(nn.Module()))
 
 
 def plain_numbers(module: nn.Module, *, skip: frozenset[str]) -> dict[str, str]:
-    """Return, by name, the plain attributes of a user's transform that hold numbers, each written out as text.
+    """Return, by name, the plain attributes of a user's transform that hold numbers, each as text.
 
-    Nothing of a class of this package, and of one that saves its attributes itself by ``get_extra_state``.
+    Return nothing for a class of this package, or one that saves its attributes itself by ``get_extra_state``.
 
     Args:
         module: a user's transform.
-        skip: attributes that belong to the base.
+        skip: names of attributes of the base class.
     """
     kind = type(module)
     if kind.__module__.startswith("torchrl.") or kind.get_extra_state is not nn.Module.get_extra_state:
@@ -29,7 +29,7 @@ def plain_numbers(module: nn.Module, *, skip: frozenset[str]) -> dict[str, str]:
 
 
 def _numbers_in(value: object) -> object:
-    """Return numbers, arrays and tensors as Python's, also those inside containers; None for everything else."""
+    """Convert numbers, arrays and tensors, also inside lists and dicts, to Python numbers; None for everything else."""
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, (list, tuple, deque)):

@@ -1,4 +1,4 @@
-"""The base class of transforms, and the specs by which they know the environment below. No single transform."""
+"""The base class of transforms, and the class by which they see the specs of the environment below."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchrl.misspelling import is_used_in, refuse_misspelt
 
 @dataclass(frozen=True)
 class EnvSpecs:
-    """What a transform may know of the environment below it; an :class:`Env` has the same attributes.
+    """Hold the specs of the environment below a transform; an :class:`Env` has the same attributes.
 
     >>> specs = EnvSpecs(env.batch_size, env.device, env.observation_spec, env.action_spec, env.reward_spec)
     >>> specs.action_mask_key, specs.step_limit
@@ -30,8 +30,8 @@ class EnvSpecs:
     Attributes:
         batch_size: ``[*B]``.
         device: where the environment's tensors live.
-        observation_spec: what comes from below, leaves ``[*B, ...]``.
-        action_spec: what goes down, ``[*B]`` or ``[*B, A]``.
+        observation_spec: of its observations, leaves ``[*B, ...]``.
+        action_spec: of the actions that it takes, ``[*B]`` or ``[*B, A]``.
         reward_spec: ``[*B, 1]``.
         action_mask_key: the observation that says which choices are legal, or None.
         step_limit: the number of steps after which the simulators truncate every episode; infinity for none.
@@ -70,7 +70,7 @@ _OWN = frozenset(("waiting", "memory_dims", "_attributes", "_has_env"))
 
 
 class Transform(StepEditor):
-    """Change what the policy sees, what the simulator receives, or both. The default changes nothing.
+    """Base of transforms, which change observations, rewards or actions between policy and env; changes nothing itself.
 
     Every step passes a transform twice, and each direction has methods for the specs::
 
@@ -81,12 +81,13 @@ class Transform(StepEditor):
                            v                     |
         environment     what it receives     observations, reward, flags
 
-    A transform belongs to one environment. It edits the containers that it is given in place, which are new at every
-    level. It never writes into the tensors in them, which others may hold: it sets new ones.
+    A transform belongs to one environment. Its methods edit the given TensorDicts in place. They must not write into
+    the tensors, which other code may hold, but set new ones.
 
-    What a transform *learns* is in buffers. It is saved and loaded apart from the state of the simulators, copied to
-    evaluations and to restarted workers, and ``eval()`` freezes it. What a transform *remembers* of each row is in
-    buffers that :meth:`register_memory` makes: it belongs to the row's episode, and does not change on rows that wait.
+    What a transform *learns*, such as running statistics, must be in buffers. They are saved and loaded apart from the
+    simulators' states, copied to evaluations and to restarted workers, and do not change after ``eval()``. What it
+    *remembers* of each row's episode, such as the last frames, must be in buffers made by :meth:`register_memory`.
+    They do not change on frozen rows (:meth:`Env.freeze_`).
 
     >>> class Negate(Transform):
     ...     def step(self, next_, root):
@@ -96,12 +97,12 @@ class Transform(StepEditor):
 
     Attributes:
         ends_episodes: whether :meth:`step` may set the flags of an ending; read once, when the environment is wrapped.
-        changes_reward_only: whether a policy sees the same without it.
-        waiting: bool ``[*B]``, true on rows that wait (:meth:`Env.freeze_`), which are no data: nothing is learned from
-            them. None where no row waits.
+        changes_reward_only: whether observations and actions are the same without it.
+        waiting: bool ``[*B]``, true on rows that are frozen or ignored, from which nothing must be learned. None where
+            there are no such rows.
         memory_dims: the dimension at which ``*B`` begins in each buffer of :meth:`register_memory`, by name.
-        merge_learned: a static method that joins the ``learned_state_dict()`` of several environments that are built
-            alike, such as those of collecting processes; None where they cannot be joined.
+        merge_learned: a static method from the ``learned_state_dict()`` of several transforms in equal environments,
+            such as those of worker processes, to one merged dict; None where they cannot be merged.
     """
 
     ends_episodes = False
@@ -110,7 +111,7 @@ class Transform(StepEditor):
     merge_learned: Callable[[Sequence[dict[str, torch.Tensor]]], dict[str, torch.Tensor]] | None = None
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Refuse a method that nobody would call: a misspelt one, and a ``forward`` that no base uses."""
+        """Refuse a subclass with a method that nothing calls: a misspelt one, or a ``forward`` that no base calls."""
         super().__init_subclass__(**options)
         refuse_misspelt(cls, synonyms=_ELSEWHERE)
         own = cls.__mro__[: -len(Transform.__mro__)]
@@ -126,7 +127,7 @@ class Transform(StepEditor):
         self.memory_dims: dict[str, int | None] = {}
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Read the specs of the environment below; called once, before anything else.
+        """Read the specs of the environment below, and prepare; called once, before all other methods.
 
         Raises:
             ConfigError: the transform already belongs to an environment.
@@ -143,19 +144,19 @@ class Transform(StepEditor):
         self._has_env = True
 
     def register_memory(self, name: str, value: torch.Tensor | None, *, batch_dim: int | None = 0) -> None:
-        """Register a buffer for what the transform remembers of each row's episode, not for what it learns.
+        """Register a buffer for memory of each row's episode (not for learned statistics: ``register_buffer``).
 
         Args:
             name: of the attribute.
             value: ``[*B, ...]``; None until the batch size is known.
-            batch_dim: the dimension at which ``*B`` begins; None where all rows share what is remembered.
+            batch_dim: the dimension at which ``*B`` begins; None where all rows share the value.
         """
         self.register_buffer(name, value)
         self.memory_dims[name] = batch_dim
 
     @contextmanager
     def keep_memory(self, rows: torch.Tensor) -> Iterator[None]:
-        """Restore, when a ``with`` block ends, what is remembered of rows that wait: ``rows``, bool ``[*B]``."""
+        """Undo, when a ``with`` block ends, its changes of the memory of frozen rows, ``rows`` bool ``[*B]``."""
         kept = [
             (module, name, batch_dim, module._buffers[name].clone())  # a copy: transforms may write into their own
             for module in self.modules()
@@ -169,7 +170,7 @@ class Transform(StepEditor):
             module._buffers[name] = torch.where(waits, before, after)
 
     def record_attributes(self) -> None:
-        """Record the numbers in plain attributes of a user's transform, when it wraps an env."""
+        """Store the numbers in plain attributes of a user's transform, for :meth:`changed_attributes`."""
         self._attributes = plain_numbers(self, skip=_OWN)
 
     def changed_attributes(self) -> list[str]:
@@ -178,7 +179,7 @@ class Transform(StepEditor):
         return [name for name, value in self._attributes.items() if now.get(name) != value]
 
     def learned_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the learned tensors themselves, no copies, by name: all that the transform saves but its memory."""
+        """Return the learned tensors by name, not copied: all saved buffers except memory of rows."""
         remembered = set()
         for path, module in self.named_modules():
             names = (*_memory_dims(module), "_extra_state")
@@ -187,7 +188,7 @@ class Transform(StepEditor):
         return {name: value for name, value in state.items() if name not in remembered}
 
     def learns_later(self) -> bool:
-        """Answer whether a buffer for what is learned is still None, because the first data decide its shape."""
+        """Answer whether a buffer for learned tensors is still None, because the first data decide its shape."""
         return any(
             value is None and name not in _memory_dims(module)
             for module in self.modules()
@@ -206,71 +207,72 @@ class Transform(StepEditor):
             value.copy_(state[name])
 
     def has_learned(self) -> bool:
-        """Answer whether the transform has seen the data that it needs to work frozen; the default needs none."""
+        """Answer whether the transform has learned enough to be used in eval mode; True by default."""
         return True
 
     def parts(self) -> list[Transform]:
-        """List the transforms this one consists of, the nearest to the environment first."""
+        """List the transforms that this one consists of, the nearest to the environment first; by default itself."""
         return [self]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Edit the outcome of a step and the root after it.
+        """Edit the outcome of a step and the next root, in place.
 
         Args:
             next_: the outcome, ``[*B]``: true successor observations, reward and flags.
-            root: the root to act on next, ``[*B]``, with the same observations as ``next_``; rows that ended wait for
-                :meth:`reset`.
+            root: the next root, ``[*B]``, with the same observations as ``next_``; rows that ended are reset after
+                this call, see :meth:`reset`.
         """
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Edit a root of which some rows have just restarted.
+        """Edit the root after a reset of some rows, in place.
 
         Args:
-            root: the whole root, ``[*B]``, untransformed on every row.
-            mask: bool ``[*B]``, true on rows that restarted: only their memory starts anew; None is all rows.
-                False everywhere when a state was loaded.
+            root: the root of all rows, ``[*B]``, with untransformed observations on every row.
+            mask: bool ``[*B]``, true on rows that restarted, whose memory must be cleared; None means all rows. False
+                everywhere after a state was loaded.
         """
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Edit what the policy sends, on its way to the environment below.
+        """Edit the policy's action, and its other entries, before the environment below gets them.
 
         Args:
             inputs: a new container, ``[*B]``, with the policy's ``action`` and its other entries.
         """
 
     def set_waiting(self, rows: torch.Tensor | None) -> None:
-        """Set which rows wait from now on; see :attr:`waiting`."""
+        """Set :attr:`waiting`: the rows from which nothing must be learned from now on."""
         self.waiting = rows
 
     def set_seed(self, seed: int) -> None:
-        """Seed what the transform draws; called before a reset of all rows that is given a seed."""
+        """Seed the transform's random generator, if it has one; called before a reset of all rows with a seed."""
 
     def initial_state(self) -> TensorDict | None:
-        """Return what a policy's state starts from in a fresh episode, ``[*B]``; None for none.
+        """Return a policy's state at the start of an episode, such as recurrent state, ``[*B]``; None without one.
 
-        The policy reads these entries in the root and writes their successors under ``next``; what it does not write
-        stays as it was. The environment carries them. They are no observations: no transform sees them.
+        The policy reads these entries in the root and writes their new values under ``next``; the environment copies
+        them into the next root. An entry that the policy does not write keeps its value. They are no observations: no
+        transform sees them.
         """
         return None
 
     def observation_spec(self, spec: Composite) -> Composite:
-        """Return the spec of what the policy sees, given the spec of what comes from below."""
+        """Return the spec of the transformed observations, given that of the environment below."""
         return spec
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of the reward, given that from below."""
+        """Return the spec of the transformed reward, given that of the environment below."""
         return spec
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the spec of what the policy may send, given what the environment below takes."""
+        """Return the spec of the policy's actions, given that of the environment below."""
         return spec
 
     def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the key of the mask of legal actions that the policy sees, given its key below; None without one."""
+        """Return the policy's key of the mask of legal actions, given its key in the env below; None without a mask."""
         return key
 
     def device(self, device: torch.device) -> torch.device:
-        """Return the device of what the policy sees, given the device below."""
+        """Return the device of the transformed entries, given that of the environment below."""
         return device
 
 
@@ -279,7 +281,7 @@ def _memory_dims(module: nn.Module) -> dict[str, int | None]:
 
 
 def specs_above(transform: Transform, env: EnvSpecs) -> EnvSpecs:
-    """Describe an environment as it looks through a transform that has read its specs."""
+    """Return the specs of an environment with a transform around it, which has read the env's specs already."""
     return EnvSpecs(
         batch_size=env.batch_size,
         device=transform.device(env.device),
@@ -293,7 +295,7 @@ def specs_above(transform: Transform, env: EnvSpecs) -> EnvSpecs:
 
 
 def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Fill buffers of a module that are still None with copies of the tensors of the same names in a state dict."""
+    """Set buffers of a module that are still None to copies of a state dict's tensors of the same names."""
     owners = dict(module.named_modules())
     for path, value in state.items():
         owner, _, name = path.rpartition(".")
@@ -303,7 +305,7 @@ def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def join_states(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
-    """Merge two initial states of a policy, which may share levels but no entries; None is an empty one."""
+    """Merge two initial states of a policy into one; they may share nested levels but no entries; None is empty."""
     if one is None or other is None:
         return other if one is None else one
     keys, others = (set(state.keys(include_nested=True, leaves_only=True)) for state in (one, other))

@@ -17,7 +17,7 @@ from torchrl.seeding import child_seeds
 
 
 class Compose(Transform):
-    """Chain transforms, the first nearest to the environment. What the policy sends passes them in reverse order.
+    """Chain transforms, the first one nearest to the environment; actions pass through them in reverse order.
 
     >>> chain = Compose(RewardScaling(2.0), RewardClipping(-1.5, 1.5))
     >>> TransformedEnv(env, chain).rollout(1)["next", "reward"].flatten()  # of 1, 1
@@ -41,7 +41,7 @@ class Compose(Transform):
         """Let each transform read the specs of the environment as seen through those before it.
 
         Raises:
-            ConfigError: two of them name the same initial state.
+            ConfigError: two transforms define the same entry of a policy's initial state.
         """
         super().read_specs(env)
         devices = []
@@ -56,12 +56,12 @@ class Compose(Transform):
         return [part for transform in self._chain for part in transform.parts()]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Edit with every transform in turn; see :meth:`Transform.step`."""
+        """Call every transform's ``step`` in order; see :meth:`Transform.step`."""
         for transform in self._chain:
             transform.step(next_, root)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Edit with every transform in turn; see :meth:`Transform.reset`."""
+        """Call every transform's ``reset`` in order; see :meth:`Transform.reset`."""
         if self._devices is None or mask is None:
             for transform in self._chain:
                 transform.reset(root, mask)
@@ -70,7 +70,7 @@ class Compose(Transform):
             transform.reset(root, mask.to(device))
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Edit with every transform, the last one first; see :meth:`Transform.inverse`."""
+        """Call every transform's ``inverse``, the last one first; see :meth:`Transform.inverse`."""
         for transform in self._inverse_chain:
             transform.inverse(inputs)
 
@@ -112,10 +112,10 @@ class Compose(Transform):
 
 
 def require_transform(who: str, transform: object) -> None:
-    """Refuse what is no transform.
+    """Refuse an argument that is no transform.
 
     Raises:
-        ConfigError: saying how several become one, where it is a list.
+        ConfigError: naming its type; for a list, the hint is ``Compose``.
     """
     if not isinstance(transform, Transform):
         hint = "Several go into Compose(*transforms)." if isinstance(transform, (list, tuple)) else ""

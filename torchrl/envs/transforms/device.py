@@ -1,4 +1,4 @@
-"""Transforms that move what the policy sees to another device, or into pinned memory for copies to a GPU."""
+"""Transforms that copy roots and outcomes to another device, or into pinned memory for faster copies to a GPU."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torchrl.unchecked import put
 
 
 class _MoveTransform(Transform):
-    """Replace every entry by a copy elsewhere. A subclass sets ``move``, a function of one tensor."""
+    """Base of transforms that replace every tensor of roots and outcomes; a subclass writes ``move(tensor)``."""
 
     move: Callable[[torch.Tensor], torch.Tensor]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Move the outcome, once for both containers, and what the root holds beside it."""
+        """Move the outcome's tensors, use the results in the root as well, and move the root's other tensors."""
         _move(next_, self.move)
         _share(next_, root, self.move)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Move every row."""
+        """Move all tensors of the root."""
         _move(root, self.move)
 
 
 class DeviceCast(_MoveTransform):
-    """Let the policy see everything on another device; actions go back to the environment's.
+    """Copy everything that the policy sees to another device, and its actions back to the environment's.
 
     The transforms before it in the chain work where the environment is, those after it on ``device``.
 
@@ -39,7 +39,7 @@ class DeviceCast(_MoveTransform):
     device(type='cpu')
 
     Args:
-        device: where the environment shall seem to be.
+        device: the device for the policy.
 
     Raises:
         ConfigError: there is no such device.
@@ -50,21 +50,21 @@ class DeviceCast(_MoveTransform):
         self.destination = find_device(device)
 
     def move(self, value: torch.Tensor) -> torch.Tensor:
-        """Move one tensor."""
+        """Return a tensor on the policy's device."""
         return value.to(self.destination)
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Note the environment's device, to which actions go back."""
+        """Store the environment's device, to which actions are copied."""
         super().read_specs(env)
         self._home = env.device
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Move a step's outcome and the next root to the other device, unless it is the environment's own."""
+        """Copy a step's outcome and the next root to the policy's device, unless that is the environment's."""
         if self.destination != self._home:  # where nothing moves, both containers keep tensors of their own
             super().step(next_, root)
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Move the action back."""
+        """Copy the action to the environment's device."""
         put(inputs, "action", action_of(inputs).to(self._home))
 
     def observation_spec(self, spec: TensorSpec) -> TensorSpec:
@@ -77,7 +77,7 @@ class DeviceCast(_MoveTransform):
 
 
 class PinMemory(_MoveTransform):
-    """Put what the policy sees into pinned memory, from which a GPU copies without waiting.
+    """Copy everything that the policy sees into pinned memory, from which copies to a GPU can be asynchronous.
 
     >>> TransformedEnv(env, PinMemory()).reset()["observation"].is_pinned()  # doctest: +SKIP
     True
@@ -89,7 +89,7 @@ class PinMemory(_MoveTransform):
     move = staticmethod(torch.Tensor.pin_memory)
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Refuse an environment for which nothing can be pinned."""
+        """Refuse to wrap if there is no CUDA device, or the environment's tensors are not on the CPU."""
         super().read_specs(env)
         if not torch.cuda.is_available() or env.device.type != "cpu":
             got = f"an environment on {env.device}, CUDA {'' if torch.cuda.is_available() else 'not '}available"
@@ -108,7 +108,7 @@ def _move(tensordict: TensorDictBase, move: Callable[[torch.Tensor], torch.Tenso
 
 
 def _share(next_: TensorDictBase, root: TensorDictBase, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Give a root the entries of ``next_``, which are the same; move what only the root holds."""
+    """Set a root's entries to those of ``next_``, which are moved already; apply ``move`` to entries only it has."""
     for key, value in list(root.items()):
         moved = next_.get(key, None)
         if isinstance(value, TensorDictBase):

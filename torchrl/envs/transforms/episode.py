@@ -1,4 +1,4 @@
-"""Transforms that add observations of a row's episode so far: step count, last action, last or target return.
+"""Transforms that add observations about a row's episode so far: step count, last action, last reward, target return.
 
 ``is_init``, ``episode_return`` and ``episode_length`` need no transform: environments write them.
 """
@@ -23,15 +23,15 @@ from torchrl.unchecked import put
 
 
 class EpisodeObservation(Transform):
-    """Base of transforms that add an observation with a start value in each episode, which every step replaces.
+    """Base of transforms that add an observation, which has a start value in each episode and is updated at every step.
 
     A subclass writes :meth:`start` and :meth:`advance`.
 
     Args:
-        out_key: where it goes, in the root and under ``next``.
+        out_key: key of the new observation, in the root and under ``next``.
 
     Raises:
-        ConfigError: when wrapping: ``out_key`` covers an observation or a name of the environment.
+        ConfigError: when wrapping: an observation or the environment uses ``out_key`` already.
     """
 
     memory_names: Sequence[str] = ()  # of the buffers, one per leaf of the observation; numbered if empty
@@ -41,20 +41,20 @@ class EpisodeObservation(Transform):
         self.out_key = out_key
 
     def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDictBase]:
-        """Return the spec of the observation and its value in a fresh episode, ``[*B, ...]``."""
+        """Return the spec of the observation, and its value at the start of an episode, ``[*B, ...]``."""
         raise NotImplementedError
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Return the observation's values after a step, given those before it, without writing into these.
+        """Return the observation's values after a step as new tensors, given those before it.
 
         Args:
-            values: before it, one tensor per leaf of the spec, not to be written to.
+            values: before the step, one tensor per leaf of the spec, not to be written to.
             next_: the step's outcome, see :meth:`Transform.step`.
         """
         raise NotImplementedError
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Make the spec of the observation, and give every row its start value."""
+        """Make the spec of the observation, and set every row's start value."""
         super().read_specs(env)
         require_free(type(self).__name__, env.observation_spec, self.out_key)
         self._spec, start = self.start(env)
@@ -71,7 +71,7 @@ class EpisodeObservation(Transform):
         self._set = put if is_flat else TensorDict.set  # the checked one makes the levels it lacks
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Replace every row's values, and add them to the step's outcome and to the next root."""
+        """Update every row's values by :meth:`advance`, and add them to the step's outcome and to the next root."""
         buffers = self._buffers
         values = self.advance([buffers[name] for name in self._names], next_)
         for name, key, value in zip(self._names, self._keys, values, strict=True):
@@ -80,7 +80,7 @@ class EpisodeObservation(Transform):
             self._set(root, key, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Give the rows that restarted their start value, and add the values of all rows to the root."""
+        """Set restarted rows to their start value, and add the values of all rows to the root."""
         buffers = self._buffers
         for name, key, start in zip(self._names, self._keys, self._starts, strict=True):
             value = start.clone() if mask is None else torch.where(expand_right(mask, start), start, buffers[name])
@@ -92,21 +92,21 @@ class EpisodeObservation(Transform):
 
 
 class StepCounter(EpisodeObservation):
-    """Let the policy see the step count of each row's episode, int64 ``[*B, 1]``; truncate it at ``max_steps``.
+    """Add an observation of the number of steps of each row's episode, int64 ``[*B, 1]``; truncate at ``max_steps``.
 
-    A time limit costs nothing in the simulator, which is the place for it where one can choose. This transform is for
-    environments that are batches already, and lets the policy see the time, without which the value of a state near the
-    limit is not a function of the observation (Pardo et al., "Time Limits in Reinforcement Learning", 2018).
+    A time limit inside the simulator is cheaper. Use this transform for environments that are batches already, or to
+    let the policy see the time: otherwise the value of a state near the limit is no function of the observation (Pardo
+    et al., "Time Limits in Reinforcement Learning", 2018).
 
     >>> TransformedEnv(env, StepCounter()).rollout(3)["step_count"][0].flatten()
     tensor([0, 1, 2])
 
     Args:
-        out_key: where the count goes.
+        out_key: key of the count.
         max_steps: the step after which an episode is truncated; None never does.
 
     Raises:
-        ConfigError: ``max_steps`` is not positive; when wrapping: the simulators truncate before.
+        ConfigError: ``max_steps`` is not positive; when wrapping: it exceeds the simulators' own step limit.
     """
 
     def __init__(self, out_key: Key = "step_count", max_steps: int | None = None) -> None:
@@ -129,7 +129,7 @@ class StepCounter(EpisodeObservation):
         return spec, spec.zero()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Count one step; truncate rows that reached the limit."""
+        """Add 1 to every count; set ``truncated`` and ``done`` on rows that reached the limit."""
         count = values[0] + 1
         if self.max_steps is not None:
             truncated = next_.get("truncated") | (count >= self.max_steps)
@@ -140,7 +140,7 @@ class StepCounter(EpisodeObservation):
 
 
 class TargetReturn(EpisodeObservation):
-    """Tell the policy which return it shall still reach, ``[*B, 1]``.
+    """Add an observation of the return that the policy shall still reach in the episode, ``[*B, 1]``.
 
     Chen et al., "Decision Transformer: Reinforcement Learning via Sequence Modeling" (2021), section 3: the
     return-to-go starts at the target and is reduced by each reward.
@@ -149,13 +149,13 @@ class TargetReturn(EpisodeObservation):
     tensor([100.,  99.,  98.])
 
     Args:
-        target: what an episode starts with, in units of the reward at this place of the chain: a number, or a tensor
-            that broadcasts to ``[*B, 1]``.
-        mode: ``"reduce"`` subtracts the rewards received since; ``"constant"`` shows the target all the time.
-        out_key: where it goes.
+        target: the return at the start of an episode, in units of the reward at this point of the chain of transforms:
+            a number, or a tensor that broadcasts to ``[*B, 1]``.
+        mode: ``"reduce"`` subtracts the rewards received so far; ``"constant"`` keeps the target.
+        out_key: key of the observation.
 
     Raises:
-        ConfigError: the mode is another, or the target not finite.
+        ConfigError: an unknown mode, or a target that is not finite.
         SpecError: when wrapping: the target does not broadcast to the reward.
     """
 
@@ -168,7 +168,7 @@ class TargetReturn(EpisodeObservation):
         self.mode = mode
 
     def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor]:
-        """Return a spec without bounds, and the target."""
+        """Return a spec without bounds, and the target, ``[*B, 1]``."""
         spec = Unbounded(env.reward_spec.shape, env.reward_spec.dtype, env.device)
         try:
             return spec, self.target.to(spec.device, spec.dtype).expand(spec.shape).clone()
@@ -183,7 +183,7 @@ class TargetReturn(EpisodeObservation):
 
 
 class LastReward(EpisodeObservation):
-    """Let the policy see the reward of the step before, ``[*B, 1]``; in an episode's first root, the spec's zero.
+    """Add an observation of the last step's reward, ``[*B, 1]``; in an episode's first root it is the spec's zero.
 
     >>> TransformedEnv(env, LastReward()).rollout(3)["last_reward"][0].flatten()  # each step pays 1
     tensor([0., 1., 1.])
@@ -199,15 +199,15 @@ class LastReward(EpisodeObservation):
         return env.reward_spec, env.reward_spec.zero()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Copy the reward, since the environment writes into its tensor again."""
+        """Return a copy of the step's reward, since the environment writes into its tensor again."""
         return (next_.get("reward").clone(),)
 
 
 class LastAction(EpisodeObservation):
-    """Let the policy see the action of the step before; in an episode's first root, the spec's zero.
+    """Add an observation of the last step's action; in an episode's first root it is the spec's zero.
 
-    The action is taken as it passes this place of the chain: the policy's own at the end of the chain, what the
-    environment receives at its start. A nested action gives a nested observation.
+    It is the action as it passes this transform: at the end of a chain the policy's own, at the start of the chain the
+    one that the environment receives. A nested action gives a nested observation.
 
     >>> batch = TransformedEnv(env, LastAction()).rollout(3)
     >>> bool((batch["next", "last_action"] == batch["action"]).all())
@@ -226,10 +226,10 @@ class LastAction(EpisodeObservation):
         return spec, spec.zero()
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Remember the action, without changing it."""
+        """Store the action for :meth:`advance`, without changing it."""
         action = action_of(inputs)
         self._passing = [action] if self._paths is None else [action.get(path) for path in self._paths]
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Copy the action that passed, since a policy may write into its tensor again."""
+        """Return a copy of the stored action, since a policy may write into its tensor again."""
         return [action.clone() for action in self._passing]

@@ -1,4 +1,4 @@
-"""A check that every number which the environment returns is finite. It changes nothing."""
+"""A transform that checks that all numbers of the environment are finite. It changes nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torchrl.keys import Key, key_list
 
 
 class FiniteCheck(Transform):
-    """Refuse NaN and infinities in observations and reward, as soon as they appear.
+    """Raise an error as soon as an observation or the reward has a NaN or an infinity.
 
-    It sees observations and reward as the transforms before it in a chain leave them.
+    In a chain it checks observations and rewards as the transforms before it return them.
 
     >>> TransformedEnv(env, FiniteCheck()).transform.in_keys
     ('observation', 'reward')
 
     Args:
-        in_keys: what to check: keys of observations, and ``"reward"``; None checks all of it. Integers are left out.
+        in_keys: what to check: keys of observations, and ``"reward"``; None checks all. Integers are not checked.
 
     Raises:
         KeyMissing: when wrapping: there is no such observation.
@@ -35,7 +35,7 @@ class FiniteCheck(Transform):
         self.in_keys = None if in_keys is None else tuple(key_list("FiniteCheck", in_keys))
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations in floats."""
+        """Find the observations of floating dtype."""
         super().read_specs(env)
         leaves = dict(env.observation_spec.leaves())
         if self.in_keys is None:
@@ -47,12 +47,12 @@ class FiniteCheck(Transform):
         self._outcome = (*self._observations, "reward") if has_reward else self._observations
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Check the outcome; the root holds the same observations."""
+        """Check the outcome of a step; the root holds the same observations."""
         for key in self._outcome:
             self._require_finite(key, next_.get(key), "a step")
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Check the root."""
+        """Check the observations of the root after a reset."""
         for key in self._observations:
             self._require_finite(key, root.get(key), "a reset")
 

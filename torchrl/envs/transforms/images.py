@@ -1,6 +1,6 @@
-"""Transforms that turn images ``[*B, H, W, C]`` grey or resize them; channels come last, as simulators draw them.
+"""Transforms that turn images ``[*B, H, W, C]`` grey or resize them; channels come last, as simulators return them.
 
-``Permute((2, 0, 1), ["pixels"])`` then brings the channels to the front, where convolutions take them.
+Use ``Permute((2, 0, 1), ["pixels"])`` behind them to move the channels to the front, as convolutions need.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
 class _ImageTransform(ObservationTransform):
-    """Replace images by images of the same dtype."""
+    """Base of transforms that replace images by images of the same dtype."""
 
     expected = "images [H, W, C] of uint8, float32 or float64"
 
@@ -38,12 +38,12 @@ class _ImageTransform(ObservationTransform):
         return "The channels come last here: Permute afterwards." if is_first else ""
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of the new image; the bounds of a mean are the means of the bounds."""
+        """Return the spec of the new image, applying the transform to the bounds: it averages pixels."""
         return map_spec(leaf, self.forward)
 
 
 class GrayScale(_ImageTransform):
-    """Replace colours by their luma, ``0.299 R + 0.587 G + 0.114 B`` (ITU-R BT.601); uint8 is rounded.
+    """Replace colour images by grey ones, ``0.299 R + 0.587 G + 0.114 B`` (ITU-R BT.601); uint8 is rounded.
 
     Shapes: ``[*B, H, W, 3]`` to ``[*B, H, W, 1]``.
 
@@ -63,18 +63,19 @@ class GrayScale(_ImageTransform):
         return super().takes(leaf) and leaf.shape[-1] == 3
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the luma, ``[*B, H, W, 1]``."""
+        """Return the grey images, ``[*B, H, W, 1]``."""
         red, green, blue = (value[..., at, None] for at in range(3))
         luma = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
         return luma.round_().to(torch.uint8) if value.dtype == torch.uint8 else luma
 
 
 class Resize(_ImageTransform):
-    """Give images another size: each new pixel is a mean over those it covers, bilinear between them.
+    """Resize images by antialiased bilinear interpolation: each new pixel is a weighted mean of the old ones around it.
 
-    The mean is weighted by a triangle as wide as two new pixels, so that nothing is skipped where an image shrinks
-    (``antialias`` of :func:`torch.nn.functional.interpolate`). uint8 is rounded, on the CPU also between rows and
-    columns: a GPU's pixels may differ by 1. In a chain, resize before :class:`GrayScale`: ten times as fast.
+    The weights form a triangle two new pixels wide, so that no old pixel is skipped where an image shrinks
+    (``antialias`` of :func:`torch.nn.functional.interpolate`). uint8 is rounded; a CPU also rounds between the passes
+    over rows and columns, so a GPU's pixels may differ by 1. In a chain, resize before :class:`GrayScale`: ten times as
+    fast.
 
     Shapes: ``[*B, H, W, C]`` to ``[*B, height, width, C]``.
 

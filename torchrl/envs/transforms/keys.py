@@ -24,46 +24,46 @@ from torchrl.unchecked import put
 
 
 class _KeyTransform(Transform):
-    """Edit which keys a container has; by itself, delete some.
+    """Base of transforms that change which keys observations have; this class deletes keys.
 
-    A subclass sets ``_gone`` when wrapping: what to delete, leaves or levels.
+    A subclass sets ``_gone`` when wrapping: the keys to delete, of leaves or nested levels.
     """
 
     _gone: tuple[Key, ...]
 
     def edit(self, tensordict: TensorDict) -> None:
-        """Edit one container."""
+        """Delete the keys of one TensorDict, in place."""
         for key in self._gone:
             del tensordict[key]
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Edit both containers."""
+        """Edit the outcome and the next root by :meth:`edit`."""
         self.edit(next_)
         self.edit(root)
 
     def reset(self, root: TensorDict, mask: Tensor | None) -> None:
-        """Edit the root."""
+        """Edit the root by :meth:`edit`."""
         self.edit(root)
 
     def observation_spec(self, spec: Composite) -> Composite:
         return drop_keys(spec, self._gone)
 
     def action_mask_key(self, key: Key | None) -> Key | None:
-        """Return the mask's key, or None if the mask goes: then nothing above knows which actions are legal."""
+        """Return the mask's key; None if the transform removes the mask, so that all actions count as legal above."""
         return None if key is None or is_below(key, self._gone) else key
 
 
 class Exclude(_KeyTransform):
-    """Leave out the observations that ``keys`` name, with the levels that become empty.
+    """Remove observations by key, and nested levels that become empty.
 
-    If the mask of legal actions goes, random acting does not honour it any more.
+    If the mask of legal actions is removed, random actions may be illegal.
 
     >>> chain = Compose(StepCounter(), LastAction(), Exclude(["observation"]))
     >>> list(TransformedEnv(env, chain).observation_spec.keys())
     ['step_count', 'last_action']
 
     Args:
-        keys: which, each a key or a tuple of keys; a level stands for all below it.
+        keys: of the observations, each a key or a tuple of keys; the key of a nested level removes all below it.
 
     Raises:
         ConfigError: ``keys`` is empty.
@@ -78,25 +78,25 @@ class Exclude(_KeyTransform):
         self.keys = tuple(key_list(who, keys))
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations."""
+        """Find the observations to remove."""
         super().read_specs(env)
         spec = env.observation_spec
         self._gone = levels_to_delete(spec, self.to_leave_out(spec, leaves_at(type(self).__name__, spec, self.keys)))
 
     def to_leave_out(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
-        """Return the observations to leave out, given those named by ``keys``."""
+        """Return the observations to remove, given those in ``keys``."""
         return named
 
 
 class Select(Exclude):
-    """Keep only the observations that ``keys`` name, and leave out all others; the opposite of :class:`Exclude`.
+    """Keep only the observations in ``keys``, and remove all others; the opposite of :class:`Exclude`.
 
     >>> chain = Compose(StepCounter(), LastAction(), Select(["observation"]))
     >>> list(TransformedEnv(env, chain).observation_spec.keys())
     ['observation']
 
     Args:
-        keys: which stay, each a key or a tuple of keys; a level stands for all below it.
+        keys: of the observations to keep, each a key or a tuple of keys; that of a nested level keeps all below it.
     """
 
     def to_leave_out(self, spec: Composite, named: Sequence[Key]) -> Sequence[Key]:
@@ -106,17 +106,17 @@ class Select(Exclude):
 class Rename(_KeyTransform):
     """Rename observations: ``Rename({"pixels": "observation", ("body", "left"): ("arms", "left")})``.
 
-    All move at once, so keys can be swapped. Levels that become empty go.
+    All are renamed at the same time, so keys can be swapped. Nested levels that become empty are removed.
 
     >>> list(TransformedEnv(env, Rename({"observation": "state"})).observation_spec.keys())
     ['state']
 
     Args:
-        new_keys: the new key by the old one, each a key or a tuple of keys; a level moves with all below it.
+        new_keys: from old to new key, each a key or a tuple of keys; a nested level moves with all below it.
 
     Raises:
-        ConfigError: ``new_keys`` is empty; when wrapping: a new key would cover an observation that stays, another new
-            key, or a name of the environment such as ``reward``.
+        ConfigError: ``new_keys`` is empty; when wrapping: a new key is used already, by an observation that stays,
+            another new key, or the environment (``reward`` and the like).
         KeyMissing: when wrapping: there is no such observation.
     """
 
@@ -143,7 +143,7 @@ class Rename(_KeyTransform):
             taken.set(new, spec[old])
 
     def edit(self, tensordict: TensorDict) -> None:
-        """Move the entries of one container."""
+        """Rename the entries of one TensorDict, in place."""
         values = [tensordict.get(old) for old in self._moves]
         super().edit(tensordict)
         for new, value in zip(self._moves.values(), values, strict=True):
@@ -163,7 +163,7 @@ class Rename(_KeyTransform):
 
 
 def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
-    """List the leaves that move with a key, and where to."""
+    """List (old key, new key) of every leaf at or below ``old``."""
     depth = len(as_path(old))
     return [(leaf, as_key((*as_path(new), *as_path(leaf)[depth:]))) for leaf in leaves_at("Rename", spec, [old])]
 
@@ -175,14 +175,14 @@ class CatTensors(_KeyTransform):
     torch.Size([2, 5])
 
     Args:
-        in_keys: which observations, in the order of the result; None takes all there are, in the order of the spec.
+        in_keys: which observations, in the order of the result; None takes all, in the order of the spec.
         out_key: the key of the result.
-        delete: whether the observations themselves go, with the levels that become empty.
+        delete: whether to remove the joined observations, and nested levels that become empty.
 
     Raises:
         KeyMissing: when wrapping: there is no such observation.
         SpecError: when wrapping: their dtypes or leading dimensions differ.
-        ConfigError: ``out_key`` would cover an observation that stays, or a name of the environment such as ``reward``.
+        ConfigError: an observation that stays, or the environment (``reward`` and the like), uses ``out_key`` already.
     """
 
     def __init__(

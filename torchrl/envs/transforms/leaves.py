@@ -1,4 +1,4 @@
-"""Functions by which transforms find, check, set and describe observations by their keys."""
+"""Functions with which transforms find, check and set observations by their keys, and compute their specs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchrl.unchecked import put
 
 
 def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """Return ``keys`` in their plain form, or refuse one that is no observation.
+    """Return ``keys``, each as the spec writes it; refuse a key that is no observation.
 
     Raises:
         KeyMissing: naming the keys there are.
@@ -36,7 +36,7 @@ def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key,
 
 
 def leaves_at(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """Return the observations that ``keys`` name, each once: a level stands for all below it.
+    """Return the keys of all observation leaves at or below ``keys``, each once.
 
     Raises:
         KeyMissing: naming the keys there are.
@@ -50,7 +50,7 @@ def leaves_at(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]
 
 
 def require_free(who: str, spec: Composite, key: Key) -> None:
-    """Refuse a new observation's key that would cover an observation that stays, or a name of the environment.
+    """Refuse a key for a new observation that another observation or the environment uses already.
 
     Args:
         who: the transform.
@@ -71,7 +71,7 @@ def require_free(who: str, spec: Composite, key: Key) -> None:
 
 
 def levels_to_delete(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """List what to delete so that ``keys`` go: each key, or the highest level above it from which nothing stays."""
+    """Return the keys to delete in order to remove ``keys`` and all nested levels that become empty."""
     going = [as_path(key) for key in keys]
     staying = [as_path(key) for key, _ in spec.leaves() if as_path(key) not in going]
 
@@ -83,7 +83,7 @@ def levels_to_delete(spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
 
 
 def drop_keys(spec: Composite, keys: Sequence[Key]) -> Composite:
-    """Return a copy of a spec in which ``keys``, leaves or levels, are gone."""
+    """Return a copy of a spec without ``keys``, which may be leaves or nested levels."""
     spec = spec.clone()
     for key in keys:
         del spec[key]
@@ -96,7 +96,7 @@ def is_below(key: Key, levels: Sequence[Key]) -> bool:
 
 
 def set_leaf(tensordict: TensorDict, key: Key, value: torch.Tensor) -> None:
-    """Set one entry, at any depth, without checks; the levels above it exist."""
+    """Set one entry of a TensorDict, at any depth, without checks (for speed); the levels above it must exist."""
     if not isinstance(key, str):
         *above, key = key
         for level in above:
@@ -114,12 +114,12 @@ def map_spec(
     function: Callable[[torch.Tensor], torch.Tensor],
     limits: tuple[float, float] | None = None,
 ) -> TensorSpec:
-    """Return the spec of a monotone function's results, given the spec of the numbers that it is applied to.
+    """Return the spec of a monotone function's results, given the spec of its inputs.
 
     Args:
-        leaf: describes the values.
+        leaf: the spec of the inputs.
         function: monotone in each element.
-        limits: the least and the largest result where the leaf has no bounds; None where there are none.
+        limits: the least and the largest result for inputs without bounds; None if results then have no bounds.
     """
     if isinstance(leaf, Bounded):
         ends = function(leaf.low), function(leaf.high)

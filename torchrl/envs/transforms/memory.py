@@ -1,6 +1,6 @@
-"""Transforms that replace an observation by a function of its last few values: stacked, or their maximum.
+"""Transforms that replace an observation by a function of its last few values: their concatenation or maximum.
 
-For vectors and other small observations. Replay stores frames of pixels once and stacks them when sampling.
+For stacks of pictures a replay buffer can store each frame once: :class:`torchrl.data.replay.StackedFrames`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torchrl.shapes import expand_right
 
 
 class _FrameMemory(ObservationTransform):
-    """Keep the last ``num_frames`` values of each observation, oldest first, from the row's own episode.
+    """Base of transforms that keep the last ``num_frames`` values of each observation of a row's episode.
 
-    An episode's first value fills the memory. The memory is a buffer ``[num_frames, *B, ...]`` per observation, for
-    all rows, so that a run continues from a state dict bit for bit.
+    The first value of an episode fills the whole memory. It is a buffer ``[num_frames, *B, ...]`` per observation,
+    oldest first, and part of the state dict, so that a run can be continued bit for bit.
 
     A subclass writes :meth:`combine` and :meth:`transform_spec`.
     """
@@ -41,11 +41,11 @@ class _FrameMemory(ObservationTransform):
         return isinstance(leaf, (Bounded, Unbounded, Categorical))
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the observation made of ``frames``, ``[num_frames, *B, ...]``, oldest first; a new tensor."""
+        """Return the new observation, ``[*B, ...]``, from the last values ``[num_frames, *B, ...]``, oldest first."""
         raise NotImplementedError
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations and make room for their values."""
+        """Find the observations and allocate their memory."""
         super().read_specs(env)
         self._names = [f"frames_{index}" for index in range(len(self.in_keys))]
         for name, key in zip(self._names, self.in_keys, strict=True):
@@ -54,7 +54,7 @@ class _FrameMemory(ObservationTransform):
             self.register_memory(name, zeros, batch_dim=1)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Take the new values in; replace the observations in both containers."""
+        """Add the new values to the memory, and replace the observations in the outcome and the next root."""
         buffers = self._buffers
         for name, key in zip(self._names, self.in_keys, strict=True):
             frames = torch.cat([buffers[name][1:], next_.get(key).unsqueeze(0)])
@@ -64,7 +64,7 @@ class _FrameMemory(ObservationTransform):
             set_leaf(root, key, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Fill the memory of rows that restarted with their first value; replace the observations of every row."""
+        """Fill the memory of restarted rows with their first value, and replace the observations of every row."""
         buffers = self._buffers
         for name, key in zip(self._names, self.in_keys, strict=True):
             first = root.get(key).expand_as(buffers[name])
@@ -77,22 +77,22 @@ class _FrameMemory(ObservationTransform):
 class FrameStack(_FrameMemory):
     """Concatenate the last values of an observation, oldest first: ``[*B, F]`` becomes ``[*B, num_frames · F]``.
 
-    Mnih et al., "Human-level control through deep reinforcement learning" (2015), methods: what does not move in one
-    frame does in four. An episode's first value stands for those before it, and the true last observation is stacked
-    from its own episode, never from the one that follows.
+    Mnih et al., "Human-level control through deep reinforcement learning" (2015), methods: several frames show motion.
+    At the start of an episode its first value is repeated; a stack never mixes values of two episodes, also not under
+    ``next`` at an ending.
 
     >>> TransformedEnv(env, FrameStack(4)).observation_spec["observation"].shape  # of [2, 4]
     torch.Size([2, 16])
 
     Args:
-        num_frames: how many, this one included.
+        num_frames: how many values, the present one included.
         in_keys: which observations, each with a memory of its own.
-        dim: the dimension they are joined along, negative, of the observation without its batch.
+        dim: the dimension of one observation along which they are joined, negative.
 
     Raises:
         ConfigError: ``num_frames`` is not positive, or ``dim`` not negative.
-        SpecError: when wrapping: an observation has no such dimension, or is the mask of legal actions, or its values
-            do not stay themselves when they are joined, as one-hot ones.
+        SpecError: when wrapping: an observation has no such dimension, or is the mask of legal actions, or is one-hot,
+            since joined vectors are not one-hot.
     """
 
     def __init__(self, num_frames: int, in_keys: Sequence[Key] = ("observation",), dim: int = -1) -> None:
@@ -110,7 +110,7 @@ class FrameStack(_FrameMemory):
         return "" if self.features(leaf) else "A scalar becomes a vector of one by Unsqueeze(-1)."
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
-        """Join the frames along ``dim``."""
+        """Return the frames joined along ``dim``."""
         return torch.cat(frames.unbind(), self.dim)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -123,25 +123,25 @@ class FrameStack(_FrameMemory):
 class TimeMax(_FrameMemory):
     """Replace an observation by the largest of its last values, element by element: ``[*B, F]`` stays ``[*B, F]``.
 
-    As the maximum over two frames of Mnih et al., "Human-level control through deep reinforcement learning" (2015),
-    methods, which undoes flicker; here over agent steps. Over the simulator's own frames inside a repeated action, it
-    is a wrapper of the simulator.
+    Mnih et al., "Human-level control through deep reinforcement learning" (2015), methods, take the maximum over two
+    frames against flicker. This transform takes it over agent steps; the maximum over the simulator's frames inside a
+    repeated action needs a wrapper of the simulator.
 
     >>> TimeMax(2).combine(torch.tensor([[1.0, 5.0], [3.0, 2.0]]))
     tensor([3., 5.])
 
     Args:
-        num_frames: how many, this one included; fewer at the start of an episode.
+        num_frames: how many values, the present one included; fewer at the start of an episode.
         in_keys: which observations, each with a memory of its own.
 
     Raises:
         ConfigError: ``num_frames`` is not positive.
-        SpecError: when wrapping: a maximum of an observation is none of its values, as of one-hot ones, or it is the
-            mask of legal actions.
+        SpecError: when wrapping: an observation is one-hot, since maxima of such vectors are not, or is the mask of
+            legal actions.
     """
 
     def combine(self, frames: torch.Tensor) -> torch.Tensor:
-        """Take the maximum."""
+        """Return the maximum over the frames."""
         return frames.amax(0)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:

@@ -1,7 +1,7 @@
-"""Transforms that turn observations into the float32 numbers that networks take, each as its spec says.
+"""Transforms that convert observations to float32 for networks, by the kind of their spec.
 
-A choice becomes a one-hot vector, a bit 0.0 or 1.0, an integer its share of the way between its bounds, a float64 the
-nearest float32. No transform guesses from a dtype or a shape alone: the spec says what an observation is.
+A choice becomes a one-hot vector, a bit 0.0 or 1.0, an integer is scaled from its bounds to [0, 1], a float64 becomes
+the nearest float32. The spec decides what an observation is, not its dtype or shape alone.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ WIDEST = 2**24  # float32 tells all integers apart up to here
 
 
 class _ToFloat32(ObservationTransform):
-    """Replace observations of one kind by float32 numbers; every one of the kind unless ``in_keys`` says which."""
+    """Base of transforms that convert observations of one kind to float32: those in ``in_keys``, or all (None)."""
 
     def __init__(self, in_keys: Sequence[Key] | None = None) -> None:
         super().__init__(in_keys)
 
 
 class OneHotObservation(_ToFloat32):
-    """Replace observed choices, written as indices, by one-hot vectors of float32.
+    """Replace observations that are indices of choices by one-hot vectors of float32.
 
     A choice ``[*B]`` of ``n`` becomes ``[*B, n]``; several at once, ``[*B, ...]``, become their vectors one after the
-    other, ``[*B, n_1 + ... + n_A]``; float32. ``OneHotObservation()`` makes FrozenLake's ``Discrete(16)`` 16 numbers.
+    other, ``[*B, n_1 + ... + n_A]``. FrozenLake's ``Discrete(16)`` becomes 16 numbers.
 
     >>> TransformedEnv(GymEnv("FrozenLake-v1"), OneHotObservation()).observation_spec["observation"].shape
     torch.Size([16])
 
     Args:
-        in_keys: which observations; None takes every choice, but for the mask of legal actions.
+        in_keys: which observations; None takes all choices, except the mask of legal actions.
 
     Raises:
-        SpecError: when wrapping: an observation is no choice, or the rows choose among different numbers.
+        SpecError: when wrapping: an observation is no choice, or rows have different numbers of choices.
     """
 
     expected = "choices (Categorical, MultiCategorical)"
@@ -86,16 +86,16 @@ class OneHotObservation(_ToFloat32):
 
 
 class BitsToFloat(_ToFloat32):
-    """Replace observed flags, and bits of any integer dtype, by 0.0 and 1.0, float32; shapes stay.
+    """Replace observations of flags or bits, bool or of any integer dtype, by 0.0 and 1.0, float32, of the same shape.
 
     >>> BitsToFloat.takes(Binary((3,), torch.int8)), BitsToFloat.takes(Unbounded((3,)))
     (True, False)
 
     Args:
-        in_keys: which observations; None takes every one of bits, but for the mask of legal actions.
+        in_keys: which observations; None takes all observations of bits, except the mask of legal actions.
 
     Raises:
-        SpecError: when wrapping: an observation is no bits.
+        SpecError: when wrapping: an observation is not of bits.
     """
 
     expected = "flags, or bits of an integer dtype (Binary, MultiOneHot)"
@@ -116,17 +116,17 @@ class BitsToFloat(_ToFloat32):
 class ScaleByBounds(_ToFloat32):
     """Scale integer observations from the bounds of their spec to ``[0, 1]``, float32.
 
-    A number without bounds is written as it is: an integer space has none where they lie further apart than 2^24, up
-    to which float32 tells all integers apart. Where both bounds are the same, it is 0.
+    A number without bounds, or with bounds further apart than 2^24 (up to which float32 is exact), is converted
+    without scaling. Where both bounds are the same, the result is 0.
 
     >>> ScaleByBounds().function_of(Bounded(0, 8, (3,), torch.uint8))(torch.tensor([0, 2, 8]))
     tensor([0.0000, 0.2500, 1.0000])
 
     Args:
-        in_keys: which observations, each of integers; None takes every one, but for the mask of legal actions.
+        in_keys: which observations, all of integers; None takes every such one, except the mask of legal actions.
 
     Raises:
-        SpecError: when wrapping: an observation is of something else.
+        SpecError: when wrapping: an observation is not of integers.
     """
 
     expected = "integers (Bounded, Unbounded)"
@@ -150,10 +150,10 @@ class ScaleByBounds(_ToFloat32):
 
 
 class DoubleToFloat(_ToFloat32):
-    """Let the policy see float32 where the environment has float64: observations, reward and action.
+    """Convert float64 observations and rewards to float32 for the policy, and its float32 actions back to float64.
 
-    Observations in float16 become float32 as well. Simulators need it for those alone, since their float64 numbers
-    become float32 at the border; environments written in torch may.
+    Observations in float16 become float32 as well. Envs over simulators convert float64 themselves, so they need this
+    transform for float16 only; environments written in torch may need it for float64.
 
     >>> DoubleToFloat.takes(Unbounded((3,), torch.float64)), DoubleToFloat.takes(Unbounded((3,)))
     (True, False)
@@ -162,7 +162,7 @@ class DoubleToFloat(_ToFloat32):
         in_keys: which observations; None takes every one in float64 or float16.
 
     Raises:
-        SpecError: when wrapping: an observation in ``in_keys`` is neither.
+        SpecError: when wrapping: an observation in ``in_keys`` has another dtype.
     """
 
     expected = "float64 or float16"
@@ -172,7 +172,7 @@ class DoubleToFloat(_ToFloat32):
         return leaf.dtype in (torch.float64, torch.float16)
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find what is in float64 or float16."""
+        """Find the observations in float64 or float16, and whether reward and action are float64."""
         super().read_specs(env)
         self._has_double_reward = _is_double(env.reward_spec)
         self._action_below = env.action_spec
@@ -185,7 +185,7 @@ class DoubleToFloat(_ToFloat32):
         return map_spec(leaf, Tensor.float)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Convert observations and reward."""
+        """Convert observations and reward to float32."""
         super().step(next_, root)
         if self._has_double_reward:
             put(next_, "reward", next_.get("reward").float())
@@ -199,7 +199,7 @@ class DoubleToFloat(_ToFloat32):
         return self.transform_spec(spec) if _is_double(spec) else spec
 
     def action_spec(self, spec: TensorSpec) -> TensorSpec:
-        """Return the action's spec in float32; bounds between two float32 numbers are rounded inwards."""
+        """Return the action's spec in float32; bounds are rounded so that no float32 action exceeds the old bounds."""
         if isinstance(spec, Composite):
             return Composite({key: self.action_spec(part) for key, part in spec.items()}, spec.shape)
         if not _is_double(spec):
@@ -223,14 +223,14 @@ def _scale(low: Tensor, width: Tensor, value: Tensor) -> Tensor:
 
 
 def _round(bound: torch.Tensor, towards: float) -> torch.Tensor:
-    """Convert a float64 bound to the nearest float32 that is not beyond it."""
+    """Convert a float64 bound to the nearest float32 on its inner side, towards ``towards``."""
     near = bound.float()
     is_beyond = near.double() < bound if towards > 0 else near.double() > bound
     return torch.where(is_beyond, torch.nextafter(near, torch.full_like(near, towards)), near)
 
 
 def _as_double(action: torch.Tensor | TensorDictBase, spec: TensorSpec) -> torch.Tensor | TensorDictBase:
-    """Convert what is float64 below, at any level, in a new container."""
+    """Return the action with float64 leaves where ``spec`` has float64; a nested action becomes a new TensorDict."""
     if not isinstance(spec, Composite):
         return action.double() if _is_double(spec) else action
     action = action.copy()

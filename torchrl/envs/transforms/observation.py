@@ -1,4 +1,4 @@
-"""The base of transforms that replace observations by functions of them, and normalisation by fixed numbers."""
+"""The base of transforms that replace observations by functions of themselves, and normalisation by fixed numbers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torchrl.keys import Key, as_path, key_list
 
 
 class ObservationTransform(Transform):
-    """Base of transforms that replace each of some observations by a function of it, after every reset and step.
+    """Base of transforms that replace chosen observations by a function of each, after every reset and step.
 
-    A subclass writes :meth:`forward` and :meth:`transform_spec`, and where not every observation fits, :meth:`takes`.
-    The mask of legal actions is never replaced: random acting reads it.
+    A subclass writes :meth:`forward` and :meth:`transform_spec`, and :meth:`takes` if it cannot handle every spec. The
+    mask of legal actions is never replaced, since random actions are drawn by it.
 
     >>> class Sine(ObservationTransform):
     ...     def forward(self, value):
@@ -34,10 +34,10 @@ class ObservationTransform(Transform):
     tensor([1.])
 
     Args:
-        in_keys: which observations, each a key or a tuple of keys; None takes every one that fits.
+        in_keys: which observations, each a key or a tuple of keys; None takes all that :meth:`takes` accepts.
 
     Attributes:
-        expected: what :meth:`takes` accepts, for the error.
+        expected: words for what :meth:`takes` accepts, for the error message.
 
     Raises:
         ConfigError: ``in_keys`` is a single string.
@@ -52,23 +52,23 @@ class ObservationTransform(Transform):
         self.in_keys = None if in_keys is None else tuple(key_list(type(self).__name__, in_keys))
 
     def takes(self, leaf: TensorSpec) -> bool:
-        """Answer whether the transform can replace an observation with this spec; by default it can any."""
+        """Answer whether the transform can handle an observation with this spec; by default always True."""
         return True
 
     def hint(self, leaf: TensorSpec) -> str:
-        """Return what to do about an observation that does not fit, for the error."""
+        """Return advice, for the error message, on an observation that :meth:`takes` refuses."""
         return ""
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the new value of an observation, ``[*B, ...]``, once per step, without writing to ``value``."""
+        """Return the new value of an observation, given the old one, ``[*B, ...]``; do not write to ``value``."""
         raise NotImplementedError
 
     def function_of(self, leaf: TensorSpec) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function that replaces an observation with this spec; :meth:`forward` by default."""
+        """Return the function to apply to an observation with this spec; :meth:`forward` by default."""
         return self.forward
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec of the new values, given that of the old ones."""
+        """Return the spec of the transformed observation, given that of the old one."""
         raise NotImplementedError
 
     def features(self, leaf: TensorSpec) -> torch.Size:
@@ -120,19 +120,19 @@ class ObservationTransform(Transform):
 class ObservationNorm(ObservationTransform):
     """Normalise observations by fixed numbers: ``(x - loc) / scale``.
 
-    The numbers do not change; ``ObservationNormalizer``, the first module of a network, follows the training.
+    The numbers do not change; ``ObservationNormalizer``, a network's first module, updates its own during training.
 
     >>> ObservationNorm(loc=1.0, scale=2.0)(torch.tensor([5.0, 1.0]))
     tensor([2., 0.])
 
     Args:
         loc: number or tensor that broadcasts to the observation without its batch dimensions, ``[F]``.
-        scale: the same, positive.
-        in_keys: the observations that are normalised by these numbers.
+        scale: positive number or tensor, likewise.
+        in_keys: the observations to normalise.
 
     Raises:
         SpecError: ``loc`` or ``scale`` is not finite or ``scale`` not positive; when wrapping: an observation is not
-            numeric, or the shapes do not go together.
+            numeric, or ``loc`` or ``scale`` does not broadcast to it.
     """
 
     expected = "numbers"
@@ -156,8 +156,8 @@ class ObservationNorm(ObservationTransform):
     def fit(cls, make_env: Callable[[], Env], *, num_steps: int, seed: int, in_key: Key = "observation") -> Self:
         """Build the normalisation from the mean and standard deviation of an observation under random actions.
 
-        The numbers are taken in an environment that is made here and closed again, so that no training environment's
-        stream is touched:
+        This method makes an environment, steps it and closes it, so that the training environments' random generators
+        are not used:
         ``ObservationNorm.fit(lambda: GymEnv("Pendulum-v1", num_envs=8), num_steps=1000, seed=0)``.
 
         Args:

@@ -1,4 +1,4 @@
-"""A transform that starts every episode with an initial value of a policy's state; the policy writes later ones."""
+"""A transform that puts a policy's initial state, such as zeros for a recurrent network, into every episode's start."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torchrl.keys import Key, as_path
 
 
 class TensorDictPrimer(Transform):
-    """Put the initial value of a policy's state, such as a recurrent hidden state, into every episode's first root.
+    """Add a policy's state, such as a recurrent hidden state, to roots, with an initial value at every episode's start.
 
-    The policy reads ``"hidden"`` and writes ``("next", "hidden")``; the environment carries that to the next root, and
-    on rows that ended puts the initial value there. What a policy does not write does not change, so that random
-    actions leave the same keys. The state is no observation: it is in no ``observation_spec`` and other transforms
-    do not see it. ``reset(mask, root=root)`` keeps the state of rows that go on.
+    The policy reads, say, ``"hidden"`` and writes ``("next", "hidden")``; the environment copies that into the next
+    root, or the initial value on rows that ended. A state that the policy does not write keeps its value, so that
+    batches of random actions have the same keys. The state is no observation: it is in no ``observation_spec`` and
+    other transforms do not see it. ``reset(mask, root=root)`` keeps the state of rows that do not restart.
 
     >>> from torchrl.data.specs import Unbounded
     >>> TransformedEnv(env, TensorDictPrimer({"hidden": Unbounded((64,))})).reset()["hidden"].shape
@@ -28,8 +28,8 @@ class TensorDictPrimer(Transform):
     Args:
         specs: spec of one row's state by key, without batch dimensions: ``{"hidden": Unbounded((2, 64))}``; keys may be
             tuples, a spec may be a ``Composite``.
-        defaults: initial values by key, each a number or a tensor that broadcasts to its spec's shape, or to the whole
-            batch's; the spec's zero for what is not there.
+        defaults: initial values by key, each a number or a tensor that broadcasts to its spec's shape, or to that shape
+            behind the batch's; the spec's zero for other keys.
 
     Raises:
         ConfigError: there are no specs.
@@ -57,7 +57,7 @@ class TensorDictPrimer(Transform):
         self._state: TensorDict | None = None
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Make the initial state of the batch."""
+        """Make the initial state of all rows."""
         super().read_specs(env)
         spec = self.specs.to(env.device).expand(*env.batch_size)
         state = spec.zero()

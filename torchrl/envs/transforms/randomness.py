@@ -16,7 +16,7 @@ from torchrl.keys import Key
 
 
 class RandomTransform(Transform):
-    """Base of transforms with a stream of random numbers, ``self.generator``, on the environment's device.
+    """Base of transforms with a random generator of their own, ``self.generator``, on the environment's device.
 
     ``reset(seed=...)`` and ``set_seed`` of the environment seed it; its state is in ``state_dict``, so that a saved run
     continues with the same numbers. A subclass draws nothing in ``reset`` for a mask that is false everywhere.
@@ -40,21 +40,21 @@ class RandomTransform(Transform):
         self.generator.manual_seed(seed)
 
     def get_extra_state(self) -> torch.Tensor:
-        """Save the stream's state."""
+        """Return the generator's state, for ``state_dict``."""
         return self.generator.get_state()
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Restore the stream's state."""
+        """Restore the generator's state."""
         self.generator.set_state(state.cpu())
 
 
 class GSDENoise(RandomTransform, EpisodeObservation):
-    """Let the policy observe the noise of gSDE exploration, standard normal ``[*B, F, A]``, drawn when a row restarts.
+    """Add an observation of standard normal noise ``[*B, F, A]``, redrawn when a row restarts, for gSDE exploration.
 
-    The policy multiplies it with its features and its learned deviations, so that within an episode the same state
-    gets the same deviation from the mean (Raffin et al., "Smooth Exploration for Robotic Reinforcement Learning",
-    2021, section 3; there the noise has variance σ², here it has 1 and the policy multiplies it with σ, so that it can
-    learn it). The noise is an observation, drawn when a row restarts.
+    The policy multiplies the noise by its features and its learned standard deviations σ, so that within an episode the
+    same state gets the same deviation from the mean action (Raffin et al., "Smooth Exploration for Robotic
+    Reinforcement Learning", 2021, section 3; there the noise itself has variance σ², here 1, so that the policy can
+    learn σ).
 
     >>> TransformedEnv(env, GSDENoise(num_features=64, num_actions=1)).reset()["gsde_noise"].shape
     torch.Size([2, 64, 1])
@@ -62,8 +62,9 @@ class GSDENoise(RandomTransform, EpisodeObservation):
     Args:
         num_features: F, how many features the policy's head has.
         num_actions: A, length of the action.
-        resample_every: also draw for all rows after this number of vector steps, the paper's n; None never does.
-        out_key: where the noise goes.
+        resample_every: also redraw the noise of all rows after this number of vector steps, the paper's n; None does
+            not.
+        out_key: key of the noise.
 
     Raises:
         ConfigError: a number is not positive; when wrapping: ``out_key`` covers an observation or a name of the
@@ -98,7 +99,7 @@ class GSDENoise(RandomTransform, EpisodeObservation):
         return values
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Draw new noise for the rows that restarted, and add the noise of all rows to the root."""
+        """Draw new noise for restarted rows, and add the noise of all rows to the root."""
         if mask is None:
             self.num_steps.zero_()
         if mask is None or bool(mask.any()):

@@ -1,4 +1,4 @@
-"""Transforms of the reward. The reported ``episode_return`` is counted below them and stays raw."""
+"""Transforms of the reward. The reported ``episode_return`` sums the rewards before any transform."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RewardTransform(Transform):
     changes_reward_only = True
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the new reward, ``[*B, 1]``, once per step; ``reward`` must not be written to."""
+        """Return the new reward, ``[*B, 1]``; do not write to ``reward``."""
         raise NotImplementedError
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -46,7 +46,7 @@ class RewardTransform(Transform):
         raise NotImplementedError
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Replace the reward."""
+        """Replace the reward of a step by :meth:`forward` of it."""
         put(next_, "reward", self.forward(next_.get("reward")))
 
     def reward_spec(self, spec: TensorSpec) -> TensorSpec:
@@ -61,7 +61,7 @@ class RewardScaling(RewardTransform):
 
     Args:
         scale: factor, finite and not 0.
-        loc: added afterwards. It changes the task where episodes end by themselves: living longer pays ``loc`` more.
+        loc: added afterwards. Where episodes terminate, this changes the task: every step more adds ``loc``.
     """
 
     def __init__(self, scale: float, loc: float = 0.0) -> None:
@@ -102,7 +102,7 @@ class RewardClipping(RewardTransform):
         self.high = high
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the reward inside the interval, ``[*B, 1]``."""
+        """Return the clipped reward, ``[*B, 1]``."""
         return torch.clamp(reward, self.low, self.high)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
@@ -116,7 +116,7 @@ class BinarizeReward(RewardTransform):
     (tensor([1., 0.]), tensor([1., 1.]))
 
     Args:
-        nonzero: pay 1 for every reward other than 0, for a penalty too.
+        nonzero: replace every reward other than 0 by 1, negative ones included.
     """
 
     def __init__(self, *, nonzero: bool = False) -> None:
@@ -129,7 +129,7 @@ class BinarizeReward(RewardTransform):
         return torch.where(reward.isnan(), reward, is_paid.to(reward.dtype))
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return a spec with bounds of 0 and 1, narrower where the reward's own bounds allow only one of them."""
+        """Return a spec with bounds 0 and 1, narrower where the reward's own bounds allow only one of the two."""
         if isinstance(leaf, Bounded) and not self.nonzero:
             return map_spec(leaf, self.forward)
         return Bounded(0, 1, leaf.shape, leaf.dtype, leaf.device)
@@ -177,14 +177,10 @@ class RewardNorm(RewardTransform):
     """Divide the reward by the running standard deviation of the discounted return, and clip it.
 
     Each row keeps its return so far, ``R ← γ R + r``, which starts at 0 with every episode. The deviation is that of
-    all such returns of all rows and steps up to and including this one, in float64 (:mod:`torchrl.moments`). The
-    reward is never centred: a constant added to every step would change which behaviour is best. In eval mode the
-    statistics are frozen.
-    The practice is described by Engstrom et al., "Implementation Matters in Deep RL", 2020.
-
-    As long as all returns were equal, as at the first step of one row, the reward is only clipped.
-
-    The statistics are on the CPU on every device of the environment.
+    all such returns of all rows and steps up to and including this one, in float64 (:mod:`torchrl.moments`), on the
+    CPU. The mean is not subtracted: a constant added to every step would change which behaviour is best. In eval mode
+    the statistics do not change. While all returns so far are equal, the reward is only clipped. Engstrom et al.,
+    "Implementation Matters in Deep RL", 2020, describe the practice.
 
     >>> norm = TransformedEnv(env, RewardNorm(gamma=0.5)).transform
     >>> norm(torch.tensor([[1.0], [3.0]]))  # the returns 1 and 3 deviate by 1
@@ -213,14 +209,14 @@ class RewardNorm(RewardTransform):
 
     @property
     def std(self) -> float:
-        """The deviation that rewards are divided by."""
+        """The present standard deviation by which rewards are divided."""
         return _deviation(*self.moments.tolist())
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return the normalised reward, ``[*B, 1]``; count it in the statistics unless in eval mode.
+        """Return the normalised reward, ``[*B, 1]``, after updating the statistics with it unless in eval mode.
 
         Raises:
-            NonFiniteError: a reward is NaN or infinite; the statistics are as before.
+            NonFiniteError: a reward is NaN or infinite; the statistics are not changed.
         """
         # For a few rows numpy takes half of torch's time; _buffers avoids nn.Module's lookup.
         reward_rows = reward.cpu().numpy()

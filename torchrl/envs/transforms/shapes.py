@@ -1,4 +1,4 @@
-"""Transforms that rearrange the dimensions of observations, never those of the batch. No value changes.
+"""Transforms that rearrange the dimensions of observations, never those of the batch, without changing values.
 
 Dimensions are counted without those of the batch: of an image ``[*B, H, W, C]``, dimension 0 is H and -1 is C.
 """
@@ -17,19 +17,19 @@ from torchrl.keys import Key
 
 
 class _ShapeTransform(ObservationTransform):
-    """Move the dimensions of some observations; the same function describes it for tensors and for specs."""
+    """Base of transforms that rearrange the dimensions of observations, by one function for tensors and for specs."""
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Move the dimensions in both containers, each its own: a view must not look into the other's memory."""
+        """Rearrange observations of the outcome and of the root, each from its own tensors: the results are views."""
         self.reset(next_, None)
         self.reset(root, None)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return the spec with its dimensions moved, bounds included."""
+        """Return the spec with its dimensions rearranged, bounds included."""
         return self.forward(leaf)
 
     def _at(self, dim: int) -> int:
-        """Count a dimension with those of the batch; a negative one counts from the end and stays."""
+        """Return the index of a dimension in the whole tensor: add the batch dimensions unless it is negative."""
         return dim if dim < 0 else dim + self._batch_dims
 
 

@@ -29,10 +29,10 @@ MOMENTS = ("count", "mean", "var")
 class ObservationStatistics(nn.Module):
     """Keep the running count, mean and variance of observations, in float64, for one or more :class:`VecNorm`.
 
-    One object may serve several :class:`VecNorm`, in one process or, after ``share_memory()``, in many: everything is a
-    buffer that is written in place. Processes do not wait for each other, so of two updates at once one may be lost.
+    Several :class:`VecNorm` may use one object, in one process or, after ``share_memory()``, in many: all numbers are
+    buffers that are written in place. Processes do not lock them, so of two updates at once one may be lost.
 
-    Older rows may count less. With weights ``w`` the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
+    Older observations may have lower weights ``w``: the count is ``Σ w``, the mean ``m = Σ w x / Σ w`` and the variance
     ``Σ w (x - m)² / Σ w``. Batches are merged as in :mod:`torchrl.moments`.
 
     >>> statistics = ObservationStatistics({"observation": (1,)})
@@ -55,12 +55,12 @@ class ObservationStatistics(nn.Module):
             self.register_buffer(var, torch.ones(shape, **options))
 
     def moments(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return count ``[]``, mean and variance ``[*shape]`` of an observation, the buffers themselves.
+        """Return the buffers of an observation's count ``[]``, mean and variance ``[*shape]``, not copied.
 
         Before any update they are 0, 0 and 1.
 
         Raises:
-            KeyMissing: there are no statistics of it.
+            KeyMissing: there are no statistics of this observation.
         """
         names = self._names.get(as_path(key))
         if names is None:
@@ -71,15 +71,15 @@ class ObservationStatistics(nn.Module):
         return buffers[count], buffers[mean], buffers[var]
 
     def update_(self, key: Key, rows: torch.Tensor, *, decay: float = 1.0) -> None:
-        """Merge rows into the statistics, in place.
+        """Add observations, one per row, to the statistics, in place.
 
         Args:
             key: which observation.
-            rows: ``[*N, *shape]``, each counted once; without any, nothing changes.
-            decay: factor on the weights of all rows so far.
+            rows: ``[*N, *shape]``, each with weight 1; if there are none, nothing changes.
+            decay: factor on the weights of all earlier rows.
 
         Raises:
-            NonFiniteError: a row holds NaN or infinity; the statistics are as before.
+            NonFiniteError: a row holds NaN or infinity; the statistics are not changed.
         """
         hint = "FiniteCheck, put before it in the chain, names the row."
         count_rows_(f"VecNorm, key {key!r}", self.moments(key), rows, decay=decay, hint=hint)
@@ -93,10 +93,10 @@ class ObservationStatistics(nn.Module):
 class VecNorm(ObservationTransform):
     """Normalise observations by the running mean and standard deviation of those seen so far: ``(x - mean) / std``.
 
-    Every row of every vector step is counted once, the first of an episode with its reset. Each vector step takes what
-    came before it down by ``decay``: 0.9999 forgets over ten thousand steps, 1 never. In eval mode nothing is learned,
-    so that the same observation is always normalised alike. Within one vector step all rows, the true last observations
-    included, are normalised by the same numbers; the row that an episode starts with, by those after it was counted.
+    Every row's observation of every vector step is added to the statistics once, an episode's first one at its reset.
+    Each vector step multiplies the weights of earlier observations by ``decay``: 0.9999 forgets over ten thousand
+    steps, 1 never. In eval mode the statistics do not change. Within one vector step all rows, also true last
+    observations, are normalised by the same numbers; first observations of an episode by the numbers after adding them.
 
     >>> TransformedEnv(env, VecNorm()).reset()["observation"].abs().round()  # two rows: one deviation above and below
     tensor([[1., 1., 1., 1.],
@@ -104,14 +104,14 @@ class VecNorm(ObservationTransform):
 
     Args:
         in_keys: which observations, each element with statistics of its own.
-        decay: factor on the weight of older rows, per vector step, above 0 and at most 1.
-        eps: added to the variance: a deviation of less than its root counts as noise.
-        statistics: those of another, to share them: ``VecNorm(statistics=training_norm.statistics)``; None makes its
-            own when wrapping an env.
+        decay: factor on the weight of older observations, per vector step, above 0 and at most 1.
+        eps: added to the variance, so that tiny deviations are not blown up.
+        statistics: those of another transform, to share: ``VecNorm(statistics=training_norm.statistics)``; None makes
+            new ones when wrapping an env.
 
     Raises:
-        ConfigError: ``decay`` or ``eps`` make no sense.
-        KeyMissing: when wrapping: there is no such observation, or no statistics of it.
+        ConfigError: ``decay`` or ``eps`` is out of range.
+        KeyMissing: when wrapping: there is no such observation, or ``statistics`` lacks it.
         SpecError: when wrapping: an observation is not numeric, or the statistics are of another shape or device.
     """
 
@@ -135,7 +135,7 @@ class VecNorm(ObservationTransform):
         self.statistics = statistics
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find the observations; make the statistics, or check the shared ones."""
+        """Find the observations; make the statistics, or check the given ones."""
         super().read_specs(env)
         leaves = {key: env.observation_spec[key] for key in self.in_keys}
         shapes = {key: self.features(leaf) for key, leaf in leaves.items()}
@@ -147,7 +147,7 @@ class VecNorm(ObservationTransform):
             self.register_memory(name, torch.zeros(leaf.shape, dtype=_float_of(leaf.dtype), device=env.device))
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Learn from a step's observations, unless in eval mode; normalise them in the outcome and the next root."""
+        """Add a step's observations to the statistics (not in eval mode), and normalise outcome and next root."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = next_.get(key)
             if self.training:
@@ -158,7 +158,7 @@ class VecNorm(ObservationTransform):
             set_leaf(root, key, value)
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Learn from rows that restarted, unless in eval mode, and normalise them; others do not change."""
+        """Add restarted rows to the statistics (not in eval mode), and normalise them; other rows keep their values."""
         for name, key in zip(self._names, self.in_keys, strict=True):
             value = root.get(key)
             if self.training:
@@ -170,7 +170,7 @@ class VecNorm(ObservationTransform):
             set_leaf(root, key, value)
 
     def has_learned(self) -> bool:
-        """Answer whether every observation that is normalised has been seen."""
+        """Answer whether the statistics of every observation in ``in_keys`` have data."""
         return all(float(self.statistics.moments(key)[0]) for key in self.in_keys)
 
     @staticmethod
@@ -184,15 +184,15 @@ class VecNorm(ObservationTransform):
         return pooled
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
-        """Return a spec without bounds, floating."""
+        """Return a floating spec without bounds."""
         return Unbounded(leaf.shape, _float_of(leaf.dtype), leaf.device)
 
     def _counted_rows(self, value: torch.Tensor) -> torch.Tensor:
-        """Leave out the rows that wait."""
+        """Return the rows of ``value`` that are neither frozen nor ignored."""
         return value if self.waiting is None else value[~self.waiting]
 
     def _counted_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Leave out the rows that restart while they wait."""
+        """Return a mask of restarted rows, bool ``[*B]``, without those that are frozen or ignored."""
         return mask if self.waiting is None else mask & ~self.waiting
 
     def _normalise(self, key: Key, value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""An env that applies a transform to the env below it. What a transform is stands in ``base``."""
+"""An env that applies a transform to the env below it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from torchrl.unchecked import put, shallow
 
 
 class TransformedEnv(Env):
-    """Apply a transform to what an env shows and receives; the new env takes the env below over.
+    """Apply a transform to an env's observations, rewards and actions; only the new env may be used from then on.
 
-    The transition's ``action`` is the policy's own; what the simulator received is not recorded. ``episode_return`` is
-    counted below and stays raw. Seeds mean the same with and without the transform.
+    The transition's ``action`` is the policy's own; the one that the simulator received is not recorded.
+    ``episode_return`` sums the rewards before the transform. A seed gives the same episodes as without the transform.
 
     >>> from torchrl.envs.transforms import RewardScaling
     >>> doubled = TransformedEnv(env, RewardScaling(scale=2.0))
@@ -34,12 +34,12 @@ class TransformedEnv(Env):
 
     Args:
         env: the environment below, ``[*B]``.
-        transform: what it is seen through; several go into a :class:`Compose`.
+        transform: the transform; join several by :class:`Compose`.
 
     Raises:
         EnvError: ``env`` is no environment, or something steps it already, such as a collector.
-        ConfigError: ``transform`` is no transform, or belongs to another environment, or names as a policy's state what
-            is an observation or another's state.
+        ConfigError: ``transform`` is no transform, or belongs to another environment, or its initial state has an entry
+            that an observation or another transform's state has.
         KeyMissing: the environment has no observation that the transform reads.
     """
 
@@ -129,9 +129,9 @@ class TransformedEnv(Env):
         return next_, root, ended
 
     def _repeat(self, before: TensorDictBase, next_: TensorDict, root: TensorDict) -> None:
-        """Let rows that wait show once more what was acted on, with reward 0 and no flags.
+        """Set frozen rows of a step to the observations of the root before it, reward 0 and no flags.
 
-        What was acted on is what the outermost environment shows; those inside leave the observations to it.
+        Only the outermost env sets observations, since the root before the step has those of all its transforms.
         """
         for key, _ in self.observation_spec.leaves() if not self.is_wrapped else ():
             value, seen = next_.get(key), before.get(key, None)
@@ -144,7 +144,7 @@ class TransformedEnv(Env):
         _clear_flags(next_, self._frozen)
 
     def _set_frozen(self, rows: torch.Tensor | None) -> None:
-        """Note the rows that wait, bool ``[*B, 1]``."""
+        """Store which rows are frozen, bool ``[*B, 1]``."""
         self._frozen = None if rows is None or not bool(rows.any()) else rows
         self._tell_waiting()
 
@@ -155,7 +155,7 @@ class TransformedEnv(Env):
         self._tell_waiting()
 
     def _tell_waiting(self) -> None:
-        """Tell the transforms from which rows there is nothing to learn."""
+        """Tell the transforms which rows are frozen or ignored, so that they learn nothing from them."""
         waiting = None if self._frozen is None else self._frozen.squeeze(-1)
         if self._ignored is not None:
             waiting = self._ignored if waiting is None else waiting | self._ignored
@@ -196,7 +196,7 @@ class TransformedEnv(Env):
 
     @property
     def can_freeze(self) -> bool:
-        """Whether rows below can wait one by one; see :attr:`Env.can_freeze`."""
+        """Whether single rows below can be frozen; see :attr:`Env.can_freeze`."""
         return self.env.can_freeze
 
     def require_seeds(self) -> None:
@@ -206,7 +206,7 @@ class TransformedEnv(Env):
         self.env.require_options(options)
 
     def as_simulator(self) -> EnvSimulator:
-        """Raise an error, always: a transform wraps a batch, never a simulator in it.
+        """Raise an error, always: transforms must be put around the batch, not around one of its rows.
 
         Raises:
             EnvError: always.
@@ -221,26 +221,26 @@ class TransformedEnv(Env):
         )
 
     def _not_restarted(self) -> EnvError:
-        """Say what an environment below would say, had it ended these rows itself."""
+        """Return the error for a step with rows that a transform has ended and that were not reset."""
         rows = self._waiting.squeeze(-1).nonzero().tolist()
         hint = "Call reset(mask) for them first, or use step_and_reset."
         expected = "every row inside an episode"
         return EnvError(explain("step", expected=expected, got=f"rows {rows} that have ended", hint=hint))
 
     def state_dict(self) -> dict:
-        """Capture the environment and the transform, with what the transform remembers of each row.
+        """Return the state of the environment below and of the transform, with its memory of each row.
 
-        State that a policy carries is not the environment's: save the root beside it, as collectors do.
+        A policy's recurrent state is not part of it: save the root, too, as collectors do.
 
         Raises:
-            EnvError: a simulator's state cannot be captured.
+            EnvError: a simulator's state cannot be saved.
         """
         transform = copy.deepcopy(dict(self.transform.state_dict()))
         frozen = None if self._frozen is None else self._frozen.clone()
         return {"env": self.env.state_dict(), "transform": transform, "frozen": frozen}
 
     def load_state_dict(self, state: dict) -> TensorDict:
-        """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
+        """Restore :meth:`state_dict`, and return a copy of the root to act on."""
         root = self.env.load_state_dict(state["env"])
         fill_empty_(self.transform, state["transform"])
         self.transform.load_state_dict(state["transform"])
@@ -263,7 +263,7 @@ class TransformedEnv(Env):
 
 
 def _checked_state(state: TensorDict | None, seen: EnvSpecs) -> TensorDict | None:
-    """Return an initial state on the device of what the policy sees; refuse one that is among the observations."""
+    """Return a policy's initial state on the policy's device; refuse entries that are observations as well."""
     if state is None:
         return None
     taken = [key for key in state.keys() if key in seen.observation_spec or key in RESERVED]
@@ -275,11 +275,11 @@ def _checked_state(state: TensorDict | None, seen: EnvSpecs) -> TensorDict | Non
 
 
 def _clear_flags(next_: TensorDict, rows: torch.Tensor) -> None:
-    """Take the flags of an ending from some rows, bool ``[*B, 1]``."""
+    """Set ``terminated``, ``truncated`` and ``done`` to false on ``rows``, bool ``[*B, 1]``."""
     for key in ("terminated", "truncated", "done"):
         next_.set(key, next_.get(key) & ~rows)
 
 
 def _depth(env: Env) -> int:
-    """Count the transformed environments one inside the other."""
+    """Return how many :class:`TransformedEnv` are nested."""
     return 1 + _depth(env.env) if isinstance(env, TransformedEnv) else 0

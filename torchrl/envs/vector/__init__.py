@@ -1,1 +1,1 @@
-"""Envs that are batches of simulators: the workers that step these, and the back ends that call the workers."""
+"""Envs that are batches of simulators (serial, parallel, EnvPool, gymnasium's), and workers that step simulators."""

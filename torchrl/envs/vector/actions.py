@@ -1,4 +1,4 @@
-"""Turn the policy's actions, tensors, into a numpy batch for the simulators, and check every leaf of them."""
+"""Convert the policy's actions (tensors) to numpy batches for the simulators, and check their shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Reader = Callable[[Action], Any]
 
 
 def action_reader(space: Space, spec: TensorSpec, name: str = "action") -> Reader:
-    """Return the function that checks a batch of the policy's actions and returns it as numpy arrays.
+    """Return a function that checks a batch of the policy's actions and converts it to numpy arrays.
 
-    What it returns has the form of ``space``, an array ``[num_envs, ...]`` at each leaf: a Dict gives a dict, a Tuple
-    a tuple, a OneOf ``(indices, tuple of the parts)``. Arrays share the tensors' memory where the dtype is the space's.
-    It raises SpecError for a leaf of another shape, dtype or device, KeyMissing for one that is not there.
+    Its results are nested like ``space``, with an array ``[num_envs, ...]`` at each leaf: a Dict gives a dict, a Tuple
+    a tuple, a OneOf ``(indices, tuple of the parts)``. Arrays share the tensors' memory where the dtypes agree.
+    It raises SpecError for a leaf of another shape, dtype or device, KeyMissing for a missing leaf.
 
     Args:
-        space: of the actions of one simulator.
-        spec: ``env.action_spec``, which describes a batch of them; batch size ``[]`` is read as one row.
-        name: how messages call the action.
+        space: the action space of one simulator.
+        spec: ``env.action_spec``, of the whole batch; batch size ``[]`` is treated as one row.
+        name: the action's name in messages.
     """
     if isinstance(space, spaces.Dict):
         return partial(_read_dict, name, _readers(space.spaces, spec, name))

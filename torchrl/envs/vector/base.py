@@ -1,4 +1,4 @@
-"""The base of the back ends: an Env over numpy buffers that a worker fills. No worker, which steps the simulators."""
+"""The base of envs over simulators: an Env whose tensors are views of numpy buffers, which a worker fills."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ class WorkerEnv(Env):
     """Base of envs whose simulators a worker steps; their tensors are views of the buffers that the worker writes.
 
     Args:
-        make_worker: builds what steps the simulators, given the buffers it is to write.
+        make_worker: builds the worker, which steps the simulators and writes into the given buffers.
         observation_space: of one simulator.
         action_space: of one simulator.
         batch_size: ``[num_envs]``, or ``[]`` for one row.
-        buffers: the memory to write to, where it is there already; see
-            :func:`~torchrl.envs.vector.buffers.allocate`.
+        buffers: existing memory to write to; None allocates it, see :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Raises:
         EnvError: an observation has a name that the environment uses itself.
-        SpecError: a space that no spec describes, or one whose choices do not start at 0.
+        SpecError: a space without a matching spec, or one whose choices do not start at 0.
     """
 
     def __init__(
@@ -70,7 +69,9 @@ class WorkerEnv(Env):
         self._nested_keys = _nested_keys(self._next)
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of; it has memory and simulators of its own, and is reset before it steps.
+        """Return the attributes for a copy (``deepcopy``, ``pickle``), which gets its own memory and simulators.
+
+        The copy must be reset before it steps.
 
         Raises:
             EnvError: the simulators cannot be copied.
@@ -82,7 +83,7 @@ class WorkerEnv(Env):
         self._make_views(self._worker.buffers)
 
     def _view(self, tree: dict) -> TensorDict:
-        """Wrap numpy buffers in a TensorDict over the same memory; one of batch size ``[]`` shows their only row."""
+        """Wrap numpy buffers in a TensorDict over the same memory; for batch size ``[]`` without the row dimension."""
         rows = {}
         for key, value in tree.items():
             if isinstance(value, dict):
@@ -107,7 +108,7 @@ class WorkerEnv(Env):
 
     @property
     def can_freeze(self) -> bool:
-        """Whether the worker lets rows wait one by one; see :attr:`Env.can_freeze`."""
+        """Whether the worker can freeze single rows; see :attr:`Env.can_freeze`."""
         return type(self._worker).freeze is not Worker.freeze
 
     def freeze_rows(self, mask: torch.Tensor) -> None:
@@ -120,15 +121,15 @@ class WorkerEnv(Env):
         self._worker.require_ability("options")
 
     def state_dict(self) -> dict:
-        """Capture every simulator, the current root and which rows are frozen.
+        """Return the state of every simulator, the current root, and which rows are frozen.
 
         Raises:
-            EnvError: a simulator's state cannot be captured.
+            EnvError: a simulator's state cannot be saved.
         """
         return {"worker": self._worker.get_state(), "generator": self.shared.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> TensorDict:
-        """Restore :meth:`state_dict` and return the root to act on, the caller's own."""
+        """Restore :meth:`state_dict`, and return a copy of the root to act on."""
         self.shared.num_moves += 1
         self._worker.set_state(state["worker"])
         self.shared.generator.set_state(state["generator"])
@@ -136,7 +137,7 @@ class WorkerEnv(Env):
         return self._root().clone()
 
     def render(self) -> torch.Tensor:
-        """Return a picture of every simulator as it stands, uint8 ``[*B, H, W, 3]``.
+        """Return a picture of every simulator's present state, uint8 ``[*B, H, W, 3]``.
 
         Raises:
             EnvError: a simulator cannot draw itself, or their pictures differ in size.
@@ -156,7 +157,7 @@ class WorkerEnv(Env):
 
 
 def _new_containers(views: TensorDict, nested_keys: Sequence[str]) -> TensorDict:
-    """Return new containers over the same tensors, so that what a policy writes does not stay for the next step."""
+    """Return new TensorDicts over the same tensors, so that entries a policy adds are gone at the next step."""
     fresh = shallow(views)
     for key in nested_keys:
         inner = views.get(key)

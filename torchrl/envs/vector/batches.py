@@ -1,4 +1,4 @@
-"""Allocate and copy numpy batches of actions in the form of their space, and split a batch into one value per row.
+"""Allocate and copy numpy batches of actions, nested like their space, and split a batch into one value per row.
 
 A batch holds an array ``[num_envs, ...]`` at each leaf of the dicts and tuples of its space.
 Imports no torch: worker processes use it.
@@ -20,13 +20,13 @@ Actions = np.ndarray | dict[str, "Actions"] | tuple["Actions", ...]
 
 
 def action_dtype(space: Space) -> np.dtype:
-    """Return the dtype of an action leaf in a batch: the library's own where the space takes it, else the space's."""
+    """Return the dtype for a leaf of an action batch: that of the spec if the space accepts it, else the space's."""
     dtype = border_dtype(space)
     return dtype if np.can_cast(dtype, space.dtype) else space.dtype
 
 
 def allocate_actions(space: Space, num_envs: int, make: Callable = np.zeros) -> Any:
-    """Allocate a batch of actions in the form of their space: an array ``[num_envs, ...]`` at each leaf."""
+    """Allocate a batch of actions, nested like their space: an array ``[num_envs, ...]`` at each leaf."""
     if isinstance(space, spaces.Dict):
         return {key: allocate_actions(part, num_envs, make) for key, part in space.spaces.items()}
     if isinstance(space, (spaces.Tuple, spaces.OneOf)):
@@ -36,7 +36,7 @@ def allocate_actions(space: Space, num_envs: int, make: Callable = np.zeros) -> 
 
 
 def copy_actions(target: Any, source: Any) -> None:
-    """Copy a batch of actions into allocated memory of the same form."""
+    """Copy a batch of actions into an allocated batch of the same nesting and shapes."""
     if isinstance(target, dict):
         for key, value in target.items():
             copy_actions(value, source[key])
@@ -48,7 +48,7 @@ def copy_actions(target: Any, source: Any) -> None:
 
 
 def rows_of(form: Any, rows: slice) -> Any:
-    """Return views of some rows of a tree of buffers, or of a batch of actions."""
+    """Return views of the given rows of all arrays in a tree of buffers, or in a batch of actions."""
     if isinstance(form, dict):
         return {key: rows_of(value, rows) for key, value in form.items()}
     if isinstance(form, tuple):
@@ -57,7 +57,7 @@ def rows_of(form: Any, rows: slice) -> Any:
 
 
 def observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observation:
-    """Return a copy of one row's observation in the buffers, in the form of its simulator's space."""
+    """Return a copy of one row's observation in the buffers, nested like its simulator's space."""
     if isinstance(space, spaces.Dict):
         return {key: observation_in(part, tree[str(key)], index) for key, part in space.items()}
     if isinstance(space, spaces.Tuple):
@@ -66,9 +66,9 @@ def observation_in(space: Space, tree: Tree | np.ndarray, index: int) -> Observa
 
 
 def splitter(space: Space) -> Callable[[Actions], Iterable]:
-    """Return the function that takes a batch of a space apart into one value per row.
+    """Return a function that splits a batch of a space's values into one value per row.
 
-    A dict of arrays becomes dicts, a tuple of arrays tuples; the index of a ``OneOf`` chooses one of its parts.
+    A dict of arrays becomes a dict per row, a tuple of arrays a tuple; of a ``OneOf`` each row gets its chosen part.
     """
     if isinstance(space, spaces.Dict):
         return partial(_dicts, {key: splitter(part) for key, part in space.items()})

@@ -1,4 +1,4 @@
-"""The numpy memory of a batch: one outcome and two roots, and how the values of simulators get into them.
+"""The numpy memory of an env over simulators: one outcome and two roots, and the code that writes values into them.
 
 Imports no torch, so that a worker process may use it.
 """
@@ -21,7 +21,7 @@ Tree = dict  # nested dict of numpy arrays, one per key, each of shape [num_envs
 
 @dataclass
 class StepBuffers:
-    """The arrays that a worker writes: one outcome, and two roots in turn, so that the last root given out stays whole.
+    """Hold the arrays that a worker writes: one step's outcome, and two roots in turn, so that the last stays valid.
 
     Attributes:
         roots: two trees with the observation keys, ``is_init``, ``episode_return`` and ``episode_length``.
@@ -64,12 +64,12 @@ def allocate_observations(observation_space: Space, num_envs: int, make: Callabl
 
 
 class ObservationLeaf(NamedTuple):
-    """Where one observation lies in a TensorDict and in what a simulator returns, and the space of its values.
+    """Describe one leaf of an observation: its key in a TensorDict, its path in a simulator's observation, its space.
 
     Attributes:
-        path: where it lies in a TensorDict, ``("observation",)`` for a space that is neither a Dict nor a Tuple.
-        keys: how to get there in what the simulator returns: names into dicts, numbers into tuples.
-        space: of the values there.
+        path: its key in a TensorDict, ``("observation",)`` for a space that is neither a Dict nor a Tuple.
+        keys: the path to it in the simulator's observation: names of dict entries, positions in tuples.
+        space: of its values.
     """
 
     path: tuple[str, ...]
@@ -101,21 +101,18 @@ def _leaves_below(space: Space, path: tuple[str, ...], keys: tuple[str | int, ..
 
 
 def border_dtype(space: Space) -> np.dtype:
-    """Return the numpy dtype that a leaf space's values get inside the library, such as float32 for float64.
-
-    It is the dtype of the space's spec; see ``conversions``.
-    """
+    """Return the numpy dtype of the spec of a leaf space, such as float32 for float64; see ``conversions``."""
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return np.dtype(np.int64)
     return np.dtype({"float64": "float32", "uint16": "int32", "uint32": "int64"}.get(space.dtype.name, space.dtype))
 
 
 class Leaf:
-    """Write what simulators return for one observation key into that key's array of the buffers, and refuse misfits.
+    """Write simulators' values of one observation leaf into its array of the buffers, after checking shape and dtype.
 
     Args:
-        tree: see :func:`allocate`.
-        leaf: which key.
+        tree: the buffers, see :func:`allocate`.
+        leaf: which leaf.
         row_name: names a row in messages.
     """
 
@@ -131,7 +128,7 @@ class Leaf:
         self._may_overflow = None if self.array.dtype.kind == "f" else False  # as the first step shows
 
     def write(self, observations: Sequence) -> None:
-        """Write one value per row; concatenation refuses shapes that an assignment would broadcast."""
+        """Write every row's value, given one observation per row; refuse wrong shapes and dtypes."""
         values = observations
         try:
             for key in self._keys:
@@ -150,31 +147,31 @@ class Leaf:
                 self.write_one(index, observation)
 
     def write_one(self, index: int, observation: object) -> None:
-        """Write one row's value from its observation, and refuse a value of another shape or dtype."""
+        """Write one row's value, given its observation; refuse a wrong shape or dtype."""
         value = self._value_in(observation, index)
         self._require_fit(value, index)
         self.array[index] = value
 
     def write_batch(self, observations: Any) -> None:
-        """Write the values of all rows from a batch: an array ``[num_envs, ...]`` at each leaf of its form."""
+        """Write all rows' values, given a batch of observations: an array ``[num_envs, ...]`` at each leaf."""
         np.copyto(self.array, self._batch_in(observations), casting=SAME)
 
     def write_rows(self, rows: np.ndarray, observations: Any) -> bool:
-        """Write the values of some rows, ``rows`` bool ``[num_envs]``, from a batch.
+        """Write some rows' values, ``rows`` bool ``[num_envs]``, given a batch of all rows.
 
         Returns:
-            Whether the batch holds on all other rows what is there.
+            Whether the batch's other rows equal what the buffers hold.
         """
         values = self._batch_in(observations)
         self.array[rows] = values[rows]
         return np.array_equal(self.array, values.astype(self.array.dtype, copy=False))
 
     def write_part(self, indices: np.ndarray, observations: Any) -> None:
-        """Write the values of some rows, ``indices`` ``[n]``, from a batch of theirs, ``[n, ...]``."""
+        """Write some rows' values, ``indices`` ``[n]``, given a batch of only these rows, ``[n, ...]``."""
         self.array[indices] = self._batch_in(observations, len(indices))
 
     def _batch_in(self, observations: Any, num_rows: int | None = None) -> np.ndarray:
-        """Go down to this key of a batch, and refuse what an assignment would broadcast or truncate."""
+        """Return this leaf's array in a batch; refuse one that an assignment would broadcast or truncate."""
         try:
             for key in self._keys:
                 observations = observations[key]
@@ -201,7 +198,7 @@ class Leaf:
         return observations
 
     def _require_range(self, value: np.ndarray, who: str) -> None:
-        """Refuse numbers that the dtype cannot hold: an integer would become another one, a float infinite."""
+        """Refuse numbers that the buffer's dtype cannot hold: integers would wrap around, floats become infinite."""
         if np.can_cast(value.dtype, self.array.dtype, "safe"):
             return
         with np.errstate(over="ignore", invalid="ignore"):
@@ -214,7 +211,7 @@ class Leaf:
             raise SpecError(explain(f"{who}, {'/'.join(self.path)!r}", expected=expected, got=got, hint=hint))
 
     def _value_in(self, observation: object, index: int) -> object:
-        """Go down to this key, or say that it is not there."""
+        """Return this leaf's value in one row's observation, or raise an error if it is missing."""
         for key in self._keys:
             kind = (tuple, list) if isinstance(key, int) else Mapping
             found = isinstance(observation, kind) and (
@@ -249,19 +246,19 @@ def _form(observation: object) -> object:
 
 
 def at(tree: Tree, path: Sequence[str]) -> np.ndarray:
-    """Return the array at a path."""
+    """Return the array of a tree at a path of keys."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 def copy_tree(tree: Tree) -> Tree:
-    """Return a tree of the same keys with arrays of its own."""
+    """Return a copy of a tree and its arrays."""
     return {key: copy_tree(value) if isinstance(value, dict) else value.copy() for key, value in tree.items()}
 
 
 def copy_into(target: Tree, source: Tree) -> None:
-    """Write one tree into another of the same keys and shapes."""
+    """Copy all arrays of one tree into those of another with the same keys and shapes."""
     for key, value in target.items():
         if isinstance(value, dict):
             copy_into(value, source[key])

@@ -1,4 +1,4 @@
-"""Build the simulators of a batch from factories, and refuse those that do not go together. Imports no torch."""
+"""Build the simulators of a batch from factories, and check that their spaces agree. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Factory = Callable[[], Simulator]
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:
-    """Return one factory per row, from one factory and a count or from a sequence; refuse what is no factory.
+    """Return a list with one factory per row: one factory ``num_envs`` times, or the given sequence.
 
     Raises:
-        ConfigError: counts that do not go together, or what is no factory.
+        ConfigError: ``num_envs`` does not fit the sequence, or an entry is no factory.
     """
     if _is_simulator(make_simulator) or isinstance(make_simulator, str) or _is_one(make_simulator):
         _require_factory(who, make_simulator, num_envs)
@@ -55,7 +55,7 @@ def _is_simulator(given: object) -> bool:
 
 
 def _require_factory(who: str, given: object, num_envs: int | None) -> None:
-    """Refuse an id, or a simulator that is built already, and say what to write instead."""
+    """Refuse an id, or a simulator that is built already, in place of a factory; the message has the right form."""
     is_simulator = _is_simulator(given)
     if callable(given) and not is_simulator:
         return
@@ -76,22 +76,22 @@ def _require_factory(who: str, given: object, num_envs: int | None) -> None:
 
 
 def shares_of(num: int, num_workers: int) -> list[range]:
-    """Split ``num`` rows into ``num_workers`` runs as equal as can be, the larger ones first."""
+    """Split ``num`` rows into ``num_workers`` consecutive ranges of nearly equal size, the larger ones first."""
     bounds = [-(-num * index // num_workers) for index in range(num_workers + 1)]
     return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def build_simulators(who: str, factories: Sequence[Factory], first_index: int = 0) -> list[Simulator]:
-    """Build one simulator with each factory, and check that they go together; close all of them if one fails.
+    """Build one simulator with each factory, and check that their spaces agree; close all if one fails.
 
     Args:
-        who: complains, ``"SerialEnv"``.
+        who: for messages, ``"SerialEnv"``.
         factories: one per row.
         first_index: index of the first row in the whole environment, for messages.
 
     Raises:
-        EnvError: a factory does not return a simulator of its own, or their spaces differ. Or what a factory raised,
-            with a note that names the row.
+        EnvError: a factory does not return a new simulator, or spaces differ. Or the exception of a factory, with a
+            note that names the row.
     """
     with ExitStack() as built:
         simulators: list[Simulator] = []
@@ -107,7 +107,7 @@ def require_free_names(who: str, observation_space: Space) -> None:
     """Refuse observations under names that the environment uses itself.
 
     Raises:
-        EnvError: naming the first.
+        EnvError: naming the first such observation.
     """
     taken = [leaf.path[0] for leaf in observation_leaves(observation_space) if leaf.path[0] in RESERVED]
     if taken:
@@ -176,7 +176,7 @@ def _present(who: str, env: Any) -> Simulator:
 
 
 def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) -> None:
-    """Refuse rows that share one simulator, also behind wrappers of their own, and rows whose spaces differ."""
+    """Refuse rows that share one simulator (also inside different wrappers), and rows whose spaces differ."""
     first, seen = simulators[0], {}
     innermost_ones = [innermost(simulator) for simulator in simulators]
     for index, (other, inner) in enumerate(zip(simulators, innermost_ones, strict=True), first_index):
@@ -191,10 +191,10 @@ def _require_alike(who: str, simulators: Sequence[Simulator], first_index: int) 
 
 
 def shared_options(who: str, options: Options) -> Mapping | None:
-    """Return the one dict of reset options for all rows, where simulators are only restarted together.
+    """Return the one dict of reset options for all rows, for simulators that can only be restarted together.
 
     Raises:
-        EnvError: they differ from row to row.
+        EnvError: the options differ from row to row.
     """
     if options is None or isinstance(options, Mapping):
         return options

@@ -20,16 +20,15 @@ OWN_OPTIONS = ("num_envs", "batch_size", "num_threads", "seed", "env_seed")
 
 
 class EnvPoolEnv(WorkerEnv):
-    """Present an EnvPool, C++ simulators stepped by threads, as an env with the same transitions as any other here.
+    """Wrap an EnvPool (C++ simulators stepped by threads) as an env with the same transitions as every other env.
 
-    What is under ``next`` is the true successor, and no transition is made of a reset: every row has two simulators, of
-    which one stands at the beginning of an episode while the other plays, so a row that ended goes on at once, and the
-    step that EnvPool spends on a reset is never seen. All rows are stepped together (EnvPool's synchronous mode). Where
-    a task is over in the very step of the time limit, EnvPool reports ``truncated`` alone.
+    ``next`` holds the true successor observations. EnvPool itself spends a step on every reset; to hide that, every row
+    has two simulators: while one is stepped, the other has been reset and waits at the start of its next episode. All
+    rows are stepped together (EnvPool's synchronous mode). If a task ends in the very step of the time limit, EnvPool
+    reports ``truncated`` alone.
 
-    With ``env_kwargs={"episodic_life": True}`` an episode is one life of a game, and a row stays with its game: it has
-    one simulator, where the next life is the next episode until the game is over. A reset in mid-life begins a new
-    game.
+    With ``env_kwargs={"episodic_life": True}`` an episode is one life of a game. Then every row has one simulator, and
+    the next life of the same game is the next episode, until the game is over. A reset in mid-life begins a new game.
 
     The simulators are EnvPool's own: the same id may differ in detail from gymnasium's, and the same seed gives other
     episodes. EnvPool takes seeds when a pool is built, so a reset of all rows with seeds builds a new one; single rows
@@ -48,7 +47,7 @@ class EnvPoolEnv(WorkerEnv):
         seed: as :meth:`set_seed`; None draws one.
 
     Raises:
-        ConfigError: ``num_envs`` is no positive integer, or ``env_kwargs`` holds what has an argument of its own.
+        ConfigError: ``num_envs`` is no positive integer, or ``env_kwargs`` repeats an argument of this class.
         EnvError: no such id or option, several players, or actions that are not one array.
         MissingExtraError: EnvPool is not installed.
     """
@@ -89,7 +88,7 @@ class EnvPoolEnv(WorkerEnv):
 
 
 def _pool_options(num_envs: int, env_kwargs: dict[str, Any] | None, num_threads: int | None) -> dict[str, Any]:
-    """Return what ``envpool.make_gymnasium`` is given beside the name."""
+    """Return the keyword arguments for ``envpool.make_gymnasium``."""
     if isinstance(num_envs, bool) or not isinstance(num_envs, Integral) or num_envs < 1:
         raise ConfigError(explain("EnvPoolEnv", expected="num_envs of at least 1", got=repr(num_envs)))
     taken = [key for key in OWN_OPTIONS if key in (env_kwargs or {})]
@@ -101,7 +100,7 @@ def _pool_options(num_envs: int, env_kwargs: dict[str, Any] | None, num_threads:
 
 
 def _spec_of(envpool: ModuleType, name: str, options: dict[str, Any]) -> Any:
-    """Return what EnvPool says of a pool that is not built yet.
+    """Return EnvPool's spec of a pool, without building the pool.
 
     Raises:
         EnvError: there is no such pool.
@@ -120,10 +119,10 @@ def _spec_of(envpool: ModuleType, name: str, options: dict[str, Any]) -> Any:
 
 
 def _spaces(name: str, spec: Any) -> tuple[Space, Space]:
-    """Read the observations and actions of one simulator of a pool.
+    """Return the observation and action space of one simulator of a pool.
 
     Raises:
-        EnvError: it cannot be presented.
+        EnvError: a space that no spec describes, or several players.
     """
     with without_precision_warning():
         observation_space, action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
@@ -135,9 +134,9 @@ def _spaces(name: str, spec: Any) -> tuple[Space, Space]:
 
 
 def _open_bounds(space: Space) -> Space:
-    """Open the sides of boxes that EnvPool leaves at the smallest or largest number of their dtype.
+    """Make bounds of boxes infinite where EnvPool has the smallest or largest number of the dtype in their place.
 
-    It calls the smallest positive number of a float dtype the lower bound of what has none.
+    For a missing lower bound EnvPool has the smallest *positive* number of a float dtype.
     """
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: _open_bounds(part) for key, part in space.items()})

@@ -1,4 +1,4 @@
-"""The workers of ``EnvPoolEnv``, which step and restart an EnvPool by the calls below its Python layer."""
+"""The workers of ``EnvPoolEnv``, which step and restart an EnvPool by the functions under its Python layer."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ MAX_SEED = 2**31  # EnvPool's are int32
 
 
 class EnvPoolWorker(Worker):
-    """Step and restart an EnvPool, which this worker builds at its first restart and at each restart with seeds.
+    """Step and restart an EnvPool with one simulator per row; build the pool at the first restart and with new seeds.
 
-    Every row has one simulator. What ended goes on by a message of its own: a step, which EnvPool turns into a reset
-    that leaves a game with lives where it is.
+    After an ending, an extra step to the row's simulator begins its next episode: EnvPool turns it into a reset, which
+    continues a game that has lives left.
 
     Args:
         make_pool: builds a pool for the gymnasium interface; takes ``seed``, one int32 per simulator.
         observation_space: of one simulator.
-        on_our_core: whether to keep the pool's threads where its caller is.
+        on_our_core: whether to pin the pool's threads to the core of the calling thread.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Attributes:
-        num_simulators: how many each row has.
+        num_simulators: number of simulators of each row.
     """
 
     env_name = "EnvPoolEnv"
@@ -53,7 +53,7 @@ class EnvPoolWorker(Worker):
         self._actions = self._rows  # of the last step
 
     def advance(self, actions: Actions) -> bool:
-        """Step the simulators that play; see :meth:`Worker.advance`."""
+        """Step each row's current simulator; see :meth:`Worker.advance`."""
         if not self._may_step:
             raise not_restarted(self.ended())
         self._threads.follow()
@@ -106,7 +106,7 @@ class EnvPoolWorker(Worker):
         return self._pool.step(self._playing, actions)
 
     def _begin_next_episodes(self, rows: np.ndarray) -> None:
-        """Begin the next episode of rows whose last one is over."""
+        """Begin the next episode of rows whose last one has ended."""
         self._threads.follow()
         self._write_root(rows, self._pool.step(self._playing[rows], self._actions[rows]))  # no action counts here
 
@@ -126,13 +126,13 @@ class EnvPoolWorker(Worker):
         return list(self._pool.library.render(self._playing))
 
     def close(self) -> None:
-        """Let go of the pool; its threads end with it."""
+        """Drop the pool, which ends its threads."""
         self._pool = None
         self._has_ended.fill(True)
         self._may_step = False
 
     def _prepare(self, rows: np.ndarray, seeds: list[int]) -> None:
-        """Build a pool where there is none, or a seeded one."""
+        """Build a pool if there is none, or a new one with the given seeds."""
         num_envs = len(self._rows)
         if seeds and not (len(rows) == len(seeds) == num_envs):
             hint = "EnvPool takes seeds when it is built: give every row one, in a reset of all rows."
@@ -157,13 +157,13 @@ class EnvPoolWorker(Worker):
 
 
 class TurnsWorker(EnvPoolWorker):
-    """Step an EnvPool with two simulators per row in turns: one plays, the other waits where its next episode begins.
+    """Step an EnvPool with two simulators per row: one is stepped, the other has been reset for the row's next episode.
 
-    So an episode that is over is followed at once by the next, and the simulator that played it is reset in the same
-    message that steps the others.
+    When an episode ends, the row switches to the other simulator at once; the ended one is reset by the same call that
+    makes the next step of the others.
 
     Args:
-        make_pool: see :class:`EnvPoolWorker`; so the others.
+        make_pool: as in :class:`EnvPoolWorker`, like the other arguments.
     """
 
     num_simulators = 2
@@ -193,7 +193,7 @@ class TurnsWorker(EnvPoolWorker):
         self._to_reset = np.concatenate((self._to_reset, rows))
 
     def _keep_first_observations(self, rows: np.ndarray, outcome: Outcome) -> None:
-        """Keep the first observations of the simulators that come next."""
+        """Store the first observations of the simulators that were just reset, for their rows' next episodes."""
         if outcome.num_steps.any():
             got = f"step {outcome.num_steps.tolist()} of their episodes"
             raise EnvError(explain("EnvPoolEnv", expected="simulators that begin again after an ending", got=got))
@@ -214,7 +214,7 @@ class TurnsWorker(EnvPoolWorker):
 
 
 class _Pool:
-    """A pool, spoken to below its Python layer, whose conversions cost an eighth of a step of 64 CartPoles.
+    """Call a pool's C++ functions directly: its Python layer's conversions cost an eighth of a step of 64 CartPoles.
 
     Args:
         library: what ``envpool.make_gymnasium`` returned.
@@ -231,7 +231,7 @@ class _Pool:
         self._action_dtype = library.spec.action_array_spec["action"].dtype
 
     def step(self, simulators: np.ndarray, actions: np.ndarray) -> Outcome:
-        """Step some simulators, int32 ``[n]``; those whose episode is over are reset instead."""
+        """Step some simulators, int32 ``[n]``; EnvPool resets those whose episode has ended instead."""
         self.library._send([simulators, simulators, np.ascontiguousarray(actions, self._action_dtype)])
         return self._receive(simulators)
 
@@ -249,13 +249,13 @@ class _Pool:
 
 
 class Outcome(NamedTuple):
-    """What ``n`` simulators of an EnvPool returned for a step or a reset, arrays ``[n, ...]``.
+    """Hold the results of a step or reset of ``n`` simulators of an EnvPool, arrays ``[n, ...]``.
 
     Attributes:
         observations: an array, or a dict of them.
         rewards: float32.
-        done: bool, whether the episode is over in any way.
-        truncated: bool, whether it is so by a time limit.
+        done: bool, whether the episode ended, terminated or truncated.
+        truncated: bool, whether a time limit ended it.
         num_steps: int32, how many steps the episode has had.
     """
 
@@ -266,13 +266,13 @@ class Outcome(NamedTuple):
     num_steps: np.ndarray
 
     def part(self, begin: int, end: int) -> Outcome:
-        """Return the outcome of the simulators from ``begin`` up to ``end`` alone."""
+        """Return the results of the simulators from position ``begin`` up to ``end``."""
         rows = slice(begin, end)
         return Outcome(rows_of(self.observations, rows), *[array[rows] for array in self[1:]])
 
 
 def _form_of(places: dict[str, int]) -> Any:
-    """Nest places by the parts of their names: ``{"obs:a": 1, "obs:b.c": 2}`` becomes ``{"a": 1, "b": {"c": 2}}``."""
+    """Nest a dict by the parts of its names: ``{"obs:a": 1, "obs:b.c": 2}`` becomes ``{"a": 1, "b": {"c": 2}}``."""
     form: dict = {}
     for name, place in places.items():
         *folders, last = name.replace(":", ".").split(".")

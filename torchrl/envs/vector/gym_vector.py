@@ -1,4 +1,4 @@
-"""A gymnasium vector environment, of any autoreset mode, as one Env: simulators that are a batch already."""
+"""An Env around a gymnasium vector environment, of any autoreset mode."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from torchrl.errors import EnvError, explain
 
 
 class GymVectorEnv(WorkerEnv):
-    """A ``gymnasium.vector.VectorEnv`` as an environment ``[num_envs]``, with the transitions a :class:`SerialEnv` has.
+    """Wrap a ``gymnasium.vector.VectorEnv`` as an env ``[num_envs]`` with the same transitions as a :class:`SerialEnv`.
 
-    What is under ``next`` is the true successor in every autoreset mode, and no transition is made of a reset:
+    In every autoreset mode ``next`` holds the true successor observations, and no transition is a reset:
 
     - ``SAME_STEP``: the last observation of an episode is taken from ``info["final_obs"]``; the observation in its
       place begins the next episode. A simulator that hands out the same array at every step overwrites its last
@@ -35,14 +35,14 @@ class GymVectorEnv(WorkerEnv):
     - ``NEXT_STEP`` and ``DISABLED``: rows that ended are restarted at once by ``reset(options={"reset_mask": rows})``,
       which gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` know.
 
-    Seeds go to the rows as in a :class:`SerialEnv`; a vector environment that is neither of these two, and keeps one
-    generator for all rows, is seeded by one number derived from them. Frame skip, time limits and what else drives a
-    simulator belong inside, around the single environments. The state cannot be saved.
+    Rows get the same seeds as in a :class:`SerialEnv`; a vector environment that is neither of these two, and has one
+    generator for all rows, is seeded by one number derived from the seeds. Put wrappers such as frame skip and time
+    limits around the single environments. The state cannot be saved.
 
     Wrappers of ``gymnasium.wrappers.vector`` may be around it, also those that sum up rewards row by row. Refused are
-    ``NormalizeObservation``, which allows no resets of single rows; what turns arrays into those of another library;
-    and, in ``NEXT_STEP`` and ``DISABLED``, a wrapper with a ``reset`` of its own that is not gymnasium's, since it may
-    forget the rows that go on.
+    ``NormalizeObservation``, which allows no resets of single rows; wrappers that convert arrays to another library's;
+    and, in ``NEXT_STEP`` and ``DISABLED``, a wrapper outside gymnasium with its own ``reset``, which may change rows
+    that do not restart.
 
     >>> import gymnasium
     >>> env = GymVectorEnv(gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
@@ -50,13 +50,13 @@ class GymVectorEnv(WorkerEnv):
     torch.Size([2, 30, 1])
 
     Args:
-        vector_env: the vector environment; this one closes it.
+        vector_env: the vector environment; closing the env closes it.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
 
     Raises:
         ConfigError: there is no such entry.
-        EnvError: it does not say its autoreset mode, cannot restart single rows where that is needed, steps a part of
-            its rows at a time, has a wrapper that is refused, or it is none.
+        EnvError: ``vector_env`` does not tell its autoreset mode, cannot restart single rows where that is needed,
+            steps only a part of its rows at a time, has a refused wrapper, or is no vector environment.
     """
 
     def __init__(self, vector_env: VectorEnv, *, leave_out: Sequence[Name] = ()) -> None:
@@ -90,12 +90,12 @@ class GymVectorEnv(WorkerEnv):
         return self._worker.restarts_rows
 
     def require_options(self, options: list[dict]) -> None:
-        """Refuse options that differ from row to row: the simulators are restarted together."""
+        """Refuse reset options that differ from row to row: one call restarts all simulators."""
         shared_options("GymVectorEnv", options)
 
     @property
     def step_limit(self) -> float:
-        """The least step limit of a ``SyncVectorEnv``'s simulators; of another vector environment, that of its id."""
+        """The least step limit of a ``SyncVectorEnv``'s simulators; else the limit registered with the id."""
         inner = self.vector_env.unwrapped
         if isinstance(inner, SyncVectorEnv):
             return min(map(gym_step_limit, inner.envs))
@@ -110,7 +110,7 @@ class GymVectorEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """See :attr:`Env.learning_wrapper`; around single simulators it is found only in a ``SyncVectorEnv``."""
+        """See :attr:`Env.learning_wrapper`; wrappers of single simulators are found only in a ``SyncVectorEnv``."""
         for layer in layers_of(self.vector_env):
             if isinstance(layer, wrappers.NormalizeReward) and layer.update_running_mean:
                 return type(layer).__name__
@@ -118,7 +118,7 @@ class GymVectorEnv(WorkerEnv):
         return learning_wrapper(inner.envs) if isinstance(inner, SyncVectorEnv) else ""
 
     def driven_things(self) -> list:
-        """List this env, the vector environment and the simulators that it shows; see :meth:`Env.driven_things`."""
+        """List this env, the vector environment and its simulators, if visible; see :meth:`Env.driven_things`."""
         inner = self.vector_env.unwrapped
         return [self, inner, *(map(innermost, inner.envs) if isinstance(inner, SyncVectorEnv) else ())]
 
@@ -139,7 +139,7 @@ def _mode(vector_env: VectorEnv) -> AutoresetMode:
 
 
 def _require_all_rows(vector_env: VectorEnv) -> None:
-    """Refuse an asynchronous one, which returns some rows of each step."""
+    """Refuse a vector environment that returns only some rows at each step, as an asynchronous EnvPool does."""
     num_rows = getattr(vector_env.unwrapped, "batch_size", None)
     if isinstance(num_rows, int) and num_rows < vector_env.num_envs:
         who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
@@ -149,7 +149,7 @@ def _require_all_rows(vector_env: VectorEnv) -> None:
 
 
 def _refuse_wrappers(vector_env: VectorEnv) -> None:
-    """Refuse wrappers that cannot be right here, whatever the autoreset mode."""
+    """Refuse wrappers that would give wrong transitions in every autoreset mode."""
     for layer in layers_of(vector_env):
         who = f"GymVectorEnv({type(layer).__name__})"
         if isinstance(layer, wrappers.NormalizeObservation):

@@ -31,12 +31,12 @@ KEPT_BY_ROW = {
 
 
 class VectorWorker(Worker):
-    """Step and restart a gymnasium vector environment, and write what it returns into numpy buffers.
+    """Step and restart a gymnasium vector environment, and write its results into numpy buffers.
 
     Args:
         vector_env: the vector environment.
-        mode: when it resets by itself.
-        leave_out: entries that are not observed.
+        mode: its autoreset mode.
+        leave_out: names of observations to leave out.
         buffers: where to write, see :func:`~torchrl.envs.vector.buffers.allocate`.
 
     Attributes:
@@ -148,7 +148,7 @@ class VectorWorker(Worker):
         return observations if self._outward is None else self._outward(observations)
 
     def _hold(self, observations: Any, info: dict) -> None:
-        """Keep the first observations of the next episodes, and write the last ones of these under ``next``."""
+        """In mode ``SAME_STEP`` store the next episodes' first observations; write the true last ones to ``next``."""
         listed = not isinstance(info, Mapping)  # DictInfoToList
         last = [row.get("final_obs") for row in info] if listed else info.get("final_obs")
         ended = np.flatnonzero(self._terminated | self._truncated)
@@ -186,7 +186,7 @@ class VectorWorker(Worker):
 
 
 def _first_of(result: Any) -> Any:
-    """Return the observations of a reset."""
+    """Return the observations out of a reset's result ``(observations, info)``."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise _wrong_count("reset", PAIR, result)
     return result[0]
@@ -199,7 +199,7 @@ def _wrong_count(method: str, expected: str, result: Any) -> EnvError:
 
 
 def _explain(error: Exception) -> EnvError | None:
-    """Say what single simulators return that gymnasium cannot collect; None where they raised the error themselves."""
+    """Return an error for simulators' results that gymnasium cannot join; None if a simulator itself raised."""
     frames = error.__traceback__
     while frames.tb_next is not None:
         frames = frames.tb_next
@@ -227,7 +227,7 @@ def layers_of(vector_env: VectorEnv) -> Iterator[VectorWrapper]:
 
 
 def own_resets(vector_env: VectorEnv) -> list[str]:
-    """Name the wrappers whose ``reset`` is not gymnasium's: it may change rows that go on."""
+    """List the class names of wrappers with a ``reset`` that is not gymnasium's: it may change rows that go on."""
     resets = {type(layer).__name__: type(layer).reset.__module__ for layer in layers_of(vector_env)}
     return [name for name, module in resets.items() if module.split(".")[0] != "gymnasium"]
 
@@ -238,7 +238,7 @@ def _restarts_rows(vector_env: VectorEnv, mode: AutoresetMode) -> bool:
 
 
 def cannot_restart(vector_env: VectorEnv) -> EnvError:
-    """Return the error that says that single rows cannot be restarted, and how to build one whose rows can."""
+    """Return the error for a vector environment that cannot restart single rows; it says how to build one that can."""
     who = f"GymVectorEnv({type(vector_env.unwrapped).__name__})"
     expected = "rows that can be restarted one by one, reset(options={'reset_mask': rows})"
     mode = vector_env.metadata["autoreset_mode"]

@@ -1,4 +1,4 @@
-"""The parallel back end: an Env whose simulators are stepped in worker processes that import no torch.
+"""An Env whose simulators are stepped in worker processes that import no torch.
 
 Observations, rewards and actions lie in shared memory; a step is one small message to each worker and one back.
 """
@@ -32,7 +32,7 @@ ADVANCE = call_frame("advance")
 
 
 class ParallelEnv(WorkerEnv):
-    """A batch of simulators in worker processes, with the transitions of a :class:`SerialEnv`, bit for bit.
+    """Step a batch of simulators in worker processes; its transitions equal those of a :class:`SerialEnv`, bit for bit.
 
     The constructor starts the processes. After :meth:`close`, and after a process was lost, the next ``reset()`` of all
     rows starts new ones. A simulator's exception is raised here with its type; a process that dies or does not answer
@@ -129,9 +129,9 @@ class ParallelEnv(WorkerEnv):
 
 
 class ProcessWorker:
-    """The worker of a parallel environment: hands each call on to the processes that hold the rows.
+    """The worker of a :class:`ParallelEnv` in the calling process: it passes each call on to the worker processes.
 
-    Each process writes its rows of one batch, in memory that all of them share with this one.
+    Each process writes its rows of one batch, in memory that it shares with this process.
 
     Args:
         factories: one per row.
@@ -143,7 +143,7 @@ class ProcessWorker:
     Attributes:
         shares: the rows of each process.
         buffers: where the processes write.
-        turn: which of the two roots is next.
+        turn: index, 0 or 1, of the root buffer that is written next.
         observation_space: of one simulator.
         action_space: of one simulator.
     """
@@ -170,7 +170,7 @@ class ProcessWorker:
         self._is_half_stepped = False  # a step failed: some rows were stepped, others not
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of: it starts processes of its own."""
+        """Return the attributes for a copy, which starts processes of its own."""
         return self._arguments
 
     def __setstate__(self, state: dict) -> None:
@@ -193,7 +193,7 @@ class ProcessWorker:
         return tasks.pop() if len(tasks) == 1 else ""
 
     def learning_wrapper(self) -> str:
-        """Name a learning wrapper around the simulator of some row; empty where none is found."""
+        """Return the class name of a wrapper that normalises by running statistics in any row; empty without one."""
         self._start()
         return max(self._pool.call("learning_wrapper"))
 
@@ -238,11 +238,11 @@ class ProcessWorker:
             self._is_half_stepped = False
 
     def require_ability(self, ability: str) -> None:
-        """Refuse where a simulator in any process lacks an ability; see :meth:`Worker.require_ability`."""
+        """Raise an error if a simulator in any process lacks an ability; see :meth:`Worker.require_ability`."""
         self._call_all("require_ability", ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Let the given rows wait where they are; see :meth:`Worker.freeze`."""
+        """Freeze the given rows; see :meth:`Worker.freeze`."""
         positions = self._positions(indices)
         local = {worker: [indices[at] - self.shares[worker].start for at in own] for worker, own in positions.items()}
         self._call_each("freeze", {worker: (own,) for worker, own in local.items()})
@@ -253,14 +253,14 @@ class ProcessWorker:
         return [frame for frames in self._call_all("render") for frame in frames]
 
     def get_state(self) -> dict:
-        """Capture the simulators and the current root, in the form of :meth:`SimulatorWorker.get_state`."""
+        """Return the state of all simulators and the current root, as :meth:`SimulatorWorker.get_state` does."""
         if self._is_half_stepped:
             expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))
         return _join(self._call_all("get_state"))
 
     def set_state(self, state: dict) -> None:
-        """Restore what :meth:`get_state`, or that of a serial worker, captured."""
+        """Restore the state from :meth:`get_state`, of this class or of a serial worker."""
         self._start()
         shares = [_share_of(state, slice(share.start, share.stop)) for share in self.shares]
         self._call_each("set_state", {worker: (share,) for worker, share in enumerate(shares)})
@@ -272,12 +272,12 @@ class ProcessWorker:
         self._pool.close()
 
     def _call_all(self, method: str, *arguments: object) -> list:
-        """Call a method of the worker in every process."""
+        """Call a method of the worker in every process; return the results in order."""
         self._start()
         return self._call_each(method, dict.fromkeys(range(len(self.shares)), arguments))
 
     def _call_each(self, method: str, arguments: Mapping[int, tuple]) -> list:
-        """Call a method of the worker in some processes."""
+        """Call a method of the worker in some processes, each with its own arguments; return the results."""
         each = {worker: (self.turn, method, *own) for worker, own in arguments.items()}
         return self._pool.call_each("call_worker", each)
 
@@ -299,7 +299,7 @@ class ProcessWorker:
         self._pool.call("map_memory", self._memory.size, self._num_rows, descriptors=[self._memory.descriptor])
 
     def _require_spaces(self, spaces: Sequence[tuple[Space, Space]]) -> None:
-        """Refuse processes whose simulators have other spaces than the first row had at the first start."""
+        """Refuse processes whose simulators' spaces differ from those at the first start."""
         own = (self.observation_space, self.action_space)
         for share, others in zip(self.shares, spaces, strict=True):
             for name, mine, other in zip(("observation_space", "action_space"), own, others, strict=True):
@@ -308,7 +308,7 @@ class ProcessWorker:
                     raise EnvError(explain("ParallelEnv", expected=expected, got=got))
 
     def _positions(self, indices: Sequence[int]) -> dict[int, list[int]]:
-        """Return for each process that holds some of the given rows where these stand in ``indices``."""
+        """Return, for each process with any of the given rows, the positions of its rows in ``indices``."""
         positions: dict[int, list[int]] = {}
         for worker, share in enumerate(self.shares):
             own = [position for position, index in enumerate(indices) if index in share]
@@ -346,7 +346,7 @@ def _factories_with(
 
 
 def _join(states: Sequence[Any]) -> Any:
-    """Join the states of several workers: lists and arrays one after the other, dicts key by key."""
+    """Join the states of several workers: concatenate lists and arrays, join dicts key by key."""
     first = states[0]
     if isinstance(first, dict):
         return {key: _join([state[key] for state in states]) for key in first}

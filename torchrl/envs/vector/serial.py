@@ -1,4 +1,4 @@
-"""The serial back end: several simulators stepped one after the other in this process."""
+"""An Env whose simulators are stepped one after the other in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchrl.envs.vector.worker import SimulatorWorker, own_method
 
 
 class SerialEnv(WorkerEnv):
-    """A batch of simulators that this process steps one after the other.
+    """Step a batch of simulators one after the other in this process.
 
     >>> from torchrl.envs.simulators import Matching
     >>> SerialEnv(Matching, 3).batch_size, SerialEnv(Matching).batch_size
@@ -65,9 +65,9 @@ class SerialEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """The learning wrapper of one of the simulators; see :attr:`Env.learning_wrapper`."""
+        """The first wrapper of a simulator that normalises by running statistics; see :attr:`Env.learning_wrapper`."""
         return learning_wrapper(self.simulators)
 
     def driven_things(self) -> list:
-        """List this env and what stands below its simulators' wrappers; see :meth:`Env.driven_things`."""
+        """List this env and the innermost object of each simulator; see :meth:`Env.driven_things`."""
         return [self, *map(innermost, self.simulators)]

@@ -1,4 +1,4 @@
-"""What a process of a parallel environment holds: the simulators of some rows, and the worker that steps them.
+"""The object inside a process of a parallel environment: the simulators of some rows, and the worker that steps them.
 
 It reads actions from shared memory and writes outcomes there; messages only say what to do. Imports no torch.
 """
@@ -57,7 +57,7 @@ class SimulatorHost:
         return self._worker.advance(self._actions)
 
     def call_worker(self, turn: int, method: str, *arguments: object) -> object:
-        """Call a method of the :class:`SimulatorWorker`, after its ``turn`` was set to the caller's."""
+        """Set the ``turn`` of the :class:`SimulatorWorker` to the parent's, then call one of its methods."""
         self._worker.turn = turn
         return getattr(self._worker, method)(*arguments)
 
@@ -70,7 +70,7 @@ class SimulatorHost:
         return task_of(self._simulators)
 
     def learning_wrapper(self) -> str:
-        """Name a learning wrapper around a simulator of this process; empty where none is found."""
+        """Return the class name of a simulator's wrapper that normalises by running statistics; empty without one."""
         return learning_wrapper(self._simulators)
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class SimulatorHost:
 def cut_buffers(
     observation_space: Space, action_space: Space, num_envs: int, make: MakeArray
 ) -> tuple[StepBuffers, Actions]:
-    """Allocate, by ``make``, a parallel environment's arrays: buffers for its outcomes and roots, and the actions."""
+    """Allocate the arrays of a parallel environment by ``make(shape, dtype)``: its buffers, and a batch of actions."""
     return allocate(observation_space, num_envs, make), allocate_actions(action_space, num_envs, make)
 
 

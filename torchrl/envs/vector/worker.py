@@ -1,7 +1,6 @@
-"""A worker: steps a batch of simulators and writes what happened into numpy buffers.
+"""Workers, which step a batch of simulators and write observations, rewards and flags into numpy buffers.
 
-It knows no process and imports no torch: the serial back end calls it directly, a process back end serves it from a
-loop.
+They import no torch and know no process: ``SerialEnv`` calls one directly, ``ParallelEnv`` has one in each process.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
 class Worker(ABC):
-    """Base of workers, which step and restart rows: keeps the next root, row statistics, and which rows wait.
+    """Base of workers, which step and restart rows: it keeps the next root, episode statistics, and frozen rows.
 
     Args:
         observation_space: of one simulator.
@@ -63,7 +62,7 @@ class Worker(ABC):
 
     @abstractmethod
     def advance(self, actions: Actions) -> bool:
-        """Step every row; write the outcome and the next root, in which ended rows wait for :meth:`restart`.
+        """Step every row; write the outcome and the next root. Rows that ended must be restarted before the next step.
 
         Args:
             actions: a batch of the action space: an array ``[num_envs, ...]``, or a dict or tuple of them.
@@ -84,7 +83,7 @@ class Worker(ABC):
 
         Args:
             indices: which rows, counted inside this worker.
-            seeds: one seed (or None) per entry of ``indices``; None continues every row's own stream.
+            seeds: one seed (or None) per entry of ``indices``; None leaves every row's generators as they are.
             options: passed to each simulator's ``reset``: one dict for all, or one (or None) per entry of ``indices``.
         """
 
@@ -92,22 +91,22 @@ class Worker(ABC):
         """Raise an error if a simulator lacks an ability; see :meth:`Simulator.require_ability`."""
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Let the given rows wait where they are, until :meth:`restart`.
+        """Freeze the given rows until :meth:`restart`: their simulators are not stepped.
 
-        In further steps their simulators are not stepped: these rows repeat the last observation with reward 0 and no
-        flags, and their statistics stay. A row that had ended waits for no restart any more.
+        In later steps these rows repeat the last observation with reward 0 and no flags, and their episode statistics
+        stay. A row that had ended need not be restarted before the next step.
 
         Args:
-            indices: which rows, counted inside this worker; those that wait already stay as they are.
+            indices: which rows, counted inside this worker; rows that are frozen already stay so.
 
         Raises:
-            EnvError: this worker cannot.
+            EnvError: this worker cannot freeze rows.
         """
         expected = "simulators that can wait one by one"
         raise EnvError(explain(self._who, expected=expected, got="some that are stepped together"))
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of, see :class:`SimulatorWorker`.
+        """Return the attributes for a copy; the default raises an error.
 
         Raises:
             EnvError: this worker cannot be copied.
@@ -118,15 +117,15 @@ class Worker(ABC):
         """Return the state of the simulators and the current root; the default raises an error.
 
         Raises:
-            EnvError: this worker cannot.
+            EnvError: this worker cannot save its state.
         """
         raise self._has_no_state("a state to save")
 
     def set_state(self, state: dict) -> None:
-        """Restore what :meth:`get_state` returned; the default raises an error.
+        """Restore the state from :meth:`get_state`; the default raises an error.
 
         Raises:
-            EnvError: this worker cannot.
+            EnvError: this worker cannot load a state.
         """
         raise self._has_no_state("a state to load")
 
@@ -147,11 +146,11 @@ class Worker(ABC):
 
     @property
     def root(self) -> Tree:
-        """The buffers of the root to act on next."""
+        """The buffers of the current root: the observations to act on next."""
         return self.buffers.roots[self.turn]
 
     def ended(self) -> list[int]:
-        """List the rows that wait for a restart."""
+        """List the rows that ended and must be restarted before the next step."""
         return np.flatnonzero(self._has_ended).tolist()
 
     def row(self, index: int) -> str:
@@ -182,7 +181,7 @@ class Worker(ABC):
             self._require_bools("truncated", truncated)
 
     def _finish_step(self) -> None:
-        """Count the step and carry the outcome, whose observations and flags are written, to the next root."""
+        """Update the episode statistics, and copy the outcome's observations and statistics into the next root."""
         outcome, root = self.buffers.next, self.root
         np.logical_or(self._terminated, self._truncated, out=self._done)
         np.add(root["episode_return"], outcome["reward"], out=outcome["episode_return"])
@@ -193,12 +192,12 @@ class Worker(ABC):
         self.root["is_init"].fill(False)
 
     def _mark_ended(self) -> None:
-        """Let the rows of this step that are done wait for a restart."""
+        """Note which rows ended in this step: they must be restarted before the next."""
         np.copyto(self._has_ended, self._done)
         self._may_step = False
 
     def _begin(self, index: int | np.ndarray) -> None:
-        """Begin an episode in a row, or several, whose first observation is written."""
+        """Set ``is_init`` and zero statistics in rows whose first observation has been written."""
         root = self.root
         root["is_init"][index] = True
         root["episode_return"][index] = 0
@@ -206,13 +205,13 @@ class Worker(ABC):
         self._has_ended[index] = False
 
     def _require_bools(self, name: str, values: Sequence) -> None:
-        """Refuse values that an assignment would turn into true or false: None, NaN, text, other numbers."""
+        """Refuse flags that are not bool, 0 or 1: an assignment would turn None, NaN or text into true or false."""
         for index, value in enumerate(values):
             if _as_array(value).dtype.kind not in "biuf" or value not in (0, 1):
                 raise EnvError(explain(f"{name} of {self.row(index)}", expected="a bool", got=repr(value)))
 
     def _require_numbers(self, rewards: Sequence, terminated: Sequence, truncated: Sequence) -> None:
-        """Refuse values that are not one number for each row."""
+        """Refuse rewards and flags that are not one number for each row."""
         num_rows = len(self._reward)
         for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
             came = len(values) if isinstance(values, (tuple, list)) else (*np.shape(values), 0)[0]
@@ -229,7 +228,7 @@ class Worker(ABC):
 
 
 class SimulatorWorker(Worker):
-    """Step and restart simulators one after the other, and write what they return into numpy buffers.
+    """Step and restart simulators one after the other, and write their results into numpy buffers.
 
     Args:
         simulators: one simulator per row, all with the same spaces.
@@ -246,9 +245,9 @@ class SimulatorWorker(Worker):
         self._each = splitter(self.simulators[0].action_space)
 
     def __getstate__(self) -> dict:
-        """Return what a copy is made of: memory of its own, and copies of the simulators, which start with a reset.
+        """Return the attributes for a copy: new memory, and copies of the simulators, to be reset before a step.
 
-        Where a simulator stands is no part of that: many of gymnasium's are built anew when they are copied.
+        The simulators' present states are not kept: many of gymnasium's are built anew when they are copied.
         """
         return {"simulators": self.simulators, "buffers": self.buffers, "first_index": self._first_index}
 
@@ -309,12 +308,12 @@ class SimulatorWorker(Worker):
         self._may_step = not self._has_ended.any()
 
     def require_ability(self, ability: str) -> None:
-        """Refuse where any simulator lacks an ability; see :meth:`Simulator.require_ability`."""
+        """Raise an error if any simulator lacks an ability; see :meth:`Simulator.require_ability`."""
         for simulator in self.simulators:
             own_method("require_ability", simulator)(ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Take the simulators of the given rows out of the steps; see :meth:`Worker.freeze`."""
+        """Stop stepping the simulators of the given rows; see :meth:`Worker.freeze`."""
         seen = self.root if isinstance(self._space, (spaces.Dict, spaces.Tuple)) else self.root["observation"]
         for index in indices:
             self._steps[index] = partial(_repeat, observation_in(self._space, seen, index))
@@ -329,7 +328,7 @@ class SimulatorWorker(Worker):
         self._frozen.remove(index)
 
     def get_state(self) -> dict:
-        """Capture the simulators and the current root; see :meth:`Simulator.get_state`."""
+        """Return the state of every simulator and the current root; see :meth:`Simulator.get_state`."""
         return {
             "simulators": [own_method("get_state", simulator)() for simulator in self.simulators],
             "root": copy_tree(self.root),
@@ -338,7 +337,7 @@ class SimulatorWorker(Worker):
         }
 
     def set_state(self, state: dict) -> None:
-        """Restore what :meth:`get_state` captured."""
+        """Restore the state from :meth:`get_state`."""
         for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
             own_method("set_state", simulator)(simulator_state)
         copy_into(self.root, state["root"])
@@ -368,7 +367,7 @@ class SimulatorWorker(Worker):
 
 
 def _as_array(value: Any) -> np.ndarray:
-    """Return a value as an array; an empty one for what numpy cannot read, such as a tensor on another device."""
+    """Convert a value to an array; return an empty one if numpy cannot, as for a tensor on another device."""
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError):
@@ -390,10 +389,10 @@ def not_restarted(rows: Sequence[int]) -> EnvError:
 
 
 def _repeat(observation: Observation, action: Any) -> tuple[Observation, float, bool, bool, dict]:
-    """Step a frozen row: repeat its last observation, with reward 0 and no flags."""
+    """Return the step result of a frozen row: its last observation, reward 0, no flags; the action is ignored."""
     return observation, 0.0, False, False, {}
 
 
 def own_method(name: str, simulator: Simulator) -> Callable:
-    """Return a simulator's method by name; where a duck-typed one lacks it, the default of :class:`Simulator`."""
+    """Return a simulator's method by name; if an object that is no :class:`Simulator` lacks it, Simulator's default."""
     return getattr(simulator, name, None) or partial(getattr(Simulator, name), simulator)
