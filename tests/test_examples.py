@@ -243,19 +243,25 @@ def test_a_finished_run_is_not_resumed_without_more_frames(half, run, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
+def require_same_where_resumed(run, folder, *flags):
+    """Hold that a run of two halves ends with the weights of a whole one; return the folder of the latter."""
+    run("ppo", *flags, "--name=half")
+    (half,) = (folder / "ppo_logging").iterdir()
+    run("ppo", f"--resume={half}", "--name=rest", "--total_frames=512")
+    run("ppo", *flags, "--name=whole", "--total_frames=512")
+    (whole,), (rest,) = ((folder / "ppo_logging").glob(f"{name}*") for name in ("whole", "rest"))
+    assert_equal_weights(whole, rest)
+    return whole
+
+
 def test_a_run_in_a_native_env_goes_on_and_is_evaluated(run, tmp_path, capsys):
     flags = [*TINY, "--env_library=native", "--env_name=TMaze", "--env_kwargs", "length=2", "--num_cells", "8"]
     flags += ["--num_epochs=1", "--loggers=csv"]
-    run("ppo", *flags, "--name=half")
-    (half,) = (tmp_path / "ppo_logging").iterdir()
-    run("ppo", f"--resume={half}", "--name=rest", "--total_frames=512")
-    run("ppo", *flags, "--name=whole", "--total_frames=512")
-    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
-    assert_equal_weights(runs["whole"], runs["rest"])
-    summary = json.loads((runs["whole"] / "summary.json").read_text())
+    whole = require_same_where_resumed(run, tmp_path, *flags)
+    summary = json.loads((whole / "summary.json").read_text())
     assert summary["env"] == "TMaze"
     capsys.readouterr()
-    run("ppo", f"--evaluate={runs['whole']}")
+    run("ppo", f"--evaluate={whole}")
     assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
 
 
@@ -265,23 +271,18 @@ PROCESSES = ["--num_workers=2", "--evaluate_beside", "--collection_devices", "cp
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_run_over_several_processes_goes_on_and_is_evaluated_without_them(run, tmp_path, monkeypatch, capsys):
     flags = [CARTPOLE, *CONSTANT, *TINY, *PROCESSES, "--num_epochs=1"]
-    run("ppo", *flags, "--name=half")
-    (half,) = (tmp_path / "ppo_logging").iterdir()
-    run("ppo", f"--resume={half}", "--name=rest", "--total_frames=512")
-    run("ppo", *flags, "--name=whole", "--total_frames=512")
-    runs = {path.name.split("_")[0]: path for path in (tmp_path / "ppo_logging").iterdir()}
-    assert_equal_weights(runs["whole"], runs["rest"])
-    rows = list(csv.DictReader((runs["whole"] / "progress.csv").open()))
+    whole = require_same_where_resumed(run, tmp_path, *flags)
+    rows = list(csv.DictReader((whole / "progress.csv").open()))
     measured = [(row["frames"], float(row["eval/policy_version"])) for row in rows if row["eval/return_mean"]]
     assert measured == [("128", 1), ("256", 2), ("384", 3), ("512", 4)]
-    summary = json.loads((runs["whole"] / "summary.json").read_text())
+    summary = json.loads((whole / "summary.json").read_text())
 
     def refused(*arguments, **options):
         raise AssertionError("a run that is only evaluated started a process")
 
     monkeypatch.setattr("torchrl.processes.pool.RemoteObject", refused)
     capsys.readouterr()
-    run("ppo", f"--evaluate={runs['whole']}")
+    run("ppo", f"--evaluate={whole}")
     assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
 
 
