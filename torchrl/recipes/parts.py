@@ -66,8 +66,8 @@ class Environment:
     leave_out: tuple[str, ...] = ()
     "names of observations that the networks do not see: text, which is no number, or what a policy must not see"
     mask_velocity: bool = False
-    """hide velocities, so that the policy needs memory or --frame_stack (CartPole, Pendulum, MountainCar, Acrobot,
-    LunarLander)"""
+    """hide velocities, which a policy with memory or --frame_stack has to work out (CartPole, Pendulum, MountainCar,
+    Acrobot, LunarLander)"""
     from_pixels: bool = False
     "observe pictures that the simulator draws, nothing else (gym and dm_control); drawing may take OpenGL"
     pictures: str = "auto"
