@@ -80,7 +80,7 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     algorithm = config.parts[-3]
     if "LunarLander" in config.read_text():
         pytest.importorskip("Box2D", reason="LunarLander needs the extra box2d")
-    flags = {"ppo": ["--num_epochs=1"], "redq": [*SMALL, "--updates_per_frame=1"]}  # of its 20
+    flags = {"diayn": ["--num_skills=2"], "ppo": ["--num_epochs=1"], "redq": [*SMALL, "--updates_per_frame=1"]}
     flags = flags.get(algorithm, SMALL if algorithm in OFF_POLICY else [])
     run(algorithm, f"--config={config}", *TINY, *flags)
     (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()

@@ -15,6 +15,7 @@ _HOMES = {
     "TorchEnv": "torch_env",
     "CartPole": "native",
     "Pendulum": "native",
+    "Plane": "native",
     "RepeatPrevious": "native",
     "TMaze": "native",
     "native_env": "native",

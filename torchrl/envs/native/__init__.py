@@ -3,7 +3,8 @@
 from torchrl.envs.native.cartpole import CartPole
 from torchrl.envs.native.named import native_env
 from torchrl.envs.native.pendulum import Pendulum
+from torchrl.envs.native.plane import Plane
 from torchrl.envs.native.repeat_previous import RepeatPrevious
 from torchrl.envs.native.tmaze import TMaze
 
-__all__ = ["CartPole", "Pendulum", "RepeatPrevious", "TMaze", "native_env"]
+__all__ = ["CartPole", "Pendulum", "Plane", "RepeatPrevious", "TMaze", "native_env"]
