@@ -106,7 +106,7 @@ class CollectorHost:
         return self.env.batch_size
 
     def share_weights(self, descriptor: int, size: int) -> None:
-        """Take the weights from shared memory at the start of every batch from now on."""
+        """Map the shared memory of the weights, and copy them into the policy now and before every batch."""
         self._reader = WeightReader(self.policy, descriptor, size)
         self._reader.refresh()
 

@@ -1,4 +1,4 @@
-"""Add to the rewards of a batch what a module pays for novelty. The modules are in ``torchrl.modules``."""
+"""Add a module's reward, for example for novelty, to the rewards of a batch. The modules are in ``torchrl.modules``."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class IntrinsicReward:
     True
 
     Call it once per collected batch, before the estimator: ``advantage=lambda batch: gae(intrinsic(batch))``, or
-    ``postproc`` of a collector; either runs in the learner's process, so the module is the one in training. If the
-    module has ``update``, it is called with the batch first, which counts it in the module's statistics; those change
-    nowhere else. Reported returns, ``("next", "episode_return")``, stay those of the environment.
+    ``postproc`` of a collector; both run in the learner's process, with the module that is trained there. If the module
+    has a method ``update``, it is called with the batch first, to add the batch to the module's statistics, which
+    nothing else changes. Reported returns, ``("next", "episode_return")``, stay those of the environment.
 
     The result is a new container that shares its other entries with the batch, which is not written to. Steps that
     ``("collector", "mask")`` excludes keep their reward.
 
     Args:
         module: reads its ``in_keys`` and writes ``[*B, T, 1]`` under the first of its ``out_keys``.
-        coef: factor on what it pays; may be assigned between batches.
+        coef: factor on the module's reward; may be assigned between batches.
 
     Raises:
         ConfigError: the module has no keys, or ``coef`` is not finite.
@@ -53,11 +53,11 @@ class IntrinsicReward:
 
     @torch.no_grad()
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return the batch ``[*B, T]`` with the sums as rewards, and what was added under ``next``, without ``coef``.
+        """Return the batch ``[*B, T]`` with the sums as rewards, and the module's rewards, without ``coef``, in `next`.
 
         Raises:
-            KeyMissing: the reward is not there, or what the module reads.
-            SpecError: what the module writes has another shape than the reward, or the batch was paid already.
+            KeyMissing: the batch lacks the reward, or an entry that the module reads.
+            SpecError: the module's reward has another shape than the reward, or was added to this batch before.
         """
         require_batch("IntrinsicReward", batch)
         if batch.get(INTRINSIC, None) is not None:

@@ -347,7 +347,7 @@ def _flag(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
 
 
 def _take(after: TensorDictBase, size: torch.Size, rows: Tensor) -> TensorDictBase:
-    """Take from every row ``[*B]`` the steps ``[*B, T]`` of each entry ``[*B, T, *F]``; a copy."""
+    """Return each entry, ``[*B, T, *F]``, at the step numbers ``rows``, ``[*B, T]``, of the same row; a copy."""
     first = torch.arange(size[:-1].numel(), device=rows.device).unsqueeze(-1) * size[-1]
     index = (rows.reshape(first.shape[0], size[-1]) + first).flatten()
 

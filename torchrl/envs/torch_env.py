@@ -168,7 +168,7 @@ class TorchEnv(Env):
 
     @property
     def seeds_rows(self) -> bool:
-        """False: all rows draw their starts from one generator."""
+        """False: single rows cannot be seeded, since all rows draw their start states from one generator."""
         return False
 
     def _shown(self, tensordict: TensorDict) -> TensorDict:

@@ -268,7 +268,7 @@ class WorkerPool:
 
     @property
     def has_requests(self) -> bool:
-        """Whether any worker is busy."""
+        """Whether any worker has a request that :meth:`finished` has not reported yet."""
         return bool(self._requests)
 
     def finished(self, wait_s: float) -> list[tuple[int, Any]]:

@@ -200,7 +200,7 @@ class Collecting:
 
 @dataclass(frozen=True)
 class AsyncCollecting(Collecting):
-    """How many frames a run collects, by processes that may go on while the learner trains.
+    """How many frames a run collects, and the processes that collect them, also while the learner trains.
 
     >>> AsyncCollecting(num_workers=2, async_collection=True).frames_per_batch
     2048

@@ -81,7 +81,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         ``torchrl.envs.spec_from_space`` makes a spec of it. Entries of infos are in no space.
 
         Raises:
-            StorageError: nothing describes it. MissingExtraError: Minari is not installed.
+            StorageError: the dataset does not describe its spaces. MissingExtraError: Minari is not installed.
         """
         return as_gymnasium(self._choice.rename_parts(self._require("observation_space", self._observations)))
 
@@ -90,7 +90,7 @@ class MinariEpisodes(Iterator[TensorDict]):
         """The gymnasium space of the actions; the action tensors count choices from 0, whatever the space's start.
 
         Raises:
-            StorageError: nothing describes it. MissingExtraError: Minari is not installed.
+            StorageError: the dataset does not describe its spaces. MissingExtraError: Minari is not installed.
         """
         return as_gymnasium(self._require("action_space", self._actions))
 

@@ -37,8 +37,8 @@ class StackedFrames:
 
     A stack has the oldest frame first, as :class:`~torchrl.envs.transforms.FrameStack` makes it; an episode's first
     frame stands for those before it. ``num_frames=1`` works for any observation: ``("next", key)`` is then read from
-    the following step instead of stored. Batches must have ``is_init`` and time as their last dimension. The first
-    batch is checked as a whole, later ones at one step of each row.
+    the following step instead of stored. Batches must have ``is_init`` and time as their last dimension. The storage
+    checks all stacks of the first batch, of later batches those of each row's last two steps.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> frames = StackedFrames("observation", num_frames=1, dim=-1)  # the next observation is that of the next step

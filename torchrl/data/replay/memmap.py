@@ -143,7 +143,7 @@ class MemmapStorage(TensorStorage):
         return MemmapStorage.open, (str(self.folder),)
 
     def _attach(self) -> None:
-        """Map the files, once this or another process has made them."""
+        """Map the files if they exist and are not mapped yet; this or another process has made them."""
         if self.entries is None and (self.folder / LAYOUT).exists():
             entries = [Entry.of(described) for described in _read_layout(self.folder / LAYOUT)["entries"]]
             self._records = Records(self.capacity, entries, self._make)

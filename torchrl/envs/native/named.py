@@ -18,7 +18,7 @@ NATIVE = {kind.__name__: kind for kind in (CartPole, Pendulum, Plane, RepeatPrev
 
 
 def native_env(name: str, num_envs: int | Sequence[int] | None = None, **options: Any) -> TorchEnv:
-    """Build the native env of this name, a batch that is stepped in torch.
+    """Build a native env (a batch that is stepped in torch) by the name of its class.
 
     >>> native_env("TMaze", 2, length=20).length
     20
@@ -29,8 +29,8 @@ def native_env(name: str, num_envs: int | Sequence[int] | None = None, **options
         options: the other arguments of its class.
 
     Raises:
-        EnvError: no such env.
-        ConfigError: it has no such argument, or cannot take its value.
+        EnvError: there is no env of this name.
+        ConfigError: the class has no such argument, or refuses its value.
     """
     if name not in NATIVE:
         near = nearest(str(name), NATIVE)

@@ -1,4 +1,4 @@
-"""A task of remembering, thousands at a time, in torch: name the symbol that was shown some steps ago."""
+"""A memory task in torch, thousands of rows at a time: choose the symbol that was shown some steps ago."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torchrl.errors import ConfigError, explain
 
 
 class RepeatPrevious(TorchEnv):
-    """A batch of streams of random symbols in torch: name, at every step, the symbol of ``delay`` steps ago.
+    """A batch of memory tasks in torch: each step shows a random symbol; choose the symbol shown ``delay`` steps ago.
 
-    ``observation``, float32 ``[*B, num_symbols]``: the symbol of this step, one-hot, drawn uniformly. The action names
-    a symbol, from 0. It pays 1 if that was shown ``delay`` steps before this one, else 0, and always 0 in the first
-    ``delay`` steps. No episode is terminated; all are truncated after ``max_episode_steps``.
+    ``observation``, float32 ``[*B, num_symbols]``: the symbol of this step, one-hot, drawn uniformly. The action is the
+    index of a symbol. The reward is 1 if that symbol was shown ``delay`` steps before this one, else 0, and always 0 in
+    the first ``delay`` steps. No episode is terminated; all are truncated after ``max_episode_steps``.
 
-    The best return is ``max_episode_steps - delay``. Without memory no policy returns more than that over
-    ``num_symbols`` on average: what is shown says nothing about what was.
+    The best return is ``max_episode_steps - delay``. Policies without memory get at most that divided by
+    ``num_symbols`` on average, since symbols do not depend on each other.
 
     >>> env = RepeatPrevious(1000, delay=2, num_symbols=3, max_episode_steps=12)
     >>> env.best_return, env.rollout(12)["next", "reward"].sum(1).mean().round().item()  # 10, and a third at random
@@ -30,14 +30,14 @@ class RepeatPrevious(TorchEnv):
 
     Args:
         num_envs: batch size ``[num_envs]``; several numbers give ``[*B]``, None gives one row with batch size ``[]``.
-        delay: how many steps back the symbol lies that is to be named.
+        delay: how many steps ago the symbol to choose was shown.
         num_symbols: how many symbols there are.
         max_episode_steps: length of every episode.
         device: where the state lives.
 
     Attributes:
-        best_return: of a policy that remembers.
-        best_return_without_memory: the mean return of the best policy that does not.
+        best_return: of a policy with memory.
+        best_return_without_memory: the mean return of the best policy without memory.
 
     Raises:
         ConfigError: ``delay`` is not positive, ``num_symbols`` below 2, ``max_episode_steps`` not above ``delay``, or
@@ -77,13 +77,13 @@ class RepeatPrevious(TorchEnv):
         self.best_return_without_memory = self.best_return / num_symbols
 
     def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw all symbols of an episode, so that dynamics need no chance; see :meth:`TorchEnv.start`."""
+        """Draw all symbols of every row's episode, so that ``dynamics`` draws none; see :meth:`TorchEnv.start`."""
         shape = (*self.batch_size, self.max_episode_steps + 1)
         symbols = torch.randint(self.num_symbols, shape, generator=generator, device=self.device)
         return self._state(symbols, torch.zeros_like(symbols[..., :1]))
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Compare every answer, and show the next symbol; see :meth:`TorchEnv.dynamics`."""
+        """Return the state with the next symbol, and the reward of the chosen one; see :meth:`TorchEnv.dynamics`."""
         symbols, time = state["symbols"], state["time"]
         asked_for = symbols.gather(-1, (time - self.delay).clamp(min=0))
         is_right = (asked_for == action.unsqueeze(-1)) & (time >= self.delay)

@@ -1,4 +1,4 @@
-"""The T-maze of Bakker (2001), thousands at a time, in torch: a sign at the start, a choice at the end."""
+"""The T-maze of Bakker (2001) in torch, thousands of rows at a time: a sign at the start tells where to turn."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CORRIDOR, JUNCTION = (1.0, 0.0, 1.0), (0.0, 1.0, 0.0)
 
 
 class TMaze(TorchEnv):
-    """A batch of T-mazes in torch: remember a sign, walk down a corridor, and turn as the sign said.
+    """A batch of memory tasks in torch: see a sign, walk down a corridor, and at its end turn as the sign said.
 
     ``observation``, float32 ``[*B, 3]``: ``(1, 1, 0)`` in the first cell where the goal lies north, ``(0, 1, 1)`` where
     it lies south, ``(1, 0, 1)`` in the corridor, ``(0, 1, 0)`` at the junction. Actions: 0 north, 1 east, 2 south,
-    3 west. A step into a wall leaves the row where it is and pays -0.1; a step along the corridor pays 0. At the
-    junction north and south terminate the episode: 4 for the side of the goal, -0.1 for the other.
+    3 west. A step into a wall does not move and gives reward -0.1; a step along the corridor gives 0. At the junction
+    north and south terminate the episode, with reward 4 on the side of the goal and -0.1 on the other.
 
-    Whatever the length, the best return is 4. Without memory the two mazes look alike at the junction, so that no
-    policy returns more than 1.95 on average.
+    The best return is 4 for any length. At the junction the observation does not tell the side of the goal, so policies
+    without memory get at most 1.95 on average.
 
     The task of Bakker (2001), "Reinforcement Learning with Long Short-Term Memory", section 4, with a time limit.
 
@@ -45,8 +45,8 @@ class TMaze(TorchEnv):
         device: where the state lives.
 
     Attributes:
-        best_return: of a policy that remembers.
-        best_return_without_memory: the mean return of the best policy that does not.
+        best_return: of a policy with memory.
+        best_return_without_memory: the mean return of the best policy without memory.
 
     Raises:
         ConfigError: ``length`` or ``max_episode_steps`` is not positive, an episode is too short for a choice, or
@@ -86,12 +86,12 @@ class TMaze(TorchEnv):
         )
 
     def start(self, generator: torch.Generator) -> TensorDict:
-        """Put every row into its first cell, and draw where its goal lies; see :meth:`TorchEnv.start`."""
+        """Put every row into the first cell, and draw the side of its goal; see :meth:`TorchEnv.start`."""
         goal = torch.randint(2, (*self.batch_size, 1), generator=generator, device=self.device)
         return self._state(torch.zeros_like(goal), goal)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
-        """Move every row for one step, or let it choose; see :meth:`TorchEnv.dynamics`."""
+        """Return every row's position, reward and termination after one step; see :meth:`TorchEnv.dynamics`."""
         position, goal, action = state["position"], state["goal"], action.unsqueeze(-1)
         chooses = (position == self.length) & ((action == NORTH) | (action == SOUTH))
         is_right = chooses & ((action == SOUTH) == (goal == 1))

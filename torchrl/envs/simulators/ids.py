@@ -76,7 +76,7 @@ def package_hint(env_id: str) -> str | None:
 
 
 def with_module(env_id: str) -> str:
-    """Put the module that registers it before an id that is not registered yet; only where that is installed.
+    """Return ``"module:id"`` for an id that an installed but not yet imported package registers; else the id unchanged.
 
     >>> with_module("CartPole-v1")
     'CartPole-v1'
@@ -97,7 +97,7 @@ def similar_id(env_id: str) -> str | None:
 
 
 def _name_in(module: str, env_id: str) -> str:
-    """Return what a package calls an id that is written for short."""
+    """Return an id with the namespace that its package uses, such as ``ALE/``, if the user left that out."""
     return f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
 
 

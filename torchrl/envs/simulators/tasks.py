@@ -1,4 +1,4 @@
-"""Find the id of the task that some simulators are of, so that what is known of a task can be looked up."""
+"""Find the gymnasium id of simulators' task, by which facts about known tasks are looked up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 
 
 def task_of(simulators: Iterable[Any]) -> str:
-    """Return the id under which gymnasium registered the task of all ``simulators``; empty where there is no such id.
+    """Return the gymnasium id that all ``simulators`` were made from; empty if they have none or different ones.
 
     >>> import gymnasium
     >>> task_of([gymnasium.make("CartPole-v1"), gymnasium.make("CartPole-v1")])

@@ -1,4 +1,4 @@
-"""A reward that a module adds to each step inside the environment. On batches: ``torchrl.data.IntrinsicReward``."""
+"""A transform that adds a bonus, which a module computes, to each reward. For batches: ``data.IntrinsicReward``."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from torchrl.unchecked import put
 
 
 class RewardBonus(Transform):
-    """Add ``coef`` times what a fixed or shared module computes of each step to the reward.
+    """Add ``coef`` times a bonus to each step's reward; a fixed or shared module computes the bonus from the step.
 
     >>> from torchrl.modules import RandomNetworkDistillation
     >>> rnd = RandomNetworkDistillation(MLP(4, 16), MLP(4, 16), shape=4).requires_grad_(False)
     >>> TransformedEnv(env, RewardBonus(rnd, coef=0.1)).rollout(3)["next", "reward"].shape
     torch.Size([2, 3, 1])
 
-    The module may read ``"action"``, observations of the step's root by their keys, and those it led to under
-    ``"next"``, all as they are at this place of the chain. Nothing here trains it, nor calls its ``update``; in eval
-    mode it is in eval mode.
+    The module may read ``"action"``, the root's observations by their keys, and the successor observations under
+    ``"next"``, all as the transforms before this one in the chain leave them. The transform does not train the module,
+    nor call its ``update``. ``eval()`` puts the module into eval mode.
 
-    A worker process has a copy of the module, which would fall behind one that is trained elsewhere. So its parameters
-    have to be frozen, ``module.requires_grad_(False)``, or in memory that all processes share,
-    ``module.share_memory()``, before environments are built; what lies on an accelerator counts as shared, but is not
-    where environments run in processes. For a reward that is learned, :class:`~torchrl.data.IntrinsicReward` on each
-    batch is simpler and takes one call for all its steps. A frozen module is saved with what transforms learn.
+    A worker process has a copy of the module, which would not follow a module that is trained elsewhere. So its
+    parameters have to be frozen, ``module.requires_grad_(False)``, or in memory that all processes share,
+    ``module.share_memory()``, before environments are built; parameters on an accelerator count as shared, but are not
+    where environments run in processes. For a bonus that is learned, :class:`~torchrl.data.IntrinsicReward` on each
+    batch is simpler and takes one call for all its steps. A frozen module is part of the learned state of transforms.
 
     Args:
         module: has ``in_keys`` and ``out_keys``; given a TensorDict ``[*B]``, it writes ``[*B, 1]`` under the first of
-            ``out_keys`` and returns it. Its parameters, if it has any, move to no device here.
-        coef: factor on what it computes, finite.
+            ``out_keys`` and returns it. It must be on the environment's device already.
+        coef: factor on the bonus, finite.
 
     Raises:
         ConfigError: the module has no keys, or parameters that are trained and not shared; ``coef`` is not finite.
-        KeyMissing: when wrapping: the module reads what is no observation.
-        SpecError: from a step, the module writes another shape than the reward's.
+        KeyMissing: when wrapping: the module reads a key that is no observation.
+        SpecError: from a step, the bonus has another shape than the reward.
     """
 
     changes_reward_only = True
@@ -61,7 +61,7 @@ class RewardBonus(Transform):
         self.coef = coef
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Find what the module reads, and make a memory of the observations of the root."""
+        """Find the observations that the module reads, and allocate memory for those of the last root."""
         super().read_specs(env)
         self._batch_size = env.batch_size
         leaves = dict(env.observation_spec.leaves())
@@ -80,15 +80,15 @@ class RewardBonus(Transform):
 
     @staticmethod
     def merge_learned(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Return the last: those of a frozen module are all equal, those of a shared one are of several moments."""
+        """Return the last state: those of a frozen module are equal, and of a shared one the last is the newest."""
         return states[-1]
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Remember the action until its outcome is here, without changing it."""
+        """Store the action for :meth:`step`, without changing it."""
         self._passing = action_of(inputs)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
-        """Add to the reward, and remember the root for the step after."""
+        """Add the bonus of this step to the reward, and store the next root's observations for the next step."""
         reward = next_.get("reward")
         with torch.no_grad():
             bonus = self.module(self._inputs(next_)).get(self.module.out_keys[0])
@@ -100,7 +100,7 @@ class RewardBonus(Transform):
             self._buffers[name] = root.get(key).clone()  # the environment writes into its tensor again
 
     def reset(self, root: TensorDict, mask: torch.Tensor | None) -> None:
-        """Remember the first observations of the rows that restarted."""
+        """Store the first observations of the rows that restarted."""
         for key, name in self._before.items():
             value = root.get(key)
             same = None if mask is None else expand_right(mask, value)
@@ -111,7 +111,7 @@ class RewardBonus(Transform):
         return Unbounded(spec.shape, spec.dtype, spec.device)
 
     def _inputs(self, next_: TensorDict) -> TensorDict:
-        """Gather what the module reads in a container of its own."""
+        """Return a new TensorDict ``[*B]`` with the entries that the module reads."""
         inputs = TensorDict({}, self._batch_size)
         for key in self.module.in_keys:
             path = as_path(key)
@@ -126,10 +126,10 @@ class RewardBonus(Transform):
 
 
 def _require_current(module: object) -> None:
-    """Refuse a module whose copy in another process would stay as it is while this one is trained.
+    """Refuse a module with trained parameters that are not in shared memory: copies of it would become outdated.
 
     Raises:
-        ConfigError: saying what to write.
+        ConfigError: naming the first such parameter.
     """
     parameters = module.named_parameters() if isinstance(module, nn.Module) else ()
     alone = [name for name, value in parameters if value.requires_grad and not value.is_shared()]

@@ -1,4 +1,4 @@
-"""A transform that hides how fast things move, so that a policy has to remember where they were."""
+"""A transform that removes velocities from observations, so that a policy needs memory."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ _KNOWN = {
 
 
 class MaskVelocity(ObservationTransform):
-    """Take the velocities out of an observation, ``[*B, F]``: fewer features remain, none is set to zero.
+    """Remove the velocities from an observation: ``[*B, F]`` becomes ``[*B, F - V]``, with V velocities.
 
-    What a policy then sees of one step does not say where things go: it needs memory, or a :class:`FrameStack` above.
-    The velocities of classical tasks are known by the task's id (:attr:`known`), those of others are named.
+    A single observation then does not tell how things move, so a policy needs memory, or a :class:`FrameStack` behind
+    this transform. The velocities of classical tasks are known by the task's id (:attr:`known`); for other tasks give
+    ``indices``.
 
     >>> TransformedEnv(GymEnv("CartPole-v1"), MaskVelocity()).observation_spec["observation"].shape  # position, angle
     torch.Size([2])
 
     Args:
         indices: which features are velocities, counted from 0; None looks them up by the task's id.
-        in_keys: the observations that they are features of.
+        in_keys: the observations to remove them from.
 
     Attributes:
         known: the names of the tasks, without their version, whose velocities need no ``indices``.
 
     Raises:
-        ConfigError: ``indices`` is empty, or names no features; when wrapping: it is None, and the task is unknown.
-        SpecError: when wrapping: an observation has other features than the task, or none but velocities.
+        ConfigError: ``indices`` is empty or not of indices; when wrapping: it is None, and the task is unknown.
+        SpecError: when wrapping: an observation has another number of features than the task, or only velocities.
     """
 
     known = tuple(_KNOWN)
@@ -62,12 +63,12 @@ class MaskVelocity(ObservationTransform):
         return is_number(leaf) and len(self.features(leaf)) > 0
 
     def read_specs(self, env: EnvSpecs) -> None:
-        """Look up the velocities of the task where none were named, and check that the observations have them."""
+        """Look up the task's velocities if ``indices`` is None, and check that the observations have them."""
         self._task_id = env.task
         super().read_specs(env)
 
     def function_of(self, leaf: TensorSpec) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function that takes the velocities out of an observation: ``[*B, F]`` to ``[*B, F - V]``."""
+        """Return the function that removes the velocities of an observation: ``[*B, F]`` to ``[*B, F - V]``."""
         num = self.features(leaf)[-1]
         indices = _look_up(self._task_id, num) if self.indices is None else self.indices
         if max(indices) >= num or len(indices) == num:
@@ -91,11 +92,11 @@ def _are_indices(indices: object) -> bool:
 
 
 def _look_up(task: str, num_features: int) -> tuple[int, ...]:
-    """Return where the velocities are in the observation of a task.
+    """Return the indices of the velocities in the observation of a known task.
 
     Raises:
         ConfigError: the task is unknown.
-        SpecError: its observation has other features.
+        SpecError: the observation has another number of features.
     """
     name = task.rpartition("-v")[0]
     if name not in _KNOWN:
