@@ -60,10 +60,10 @@ class EpisodeCollector(LocalCollector):
             them apart by ``is_init``; :func:`~torchrl.data.split_trajectories` pads them.
         max_episode_steps: raise at a longer episode, so that an environment whose episodes never end does not hang.
         device: where a copy of the policy acts; None uses the policy itself where it is.
-        storage_device: where batches are handed out; None leaves them on the environment's device.
+        storage_device: the device of the batches that are returned; None leaves them on the environment's device.
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
             its own generators, or from torch's global stream, which is not seeded here.
-        postproc: applied to every batch before it is handed out.
+        postproc: a function that is applied to every batch before it is returned.
 
     Attributes:
         frames: steps delivered so far.

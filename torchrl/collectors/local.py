@@ -157,8 +157,8 @@ class LocalCollector(LocalSource):
     Args:
         who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device`` and ``seed``.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
-        storage_device: where batches are handed out; None leaves them on the environment's device.
-        postproc: applied to every batch before it is handed out.
+        storage_device: the device of the batches that are returned; None leaves them on the environment's device.
+        postproc: a function that is applied to every batch before it is returned.
 
     Attributes:
         frames: frames delivered so far.

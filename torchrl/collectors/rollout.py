@@ -51,14 +51,14 @@ def rollout(
         sticky: see :class:`FragmentSource`.
         seed: seeds the environments, and in workers the copies' random streams; None leaves them as they are. In this
             process see :class:`FragmentSource`.
-        device: where a copy of the policy acts, and, in this process, where fragments are handed out.
+        device: where a copy of the policy acts, and, in this process, the device of the fragments.
         num_workers: number of worker processes; 0 steps in this process.
         fragments_per_batch: how many fragments of different workers are joined, along ``B``, in the order in which they
             finish. Needs at least as many workers, all with equally many environments.
         on_worker_failure: ``"raise"`` or ``"restart"``, see :class:`MultiAsyncCollector`.
 
     Raises:
-        ConfigError: arguments that do not go together. Otherwise what :class:`FragmentSource` and
+        ConfigError: arguments that contradict each other. Otherwise what :class:`FragmentSource` and
             :class:`MultiAsyncCollector` raise.
     """
     if num_workers == 0:

@@ -37,10 +37,10 @@ class Collector(LocalCollector):
         frames_per_batch: transitions per batch, B · T, a multiple of the number of environments.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         device: where a copy of the policy acts; None uses the policy itself where it is.
-        storage_device: where batches are handed out; None leaves them on the environment's device.
+        storage_device: the device of the batches that are returned; None leaves them on the environment's device.
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
             its own generators, or from torch's global stream, which is not seeded here.
-        postproc: applied to every batch before it is handed out.
+        postproc: a function that is applied to every batch before it is returned.
 
     Raises:
         EnvError: ``env`` is no environment, or something else steps it, such as an evaluator.

@@ -54,9 +54,9 @@ class MultiCollector(ABC):
         frames_per_batch: transitions per batch, B · T.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         devices: where the copies act: one for all, or one per worker.
-        storage_device: where batches are handed out; None is the CPU.
+        storage_device: the device of the batches that are returned; None is the CPU.
         seed: seeds all environments, as a :class:`Collector` over all of them would, and each copy's random streams.
-        postproc: applied to every batch before it is handed out, here.
+        postproc: a function that is applied to every batch, in this process, before it is returned.
         update_every_batch: give the workers the present weights before every batch, besides
             :meth:`update_policy_weights_`.
         on_worker_failure: ``"raise"`` closes all workers and raises when one dies or does not answer in time.
@@ -68,7 +68,7 @@ class MultiCollector(ABC):
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its environment.
 
     Attributes:
-        frames: transitions that were handed out.
+        frames: how many transitions have been returned.
         policy_version: how often the weights were updated.
         num_restarts: how many workers were started in place of others.
         dropped_frames: size, in frames, of the unfinished batches of replaced workers.

@@ -42,7 +42,7 @@ class HindsightRelabel:
 
     ``[*B, T]`` becomes ``[(1 + k) N, T]``, with N the number of rows in ``[*B]``: first the steps as they were, then k
     times all of them with new goals, in the same order of time. The goal of a copied step is what was achieved *after*
-    a step of the same piece of the episode (``("next", achieved_key)``), and stands both at the root and under
+    a step of the same piece of the episode (``("next", achieved_key)``), and is written both at the root and under
     ``"next"``. The strategy says which step that is (the names are those of section 4.5 of the paper):
 
     - ``"future"``: this step or a later one of the piece, drawn uniformly for every step;

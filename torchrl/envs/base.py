@@ -47,7 +47,7 @@ class Env(ABC):
 
     A *root* at time t holds the observations, ``is_init`` and running ``episode_return`` and ``episode_length``; the
     policy adds ``action``. A *transition* is a root with ``"next"``: the true successor observations (also at an
-    ending), ``reward``, ``terminated``, ``truncated`` and ``done``, the latter four ``[*B, 1]``. The next root carries
+    ending), ``reward``, ``terminated``, ``truncated`` and ``done``, the latter four ``[*B, 1]``. The next root has
     every key of ``next`` but reward and flags; on rows that ended it holds the observation after the reset.
 
     Subclasses write :meth:`step_rows` and :meth:`reset_rows`, and :meth:`freeze_rows`, :meth:`require_seeds` and

@@ -60,7 +60,7 @@ class EnvSimulator(Simulator):
         return self._observe(outcome), reward, terminated, truncated, {}
 
     def require_ability(self, ability: str) -> None:
-        """Refuse seeds or options where the environment refuses them; see :meth:`Simulator.require_ability`."""
+        """Raise an error if the environment's resets do not take ``ability``; see :meth:`Simulator.require_ability`."""
         if ability == "seeds":
             self.env.require_seeds()
         else:

@@ -135,12 +135,12 @@ def frozen(env: Env, states: Sequence[Learned] | None = None) -> Iterator[None]:
 
 
 def require_same_view(env: Env, state: Learned) -> None:
-    """Refuse an environment whose transforms differ from those that learned ``state``, so that a policy sees otherwise.
+    """Refuse an environment whose transforms differ from those that learned ``state``; a policy would see other values.
 
     Transforms that only change the reward may differ.
 
     Raises:
-        ConfigError: naming the transforms that differ.
+        ConfigError: naming the transforms that differ. SpecError: learned tensors of other names or shapes.
     """
     named = _by_name(env.transforms)
     missing, extra = (

@@ -68,7 +68,7 @@ class GymEnv(NamedEnv, build=gym_simulator):
             ``pixels_only``, ``pixels_key``, ``wrappers``.
 
     Raises:
-        ConfigError: arguments that do not go together.
+        ConfigError: arguments that contradict each other.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
     """
@@ -93,7 +93,7 @@ class DMControlEnv(NamedEnv, build=dm_control_simulator):
             ``wrappers``.
 
     Raises:
-        ConfigError: arguments that do not go together.
+        ConfigError: arguments that contradict each other.
         EnvError: no such domain or task, or nothing to draw with.
         MissingExtraError: dm_control is not installed.
     """

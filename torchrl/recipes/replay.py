@@ -46,7 +46,7 @@ def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> Repla
         seed: of the draws.
 
     Raises:
-        ConfigError: settings that do not go together.
+        ConfigError: settings that contradict each other.
     """
     replay, recording = settings.replay, settings.recording
     if replay.multi_step and replay.sub_traj_len is not None:

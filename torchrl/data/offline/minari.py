@@ -97,7 +97,7 @@ class MinariEpisodes(Iterator[TensorDict]):
     def make_env(self, **kwargs: Any) -> Any:
         """Return a new gymnasium environment of the kind that the episodes come from, made by Minari.
 
-        ``GymEnv(episodes.make_env())`` or ``SerialEnv(episodes.make_env, num_envs=8)`` make an environment of ours.
+        ``GymEnv(episodes.make_env())`` or ``SerialEnv(episodes.make_env, num_envs=8)`` make an :class:`Env` of it.
 
         Args:
             **kwargs: of ``MinariDataset.recover_environment``, for example ``eval_env=True``.

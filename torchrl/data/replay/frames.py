@@ -240,7 +240,7 @@ class StackedFrames:
         return self._pool.num_used
 
     def state(self) -> dict:
-        """Return copies of everything, as tensors."""
+        """Return copies of the tables of frames' addresses and of the pool, as tensors."""
         columns = {name: torch.from_numpy(column.copy()) for name, column in self._columns().items()}
         return {**columns, **self._pool.state()}
 
@@ -291,7 +291,7 @@ class _Pool:
         self._free = np.concatenate((self._free, cells[cells >= 0]))
 
     def state(self) -> dict:
-        """Return copies of everything."""
+        """Return copies of the frames and of the numbers of free cells, as tensors."""
         memory = torch.empty(0) if self._memory is None else self._memory.clone()
         return {"pool": memory, "free": torch.from_numpy(self._free.copy())}
 

@@ -40,7 +40,7 @@ class Ledger:
         make: ``make(name, shape, dtype)`` returns zeroed memory, or existing memory of that name, as a numpy array.
 
     Attributes:
-        ids: the id of the item in each place, int64 ``[C]``; -1 where there never was one.
+        ids: the id of the item in each place, int64 ``[C]``; -1 where there is none.
         gap: the item's id minus that of its predecessor in time, int32 ``[C]``; 0 where there is none.
         run: how many consecutive steps of the episode end with the item, itself included, int32 ``[C]``.
     """

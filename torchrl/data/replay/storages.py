@@ -335,7 +335,7 @@ def _require_memory(who: str, num_bytes: int, num_items: int) -> None:
 
 
 def _free_memory() -> int:
-    """Return how many bytes the system could hand out now; a very large number where it does not say."""
+    """Return how many bytes of memory are free; a very large number where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -136,7 +136,7 @@ class DMControlSimulator(Simulator):
             raise no_opengl("DMControlSimulator.render", error) from error
 
     def require_ability(self, ability: str) -> None:
-        """Refuse options, and seeds where there is no generator; see :meth:`Simulator.require_ability`."""
+        """Raise an error for ``"options"``, and for ``"seeds"`` without a generator; see :meth:`Simulator.reset`."""
         if ability == "options":
             raise self._no_options()
         self._generators()

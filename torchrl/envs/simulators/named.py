@@ -67,7 +67,7 @@ def gym_simulator(
         wrappers: put around it last, the innermost first, for example ``[partial(RandomTruncation, max_steps=500)]``.
 
     Raises:
-        ConfigError: arguments that do not go together; ``max_episode_steps`` above a limit that the environment has
+        ConfigError: arguments that contradict each other; ``max_episode_steps`` above a limit that the environment has
             itself; ``frame_skip`` around an Atari game that skips frames already.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
@@ -123,7 +123,7 @@ def dm_control_simulator(
         wrappers: put around it last, the innermost first.
 
     Raises:
-        ConfigError: arguments that do not go together; ``max_episode_steps`` above a limit that the environment has
+        ConfigError: arguments that contradict each other; ``max_episode_steps`` above a limit that the environment has
             itself.
         EnvError: no such domain or task, or nothing to draw with.
         MissingExtraError: dm_control is not installed.

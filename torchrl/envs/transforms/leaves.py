@@ -15,7 +15,7 @@ from torchrl.unchecked import put
 
 
 def require_leaves(who: str, spec: Composite, keys: Sequence[Key]) -> tuple[Key, ...]:
-    """Return ``keys``, each as the spec writes it; refuse a key that is no observation.
+    """Return ``keys`` in the spec's own form, a string or a tuple each; refuse a key that is no observation.
 
     Raises:
         KeyMissing: naming the keys there are.

@@ -62,7 +62,7 @@ class ParallelEnv(WorkerEnv):
         start_timeout_s: the longest wait for a worker to start: to import what it needs and build its simulators.
 
     Raises:
-        ConfigError: counts that do not go together, or no such start method.
+        ConfigError: counts that contradict each other, or no such start method.
         EnvError: a factory does not return a simulator, or the simulators' spaces differ.
         ProcessError: from any use, a worker was lost.
     """
