@@ -43,7 +43,7 @@ class Environment:
     """
 
     env_library: Literal["dm_control", "gym", "native", "toy"] = "gym"
-    "library of the simulator; native steps all rows at once in torch: CartPole, Pendulum, RepeatPrevious, TMaze"
+    "library of the simulator; native is one batch in torch: CartPole, Pendulum, Plane, RepeatPrevious, TMaze"
     env_name: str = "CartPole-v1"
     "registered id (gym), domain (dm_control) or name (native, toy)"
     env_task: str = ""
