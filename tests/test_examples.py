@@ -137,7 +137,12 @@ def test_every_algorithm_has_an_example_that_names_its_configs(algorithm, run, c
 
 @pytest.mark.parametrize(
     ("algorithm", "flag"),
-    [("reinforce", "--no-baseline"), ("ppo", "--objective=kl_penalty"), ("ppo", "--objective=plain")],
+    [
+        ("reinforce", "--no-baseline"),
+        ("reinforce", "--episodes_per_batch=4"),
+        ("ppo", "--objective=kl_penalty"),
+        ("ppo", "--objective=plain"),
+    ],
 )
 def test_other_forms_of_an_algorithm_run(algorithm, flag, run, tmp_path):
     run(algorithm, f"--config={ROOT}/configs/{algorithm}/cartpole.txt", *TINY, flag, "--loggers")

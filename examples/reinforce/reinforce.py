@@ -2,12 +2,14 @@
 
     python examples/reinforce/reinforce.py --config=examples/reinforce/configs/cartpole.txt
     python examples/reinforce/reinforce.py --config=examples/reinforce/configs/cartpole.txt --no-baseline
+    python examples/reinforce/reinforce.py --config=examples/reinforce/configs/cartpole.txt --episodes_per_batch=16
 
 What it shows: the oldest policy gradient, from whole returns; the critic, if there is one, is a baseline alone.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -55,7 +57,7 @@ class Reinforce:
 
     environment: recipes.Environment = recipes.Environment()
     networks: Networks = Networks()
-    collecting: recipes.Collecting = recipes.Collecting(frames_per_batch=4096)
+    collecting: recipes.EpisodeCollecting = recipes.EpisodeCollecting(frames_per_batch=4096)
     loss: Loss = Loss()
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-3, max_grad_norm=0.5)
     recording: recipes.Recording = recipes.Recording()
@@ -102,12 +104,14 @@ def make_agent(settings: Reinforce) -> Agent:
     ).to(find_device(settings.optimising.device))
     advantage = DiscountedReturn(baseline, gamma=options.gamma)
 
-    # One gradient step on the whole batch, with the ε of the first implementations (torch's is 1e-8).
+    # One gradient step on the whole batch, with the ε of the first implementations (torch's is 1e-8). Whole episodes
+    # have any number of frames; each frame counts alike.
+    has_episodes = settings.collecting.episodes_per_batch is not None
     optimise = MinibatchEpochs(
         loss,
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=1,
-        minibatch_size=settings.collecting.frames_per_batch,
+        minibatch_size=sys.maxsize if has_episodes else settings.collecting.frames_per_batch,
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator(),

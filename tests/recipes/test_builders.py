@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cases.examples import ALONE, settings_of
-from torchrl.collectors import MultiAsyncCollector, MultiSyncCollector
-from torchrl.data import specs
+from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector
+from torchrl.data import last_step, specs
 from torchrl.data.specs import Binary, Bounded, Unbounded
 from torchrl.envs.transforms import (
     ActionClip,
@@ -260,6 +260,18 @@ def test_a2c_and_reinforce_take_their_flags(make_agent):
     assert agent.advantage.gamma == 0.9
     agent = make_agent("reinforce")
     assert agent.loss.critic is agent.advantage.critic is not None
+
+
+def test_reinforce_learns_from_whole_episodes_by_one_gradient_step(make_agent):
+    flags = ["--num_envs=2", "--max_episode_steps=9", "--frames_per_batch=16", "--total_frames=40"]
+    agent = make_agent("reinforce", *flags, "--episodes_per_batch=4")
+    batch = agent.collector.collect()
+    assert batch.batch_size == (4, 9) and batch["collector", "mask"].sum() > 16
+    assert last_step(batch)["next", "done"].all() and batch["is_init"][:, 0].all()
+    assert agent.optimise(agent.advantage(batch)).weights["grad_norm"] == 1
+    assert type(make_agent("reinforce", *flags).collector) is Collector
+    with pytest.raises(ConfigError, match="--episodes_per_batch: expected --num_workers=0 with it, got 2"):
+        make_agent("reinforce", *flags, "--episodes_per_batch=4", "--num_workers=2")
 
 
 def test_impala_takes_its_flags(make_agent):

@@ -8,17 +8,17 @@ from functools import partial
 import torch
 from torch import nn
 
-from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector, WarmUp
+from torchrl.collectors import Collector, EpisodeCollector, MultiAsyncCollector, MultiSyncCollector, WarmUp
 from torchrl.devices import find_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import default_of
-from torchrl.recipes.parts import AsyncCollecting, Collecting, Command, Environment, ReplayCollecting
+from torchrl.recipes.parts import AsyncCollecting, Collecting, Command, Environment, EpisodeCollecting, ReplayCollecting
 
 
 def make_collector(
     settings: Command, env: Env, policy: Callable, *, seed: int
-) -> Collector | MultiSyncCollector | MultiAsyncCollector:
+) -> Collector | EpisodeCollector | MultiSyncCollector | MultiAsyncCollector:
     """Build the collector that a command's settings describe, in this process or in worker processes.
 
     >>> make_collector(settings, env, actor, seed=0).collect().shape
@@ -34,8 +34,13 @@ def make_collector(
         ConfigError: devices that this machine lacks, or settings that do not fit each other.
     """
     collecting = settings.collecting
+    num_episodes = collecting.episodes_per_batch if isinstance(collecting, EpisodeCollecting) else None
     is_async = isinstance(collecting, AsyncCollecting) and collecting.async_collection
     common = {"frames_per_batch": collecting.frames_per_batch, "total_frames": collecting.total_frames, "seed": seed}
+    if collecting.num_workers and num_episodes is not None:
+        hint = "Processes that step slow environments for this one: --env_workers."
+        got = collecting.num_workers
+        raise ConfigError(explain("--episodes_per_batch", expected="--num_workers=0 with it", got=got, hint=hint))
     if collecting.num_workers:
         devices = _devices(collecting, "one device, or one for each of the workers", (1, collecting.num_workers))
         share = _envs_per_worker(collecting, settings.environment)
@@ -55,6 +60,9 @@ def make_collector(
         got = f"{collecting.on_worker_failure} without workers"
         raise ConfigError(explain("--on_worker_failure", expected="--num_workers with it", got=got))
     (device,) = _devices(collecting, "one device, for one collector", (1,))
+    if num_episodes is not None:
+        del common["frames_per_batch"]
+        return EpisodeCollector(env, policy, num_episodes=num_episodes, device=device, **common)
     return Collector(env, policy, device=device, **common)
 
 
@@ -83,7 +91,12 @@ def warm_up(settings: ReplayCollecting, env: Env, policy: nn.Module, *, seed: in
 
 
 def num_trained(settings: Collecting) -> int:
-    """Return how many frames a run collects and trains on: ``total_frames``, rounded up to whole batches."""
+    """Return how many frames a run collects and trains on: ``total_frames``, rounded up to whole batches.
+
+    Batches of whole episodes have any number of frames: there it is ``total_frames``, which the last batch may exceed.
+    """
+    if isinstance(settings, EpisodeCollecting) and settings.episodes_per_batch is not None:
+        return settings.total_frames
     return -(-settings.total_frames // settings.frames_per_batch) * settings.frames_per_batch
 
 

@@ -199,6 +199,18 @@ class Collecting:
 
 
 @dataclass(frozen=True)
+class EpisodeCollecting(Collecting):
+    """How many frames a run collects, in batches of as many frames or of as many whole episodes.
+
+    >>> EpisodeCollecting(episodes_per_batch=16).num_workers
+    0
+    """
+
+    episodes_per_batch: PositiveInt | None = None
+    "whole episodes of one batch, in place of --frames_per_batch; none cuts episodes where a batch ends"
+
+
+@dataclass(frozen=True)
 class AsyncCollecting(Collecting):
     """How many frames a run collects, and the processes that collect them, also while the learner trains.
 
