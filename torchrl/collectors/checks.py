@@ -48,7 +48,7 @@ def require_policy(who: str, policy: Callable | None, total_frames: int = -1) ->
 
 
 def steps_of(frames_per_batch: int, num_envs: int, *, of: str = "environments") -> int:
-    """Return the number of steps ``T`` of a batch of ``frames_per_batch`` frames.
+    """Return the number of steps per row, ``T = frames_per_batch / num_envs``, of a batch.
 
     Raises:
         ConfigError: ``frames_per_batch`` is not a positive multiple of ``num_envs``.
@@ -71,7 +71,7 @@ def random_policy(env: Env, seed: int | None) -> RandomPolicy:
 def act_and_check(act: Callable, root: TensorDict, env: Env, *, is_first: bool) -> TensorDictBase:
     """Let a policy act on a root, ``[*B]``, and return the result; refuse a missing or wrong action, or changed inputs.
 
-    With ``is_first`` the policy itself is checked against the action spec, later only the form of its actions.
+    With ``is_first`` the policy itself is checked against the action spec, later only its actions' form and range.
 
     Raises:
         ConfigError: the policy cannot be called with a TensorDict.

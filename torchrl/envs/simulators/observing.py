@@ -42,12 +42,12 @@ class Beside(SimulatorWrapper):
         self.observation_space = spaces.Dict([*kept.items(), *added.items()])  # pairs keep their order
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode; see :meth:`Simulator.reset`."""
+        """Start an episode, and add the new entries to the observation; see :meth:`Simulator.reset`."""
         observation, info = self.simulator.reset(seed=seed, options=options)
         return self._join(observation, info), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
-        """Advance by one step; see :meth:`Simulator.step`."""
+        """Advance by one step, and add the new entries to the observation; see :meth:`Simulator.step`."""
         observation, reward, terminated, truncated, info = self.simulator.step(action)
         return self._join(observation, info), reward, terminated, truncated, info
 
@@ -156,12 +156,12 @@ class LeaveOut(SimulatorWrapper):
         self.observation_space, self._kept = without_entries("leave_out", simulator.observation_space, keys)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode; see :meth:`Simulator.reset`."""
+        """Start an episode, and remove the entries from the observation; see :meth:`Simulator.reset`."""
         observation, info = self.simulator.reset(seed=seed, options=options)
         return self._kept(observation), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:
-        """Advance by one step; see :meth:`Simulator.step`."""
+        """Advance by one step, and remove the entries from the observation; see :meth:`Simulator.step`."""
         observation, *result = self.simulator.step(action)
         return self._kept(observation), *result
 
