@@ -28,8 +28,8 @@ from torchrl.agents import (
     UpdateNormalizer,
     episode_statistics,
 )
-from torchrl.agents.optimise import valid_rows
 from torchrl.agents.parts import GradientSteps
+from torchrl.agents.sequences import valid_rows, valid_sequences
 from torchrl.agents.statistics import MeanMetrics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import Collector
 from torchrl.data import (
@@ -201,7 +201,7 @@ OF_ONE_BATCH = {
     **dict.fromkeys((GradientSteps, MinibatchEpochs), "gradient steps are those of a batch"),
     AdaptPenalty: "it measures an update, and there is one for each batch",
     value_statistics: "the variance within a batch",
-    valid_rows: ONE_BATCH,
+    **dict.fromkeys((valid_rows, valid_sequences), ONE_BATCH),
     MixedReplay: "each of its buffers is a case",
     Sampler: ONE_BATCH,
     Writer: ONE_BATCH,
@@ -209,6 +209,7 @@ OF_ONE_BATCH = {
     **{getattr(torchrl.data, name): ONE_BATCH for name in ("alive_at", "at_step", "last_step", "lengths_of", "pack")},
     **{getattr(torchrl.data, name): ONE_BATCH for name in ("shorten", "split_trajectories", "time_slice", "unpad")},
     torchrl.data.concatenate: ONE_BATCH,
+    torchrl.data.IntrinsicReward: "its module counts each batch before it pays, so that the statistics are a batch's",
     write_dataset: "test_offline.py cuts",
 }
 

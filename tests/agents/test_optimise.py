@@ -8,7 +8,8 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.agents import MinibatchEpochs
-from torchrl.agents.optimise import clip_grad_norm_, valid_rows
+from torchrl.agents.optimise import clip_grad_norm_
+from torchrl.agents.sequences import valid_rows
 from torchrl.errors import ConfigError, KeyMissing, NonFiniteError
 from torchrl.modules import MLP, Categorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss, Loss

@@ -23,8 +23,8 @@ from torchrl.agents import (
     UpdateNormalizer,
     episode_statistics,
 )
-from torchrl.agents.optimise import valid_rows
 from torchrl.agents.parts import GradientSteps
+from torchrl.agents.sequences import valid_rows, valid_sequences
 from torchrl.agents.statistics import num_valid_frames, policy_lag, value_statistics
 from torchrl.data import specs
 from torchrl.data.replay import ReplayBuffer, TensorStorage
@@ -113,7 +113,8 @@ CASES = {
     RewardScale: scale_rewards,
     StepExploration: step_exploration,
 }
-NEVER_LOOK = {Hook, Anneal, ProgressBar, GradientSteps}  # they are told of a batch and ask only the agent
+# They are told of a batch and ask only the agent; the last keeps masked steps, and the mask with them.
+NEVER_LOOK = {Hook, Anneal, ProgressBar, GradientSteps, valid_sequences}
 
 
 def is_told_of_a_batch(x):

@@ -132,7 +132,7 @@ class TestOrnsteinUhlenbeck:
         policy = OrnsteinUhlenbeck(
             Actor(Fixed(*[0.0] * env.action_spec.shape[-1])), env.action_spec[0], num_frames=100, start=0.3
         )
-        env = TransformedEnv(env, TensorDictPrimer(policy.state_specs()))
+        env = TransformedEnv(env, TensorDictPrimer(policy.initial_state()))
         batch = Collector(env, policy, frames_per_batch=2 * 30).collect()
         starts = batch["is_init"].squeeze(-1)
         assert starts.sum() > 4
@@ -141,7 +141,7 @@ class TestOrnsteinUhlenbeck:
         assert torch.equal(batch["ou_noise"][:, 1:][goes_on], batch["next", "ou_noise"][:, :-1][goes_on])
 
     def test_a_missing_state_is_named(self):
-        with pytest.raises(KeyMissing, match=r"'ou_noise'.*TensorDictPrimer\(policy.state_specs\(\)\)"):
+        with pytest.raises(KeyMissing, match=r"'ou_noise'.*TensorDictPrimer\(policy.initial_state\(\)\)"):
             self.policy()(rows(1))
 
     @pytest.mark.parametrize("options", [{"theta": -1.0}, {"sigma": -0.1}, {"dt": 0.0}, {"theta": 2.0, "dt": 0.6}])

@@ -17,6 +17,8 @@ import torchrl.modules
 from torchrl.data.specs import Bounded
 from torchrl.data.specs import Categorical as Choice
 from torchrl.modules import (
+    GRU,
+    LSTM,
     MLP,
     Actor,
     ActorCriticOperator,
@@ -41,6 +43,7 @@ from torchrl.modules import (
     GSDEMarginal,
     GSDENormal,
     GSDETanhNormal,
+    IntrinsicCuriosity,
     MaskedCategorical,
     MaskedOneHotCategorical,
     MultiCategorical,
@@ -56,6 +59,7 @@ from torchrl.modules import (
     Projected,
     QuantileQValueActor,
     QValueActor,
+    RandomNetworkDistillation,
     Sequence,
     StateDependentNormalHead,
     TanhDelta,
@@ -166,6 +170,13 @@ MODULES = {
     "ParallelHeads": (lambda: ParallelHeads(nn.Linear(4, 3), normal_network()), FOUR),
     "ProbabilisticActor": (lambda: ProbabilisticActor(normal_network(), TanhNormal.within(-1.0, 2.0)), FOUR),
     "Projected": (lambda: Projected(Actor(MLP(4, 2)), BOX), FOUR),
+    "GRU": (lambda: GRU(4, 8, num_layers=2), rows((4,), (2, 1, 8), (1,))),
+    "IntrinsicCuriosity": (
+        lambda: IntrinsicCuriosity(MLP(4, 8), MLP(16, 2), MLP(8 + 2, 8), num_actions=None),
+        rows((4,), (2,), (4,)),
+    ),
+    "RandomNetworkDistillation": (lambda: RandomNetworkDistillation(MLP(4, 8), MLP(4, 8), shape=4), FOUR),
+    "LSTM": (lambda: LSTM(4, 8), rows((4,), (1, 2, 8), (1,))),
     "QValueActor": (lambda: QValueActor(MLP(4, 3), one_hot=True, mask_key="mask"), with_legal),
     "QuantileQValueActor": (lambda: QuantileQValueActor(DuelingMLP(4, 3, num_outputs=5)), FOUR),
     "Sequence": (lambda: Sequence(trunk(), Actor(MLP(8, 2), in_keys=["hidden"]), out_keys=["action"]), FOUR),
@@ -200,7 +211,8 @@ MODULES = {
     ),
     "TruncatedNormal": (lambda: Chosen(TruncatedNormal.within(-1.0, 2.0), *ASK), with_positive((3,), (3,))),
 }
-BASES = {"AnnealedExploration", "Distribution", "RandomPolicy"}  # not to be called, or nothing but chance
+# Not to be called, or nothing but chance.
+BASES = {"AnnealedExploration", "CuriosityModule", "Distribution", "Memory", "RandomPolicy"}
 
 
 def test_the_table_has_every_public_module_and_family():

@@ -10,12 +10,12 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.nonfinite import nonfinite_error
 from torchrl.agents.parts import MovesParameters, Trained, has
+from torchrl.agents.sequences import as_batch, valid_rows, valid_sequences
 from torchrl.agents.statistics import Figures
 from torchrl.counts import is_count
 from torchrl.devices import device_of
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import Loss, total_loss
-from torchrl.objectives.keys import MASK, read
 
 
 class MinibatchEpochs:
@@ -41,6 +41,9 @@ class MinibatchEpochs:
         optimizer: over ``loss.trainable_parameters()``.
         num_epochs: passes over the batch.
         minibatch_size: rows per gradient step.
+        sequence_len: shuffle sequences of T steps instead of rows, each with the state that its first step was
+            acted from; a minibatch has ``minibatch_size / T`` of them. A network with memory needs it. Where it does
+            not divide the steps of the batch, the last sequences are padded. None shuffles rows.
         max_grad_norm: scales gradients down to this joint norm, and reports ``grad_norm``; None does neither.
         max_grad_value: clips each entry of the gradients to ± this; None does not.
         generator: source of the permutations, on the CPU; None uses torch's global one.
@@ -51,7 +54,8 @@ class MinibatchEpochs:
             their 0.02 take 0.03 here. At least one whole epoch is trained.
 
     Raises:
-        ConfigError: a count below one, or both kinds of clipping at once.
+        ConfigError: a count below one, both kinds of clipping at once, a loss of networks with memory and no
+            ``sequence_len``, or one that does not divide ``minibatch_size``.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class MinibatchEpochs:
         *,
         num_epochs: int,
         minibatch_size: int,
+        sequence_len: int | None = None,
         max_grad_norm: float | None = None,
         max_grad_value: float | None = None,
         generator: torch.Generator | None = None,
@@ -80,10 +85,12 @@ class MinibatchEpochs:
         if max_grad_norm is not None and max_grad_value is not None:
             raise ConfigError(explain("MinibatchEpochs", expected="max_grad_norm or max_grad_value", got="both"))
         require_loss("MinibatchEpochs", loss, optimizer)
+        require_sequences(loss, minibatch_size, sequence_len)
         self.loss = loss
         self.optimizer = optimizer
         self.num_epochs = num_epochs
         self.minibatch_size = minibatch_size
+        self.sequence_len = sequence_len
         self.max_grad_norm = max_grad_norm
         self.max_grad_value = max_grad_value
         self.generator = generator
@@ -104,7 +111,7 @@ class MinibatchEpochs:
                 per epoch, parameters once per call; the steps taken since the call began are undone.
             KeyMissing: the batch lacks a key the loss reads.
         """
-        rows = valid_rows(batch, self.loss.in_keys)
+        rows = self._rows_of(batch)
         if len(rows) == 0:
             return Figures()
         before = _Snapshot.of(self.loss, self._parameters, self.optimizer)
@@ -126,17 +133,26 @@ class MinibatchEpochs:
                 break
         self._require_finite_parameters()
         values = torch.cat(epochs)
-        num_steps, size = len(values), min(self.minibatch_size, len(rows))
+        num_steps, size = len(values), min(self.minibatch_size, len(rows) * (self.sequence_len or 1))
         means = dict(zip(names, values.mean(0).tolist(), strict=True))
         return Figures(means, dict.fromkeys(means, num_steps * size) | {"grad_norm": num_steps})
 
     def _minibatches(self, rows: TensorDict) -> Iterator[TensorDict]:
         """Permute the rows and cut them into minibatches of one size, without a rest: one gather per key and epoch."""
-        size = min(self.minibatch_size, len(rows))
+        size = min(self.minibatch_size // (self.sequence_len or 1), len(rows))
         order = torch.randperm(len(rows), generator=self.generator)[: len(rows) // size * size]
         return rows[order.to(device_of(rows))].split(size)
 
+    def _rows_of(self, batch: TensorDictBase) -> TensorDict:
+        """Return what is shuffled, ``[N]``: valid rows, or sequences."""
+        if self.sequence_len is None:
+            return valid_rows(batch, self.loss.in_keys)
+        states = self.loss.state_keys
+        return valid_sequences(batch, self.loss.in_keys, length=self.sequence_len, state_keys=states)
+
     def _step(self, minibatch: TensorDict) -> tuple[tuple[str, ...], list[torch.Tensor]]:
+        if self.sequence_len is not None:
+            minibatch = as_batch(minibatch, self.loss.state_keys, self.sequence_len)
         total, names, values = self._forward(minibatch)
         for parameter in self._parameters:  # 50 µs cheaper than optimizer.zero_grad(), which is profiled and hooked
             parameter.grad = None
@@ -172,20 +188,6 @@ class MinibatchEpochs:
             got = "parameters that are NaN or infinite after the last step, though every loss was finite"
             hint = "Parameters and optimizer are as they were before this batch."
             raise NonFiniteError(explain("the gradient", expected="finite numbers", got=got, hint=hint))
-
-
-def valid_rows(batch: TensorDictBase, keys: list) -> TensorDict:
-    """Select ``keys`` from a batch ``[*B, T]`` and return its valid rows, ``[N]``.
-
-    Raises:
-        KeyMissing: naming a key the batch lacks, and what would have written it.
-    """
-    values = {key: read(batch, key, who="MinibatchEpochs") for key in keys if key != MASK}
-    last = len(batch.batch_size) - 1
-    flat = {key: value.flatten(0, last) for key, value in values.items()}
-    rows = TensorDict(flat, batch_size=[batch.batch_size.numel()])
-    mask = batch.get(MASK, None)
-    return rows if mask is None else rows[mask.reshape(-1)]
 
 
 @torch.no_grad()
@@ -236,6 +238,22 @@ def require_loss(who: str, loss: object, optimizer: object) -> None:
         hint = "Write torch.optim.Adam(loss.trainable_parameters())."
         got = type(optimizer).__name__
         raise ConfigError(explain(f"{who}, optimizer", expected="an optimizer of torch", got=got, hint=hint))
+
+
+def require_sequences(loss: Loss, minibatch_size: int, sequence_len: int | None) -> None:
+    """Refuse single rows for networks with memory, and a ``sequence_len`` that does not divide ``minibatch_size``.
+
+    Raises:
+        ConfigError: saying what to write.
+    """
+    if sequence_len is None:
+        if getattr(loss, "state_keys", ()):
+            hint = "Shuffle whole sequences: MinibatchEpochs(..., sequence_len=32)."
+            got = f"a {type(loss).__name__} of networks with memory, which single rows have lost"
+            raise ConfigError(explain("MinibatchEpochs", expected="a sequence_len", got=got, hint=hint))
+    elif not is_count(sequence_len) or minibatch_size % sequence_len:
+        expected = f"sequence_len, a divisor of the minibatch_size of {minibatch_size} rows"
+        raise ConfigError(explain("MinibatchEpochs", expected=expected, got=sequence_len))
 
 
 def require_optimised(who: str, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:

@@ -30,6 +30,7 @@ from torchrl.modules.exploration import (
 from torchrl.modules.explorers import AdditiveGaussian, EGreedy, OrnsteinUhlenbeck
 from torchrl.modules.gsde import GSDEHead, GSDEMarginal, GSDENormal, GSDETanhNormal
 from torchrl.modules.lazy import initialise_lazy_
+from torchrl.modules.memory import Memory
 from torchrl.modules.models import (
     MLP,
     BatchRenorm,
@@ -48,6 +49,7 @@ from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
 from torchrl.modules.projection import Projected
 from torchrl.modules.q_values import DistributionalQValueActor, QuantileQValueActor, QValueActor, ValueEnsemble
+from torchrl.modules.recurrent import GRU, LSTM
 from torchrl.modules.replaying import replay_policy
 from torchrl.modules.sequence import Sequence
 
@@ -73,14 +75,17 @@ __all__ = [
     "Encoded",
     "Ensemble",
     "ExplorationType",
+    "GRU",
     "GSDEHead",
     "GSDEMarginal",
     "GSDENormal",
     "GSDETanhNormal",
     "IntrinsicCuriosity",
+    "LSTM",
     "MLP",
     "MaskedCategorical",
     "MaskedOneHotCategorical",
+    "Memory",
     "MultiCategorical",
     "NoisyLinear",
     "Normal",

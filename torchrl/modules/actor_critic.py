@@ -8,11 +8,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl.errors import ConfigError, explain
+from torchrl.modules.memory import Stateful
 from torchrl.modules.operator import accept_tensors, require_keys
 from torchrl.modules.sequence import Sequence, call_all, call_all_aside
 
 
-class ActorCriticWrapper(TensorDictModuleBase):
+class ActorCriticWrapper(Stateful, TensorDictModuleBase):
     """Hold an actor and a critic without a shared trunk; a call runs the actor, then the critic, on one TensorDict.
 
     >>> both = ActorCriticWrapper(actor, critic)
@@ -33,6 +34,7 @@ class ActorCriticWrapper(TensorDictModuleBase):
         self.critic = critic
         self.in_keys = Sequence(actor, critic).in_keys
         self.out_keys = [*actor.out_keys, *critic.out_keys]
+        self.initial_state()  # refuses a state that both write
 
     @property
     def require_fit(self) -> Callable[..., None]:
@@ -44,7 +46,7 @@ class ActorCriticWrapper(TensorDictModuleBase):
         return call_all((self.actor, self.critic), tensordict)
 
 
-class ActorValueOperator(TensorDictModuleBase):
+class ActorValueOperator(Stateful, TensorDictModuleBase):
     """Share a trunk between an actor and a critic of the state: both read the features that the trunk computes.
 
     >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
@@ -74,7 +76,7 @@ class ActorValueOperator(TensorDictModuleBase):
         self.actor = Sequence(common, actor, out_keys=actor.out_keys)
         self.critic = Sequence(common, critic, out_keys=critic.out_keys)
         self.in_keys = Sequence(common, actor, critic).in_keys
-        self.out_keys = [*actor.out_keys, *critic.out_keys]
+        self.out_keys = [*self.actor.out_keys, *critic.out_keys]
 
     @property
     def common(self) -> TensorDictModuleBase:

@@ -9,12 +9,13 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
-from torchrl.data.specs import Bounded, Unbounded
+from torchrl.data.specs import Bounded
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key
 from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import AnnealedExploration, require_spec
 from torchrl.modules.families import require_drawn
+from torchrl.modules.memory import PRIMER_LINE
 from torchrl.modules.operator import read, write
 from torchrl.shapes import expand_right
 
@@ -179,8 +180,8 @@ class OrnsteinUhlenbeck(_ActionNoise):
     action plus ``strength`` · x, in units of half its range, is clamped to its bounds.
 
     x is read under ``state_key``, and the x of this step is written under ``("next", state_key)``. The environment
-    passes it on to the next step, and starts every episode with zero, if ``TensorDictPrimer(policy.state_specs())`` is
-    among its transforms.
+    passes it on to the next step, and starts every episode with zero, if
+    ``TensorDictPrimer(policy.initial_state())`` is among its transforms.
 
     Args:
         module: the policy, such as an :class:`Actor`.
@@ -225,18 +226,16 @@ class OrnsteinUhlenbeck(_ActionNoise):
         self.in_keys = [*self.in_keys, state_key]
         self.out_keys = [*self.out_keys, ("next", state_key)]
 
-    def state_specs(self) -> dict[str, Unbounded]:
-        """Return the spec of one row's noise by its key, for the ``TensorDictPrimer`` of the environment."""
-        return {self.state_key: Unbounded(tuple(self.low.shape))}
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """Return the noise that one row starts an episode with, zero ``[A]``, under its key."""
+        return {self.state_key: torch.zeros_like(self.low)}
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Advance the noise x by one step, add it, scaled, to the action, and write it under ``"next"``."""
         x = tensordict.get(self.state_key, None)
         if x is None:
-            hint = "Give the environment the transform TensorDictPrimer(policy.state_specs())."
-            raise KeyMissing(
-                explain("OrnsteinUhlenbeck", expected=f"the key {self.state_key!r}", got="none", hint=hint)
-            )
+            expected = f"the key {self.state_key!r}"
+            raise KeyMissing(explain("OrnsteinUhlenbeck", expected=expected, got="none", hint=PRIMER_LINE))
         action, noise = self._draw_noise(tensordict)
         x = x * (1 - self.theta * self.dt) + self.sigma * math.sqrt(self.dt) * noise
         self._move_action(tensordict, action, x)

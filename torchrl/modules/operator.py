@@ -20,7 +20,7 @@ from torchrl.keys import Key, key_list
 from torchrl.misspelling import Extensible
 from torchrl.modules.models.inputs import Misfit, misfit
 from torchrl.modules.normalizer import ObservationNormalizer
-from torchrl.unchecked import peek, put
+from torchrl.unchecked import new_tensordict, peek, put
 
 SAME_SIZE = (ObservationNormalizer, nn.LayerNorm, nn.Identity)  # what may stand before the first layer
 SIZES = re.compile("shapes|dimension|Expected size|channels")  # how torch complains of them
@@ -214,7 +214,7 @@ def read(tensordict: TensorDictBase, keys: Sequence[Key], who: str) -> list[torc
 
 
 def write(tensordict: TensorDictBase, key: Key, value: torch.Tensor) -> None:
-    """Write one entry into a TensorDict, without a check of its shape where the key is a plain string.
+    """Write one entry into a TensorDict, without a check of its shape where the key is a string or a pair.
 
     Raises:
         SpecError: the TensorDict is locked.
@@ -222,6 +222,12 @@ def write(tensordict: TensorDictBase, key: Key, value: torch.Tensor) -> None:
     try:
         if type(key) is str:
             put(tensordict, key, value)
+        elif len(key) == 2:  # most often ("next", name)
+            level = peek(tensordict, key[0])
+            if level is None:
+                put(tensordict, key[0], new_tensordict({key[1]: value}, tensordict.batch_size))
+            else:
+                put(level, key[1], value)
         else:
             tensordict.set(key, value)
     except RuntimeError:

@@ -11,8 +11,9 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.errors import ConfigError, explain
-from torchrl.keys import Key, key_list
+from torchrl.keys import Key, as_path, key_list
 from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.memory import Stateful
 from torchrl.modules.operator import accept_tensors, require_keys, write
 from torchrl.modules.randomness import keep_module_state, keep_randomness
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torchrl.data.specs import TensorSpec
 
 
-class Sequence(TensorDictModuleBase):
+class Sequence(Stateful, TensorDictModuleBase):
     """Call modules one after another, each reading what those before it wrote.
 
     >>> trunk = Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
@@ -34,10 +35,11 @@ class Sequence(TensorDictModuleBase):
     Args:
         modules: TensorDict modules, in order.
         out_keys: the entries to keep; the others are intermediate results that the TensorDict never sees, and that a
-            collector does not record. None keeps everything that any module writes.
+            collector does not record. The state that a module with memory writes under ``"next"`` is kept in any case.
+            None keeps everything that any module writes.
 
     Raises:
-        ConfigError: no module, or an out-key that no module writes.
+        ConfigError: no module, an out-key that no module writes, or a state that two modules write.
     """
 
     def __init__(self, *modules: TensorDictModuleBase, out_keys: Iterable[Key] | None = None) -> None:
@@ -48,10 +50,12 @@ class Sequence(TensorDictModuleBase):
             require_keys("Sequence", **{f"module {index}": module})
         needed: dict[Key, None] = {}  # dicts, because they keep the order
         written: dict[Key, None] = {}
+        states = [("next", *as_path(key)) for module in modules for key in _states_of(module)]
         for module in modules:
             needed.update((key, None) for key in module.in_keys if key not in written)
             written.update((key, None) for key in module.out_keys)
         kept = list(written) if out_keys is None else key_list("Sequence(out_keys=...)", out_keys)
+        kept += [key for key in states if key not in kept]
         unknown = [key for key in kept if key not in written]
         if unknown:
             raise ConfigError(explain("Sequence", expected=f"out_keys among {list(written)}", got=unknown))
@@ -59,6 +63,7 @@ class Sequence(TensorDictModuleBase):
         self.out_keys = kept
         self.parts = nn.ModuleList(modules)
         self.keeps_all = len(kept) == len(written)
+        self.initial_state()  # refuses a state that two modules write
 
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -119,5 +124,12 @@ def call_all_aside(modules: Iterable[nn.Module], tensordict: TensorDictBase, out
     """Call ``modules`` on a shallow copy, write only ``out_keys`` into ``tensordict``, and return ``tensordict``."""
     result = call_all(modules, tensordict.copy())
     for key in out_keys:
-        write(tensordict, key, result[key])
+        value = result.get(key, None)
+        if value is not None or key[0] != "next":  # modules with memory write no next state of a sequence
+            write(tensordict, key, value)
     return tensordict
+
+
+def _states_of(module: nn.Module) -> list[Key]:
+    """List the keys of the states that a module reads, and writes under ``"next"``."""
+    return list(module.initial_state().keys(True, True)) if isinstance(module, Stateful) else []

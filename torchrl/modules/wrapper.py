@@ -10,10 +10,11 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.keys import Key
 from torchrl.misspelling import Extensible
 from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.memory import Stateful
 from torchrl.modules.operator import require_keys
 
 
-class PolicyWrapper(Extensible, TensorDictModuleBase):
+class PolicyWrapper(Stateful, Extensible, TensorDictModuleBase):
     """Base of wrappers that keep a policy's keys and methods; a subclass changes the policy's output in ``forward``.
 
     ``build``, ``require_fit``, ``action_key`` and ``log_prob_key`` are the policy's own, and missing where it has none.

@@ -13,6 +13,7 @@ from torchrl.data.specs.continuous import Bounded, Unbounded
 from torchrl.data.specs.discrete import Binary, Categorical, MultiCategorical
 from torchrl.data.specs.one_hot import MultiOneHot, OneHot
 from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.keys import key_name
 
 ONE = "A family has one vector of actions: change the action space's shape to [A]."
 
@@ -66,10 +67,24 @@ def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec:
     ask = getattr(policy, "require_fit", None)
     if ask is not None:
         ask(row, acted)
+    _require_state(policy, acted, batch_dims)
     try:
         action_spec.assert_form(action, "action")
     except SpecError as error:
         raise SpecError(f"{error} {fitting_line(row)}") from None
+
+
+def _require_state(policy: object, acted: TensorDictBase, batch_dims: int) -> None:
+    """Refuse a policy that did not write a state for the next step which it promised: it would stand still.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    for key in getattr(policy, "out_keys", ()):
+        if isinstance(key, tuple) and key[0] == "next" and acted.get(key, None) is None:
+            expected = f"{key_name(key)!r}, which it says that it writes"
+            hint = f"If it took the root for a sequence, build its modules with memory with batch_dims={batch_dims}."
+            raise SpecError(explain("policy", expected=expected, got="nothing under that key", hint=hint))
 
 
 def fitting_line(row: TensorSpec) -> str:

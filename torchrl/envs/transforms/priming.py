@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 
-from torchrl.data.specs import Composite, TensorSpec
+from torchrl.data.specs import Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, as_path
@@ -21,13 +21,15 @@ class TensorDictPrimer(Transform):
     batches of random actions have the same keys. The state is no observation: it is in no ``observation_spec`` and
     other transforms do not see it. ``reset(mask, root=root)`` keeps the state of rows that do not restart.
 
+    A policy with memory says itself what it starts from: ``TensorDictPrimer(policy.initial_state())``.
+
     >>> from torchrl.data.specs import Unbounded
     >>> TransformedEnv(env, TensorDictPrimer({"hidden": Unbounded((64,))})).reset()["hidden"].shape
     torch.Size([2, 64])
 
     Args:
         specs: spec of one row's state by key, without batch dimensions: ``{"hidden": Unbounded((2, 64))}``; keys may be
-            tuples, a spec may be a ``Composite``.
+            tuples, a spec may be a ``Composite``. Or the state of one row itself, a TensorDict ``[]``.
         defaults: initial values by key, each a number or a tensor that broadcasts to its spec's shape, or to that shape
             behind the batch's; the spec's zero for other keys.
 
@@ -39,11 +41,15 @@ class TensorDictPrimer(Transform):
 
     def __init__(
         self,
-        specs: Composite | Mapping[Key, TensorSpec],
+        specs: Composite | Mapping[Key, TensorSpec] | TensorDictBase,
         *,
         defaults: Mapping[Key, float | torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(specs, TensorDictBase):
+            state = dict(specs.items(include_nested=True, leaves_only=True))
+            specs = {key: Unbounded(tuple(value.shape), value.dtype) for key, value in state.items()}
+            defaults = {**state, **(defaults or {})}
         self.specs = specs if isinstance(specs, Composite) else Composite(specs)
         leaves = {as_path(key): leaf for key, leaf in self.specs.leaves()}
         if not leaves or self.specs.ndim:

@@ -20,6 +20,7 @@ from torchrl.modules.families import require_bounds
 from torchrl.modules.wrapper import PolicyWrapper
 from torchrl.objectives.costs.base import Coefficient, Loss
 from torchrl.objectives.options import refuse_unknown
+from torchrl.objectives.unrolling import Networks
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -42,6 +43,7 @@ class ActorLoss(Loss):
             ``action_key`` says where the action is.
         in_keys: what the loss reads.
         trained: the networks that it trains.
+        networks: actor and critic by name, split where they have memory.
         entropy_coef: weight of the entropy bonus.
         num_entropy_samples: estimate the entropy from that many newly drawn actions; None uses the family's formula.
         reduction: over the rows of each ``loss_*``: ``"mean"``, ``"sum"``, or ``"none"``, which keeps the rows.
@@ -59,6 +61,7 @@ class ActorLoss(Loss):
         *,
         in_keys: Iterable[Key],
         trained: Iterable[nn.Module],
+        networks: Networks,
         entropy_coef: float = 0.0,
         num_entropy_samples: int | None = None,
         reduction: str = "mean",
@@ -66,7 +69,7 @@ class ActorLoss(Loss):
         **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        super().__init__(in_keys=in_keys, trained=trained)
+        super().__init__(in_keys=in_keys, trained=trained, networks=networks)
         who = type(self).__name__
         if hasattr(head_of(actor), "build"):
             require_formula_or_samples(who, actor, "entropy", "num_entropy_samples", num_entropy_samples)

@@ -18,6 +18,7 @@ from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import TDLoss, call_frozen
 from torchrl.objectives.options import refuse_unknown
+from torchrl.objectives.unrolling import Networks
 from torchrl.unchecked import new_tensordict, shallow
 
 
@@ -60,11 +61,20 @@ class ActorCriticLoss(TDLoss):
             got = type(actor).__name__
             raise ConfigError(explain(type(self).__name__, expected="an actor with an action_key", got=got, hint=hint))
         require_distance(type(self).__name__, "distance", distance)
-        state_keys = _without(actor.action_key, [*actor.in_keys, *critic.in_keys])
-        super().__init__(in_keys=[*state_keys, actor.action_key], next_keys=state_keys, trained=trained, gamma=gamma)
+        networks = Networks(type(self).__name__, actor=actor, critic=critic)
+        here = [*actor.in_keys, *critic.in_keys]
+        after = [*networks.next_keys("actor"), *networks.next_keys("critic")]
+        super().__init__(
+            in_keys=[*_without(actor.action_key, here), actor.action_key],
+            next_keys=_without(actor.action_key, after),
+            trained=trained,
+            gamma=gamma,
+            networks=networks,
+        )
         self.actor = actor
         self.critic = critic
         self.target_critic = target_copy(critic)
+        networks.add("target_critic", self.target_critic)
         self._has_nested_keys = any(isinstance(key, tuple) for key in (actor.action_key, *critic.out_keys))
         self.distance = distance
 
@@ -107,7 +117,7 @@ class ActorCriticLoss(TDLoss):
 
     def taken_values(self, rows: TensorDict) -> Tensor:
         """Return each critic's value of the actions in the batch, ``[n, N]``."""
-        return self.values(self.critic, rows)
+        return self.values("critic", rows)
 
     @abstractmethod
     def next_value(self, rows: TensorDict) -> Tensor:
@@ -117,19 +127,23 @@ class ActorCriticLoss(TDLoss):
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_actor``, and the terms of other networks that the subclass trains beside the critics."""
 
-    def values(self, critic: TensorDictModuleBase, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
+    def values(self, name: str, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
         """Return a critic's values of the rows' states and actions, ``[n, N]``, or of ``action`` if it is given.
 
         Args:
-            critic: the networks that value.
-            rows: hold the states, and the actions if none are given.
+            name: ``"critic"`` for the rows themselves, ``"target_critic"`` for their successors.
+            rows: the valid rows, which hold the states, and the actions if none are given.
             action: values these instead of the actions in ``rows``.
         """
-        return critic(self._with_action(rows, action)).get(critic.out_keys[0])
+        see = self.networks.after if name == "target_critic" else self.networks.here
+        return self.networks.head(name)(self._with_action(see(rows, name), action)).get(self.networks.value_key(name))
 
     def frozen_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
         """Return the critics' values of ``action``, ``[n, N]``, with gradient to the action but not to the critics."""
-        return call_frozen(self.critic, self._with_action(rows, action)).get(self.critic.out_keys[0])
+        seen = self.networks.here(rows, "critic", frozen=True)
+        return call_frozen(self.networks.head("critic"), self._with_action(seen, action)).get(
+            self.networks.value_key("critic")
+        )
 
     def _with_action(self, rows: TensorDictBase, action: Tensor | None) -> TensorDictBase:
         rows = rows.copy() if self._has_nested_keys else shallow(rows)  # what is written stays in its own container

@@ -20,6 +20,7 @@ from torchrl.keys import Key
 from torchrl.modules.operator import write
 from torchrl.objectives.keys import MASK, read
 from torchrl.objectives.options import PassesOptions
+from torchrl.objectives.unrolling import SEEN, Networks
 from torchrl.unchecked import new_tensordict
 
 
@@ -103,6 +104,7 @@ class Loss(PassesOptions, nn.Module, ABC):
         in_keys: what :meth:`terms` and its networks read; they see nothing else.
         trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
         optional_keys: what :meth:`terms` reads where a batch has it.
+        networks: those that read the batch, by name; None where none of them has memory.
     """
 
     def __init__(
@@ -111,10 +113,12 @@ class Loss(PassesOptions, nn.Module, ABC):
         in_keys: Iterable[Key],
         trained: Iterable[nn.Module],
         optional_keys: Iterable[Key] = (),
+        networks: Networks | None = None,
     ) -> None:
         super().__init__()
         self.in_keys = list(dict.fromkeys(in_keys))
         self.optional_keys = list(optional_keys)
+        self.networks = Networks(type(self).__name__) if networks is None else networks
         self._trained = tuple(trained)  # in a tuple: references only, the subclass registers them by name
         for module in self._trained:
             _require_initialised(type(self).__name__, module)
@@ -138,6 +142,15 @@ class Loss(PassesOptions, nn.Module, ABC):
         """
         return new_tensordict(self.terms(self._valid_rows(batch)), torch.Size([]))
 
+    @property
+    def state_keys(self) -> list[Key]:
+        """The keys of the states of networks with memory; where there are some, batches are sequences, ``[*B, T]``."""
+        return self.networks.state_keys
+
+    def seen_successors(self) -> list[str]:
+        """Return the names of the networks that look at successors; only networks with memory are asked for."""
+        return []
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         """List the parameters that this loss trains, for the optimiser: each once, shared or not, and no frozen one."""
         parameters = (parameter for module in self._trained for parameter in module.parameters())
@@ -154,7 +167,10 @@ class Loss(PassesOptions, nn.Module, ABC):
             if not size[0]:
                 raise SpecError(explain(who, expected="at least one valid row", got=f"{MASK} false everywhere"))
         rows = new_tensordict({}, size)
+        states = self.state_keys
         for key in (*self.in_keys, *self.optional_keys):
+            if key in states:  # read at the first step of a sequence alone
+                continue
             value = read(batch, key, who=who) if key in self.in_keys else batch.get(key, None)
             if value is None:
                 continue
@@ -163,6 +179,8 @@ class Loss(PassesOptions, nn.Module, ABC):
             if mask is not None:
                 value = value[mask]
             write(rows, key, value)
+        if states:
+            rows.set(SEEN, self.networks.unroll(batch, successors=self.seen_successors()))
         return rows
 
 

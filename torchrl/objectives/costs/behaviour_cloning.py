@@ -10,6 +10,7 @@ from torch import Tensor
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import distance_loss
 from torchrl.objectives.costs.actor import ActorLoss, head_of, require_distance, require_distribution
+from torchrl.objectives.unrolling import Networks
 
 
 class BehaviourCloningLoss(ActorLoss):
@@ -65,6 +66,7 @@ class BehaviourCloningLoss(ActorLoss):
             num_entropy_samples=num_entropy_samples,
             reduction=reduction,
             generator=generator,
+            networks=Networks(who, actor=actor),
         )
         self.distance = distance
         self._is_probabilistic = is_probabilistic
@@ -72,12 +74,13 @@ class BehaviourCloningLoss(ActorLoss):
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_objective``, and for an actor with a distribution ``loss_entropy`` and ``entropy``."""
         action = rows.get(self.actor.action_key)  # before the actor writes its own
+        inputs, actor = self.networks.here(rows, "actor"), self.networks.head("actor")
         if self._is_probabilistic:
-            distribution = self.actor.build(rows)
+            distribution = actor.build(inputs)
             return {"loss_objective": self._reduce(-distribution.log_prob(action))} | self.entropy_terms(distribution)
         if not isinstance(action, Tensor) or not action.is_floating_point():
             got = str(action.dtype) if isinstance(action, Tensor) else type(action).__name__
             hint = "A ProbabilisticActor imitates any action."
             raise SpecError(explain("BehaviourCloningLoss", expected="an action of real numbers", got=got, hint=hint))
-        error = distance_loss(self.actor(rows).get(self.actor.action_key), action, distance=self.distance)
+        error = distance_loss(actor(inputs).get(self.actor.action_key), action, distance=self.distance)
         return {"loss_objective": self._reduce(error.reshape(*rows.batch_size, -1).mean(-1))}

@@ -12,7 +12,7 @@ from torchrl.errors import ConfigError, explain
 from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import without_exploration
 from torchrl.modules.explorers import action_bounds
-from torchrl.objectives.costs.actor import require_within
+from torchrl.objectives.costs.actor import head_of, require_within
 from torchrl.objectives.costs.actor_critic import ActorCriticLoss
 from torchrl.objectives.costs.targets import target_copy
 
@@ -45,12 +45,13 @@ class DDPGLoss(ActorCriticLoss):
         **options: object,
     ) -> None:
         actor = without_exploration(actor)
-        if hasattr(actor, "build"):
+        if hasattr(head_of(actor), "build"):
             hint = "Wrap the network in Actor; SACLoss trains distributions."
             got = type(actor).__name__
             raise ConfigError(explain(type(self).__name__, expected="a deterministic actor", got=got, hint=hint))
         super().__init__(actor, critic, trained=[actor, critic], **options)
         self.target_actor = target_copy(actor)
+        self.networks.add("target_actor", self.target_actor)
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the critic and the actor, each paired with its target network."""
@@ -58,17 +59,22 @@ class DDPGLoss(ActorCriticLoss):
 
     def next_value(self, rows: TensorDict) -> Tensor:
         """Compute Q'(s', μ'(s')), the smallest of the target critics' values, ``[n, 1]``."""
-        after = rows.get("next")
-        values = self.values(self.target_critic, after, self.next_action(after))
+        values = self.values("target_critic", rows, self.next_action(rows))
         return values.min(-1, keepdim=True).values
 
-    def next_action(self, after: TensorDict) -> Tensor:
+    def seen_successors(self) -> list[str]:
+        """Return the names of the networks that look at successors."""
+        return ["target_actor", "target_critic"]
+
+    def next_action(self, rows: TensorDict) -> Tensor:
         """Choose the target actor's action at the successor, ``[n, A]``."""
-        return self.target_actor(after.copy()).get(self.actor.action_key)
+        after = self.networks.after(rows, "target_actor").copy()
+        return self.networks.head("target_actor")(after).get(self.actor.action_key)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_actor``, the mean of -Q(s, μ(s)) by the first critic."""
-        action = self.actor(rows.copy()).get(self.actor.action_key)
+        seen = self.networks.here(rows, "actor").copy()
+        action = self.networks.head("actor")(seen).get(self.actor.action_key)
         return {"loss_actor": -self.frozen_values(rows, action)[..., 0].mean()}
 
 
@@ -123,9 +129,9 @@ class TD3Loss(DDPGLoss):
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
 
-    def next_action(self, after: TensorDict) -> Tensor:
+    def next_action(self, rows: TensorDict) -> Tensor:
         """Choose the target actor's action at the successor plus clipped noise, within the bounds, ``[n, A]``."""
-        action = super().next_action(after)
+        action = super().next_action(rows)
         noise = draw(torch.Tensor.normal_, action, self.generator).mul_(self.target_noise)
         noise = noise.clamp_(-self.noise_clip, self.noise_clip) * ((self.high - self.low) / 2)
         return (action + noise).clamp(self.low, self.high)

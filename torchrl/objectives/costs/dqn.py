@@ -20,8 +20,9 @@ from torchrl.modules import DistributionalQValueActor, QuantileQValueActor, QVal
 from torchrl.modules.exploration import without_exploration
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
-from torchrl.objectives.costs.temporal_difference import REWARD, TERMINATED, TDLoss
+from torchrl.objectives.costs.temporal_difference import REWARD, TDLoss
 from torchrl.objectives.options import refuse_unknown
+from torchrl.objectives.unrolling import TERMINATED, Networks
 
 
 class ActionValueLoss(TDLoss):
@@ -48,25 +49,36 @@ class ActionValueLoss(TDLoss):
         self, actor: TensorDictModuleBase, *, gamma: float = 0.99, double: bool = True, **unknown: object
     ) -> None:
         refuse_unknown(type(self), unknown)
-        inner = without_exploration(actor)
-        if type(inner) is not self.kind:
-            got = type(inner).__name__
-            raise ConfigError(explain(type(self).__name__, expected=f"a {self.kind.__name__}", got=got))
+        who, inner = type(self).__name__, without_exploration(actor)
+        networks = Networks(who, actor=inner)
+        head = networks.head("actor")
+        if type(head) is not self.kind:
+            got = type(head).__name__
+            raise ConfigError(explain(who, expected=f"a {self.kind.__name__}", got=got))
         super().__init__(
-            in_keys=[*inner.in_keys, inner.action_key], next_keys=inner.in_keys, trained=[inner], gamma=gamma
+            in_keys=[*inner.in_keys, inner.action_key],
+            next_keys=networks.next_keys("actor"),
+            trained=[inner],
+            gamma=gamma,
+            networks=networks,
         )
         self.actor = inner
         self.target_actor = target_copy(inner)
+        networks.add("target_actor", self.target_actor)
         self.is_double = double
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the actor paired with its target network."""
         return [(self.actor, self.target_actor)]
 
+    def seen_successors(self) -> list[str]:
+        """Return the names of the networks that look at successors: the target, and for double DQN both."""
+        return ["actor", "target_actor"] if self.is_double else ["target_actor"]
+
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_value``, ``td_error`` and, for the log, ``q_value`` and ``target_value``."""
-        actor = self.actor
-        chosen = actor.select(actor.outputs(rows), rows.get(actor.action_key))
+        actor = self.networks.head("actor")
+        chosen = actor.select(actor.outputs(self.networks.here(rows, "actor")), rows.get(actor.action_key))
         with torch.no_grad():
             following = self.next_outputs(rows)
         loss, td_error, value, target = self.compare(chosen, following, rows)
@@ -79,9 +91,10 @@ class ActionValueLoss(TDLoss):
 
     def next_outputs(self, rows: TensorDict) -> Tensor:
         """Return the target network's output for the successor's best action: ``[n, 1]``, or ``[n, K]``."""
-        after, target = rows.get("next"), self.target_actor
+        networks, target = self.networks, self.networks.head("target_actor")
+        after = networks.after(rows, "target_actor")
         outputs = target.outputs(after)
-        judged = self.actor.outputs(after) if self.is_double else outputs
+        judged = networks.head("actor").outputs(networks.after(rows, "actor")) if self.is_double else outputs
         mask = target.mask_of(after)
         if mask is not None:  # where the task is over nothing may be legal, and nothing is chosen
             mask = mask | ~bootstraps(rows.get(TERMINATED))
@@ -158,7 +171,7 @@ class DistributionalDQNLoss(ActionValueLoss):
 
     def compare(self, chosen: Tensor, following: Tensor, rows: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute each row's cross-entropy with the projected target; the TD error is their KL divergence in nats."""
-        actor = self.actor
+        actor = self.networks.head("actor")
         target = categorical_target(
             following.softmax(-1),
             rows.get(REWARD),

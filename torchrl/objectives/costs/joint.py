@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from tensordict import TensorDict
+import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import Key
 from torchrl.objectives.costs.base import Loss
+from torchrl.objectives.keys import read
+from torchrl.unchecked import new_tensordict
 
 
 class JointLoss(Loss):
@@ -38,10 +43,23 @@ class JointLoss(Loss):
         super().__init__(in_keys=in_keys, trained=(), optional_keys=dict.fromkeys(optional_keys))
         self.losses = nn.ModuleList(losses)
 
-    def terms(self, rows: TensorDict) -> dict[str, Tensor]:
+    @property
+    def state_keys(self) -> list[Key]:
+        """The keys of the states of networks with memory, of all losses."""
+        return list(dict.fromkeys(key for loss in self.losses for key in loss.state_keys))
+
+    def forward(self, batch: TensorDictBase) -> TensorDict:
+        """Compute the terms of every loss on the batch; see :class:`Loss`."""
+        require_batch("JointLoss", batch)
+        for key in self.in_keys:
+            read(batch, key, who="JointLoss")
+        return new_tensordict(self.terms(batch), torch.Size([]))
+
+    def terms(self, rows: TensorDictBase) -> dict[str, Tensor]:
+        """Compute the terms of every loss; each drops masked rows, and runs its networks with memory, by itself."""
         together: dict[str, Tensor] = {}
         for loss in self.losses:
-            terms = loss.terms(rows.select(*loss.in_keys, *loss.optional_keys, strict=False))
+            terms = dict(loss(rows).items())
             if twice := sorted(together.keys() & terms.keys()):
                 hint = "Train them by optimizers of their own."
                 got = f"{', '.join(twice)} again from {type(loss).__name__}"

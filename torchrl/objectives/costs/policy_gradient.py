@@ -16,6 +16,7 @@ from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.costs.actor import ActorLoss, require_distance, require_distribution
 from torchrl.objectives.costs.base import Coefficient
 from torchrl.objectives.costs.policy_objectives import PolicyGradient, PolicyObjective, PolicyRows
+from torchrl.objectives.unrolling import Networks
 from torchrl.unchecked import shallow
 
 
@@ -85,7 +86,9 @@ class PolicyGradientLoss(ActorLoss):
         keys = [*actor.in_keys, actor.action_key, "advantage", *compared]
         if critic is not None:
             keys += [*critic.in_keys, "value_target", *([] if value_clip is None else ["state_value"])]
-        super().__init__(actor, in_keys=keys, trained=[actor] if critic is None else [actor, critic], **options)
+        networks = Networks(who, actor=actor, critic=critic)
+        trained = [actor] if critic is None else [actor, critic]
+        super().__init__(actor, in_keys=keys, trained=trained, networks=networks, **options)
         if not (value_clip is None or 0 < value_clip < math.inf):
             raise ConfigError(explain(who, expected="value_clip, a positive number or None", got=value_clip))
         self.critic = critic
@@ -94,7 +97,10 @@ class PolicyGradientLoss(ActorLoss):
         self.normalize_advantage = normalize_advantage
         self.value_clip = value_clip
         self.critic_distance = critic_distance
-        self._trunk, self._heads = _split(actor, critic)  # tuples: references only, registered once as actor and critic
+        heads = networks.head("actor"), None if critic is None else networks.head("critic")
+        is_shared = critic is not None and networks.share_memory("actor", "critic")
+        # tuples: references only, registered once as actor and critic
+        self._trunk, self._heads = _split(*heads) if is_shared else ((), heads)
 
     def state_dict(self, *args: object, prefix: str = "", **kwargs: object) -> dict[str, Tensor]:
         """Return the state dict, with the objective's entries named as if they were the loss's own."""
@@ -112,7 +118,8 @@ class PolicyGradientLoss(ActorLoss):
 
     def terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_objective``, ``loss_entropy``, with a critic ``loss_critic``, and what is to be logged."""
-        inputs = shallow(rows)  # the networks' own container: what they write cannot hide what the batch holds
+        # the networks' own container: what they write cannot hide what the batch holds
+        inputs = shallow(self.networks.here(rows, "actor"))
         for module in self._trunk:
             module(inputs)
         policy, (actor, critic) = self.actor, self._heads
@@ -122,6 +129,8 @@ class PolicyGradientLoss(ActorLoss):
         objective, logged = self.objective.terms(PolicyRows(policy, rows, distribution, log_prob, advantage))
         terms = {"loss_objective": self._reduce(objective)}
         if critic is not None:
+            if not self._trunk:
+                inputs = shallow(self.networks.here(rows, "critic"))
             terms["loss_critic"] = self._reduce_column(self._critic_error(critic, inputs, rows)) * self._critic_coef
         return terms | self.entropy_terms(distribution) | logged
 
@@ -138,7 +147,7 @@ class PolicyGradientLoss(ActorLoss):
 
     def _critic_error(self, critic: TensorDictModuleBase, inputs: TensorDict, rows: TensorDict) -> Tensor:
         """Compute d(V, target) of each row, ``[*B, 1]``."""
-        value = critic(inputs).get(self.critic.out_keys[0])
+        value = critic(inputs).get(self.networks.value_key("critic"))
         old_value = None if self.value_clip is None else rows.get("state_value")
         target = rows.get("value_target")
         return value_loss(value, target, old_value=old_value, clip=self.value_clip, distance=self.critic_distance)

@@ -166,7 +166,8 @@ class KLPenaltyPPOLoss(PolicyGradientLoss):
             ``[]``, in nats.
         """
         rows = self._valid_rows(batch)
-        return self.objective.divergence(self.actor, rows, self.actor.build(rows)).mean()
+        distribution = self.networks.head("actor").build(self.networks.here(rows, "actor"))
+        return self.objective.divergence(self.actor, rows, distribution).mean()
 
     def adapt_(self, kl: Tensor | float) -> None:
         """Raise β if ``kl``, the last update's divergence in nats, is well above its target; lower it if well below."""

@@ -21,6 +21,7 @@ from torchrl.modules.explorers import action_bounds
 from torchrl.objectives.costs.actor import family_of, head_of, require_distribution, require_within
 from torchrl.objectives.costs.actor_critic import ActorCriticLoss
 from torchrl.objectives.costs.targets import target_copy
+from torchrl.objectives.unrolling import split_memory
 
 
 class Temperature(nn.Module):
@@ -155,6 +156,9 @@ class SACLoss(_SoftLoss):
             require_within(who, actor, *action_bounds(who, action_spec))
         self.value = value
         self.target_value = None if value is None else target_copy(value)
+        if value is not None:
+            self.networks.add("value", value)
+            self.networks.add("target_value", self.target_value)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
         """Return the target entropy: -A for actions scaled to [-1, 1], converted to the actions' own range."""
@@ -171,22 +175,24 @@ class SACLoss(_SoftLoss):
 
     def next_value(self, rows: TensorDict) -> Tensor:
         """Compute the successor's soft value by the target critics, or by the target state-value network if given."""
-        after = rows.get("next")
+        networks = self.networks
         if self.value is not None:
-            return self.target_value(after.copy()).get(self.value.out_keys[0])
-        action, log_prob = self._draw(after)
-        values = self.join_for_target(self.values(self.target_critic, after, action))
+            after = networks.after(rows, "target_value").copy()
+            return networks.head("target_value")(after).get(self.networks.value_key("value"))
+        action, log_prob = self._draw(networks.after(rows, "actor"))
+        values = self.join_for_target(self.values("target_critic", rows, action))
         return values - self.temperature() * log_prob.unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_actor`` from newly drawn actions, and the terms of temperature and state-value network."""
-        action, log_prob = self._draw(rows)
+        action, log_prob = self._draw(self.networks.here(rows, "actor"))
         values = self.join_for_actor(self.frozen_values(rows, action)).squeeze(-1)
         alpha = self.temperature()
         terms = {"loss_actor": (alpha * log_prob - values).mean()} | self.temperature_terms(log_prob.detach())
         if self.value is not None:
             target = (values - alpha * log_prob).detach().unsqueeze(-1)
-            present = self.value(rows.copy()).get(self.value.out_keys[0])
+            seen = self.networks.here(rows, "value").copy()
+            present = self.networks.head("value")(seen).get(self.networks.value_key("value"))
             terms["loss_state_value"] = distance_loss(present, target, distance=self.distance).mean()
         return terms
 
@@ -198,8 +204,12 @@ class SACLoss(_SoftLoss):
         """Take the smallest of the critics' values of the actor's action, ``[n, N]`` to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
-    def _draw(self, rows: TensorDict) -> tuple[Tensor, Tensor]:
-        return self.actor.build(rows).rsample_and_log_prob(self.generator)
+    def seen_successors(self) -> list[str]:
+        """Return the names of the networks that look at successors."""
+        return ["actor", "target_critic"] if self.value is None else ["target_value"]
+
+    def _draw(self, seen: TensorDict) -> tuple[Tensor, Tensor]:
+        return self.networks.head("actor").build(seen).rsample_and_log_prob(self.generator)
 
 
 class REDQLoss(SACLoss):
@@ -245,7 +255,7 @@ class REDQLoss(SACLoss):
         action_spec: TensorSpec | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        num = getattr(critic, "num", 1)
+        num = getattr(split_memory("REDQLoss", critic)[1], "num", 1)
         if not 1 <= num_sampled <= num:
             expected = f"num_sampled from 1 to the {num} critics"
             raise ConfigError(explain("REDQLoss", expected=expected, got=num_sampled))
@@ -321,9 +331,13 @@ class DiscreteSACLoss(_SoftLoss):
             raise ConfigError(explain("DiscreteSACLoss", expected=expected, got=repr(action_spec), hint=hint))
         return 0.98 * math.log(action_spec.n)
 
+    def seen_successors(self) -> list[str]:
+        """Return the names of the networks that look at successors."""
+        return ["actor", "target_critic"]
+
     def taken_values(self, rows: TensorDict) -> Tensor:
         """Return each critic's value of the actions in the batch, ``[n, N]``."""
-        values = self.values(self.critic, rows)
+        values = self.values("critic", rows)
         action = rows.get(self.actor.action_key)
         if self._is_one_hot:
             action = action.argmax(-1)
@@ -332,16 +346,15 @@ class DiscreteSACLoss(_SoftLoss):
 
     def next_value(self, rows: TensorDict) -> Tensor:
         """Compute the successor's soft value, an expectation over all actions, by the target critics, ``[n, 1]``."""
-        after = rows.get("next")
-        distribution = self.actor.build(after)
-        values = self.values(self.target_critic, after).min(-1).values
+        distribution = self.networks.head("actor").build(self.networks.after(rows, "actor"))
+        values = self.values("target_critic", rows).min(-1).values
         return self._soft_value(distribution, values)[0].unsqueeze(-1)
 
     def actor_terms(self, rows: TensorDict) -> dict[str, Tensor]:
         """Compute ``loss_actor``, minus the mean soft value of the states, and the terms of the temperature."""
-        distribution = self.actor.build(rows)
+        distribution = self.networks.head("actor").build(self.networks.here(rows, "actor"))
         with torch.no_grad():
-            values = self.values(self.critic, rows).min(-1).values
+            values = self.values("critic", rows).min(-1).values
         value, entropy = self._soft_value(distribution, values)
         return {"loss_actor": -value.mean()} | self.temperature_terms(-entropy.detach())
 

@@ -16,9 +16,10 @@ from torchrl.functional.returns import td0_target
 from torchrl.keys import Key
 from torchrl.objectives.costs.base import Loss
 from torchrl.objectives.costs.targets import freeze_statistics_
+from torchrl.objectives.unrolling import FACTOR, TERMINATED, TRUNCATED, Networks
 from torchrl.shapes import require_same_shape
 
-REWARD, TERMINATED, FACTOR = ("next", "reward"), ("next", "terminated"), ("next", "gamma")
+REWARD = ("next", "reward")
 WEIGHT = ("replay", "weight")
 
 
@@ -38,6 +39,7 @@ class TDLoss(Loss):
         next_keys: the keys that networks read of its successor, under ``"next"``.
         trained: the networks that are trained.
         gamma: discount γ.
+        networks: as for :class:`Loss`.
 
     Raises:
         ConfigError: γ is not between 0 and 1.
@@ -50,9 +52,12 @@ class TDLoss(Loss):
         next_keys: Iterable[Key],
         trained: Iterable[nn.Module],
         gamma: float,
+        networks: Networks | None = None,
     ) -> None:
         keys = [*in_keys, *(unravel_key(("next", key)) for key in next_keys), REWARD, TERMINATED]
-        super().__init__(in_keys=keys, trained=trained, optional_keys=(FACTOR, WEIGHT))
+        if networks is not None and networks.state_keys:
+            keys.append(TRUNCATED)  # where a sequence has a successor that is no step of it
+        super().__init__(in_keys=keys, trained=trained, optional_keys=(FACTOR, WEIGHT), networks=networks)
         if not 0 <= gamma <= 1:
             raise ConfigError(explain(type(self).__name__, expected="gamma between 0 and 1", got=gamma))
         self.gamma = gamma

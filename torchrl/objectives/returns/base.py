@@ -17,10 +17,12 @@ from torchrl.functional.costs import standardize as standardized
 from torchrl.functional.endings import next_step_follows
 from torchrl.functional.steps import coefficient, importance_weight, require_clip
 from torchrl.keys import Key
+from torchrl.modules.memory import has_memory
 from torchrl.modules.operator import require_keys, write
 from torchrl.modules.training_layers import require_repeatable
-from torchrl.objectives.keys import MASK, TRAJ_IDS, read, require_writable
+from torchrl.objectives.keys import MASK, read, require_writable
 from torchrl.objectives.options import PassesOptions, refuse_unknown
+from torchrl.objectives.unrolling import SEEN, Networks, require_order
 from torchrl.shapes import require_same_shape
 from torchrl.unchecked import new_tensordict
 
@@ -171,10 +173,15 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
     def _log_weight(self, batch: TensorDictBase, valid: Index | None) -> Tensor:
         """Compute log π - log μ of the actions in the batch, ``[*B, T, 1]``; 0 on masked rows."""
         who, actor = type(self).__name__, self.actor
+        if has_memory(actor):
+            networks, rows = _remember("actor", actor, batch, who=who, valid=valid)
+            distribution = networks.head("actor").build(networks.here(rows, "actor"))
+        else:
+            distribution = actor.build(_gather(batch, actor.in_keys, who=who, rows=valid))
         action, log_prob = (read(batch, key, who=who) for key in (actor.action_key, actor.log_prob_key))
         if valid is not None:
             action, log_prob = action[valid], log_prob[valid]
-        present = actor.build(_gather(batch, actor.in_keys, who=who, rows=valid)).log_prob(action)
+        present = distribution.log_prob(action)
         require_same_shape(who, log_prob=present, stored_log_prob=log_prob)
         return _scatter(present - log_prob, batch.batch_size, valid).unsqueeze(-1)
 
@@ -257,6 +264,11 @@ def _values(
     num_rewards: int,
 ) -> tuple[Tensor, Tensor]:
     """Compute the result of :func:`next_values`, given where step t+1 is the successor (``follows``) and valid rows."""
+    if has_memory(critic):
+        networks, rows = _remember("critic", critic, batch, who="next_values", valid=valid, successors=True)
+        seen = networks.here(rows, "critic"), networks.after(rows, "critic")
+        values = [_value_of(networks.head("critic"), inputs, num_rewards) for inputs in seen]
+        return tuple(_scatter(x, batch.batch_size, valid) for x in values)
     value = _scatter(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
     alone = ~follows if mask is None else ~follows & mask
     alone = alone.squeeze(-1).nonzero(as_tuple=True)
@@ -275,6 +287,29 @@ def _evaluate(
 ) -> Tensor:
     """Return the critic's values of the whole batch, ``[*B, T, R]``, or of n chosen rows, ``[n, R]``; write nothing."""
     inputs = _gather(batch, critic.in_keys, who="next_values", under=under, rows=rows)
+    return _value_of(critic, inputs, num_rewards)
+
+
+def _remember(
+    name: str,
+    network: TensorDictModuleBase,
+    batch: TensorDictBase,
+    *,
+    who: str,
+    valid: Index | None,
+    successors: bool = False,
+) -> tuple[Networks, TensorDict]:
+    """Run the part of a network that remembers over a batch; return its parts, and the rows that its head reads."""
+    networks = Networks(who, **{name: network})
+    others = networks.batch_keys(name)
+    rows = _gather(batch, others, who=who, rows=valid)
+    rows.set(SEEN, networks.unroll(batch, successors=[name] if successors else []))
+    if successors:
+        rows.set("next", _gather(batch, others, who=who, under=("next",), rows=valid))
+    return networks, rows
+
+
+def _value_of(critic: TensorDictModuleBase, inputs: TensorDict, num_rewards: int) -> Tensor:
     value = critic(inputs).get(critic.out_keys[0])
     if value.shape != (*inputs.batch_size, num_rewards):
         expected = f"{critic.out_keys[0]!r} of shape {[*inputs.batch_size, num_rewards]} from the critic"
@@ -317,22 +352,8 @@ def _endings(batch: TensorDictBase, mask: Tensor | None, who: str) -> tuple[Tens
     """Return where the task was over, and at which rows row t+1 is the successor, bool ``[*B, T, 1]`` each."""
     terminated, truncated = read_flags(batch, who=who)
     follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
-    _require_time_last(batch, follows, who)
+    require_order(who, batch, follows)
     return terminated, follows
-
-
-def _require_time_last(batch: TensorDictBase, follows: Tensor, who: str) -> None:
-    """Refuse a batch in which step t+1 should follow step t but belongs to another trajectory.
-
-    Such a batch was flattened, shuffled or transposed, and an estimator's results would be silently wrong.
-    """
-    ids = batch.get(TRAJ_IDS, None)
-    if ids is None:
-        return
-    if bool(((ids[..., 1:] != ids[..., :-1]) & follows[..., :-1, 0]).any()):
-        expected = "a batch [*B, T] whose rows follow each other in time"
-        hint = "Estimate on the batch as it was collected, before any reshape, shuffle or transpose."
-        raise SpecError(explain(who, expected=expected, got="a row of another trajectory after one", hint=hint))
 
 
 def _valid(batch: TensorDictBase) -> tuple[Tensor | None, Index | None]:

@@ -1,0 +1,88 @@
+"""The rows of a batch that an optimise step shuffles: single valid steps, or whole sequences. Takes no step itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from torchrl.errors import SpecError, explain
+from torchrl.functional.endings import next_step_follows
+from torchrl.keys import Key
+from torchrl.objectives.keys import MASK, read
+from torchrl.objectives.unrolling import require_order
+
+WHO = "MinibatchEpochs"
+
+
+def valid_rows(batch: TensorDictBase, keys: Iterable[Key]) -> TensorDict:
+    """Select ``keys`` from a batch ``[*B, T]`` and return its valid rows, ``[N]``.
+
+    Raises:
+        KeyMissing: naming a key the batch lacks, and what would have written it.
+    """
+    values = {key: read(batch, key, who=WHO) for key in keys if key != MASK}
+    last = len(batch.batch_size) - 1
+    flat = {key: value.flatten(0, last) for key, value in values.items()}
+    rows = TensorDict(flat, batch_size=[batch.batch_size.numel()])
+    mask = batch.get(MASK, None)
+    return rows if mask is None else rows[mask.reshape(-1)]
+
+
+def valid_sequences(
+    batch: TensorDictBase, keys: Iterable[Key], *, length: int, state_keys: Iterable[Key]
+) -> TensorDict:
+    """Cut a batch ``[*B, T]`` into sequences of ``length`` steps, ``[N]``, and leave out those without a valid step.
+
+    Entries are ``[N, length, ...]``; states, of which a sequence needs the first alone, ``[N, ...]``. Where ``length``
+    does not divide T, the last sequence of each row is padded with steps that its mask rules out.
+
+    Args:
+        batch: with time last.
+        keys: to select.
+        length: steps of a sequence.
+        state_keys: those of ``keys`` that are states of networks with memory.
+
+    Raises:
+        KeyMissing: naming a key the batch lacks, and what would have written it.
+        SpecError: the batch has no time dimension or none beside it, or its steps are out of order.
+    """
+    if batch.batch_dims < 2:
+        got, hint = f"batch size {list(batch.batch_size)}", "Write batch.unsqueeze(0) for a single row."
+        raise SpecError(explain(WHO, expected="a batch [*B, T], time last", got=got, hint=hint))
+    mask = batch.get(MASK, None)
+    _require_order(batch, mask)
+    time_dim, num_steps = batch.batch_dims - 1, batch.batch_size[-1]
+    num_padded = -num_steps % length
+    sequences = TensorDict(batch_size=[batch.batch_size.numel() // num_steps * ((num_steps + num_padded) // length)])
+    states = set(state_keys)
+    if mask is None and num_padded:
+        mask = torch.ones(batch.batch_size, dtype=torch.bool, device=batch.device)
+    entries = {key: read(batch, key, who=WHO) for key in keys if key != MASK} | ({} if mask is None else {MASK: mask})
+    for key, value in entries.items():
+        if key in states:
+            first = value.narrow(time_dim, 0, num_steps).flatten(0, time_dim - 1)[:, ::length]
+            sequences.set(key, first.flatten(0, 1))
+            continue
+        value = value.flatten(0, time_dim - 1) if time_dim > 1 else value
+        if num_padded:
+            value = torch.cat([value, value.new_zeros(len(value), num_padded, *value.shape[2:])], 1)
+        sequences.set(key, value.reshape(-1, length, *value.shape[2:]))
+    return sequences if mask is None else sequences[sequences.get(MASK).any(-1)]
+
+
+def as_batch(sequences: TensorDict, state_keys: Iterable[Key], length: int) -> TensorDict:
+    """Return sequences, ``[N]``, as a batch ``[N, T]``; states are expanded over time, and take no memory for it."""
+    states = set(state_keys)
+    size = torch.Size([len(sequences), length])
+    batch = TensorDict(batch_size=size)
+    for key, value in sequences.items(include_nested=True, leaves_only=True):
+        batch.set(key, value.unsqueeze(1).expand(*size, *value.shape[1:]) if key in states else value)
+    return batch
+
+
+def _require_order(batch: TensorDictBase, mask: torch.Tensor | None) -> None:
+    flags = [read(batch, ("next", name), who=WHO) for name in ("terminated", "truncated")]
+    is_init, mask = batch.get("is_init", None), None if mask is None else mask.unsqueeze(-1)
+    require_order(WHO, batch, next_step_follows(*flags, is_init=is_init, mask=mask))

@@ -1,0 +1,192 @@
+"""The base of modules that remember: one step ``[*B]``, or a sequence ``[*B, T]``. No cell; it calls no environment.
+
+What a module remembers is its *state*, an entry of the root. A step reads it and writes the next one under ``"next"``;
+the environment carries it to the next root, and starts episodes from :meth:`Stateful.initial_state`. A sequence reads
+the state of its first step alone, and resets it where ``is_init`` says that an episode begins::
+
+    acting    root[memory] ──> step ──> root[hidden], root[next, memory]          one step at a time, no gradient
+    learning  batch[memory][:, 0] ──> step ──> step ──> ... ──> batch[hidden]     gradient through time
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from torchrl.counts import is_count
+from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
+from torchrl.keys import Key, as_path, key_list, key_name
+from torchrl.misspelling import Extensible
+from torchrl.modules.operator import accept_tensors, read, write
+from torchrl.shapes import expand_right
+
+PRIMER_LINE = "Write TransformedEnv(env, TensorDictPrimer(policy.initial_state()))."
+
+
+class Stateful:
+    """Mixin of modules that carry state from step to step, or hold modules that do."""
+
+    def own_state(self) -> Mapping[Key, Tensor]:
+        """Return the state that one row starts an episode from, by key of the root, without that of modules inside."""
+        return {}
+
+    def initial_state(self) -> TensorDict:
+        """Return what one row starts an episode from, by key of the root, batch size ``[]``: for ``TensorDictPrimer``.
+
+        Raises:
+            ConfigError: two modules keep their states under one key.
+        """
+        initial = TensorDict()
+        for part in self.modules():
+            for key, value in part.own_state().items() if isinstance(part, Stateful) else ():
+                if initial.get(key, None) is not None:
+                    hint = "Give one of them another state_key."
+                    got = f"two modules that write {key_name(key)!r}"
+                    raise ConfigError(explain(type(self).__name__, expected="a state for each", got=got, hint=hint))
+                initial.set(key, value.detach().clone())
+        return initial
+
+
+class Memory(Stateful, Extensible, TensorDictModuleBase):
+    """Base of modules that remember: a subclass writes :meth:`step`, and perhaps a faster :meth:`unroll`.
+
+    >>> class Sum(Memory):  # of what was seen in the episode so far
+    ...     def step(self, x, state):
+    ...         return state + x, state + x
+    >>> total = Sum((1,), in_keys=["x"])
+    >>> sequence = TensorDict({"x": torch.ones(1, 3, 1), "memory": torch.zeros(1, 3, 1)}, [1, 3])
+    >>> total(sequence.set("is_init", torch.tensor([[[False], [False], [True]]])))["hidden"].flatten().tolist()
+    [1.0, 2.0, 1.0]
+
+    The input is the entries ``in_keys``, joined along their last dimension: ``[*B, F]`` is one step, ``[*B, T, F]`` a
+    sequence. A step writes the features and the next state; a sequence writes the features alone.
+
+    Args:
+        state_shape: of one row's state, S.
+        in_keys: vectors to read.
+        out_key: where the features go, ``[*B, H]`` or ``[*B, T, H]``.
+        state_key: where the state is, ``[*B, *S]``; of a sequence, ``[*B, T, *S]``, only the first step is read.
+        learn_initial_state: let episodes start from a parameter, zero at first, instead of zero.
+        batch_dims: number of the dimensions ``*B`` of the environment; one of batch size ``[]`` counts as 1.
+
+    Raises:
+        ConfigError: a key or a number that cannot be. From a call: KeyMissing: an input, ``is_init`` of a sequence or
+            the state is not there. SpecError: an input is no vector, or has too many dimensions.
+    """
+
+    def __init__(
+        self,
+        state_shape: Iterable[int],
+        *,
+        in_keys: Iterable[Key] = ("observation",),
+        out_key: Key = "hidden",
+        state_key: Key = "memory",
+        learn_initial_state: bool = False,
+        batch_dims: int = 1,
+    ) -> None:
+        super().__init__()
+        who = type(self).__name__
+        if not is_count(batch_dims + 1):
+            raise ConfigError(explain(f"{who}(batch_dims=...)", expected="at least 0", got=batch_dims))
+        self.input_keys = key_list(f"{who}(in_keys=...)", in_keys)
+        self.out_key = out_key
+        self.state_key = state_key
+        self.state_shape = torch.Size(state_shape)
+        self.batch_dims = batch_dims
+        self.initial = nn.Parameter(torch.zeros(self.state_shape)) if learn_initial_state else None
+        if state_key in self.input_keys or state_key == out_key:
+            expected = "a state_key other than the keys of inputs and features"
+            raise ConfigError(explain(who, expected=expected, got=repr(state_key)))
+        self.in_keys = [*self.input_keys, state_key, "is_init"]
+        self._next_key = ("next", *as_path(state_key))
+        self.out_keys = [out_key, self._next_key]
+
+    @abstractmethod
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features ``[N, H]`` and the next state ``[N, *S]``.
+
+        Args:
+            x: input, ``[N, F]``.
+            state: ``[N, *S]``.
+        """
+
+    def unroll(self, x: Tensor, state: Tensor, is_init: Tensor) -> Tensor:
+        """Return the features ``[N, T, H]`` of a sequence; by default step by step.
+
+        Args:
+            x: inputs, ``[N, T, F]``.
+            state: at the first step, ``[N, *S]``.
+            is_init: bool ``[N, T]``, true where an episode begins: there the state is the initial one.
+        """
+        return self.unroll_stepwise(x, state, is_init)
+
+    def unroll_stepwise(self, x: Tensor, state: Tensor, is_init: Tensor) -> Tensor:
+        """Return what :meth:`unroll` does by calling :meth:`step` T times: slow, and the reference for faster ways."""
+        features = []
+        for inputs, begins in zip(x.unbind(1), is_init.unbind(1), strict=True):
+            feature, state = self.step(inputs, self.restart(state, begins))
+            features.append(feature)
+        return torch.stack(features, 1)
+
+    def restart(self, state: Tensor, is_init: Tensor) -> Tensor:
+        """Return the state ``[N, *S]`` with the initial one in the rows where ``is_init``, bool ``[N]``, is true."""
+        begins = expand_right(is_init, state)
+        return state.masked_fill(begins, 0) if self.initial is None else torch.where(begins, self.initial, state)
+
+    def own_state(self) -> Mapping[Key, Tensor]:
+        """Return the initial state, ``[*S]``, under its key."""
+        like = next((x for x in self.parameters() if x.is_floating_point()), torch.zeros(()))
+        return {self.state_key: like.new_zeros(self.state_shape) if self.initial is None else self.initial}
+
+    @accept_tensors
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        who = type(self).__name__
+        x = self._joined(tensordict, who)
+        state = tensordict.get(self.state_key, None)
+        if state is None:
+            expected = f"the state under {key_name(self.state_key)!r}"
+            got = f"keys {sorted(map(str, tensordict.keys()))}"
+            raise KeyMissing(explain(who, expected=expected, got=got, hint=PRIMER_LINE))
+        num_dims = x.ndim - 1
+        if state.shape[num_dims:] != self.state_shape:
+            due = [*x.shape[:num_dims], *self.state_shape]
+            hint = "Of a sequence the state is read at its first step; it has the time dimension, too."
+            raise SpecError(explain(f"{who}, state", expected=f"shape {due}", got=list(state.shape), hint=hint))
+        if num_dims <= self.batch_dims:
+            state = state.reshape(-1, *self.state_shape)
+            if self.initial is not None:  # the environment has put the one of a former update into the root
+                state = self.restart(state, read(tensordict, ("is_init",), who)[0].reshape(-1))
+            features, state = self.step(x.reshape(-1, x.shape[-1]), state)
+            write(tensordict, self.out_key, features.view(*x.shape[:-1], features.shape[-1]))
+            write(tensordict, self._next_key, state.view(*x.shape[:-1], *self.state_shape))
+            return tensordict
+        if num_dims > self.batch_dims + 1:
+            num = num_dims - 1
+            hint = f"Build the module with batch_dims={num} for an environment with {num} batch dimensions."
+            expected = f"at most {self.batch_dims} dimensions of rows and one of time"
+            raise SpecError(explain(who, expected=expected, got=f"an input {list(x.shape)}", hint=hint))
+        (is_init,) = read(tensordict, ("is_init",), who)
+        num_steps = x.shape[-2]
+        starts = state.select(num_dims - 1, 0).reshape(-1, *self.state_shape)
+        features = self.unroll(x.reshape(-1, num_steps, x.shape[-1]), starts, is_init.reshape(-1, num_steps))
+        write(tensordict, self.out_key, features.view(*x.shape[:-1], features.shape[-1]))
+        return tensordict
+
+    def _joined(self, tensordict: TensorDictBase, who: str) -> Tensor:
+        inputs = read(tensordict, self.input_keys, who)
+        return inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+
+
+def has_memory(module: nn.Module) -> bool:
+    """Answer whether a module is a :class:`Memory` or holds one."""
+    return any(isinstance(part, Memory) for part in module.modules())
+
+
+def state_keys(module: nn.Module) -> list[Key]:
+    """List the keys of the states of every :class:`Memory` in a module."""
+    return [part.state_key for part in module.modules() if isinstance(part, Memory)]

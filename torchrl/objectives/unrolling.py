@@ -1,0 +1,321 @@
+"""Networks with memory in estimators and losses: the part that remembers runs over sequences, the rest row by row.
+
+What a network remembers depends on the steps before, so it cannot see rows alone. It is split behind its last module
+with memory: the first part runs once over whole sequences ``[*B, T]``, and what it computes is then an entry of each
+row, as an observation is. Everything behind it, losses and distributions alike, knows nothing of sequences.
+
+The successor of a row is the next step of the same sequence, except at an ending, at the edge and before a masked step,
+where the batch holds it under ``"next"`` alone. There it is laid out as a step of its own: one pass gives both::
+
+    steps of a row       a0 a1 a2 | b0 b1         a2 ends an episode, b1 is the edge
+    what is run          a0 a1 a2 a3 | b0 b1 b2   a3 and b2 are the observations under "next"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import unravel_key
+from torch import Tensor, nn
+
+from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.functional.endings import next_step_follows
+from torchrl.keys import Key
+from torchrl.modules import Memory, Sequence
+from torchrl.modules.memory import has_memory
+from torchrl.objectives.keys import MASK, TRAJ_IDS, read
+from torchrl.unchecked import shallow
+
+SEEN = "seen"  # where rows hold what networks remember, by the name of the network
+FACTOR = ("next", "gamma")
+TERMINATED, TRUNCATED = ("next", "terminated"), ("next", "truncated")
+
+
+class Layout(NamedTuple):
+    """Where the steps of a batch stand in the sequences that are run.
+
+    Attributes:
+        source: of each place, the step that stands there, as an index of the ``N · T`` steps followed by the ``E``
+            successors, ``[*B, L]``; places beyond a row's last hold any valid step.
+        begins: where an episode begins, bool ``[*B, L, 1]``.
+        place: of each valid step, its place as an index of ``N · L``, ``[n]``; its successor stands behind it.
+        edges: the steps whose successors are laid out, as an index of ``N · T``, ``[E]``.
+    """
+
+    source: Tensor
+    begins: Tensor
+    place: Tensor
+    edges: Tensor
+
+
+def lay_out(is_init: Tensor, mask: Tensor | None, follows: Tensor | None) -> Layout:
+    """Lay out the valid steps of a batch one behind the other, with the successors that are no steps of the batch.
+
+    Args:
+        is_init: bool ``[*B, T]``.
+        mask: valid steps, bool ``[*B, T]``; None for all.
+        follows: at which steps the next one is the successor, bool ``[*B, T]``; None lays out no successors.
+    """
+    valid = torch.ones_like(is_init) if mask is None else mask
+    has_edge = torch.zeros_like(valid) if follows is None else valid & ~follows
+    length = valid.long() + has_edge
+    end = length.cumsum(-1)
+    start = (end - length).flatten(0, -2) if end.ndim > 1 else (end - length).unsqueeze(0)
+    num_rows, num_steps = start.shape
+    num_places = int(end[..., -1].max())
+    row = torch.arange(num_rows, device=start.device).unsqueeze(1) * num_places
+    steps = valid.reshape(-1).nonzero().squeeze(-1)
+    edges = has_edge.reshape(-1).nonzero().squeeze(-1)
+    place = (start + row).reshape(-1)
+    source = steps[:1].expand(num_rows * num_places).clone()
+    source[place[steps]] = steps
+    source[place[edges] + 1] = num_rows * num_steps + torch.arange(len(edges), device=edges.device)
+    gap = torch.zeros_like(valid)
+    gap[..., 1:] = ~valid[..., :-1]  # a state from before a masked step is not the one of the step behind it
+    begins = torch.zeros(num_rows * num_places, dtype=torch.bool, device=start.device)
+    begins[place[steps]] = (is_init | gap).reshape(-1)[steps]
+    size = (*is_init.shape[:-1], num_places)
+    return Layout(source.view(size), begins.view(*size, 1), place[steps], edges)
+
+
+class Networks:
+    """The networks of a loss or an estimator by name, each split into the part that remembers and its head.
+
+    A network without memory is all head, and its rows are the batch's.
+
+    Args:
+        who: the loss, for errors.
+        **networks: a network with memory is a :class:`~torchrl.modules.Sequence` whose last module has none.
+
+    Attributes:
+        state_keys: the keys of all states; empty where no network has memory.
+
+    Raises:
+        ConfigError: another network with memory, or one whose memory reads the action that it is asked about.
+    """
+
+    def __init__(self, who: str, **networks: nn.Module | None) -> None:
+        self.who = who
+        self._parts: dict[str, tuple[tuple[nn.Module, ...], nn.Module]] = {}
+        self._memories: list[Memory] = []
+        self.state_keys: list[Key] = []
+        for name, network in networks.items():
+            if network is not None:
+                self.add(name, network)
+
+    def add(self, name: str, network: nn.Module) -> None:
+        """Add a network, such as a target network, which is made after the others."""
+        self._parts[name] = split_memory(self.who, network)
+        self._memories = [part for before, _ in self._parts.values() for x in before for part in x.modules()]
+        self._memories = [part for part in self._memories if isinstance(part, Memory)]
+        self.state_keys = list(dict.fromkeys(memory.state_key for memory in self._memories))
+
+    def head(self, name: str) -> nn.Module:
+        """Return a network's head, the part that sees rows."""
+        return self._parts[name][1]
+
+    def value_key(self, name: str) -> Key:
+        """Return where a critic's head writes the value: under its first out key."""
+        return self.head(name).out_keys[0]
+
+    def share_memory(self, one: str, other: str) -> bool:
+        """Answer whether two networks have the same part that remembers, or none."""
+        before, there = self._parts[one][0], self._parts[other][0]
+        return len(before) == len(there) and all(a is b for a, b in zip(before, there, strict=True))
+
+    def batch_keys(self, name: str) -> list[Key]:
+        """List what a network's head reads that the part before it does not write."""
+        before, head = self._parts[name]
+        return [key for key in head.in_keys if key not in _written(before)]
+
+    def next_keys(self, name: str) -> list[Key]:
+        """List what a network reads of a successor: all but its states and ``is_init``."""
+        before, head = self._parts[name]
+        keys = Sequence(*before, head).in_keys if before else head.in_keys
+        return [key for key in keys if not before or key not in (*self.state_keys, "is_init")]
+
+    def unroll(self, batch: TensorDictBase, *, successors: Iterable[str] = ()) -> TensorDict:
+        """Run the parts that remember, each once, and return by name what the heads read of them.
+
+        Args:
+            batch: ``[*B, T]``.
+            successors: the names of the networks that look at successors; theirs are under ``"next"``.
+
+        Returns:
+            ``[*B, T]``, or ``[n]`` where a mask leaves n valid steps.
+
+        Raises:
+            SpecError: the batch is no ``[*B, T]``, or its steps are out of order. KeyMissing: it lacks an entry.
+        """
+        self._require_sequences(batch)
+        successors = set(successors)
+        is_init, mask = read(batch, "is_init", who=self.who).squeeze(-1), batch.get(MASK, None)
+        is_checked = batch.get(TRAJ_IDS, None) is not None and batch.get(TERMINATED, None) is not None
+        follows = self._follows(batch, mask) if successors or is_checked else None
+        layout = None
+        if successors or mask is not None:
+            layout = lay_out(is_init, mask, follows.squeeze(-1) if successors else None)
+        size = batch.batch_size if mask is None else layout.place.shape
+        seen, known = TensorDict(batch_size=size), {}
+        for name, (before, head) in self._parts.items():
+            if not before:
+                continue
+            run = tuple(id(module) for module in before)
+            if run not in known:
+                trained = any(parameter.requires_grad for module in before for parameter in module.parameters())
+                with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+                    known[run] = self._run(before, batch, layout, size)
+            keys = [key for key in head.in_keys if key in _written(before)]
+            here, after = known[run]
+            entries = {key: here[key] for key in keys}
+            if name in successors:
+                entries["next"] = {key: after[key].detach() for key in keys}
+            seen.set(name, TensorDict(entries, batch_size=size))
+        return seen
+
+    def here(self, rows: TensorDict, name: str, *, frozen: bool = False) -> TensorDict:
+        """Return what a network's head reads of each row; the rows themselves where the network has no memory.
+
+        Args:
+            rows: the valid rows.
+            name: of the network.
+            frozen: let no gradient pass to the part that remembers.
+        """
+        return _merge(rows, rows, name, frozen=frozen) if self._parts[name][0] else rows
+
+    def after(self, rows: TensorDict, name: str) -> TensorDict:
+        """Return what a network's head reads of each row's successor."""
+        after = rows.get("next")
+        return _merge(after, rows, name, "next") if self._parts[name][0] else after
+
+    def _require_sequences(self, batch: TensorDictBase) -> None:
+        due = {memory.batch_dims + 1 for memory in self._memories}
+        if due != {batch.batch_dims}:
+            got = f"batch size {list(batch.batch_size)}"
+            expected = f"sequences with time last, {max(due)} batch dimensions, for a network with memory"
+            hint = "Single rows have lost what came before them: take SliceSampler for a buffer, sequence_len=... for "
+            hint += "MinibatchEpochs, and batch.unsqueeze(0) for one row."
+            raise SpecError(explain(self.who, expected=expected, got=got, hint=hint))
+        if batch.get(FACTOR, None) is not None:
+            hint = "Leave MultiStep out: what lies between a step and its n-step successor would not be remembered."
+            raise SpecError(explain(self.who, expected="successors one step ahead", got=f"{FACTOR!r}", hint=hint))
+
+    def _follows(self, batch: TensorDictBase, mask: Tensor | None) -> Tensor:
+        terminated, truncated = (read(batch, key, who=self.who) for key in (TERMINATED, TRUNCATED))
+        mask = None if mask is None else mask.unsqueeze(-1)
+        follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init"), mask=mask)
+        if not torch.compiler.is_compiling():
+            require_order(self.who, batch, follows)
+        return follows
+
+    def _run(
+        self, before: tuple[nn.Module, ...], batch: TensorDictBase, layout: Layout | None, size: torch.Size
+    ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
+        """Run modules over sequences; return what they write of each row and of its successor."""
+        sequences = self._sequences(before, batch, layout)
+        for module in before:
+            module(sequences)
+        keys = [key for key in _written(before) if key[0] != "next"]
+        outputs = {key: sequences.get(key) for key in keys}
+        if layout is None:
+            return outputs, {}
+        last = layout.source.ndim - 1
+        flat = {key: value.flatten(0, last) for key, value in outputs.items()}
+        shape = {key: (*size, *value.shape[1:]) for key, value in flat.items()}
+        here = {key: value[layout.place].view(shape[key]) for key, value in flat.items()}
+        behind = (layout.place + 1).clamp(max=layout.source.numel() - 1)
+        return here, {key: value[behind].view(shape[key]) for key, value in flat.items()}
+
+    def _sequences(self, before: tuple[nn.Module, ...], batch: TensorDictBase, layout: Layout | None) -> TensorDict:
+        """Gather what modules read into a container of its own: ``[*B, T]``, or ``[*B, L]`` as laid out."""
+        time_dim = batch.batch_dims - 1
+        states = self.state_keys
+        size = batch.batch_size if layout is None else layout.source.shape
+        sequences = TensorDict(batch_size=size)
+        for key in Sequence(*before).in_keys:
+            value = read(batch, key, who=self.who).detach()
+            if key in states:
+                value = _first(value, time_dim, batch.get(MASK, None)).expand(*size, *value.shape[time_dim + 1 :])
+            elif layout is not None and key == "is_init":
+                value = layout.begins
+            elif layout is not None:
+                value = value.flatten(0, time_dim)
+                if len(layout.edges):
+                    after = read(batch, unravel_key(("next", key)), who=self.who).detach().flatten(0, time_dim)
+                    value = torch.cat([value, after[layout.edges]])
+                value = value[layout.source]
+            sequences.set(key, value)
+        return sequences
+
+
+def split_memory(who: str, network: nn.Module) -> tuple[tuple[nn.Module, ...], nn.Module]:
+    """Return the modules of a network up to its last one with memory, and its head; none and all where it has none.
+
+    Raises:
+        ConfigError: the network has memory and is no sequence that ends with a module without.
+    """
+    if not has_memory(network):
+        return (), network
+    parts = list(network) if isinstance(network, Sequence) else []
+    last = max((index for index, part in enumerate(parts) if has_memory(part)), default=-1)
+    if not 0 <= last < len(parts) - 1:
+        hint = "Write Sequence(LSTM(...), ProbabilisticActor(network, family, in_keys=['hidden']))."
+        got = type(network).__name__ if last < 0 else f"a Sequence that ends with {type(parts[-1]).__name__}"
+        expected = "a network with memory as a Sequence whose last module has none"
+        raise ConfigError(explain(who, expected=expected, got=got, hint=hint))
+    rest = parts[last + 1 :]
+    before = tuple(parts[: last + 1])
+    reads = Sequence(*before).in_keys
+    if "action" in reads:
+        hint = "Give it the last action: an observation of the environment."
+        raise ConfigError(explain(who, expected="memory of what was seen", got="one that reads 'action'", hint=hint))
+    if len(rest) == 1:
+        return before, rest[0]
+    written = [key for module in rest for key in module.out_keys]
+    return before, Sequence(*rest, out_keys=[key for key in network.out_keys if key in written])
+
+
+def require_order(who: str, batch: TensorDictBase, follows: Tensor) -> None:
+    """Refuse a batch in which step t+1 should follow step t but belongs to another trajectory.
+
+    Such a batch was flattened, shuffled or transposed, and what is computed of it would be silently wrong.
+
+    Args:
+        who: who asks.
+        batch: ``[*B, T]``.
+        follows: at which steps the next one is the successor, bool ``[*B, T, 1]``.
+
+    Raises:
+        SpecError: there are such steps.
+    """
+    ids = batch.get(TRAJ_IDS, None)
+    if ids is None:
+        return
+    if bool(((ids[..., 1:] != ids[..., :-1]) & follows[..., :-1, 0]).any()):
+        expected = "a batch [*B, T] whose rows follow each other in time"
+        hint = "Take the batch as it was collected, before any reshape, shuffle or transpose."
+        raise SpecError(explain(who, expected=expected, got="a row of another trajectory after one", hint=hint))
+
+
+def _first(state: Tensor, time_dim: int, mask: Tensor | None) -> Tensor:
+    """Return the state at the first step, with a time dimension of 1; zero where that step is masked."""
+    first = state.narrow(time_dim, 0, 1)
+    if mask is None:
+        return first
+    valid = mask.narrow(time_dim, 0, 1)
+    return torch.where(valid.view(*valid.shape, *(1,) * (first.ndim - valid.ndim)), first, 0)
+
+
+def _written(before: tuple[nn.Module, ...]) -> list[Key]:
+    return list(dict.fromkeys(key for module in before for key in module.out_keys))
+
+
+def _merge(rows: TensorDict, holder: TensorDict, *path: str, frozen: bool = False) -> TensorDict:
+    merged = shallow(rows)
+    for key, value in holder.get((SEEN, *path)).items():
+        if key != "next":
+            merged.set(key, value.detach() if frozen else value)
+    return merged
