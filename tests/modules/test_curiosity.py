@@ -117,6 +117,16 @@ class TestRandomNetworkDistillation:
             module.update(led_to([float("inf"), 3.0]))
         torch.testing.assert_close(module.state_dict(), before)
 
+    def test_weights_that_diverged_are_noticed(self):
+        module = doubling(gamma=0.5)
+        module.update(led_to([1.0, 3.0]))
+        before = copy.deepcopy(module.state_dict())
+        module.predictor.weight.data.fill_(float("nan"))
+        with pytest.raises(NonFiniteError, match=r"RandomNetworkDistillation\.update: expected finite errors"):
+            module.update(led_to([1.0, 3.0]))
+        assert module.count == before["count"] and module.scale == before["scale"]
+        assert module.get_extra_state() == before["_extra_state"]
+
     def test_gradient_reaches_the_predictor_alone_and_the_reward_has_none(self):
         module, batch = make_rnd(), transitions(2, 3)
         assert not module(batch)["intrinsic_reward"].requires_grad

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torchrl.counts import is_count
-from torchrl.errors import ConfigError, SpecError, explain
+from torchrl.errors import ConfigError, NonFiniteError, SpecError, explain
 from torchrl.functional.curiosity import inverse_model_loss, prediction_error, return_so_far
 from torchrl.keys import Key, key_list
 from torchrl.misspelling import Extensible
@@ -100,6 +100,9 @@ class CuriosityModule(Extensible, TensorDictModuleBase):
         start = error.new_zeros(*size, 1) if is_new else self._returns.to(error.device).reshape(*size, 1)
         returns = return_so_far(error, start, gamma=self.gamma, mask=mask)
         counted = returns.reshape(-1, 1) if mask is None else returns[mask].unsqueeze(-1)
+        if not bool(counted.isfinite().all()):
+            hint = "Look at the loss that trains it, and at the observations, which it may read without a normaliser."
+            raise NonFiniteError(explain(who, expected="finite errors", got="NaN or infinity", hint=hint))
         count_rows_(who, (self.count, self.mean, self.var), counted)
         self._returns = returns[..., -1, :].flatten().cpu()
         self.scale.copy_(torch.where(self.var > NO_SPREAD, self.var.rsqrt(), 1).squeeze(0))
