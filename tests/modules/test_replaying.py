@@ -301,7 +301,7 @@ def test_a_policy_without_a_state_is_called_once_and_gives_what_its_steps_give()
 
 
 class SequenceCell(nn.Module):
-    """The cell over ``[N, T]`` at once, or one step ``[N]``."""
+    """The cell over ``[*B, T]`` at once, or one step ``[N]``."""
 
     def __init__(self):
         super().__init__()
@@ -310,11 +310,12 @@ class SequenceCell(nn.Module):
     def forward(self, x, memory, first):
         if x.ndim == 2:
             return self.cell(x, memory)
+        shape, (x, memory, first) = x.shape, (value.flatten(0, -3) for value in (x, memory, first))
         state, states = memory[:, 0], []
         for time in range(x.shape[1]):
             state = self.cell(x[:, time], torch.where(first[:, time], memory[:, time], state))
             states.append(state)
-        return torch.stack(states, 1)
+        return torch.stack(states, 1).view(shape)
 
 
 def test_a_policy_with_a_form_for_sequences_is_called_once():
@@ -328,6 +329,8 @@ def test_a_policy_with_a_form_for_sequences_is_called_once():
     stepwise, whole = replay_policy(policy, batch), replay_policy(policy, batch, at_once=True)
     assert whole["next", "memory"].squeeze(-1).tolist() == [[6.0, 5.0, 5.0], [11.0, 7.5, 0.0], [0.0, 0.0, 0.0]]
     assert (whole == stepwise).all()
+    dims = batch.reshape(1, 3, 1, 3)
+    assert (replay_policy(policy, dims, at_once=True) == whole.reshape(1, 3, 1, 3)).all()
     whole["next", "memory"].sum().backward()
     assert cell.module.cell.weight.grad.item() == 10 + (6 + 0.5 * 10) + 4 + 20 + (11 + 0.5 * 20)
 
@@ -465,6 +468,12 @@ def test_a_step_that_returns_something_else():
 
     with pytest.raises(ConfigError, match="at every step, got .*name_1.* at step 1"):
         replay_policy(recurrent(), batch, step=changing)
+
+
+def test_rows_that_wait_in_between_are_no_sequences():
+    batch = make_batch([[1.0, 2.0]], 10.0).set(("collector", "mask"), torch.tensor([[False, True]]))
+    with pytest.raises(SpecError, match="at_once: expected a mask that is true on the first steps"):
+        replay_policy(recurrent(), batch, at_once=True)
 
 
 class Last(nn.Module):

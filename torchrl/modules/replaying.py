@@ -67,7 +67,7 @@ def replay_policy(
             what policy and ``step`` wrote.
         at_once: call the policy once instead of step by step. None does so where there is neither a state nor a
             ``step``. True, for a policy with a state, needs one that has a form for sequences: it is called on
-            ``[N, T]`` and looks at ``is_init`` and the state of step 0 by itself; padding has the entries of the last
+            ``[*B, T]`` and looks at ``is_init`` and the state of step 0 by itself; padding has the entries of the last
             valid step.
 
     Returns:
@@ -98,7 +98,7 @@ def replay_policy(
     if not at_once:
         written = _step_by_step(replay, series, mask)
     else:
-        written = _as_sequences(replay, series, mask) if states else _all_steps(replay, series, mask)
+        written = _as_sequences(replay, series, mask, batch.batch_size) if states else _all_steps(replay, series, mask)
     entries = {path: value.unflatten(0, batch.batch_size[:-1]) for path, value in written.items()}
     result = TensorDict({}, batch.batch_size, device=batch.device)
     for path, value in entries.items():
@@ -209,20 +209,26 @@ def _all_steps(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, 
     return {path: _spread(value, rows, None, len(flat)).unflatten(0, mask.shape) for path, value in written.items()}
 
 
-def _as_sequences(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, Tensor]:
-    """Call the policy once on ``[N, T]`` without rows that have no valid step; return its entries, ``[N, T, ...]``."""
-    rows = mask.any(-1).nonzero().squeeze(-1)
-    times = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    last_valid = times.where(mask, torch.zeros_like(times)).cummax(-1).values
-    valid = mask[rows]
-    filled = series if bool(mask.all()) else series[rows.unsqueeze(-1), last_valid[rows]]
+def _as_sequences(replay: _Replay, series: TensorDict, mask: Tensor, batch_size: torch.Size) -> dict[Path, Tensor]:
+    """Call the policy once on the batch in its own shape; padding is filled with a valid step's entries, never seen."""
+    filled = series
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        expected, hint = "a mask that is true on the first steps of each row alone", "Leave at_once out."
+        raise SpecError(explain(f"{WHO}, at_once", expected=expected, got="valid steps behind others", hint=hint))
+    if not bool(mask.all()):
+        times = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        last_valid = times.where(mask, torch.zeros_like(times)).cummax(-1).values
+        has_steps = mask.any(-1)
+        rows = torch.arange(len(mask), device=mask.device)
+        rows = torch.where(has_steps, rows, has_steps.int().argmax())  # a row without a step has another's
+        filled = series[rows.unsqueeze(-1), last_valid[rows]]
     result = {}
-    for path, value in replay(filled).items():
-        if value.shape[:2] != valid.shape:
-            expected = f"{as_key(path)!r} of shape {[*valid.shape, '...']} from a policy that takes sequences"
+    for path, value in replay(filled.reshape(batch_size)).items():
+        if value.shape[: len(batch_size)] != batch_size:
+            expected = f"{as_key(path)!r} of shape {[*batch_size, '...']} from a policy that takes sequences"
             raise SpecError(explain(WHO, expected=expected, got=list(value.shape), hint="Leave at_once out."))
-        kept = torch.where(expand_right(valid, value), value, torch.zeros_like(value))
-        result[path] = _spread(kept, None if len(rows) == len(mask) else rows, None, len(mask))
+        value = value.reshape(*mask.shape, *value.shape[len(batch_size) :])
+        result[path] = torch.where(expand_right(mask, value), value, torch.zeros_like(value))
     return result
 
 
