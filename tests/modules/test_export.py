@@ -279,7 +279,7 @@ def test_every_module_of_keys_is_a_module_that_takes_tensors():
         inputs = dict(zip(module.in_keys, make_inputs(5), strict=True))
         with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
             written = module(TensorDict(inputs, batch_size=[5]))
-            came = module(**inputs)
+            came = module(**{key if isinstance(key, str) else "_".join(key): x for key, x in inputs.items()})
         due = [written.get(key, None) for key in module.out_keys]
         for one, other in zip(came if len(due) > 1 else (came,), due, strict=True):
             assert one is other is None or torch.allclose(one, other), name
