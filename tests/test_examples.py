@@ -291,6 +291,20 @@ def test_a_run_over_several_processes_goes_on_and_is_evaluated_without_them(run,
     assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
 
 
+def test_workers_that_do_not_wait_go_on_where_their_run_was_saved(run, tmp_path, capsys):
+    flags = [*TINY, "--frames_per_batch=32", "--record_interval=256", "--lr_schedule=constant", "--folder=runs"]
+    run("impala", *flags, "--name=half")
+    (half,) = (tmp_path / "runs").iterdir()
+    run("impala", f"--resume={half}", "--name=rest", "--total_frames=512", "--folder=runs")
+    (rest,) = (tmp_path / "runs").glob("rest*")
+    table = read_csv(rest / "progress.csv")
+    lags = table["collect/policy_lag"]
+    assert table["frames"] == list(range(32, 513, 32)) and lags[0] == 0 and min(lags) >= 0
+    assert lags == [round(lag) for lag in lags]  # no batch mixes the versions before and after
+    run("impala", f"--evaluate={rest}", "--no-progress_bar")
+    assert "last.pt: return" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("number", "status", "said"),
     [(signal.SIGINT, 0, "Stopping after this batch"), (signal.SIGTERM, 143, "SIGTERM: stopping after this batch")],
