@@ -15,7 +15,8 @@ class VTrace(ReturnEstimator):
     >>> VTrace(actor, critic, gamma=0.99)(batch)["advantage"].shape  # beside it, state_value and value_target
     torch.Size([2, 8, 1])
 
-    The advantage holds the weight ρ_t already: multiply it with the gradient of log π, not of a ratio.
+    The advantage holds the weight ρ_t already: multiply it with the gradient of log π, not of a ratio. All that is
+    written belongs to the present weights of both networks: call it anew before each gradient step on a batch.
 
     Args:
         actor: the present policy: has ``build(tensordict)``, which returns a distribution with ``log_prob``, and the
