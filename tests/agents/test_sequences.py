@@ -11,8 +11,16 @@ from torchrl.collectors import Collector, EpisodeCollector
 from torchrl.envs import GymEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, KeyMissing, SpecError
-from torchrl.modules import LSTM, ActorValueOperator, Categorical, ProbabilisticActor, ValueOperator
-from torchrl.objectives import GAE, A2CLoss, ClipPPOLoss, total_loss
+from torchrl.modules import (
+    LSTM,
+    MLP,
+    ActorValueOperator,
+    Categorical,
+    ProbabilisticActor,
+    RandomNetworkDistillation,
+    ValueOperator,
+)
+from torchrl.objectives import GAE, A2CLoss, ClipPPOLoss, JointLoss, RNDLoss, total_loss
 
 MASK = ("collector", "mask")
 
@@ -161,3 +169,30 @@ def test_single_rows_and_other_lengths_are_refused(options, message):
     loss = A2CLoss(both.actor, both.critic)
     with pytest.raises(ConfigError, match=message):
         MinibatchEpochs(loss, torch.optim.Adam(loss.trainable_parameters()), num_epochs=1, **options)
+
+
+class TestJointLoss:
+    """A loss of networks with memory beside one of single rows."""
+
+    def make(self):
+        both = networks()
+        rnd = RandomNetworkDistillation(MLP(4, 8), MLP(4, 8), shape=4)
+        return collected(both), ClipPPOLoss(both.actor, both.critic), RNDLoss(rnd, share=1.0)
+
+    def test_its_terms_are_those_of_each(self):
+        batch, policy, novelty = self.make()
+        together = JointLoss(policy, novelty)(batch)
+        for loss in (policy, novelty):
+            for name, value in loss(batch).items():
+                torch.testing.assert_close(together[name], value)
+
+    def test_it_is_trained_on_sequences_and_on_nothing_else(self):
+        batch, policy, novelty = self.make()
+        loss = JointLoss(policy, novelty)
+        assert loss.state_keys == policy.state_keys != []
+        optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
+        options = {"num_epochs": 1, "minibatch_size": 64}
+        figures = MinibatchEpochs(loss, optimizer, sequence_len=8, **options)(batch)
+        assert {"loss_objective", "loss_predictor"} <= figures.keys()
+        with pytest.raises(ConfigError, match="expected a sequence_len, got a JointLoss of networks with memory"):
+            MinibatchEpochs(loss, optimizer, **options)
