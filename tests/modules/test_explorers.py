@@ -13,7 +13,7 @@ from torchrl.envs import GymEnv, SerialEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import MLP, Actor, AdditiveGaussian, EGreedy, OrnsteinUhlenbeck, QValueActor, RandomPolicy
-from torchrl.modules.exploration import without_exploration
+from torchrl.modules.exploration import ExplorationType, set_exploration_type, without_exploration
 
 BOUNDS = Bounded(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
 
@@ -139,6 +139,16 @@ class TestOrnsteinUhlenbeck:
         assert (batch["ou_noise"][starts] == 0).all() and (batch["ou_noise"][~starts] != 0).any(-1).all()
         goes_on = ~starts[:, 1:]
         assert torch.equal(batch["ou_noise"][:, 1:][goes_on], batch["next", "ou_noise"][:, :-1][goes_on])
+
+    def test_without_exploring_the_noise_stays_and_need_not_be_there(self):
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            out, bare = self.policy()(rows(1, ou_noise=torch.tensor([[0.5, -0.25]]))), self.policy()(rows(1))
+            assert "next" not in bare.keys() and torch.equal(bare["action"], out["action"])
+            assert out["action"].tolist() == [[0.5, 5.0]] and torch.equal(out["next", "ou_noise"], out["ou_noise"])
+            pendulum = GymEnv("Pendulum-v1", num_envs=2)
+            policy = OrnsteinUhlenbeck(Actor(Fixed(0.5)), pendulum.action_spec[0], num_frames=1)
+            for env in (pendulum, TransformedEnv(pendulum, TensorDictPrimer(policy.initial_state()))):
+                assert (env.rollout(3, policy)["action"] == 0.5).all()
 
     def test_a_missing_state_is_named(self):
         with pytest.raises(KeyMissing, match=r"'ou_noise'.*TensorDictPrimer\(policy.initial_state\(\)\)"):

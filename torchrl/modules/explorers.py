@@ -16,7 +16,7 @@ from torchrl.modules.distributions.base import draw
 from torchrl.modules.exploration import AnnealedExploration, require_spec
 from torchrl.modules.families import require_drawn
 from torchrl.modules.memory import PRIMER_LINE
-from torchrl.modules.operator import read, write
+from torchrl.modules.operator import accept_tensors, read, write
 from torchrl.shapes import expand_right
 
 if TYPE_CHECKING:
@@ -225,6 +225,14 @@ class OrnsteinUhlenbeck(_ActionNoise):
         self.state_key = state_key
         self.in_keys = [*self.in_keys, state_key]
         self.out_keys = [*self.out_keys, ("next", state_key)]
+
+    @accept_tensors
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict = super().forward(tensordict)
+        x, following = tensordict.get(self.state_key, None), ("next", self.state_key)
+        if x is not None and tensordict.get(following, None) is None:  # it did not explore: the noise stays
+            tensordict.set(following, x)
+        return tensordict
 
     def own_state(self) -> dict[str, torch.Tensor]:
         """Return the noise that one row starts an episode with, zero ``[A]``, under its key."""

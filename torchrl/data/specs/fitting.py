@@ -81,7 +81,8 @@ def _require_state(policy: object, acted: TensorDictBase, batch_dims: int) -> No
         SpecError: naming the key.
     """
     for key in getattr(policy, "out_keys", ()):
-        if isinstance(key, tuple) and key[0] == "next" and acted.get(key, None) is None:
+        is_next = isinstance(key, tuple) and key[0] == "next" and acted.get(key, None) is None
+        if is_next and acted.get(key[1:], None) is not None:  # without the state it cannot have a next one
             expected = f"{key_name(key)!r}, which it says that it writes"
             hint = f"If it took the root for a sequence, build its modules with memory with batch_dims={batch_dims}."
             raise SpecError(explain("policy", expected=expected, got="nothing under that key", hint=hint))
