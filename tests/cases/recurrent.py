@@ -1,4 +1,4 @@
-"""A policy with a state of its own making, and the environments it acts in; worker processes build them from here."""
+"""Policies with memory, and the environments they act in; worker processes build them from here."""
 
 from functools import partial
 
@@ -8,19 +8,30 @@ from torchrl.data.specs import Unbounded
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import TensorDictPrimer
-from torchrl.modules import Categorical, Operator, ProbabilisticActor, Sequence
+from torchrl.modules import LSTM, Categorical, Operator, ProbabilisticActor, Sequence
 
 STATE = ("agent", "memory")
 
 
-def make_env(num_envs, *, num_workers=0, max_episode_steps=12):
+def make_env(num_envs, *, num_workers=0, max_episode_steps=12, primer=None):
     """CartPole whose roots carry the state; episodes of 8 to 12 steps."""
     make = partial(gym_simulator, "CartPole-v1", max_episode_steps=max_episode_steps)
     env = ParallelEnv(make, num_envs, num_workers=num_workers) if num_workers else SerialEnv(make, num_envs)
-    return TransformedEnv(env, TensorDictPrimer({STATE: Unbounded((6,))}, defaults={STATE: 0.5}))
+    return TransformedEnv(env, primer or TensorDictPrimer({STATE: Unbounded((6,))}, defaults={STATE: 0.5}))
+
+
+def make_env_of_lstm(num_envs, **options):
+    """The same, for the state of an LSTM."""
+    return make_env(num_envs, primer=TensorDictPrimer(make_lstm().initial_state()), **options)
 
 
 def make_policy():
     """A GRU cell and an actor that reads its state."""
     cell = Operator(nn.GRUCell(4, 6), in_keys=["observation", STATE], out_keys=[("next", *STATE)])
     return Sequence(cell, ProbabilisticActor(nn.Linear(6, 2), Categorical, in_keys=[("next", *STATE)]))
+
+
+def make_lstm():
+    """An LSTM of two layers, and an actor that reads its features."""
+    actor = ProbabilisticActor(nn.Linear(6, 2), Categorical, in_keys=["hidden"])
+    return Sequence(LSTM(4, 6, num_layers=2, state_key=STATE), actor, out_keys=actor.out_keys)

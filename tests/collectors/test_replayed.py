@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from cases.recurrent import STATE, make_env, make_policy
+from cases.recurrent import STATE, make_env, make_env_of_lstm, make_lstm, make_policy
 from torchrl.collectors import (
     Collector,
     EpisodeCollector,
@@ -20,30 +20,37 @@ from torchrl.modules import replay_policy
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 WAYS = {
-    "serial": lambda policy: Collector(make_env(4), policy, frames_per_batch=80, seed=0),
-    "parallel": lambda policy: Collector(make_env(4, num_workers=2), policy, frames_per_batch=80, seed=0),
-    "sync": lambda policy: MultiSyncCollector(partial(make_env, 2), policy, num_workers=2, frames_per_batch=80, seed=0),
-    "async": lambda policy: MultiAsyncCollector(
-        partial(make_env, 2), policy, num_workers=2, frames_per_batch=40, seed=0
+    "serial": lambda make, policy: Collector(make(4), policy, frames_per_batch=80, seed=0),
+    "parallel": lambda make, policy: Collector(make(4, num_workers=2), policy, frames_per_batch=80, seed=0),
+    "sync": lambda make, policy: MultiSyncCollector(
+        partial(make, 2), policy, num_workers=2, frames_per_batch=80, seed=0
     ),
-    "episodes": lambda policy: EpisodeCollector(make_env(4), policy, num_episodes=6, seed=0),
+    "async": lambda make, policy: MultiAsyncCollector(
+        partial(make, 2), policy, num_workers=2, frames_per_batch=40, seed=0
+    ),
+    "episodes": lambda make, policy: EpisodeCollector(make(4), policy, num_episodes=6, seed=0),
 }
 
 
+@pytest.mark.parametrize("is_lstm", [False, True], ids=["own cell", "LSTM"])
 @pytest.mark.parametrize("way", WAYS)
-def test_log_probs_are_the_collected_ones_while_the_weights_are_the_same(way):
+def test_log_probs_are_the_collected_ones_while_the_weights_are_the_same(way, is_lstm):
     torch.manual_seed(0)
-    policy = make_policy()
-    collector = WAYS[way](policy)
+    make, policy = (make_env_of_lstm, make_lstm()) if is_lstm else (make_env, make_policy())
+    collector = WAYS[way](make, policy)
     try:
         for _ in range(2):  # the second begins inside of episodes
             batch = collector.collect()
-            replayed = replay_policy(policy, batch)
             mask = batch.get(("collector", "mask"), torch.ones(batch.batch_size, dtype=torch.bool))
             assert batch["is_init"].sum() > len(batch) // 2 and mask.sum() >= 40
-            for key in ("action_log_prob", ("next", *STATE)):
-                torch.testing.assert_close(replayed[key][mask], batch[key][mask], atol=1e-6, rtol=1e-6)
-                assert (replayed[key][~mask] == 0).all()
+            keys = {False: ["action_log_prob", ("next", *STATE)]}
+            if is_lstm:  # it has a form for sequences
+                keys[True] = ["action_log_prob"]
+            for at_once in keys:
+                replayed = replay_policy(policy, batch, at_once=at_once)
+                for key in keys[at_once]:
+                    torch.testing.assert_close(replayed[key][mask], batch[key][mask], atol=1e-6, rtol=1e-6)
+                    assert (replayed[key][~mask] == 0).all()
     finally:
         collector.shutdown()
 

@@ -14,6 +14,7 @@ from torchrl.data.specs import Bounded
 from torchrl.data.specs import Categorical as Choices
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
+    GRU,
     MLP,
     Actor,
     ActorCriticWrapper,
@@ -26,6 +27,7 @@ from torchrl.modules import (
     Normal,
     NormalHead,
     Operator,
+    OrnsteinUhlenbeck,
     ProbabilisticActor,
     QValueActor,
     Sequence,
@@ -342,6 +344,8 @@ def test_an_actor_without_chance_and_a_policy_that_explores_give_their_own_actio
     expected = actor.module(batch["observation"])
     for policy in (actor, noisy):
         torch.testing.assert_close(replay_policy(policy, batch)["action"], expected)
+    drifting = OrnsteinUhlenbeck(actor, Bounded(-1.0, 1.0, (1,)), num_frames=1)
+    torch.testing.assert_close(replay_policy(drifting, batch)["action"], expected)  # its noise is no state here
     greedy = EGreedy(QValueActor(nn.Linear(1, 2)), Choices(2), start=1.0, end=1.0, num_frames=1)
     assert replay_policy(greedy, batch)["action_value"].requires_grad
 
@@ -399,6 +403,8 @@ def test_a_batch_without_the_state_names_the_line_to_write():
     line = r"TransformedEnv\(env, TensorDictPrimer\(\{'memory': spec_of_one_row\}\)\)"
     with pytest.raises(KeyMissing, match=line):
         replay_policy(recurrent(), make_batch([[1.0]], 10.0).exclude("memory"))
+    with pytest.raises(KeyMissing, match=r"TensorDictPrimer\(policy.initial_state\(\)\)"):
+        replay_policy(GRU(1, 2), make_batch([[1.0]], 10.0).exclude("memory"))
     with pytest.raises(KeyMissing, match="to know where episodes begin.*'is_init'"):
         replay_policy(recurrent(), make_batch([[1.0]], 10.0).exclude("is_init"))
     with pytest.raises(KeyMissing, match="for the action that was taken.*'action'"):

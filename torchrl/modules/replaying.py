@@ -17,6 +17,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.keys import Key, as_key, as_path, key_list
 from torchrl.modules.actor_critic import ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.exploration import ExplorationType, set_exploration_type
+from torchrl.modules.memory import Stateful
 from torchrl.modules.operator import read, require_keys, write
 from torchrl.modules.sequence import Sequence
 from torchrl.modules.wrapper import PolicyWrapper
@@ -81,13 +82,13 @@ def replay_policy(
             returns no TensorDict, or ``at_once`` with a ``step``.
     """
     require_keys(WHO, policy=policy)
-    actors, states = list(_actors(policy)), state_paths(policy)
+    actors, states = [part for part in _called(policy) if hasattr(part, "build")], state_paths(policy)
     if at_once and step is not None:
         hint = "Leave at_once out: the steps are gone through one by one."
         raise ConfigError(explain(WHO, expected="at_once without a step", got="both", hint=hint))
     series, mask = _series_of(batch)
     if states:
-        _require_states(series, states)
+        _require_states(policy, series, states)
         _require_order(series, mask)
     chosen = {as_path(actor.action_key) for actor in actors}
     stale = [as_key(path) for path in map(as_path, policy.out_keys) if path not in chosen]
@@ -113,7 +114,8 @@ def state_paths(policy: TensorDictModuleBase) -> list[Path]:
     >>> state_paths(cell)
     [('memory',)]
     """
-    written = {as_path(key) for key in policy.out_keys}
+    called = {as_path(key) for module in _called(policy) for key in module.out_keys}  # not the noise of a wrapper
+    written = called & set(map(as_path, policy.out_keys))
     return [path for path in map(as_path, policy.in_keys) if ("next", *path) in written]
 
 
@@ -278,15 +280,15 @@ def _parts_of(module: nn.Module) -> tuple[nn.Module, ...] | None:
     return None
 
 
-def _actors(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules with ``build``; refuse one inside a module that is neither a sequence nor a wrapper of ours."""
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that :func:`_ask` calls or asks; refuse one with an actor inside."""
     parts = _parts_of(module)
     if parts is not None:
         for part in parts:
-            yield from _actors(part)
-    elif hasattr(module, "build"):
+            yield from _called(part)
+    elif hasattr(module, "build") or not any(hasattr(part, "build") for part in module.modules()):
         yield module
-    elif any(hasattr(part, "build") for part in module.modules()):
+    else:
         hint = "Give it the method `build` of its actor, or write it as a Sequence of its modules."
         expected = "modules with `build`, in a Sequence"
         got = f"an actor inside of a {type(module).__name__}, which would draw an action"
@@ -309,12 +311,14 @@ def _series_of(batch: TensorDictBase) -> tuple[TensorDict, Tensor]:
     return batch.reshape(-1, num_steps), mask.reshape(-1, num_steps)
 
 
-def _require_states(series: TensorDict, states: list[Path]) -> None:
+def _require_states(policy: nn.Module, series: TensorDict, states: list[Path]) -> None:
     """Refuse a batch that does not hold the state that the policy began with."""
     for path in states:
         if series.get(path, None) is None:
             key = as_key(path)
-            line = f"TransformedEnv(env, TensorDictPrimer({{{key!r}: spec_of_one_row}}))"
+            is_known = isinstance(policy, Stateful) and policy.initial_state().get(path, None) is not None
+            state = "policy.initial_state()" if is_known else f"{{{key!r}: spec_of_one_row}}"
+            line = f"TransformedEnv(env, TensorDictPrimer({state}))"
             expected = f"the policy's state {key!r} in the batch"
             got = sorted(str(as_key(path)) for path in _leaves_of(series))
             hint = f"Collect from {line}, and do not leave {key!r} out of the batch."
