@@ -65,6 +65,7 @@ from torchrl.modules import (
     TanhDelta,
     TanhHead,
     TanhNormal,
+    Transformer,
     TruncatedNormal,
     ValueEnsemble,
     ValueOperator,
@@ -94,6 +95,12 @@ def with_mask(num):
 
 def with_legal(num):
     return torch.randn(num, 4), torch.arange(3).expand(num, 3) < 2
+
+
+def with_windows(num):
+    window = torch.randn(num, 2, 17)
+    window[..., -1] = torch.arange(2) < torch.arange(num).unsqueeze(1) % 3  # valid places of each row: 0, 1 or 2
+    return torch.randn(num, 4), window, torch.ones(num, 1)
 
 
 class Chosen(nn.Module):
@@ -177,6 +184,7 @@ MODULES = {
     ),
     "RandomNetworkDistillation": (lambda: RandomNetworkDistillation(MLP(4, 8), MLP(4, 8), shape=4), FOUR),
     "LSTM": (lambda: LSTM(4, 8), rows((4,), (1, 2, 8), (1,))),
+    "Transformer": (lambda: Transformer(4, 8, window=3, num_layers=2), with_windows),
     "QValueActor": (lambda: QValueActor(MLP(4, 3), one_hot=True, mask_key="mask"), with_legal),
     "QuantileQValueActor": (lambda: QuantileQValueActor(DuelingMLP(4, 3, num_outputs=5)), FOUR),
     "Sequence": (lambda: Sequence(trunk(), Actor(MLP(8, 2), in_keys=["hidden"]), out_keys=["action"]), FOUR),

@@ -2,6 +2,7 @@
 
 from torchrl.modules.actor_critic import ActorCriticOperator, ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.actors import Actor, ProbabilisticActor
+from torchrl.modules.attention import Transformer
 from torchrl.modules.critics import ValueOperator
 from torchrl.modules.curiosity import CuriosityModule, IntrinsicCuriosity, RandomNetworkDistillation
 from torchrl.modules.distributions import (
@@ -106,6 +107,7 @@ __all__ = [
     "TanhDelta",
     "TanhHead",
     "TanhNormal",
+    "Transformer",
     "TruncatedNormal",
     "ValueEnsemble",
     "ValueOperator",

@@ -152,18 +152,19 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
             expected = f"the state under {key_name(self.state_key)!r}"
             got = f"keys {sorted(map(str, tensordict.keys()))}"
             raise KeyMissing(explain(who, expected=expected, got=got, hint=PRIMER_LINE))
-        num_dims = x.ndim - 1
+        size, num_dims = x.shape[:-1], x.ndim - 1
         if state.shape[num_dims:] != self.state_shape:
-            due = [*x.shape[:num_dims], *self.state_shape]
+            due = [*size, *self.state_shape]
             hint = "Of a sequence the state is read at its first step; it has the time dimension, too."
             raise SpecError(explain(f"{who}, state", expected=f"shape {due}", got=list(state.shape), hint=hint))
         if num_dims <= self.batch_dims:
-            state = state.reshape(-1, *self.state_shape)
+            x = x.reshape(-1, x.shape[-1])
+            state = state.reshape(x.shape[0], *self.state_shape)  # of a state without numbers -1 would not be known
             if self.initial is not None:  # the environment has put the one of a former update into the root
                 state = self.restart(state, read(tensordict, ("is_init",), who)[0].reshape(-1))
-            features, state = self.step(x.reshape(-1, x.shape[-1]), state)
-            write(tensordict, self.out_key, features.view(*x.shape[:-1], features.shape[-1]))
-            write(tensordict, self._next_key, state.view(*x.shape[:-1], *self.state_shape))
+            features, state = self.step(x, state)
+            write(tensordict, self.out_key, features.view(*size, features.shape[-1]))
+            write(tensordict, self._next_key, state.view(*size, *self.state_shape))
             return tensordict
         if num_dims > self.batch_dims + 1:
             num = num_dims - 1
@@ -171,10 +172,10 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
             expected = f"at most {self.batch_dims} dimensions of rows and one of time"
             raise SpecError(explain(who, expected=expected, got=f"an input {list(x.shape)}", hint=hint))
         (is_init,) = read(tensordict, ("is_init",), who)
-        num_steps = x.shape[-2]
-        starts = state.select(num_dims - 1, 0).reshape(-1, *self.state_shape)
-        features = self.unroll(x.reshape(-1, num_steps, x.shape[-1]), starts, is_init.reshape(-1, num_steps))
-        write(tensordict, self.out_key, features.view(*x.shape[:-1], features.shape[-1]))
+        x = x.reshape(-1, *x.shape[-2:])
+        starts = state.select(num_dims - 1, 0).reshape(x.shape[0], *self.state_shape)
+        features = self.unroll(x, starts, is_init.reshape(x.shape[:-1]))
+        write(tensordict, self.out_key, features.view(*size, features.shape[-1]))
         return tensordict
 
     def _joined(self, tensordict: TensorDictBase, who: str) -> Tensor:
