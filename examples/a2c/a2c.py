@@ -47,7 +47,7 @@ class A2C:
     """Train a policy by advantage actor-critic."""
 
     environment: recipes.Environment = recipes.Environment()
-    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    networks: recipes.MemoryNetworks = recipes.MemoryNetworks()
     collecting: recipes.Collecting = recipes.Collecting(frames_per_batch=40)
     loss: Loss = Loss()
     optimising: recipes.Optimising = recipes.Optimising(optimizer="rmsprop", lr=7e-4, max_grad_norm=0.5)
@@ -67,13 +67,13 @@ def make_agent(settings: A2C) -> Agent:
     seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights")
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
+    # Networks: two; with --memory, --shared_mapping or --gsde, hidden layers with the actor's last layer on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["weights"]):
         normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None
         head = recipes.make_action_head(networks, env)  # the distribution, by the kind of the actions
-        if networks.shared_mapping or networks.gsde:
-            actor, critic = recipes.make_trunk_actor_critic(networks, env, head, normalizer, generator)
+        if networks.memory or networks.shared_mapping or networks.gsde:
+            actor, critic = recipes.make_actor_critic(networks, env, head, normalizer, generator)
         else:
             body, value = (recipes.make_mlp(networks, env, num_outputs) for num_outputs in (head.num_inputs, 1))
             if networks.orthogonal_init:
@@ -95,11 +95,13 @@ def make_agent(settings: A2C) -> Agent:
     advantage = GAE(critic, gamma=options.gamma, lambda_=options.gae_lambda)
 
     # One gradient step on the whole batch, with the ε of the first implementations (torch's is 1e-8).
+    num_steps = settings.collecting.frames_per_batch // settings.environment.num_envs
     optimise = MinibatchEpochs(
         loss,
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=1,
         minibatch_size=settings.collecting.frames_per_batch,
+        sequence_len=None if networks.memory is None else num_steps,
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator(),
@@ -107,7 +109,8 @@ def make_agent(settings: A2C) -> Agent:
     )
     hooks = [] if normalizer is None else [UpdateNormalizer(normalizer)]
 
-    collector = recipes.make_collector(settings, env, actor, seed=seeds["environment"])
+    policy = recipes.policy_of(actor, critic)  # a critic with memory looks on while the actor acts
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
     evaluator, hooks = recipes.make_evaluator(settings), [*hooks, *recipes.make_hooks(settings, optimise)]
     return Agent(collector, optimise, advantage=advantage, evaluator=evaluator, hooks=hooks)
 

@@ -59,10 +59,10 @@ class PPO:
     """Train a policy by proximal policy optimisation."""
 
     environment: recipes.Environment = recipes.Environment()
-    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    networks: recipes.MemoryNetworks = recipes.MemoryNetworks()
     collecting: recipes.Collecting = recipes.Collecting(frames_per_batch=2048)
     loss: Loss = Loss()
-    minibatches: recipes.Minibatches = recipes.Minibatches(num_epochs=10, minibatch_size=256)
+    minibatches: recipes.SequenceMinibatches = recipes.SequenceMinibatches(num_epochs=10, minibatch_size=256)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=0.5)
     recording: recipes.Recording = recipes.Recording()
 
@@ -80,13 +80,13 @@ def make_agent(settings: PPO) -> Agent:
     seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights", "minibatches")
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
+    # Networks: two; with --memory, --shared_mapping or --gsde, hidden layers with the actor's last layer on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["weights"]):
         normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None
         head = recipes.make_action_head(networks, env)  # the distribution, by the kind of the actions
-        if networks.shared_mapping or networks.gsde:
-            actor, critic = recipes.make_trunk_actor_critic(networks, env, head, normalizer, generator)
+        if networks.memory or networks.shared_mapping or networks.gsde:
+            actor, critic = recipes.make_actor_critic(networks, env, head, normalizer, generator)
         else:
             body, value = (recipes.make_mlp(networks, env, num_outputs) for num_outputs in (head.num_inputs, 1))
             if networks.orthogonal_init:
@@ -120,6 +120,7 @@ def make_agent(settings: PPO) -> Agent:
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=settings.minibatches.num_epochs,
         minibatch_size=min(settings.minibatches.minibatch_size, settings.collecting.frames_per_batch),
+        sequence_len=None if networks.memory is None else settings.minibatches.sequence_len,
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator().manual_seed(seeds["minibatches"]),
@@ -133,7 +134,8 @@ def make_agent(settings: PPO) -> Agent:
         falling = LinearSchedule(options.clip_epsilon, 0.0, settings.collecting.total_frames)
         hooks.append(Anneal(loss, "clip_epsilon", falling))
 
-    collector = recipes.make_collector(settings, env, actor, seed=seeds["environment"])
+    policy = recipes.policy_of(actor, critic)  # a critic with memory looks on while the actor acts
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
     evaluator, hooks = recipes.make_evaluator(settings), [*hooks, *recipes.make_hooks(settings, optimise)]
     return Agent(collector, optimise, advantage=advantage, evaluator=evaluator, hooks=hooks)
 

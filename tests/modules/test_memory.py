@@ -169,7 +169,7 @@ class TestActing:
         root["memory"] = torch.zeros(2, 3, 1, 2, 8)
         policy = actor_with(lstm)
         acted = policy(root)
-        with pytest.raises(SpecError, match=r"policy: expected 'next/memory'.*batch_dims=2"):
+        with pytest.raises(SpecError, match=r"LSTM: expected batch_dims=2, the number of .* got batch_dims=1"):
             require_fit(policy, acted["action"], acted, Choice(2, [2, 3]), 2)
 
     def test_memory_is_zero_where_an_episode_begins_and_nowhere_else(self):

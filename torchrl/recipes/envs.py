@@ -25,8 +25,9 @@ from torchrl.envs.transforms import (
 )
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import keywords
+from torchrl.recipes.networks import initial_memory
 from torchrl.recipes.observations import observation_transforms
-from torchrl.recipes.parts import ActorCriticNetworks, Environment, SquashedNetworks
+from torchrl.recipes.parts import ActorCriticNetworks, Environment, MemoryNetworks, SquashedNetworks
 
 FILM = "film"  # the picture of --record_video
 OF_SIMULATORS = ("env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels")
@@ -58,7 +59,8 @@ def make_env(
         filmed: whether observations have a rendered picture under the key ``FILM``, which networks do not read.
         gamma: discount of the returns by whose spread ``norm_rewards`` divides rewards.
         clips_actions: whether bounded actions are clipped for the simulator.
-        networks: settings of the policy's networks; with state-dependent noise, the env redraws the noise matrices.
+        networks: settings of the policy's networks; with state-dependent noise, the env redraws the noise matrices, and
+            with memory it keeps the states of actor and critic.
         drifts: whether the env keeps the state of Ornstein-Uhlenbeck noise, under the key ``OU_STATE``.
 
     Returns:
@@ -79,6 +81,8 @@ def make_env(
         transforms.append(RewardNorm(gamma=gamma))
     if drifts:
         transforms.append(TensorDictPrimer({OU_STATE: Unbounded(env.action_spec.shape[len(env.batch_size) :])}))
+    if isinstance(networks, MemoryNetworks) and networks.memory is not None:
+        transforms.append(TensorDictPrimer(initial_memory(networks)))
     if networks is not None and networks.gsde:
         transforms.append(_noise(networks, env))
     elif networks is not None and networks.gsde_every is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
@@ -18,7 +19,10 @@ from torchrl.envs import Env
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key
 from torchrl.modules import (
+    GRU,
+    LSTM,
     MLP,
+    ActorCriticWrapper,
     ActorValueOperator,
     Bernoulli,
     Categorical,
@@ -30,6 +34,7 @@ from torchrl.modules import (
     GSDETanhNormal,
     MaskedCategorical,
     MaskedOneHotCategorical,
+    Memory,
     MultiCategorical,
     Normal,
     NormalHead,
@@ -43,11 +48,14 @@ from torchrl.modules import (
     ValueOperator,
     orthogonal_init_,
 )
+from torchrl.modules.memory import has_memory
 from torchrl.recipes.observations import sees_images
-from torchrl.recipes.parts import ActorCriticNetworks, Networks, SquashedNetworks
+from torchrl.recipes.parts import ActorCriticNetworks, MemoryNetworks, Networks, SquashedNetworks
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 SQUASHED = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
+MEMORIES = {"gru": GRU, "lstm": LSTM}
+MEMORY_KEYS = ("memory", "critic_memory")  # of the actor's state and of the critic's
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 
 
@@ -289,6 +297,34 @@ def make_action_head(settings: ActorCriticNetworks, env: Env) -> ActionHead:
 # ---- networks of several parts ---------------------------------------------------------------------------------------
 
 
+def make_actor_critic(
+    settings: MemoryNetworks,
+    env: Env,
+    head: ActionHead,
+    normalizer: ObservationNormalizer | None,
+    generator: torch.Generator | None = None,
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    """Build an actor and a critic that remember, or of which one's hidden layers are also another's input.
+
+    >>> networks = MemoryNetworks(shared_mapping=True)
+    >>> policy, value = make_actor_critic(networks, env, make_action_head(networks, env), None)
+    >>> value(policy(env.reset()))["state_value"].shape
+    torch.Size([2, 1])
+
+    Args:
+        settings: with ``memory``, ``shared_mapping`` or ``gsde``.
+        env: its observation is one vector, or one image, under ``observation``.
+        head: of the actor.
+        normalizer: comes first; None leaves observations as they are.
+        generator: source of the sampled actions.
+
+    Raises:
+        ConfigError: memory together with one of the others.
+    """
+    make = make_trunk_actor_critic if settings.memory is None else make_memory_actor_critic
+    return make(settings, env, head, normalizer, generator)
+
+
 def make_trunk_actor_critic(
     settings: ActorCriticNetworks,
     env: Env,
@@ -331,6 +367,93 @@ def make_trunk_actor_critic(
         both = ActorValueOperator(common, actor, ValueOperator(value, in_keys=["hidden"]))
         return both.actor, both.critic
     return Sequence(common, actor, out_keys=actor.out_keys), ValueOperator(chain(normalizer, value))
+
+
+def make_memory_actor_critic(
+    settings: MemoryNetworks,
+    env: Env,
+    head: ActionHead,
+    normalizer: ObservationNormalizer | None,
+    generator: torch.Generator | None = None,
+) -> tuple[Sequence, Sequence]:
+    """Build an actor and a critic that remember: an encoder, a memory of its own, and the hidden layers behind it.
+
+    The critic remembers only what it was run on: let ``ActorCriticWrapper(actor, critic)`` collect. A memory that both
+    shared would be trained mostly by the critic, whose gradient is larger by far.
+
+    >>> networks = MemoryNetworks(memory="gru", memory_size=8)
+    >>> policy, value = make_memory_actor_critic(networks, env, make_action_head(networks, env), None)
+    >>> policy.in_keys, value.in_keys
+    (['observation', 'memory', 'is_init'], ['observation', 'critic_memory', 'is_init'])
+
+    Args:
+        settings: with ``memory``.
+        env: its observation is one vector, or one image, under ``observation``.
+        head: of the actor.
+        normalizer: comes first; None leaves observations as they are.
+        generator: source of the sampled actions.
+
+    Raises:
+        ConfigError: layers that are shared, or state-dependent noise, which acts on layers without memory.
+    """
+    for name in ("shared_mapping", "gsde"):
+        if getattr(settings, name):
+            expected = f"--memory=none, or --no-{name}"
+            raise ConfigError(explain("--memory", expected=expected, got=f"{settings.memory} with --{name}"))
+    networks = []
+    for state_key, num_outputs, gain in zip(MEMORY_KEYS, (head.num_inputs, 1), (POLICY_GAIN, VALUE_GAIN), strict=True):
+        encoder, num_features = make_encoder(env)
+        seen = chain(normalizer, encoder, nn.Identity())
+        before = Operator(seen, in_keys=["observation"], out_keys=["features"])
+        cell = make_memory(settings, num_features, in_keys=["features"], state_key=state_key)
+        activation = ACTIVATIONS[settings.activation]
+        layers = MLP(settings.memory_size, num_outputs, num_cells=settings.num_cells, activation=activation)
+        if settings.orthogonal_init:
+            orthogonal_init_(layers, last_gain=gain)
+        networks.append((before, cell, layers))
+    (*remembers, body), (*judges, value) = networks
+    body = chain(body, head.module)
+    options = {"in_keys": ["hidden"], "mask_key": head.mask_key, "generator": generator}
+    actor = ProbabilisticActor(body, head.distribution, **options)
+    critic = ValueOperator(value, in_keys=["hidden"])
+    pairs = ((remembers, actor), (judges, critic))
+    return tuple(Sequence(*before, end, out_keys=end.out_keys) for before, end in pairs)
+
+
+def policy_of(actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> TensorDictModuleBase:
+    """Return what acts: the actor, or both where the critic remembers, since it has to see the steps that it judges.
+
+    >>> policy_of(actor, critic) is actor
+    True
+    """
+    return ActorCriticWrapper(actor, critic) if has_memory(critic) else actor
+
+
+def make_memory(settings: MemoryNetworks, num_features: int, **options: object) -> Memory:
+    """Build the module that remembers, of the kind and size in the settings.
+
+    >>> make_memory(MemoryNetworks(memory="lstm", memory_size=8), 4).state_shape
+    torch.Size([1, 2, 8])
+
+    Args:
+        settings: with ``memory``.
+        num_features: numbers that it reads.
+        **options: of :class:`~torchrl.modules.Memory`.
+    """
+    return MEMORIES[settings.memory](num_features, settings.memory_size, **options)
+
+
+def initial_memory(settings: MemoryNetworks) -> TensorDict:
+    """Return the state that actor and critic start an episode from, for the primer of the environment.
+
+    >>> sorted(initial_memory(MemoryNetworks(memory="gru")).keys())
+    ['critic_memory', 'memory']
+    """
+    state = TensorDict()
+    with initial_weights(0):  # of modules that are only asked for their shapes
+        for key in MEMORY_KEYS:
+            state.update(make_memory(settings, 1, state_key=key).initial_state())
+    return state
 
 
 def make_gsde_actors(

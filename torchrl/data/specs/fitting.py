@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensordict import TensorDictBase
+from torch import nn
 
 from torchrl.data.specs.base import TensorSpec
 from torchrl.data.specs.composite import Composite
@@ -13,7 +14,6 @@ from torchrl.data.specs.continuous import Bounded, Unbounded
 from torchrl.data.specs.discrete import Binary, Categorical, MultiCategorical
 from torchrl.data.specs.one_hot import MultiOneHot, OneHot
 from torchrl.errors import ConfigError, SpecError, explain
-from torchrl.keys import key_name
 
 ONE = "A family has one vector of actions: change the action space's shape to [A]."
 
@@ -67,25 +67,23 @@ def require_fit(policy: object, action: Any, acted: TensorDictBase, action_spec:
     ask = getattr(policy, "require_fit", None)
     if ask is not None:
         ask(row, acted)
-    _require_state(policy, acted, batch_dims)
+    _require_dims(policy, batch_dims)
     try:
         action_spec.assert_form(action, "action")
     except SpecError as error:
         raise SpecError(f"{error} {fitting_line(row)}") from None
 
 
-def _require_state(policy: object, acted: TensorDictBase, batch_dims: int) -> None:
-    """Refuse a policy that did not write a state for the next step which it promised: it would stand still.
+def _require_dims(policy: object, batch_dims: int) -> None:
+    """Refuse modules with memory that would take a root for a sequence: their state would stand still.
 
     Raises:
-        SpecError: naming the key.
+        SpecError: naming the argument to write.
     """
-    for key in getattr(policy, "out_keys", ()):
-        is_next = isinstance(key, tuple) and key[0] == "next" and acted.get(key, None) is None
-        if is_next and acted.get(key[1:], None) is not None:  # without the state it cannot have a next one
-            expected = f"{key_name(key)!r}, which it says that it writes"
-            hint = f"If it took the root for a sequence, build its modules with memory with batch_dims={batch_dims}."
-            raise SpecError(explain("policy", expected=expected, got="nothing under that key", hint=hint))
+    for part in policy.modules() if isinstance(policy, nn.Module) else ():
+        if getattr(part, "batch_dims", batch_dims) < batch_dims:
+            expected = f"batch_dims={batch_dims}, the number of the environment's batch dimensions"
+            raise SpecError(explain(type(part).__name__, expected=expected, got=f"batch_dims={part.batch_dims}"))
 
 
 def fitting_line(row: TensorSpec) -> str:

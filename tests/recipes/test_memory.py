@@ -1,0 +1,48 @@
+"""Commands whose networks remember: they train, are resumed bit for bit, and refuse what does not go with memory."""
+
+import pytest
+import torch
+
+from cases.examples import load, settings_of
+from torchrl.agents.checkpoint import load_checkpoint
+from torchrl.errors import ConfigError
+
+
+class TestMemory:
+    FLAGS = ("--num_envs=4", "--memory_size=8", "--num_cells", "8")
+
+    @pytest.mark.parametrize("memory", ["gru", "lstm"])
+    @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+    def test_an_agent_whose_networks_remember_trains(self, algorithm, memory):
+        flags = [*self.FLAGS, f"--memory={memory}", "--frames_per_batch=64", "--total_frames=128"]
+        flags += ["--num_epochs=1", "--minibatch_size=32", "--sequence_len=8"] if algorithm == "ppo" else []
+        agent = load(algorithm).make_agent(settings_of(algorithm, *flags, "--eval_episodes=1", "--record_interval=64"))
+        before = {name: x.clone() for name, x in agent.optimise.loss.state_dict().items()}
+        agent.train()
+        moved = {name for name, x in agent.optimise.loss.state_dict().items() if not torch.equal(x, before[name])}
+        assert {name for name in before if "cells" in name and "weight" in name} <= moved
+        assert agent.optimise.loss.state_keys == ["memory", "critic_memory"]
+
+    def test_normalised_pictures_are_not_needed_but_normalised_vectors_are_remembered(self):
+        settings = settings_of("ppo", *self.FLAGS, "--memory=lstm", "--norm_observations")
+        agent = load("ppo").make_agent(settings)
+        assert agent.policy.initial_state()["critic_memory"].shape == (1, 2, 8)
+
+    def test_memory_and_what_shares_layers_are_refused(self):
+        for flag, name in (("--shared_mapping", "shared_mapping"), ("--gsde", "gsde")):
+            settings = settings_of("ppo", *self.FLAGS, "--memory=lstm", flag, "--env_name=Pendulum-v1")
+            with pytest.raises(ConfigError, match=f"--memory: expected --memory=none, or --no-{name}, got lstm"):
+                load("ppo").make_agent(settings)
+
+    def test_a_run_is_resumed_and_evaluated(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        flags = [*self.FLAGS, "--memory=lstm", "--frames_per_batch=64", "--num_epochs=1", "--minibatch_size=32"]
+        flags += ["--sequence_len=8", "--loggers=csv", "--lr_schedule=constant", "--eval_episodes=1"]
+        load("ppo").main([*flags, "--total_frames=128", "--folder=half"])
+        load("ppo").main([*flags, "--total_frames=256", "--folder=whole"])
+        (half,), (whole,) = (tuple((tmp_path / name).iterdir()) for name in ("half", "whole"))
+        load("ppo").main([f"--resume={half}", "--total_frames=256"])
+        one, other = (load_checkpoint(folder / "last.pt")["networks"]["loss"] for folder in (half, whole))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+        load("ppo").main([f"--evaluate={half}", "--eval_episodes=2"])
+        assert "evaluation return" in capsys.readouterr().out
