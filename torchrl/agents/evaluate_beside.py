@@ -204,8 +204,8 @@ class EvaluationProcess:
 
         Raises:
             ConfigError: none was launched.
-            DeadlineError: it takes longer than ``timeout_s``. ProcessError: the process has died twice. Or what the
-                environment or the policy raised.
+            DeadlineError: it takes longer than ``timeout_s``.
+            ProcessError: the process has died twice. Or what the environment or the policy raised.
         """
         self._require_open()
         if not self.is_pending:

@@ -46,7 +46,8 @@ def row_seeds(seed: Seed, num_rows: int) -> list[int | None] | None:
     """Return one seed for each row, derived from a single integer or checked from a sequence; None for None.
 
     Raises:
-        ConfigError: a seed is no non-negative integer. SpecError: not one per row.
+        ConfigError: a seed is no non-negative integer.
+        SpecError: not one per row.
     """
     if seed is None:
         return None

@@ -277,7 +277,8 @@ class Env(ABC):
             seed: one integer, from which each row's seed is derived, or a sequence with one seed (or None) per row.
 
         Raises:
-            ConfigError: a seed is no non-negative integer. SpecError: not one per row.
+            ConfigError: a seed is no non-negative integer.
+            SpecError: not one per row.
             EnvError: the rows cannot be seeded.
         """
         self.require_seeds()

@@ -140,7 +140,8 @@ def require_same_view(env: Env, state: Learned) -> None:
     Transforms that only change the reward may differ.
 
     Raises:
-        ConfigError: naming the transforms that differ. SpecError: learned tensors of other names or shapes.
+        ConfigError: naming the transforms that differ.
+        SpecError: learned tensors of other names or shapes.
     """
     named = _by_name(env.transforms)
     missing, extra = (

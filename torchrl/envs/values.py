@@ -59,9 +59,6 @@ def decode(space: Any, tensor: torch.Tensor | TensorDictBase, *, one_hot: bool =
 
     Raises:
         SpecError: the spec does not contain the tensor.
-
-    Raises:
-        SpecError: the spec does not contain the tensor.
     """
     space = as_space("decode", space)
     if isinstance(tensor, (torch.Tensor, TensorDictBase)):

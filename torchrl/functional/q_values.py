@@ -47,7 +47,8 @@ def categorical_target(
         probabilities ``[N, K]``, each row summing to 1, without gradient.
 
     Raises:
-        SpecError: shapes that would be broadcast. ConfigError: no room between ``low`` and ``high``.
+        SpecError: shapes that would be broadcast.
+        ConfigError: no room between ``low`` and ``high``.
     """
     who = "categorical_target"
     _require_columns(who, next_probabilities=next_probabilities, reward=reward, terminated=terminated)
@@ -107,7 +108,8 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
         the loss of each row, ``[N, 1]``.
 
     Raises:
-        SpecError: they differ in N. ConfigError: κ is negative.
+        SpecError: they differ in N.
+        ConfigError: κ is negative.
     """
     who = "quantile_huber_loss"
     if quantiles.ndim != targets.ndim or quantiles.shape[:-1] != targets.shape[:-1]:

@@ -96,7 +96,8 @@ class ProbabilisticActor(Operator):
 
     Raises:
         ConfigError: ``distribution`` names no parameters, takes no mask or cannot do without one, or (from a call) the
-        module returns another number of tensors. KeyMissing: from a call, an entry to read is not there.
+            module returns another number of tensors.
+        KeyMissing: from a call, an entry to read is not there.
     """
 
     def __init__(

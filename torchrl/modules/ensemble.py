@@ -44,7 +44,8 @@ class Ensemble(nn.Module):
 
     Raises:
         ConfigError: ``num`` is no positive integer, the members differ in structure, share a tensor, or have lazy
-            layers. SpecError: from :meth:`each`, an input has not N rows.
+            layers.
+        SpecError: from :meth:`each`, an input has not N rows.
     """
 
     def __init__(self, make_module: Callable[[], nn.Module], num: int) -> None:

@@ -65,7 +65,8 @@ class RandomPolicy(Extensible, TensorDictModuleBase):
 
     Raises:
         ConfigError: the spec is none, such as an environment or a gymnasium space.
-        KeyMissing: from a call, there is no mask. SpecError: from a call, the mask allows nothing, or does not fit.
+        KeyMissing: from a call, there is no mask.
+        SpecError: from a call, the mask allows nothing, or does not fit.
     """
 
     def __init__(

@@ -156,8 +156,8 @@ class AdditiveGaussian(_ActionNoise):
         generator: source of the noise; None uses torch's global one.
 
     Raises:
-        ConfigError: as :class:`AnnealedExploration`, or a strength is negative. SpecError: the action has no finite
-            bounds.
+        ConfigError: as :class:`AnnealedExploration`, or a strength is negative.
+        SpecError: the action has no finite bounds.
     """
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -196,8 +196,9 @@ class OrnsteinUhlenbeck(_ActionNoise):
         generator: source of ε; None uses torch's global one.
 
     Raises:
-        ConfigError: as :class:`AnnealedExploration`, or a number is out of its range. SpecError: the action has no
-            finite bounds. KeyMissing: from a call, there is no x.
+        ConfigError: as :class:`AnnealedExploration`, or a number is out of its range.
+        SpecError: the action has no finite bounds.
+        KeyMissing: from a call, there is no x.
     """
 
     def __init__(

@@ -49,7 +49,8 @@ class GSDEHead(nn.Module):
             through ``loc`` alone.
 
     Raises:
-        ConfigError: a size is not a positive integer. SpecError: from a call, the shapes do not fit.
+        ConfigError: a size is not a positive integer.
+        SpecError: from a call, the shapes do not fit.
     """
 
     def __init__(

@@ -75,8 +75,9 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         batch_dims: number of the dimensions ``*B`` of the environment; one of batch size ``[]`` counts as 1.
 
     Raises:
-        ConfigError: a key or a number that cannot be. From a call: KeyMissing: an input, ``is_init`` of a sequence or
-            the state is not there. SpecError: an input is no vector, or has too many dimensions.
+        ConfigError: a key or a number that cannot be.
+        KeyMissing: from a call, an input, ``is_init`` of a sequence or the state is not there.
+        SpecError: from a call, an input is no vector, or has too many dimensions.
     """
 
     def __init__(

@@ -45,7 +45,8 @@ class Projected(PolicyWrapper):
         key: the entry, one that ``module`` writes.
 
     Raises:
-        ConfigError: ``module`` does not write ``key``. SpecError: from a call, as ``spec.project`` says.
+        ConfigError: ``module`` does not write ``key``.
+        SpecError: from a call, as ``spec.project`` says.
     """
 
     def __init__(self, module: TensorDictModuleBase, spec: TensorSpec, *, key: Key = "action") -> None:

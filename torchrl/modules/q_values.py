@@ -241,7 +241,8 @@ class ValueEnsemble(Operator):
         out_key: entry to write; None chooses by whether ``"action"`` is read.
 
     Raises:
-        ConfigError: as :class:`Ensemble`. SpecError: from a call, critics of state and action give more than one value.
+        ConfigError: as :class:`Ensemble`.
+        SpecError: from a call, critics of state and action give more than one value.
     """
 
     def __init__(

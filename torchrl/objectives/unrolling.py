@@ -148,7 +148,8 @@ class Networks:
             ``[*B, T]``, or ``[n]`` where a mask leaves n valid steps.
 
         Raises:
-            SpecError: the batch is no ``[*B, T]``, or its steps are out of order. KeyMissing: it lacks an entry.
+            SpecError: the batch is no ``[*B, T]``, or its steps are out of order.
+            KeyMissing: it lacks an entry.
         """
         self._require_sequences(batch)
         successors = set(successors)

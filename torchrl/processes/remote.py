@@ -111,7 +111,8 @@ class RemoteObject:
         """Wait for what the earliest unanswered call returns.
 
         Raises:
-            ProcessError: the child has died. DeadlineError: it did not answer in time. Or what the call raised.
+            ProcessError: the child has died.
+            DeadlineError: it did not answer in time. Or what the call raised.
         """
         return answers([self], timeout_s)[0]
 
@@ -124,7 +125,8 @@ class RemoteObject:
         """Wait for the earliest call's answer; return whether it succeeded, and its result or its packed exception.
 
         Raises:
-            TimeoutError: no answer came in time; the caller may wait again. ProcessError: the child has died.
+            TimeoutError: no answer came in time; the caller may wait again.
+            ProcessError: the child has died.
         """
         self._require_open()
         try:

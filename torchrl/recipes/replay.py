@@ -103,7 +103,8 @@ class Store:
         gamma: discount within a sum of rewards.
 
     Raises:
-        KeyMissing: from a call, the batch lacks a selected entry. ConfigError: a selected entry is a nested TensorDict.
+        KeyMissing: from a call, the batch lacks a selected entry.
+        ConfigError: a selected entry is a nested TensorDict.
     """
 
     def __init__(self, settings: Replay, buffer: ReplayBuffer, loss: Loss, *, gamma: float) -> None:

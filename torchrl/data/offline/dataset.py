@@ -139,7 +139,8 @@ def write_dataset(
 
     Raises:
         SpecError: no steps, steps with other keys, shapes or dtypes than the first, or entries that are no dense
-            tensors. KeyMissing: no ``is_init``.
+            tensors.
+        KeyMissing: no ``is_init``.
         ConfigError: metadata that change when JSON writes and reads them.
         StorageError: the files cannot be written, for example because the disk is full.
     """

@@ -81,7 +81,8 @@ class MinariEpisodes(Iterator[TensorDict]):
         ``torchrl.envs.spec_from_space`` makes a spec of it. Entries of infos are in no space.
 
         Raises:
-            StorageError: the dataset does not describe its spaces. MissingExtraError: Minari is not installed.
+            StorageError: the dataset does not describe its spaces.
+            MissingExtraError: Minari is not installed.
         """
         return as_gymnasium(self._choice.rename_parts(self._require("observation_space", self._observations)))
 
@@ -90,7 +91,8 @@ class MinariEpisodes(Iterator[TensorDict]):
         """The gymnasium space of the actions; the action tensors count choices from 0, whatever the space's start.
 
         Raises:
-            StorageError: the dataset does not describe its spaces. MissingExtraError: Minari is not installed.
+            StorageError: the dataset does not describe its spaces.
+            MissingExtraError: Minari is not installed.
         """
         return as_gymnasium(self._require("action_space", self._actions))
 
@@ -103,7 +105,9 @@ class MinariEpisodes(Iterator[TensorDict]):
             **kwargs: of ``MinariDataset.recover_environment``, for example ``eval_env=True``.
 
         Raises:
-            StorageError: no ``metadata.json``. ValueError: it names no environment. MissingExtraError: no Minari.
+            StorageError: no ``metadata.json``.
+            ValueError: it names no environment.
+            MissingExtraError: no Minari.
         """
         if self._dataset is None:
             self._require("an environment", self.metadata or None)

@@ -70,7 +70,8 @@ class Stitcher:
             batch: ``[T]`` or ``[*B, T]``, with ``is_init``.
 
         Raises:
-            SpecError: another batch shape. KeyMissing: no ``is_init``.
+            SpecError: another batch shape.
+            KeyMissing: no ``is_init``.
         """
         values, (num_rows, num_steps) = _rows_of(batch)
         mask = values.pop(MASK, torch.ones(num_rows, num_steps, dtype=torch.bool))

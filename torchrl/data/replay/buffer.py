@@ -252,7 +252,9 @@ class ReplayBuffer:
                 None takes the sample's entry ``"priority"``.
 
         Raises:
-            SpecError: negative, or not one for each item. NonFiniteError: NaN or infinite. KeyMissing: no priority.
+            SpecError: negative, or not one for each item.
+            NonFiniteError: NaN or infinite.
+            KeyMissing: no priority.
             ConfigError: the sampler has no priorities.
         """
         places, ids = items_of(which)

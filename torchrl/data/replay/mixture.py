@@ -128,7 +128,8 @@ class MixedReplay:
                 sample's entry ``"priority"``.
 
         Raises:
-            SpecError: not one priority for each item. KeyMissing: ``sample`` is not of a mixture, or has no priority.
+            SpecError: not one priority for each item.
+            KeyMissing: ``sample`` is not of a mixture, or has no priority.
             ConfigError: a buffer's sampler has no priorities, or ``("replay", "buffer")`` is out of range.
         """
         rows = self._rows_of(sample)

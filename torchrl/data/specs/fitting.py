@@ -28,7 +28,8 @@ def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, b
         batch_dims: number of the dimensions ``*B``.
 
     Raises:
-        ConfigError: the policy cannot be called with a TensorDict. SpecError: it returns something else.
+        ConfigError: the policy cannot be called with a TensorDict.
+        SpecError: it returns something else.
     """
     row = action_spec[(0,) * batch_dims] if batch_dims else action_spec
     expected = "a policy that takes a TensorDict, writes 'action' into it and returns it"

@@ -52,7 +52,7 @@ class CompositeDistribution(Distribution):
 
     Raises:
         SpecError: the batch dimensions of the parameters differ, a part that needs a mask has none, or there is a mask
-        for something else.
+            for something else.
     """
 
     takes_mask = True

@@ -65,8 +65,9 @@ class MultiCategorical(Distribution):
             :class:`MaskedCategorical`.
 
     Raises:
-        ConfigError: a size is not a positive integer. SpecError: the logits or the mask do not have the shape, or a row
-        of the mask allows nothing for one of the choices.
+        ConfigError: a size is not a positive integer.
+        SpecError: the logits or the mask do not have the shape, or a row of the mask allows nothing for one of the
+            choices.
     """
 
     parameter_names = ("logits",)

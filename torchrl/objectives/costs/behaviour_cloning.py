@@ -36,8 +36,8 @@ class BehaviourCloningLoss(ActorLoss):
 
     Raises:
         ConfigError: a lazy layer is not initialised, an option is unknown, an entropy is asked of a deterministic actor
-            or of a family without a formula. SpecError: from a call, the action is no tensor of real numbers, or has
-            not the shape of the actor's.
+            or of a family without a formula.
+        SpecError: from a call, the action is no tensor of real numbers, or has not the shape of the actor's.
     """
 
     def __init__(

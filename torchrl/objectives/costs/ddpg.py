@@ -103,7 +103,8 @@ class TD3Loss(DDPGLoss):
         **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
 
     Raises:
-        ConfigError: as :class:`DDPGLoss`, or a negative number. SpecError: the action has no finite bounds.
+        ConfigError: as :class:`DDPGLoss`, or a negative number.
+        SpecError: the action has no finite bounds.
     """
 
     def __init__(

@@ -131,7 +131,8 @@ class SACLoss(_SoftLoss):
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, an actor that cannot be differentiated through its actions, a
-            temperature that is not positive, or "auto" without a spec. SpecError: the action has no finite bounds.
+            temperature that is not positive, or "auto" without a spec.
+        SpecError: the action has no finite bounds.
     """
 
     def __init__(
