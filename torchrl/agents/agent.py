@@ -201,7 +201,7 @@ class Agent:
                 self.tell("on_train_end")
 
     def stop(self) -> None:
-        """Let the training end after the present batch."""
+        """Let the training end after the present batch; a call before :meth:`train` is forgotten."""
         self._is_stopping = True
 
     def _require_ready(self) -> None:
@@ -217,8 +217,13 @@ class Agent:
     def evaluate(self, evaluator: Measure | None = None) -> Evaluation:
         """Run an evaluator's episodes with the present policy and return their result; training is not affected.
 
+        The result is not logged, told to no hook, and decides on no checkpoint; its seconds count as ``evaluate``.
+
         Args:
             evaluator: another than the agent's own.
+
+        Raises:
+            ConfigError: there is no evaluator.
         """
         evaluator = self.evaluator if evaluator is None else evaluator
         if evaluator is None:
@@ -228,7 +233,10 @@ class Agent:
             return evaluator(self.policy, learned=self.collector.learned_states())
 
     def close(self) -> None:
-        """Close the environments of collector and evaluator, and end their processes; may be called twice."""
+        """Close the environments of collector and evaluator, and end their processes; may be called twice.
+
+        Logger, store and replay buffer stay open: close them yourself.
+        """
         self.collector.shutdown()
         if self.evaluator is not None:
             self.evaluator.close()
@@ -290,11 +298,20 @@ class Agent:
         return BatchReport(metrics, num_frames, self.frames)
 
     def state_dict(self) -> dict:
-        """Return what a resumed run needs: networks, optimizer, collector, environments, random streams, counters."""
+        """Return what a resumed run needs: networks, optimizer, collector, environments, random streams, counters.
+
+        Of ``store`` it holds the state, if that has one. What lies in a replay buffer is not part of it: the buffer's
+        own ``save`` writes that, or the hook :class:`SaveBuffer`.
+        """
         return agent_state(self)
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`; networks that do not fit are refused before anything is changed.
+        """Restore :meth:`state_dict`; an evaluation under way beside the training is dropped first, in any case.
+
+        Random generators, networks and optimizer are looked at before any of them is changed. Environments (another
+        number of them, another simulator) show that they do not fit only when they are loaded, behind those: after such
+        an error weights and optimizer are the loaded ones, and the collector, the store, the random streams and the
+        counters are not, or only in part. Load a state that fits, or build the agent anew.
 
         Raises:
             CheckpointError: naming the parameters or parts that do not fit.
@@ -309,6 +326,8 @@ class Agent:
 
     def load(self, path: str | os.PathLike) -> None:
         """Restore the agent from a checkpoint; environments that it does not hold begin new episodes, with a warning.
+
+        A replay buffer's items are not in it; see :meth:`load_state_dict` for what an error leaves.
 
         Raises:
             CheckpointError: the file is missing, cut short, not written by torchrl, or does not fit this agent.

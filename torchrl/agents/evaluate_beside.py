@@ -189,7 +189,10 @@ class EvaluationProcess:
             self._post()
 
     def is_ready(self) -> bool:
-        """Answer whether the launched evaluation is finished, so that :meth:`take` would return at once."""
+        """Answer whether the launched evaluation is finished, so that :meth:`take` would return at once.
+
+        False where none was launched. A failure that :meth:`take` would raise is raised here.
+        """
         self._require_open()
         with self._discarded_if_it_fails():
             self._gather(0.0)
@@ -236,7 +239,7 @@ class EvaluationProcess:
         self._order = self._done = None
 
     def close(self) -> None:
-        """End the process, for good, within about a second; may be called twice."""
+        """End the process, for good, within about a second; drop what was not taken. May be called twice."""
         self._is_closed = True
         self._order = self._done = None
         self._pool.close()

@@ -172,6 +172,8 @@ class UpdateNormalizer(Hook):
 class StepExploration(Hook):
     """Call ``step(frames of the batch)`` on every :class:`~torchrl.modules.AnnealedExploration` in the policy.
 
+    It does so after each batch was trained on. Without this hook, or calls of your own, exploration stays at its start.
+
     >>> from torchrl.modules import EGreedy, QValueActor
     >>> policy = EGreedy(QValueActor(torch.nn.Linear(4, 2)), env.action_spec, start=1.0, end=0.0, num_frames=32)
     >>> agent.collector.policy, metrics = policy, Figures()
@@ -193,7 +195,8 @@ class StepExploration(Hook):
 class SaveBuffer(Hook):
     """Save a replay buffer to ``agent.folder / "replay"`` when training ends, so that a resumed run can load it.
 
-    Nothing is saved if the agent has no folder or the buffer is empty.
+    Nothing is saved if the agent has no folder or the buffer is empty. ``agent.load`` does not read it back: call
+    ``buffer.load(folder / "replay")``.
 
     >>> _ = buffer.extend(batch)
     >>> agent.folder = folder

@@ -37,7 +37,8 @@ class MinibatchEpochs:
     (32, 8)
 
     Args:
-        loss: maps a batch ``[N]`` to a TensorDict of scalars, those starting with ``loss_`` being minimised in sum.
+        loss: maps N transitions, ``[N]``, to a TensorDict of scalars; those starting with ``loss_`` are minimised in
+            sum.
         optimizer: over ``loss.trainable_parameters()``.
         num_epochs: passes over the batch.
         minibatch_size: rows per gradient step.
@@ -144,7 +145,7 @@ class MinibatchEpochs:
         return rows[order.to(device_of(rows))].split(size)
 
     def _rows_of(self, batch: TensorDictBase) -> TensorDict:
-        """Return what is shuffled, ``[N]``: valid rows, or sequences."""
+        """Return the N things that are shuffled, ``[N]``: valid rows, or sequences."""
         if self.sequence_len is None:
             return valid_rows(batch, self.loss.in_keys)
         states = self.loss.state_keys

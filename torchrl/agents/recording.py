@@ -19,7 +19,7 @@ class Log(Hook):
     """Log evaluations, and the means of figures over every ``agent.log_interval`` frames, to ``agent.logger``.
 
     A line is written too where an evaluation has ended, and after the last batch. An evaluation beside training is
-    logged over the frames of its launch.
+    logged over the frames of its launch. An agent without a logger writes nothing.
     """
 
     def __init__(self) -> None:

@@ -165,7 +165,14 @@ class ReplayUpdates:
         return self._reports()
 
     def once(self) -> None:
-        """Take one gradient step on a sample of the buffer."""
+        """Take one gradient step on a sample of the buffer, now, whether one is due or not.
+
+        It counts in ``num_updates`` and is not taken off the steps that are due.
+
+        Raises:
+            ConfigError: the buffer is empty.
+            NonFiniteError: a loss or a gradient is NaN or infinite; nothing was moved.
+        """
         began = time.perf_counter()
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
@@ -279,7 +286,7 @@ def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:
 
 
 def _priority(sample: TensorDictBase, td_error: torch.Tensor) -> torch.Tensor:
-    """Return the priority of each item, ``[N]``; of slices ``[N, T]`` the mean over their valid steps."""
+    """Return the priority of each of N items, ``[N]``; of N slices ``[N, T]`` the mean over their valid steps."""
     mask = sample.get(MASK, None)
     if mask is not None:
         valid = mask.to(td_error.device)

@@ -14,7 +14,7 @@ from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 
 
 class RewardScale:
-    """Divide the rewards of samples by the running standard deviation of the discounted return.
+    """Divide the rewards of samples by the running standard deviation of the discounted return, then clip them.
 
     The buffer holds unscaled rewards, so early and late ones are scaled alike when sampled. Rewards are not centred,
     which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` restart from 0 at each episode and after masked
@@ -55,7 +55,7 @@ class RewardScale:
 
     @property
     def std(self) -> float:
-        """The number that rewards are divided by now; 1 before the returns have a spread."""
+        """The number that rewards are divided by now, then clipped to ``clip``; 1 before the returns have a spread."""
         if self._weight == 0:
             return 1.0
         variance = self._square / self._weight - (self._mean / self._weight) ** 2
@@ -63,6 +63,8 @@ class RewardScale:
 
     def update(self, batch: TensorDictBase) -> None:
         """Add the discounted returns of a collected batch ``[*B, T]`` to the running statistics.
+
+        :class:`ReplayUpdates` calls it once per collected batch; scaling a sample does not.
 
         Raises:
             KeyMissing: ``is_init`` or the reward is not there.

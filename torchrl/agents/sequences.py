@@ -17,7 +17,7 @@ WHO = "MinibatchEpochs"
 
 
 def valid_rows(batch: TensorDictBase, keys: Iterable[Key]) -> TensorDict:
-    """Select ``keys`` from a batch ``[*B, T]`` and return its valid rows, ``[N]``.
+    """Select ``keys`` from a batch ``[*B, T]`` and return its N valid rows, ``[N]``.
 
     Raises:
         KeyMissing: naming a key the batch lacks, and what would have written it.
@@ -33,7 +33,7 @@ def valid_rows(batch: TensorDictBase, keys: Iterable[Key]) -> TensorDict:
 def valid_sequences(
     batch: TensorDictBase, keys: Iterable[Key], *, length: int, state_keys: Iterable[Key]
 ) -> TensorDict:
-    """Cut a batch ``[*B, T]`` into sequences of ``length`` steps, ``[N]``, and leave out those without a valid step.
+    """Cut a batch ``[*B, T]`` into N sequences of ``length`` steps, ``[N]``; leave out those without a valid step.
 
     Entries are ``[N, length, ...]``; states, of which a sequence needs the first alone, ``[N, ...]``. Where ``length``
     does not divide T, the last sequence of each row is padded with steps that its mask rules out.
@@ -73,7 +73,7 @@ def valid_sequences(
 
 
 def as_batch(sequences: TensorDict, state_keys: Iterable[Key], length: int) -> TensorDict:
-    """Return sequences, ``[N]``, as a batch ``[N, T]``; states are expanded over time, and take no memory for it."""
+    """Return N sequences, ``[N]``, as a batch ``[N, T]``; states are expanded over time, and take no memory for it."""
     states = set(state_keys)
     size = torch.Size([len(sequences), length])
     batch = TensorDict(batch_size=size)

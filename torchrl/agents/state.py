@@ -33,7 +33,9 @@ def agent_state(agent: Agent) -> dict:
 
 
 def load_agent_state(agent: Agent, state: dict) -> None:
-    """Restore :func:`agent_state`; networks that do not fit are refused before anything is changed.
+    """Restore :func:`agent_state`; refuse generators, networks or an optimizer that do not fit before any change.
+
+    A collector that does not fit is refused when networks and optimizer have been loaded.
 
     Raises:
         CheckpointError: naming the parameters or parts that do not fit.

@@ -101,6 +101,8 @@ def policy_lag(batch: TensorDictBase, version: int) -> Figures:
 class MeanMetrics:
     """Gather the figures of several batches into weighted means, for one line of the log.
 
+    A figure of the weight ``LATEST`` is not averaged: the last one added counts. One of weight 0 is left out.
+
     Attributes:
         num_frames: of the batches since the last means were taken.
     """
@@ -110,7 +112,10 @@ class MeanMetrics:
         self.num_frames = 0
 
     def add(self, metrics: Mapping[str, float], num_frames: int) -> None:
-        """Add the figures of one batch to the means; each number of a plain dict has the weight 1."""
+        """Add the figures of one batch to the means; each number of a plain dict has the weight 1.
+
+        A number of the weight ``LATEST`` replaces the one before it, and is not averaged.
+        """
         means, totals = self._means, self._means.weights
         weights = metrics.weights if isinstance(metrics, Figures) else {}
         for name, value in metrics.items():
@@ -124,7 +129,7 @@ class MeanMetrics:
         self.num_frames += num_frames
 
     def take(self) -> tuple[Figures, int]:
-        """Return the means and the number of frames they are over, and begin anew."""
+        """Return the means, of ``LATEST`` figures the last, and the number of frames they are over; begin anew."""
         means, num_frames = self._means, self.num_frames
         self.__init__()
         return means, num_frames

@@ -64,7 +64,11 @@ class MultiSyncCollector(MultiCollector):
                 self._launch(worker)
 
     def is_ready(self) -> bool:
-        """Answer whether :meth:`take` would return at once."""
+        """Answer whether :meth:`take` would return at once.
+
+        Raises:
+            ConfigError: no batch was launched.
+        """
         self._require_launched("is_ready")
         with self._pool.closed_if_lost():
             self._gather(0.0)
@@ -74,6 +78,7 @@ class MultiSyncCollector(MultiCollector):
         """Wait for the batch that was launched and return it, ``[B, T]``.
 
         Raises:
+            ConfigError: none was launched.
             ProcessError: a worker's process died. Or the exception of an environment or the policy, that of the first
                 worker with one; the rows of all workers are dropped then.
         """
@@ -205,7 +210,7 @@ class MultiAsyncCollector(MultiCollector):
                     self._launch(worker)
 
     def is_ready(self) -> bool:
-        """Answer whether :meth:`take` would return at once."""
+        """Answer whether :meth:`take` would return at once; false where no worker was launched."""
         self._require_open()
         with self._pool.closed_if_lost():
             self._gather(0.0)

@@ -1,8 +1,9 @@
 """Batches of trajectories of different lengths: split, pad, pack, cut, join. Nothing here collects or trains.
 
-A *padded* batch is ``[N, T]`` with ``("collector", "mask")``, bool ``[N, T]``: row n is one trajectory, whose *length*
-is the number of leading true entries; without a mask every step is valid. A *packed* batch is flat,
-``[sum of lengths]``, one trajectory behind the other. These functions pad with zeros and ignore values in padding.
+A *padded* batch of N trajectories is ``[N, T]`` with ``("collector", "mask")``, bool ``[N, T]``: row n is one
+trajectory, whose *length* is the number of leading true entries; without a mask every step is valid. A *packed* batch
+is flat, ``[sum of lengths]``, one trajectory behind the other. These functions pad with zeros and ignore values in
+padding.
 """
 
 from __future__ import annotations

@@ -125,7 +125,13 @@ class Env(ABC):
         """
 
     def freeze_rows(self, mask: torch.Tensor) -> None:
-        """Stop stepping the rows of ``mask``, bool ``[*B]``, until :meth:`reset_rows` restarts them; see `freeze_`."""
+        """Stop stepping the rows of ``mask``, bool ``[*B]``, until :meth:`reset_rows` restarts them; by default refuse.
+
+        Callers use :meth:`freeze_`, which checks the mask.
+
+        Raises:
+            EnvError: this env cannot freeze single rows.
+        """
         got = "one that steps all rows together"
         raise EnvError(explain(type(self).__name__, expected="an Env whose rows can wait one by one", got=got))
 
@@ -196,6 +202,10 @@ class Env(ABC):
 
         Args:
             tensordict: ``[*B]`` with ``action``, and the policy's other entries; it is not changed.
+
+        Raises:
+            KeyMissing: there is no ``action``.
+            EnvError: a row that ended was not reset.
         """
         require_tensordict(type(self).__name__, tensordict)
         self.shared.num_moves += 1
@@ -221,6 +231,8 @@ class Env(ABC):
 
     def advance(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDict, bool]:
         """Step every row and restart none: the first half of :meth:`step_and_reset`; the results are views.
+
+        The caller restarts or freezes rows that ended. It is not counted in :attr:`num_moves`.
 
         Returns:
             The transition, the root (with the last observation on rows that ended), and whether any row ended.
@@ -385,7 +397,11 @@ class Env(ABC):
 
     @property
     def learning_wrapper(self) -> str:
-        """Class name of a simulator's wrapper that normalises by running statistics; empty if none is found."""
+        """Class name of a simulator's wrapper that normalises by running statistics and still updates them.
+
+        Empty without one, and where wrappers cannot be seen, as here by default. An :class:`~torchrl.agents.Evaluator`
+        refuses such an env: evaluation and training would see different numbers.
+        """
         return ""
 
     @property
@@ -418,11 +434,19 @@ class Env(ABC):
         return {}
 
     def load_state_dict(self, state: dict) -> TensorDict:
-        """Restore what :meth:`state_dict` returned, and return the root to act on; the default raises an error."""
+        """Restore what :meth:`state_dict` returned, and return the root to act on.
+
+        Raises:
+            NotImplementedError: this env cannot restore a state, which is the default.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
 
     def driven_things(self) -> list:
-        """List the objects that this env steps and that other code could step, too, as simulators; see ``take_env``."""
+        """List what counts as *driven* when this env is stepped: the env, and what it steps that others could step too.
+
+        :func:`~torchrl.envs.driving.take_env` reserves each of them for one driver, a collector or an evaluator, so
+        that no two step the same world. By default the env alone.
+        """
         return [self]
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing

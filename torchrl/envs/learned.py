@@ -237,7 +237,7 @@ def _join(name: str, transform: Transform | None, states: Sequence[dict]) -> dic
 def _require_learned(transforms: Sequence[Transform]) -> None:
     for transform in transforms:
         if not transform.has_learned():
-            hint = "Pass learned=collector.learned_state_dict() of the training, as an Agent does by itself."
+            hint = "Pass learned=collector.learned_states() of the training, as an Agent does by itself."
             got = f"a {type(transform).__name__} that has seen nothing"
             raise ConfigError(explain("evaluation", expected="transforms that have learned", got=got, hint=hint))
 

@@ -1,6 +1,6 @@
 """Terms of policy and value losses, and what is logged beside them, as pure functions. Keys: ``objectives/costs``.
 
-Arguments of one function have one shape; ``N`` stands for any number of rows in any number of dimensions.
+Arguments of one function have one shape; ``[N]`` are N rows (transitions), in any number of dimensions.
 """
 
 from __future__ import annotations

@@ -33,13 +33,15 @@ class CuriosityModule(Extensible, TensorDictModuleBase):
 
     The reward carries no gradient. A subclass writes :meth:`error`, which has one.
 
-    The statistics are buffers, in float64, and change in :meth:`update` alone: a checkpoint that holds the module, or
-    the loss that trains it, holds them.
+    The statistics are buffers, in float64, and change in :meth:`update` alone, which
+    :class:`~torchrl.data.IntrinsicReward` calls; a call of the module, or of the loss that trains it, does not. A
+    checkpoint that holds the module, or the loss, holds them.
 
     Args:
         in_keys: what :meth:`error` reads.
         out_key: where the reward goes, ``[*B, 1]``.
-        gamma: discount γ of the sum whose running deviation divides the error; None divides by nothing.
+        gamma: discount γ of the sum whose running deviation divides the error, by 1 before the first :meth:`update`;
+            None divides by nothing.
 
     Raises:
         ConfigError: γ is not between 0 and 1.
@@ -128,14 +130,15 @@ class RandomNetworkDistillation(CuriosityModule):
     seen often is predicted well. Observations are normalised by their running mean and deviation and clipped to ±5
     (section 2.4), the error is divided by the running deviation of its discounted sum; both statistics change in
     :meth:`update` alone, once per collected batch. :class:`~torchrl.objectives.RNDLoss` trains f̂,
-    :class:`~torchrl.data.IntrinsicReward` adds the reward to a batch.
+    :class:`~torchrl.data.IntrinsicReward` calls :meth:`update` and adds the reward to a batch.
 
     Args:
         predictor: f̂, observation ``[*B, *shape]`` to features ``[*B, F]``.
         target: f, the same with other random weights. It is frozen here and stays in eval mode.
         shape: of one observation, an int or a sequence; None takes observations as they are.
         clip: normalised observations are clipped to ±this.
-        gamma: discount γ of the sum by whose deviation the error is divided; None leaves it alone.
+        gamma: discount γ of the sum by whose deviation the error is divided, by 1 before the first :meth:`update`;
+            None leaves the error alone.
         in_key: what is to be predicted; ``("next", "observation")`` pays a step for where it led.
         out_key: where the reward goes.
 
@@ -200,7 +203,8 @@ class IntrinsicCuriosity(CuriosityModule):
     Pathak et al., "Curiosity-driven Exploration by Self-supervised Prediction" (2017),
     https://arxiv.org/abs/1705.05363, equations 3 to 6. The features φ are trained to tell which action lies between two
     states, so that they hold what actions can change, and noise that they cannot change pays nothing.
-    :class:`~torchrl.objectives.ICMLoss` trains all three networks.
+    :class:`~torchrl.objectives.ICMLoss` trains all three networks. With ``gamma`` the error is divided by a running
+    deviation, which moves only in ``update(batch)``: :class:`~torchrl.data.IntrinsicReward` calls it for each batch.
 
     Args:
         features: φ, observation ``[*B, ...]`` to ``[*B, F]``.
@@ -209,8 +213,8 @@ class IntrinsicCuriosity(CuriosityModule):
         num_actions: number of choices, of an integer action ``[*B]``; None for vectors of floats ``[*B, A]``.
         one_hot: choices come one-hot, ``[*B, A]``.
         eta: η, a factor.
-        gamma: discount of the sum by whose running deviation the error is divided; None, as in the paper, leaves it
-            alone.
+        gamma: discount of the sum by whose running deviation the error is divided, by 1 before the first ``update``;
+            None, as in the paper, leaves the error alone.
         in_keys: observation, action, and the observation that the step led to.
         out_key: where the reward goes.
 

@@ -24,9 +24,9 @@ class Ensemble(nn.Module):
     >>> Ensemble(lambda: MLP(4, 1), num=5)(torch.zeros(8, 4)).shape
     torch.Size([5, 8, 1])
 
-    Every parameter and buffer is one stacked tensor, ``[N, ...]``, named as in a single network with ``module.`` before
+    Every parameter and buffer is one stacked tensor, ``[E, ...]``, named as in a single network with ``module.`` before
     it, so that ``state_dict``, optimisers, target copies and ``.to`` see one ordinary module. Values and gradients are
-    those of N separate networks.
+    those of E separate networks.
 
     An MLP, or an ``nn.Sequential`` of layers, runs layer by layer: Linear layers as one batched matrix product,
     LayerNorm and the common activations for all members at once, and any other layer for one member after another, on
@@ -34,18 +34,18 @@ class Ensemble(nn.Module):
     not called, or see another layout.
 
     Shapes: ``ensemble(x)`` gives every member the same input ``[*B, ...]``, ``ensemble.each(x)`` gives each its own,
-    ``[N, *B, ...]``; the output is ``[N, *B, ...]``, or a tuple of these. N is no batch dimension of a TensorDict whose
-    batch is ``[*B]``: reduce it, or move it behind, before writing it there.
+    ``[E, *B, ...]``; the output is ``[E, *B, ...]``, or a tuple of these. E, the members, is no batch dimension of a
+    TensorDict whose batch is ``[*B]``: reduce it, or move it behind, before writing it there.
 
     Args:
         make_module: builds one member from scratch at each call, weights and all. A special initialisation belongs
             into it: ``lambda: orthogonal_init_(MLP(4, 1), last_gain=1.0)``.
-        num: N.
+        num: E, how many members.
 
     Raises:
         ConfigError: ``num`` is no positive integer, the members differ in structure, share a tensor, or have lazy
             layers.
-        SpecError: from :meth:`each`, an input has not N rows.
+        SpecError: from :meth:`each`, the first dimension of an input is not E.
     """
 
     def __init__(self, make_module: Callable[[], nn.Module], num: int) -> None:
@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
         return self._run(tuple(x.expand(self.num, *x.shape) for x in inputs))
 
     def each(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Run member i on ``x[i]`` of every input ``[N, *B, ...]``; return ``[N, *B, ...]``, or a tuple of these."""
+        """Run member i on ``x[i]`` of every input ``[E, *B, ...]``; return ``[E, *B, ...]``, or a tuple of these."""
         if any(x.shape[:1] != (self.num,) for x in inputs):
             got = [list(x.shape) for x in inputs]
             raise SpecError(explain("Ensemble.each", expected=f"inputs [{self.num}, *B, ...]", got=got))
@@ -91,7 +91,7 @@ class Ensemble(nn.Module):
         return result
 
 
-# One function for each way to run a layer on [N, *B, F] whose parameters are [N, ...].
+# One function for each way to run a layer on [E, *B, F] whose parameters are [E, ...].
 
 
 def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -99,7 +99,7 @@ def _at_once(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _dense(layers: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Run consecutive Linear layers and activations on x, ``[N, *B, F]``, computing weight · xᵀ, ``[N, F, B]``.
+    """Run consecutive Linear layers and activations on x, ``[E, *B, F]``, computing weight · xᵀ, ``[E, F, B]``.
 
     So the gradient of the weight comes out in the weight's own layout, and need not be copied into it.
     """
@@ -117,7 +117,7 @@ def _dense(layers: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
 
 def _layer_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
     y = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-    between = (1,) * (x.ndim - 1 - len(layer.normalized_shape))  # [N, ...] to [N, 1, ..., 1, ...]
+    between = (1,) * (x.ndim - 1 - len(layer.normalized_shape))  # [E, ...] to [E, 1, ..., 1, ...]
     for tensor, combine in ((layer.weight, torch.mul), (layer.bias, torch.add)):
         if tensor is not None:
             y = combine(y, tensor.reshape(len(tensor), *between, *layer.normalized_shape))

@@ -119,7 +119,9 @@ class AnnealedExploration(PolicyWrapper):
     tensor(0.7500)
 
     A subclass writes :meth:`explore`, which is called where the exploration type is ``RANDOM`` or, outside any context,
-    None; under every other type the policy acts alone.
+    None; under every other type, as in evaluations, the policy acts alone. No call of the policy anneals anything:
+    ``strength`` stays at ``start`` unless someone calls :meth:`step`, as the hook
+    :class:`~torchrl.agents.StepExploration` does after each batch.
 
     ``strength`` and ``frames`` are buffers, ``[]``: copies of the policy in other processes or on other devices get
     them with the weights, so :meth:`step` is called on the original alone.
@@ -168,6 +170,8 @@ class AnnealedExploration(PolicyWrapper):
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the policy's action at ``action_key`` by an exploring one, and return the same TensorDict.
 
+        ``forward`` calls it, under the exploration types ``RANDOM`` and None alone.
+
         Args:
             tensordict: a root with what the policy wrote, ``[*B]``.
         """
@@ -176,6 +180,8 @@ class AnnealedExploration(PolicyWrapper):
     @torch.no_grad()
     def step(self, frames: int) -> None:
         """Count ``frames`` more collected frames, without padding, and set ``strength`` to its value at the new count.
+
+        Nothing calls it by itself; an agent does where it has the hook :class:`~torchrl.agents.StepExploration`.
 
         Raises:
             ConfigError: ``frames`` is negative.

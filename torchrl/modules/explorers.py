@@ -47,7 +47,9 @@ class EGreedy(_SpecExploration):
     (torch.Size([2]), 1.0)
 
     Sutton and Barto, "Reinforcement Learning" (2018), section 2.2; annealed as in Mnih et al., "Human-level control
-    through deep reinforcement learning" (2015). Each row draws for itself. ``strength`` is ε.
+    through deep reinforcement learning" (2015). Each row draws for itself. ``strength`` is ε. It explores under the
+    exploration types ``RANDOM`` and None alone, and ε stays at ``start`` unless ``step(frames)`` is called, see
+    :class:`AnnealedExploration`.
 
     Args:
         module: the policy, such as a :class:`QValueActor`.
@@ -145,7 +147,9 @@ class AdditiveGaussian(_ActionNoise):
 
     Fujimoto, van Hoof and Meger, "Addressing Function Approximation Error in Actor-Critic Methods" (2018),
     https://arxiv.org/abs/1802.09477, section 6.1, where the standard deviation is 0.1 of actions in [-1, 1].
-    ``strength`` is the standard deviation, as a share of half the range of the action.
+    ``strength`` is the standard deviation, as a share of half the range of the action. Noise is added under the
+    exploration types ``RANDOM`` and None alone, and ``strength`` stays at ``start`` unless ``step(frames)`` is called,
+    see :class:`AnnealedExploration`.
 
     Args:
         module: the policy, such as an :class:`Actor`.
@@ -179,9 +183,11 @@ class OrnsteinUhlenbeck(_ActionNoise):
     deep reinforcement learning" (2016), https://arxiv.org/abs/1509.02971, section 7, with θ = 0.15 and σ = 0.2. The
     action plus ``strength`` · x, in units of half its range, is clamped to its bounds.
 
-    x is read under ``state_key``, and the x of this step is written under ``("next", state_key)``. The environment
-    passes it on to the next step, and starts every episode with zero, if
-    ``TensorDictPrimer(policy.initial_state())`` is among its transforms.
+    x is read under ``state_key`` and moved first: the new x is added to the action, and written under
+    ``("next", state_key)``. The environment passes it on to the next step, and starts every episode with zero, if
+    ``TensorDictPrimer(policy.initial_state())`` is among its transforms. Under another exploration type than ``RANDOM``
+    and None nothing is added, and x is neither read nor written. ``strength`` stays at ``start`` unless
+    ``step(frames)`` is called, see :class:`AnnealedExploration`.
 
     Args:
         module: the policy, such as an :class:`Actor`.
@@ -240,7 +246,7 @@ class OrnsteinUhlenbeck(_ActionNoise):
         return {self.state_key: torch.zeros_like(self.low)}
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Advance the noise x by one step, add it, scaled, to the action, and write it under ``"next"``."""
+        """Move the noise x by one step, add the new x, scaled, to the action, and write it under ``"next"``."""
         x = tensordict.get(self.state_key, None)
         if x is None:
             expected = f"the key {self.state_key!r}"

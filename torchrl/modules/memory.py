@@ -109,7 +109,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
 
     @abstractmethod
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features ``[N, H]`` and the next state ``[N, *S]``.
+        """Return the features ``[N, H]`` of N rows and the next state ``[N, *S]``.
 
         Args:
             x: input, ``[N, F]``.
@@ -117,7 +117,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         """
 
     def unroll(self, x: Tensor, state: Tensor, is_init: Tensor) -> Tensor:
-        """Return the features ``[N, T, H]`` of a sequence; by default step by step.
+        """Return the features ``[N, T, H]`` of sequences of N rows; by default step by step.
 
         Args:
             x: inputs, ``[N, T, F]``.

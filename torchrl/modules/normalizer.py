@@ -89,7 +89,7 @@ class ObservationNormalizer(nn.Module):
         return f"{list(self.shape)}, clip={self.clip}, eps={self.eps}"
 
     def _rows(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the rows that count, ``[N, *shape]``."""
+        """Return the N rows that count, ``[N, *shape]``."""
         self._require_trailing("update", x)
         batch_shape = x.shape[: x.ndim - len(self.shape)]
         if mask is None:

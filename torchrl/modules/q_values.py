@@ -226,17 +226,17 @@ class QuantileQValueActor(QValueActor):
 
 
 class ValueEnsemble(Operator):
-    """Call N critics of one structure, and write their values side by side in the last dimension.
+    """Call E critics of one structure, and write their values side by side in the last dimension.
 
     >>> ValueEnsemble(lambda: MLP(4, 3), 2, in_keys=["observation"])(env.reset())["action_value"].shape
     torch.Size([2, 3, 2])
 
-    Critics of states and actions give ``state_action_value``, ``[*B, N]``; critics that value every action of a state
-    give ``action_value``, ``[*B, A, N]``.
+    Critics of states and actions give ``state_action_value``, ``[*B, E]``; critics that value every action of a state
+    give ``action_value``, ``[*B, A, E]``.
 
     Args:
         make_module: builds one critic: observation and action to ``[*B, 1]``, or observation to ``[*B, A]``.
-        num: N.
+        num: E, how many critics.
         in_keys: entries that each is called with.
         out_key: entry to write; None chooses by whether ``"action"`` is read.
 

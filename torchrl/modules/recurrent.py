@@ -41,7 +41,7 @@ class Recurrent(Memory):
 
     @abstractmethod
     def cell(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
-        """Return a layer's next state, ``[N, parts, H]``; its first part is the output.
+        """Return a layer's next state of N rows, ``[N, parts, H]``; its first part is the output.
 
         Args:
             x: ``[N, F]``.

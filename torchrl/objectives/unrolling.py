@@ -38,11 +38,11 @@ class Layout(NamedTuple):
     """Where the steps of a batch stand in the sequences that are run.
 
     Attributes:
-        source: of each place, the step that stands there, as an index of the ``N · T`` steps followed by the ``E``
-            successors, ``[*B, L]``; places beyond a row's last hold any valid step.
+        source: of each place, the step that stands there, as an index of the ``N · T`` steps (N rows) followed by
+            the k successors, ``[*B, L]``; places beyond a row's last hold any valid step.
         begins: where an episode begins, bool ``[*B, L, 1]``.
         place: of each valid step, its place as an index of ``N · L``, ``[n]``; its successor stands behind it.
-        edges: the steps whose successors are laid out, as an index of ``N · T``, ``[E]``.
+        edges: the steps whose successors are laid out, as an index of ``N · T``, ``[k]``.
     """
 
     source: Tensor

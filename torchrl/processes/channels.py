@@ -63,14 +63,22 @@ class Channel:
         self.send_frame(to_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send bytes that :func:`to_frame` made; a message for several channels is pickled only once this way."""
+        """Send bytes that :func:`to_frame` made; a message for several channels is pickled only once this way.
+
+        Raises:
+            PeerGone: the other end was closed.
+            TimeoutError: the other end did not read for ``stall_s``.
+        """
         try:
             self._socket.sendall(frame)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PeerGone from error
 
     def try_send(self, message: object) -> bool:
-        """Send a short message if the socket takes it at once; answer whether it was sent."""
+        """Send a short message if the socket takes it at once; answer whether the whole of it was sent.
+
+        For the last message alone: where it answers no, a part may have gone, and the other end cannot read on.
+        """
         frame = to_frame(message)
         try:
             return self._socket.send(frame, socket.MSG_DONTWAIT) == len(frame)
@@ -85,7 +93,7 @@ class Channel:
             return False
 
     def receive(self, timeout_s: float | None = None) -> object:
-        """Wait for one message and return it; see :meth:`receive_bytes`."""
+        """Wait for one message and return it, unpickled; waits and errors are those of :meth:`receive_bytes`."""
         return pickle.loads(self.receive_bytes(timeout_s))
 
     def receive_bytes(self, timeout_s: float | None = None) -> bytes | bytearray:
@@ -121,7 +129,11 @@ class Channel:
             self._come += part
 
     def send_descriptors(self, descriptors: Sequence[int]) -> None:
-        """Send open files to the other process, which must call :meth:`receive_descriptors` next."""
+        """Send open files to the other process, which must call :meth:`receive_descriptors` next; they stay open here.
+
+        Raises:
+            PeerGone: the other end was closed.
+        """
         try:
             for start in range(0, len(descriptors), MAX_DESCRIPTORS):
                 socket.send_fds(self._socket, [b"+"], list(descriptors[start : start + MAX_DESCRIPTORS]))
@@ -231,9 +243,15 @@ def _rebuild_error(packed: dict) -> BaseException:
 
 
 def too_late(who: str, doing: str, timeout_s: float, argument: str = "timeout_s") -> DeadlineError:
-    """Return the error for an answer that did not come within ``timeout_s``; ``argument`` is what the user may raise.
+    """Return the error for a process that did not answer within ``timeout_s``; it is not raised here.
 
-    ``who`` waited, and ``doing`` is what should have been done by then.
+    The message always says that the process was stopped: the caller kills it.
+
+    Args:
+        who: the process that did not answer.
+        doing: what it should have done by then.
+        timeout_s: how long it was waited for, in seconds.
+        argument: the name of the deadline that the user may raise.
     """
     hint = f"It was stopped. Raise {argument} if it needs longer."
     return DeadlineError(explain(who, expected=f"{doing} within {timeout_s:g} s", got="no answer", hint=hint))

@@ -237,7 +237,10 @@ class WorkerPool:
             return answers([self._remotes[index] for index in frames], self._timeout_s)
 
     def call_frame(self, frame: bytes) -> list:
-        """Send all workers one call that :func:`~torchrl.processes.remote.call_frame` pickled; return their results."""
+        """Send all workers one call that :func:`~torchrl.processes.remote.call_frame` pickled; return their results.
+
+        As :meth:`call`, but a pool that does not run is not refused: the list is empty then.
+        """
         with self.closed_if_lost():
             for remote in self._remotes:
                 remote.post_frame(frame)
@@ -254,7 +257,10 @@ class WorkerPool:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def request(self, index: int, command: str, *arguments: object) -> None:
-        """Send one worker a call and return without waiting; :meth:`finished` reports its result or error later."""
+        """Send one worker a call and return without waiting; :meth:`finished` reports its result or error later.
+
+        Its ``timeout_s`` begins now, but is looked at only in :meth:`finished`. A worker has one request at a time.
+        """
         frame = call_frame(command, *arguments)
         self._requests[index] = Patience(self._timeout_s)
         try:

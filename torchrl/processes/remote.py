@@ -93,7 +93,12 @@ class RemoteObject:
         self.post_frame(call_frame(command, *arguments, num_descriptors=len(descriptors)), descriptors)
 
     def post_frame(self, frame: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a call that :func:`call_frame` prepared."""
+        """Send a call that :func:`call_frame` prepared.
+
+        Raises:
+            ProcessError: the child has died.
+            DeadlineError: the child does not read; it was killed.
+        """
         self._require_open()
         try:
             self._channel.send_frame(frame)
@@ -156,7 +161,10 @@ class RemoteObject:
         return ProcessError(explain(self.where, expected="a running process", got=how, hint=hint))
 
     def too_late(self, timeout_s: float, awaited: str = "an answer") -> DeadlineError:
-        """Return the error that says that the child did not answer a call, or did not start, in time."""
+        """Return the error that says that the child did not answer a call, or did not start, in time.
+
+        It says that the child was stopped, which the caller does: this kills nothing.
+        """
         if self.has_started:
             return too_late(self.where, awaited, timeout_s)
         return too_late(self.where, "a start (imports and what it builds)", timeout_s, "start_timeout_s")

@@ -107,7 +107,7 @@ class ReplayBuffer:
         return int(self.extend(item.unsqueeze(0))[0])
 
     def extend(self, batch: TensorDictBase) -> Tensor:
-        """Add the items of a batch, ``[N]`` or ``[*B, T]``; its entries under ``"replay"`` are left out.
+        """Add the items of a batch: N transitions ``[N]``, or ``[*B, T]``; its entries under ``"replay"`` are left out.
 
         Returns:
             The places of the n items, int64 ``[n]``, in the order of writing; -1 where the writer rejected one.
@@ -155,8 +155,9 @@ class ReplayBuffer:
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
     def sample(self, batch_size: int | None = None) -> TensorDictBase:
-        """Draw items and return copies of them: ``[batch_size]``, or slices ``[N, T]`` of ``batch_size`` steps in all.
+        """Draw items and return copies of them: ``[batch_size]``, or N slices, ``[N, T]``.
 
+        Of slices ``batch_size`` is the number of all steps, N · T.
         A :class:`SamplerWithoutReplacement` returns fewer at the end of a round.
 
         Raises:
@@ -248,7 +249,7 @@ class ReplayBuffer:
 
         Args:
             which: a sample; or places, int64 ``[n]``, which stand for the items that are there now.
-            priority: ``[n]`` or ``[n, 1]``, or one number for all; for prioritised slices one for each slice, ``[N]``.
+            priority: ``[n]`` or ``[n, 1]``, or one number for all; for prioritised slices one for each of N, ``[N]``.
                 None takes the sample's entry ``"priority"``.
 
         Raises:

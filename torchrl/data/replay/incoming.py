@@ -1,6 +1,6 @@
 """Prepare a batch for a buffer: which steps are valid, in which order they become items, which step each one follows.
 
-The order of items for a batch ``[B, T]`` without and with a mask::
+The order of items for a batch ``[B, T]`` without a mask, and with one that leaves a step out::
 
     row a   a0 a1 a2                a0 a1 --      a mask leaves out the last step of row a
     row b   b0 b1 b2                b0 b1 b2
@@ -30,10 +30,10 @@ class Incoming:
 
     Where a batch has ``is_init``, its last dimension is time; else ``[N]`` are N rows of one step each. Without a mask
     the steps of all rows at one time are written side by side, so that a step's predecessor lies B places before it,
-    however short the batches are; with a mask, the rows are written one behind the other.
+    however short the batches are; where the mask leaves a step out, the rows are written one behind the other.
 
     Args:
-        batch: ``[N]`` or ``[*B, T]``.
+        batch: N transitions ``[N]``, or ``[*B, T]``.
 
     Raises:
         SpecError: ``batch`` has another shape or is no TensorDict.
@@ -56,11 +56,15 @@ class Incoming:
 
     @property
     def is_masked(self) -> bool:
-        """Whether some steps are masked out."""
+        """Whether the mask leaves a step out; false for a mask that is true everywhere."""
         return self._mask is not None
 
     def steps(self, keys: Iterable[tuple[str, ...]] | None = None) -> dict[tuple[str, ...], Tensor]:
-        """Return the entries ``keys`` (None: all) of the valid steps, ``[B, T, ...]``, or ``[n, ...]`` with a mask."""
+        """Return the entries ``keys`` (None: all) of the valid steps, ``[B, T, ...]``; not copied where all are valid.
+
+        Where the mask leaves a step out they are ``[n, ...]``, row by row; a mask that is true everywhere counts as
+        none.
+        """
         values = self.values if keys is None else {key: self.values[key] for key in keys}
         if self._mask is None:
             return values

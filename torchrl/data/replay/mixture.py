@@ -34,11 +34,11 @@ _NEUTRAL = {MASK: True, (FACTS, "weight"): 1.0, (FACTS, "last"): -1}
 class MixedReplay:
     """Draw every sample from several buffers, always in the same proportions.
 
-    A sample concatenates one sample of each buffer, in their order: ``[n]``, or ``[N, T]`` for slices of one length.
-    ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer. Where only
-    some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have weight 1 and
-    mask true. Other entries are kept only if all buffers have them (demonstrations lack a policy's log-probabilities,
-    for example). Each entry that is left out is logged once, at level WARNING.
+    A sample concatenates one sample of each buffer, in their order: n items, ``[n]``, or N slices of one length,
+    ``[N, T]``. ``("replay", "buffer")`` says which buffer each item is from; ``index`` and ``id`` count in that buffer.
+    Where only some samplers give ``("replay", "weight")`` or ``("collector", "mask")``, the items of the others have
+    weight 1 and mask true. Other entries are kept only if all buffers have them (demonstrations lack a policy's
+    log-probabilities, for example). Each entry that is left out is logged once, at level WARNING.
 
     How many items come from each buffer is fixed, not drawn: the batch size times the proportion, rounded down; the
     items still missing go to the buffers with the largest remainders, the first of equal ones.
@@ -124,7 +124,7 @@ class MixedReplay:
 
         Args:
             sample: what :meth:`sample` returned, or some rows of it.
-            priority: ``[n]`` or ``[n, 1]``, or one number for all; for slices one for each, ``[N]``. None takes the
+            priority: ``[n]`` or ``[n, 1]``, or one number for all; for N slices one for each, ``[N]``. None takes the
                 sample's entry ``"priority"``.
 
         Raises:

@@ -19,7 +19,8 @@ class PrioritizedSampler(Sampler):
     """Draw item i of priority p_i with probability P(i) = (p_i + ε)^α / Σ_k (p_k + ε)^α (equation 1), with replacement.
 
     A new item gets the highest priority so far, so that it is soon drawn. A sample's ``("replay", "weight")`` are the
-    importance weights (N · P(i))^-β (section 3.4), divided by the largest of the batch, or of the whole buffer.
+    importance weights (N · P(i))^-β (section 3.4), N the items in the buffer, divided by the largest of the batch, or
+    of the whole buffer.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(100), sampler=PrioritizedSampler(alpha=1.0, eps=0.0), batch_size=4)

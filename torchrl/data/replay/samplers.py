@@ -20,9 +20,10 @@ class Draw:
     """Hold the places that a sampler drew for one sample, with a mask and more entries for the sample.
 
     Attributes:
-        places: places, int64 ``[n]``, or ``[N, T]`` for slices.
+        places: int64 ``[n]`` for n items, or ``[N, T]`` for N slices.
         mask: false behind the end of shorter slices, bool like ``places``; None where every place is valid.
-        facts: entries for the sample's ``"replay"``, arrays whose shape begins with that of ``places``, or ``[N]``.
+        facts: entries for the sample's ``"replay"``, arrays whose shape begins with that of ``places``, or one
+            for each slice, ``[N]``.
         round: number of the sampler's round that the draw belongs to, where it goes through the items in rounds.
     """
 
@@ -75,7 +76,7 @@ class Sampler(Extensible, ABC):
         """
 
     def on_write(self, places: np.ndarray, ledger: Ledger) -> None:  # noqa: B027 - not all follow what is written
-        """Update the sampler's own tables: new items were written to these places."""
+        """Update the sampler's own tables: new items, of any process, were written to these places."""
 
     def on_drop(self, places: np.ndarray) -> None:  # noqa: B027
         """Update the sampler's own tables: these places hold no item any more."""

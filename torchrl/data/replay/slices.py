@@ -1,4 +1,4 @@
-"""Sample slices of time ``[N, T]``: consecutive steps of one row, of one episode unless ``across`` is set.
+"""Sample N slices of time ``[N, T]``: consecutive steps of one row, of one episode unless ``across`` is set.
 
 A slice is found from its last step backwards: the step before a step has an id lower by ``gap``, as the ledger notes.
 Two rows a and b, with a batch of one row c from another collector between::
@@ -148,7 +148,7 @@ class SliceSampler(Sampler):
         """Find the steps before given last steps, one by one, backwards in time.
 
         Args:
-            ends: places, ``[N]``.
+            ends: places of N slices, ``[N]``.
             ledger: of the storage.
 
         Returns:

@@ -48,7 +48,10 @@ class Writer(Extensible, ABC):
         """
 
     def on_priority(self, places: np.ndarray, priority: np.ndarray) -> None:  # noqa: B027 - most do not ask
-        """Update the writer's own table: these items have new priorities; the default does nothing."""
+        """Update the writer's own table: these items have new priorities; the default does nothing.
+
+        The buffer calls it in ``update_priority``, if :attr:`asks_priority` is true.
+        """
 
     def clear(self) -> None:  # noqa: B027
         """Reset the writer's own tables: the buffer was emptied."""

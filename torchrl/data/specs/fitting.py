@@ -21,11 +21,13 @@ ONE = "A family has one vector of actions: change the action space's shape to [A
 def first_act(policy: Callable, root: TensorDictBase, action_spec: TensorSpec, batch_dims: int) -> TensorDictBase:
     """Call a policy on a root and return its result; refuse a policy that does not take and return a TensorDict.
 
+    The action itself is not looked at: :func:`require_fit` does that.
+
     Args:
         policy: maps a root to the same root with ``action``.
         root: ``[*B]``.
-        action_spec: ``[*B, ...]``.
-        batch_dims: number of the dimensions ``*B``.
+        action_spec: ``[*B, ...]``, from which the error's hint says what would fit; it serves nothing else.
+        batch_dims: number of the dimensions ``*B`` of ``action_spec``; for the hint, too.
 
     Raises:
         ConfigError: the policy cannot be called with a TensorDict.

@@ -11,7 +11,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 def learning_wrapper(simulators: Iterable[Any]) -> str:
     """Return the class name of the first normalising gymnasium wrapper around some simulators that still updates.
 
-    Return an empty text if there is none.
+    Return an empty text if there is none: a wrapper whose ``update_running_mean`` is false does not count.
     """
     for simulator in simulators:
         layer = simulator

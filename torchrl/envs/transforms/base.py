@@ -156,7 +156,10 @@ class Transform(StepEditor):
 
     @contextmanager
     def keep_memory(self, rows: torch.Tensor) -> Iterator[None]:
-        """Undo, when a ``with`` block ends, its changes of the memory of frozen rows, ``rows`` bool ``[*B]``."""
+        """Undo, when a ``with`` block ends, its changes of the memory of frozen rows, ``rows`` bool ``[*B]``.
+
+        The env enters it around a step with frozen rows; what was learned is not undone.
+        """
         kept = [
             (module, name, batch_dim, module._buffers[name].clone())  # a copy: transforms may write into their own
             for module in self.modules()
@@ -170,11 +173,18 @@ class Transform(StepEditor):
             module._buffers[name] = torch.where(waits, before, after)
 
     def record_attributes(self) -> None:
-        """Store the numbers in plain attributes of a user's transform, for :meth:`changed_attributes`."""
+        """Store the numbers in plain attributes of a user's transform, for :meth:`changed_attributes`.
+
+        :class:`TransformedEnv` calls it when it wraps an env.
+        """
         self._attributes = plain_numbers(self, skip=_OWN)
 
     def changed_attributes(self) -> list[str]:
-        """List the plain attributes whose numbers have changed since the transform wrapped its env."""
+        """List the plain attributes whose numbers have changed since the transform wrapped its env.
+
+        They are not saved with the learned tensors, of which a warning tells; attributes of this package's transforms
+        are not looked at.
+        """
         now = plain_numbers(self, skip=_OWN)
         return [name for name, value in self._attributes.items() if now.get(name) != value]
 
@@ -201,13 +211,19 @@ class Transform(StepEditor):
 
     @torch.no_grad()
     def load_learned_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Overwrite the learned tensors, in place, with what :meth:`learned_state_dict` returned."""
+        """Overwrite the learned tensors, in place, with what :meth:`learned_state_dict` returned; nothing is checked.
+
+        :meth:`Env.load_learned_state_dict` checks names and shapes first.
+        """
         fill_empty_(self, state)
         for name, value in self.learned_tensors().items():
             value.copy_(state[name])
 
     def has_learned(self) -> bool:
-        """Answer whether the transform has learned enough to be used in eval mode; True by default."""
+        """Answer whether the transform has learned enough to be used in eval mode; True by default.
+
+        An evaluation that is given no learned states asks, and refuses a transform that has not.
+        """
         return True
 
     def parts(self) -> list[Transform]:
@@ -240,7 +256,10 @@ class Transform(StepEditor):
         """
 
     def set_waiting(self, rows: torch.Tensor | None) -> None:
-        """Set :attr:`waiting`: the rows from which nothing must be learned from now on."""
+        """Set :attr:`waiting`: the rows from which nothing must be learned from now on; the env calls it.
+
+        A subclass that learns must itself leave these rows out.
+        """
         self.waiting = rows
 
     def set_seed(self, seed: int) -> None:

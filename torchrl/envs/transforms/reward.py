@@ -209,7 +209,7 @@ class RewardNorm(RewardTransform):
 
     @property
     def std(self) -> float:
-        """The present standard deviation by which rewards are divided."""
+        """The present standard deviation, by which rewards are divided before they are clipped; 1 without a spread."""
         return _deviation(*self.moments.tolist())
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:

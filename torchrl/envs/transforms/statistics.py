@@ -85,7 +85,7 @@ class ObservationStatistics(nn.Module):
         count_rows_(f"VecNorm, key {key!r}", self.moments(key), rows, decay=decay, hint=hint)
 
     def normalise(self, key: Key, value: torch.Tensor, eps: float) -> torch.Tensor:
-        """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64."""
+        """Return ``(value - mean) / sqrt(variance + eps)``, ``[*B, *shape]`` float64; the statistics do not change."""
         _, mean, var = self.moments(key)
         return value.to(torch.float64).sub(mean).mul_((var + eps).rsqrt_())
 

@@ -89,11 +89,11 @@ class TransformedEnv(Env):
 
     @property
     def learning_wrapper(self) -> str:
-        """The learning wrapper of the environment below; see :attr:`Env.learning_wrapper`."""
+        """Class name of the learning wrapper below, empty without one; transforms do not count."""
         return self.env.learning_wrapper
 
     def driven_things(self) -> list:
-        """List the driven things of the environment below; see :meth:`Env.driven_things`."""
+        """List what stepping this env steps: the same as the environment below does; see :meth:`Env.driven_things`."""
         return self.env.driven_things()
 
     @property

@@ -110,7 +110,10 @@ class GymVectorEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """See :attr:`Env.learning_wrapper`; wrappers of single simulators are found only in a ``SyncVectorEnv``."""
+        """Class name of a wrapper that normalises by statistics it still updates; empty without one.
+
+        Wrappers of single simulators are found only in a ``SyncVectorEnv``; see :attr:`Env.learning_wrapper`.
+        """
         for layer in layers_of(self.vector_env):
             if isinstance(layer, wrappers.NormalizeReward) and layer.update_running_mean:
                 return type(layer).__name__
@@ -118,7 +121,10 @@ class GymVectorEnv(WorkerEnv):
         return learning_wrapper(inner.envs) if isinstance(inner, SyncVectorEnv) else ""
 
     def driven_things(self) -> list:
-        """List this env, the vector environment and its simulators, if visible; see :meth:`Env.driven_things`."""
+        """List what stepping this env steps: itself, the vector environment and, if visible, its simulators.
+
+        See :meth:`Env.driven_things`.
+        """
         inner = self.vector_env.unwrapped
         return [self, inner, *(map(innermost, inner.envs) if isinstance(inner, SyncVectorEnv) else ())]
 

@@ -121,7 +121,10 @@ class ParallelEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """See :attr:`Env.learning_wrapper`; asks the processes, and starts them where they do not run."""
+        """Class name of a wrapper in any row that normalises by statistics it still updates; empty without one.
+
+        Asks the processes, and starts them where they do not run; see :attr:`Env.learning_wrapper`.
+        """
         return self._worker.learning_wrapper()
 
     def __repr__(self) -> str:
@@ -143,7 +146,7 @@ class ProcessWorker:
     Attributes:
         shares: the rows of each process.
         buffers: where the processes write.
-        turn: index, 0 or 1, of the root buffer that is written next.
+        turn: index, 0 or 1, of the buffer of the current root; a step flips it, and writes the other root.
         observation_space: of one simulator.
         action_space: of one simulator.
     """
@@ -193,7 +196,7 @@ class ProcessWorker:
         return tasks.pop() if len(tasks) == 1 else ""
 
     def learning_wrapper(self) -> str:
-        """Return the class name of a wrapper that normalises by running statistics in any row; empty without one."""
+        """Return the class name of a wrapper in any row that still updates running statistics; empty without one."""
         self._start()
         return max(self._pool.call("learning_wrapper"))
 

@@ -65,9 +65,15 @@ class SerialEnv(WorkerEnv):
 
     @property
     def learning_wrapper(self) -> str:
-        """The first wrapper of a simulator that normalises by running statistics; see :attr:`Env.learning_wrapper`."""
+        """Class name of the first wrapper that normalises by statistics it still updates; empty without one.
+
+        Only gymnasium's ``NormalizeObservation`` and ``NormalizeReward`` are found; see :attr:`Env.learning_wrapper`.
+        """
         return learning_wrapper(self.simulators)
 
     def driven_things(self) -> list:
-        """List this env and the innermost object of each simulator; see :meth:`Env.driven_things`."""
+        """List what stepping this env steps: itself, and each simulator's innermost object.
+
+        See :meth:`Env.driven_things`.
+        """
         return [self, *map(innermost, self.simulators)]

@@ -70,7 +70,7 @@ class SimulatorHost:
         return task_of(self._simulators)
 
     def learning_wrapper(self) -> str:
-        """Return the class name of a simulator's wrapper that normalises by running statistics; empty without one."""
+        """Return the class name of a simulator's wrapper that still updates running statistics; empty without one."""
         return learning_wrapper(self._simulators)
 
     def close(self) -> None:

@@ -30,7 +30,11 @@ BOOLS = frozenset((False, True))  # and 0 and 1, which are equal to them
 
 
 class Worker(ABC):
-    """Base of workers, which step and restart rows: it keeps the next root, episode statistics, and frozen rows.
+    """Base of workers, which step and restart rows: it keeps the current root, episode statistics, and flags.
+
+    The *current root* holds what the next actions are for; a step writes the other of the two root buffers, which then
+    is the current one. A *frozen* row is not stepped until it is restarted, and repeats its last observation: this base
+    refuses to freeze, a subclass that can wait for single rows overrides :meth:`freeze`.
 
     Args:
         observation_space: of one simulator.
@@ -39,6 +43,7 @@ class Worker(ABC):
 
     Attributes:
         env_name: the class of the env, for messages; empty names the worker's own class.
+        turn: index, 0 or 1, of the buffer of the current root; a step flips it, and writes the other root.
     """
 
     env_name = ""
@@ -62,7 +67,9 @@ class Worker(ABC):
 
     @abstractmethod
     def advance(self, actions: Actions) -> bool:
-        """Step every row; write the outcome and the next root. Rows that ended must be restarted before the next step.
+        """Step every row; write the outcome, and the root after it, which becomes the current one.
+
+        Rows that ended must be restarted before the next step; frozen ones wait.
 
         Args:
             actions: a batch of the action space: an array ``[num_envs, ...]``, or a dict or tuple of them.
@@ -91,7 +98,7 @@ class Worker(ABC):
         """Raise an error if a simulator lacks an ability; see :meth:`Simulator.require_ability`."""
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Freeze the given rows until :meth:`restart`: their simulators are not stepped.
+        """Freeze the given rows until :meth:`restart`: their simulators are not stepped. The base refuses.
 
         In later steps these rows repeat the last observation with reward 0 and no flags, and their episode statistics
         stay. A row that had ended need not be restarted before the next step.
@@ -100,7 +107,7 @@ class Worker(ABC):
             indices: which rows, counted inside this worker; rows that are frozen already stay so.
 
         Raises:
-            EnvError: this worker cannot freeze rows.
+            EnvError: this worker cannot freeze rows, as always in this base.
         """
         expected = "simulators that can wait one by one"
         raise EnvError(explain(self._who, expected=expected, got="some that are stepped together"))

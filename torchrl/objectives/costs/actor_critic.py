@@ -23,7 +23,7 @@ from torchrl.unchecked import new_tensordict, shallow
 
 
 class ActorCriticLoss(TDLoss):
-    """Base of losses that train N critics towards one target, and an actor towards actions that the critics value high.
+    """Base of losses that train E critics towards one target, and an actor towards actions that the critics value high.
 
     Reads the in keys of actor and critic, for the state and for its successor, the action taken, and the keys of
     :class:`TDLoss`. Returns ``loss_critic``, the sum over the critics, ``loss_actor``, ``td_error``, each row's mean
@@ -31,10 +31,12 @@ class ActorCriticLoss(TDLoss):
 
     The gradient of ``loss_actor`` passes through the critics and does not reach them; that of ``loss_critic`` does not
     reach the actor. ``loss(batch, with_actor=False)`` leaves the actor's terms out, for delayed updates.
+    Target networks are copies that stay as they are until a :class:`~torchrl.objectives.SoftUpdate` or ``HardUpdate``
+    moves them.
 
     Args:
         actor: the policy, without wrappers that explore.
-        critic: reads state and action, writes its value under its first out key: ``[*B, N]``, as a
+        critic: reads state and action, writes its value under its first out key: ``[*B, E]``, as a
             :class:`~torchrl.modules.ValueEnsemble` does, or ``[*B, 1]``.
         trained: the networks that are trained.
         gamma: discount γ.
@@ -116,7 +118,7 @@ class ActorCriticLoss(TDLoss):
         }
 
     def taken_values(self, rows: TensorDict) -> Tensor:
-        """Return each critic's value of the actions in the batch, ``[n, N]``."""
+        """Return the value that each of E critics gives the actions of n valid rows, ``[n, E]``."""
         return self.values("critic", rows)
 
     @abstractmethod
@@ -128,7 +130,7 @@ class ActorCriticLoss(TDLoss):
         """Compute ``loss_actor``, and the terms of other networks that the subclass trains beside the critics."""
 
     def values(self, name: str, rows: TensorDictBase, action: Tensor | None = None) -> Tensor:
-        """Return a critic's values of the rows' states and actions, ``[n, N]``, or of ``action`` if it is given.
+        """Return E critics' values of n rows' states and actions, ``[n, E]``, or of ``action`` if it is given.
 
         Args:
             name: ``"critic"`` for the rows themselves, ``"target_critic"`` for their successors.
@@ -139,7 +141,7 @@ class ActorCriticLoss(TDLoss):
         return self.networks.head(name)(self._with_action(see(rows, name), action)).get(self.networks.value_key(name))
 
     def frozen_values(self, rows: TensorDictBase, action: Tensor) -> Tensor:
-        """Return the critics' values of ``action``, ``[n, N]``, with gradient to the action but not to the critics."""
+        """Return the critics' values of ``action``, ``[n, E]``, with gradient to the action but not to the critics."""
         seen = self.networks.here(rows, "critic", frozen=True)
         return call_frozen(self.networks.head("critic"), self._with_action(seen, action)).get(
             self.networks.value_key("critic")

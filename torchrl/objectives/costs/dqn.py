@@ -30,7 +30,8 @@ class ActionValueLoss(TDLoss):
 
     Reads the actor's in keys, for the state and for its successor, the action taken, and the keys of :class:`TDLoss`.
     Returns ``loss_value`` and ``td_error``, and for the log ``q_value``, the mean value of the actions taken, and
-    ``target_value``, the mean of their targets.
+    ``target_value``, the mean of their targets. The target network is a copy that stays as it is until a
+    :class:`~torchrl.objectives.SoftUpdate` or ``HardUpdate`` moves it.
 
     Args:
         actor: the network to train; exploring wrappers around it are removed.

@@ -232,6 +232,8 @@ class PenalizedSurrogate(Surrogate):
     def adapt_(self, kl: Tensor | float) -> None:
         """Multiply β by ``increment`` if ``kl`` exceeds 1.5 · target, by ``decrement`` if it is below target / 1.5.
 
+        Computing the loss never does; the hook :class:`~torchrl.agents.AdaptPenalty` does after each batch.
+
         Args:
             kl: the divergence that the last update brought about, in nats, ``[]`` or a number.
         """

@@ -198,11 +198,11 @@ class SACLoss(_SoftLoss):
         return terms
 
     def join_for_target(self, values: Tensor) -> Tensor:
-        """Take the smallest of the target critics' values, ``[n, N]`` to ``[n, 1]``."""
+        """Take the smallest of E target critics' values of n rows, ``[n, E]`` to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
     def join_for_actor(self, values: Tensor) -> Tensor:
-        """Take the smallest of the critics' values of the actor's action, ``[n, N]`` to ``[n, 1]``."""
+        """Take the smallest of E critics' values of the actor's action, ``[n, E]`` to ``[n, 1]``."""
         return values.min(-1, keepdim=True).values
 
     def seen_successors(self) -> list[str]:
@@ -214,7 +214,7 @@ class SACLoss(_SoftLoss):
 
 
 class REDQLoss(SACLoss):
-    """SAC with N critics: the target takes the smallest value of M critics, redrawn at each call; the actor, the mean.
+    """SAC with E critics: the target takes the smallest value of M critics, redrawn at each call; the actor, the mean.
 
     >>> from torchrl.modules import MLP, NormalHead, ProbabilisticActor, TanhNormal, ValueEnsemble
     >>> policy = ProbabilisticActor(nn.Sequential(MLP(4, 1), NormalHead(1)), TanhNormal)
@@ -223,13 +223,13 @@ class REDQLoss(SACLoss):
     (torch.Size([3, 1]), 4.5)
 
     Chen et al., "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model" (2021),
-    https://arxiv.org/abs/2101.05982, algorithm 1, with N = 10, M = 2 and twenty updates of the critics a frame for one
-    of the actor: ``ReplayUpdates(updates_per_frame=20, actor_interval=20)``.
+    https://arxiv.org/abs/2101.05982, algorithm 1, with E = 10 (their N), M = 2 and twenty updates of the critics a
+    frame for one of the actor: ``ReplayUpdates(updates_per_frame=20, actor_interval=20)``.
 
     Args:
         actor: as for :class:`SACLoss`, like all that is not named here.
-        critic: a :class:`~torchrl.modules.ValueEnsemble` of N.
-        num_sampled: M.
+        critic: a :class:`~torchrl.modules.ValueEnsemble` of E.
+        num_sampled: M, the critics that a target looks at.
         gamma: discount γ.
         distance: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
         temperature: α, or its initial value.
@@ -239,7 +239,7 @@ class REDQLoss(SACLoss):
         generator: source of the actions and of the draws of critics; None uses torch's global one.
 
     Raises:
-        ConfigError: as :class:`SACLoss`, or M is not between 1 and N.
+        ConfigError: as :class:`SACLoss`, or M is not between 1 and E.
     """
 
     def __init__(
@@ -274,13 +274,13 @@ class REDQLoss(SACLoss):
         self.num_sampled = num_sampled
 
     def join_for_target(self, values: Tensor) -> Tensor:
-        """Take the smallest value of M critics drawn at each call, the same for all rows, ``[n, N]`` to ``[n, 1]``."""
+        """Take the smallest value of M critics drawn at each call, the same for all rows, ``[n, E]`` to ``[n, 1]``."""
         home = values.device if self.generator is None else self.generator.device
         chosen = torch.randperm(values.shape[-1], generator=self.generator, device=home)[: self.num_sampled]
         return super().join_for_target(values.index_select(-1, chosen.to(values.device)))
 
     def join_for_actor(self, values: Tensor) -> Tensor:
-        """Take the mean of all critics' values, ``[n, N]`` to ``[n, 1]``."""
+        """Take the mean of all E critics' values of n rows, ``[n, E]`` to ``[n, 1]``."""
         return values.mean(-1, keepdim=True)
 
 
@@ -301,7 +301,7 @@ class DiscreteSACLoss(_SoftLoss):
     Args:
         actor: a :class:`~torchrl.modules.ProbabilisticActor` of ``Categorical`` or ``OneHotCategorical`` actions, or of
             masked ones.
-        critic: a :class:`~torchrl.modules.ValueEnsemble` that values all actions, ``[*B, A, N]``, usually of two.
+        critic: a :class:`~torchrl.modules.ValueEnsemble` that values all actions, ``[*B, A, E]``, usually E = 2.
         **options: those of :class:`SACLoss` but ``value`` and ``generator``. ``target_entropy="auto"`` is 0.98 log A,
             nearly that of a uniform choice, as in the author's implementation. Where good policies have less, α grows
             without limit (on CartPole to 10⁶ in 50,000 frames): give a number, such as 0.3 log A.
@@ -337,7 +337,7 @@ class DiscreteSACLoss(_SoftLoss):
         return ["actor", "target_critic"]
 
     def taken_values(self, rows: TensorDict) -> Tensor:
-        """Return each critic's value of the actions in the batch, ``[n, N]``."""
+        """Return the value that each of E critics gives the actions of n valid rows, ``[n, E]``."""
         values = self.values("critic", rows)
         action = rows.get(self.actor.action_key)
         if self._is_one_hot:

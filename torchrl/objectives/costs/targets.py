@@ -146,7 +146,7 @@ class SoftUpdate(_TargetUpdate):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the targets once; call it after each gradient step."""
+        """Move the targets once; call it after each gradient step, as ``ReplayUpdates(target_update=...)`` does."""
         targets, networks = _tensors_at(self._blended)
         torch._foreach_lerp_(targets, networks, self.tau)
         self._copy_buffers()
@@ -188,7 +188,10 @@ class HardUpdate(_TargetUpdate):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Count one gradient step, and copy the networks into their targets at every ``interval``-th."""
+        """Count one gradient step, and copy the networks into their targets at every ``interval``-th.
+
+        Call it after each gradient step, as ``ReplayUpdates(target_update=...)`` does.
+        """
         self.num_steps += 1
         if self.num_steps % self.interval:
             return

@@ -94,7 +94,10 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
         self._keep("average_reward", average_reward)
 
     def keep_fraction(self, name: str, x: float | Tensor) -> None:
-        """Store a discount or decay as the attribute ``name``, a tensor as a buffer; refuse one outside 0 to 1.
+        """Store a discount or decay as the attribute ``name``; refuse one outside 0 to 1.
+
+        A tensor becomes a buffer that is not persistent: ``.to()`` moves it, ``state_dict()`` does not hold it, so the
+        constructor sets it anew in a resumed run.
 
         Raises:
             ConfigError: it is not between 0 and 1.

@@ -24,7 +24,7 @@ class VTrace(ReturnEstimator):
         critic: reads a state, writes its value ``[..., 1]`` under its first out key.
         gamma: discount γ; 0.99 as for :class:`GAE`.
         rho_clip: ρ̄, the largest weight of an error; None clips nothing.
-        c_clip: c̄, the largest weight of a trace; at most ρ̄.
+        c_clip: c̄, the largest weight of a trace; at most ρ̄. None clips nothing, and needs ``rho_clip=None`` too.
         lambda_: decay λ of the trace; 1 leaves it out, as in equation 1 of the paper.
         average_reward: see :class:`ReturnEstimator`.
         standardize: see :class:`ReturnEstimator`.
