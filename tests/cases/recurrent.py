@@ -8,7 +8,7 @@ from torchrl.data.specs import Unbounded
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import TensorDictPrimer
-from torchrl.modules import LSTM, Categorical, Operator, ProbabilisticActor, Sequence
+from torchrl.modules import LSTM, Categorical, Operator, ProbabilisticActor, Sequence, Transformer
 
 STATE = ("agent", "memory")
 
@@ -20,9 +20,9 @@ def make_env(num_envs, *, num_workers=0, max_episode_steps=12, primer=None):
     return TransformedEnv(env, primer or TensorDictPrimer({STATE: Unbounded((6,))}, defaults={STATE: 0.5}))
 
 
-def make_env_of_lstm(num_envs, **options):
-    """The same, for the state of an LSTM."""
-    return make_env(num_envs, primer=TensorDictPrimer(make_lstm().initial_state()), **options)
+def make_env_of(kind, num_envs, **options):
+    """The same, for the state of an LSTM or a Transformer."""
+    return make_env(num_envs, primer=TensorDictPrimer(make_remembering(kind).initial_state()), **options)
 
 
 def make_policy():
@@ -31,7 +31,8 @@ def make_policy():
     return Sequence(cell, ProbabilisticActor(nn.Linear(6, 2), Categorical, in_keys=[("next", *STATE)]))
 
 
-def make_lstm():
-    """An LSTM of two layers, and an actor that reads its features."""
+def make_remembering(kind):
+    """An LSTM or a Transformer of two layers, and an actor that reads its features."""
+    more = {"window": 5, "num_heads": 2} if kind is Transformer else {}
     actor = ProbabilisticActor(nn.Linear(6, 2), Categorical, in_keys=["hidden"])
-    return Sequence(LSTM(4, 6, num_layers=2, state_key=STATE), actor, out_keys=actor.out_keys)
+    return Sequence(kind(4, 6, num_layers=2, state_key=STATE, **more), actor, out_keys=actor.out_keys)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from cases.recurrent import STATE, make_env, make_env_of_lstm, make_lstm, make_policy
+from cases.recurrent import STATE, make_env, make_env_of, make_policy, make_remembering
 from torchrl.collectors import (
     Collector,
     EpisodeCollector,
@@ -15,7 +15,7 @@ from torchrl.collectors import (
 )
 from torchrl.data import split_trajectories, stitch
 from torchrl.errors import SpecError
-from torchrl.modules import replay_policy
+from torchrl.modules import LSTM, Transformer, replay_policy
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -32,11 +32,11 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("is_lstm", [False, True], ids=["own cell", "LSTM"])
+@pytest.mark.parametrize("kind", [None, LSTM, Transformer], ids=["own cell", "LSTM", "Transformer"])
 @pytest.mark.parametrize("way", WAYS)
-def test_log_probs_are_the_collected_ones_while_the_weights_are_the_same(way, is_lstm):
+def test_log_probs_are_the_collected_ones_while_the_weights_are_the_same(way, kind):
     torch.manual_seed(0)
-    make, policy = (make_env_of_lstm, make_lstm()) if is_lstm else (make_env, make_policy())
+    make, policy = (partial(make_env_of, kind), make_remembering(kind)) if kind else (make_env, make_policy())
     collector = WAYS[way](make, policy)
     try:
         for _ in range(2):  # the second begins inside of episodes
@@ -44,7 +44,7 @@ def test_log_probs_are_the_collected_ones_while_the_weights_are_the_same(way, is
             mask = batch.get(("collector", "mask"), torch.ones(batch.batch_size, dtype=torch.bool))
             assert batch["is_init"].sum() > len(batch) // 2 and mask.sum() >= 40
             keys = {False: ["action_log_prob", ("next", *STATE)]}
-            if is_lstm:  # it has a form for sequences
+            if kind:  # it has a form for sequences
                 keys[True] = ["action_log_prob"]
             for at_once in keys:
                 replayed = replay_policy(policy, batch, at_once=at_once)
