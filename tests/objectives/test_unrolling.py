@@ -33,6 +33,7 @@ from torchrl.modules import (
     QuantileQValueActor,
     QValueActor,
     Sequence,
+    Transformer,
     ValueEnsemble,
     ValueOperator,
 )
@@ -206,8 +207,8 @@ def without_memory(cell, batch):
     return plain.exclude("memory")
 
 
-def compare(build, batch):
-    cell = LSTM(4, 4, out_key="observation")
+def compare(build, batch, cell=None):
+    cell = cell or LSTM(4, 4, out_key="observation")
     torch.manual_seed(1)
     remembering = build(lambda net: Sequence(cell, net))
     torch.manual_seed(1)
@@ -233,6 +234,17 @@ def test_a_policy_loss_with_memory(name, is_masked):
 def test_a_value_loss_with_memory(name, is_masked):
     action, build = VALUE_LOSSES[name]
     compare(build, make_batch(action, is_masked=is_masked))
+
+
+@pytest.mark.parametrize("is_masked", [False, True], ids=["all", "masked"])
+@pytest.mark.parametrize("name", ["ClipPPOLoss", "DQNLoss", "SACLoss"])
+def test_a_loss_with_a_transformer(name, is_masked):
+    action, build = ("choice", POLICY_LOSSES[name]) if name in POLICY_LOSSES else VALUE_LOSSES[name]
+    batch = make_batch(action, is_masked=is_masked)
+    batch["memory"] = torch.randn(*SHAPE, 2, 9)
+    batch["memory"][:, 0, :, -1] = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # valid places of the rows
+    batch["memory"][:, 1:] = torch.nan
+    compare(build, batch, Transformer(4, 4, num_layers=2, window=3, out_key="observation"))
 
 
 @pytest.mark.parametrize("is_masked", [False, True], ids=["all", "masked"])
