@@ -8,7 +8,7 @@ from torchrl.data.specs import Unbounded
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import TensorDictPrimer
-from torchrl.modules import LSTM, Categorical, Operator, ProbabilisticActor, Sequence, Transformer
+from torchrl.modules import Categorical, Operator, ProbabilisticActor, Sequence, Transformer
 
 STATE = ("agent", "memory")
 
