@@ -32,6 +32,9 @@ def expand_right(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     Args:
         tensor: ``[*B]`` or ``[*B, 1]``.
         like: ``[*B, ...]``.
+
+    Raises:
+        SpecError: the dimensions of ``tensor`` are not the first ones of ``like``.
     """
     shape = tensor.shape
     while tensor.ndim > like.ndim and tensor.shape[-1] == 1:

@@ -72,7 +72,12 @@ class RecordVideo(Hook):
         self._env: Env | None = None
 
     def on_train_start(self, agent: Agent) -> None:
-        """Build the environment of the films; refuse an agent without a folder, or an environment without a picture."""
+        """Build the environment of the films; refuse an agent without a folder, or an environment without a picture.
+
+        Raises:
+            ConfigError: the agent has no folder, or the environment is no batch of one.
+            KeyMissing: the environment shows no such picture.
+        """
         require_video()
         if agent.folder is None:
             hint = "Set agent.folder."

@@ -258,7 +258,11 @@ def require_sequences(loss: Loss, minibatch_size: int, sequence_len: int | None)
 
 
 def require_optimised(who: str, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that lacks a parameter the loss trains: it would get gradients and never move."""
+    """Refuse an optimizer that lacks a parameter the loss trains: it would get gradients and never move.
+
+    Raises:
+        ConfigError: saying how many parameters it lacks.
+    """
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     lacking = sum(id(parameter) not in moved for parameter in parameters)
     if lacking:

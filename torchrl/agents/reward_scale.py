@@ -124,7 +124,7 @@ class RewardScale:
         self._square = self._square * faded + float((weighed * returns).sum())
 
     def __call__(self, sample: TensorDictBase) -> TensorDictBase:
-        """Return a sample with rewards scaled, and clipped to ``clip``; the given sample stays as it is."""
+        """Return a sample with rewards scaled, then clipped to ±``clip``; sample and statistics stay as they are."""
         reward = sample.get(("next", "reward")) / self.std
         if self.clip is not None:
             reward = reward.clamp(-self.clip, self.clip)

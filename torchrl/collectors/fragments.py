@@ -200,7 +200,11 @@ class FragmentSource(LocalSource):
 
 
 def batch_of(envs: Callable | Sequence, built: list[Simulator]) -> SerialEnv:
-    """Join environments, or callables that build them, in one env ``[B]``; append those it builds to ``built``."""
+    """Join environments, or callables that build them, in one env ``[B]``; append those it builds to ``built``.
+
+    Raises:
+        ConfigError: something else, an empty list, or one environment twice.
+    """
     envs = [envs] if callable(envs) else envs
     if isinstance(envs, str) or not isinstance(envs, Sequence) or not envs:
         hint = "GymEnv(name, num_envs=8) makes an environment of a task's name."

@@ -105,7 +105,8 @@ def legal_log_prob(action_spec: TensorSpec, mask: torch.Tensor, batch_dims: int)
 
     Args:
         action_spec: ``[*B, ...]``, of choices.
-        mask: true where a choice is legal, ``[*B, n]``, or with the masks of several choices side by side.
+        mask: true where a choice is legal, ``[*B, n]``, or with the masks of several choices side by side. Nothing is
+            refused: of a row that allows nothing the result is infinite.
         batch_dims: number of the dimensions ``*B``.
     """
     row = action_spec[(0,) * batch_dims] if batch_dims else action_spec

@@ -194,6 +194,9 @@ def sum_steps(reward: Tensor, cut: Tensor, *, n_steps: int, gamma: float) -> tup
 
     Returns:
         the sums, ``[*B, T, R]``; m, int64 ``[*B, T, 1]``; the step t+m-1 of the last reward in it, int64 ``[*B, T]``.
+
+    Raises:
+        SpecError: the shapes are others.
     """
     require_steps("sum_steps", {"reward": reward}, {"cut": cut})
     _, end = piece_bounds(~cut)

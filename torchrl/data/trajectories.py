@@ -130,6 +130,9 @@ def alive_at(batch: TensorDictBase, step: int) -> tuple[TensorDictBase, Tensor]:
 
     Returns:
         The step of the K rows that have it, ``[K]``, and the indices of these rows, int64 ``[K]``.
+
+    Raises:
+        SpecError: no batch ``[N, T]``, or a step outside of it.
     """
     lengths = lengths_of(batch)
     if not 0 <= step < batch.batch_size[1]:

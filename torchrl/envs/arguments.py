@@ -45,6 +45,8 @@ def require_specs(
 def row_seeds(seed: Seed, num_rows: int) -> list[int | None] | None:
     """Return one seed for each row, derived from a single integer or checked from a sequence; None for None.
 
+    A seed of None inside a sequence stays None.
+
     Raises:
         ConfigError: a seed is no non-negative integer.
         SpecError: not one per row.

@@ -139,7 +139,11 @@ class Env(ABC):
         """Raise an error if resets of this env take no seeds; the default raises none."""
 
     def require_options(self, options: list[dict]) -> None:
-        """Raise an error unless :meth:`reset_rows` takes these options, one dict per row; by default it takes none."""
+        """Raise an error unless :meth:`reset_rows` takes these options, one dict per row; by default it takes none.
+
+        Raises:
+            EnvError: it does not take them.
+        """
         expected = "simulators whose resets take options"
         raise EnvError(explain("set_info_, env_info", expected=expected, got=type(self).__name__))
 
@@ -262,6 +266,7 @@ class Env(ABC):
         Raises:
             SpecError: the policy does not fit the action spec; or a transition differs from the first in its keys,
                 shapes, dtypes or devices.
+            ConfigError: ``num_steps`` is below 1, or the policy cannot be called with a TensorDict.
         """
         if not is_count(num_steps):
             raise ConfigError(explain("rollout", expected="num_steps of at least 1", got=num_steps))

@@ -80,14 +80,22 @@ class EnvSimulator(Simulator):
         return self.env.step_limit
 
     def get_state(self) -> State:
-        """Return the environment's state with tensors as numpy arrays; see :meth:`Simulator.get_state`."""
+        """Return the environment's state with tensors as numpy arrays.
+
+        Raises:
+            EnvError: the environment has no state to save.
+        """
         state = self.env.state_dict()
         if not state:
             raise self._no_state("a state to save")
         return {"env": _to_plain(state)}
 
     def set_state(self, state: State) -> None:
-        """Continue from what :meth:`get_state` returned; see :meth:`Simulator.set_state`."""
+        """Continue from what :meth:`get_state` returned.
+
+        Raises:
+            EnvError: the environment cannot restore a state.
+        """
         try:
             self._root = self.env.load_state_dict(_from_plain(state["env"]))
         except NotImplementedError as error:

@@ -34,6 +34,9 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
 
     Returns:
         the loss of each row, ``[N]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("policy_gradient_loss", log_prob=log_prob, advantage=advantage)
     return log_prob * -advantage
@@ -56,6 +59,9 @@ def weighted_policy_objective(log_prob: Tensor, old_log_prob: Tensor, advantage:
 
     Returns:
         the loss of each row, ``[N]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("weighted_policy_objective", log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     return (log_prob - old_log_prob).exp() * -advantage
@@ -81,6 +87,9 @@ def penalized_policy_objective(
 
     Returns:
         the loss of each row, ``[N]``.
+
+    Raises:
+        SpecError: arguments of different shapes, or a coefficient that is not one number; nothing is broadcast.
     """
     require_same_shape("penalized_policy_objective", log_prob=log_prob, kl=kl)
     _require_one_number("penalized_policy_objective", "kl_coef", kl_coef)
@@ -116,6 +125,9 @@ def adapted_kl_coef(
 
     Returns:
         the next β, ``[]``.
+
+    Raises:
+        SpecError: β or d is not one number.
     """
     require_same_shape("adapted_kl_coef", kl_coef=kl_coef, kl=kl)
     _require_one_number("adapted_kl_coef", "kl_coef", kl_coef)
@@ -144,6 +156,9 @@ def clipped_policy_objective(
 
     Returns:
         the loss of each row, ``[N]``.
+
+    Raises:
+        SpecError: arguments of different shapes, or a coefficient that is not one number; nothing is broadcast.
     """
     require_same_shape("clipped_policy_objective", log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     _require_one_number("clipped_policy_objective", "clip_epsilon", clip_epsilon)
@@ -241,6 +256,9 @@ def clip_fraction(log_ratio: Tensor, *, clip_epsilon: float | Tensor) -> Tensor:
 
     Returns:
         ``[]``, between 0 and 1.
+
+    Raises:
+        SpecError: ε is not one number.
     """
     _require_one_number("clip_fraction", "clip_epsilon", clip_epsilon)
     return (log_ratio.expm1().abs() > clip_epsilon).mean(dtype=log_ratio.dtype)
@@ -264,6 +282,7 @@ def distance_loss(x: Tensor, target: Tensor, *, distance: str = "l2") -> Tensor:
 
     Raises:
         ConfigError: an unknown distance.
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("distance_loss", x=x, target=target)
     return _measure("distance_loss", distance)(x, target, reduction="none")
@@ -301,6 +320,7 @@ def value_loss(
 
     Raises:
         ConfigError: ``clip`` without ``old_value``, or an unknown distance.
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("value_loss", value=value, target=target)
     measure = _measure("value_loss", distance)
@@ -330,6 +350,9 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         ``[]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("explained_variance", value=value, target=target)
     residual, target = (target - value).flatten(), target.flatten()

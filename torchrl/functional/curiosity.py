@@ -27,6 +27,9 @@ def prediction_error(prediction: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         ``[N, 1]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("prediction_error", prediction=prediction, target=target)
     return (prediction - target).square().sum(-1, keepdim=True)
@@ -82,6 +85,9 @@ def return_so_far(reward: Tensor, start: Tensor, *, gamma: float, mask: Tensor |
 
     Returns:
         R, ``[*B, T, 1]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     decay = torch.full_like(reward, gamma)
     if mask is not None:

@@ -60,6 +60,7 @@ def vtrace(
 
     Raises:
         ConfigError: ``rho_clip`` is less than ``c_clip``, which the paper rules out, or one is not positive.
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     require_clips("vtrace", rho_clip, c_clip)
     given = {"value": value, "next_value": next_value, "log_weight": log_weight, "mask": mask}

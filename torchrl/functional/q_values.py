@@ -84,6 +84,9 @@ def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         the loss of each row in nats, ``[N, 1]``.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("cross_entropy", log_probabilities=log_probabilities, target=target)
     return -(target * log_probabilities).sum(-1, keepdim=True)
@@ -142,6 +145,9 @@ def temperature_loss(log_prob: Tensor, *, log_temperature: float | Tensor, targe
 
     Returns:
         the loss of each row, ``[N]``.
+
+    Raises:
+        SpecError: log α is not one number.
     """
     if isinstance(log_temperature, Tensor) and log_temperature.ndim:
         got = list(log_temperature.shape)

@@ -52,6 +52,9 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
 
     Returns:
         y, same shape.
+
+    Raises:
+        SpecError: arguments of different shapes; nothing is broadcast.
     """
     require_same_shape("reverse_scan", x=x, decay=decay)
     span, length = 1, x.shape[-2]
@@ -78,6 +81,9 @@ def td0_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, gamma:
 
     Returns:
         ``[*B, T, R]``.
+
+    Raises:
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     require_steps("td0_target", {"reward": reward, "next_value": next_value}, {"terminated": terminated})
     gamma = coefficient("td0_target", "gamma", gamma, reward)
@@ -117,6 +123,9 @@ def discounted_return(
 
     Returns:
         ``[*B, T, R]``.
+
+    Raises:
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
     steps = Steps("discounted_return", reward, terminated, truncated, gamma=gamma, **given)
@@ -161,6 +170,7 @@ def n_step_return(
 
     Raises:
         ConfigError: ``n`` is not a positive integer.
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     require_count("n_step_return", n)
     given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
@@ -211,6 +221,9 @@ def td_lambda(
 
     Returns:
         ``[*B, T, R]``.
+
+    Raises:
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
     steps = Steps("td_lambda", reward, terminated, truncated, gamma=gamma, lambda_=lambda_, **given)
@@ -253,6 +266,9 @@ def gae(
 
     Returns:
         advantage and value target, ``[*B, T, R]`` each.
+
+    Raises:
+        SpecError: the shapes are others, or a flag is no bool; nothing is broadcast.
     """
     given = {"value": value, "next_value": next_value, "weight": weight, "mask": mask}
     steps = Steps("gae", reward, terminated, truncated, gamma=gamma, lambda_=lambda_, **given)

@@ -62,7 +62,11 @@ class Ensemble(nn.Module):
         return self._run(tuple(x.expand(self.num, *x.shape) for x in inputs))
 
     def each(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Run member i on ``x[i]`` of every input ``[E, *B, ...]``; return ``[E, *B, ...]``, or a tuple of these."""
+        """Run member i on ``x[i]`` of every input ``[E, *B, ...]``; return ``[E, *B, ...]``, or a tuple of these.
+
+        Raises:
+            SpecError: the first dimension of an input is not E.
+        """
         if any(x.shape[:1] != (self.num,) for x in inputs):
             got = [list(x.shape) for x in inputs]
             raise SpecError(explain("Ensemble.each", expected=f"inputs [{self.num}, *B, ...]", got=got))

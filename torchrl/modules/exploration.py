@@ -174,6 +174,9 @@ class AnnealedExploration(PolicyWrapper):
 
         Args:
             tensordict: a root with what the policy wrote, ``[*B]``.
+
+        Raises:
+            NotImplementedError: a subclass has not written it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it explores: write `explore`.")
 

@@ -246,7 +246,11 @@ class OrnsteinUhlenbeck(_ActionNoise):
         return {self.state_key: torch.zeros_like(self.low)}
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Move the noise x by one step, add the new x, scaled, to the action, and write it under ``"next"``."""
+        """Move the noise x by one step, add the new x, scaled, to the action, and write it under ``"next"``.
+
+        Raises:
+            KeyMissing: the root has no x.
+        """
         x = tensordict.get(self.state_key, None)
         if x is None:
             expected = f"the key {self.state_key!r}"

@@ -39,7 +39,7 @@ class Sequence(Stateful, TensorDictModuleBase):
             None keeps everything that any module writes.
 
     Raises:
-        ConfigError: no module, an out-key that no module writes, or a state that two modules write.
+        ConfigError: no module, one without keys, an out-key that no module writes, or a state that two modules write.
     """
 
     def __init__(self, *modules: TensorDictModuleBase, out_keys: Iterable[Key] | None = None) -> None:

@@ -209,7 +209,10 @@ class WorkerPool:
     # ---- calls -------------------------------------------------------------------------------------------------------
 
     def call(self, command: str, *arguments: object, descriptors: Sequence[int] = ()) -> list:
-        """Call all workers with the same arguments and return the results in their order; see :meth:`call_each`."""
+        """Call all workers with the same arguments and return the results in their order.
+
+        Waits and errors are those of :meth:`call_each`: a lost process closes the pool.
+        """
         return self.call_each(command, dict.fromkeys(range(self.num_workers), arguments), descriptors=descriptors)
 
     def call_each(self, command: str, arguments: Mapping[int, tuple], *, descriptors: Sequence[int] = ()) -> list:

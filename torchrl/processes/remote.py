@@ -267,7 +267,7 @@ def ready(remotes: Sequence[RemoteObject], timeout_s: float) -> list[RemoteObjec
 
 
 def close_all(remotes: Sequence[RemoteObject], timeout_s: float = CLOSE_S) -> None:
-    """Close several remote objects at the same time; see :meth:`RemoteObject.close`."""
+    """Close several remote objects at the same time: all are asked to end, and killed after ``timeout_s`` in all."""
     deadline = time.monotonic() + timeout_s
     try:
         asked = [remote for remote in remotes if remote.ask_to_end()]

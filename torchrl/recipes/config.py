@@ -297,7 +297,11 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         raise _FlagMistake(message)
 
     def convert_item_to_command_line_arg(self, action: argparse.Action | None, key: str, value: Entry) -> list[str]:
-        """Return the command-line words, such as ``["--lr=0.1"]``, that set what an entry of a config file sets."""
+        """Return the command-line words, such as ``["--lr=0.1"]``, that set what an entry of a config file sets.
+
+        Raises:
+            ConfigError: a switch that is neither true nor false, or a value that looks like a flag.
+        """
         if isinstance(action, _Switch):
             if value not in ("true", "false"):
                 got = f"{key} = {value}"

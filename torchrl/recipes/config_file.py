@@ -33,7 +33,11 @@ class Entry(str):
         return entry
 
     def words(self) -> list[str]:
-        """Return the words of a value that is a list, split at spaces outside of quotes."""
+        """Return the words of a value that is a list, split at spaces outside of quotes.
+
+        Raises:
+            ConfigError: quotes are not closed.
+        """
         words, position = [], 0
         if self == "[]":
             return words
@@ -46,7 +50,11 @@ class Entry(str):
         return words
 
     def text(self) -> str:
-        """Return the value as one text, without its quotes."""
+        """Return the value as one text, without its quotes.
+
+        Raises:
+            ConfigError: it begins with a quote and is no text in double quotes.
+        """
         return _unquoted(self, self.place)
 
 
@@ -146,7 +154,11 @@ class ConfigFile(configargparse.ConfigFileParser):
         )
 
     def parse(self, stream: TextIO) -> dict[str, Entry]:
-        """Read and check the entries of an open file."""
+        """Read and check the entries of an open file.
+
+        Raises:
+            ConfigError: an entry of another form, a wrong value, or text that is not UTF-8.
+        """
         try:
             entries = read_entries(stream, stream.name)
         except UnicodeDecodeError:

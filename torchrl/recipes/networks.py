@@ -118,7 +118,7 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
     (None, 4)
 
     Raises:
-        ConfigError: the observation is neither a vector nor an image.
+        ConfigError: the observation is neither a vector nor an image, or the image is too small for the convolutions.
     """
     if not sees_images(env):
         return None, num_features_of(env)

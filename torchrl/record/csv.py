@@ -50,7 +50,11 @@ class CSVLogger(Logger):
             self._rewrite(rows)  # without a torn last line
 
     def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
-        """Append one row with these metrics, and a column to the table for each new metric."""
+        """Append one row with these metrics, and a column to the table for each new metric.
+
+        Raises:
+            SpecError: a value is not one number, or a metric is named ``frames``.
+        """
         if STEP in metrics:
             hint = "It is the column of the step."
             raise SpecError(explain("CSVLogger", expected=f"no metric named {STEP!r}", got="one", hint=hint))

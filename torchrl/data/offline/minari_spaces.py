@@ -40,7 +40,12 @@ class Choice:
     info_keys: list[tuple[str, ...]]
 
     def select(self, space: Space) -> Space:
-        """Return the observation space without the entries left out; refuse names that are unknown or taken."""
+        """Return the observation space without the entries left out; refuse names that are unknown or taken.
+
+        Raises:
+            ConfigError: nothing would be left, or a renamed observation is unknown.
+            SpecError: a name is taken, by another entry or by batches themselves.
+        """
         if space["type"] not in NESTS:
             left = _without({"type": "Dict", "subspaces": {"observation": space}}, self.leave_out)
             names = list(parts_of(left))

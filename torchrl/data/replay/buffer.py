@@ -113,7 +113,8 @@ class ReplayBuffer:
             The places of the n items, int64 ``[n]``, in the order of writing; -1 where the writer rejected one.
 
         Raises:
-            SpecError: no batch, more items than the capacity, or other entries than the first; nothing is added.
+            SpecError: no batch, more items than the capacity (where the oldest are replaced), or other entries than the
+                first; nothing is added.
             StorageError: there is not enough memory for the first items.
         """
         incoming = Incoming(batch)
@@ -208,7 +209,11 @@ class ReplayBuffer:
             return self._read(draw, ids)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """Yield samples without end; with a :class:`SamplerWithoutReplacement`, until its round is over."""
+        """Yield samples without end; with a :class:`SamplerWithoutReplacement` begin a new round, and end with it.
+
+        Raises:
+            ConfigError: the buffer was built without ``batch_size``, or has nothing to draw.
+        """
         sampler = self.sampler if isinstance(self.sampler, SamplerWithoutReplacement) else None
         if sampler is not None:
             with self.storage.lock:

@@ -167,7 +167,11 @@ class SamplerWithoutReplacement(Sampler):
         self._left_ids = _NOTHING
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
-        """Return the next ``num`` items of the round, fewer at its end."""
+        """Return the next ``num`` items of the round, fewer at its end.
+
+        Raises:
+            ConfigError: there are fewer than ``num`` items in the whole buffer.
+        """
         if num > len(ledger):
             expected = f"at most the {len(ledger)} items there are"
             raise ConfigError(explain("sample without replacement", expected=expected, got=num))

@@ -122,6 +122,9 @@ class SliceSampler(Sampler):
 
         The first steps of a drawn slice may have been overwritten. Then another last step is drawn, so that all whole
         slices stay equally likely; if nearly all draws fail, it draws among the last steps whose slices are whole.
+
+        Raises:
+            ConfigError: ``num`` is no multiple of ``slice_len``, or no stored episode is long enough.
         """
         if num % self.slice_len:
             hint = f"Use {max(1, round(num / self.slice_len)) * self.slice_len}."

@@ -118,7 +118,7 @@ class Storage(Extensible, ABC):
 
     @abstractmethod
     def write(self, places: np.ndarray, values: dict[tuple[str, ...], Tensor]) -> None:
-        """Copy items into places; see :meth:`Records.write`."""
+        """Copy items into places, over what lies there; the ledger is not told. See :meth:`Records.write`."""
 
     @abstractmethod
     def read(self, places: np.ndarray) -> TensorDict:

@@ -148,7 +148,12 @@ class KeepBest(_BestWriter):
         self.key = key
 
     def choose_places(self, values: Values, num: int, ledger: Ledger) -> np.ndarray:
-        """Return for each new item a free place, or that of the smallest item if the new one is not below, or -1."""
+        """Return for each new item a free place, or that of the smallest item if the new one is not below, or -1.
+
+        Raises:
+            KeyMissing: the items do not have the key.
+            SpecError: the entry is not one number per item, or NaN.
+        """
         found = values.get((self.key,) if isinstance(self.key, str) else tuple(self.key))
         if found is None:
             got = f"the keys {sorted('/'.join(path) for path in values)}"

@@ -11,10 +11,10 @@ from torchrl.errors import SpecError, explain
 
 
 def require_mask(who: str, mask: Any, shape: Shape, device: torch.device) -> torch.Tensor:
-    """Convert a mask to bool; refuse one of another shape than ``shape`` or on another device.
+    """Convert a mask to bool; refuse one of another shape than ``shape`` or on another kind of device.
 
     Raises:
-        SpecError: naming ``who`` and the mask's shape or device.
+        SpecError: naming ``who`` and the mask's shape or device; or it is no tensor, or has other numbers than 0 and 1.
     """
     expected = f"a bool mask of shape {list(shape)}, true = allowed"
     if not isinstance(mask, torch.Tensor):

@@ -169,7 +169,7 @@ class SimulatorWrapper(Simulator):
         return step_limit_of(self.simulator)
 
     def require_ability(self, ability: str) -> None:
-        """Refuse what the wrapped simulator refuses; see :meth:`Simulator.require_ability`."""
+        """Raise an error where the wrapped simulator does: its resets lack ``"seeds"`` or ``"options"``."""
         getattr(self.simulator, "require_ability", super().require_ability)(ability)
 
     def close(self) -> None:
@@ -182,7 +182,11 @@ class SimulatorWrapper(Simulator):
         return {"wrapper": type(self).__name__, "own": self._own_state(), "simulator": inner()}
 
     def set_state(self, state: State) -> None:
-        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        """Continue from a state that :meth:`get_state` of a wrapper and simulator built alike returned.
+
+        Raises:
+            EnvError: the state is of another wrapper or another simulator.
+        """
         if state.get("wrapper") != type(self).__name__:
             expected = f"a state of {type(self).__name__}"
             raise EnvError(explain("set_state", expected=expected, got=f"one of {state.get('wrapper', 'no wrapper')}"))

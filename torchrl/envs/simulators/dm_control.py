@@ -136,7 +136,7 @@ class DMControlSimulator(Simulator):
             raise no_opengl("DMControlSimulator.render", error) from error
 
     def require_ability(self, ability: str) -> None:
-        """Raise an error for ``"options"``, and for ``"seeds"`` without a generator; see :meth:`Simulator.reset`."""
+        """Raise an error for ``"options"``, always, and for ``"seeds"`` if the environment holds no generator."""
         if ability == "options":
             raise self._no_options()
         self._generators()
@@ -165,7 +165,11 @@ class DMControlSimulator(Simulator):
         return state
 
     def set_state(self, state: State) -> None:
-        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        """Continue from a state that :meth:`get_state` of an environment built alike returned.
+
+        Raises:
+            EnvError: the state is of another environment or task.
+        """
         parts = list(_parts(self.env))
         own = {name: type(part).__name__ for name, part, _ in parts}
         saved = {name: part["class"] for name, part in state.items() if isinstance(part, dict) and "class" in part}

@@ -69,7 +69,7 @@ class GymSimulator(Simulator):
         return self.env.unwrapped
 
     def require_ability(self, ability: str) -> None:
-        """Pass the check on to a :class:`Simulator` inside gymnasium's wrappers; see `Simulator.require_ability`."""
+        """Let a :class:`Simulator` inside gymnasium's wrappers refuse ``"seeds"`` or ``"options"``; others pass."""
         *_, simulator = _layers(self.env)
         if isinstance(simulator, Simulator):
             simulator.require_ability(ability)
@@ -126,7 +126,11 @@ class GymSimulator(Simulator):
         }
 
     def set_state(self, state: State) -> None:
-        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        """Continue from a state that :meth:`get_state` of an environment built alike returned.
+
+        Raises:
+            EnvError: the state is of other wrapper layers or another environment.
+        """
         layers = list(_layers(self.env))
         own = [type(layer).__name__ for layer in layers]
         saved = [layer["class"] for layer in state.get("layers", {}).values()]

@@ -81,7 +81,11 @@ class Matching(Simulator):
         return {"toy": "Matching", "nvec": self.nvec.copy(), "going": going}
 
     def set_state(self, state: State) -> None:
-        """Continue from a saved state; see :meth:`Simulator.set_state`."""
+        """Continue from a state that :meth:`get_state` returned.
+
+        Raises:
+            EnvError: the state is of another simulator, or of another ``nvec``.
+        """
         if state.get("toy") != "Matching" or list(state["nvec"]) != list(self.nvec):
             got = f"one of {state.get('toy', 'another simulator')} with nvec {state.get('nvec')}"
             raise EnvError(explain("Matching.set_state", expected=f"a state with nvec {list(self.nvec)}", got=got))

@@ -324,7 +324,11 @@ def fill_empty_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def join_states(one: TensorDict | None, other: TensorDict | None) -> TensorDict | None:
-    """Merge two initial states of a policy into one; they may share nested levels but no entries; None is empty."""
+    """Merge two initial states of a policy into one; they may share nested levels but no entries; None is empty.
+
+    Raises:
+        ConfigError: both have an entry of the same name.
+    """
     if one is None or other is None:
         return other if one is None else one
     keys, others = (set(state.keys(include_nested=True, leaves_only=True)) for state in (one, other))

@@ -79,12 +79,12 @@ class TransformedEnv(Env):
 
     @property
     def step_limit(self) -> float:
-        """The step limit of the environment below; see :class:`Env`."""
+        """The step limit of the simulators below; one that a transform such as ``StepCounter`` sets does not count."""
         return self.env.step_limit
 
     @property
     def task(self) -> str:
-        """The task of the environment below; see :class:`Env`."""
+        """The id of the task of the environment below; empty where it is not known."""
         return self.env.task
 
     @property
@@ -149,7 +149,10 @@ class TransformedEnv(Env):
         self._tell_waiting()
 
     def ignore_(self, mask: torch.Tensor | None) -> None:
-        """Let transforms learn nothing from some rows; see :meth:`Env.ignore_`."""
+        """Let transforms learn nothing from the rows of ``mask``, until another mask or a reset of all rows.
+
+        See :meth:`Env.ignore_`; None clears it.
+        """
         self.env.ignore_(None if mask is None else mask.to(self.env.device))
         self._ignored = mask
         self._tell_waiting()
@@ -186,7 +189,7 @@ class TransformedEnv(Env):
 
     @property
     def restarts_rows(self) -> bool:
-        """Whether single rows below can be restarted; see :attr:`Env.restarts_rows`."""
+        """Whether single rows below can be restarted where they did not end."""
         return self.env.restarts_rows
 
     @property

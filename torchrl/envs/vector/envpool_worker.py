@@ -53,7 +53,7 @@ class EnvPoolWorker(Worker):
         self._actions = self._rows  # of the last step
 
     def advance(self, actions: Actions) -> bool:
-        """Step each row's current simulator; see :meth:`Worker.advance`."""
+        """Step each row's current simulator, restart none; answer whether any row ended. See :meth:`Worker.advance`."""
         if not self._may_step:
             raise not_restarted(self.ended())
         self._threads.follow()
@@ -75,7 +75,7 @@ class EnvPoolWorker(Worker):
         seeds: Sequence[int | None] | None = None,
         options: dict | Sequence[dict | None] | None = None,
     ) -> None:
-        """Begin the next episode of the given rows; see :meth:`Worker.restart`.
+        """Begin the next episode of the given rows, and write its first observation into the current root.
 
         Raises:
             EnvError: there are options, or seeds for some of the rows.
@@ -97,7 +97,7 @@ class EnvPoolWorker(Worker):
         self._may_step = not self._has_ended.any()
 
     def require_ability(self, ability: str) -> None:
-        """Refuse options: an EnvPool's resets take none; see :meth:`Worker.require_ability`."""
+        """Raise an error for ``"options"``, which an EnvPool's resets do not take; ``"seeds"`` pass."""
         if ability == "options":
             expected = "simulators whose resets take options"
             raise EnvError(explain("set_info_, env_info", expected=expected, got="EnvPoolEnv"))

@@ -71,7 +71,10 @@ class VectorWorker(Worker):
         self._is_held = np.zeros(self._num_envs, dtype=bool)
 
     def advance(self, actions: Actions) -> bool:
-        """Step the vector environment; see :meth:`Worker.advance`."""
+        """Step the vector environment; answer whether any row ended. See :meth:`Worker.advance`.
+
+        Where it restarts rows itself, their first observations are held back for :meth:`restart`.
+        """
         if not self._may_step:
             raise not_restarted(self.ended())
         actions = actions if self._inward is None else self._inward(actions)
@@ -103,7 +106,7 @@ class VectorWorker(Worker):
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Begin the next episode of the given rows; see :meth:`Worker.restart`.
+        """Begin the next episode of the given rows, and write its first observation into the current root.
 
         Raises:
             EnvError: options that differ from row to row.

@@ -201,7 +201,11 @@ class ProcessWorker:
         return max(self._pool.call("learning_wrapper"))
 
     def advance(self, actions: Actions) -> bool:
-        """Step every row; see :meth:`Worker.advance`."""
+        """Let the processes step every row and restart none; answer whether any row ended. See :meth:`Worker.advance`.
+
+        Raises:
+            EnvError: a row was not restarted, the processes do not run, or a step before failed in some of them.
+        """
         if not self._pool.is_running or self._is_half_stepped:
             got = (
                 "some that a failed step left in between" if self._is_half_stepped else "processes that are not running"
@@ -222,7 +226,11 @@ class ProcessWorker:
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Restart the given rows; for all rows, first start processes that do not run. See :meth:`Worker.restart`."""
+        """Restart the given rows; for all rows, first start processes that do not run. See :meth:`Worker.restart`.
+
+        Raises:
+            EnvError: some rows only, while the processes do not run.
+        """
         is_whole = len(indices) == self._num_rows
         if not self._pool.is_running and not is_whole:
             expected, hint = "processes that run", "Call reset() for all rows first."
@@ -241,11 +249,11 @@ class ProcessWorker:
             self._is_half_stepped = False
 
     def require_ability(self, ability: str) -> None:
-        """Raise an error if a simulator in any process lacks an ability; see :meth:`Worker.require_ability`."""
+        """Raise an error if a simulator in any process lacks an ability, ``"seeds"`` or ``"options"``."""
         self._call_all("require_ability", ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Freeze the given rows; see :meth:`Worker.freeze`."""
+        """Freeze the given rows until :meth:`restart`; see :meth:`Worker.freeze`."""
         positions = self._positions(indices)
         local = {worker: [indices[at] - self.shares[worker].start for at in own] for worker, own in positions.items()}
         self._call_each("freeze", {worker: (own,) for worker, own in local.items()})
@@ -256,7 +264,11 @@ class ProcessWorker:
         return [frame for frames in self._call_all("render") for frame in frames]
 
     def get_state(self) -> dict:
-        """Return the state of all simulators and the current root, as :meth:`SimulatorWorker.get_state` does."""
+        """Return the state of all simulators and the current root, as :meth:`SimulatorWorker.get_state` does.
+
+        Raises:
+            EnvError: a simulator cannot save its state, or a step failed after some rows were stepped.
+        """
         if self._is_half_stepped:
             expected, got = "rows that were stepped alike", "some that a failed step left in between"
             raise EnvError(explain("state_dict", expected=expected, got=got, hint="Call reset() first."))

@@ -55,12 +55,12 @@ class SerialEnv(WorkerEnv):
 
     @property
     def step_limit(self) -> float:
-        """The least step limit of the simulators; see :class:`Env`."""
+        """The least number of steps after which a simulator truncates by itself; infinity where none does."""
         return min(map(step_limit_of, self.simulators))
 
     @property
     def task(self) -> str:
-        """The id of the simulators' task; see :class:`Env`."""
+        """The gymnasium id that all simulators have; empty where they have none or different ones."""
         return task_of(self.simulators)
 
     @property

@@ -53,7 +53,7 @@ class SimulatorHost:
         self._actions = rows_of(actions, rows)
 
     def advance(self) -> bool:
-        """Step by the actions in shared memory; see :meth:`Worker.advance`."""
+        """Step this process's rows by the actions in shared memory; answer whether any of them ended."""
         return self._worker.advance(self._actions)
 
     def call_worker(self, turn: int, method: str, *arguments: object) -> object:

@@ -95,7 +95,11 @@ class Worker(ABC):
         """
 
     def require_ability(self, ability: str) -> None:  # noqa: B027 - most can do both
-        """Raise an error if a simulator lacks an ability; see :meth:`Simulator.require_ability`."""
+        """Raise an error if a simulator's resets take no seeds, or no options; by default none is raised.
+
+        Args:
+            ability: ``"seeds"`` or ``"options"``, as for :meth:`Simulator.require_ability`.
+        """
 
     def freeze(self, indices: Sequence[int]) -> None:
         """Freeze the given rows until :meth:`restart`: their simulators are not stepped. The base refuses.
@@ -262,7 +266,10 @@ class SimulatorWorker(Worker):
         self.__init__(**state)
 
     def advance(self, actions: Actions) -> bool:
-        """Step every simulator; see :meth:`Worker.advance`."""
+        """Step every simulator of a row that is not frozen, and restart none; answer whether any row ended.
+
+        See :meth:`Worker.advance`.
+        """
         if not self._may_step:
             raise not_restarted([self._first_index + index for index in self.ended()])
         results: list = []
@@ -290,7 +297,13 @@ class SimulatorWorker(Worker):
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
     ) -> None:
-        """Reset the simulators of the given rows; see :meth:`Worker.restart`."""
+        """Reset the simulators of the given rows, frozen ones too, and write what they show into the current root.
+
+        See :meth:`Worker.restart`.
+
+        Raises:
+            EnvError: a reset returned no ``(observation, info)``, or takes no ``seed`` and ``options``.
+        """
         shared = options is None or isinstance(options, Mapping)
         for position, index in enumerate(indices):
             seed = None if seeds is None else seeds[position]
@@ -315,12 +328,12 @@ class SimulatorWorker(Worker):
         self._may_step = not self._has_ended.any()
 
     def require_ability(self, ability: str) -> None:
-        """Raise an error if any simulator lacks an ability; see :meth:`Simulator.require_ability`."""
+        """Raise an error if any simulator's resets lack the ability: ``"seeds"`` or ``"options"``."""
         for simulator in self.simulators:
             own_method("require_ability", simulator)(ability)
 
     def freeze(self, indices: Sequence[int]) -> None:
-        """Stop stepping the simulators of the given rows; see :meth:`Worker.freeze`."""
+        """Stop stepping the simulators of the given rows until :meth:`restart`; see :meth:`Worker.freeze`."""
         seen = self.root if isinstance(self._space, (spaces.Dict, spaces.Tuple)) else self.root["observation"]
         for index in indices:
             self._steps[index] = partial(_repeat, observation_in(self._space, seen, index))
@@ -335,7 +348,11 @@ class SimulatorWorker(Worker):
         self._frozen.remove(index)
 
     def get_state(self) -> dict:
-        """Return the state of every simulator and the current root; see :meth:`Simulator.get_state`."""
+        """Return the state of every simulator, the current root, and which rows have ended or are frozen.
+
+        Raises:
+            EnvError: a simulator cannot save its state.
+        """
         return {
             "simulators": [own_method("get_state", simulator)() for simulator in self.simulators],
             "root": copy_tree(self.root),
@@ -344,7 +361,11 @@ class SimulatorWorker(Worker):
         }
 
     def set_state(self, state: dict) -> None:
-        """Restore the state from :meth:`get_state`."""
+        """Restore the state from :meth:`get_state`, of as many simulators built alike.
+
+        Raises:
+            EnvError: a simulator cannot load it.
+        """
         for simulator, simulator_state in zip(self.simulators, state["simulators"], strict=True):
             own_method("set_state", simulator)(simulator_state)
         copy_into(self.root, state["root"])

@@ -106,7 +106,11 @@ class CompositeDistribution(Distribution):
         return self._gather(part.sample(generator) for part in self.parts.values())
 
     def rsample(self, generator: torch.Generator | None = None) -> TensorDict:
-        """Draw a TensorDict ``[*B]``, every part as a differentiable function of its parameters."""
+        """Draw a TensorDict ``[*B]``, every part as a differentiable function of its parameters.
+
+        Raises:
+            ConfigError: a part has no reparametrised sample.
+        """
         return self._gather(part.rsample(generator) for part in self.parts.values())
 
     def sample_and_log_prob(self, generator: torch.Generator | None = None) -> tuple[TensorDict, torch.Tensor]:

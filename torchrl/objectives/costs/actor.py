@@ -128,7 +128,11 @@ def head_of(actor: nn.Module) -> nn.Module:
 
 
 def require_distribution(who: str, actor: nn.Module) -> None:
-    """Refuse an actor without a distribution, and one with a :class:`Delta`, whose log-prob is infinite."""
+    """Refuse an actor without a distribution, and one with a :class:`Delta`, whose log-prob is infinite.
+
+    Raises:
+        ConfigError: saying what to write.
+    """
     head = head_of(actor)
     if not hasattr(head, "build"):
         hint = "Wrap the network in ProbabilisticActor."
@@ -154,6 +158,9 @@ def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str,
         what: the method of the distribution, ``"entropy"`` or ``"kl"``.
         name: the user's option for the number of samples, such as ``num_entropy_samples``.
         num_samples: the value of that option; refused if below 1.
+
+    Raises:
+        ConfigError: the family has no formula and no number of samples is given, or one below 1.
     """
     if num_samples is not None:
         if num_samples < 1:
@@ -168,7 +175,11 @@ def require_formula_or_samples(who: str, actor: nn.Module, what: str, name: str,
 
 
 def require_distance(who: str, name: str, distance: str) -> None:
-    """Refuse a distance other than ``"l2"``, ``"l1"`` and ``"smooth_l1"``."""
+    """Refuse a distance other than ``"l2"``, ``"l1"`` and ``"smooth_l1"``.
+
+    Raises:
+        ConfigError: naming the three.
+    """
     if distance not in DISTANCES:
         raise ConfigError(explain(who, expected=f"{name} out of {list(DISTANCES)}", got=repr(distance)))
 

@@ -49,14 +49,23 @@ class JointLoss(Loss):
         return list(dict.fromkeys(key for loss in self.losses for key in loss.state_keys))
 
     def forward(self, batch: TensorDictBase) -> TensorDict:
-        """Compute the terms of every loss on the batch; see :class:`Loss`."""
+        """Compute the terms of every loss on the batch, each as if it were called alone; see :class:`Loss`.
+
+        Raises:
+            KeyMissing: the batch lacks a key that one of the losses reads.
+            ConfigError: two losses return a term of the same name.
+        """
         require_batch("JointLoss", batch)
         for key in self.in_keys:
             read(batch, key, who="JointLoss")
         return new_tensordict(self.terms(batch), torch.Size([]))
 
     def terms(self, rows: TensorDictBase) -> dict[str, Tensor]:
-        """Compute the terms of every loss; each drops masked rows, and runs its networks with memory, by itself."""
+        """Compute the terms of every loss; each drops masked rows, and runs its networks with memory, by itself.
+
+        Raises:
+            ConfigError: two losses return a term of the same name.
+        """
         together: dict[str, Tensor] = {}
         for loss in self.losses:
             terms = dict(loss(rows).items())

@@ -106,7 +106,11 @@ class Surrogate(PolicyObjective):
     """
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
-        """List the key of the acting policy's log-prob, or refuse an actor that writes none."""
+        """List the key of the acting policy's log-prob, or refuse an actor that writes none.
+
+        Raises:
+            ConfigError: the actor writes no log-prob.
+        """
         if getattr(actor, "log_prob_key", None) is None:
             hint = "Give the actor a log_prob_key before collecting."
             raise ConfigError(explain(who, expected="an actor that writes log-probs", got=None, hint=hint))
@@ -199,7 +203,12 @@ class PenalizedSurrogate(Surrogate):
         self.generator = generator
 
     def keys_of(self, actor: TensorDictModuleBase, *, who: str) -> list[Key]:
-        """List the keys of the log-prob and of the distribution's parameters that the acting policy wrote."""
+        """List the keys of the log-prob and of the distribution's parameters that the acting policy wrote.
+
+        Raises:
+            ConfigError: the actor writes no parameters or no log-prob, or its family has no formula for the divergence
+                and there is no ``num_kl_samples``.
+        """
         head = head_of(actor)
         names = getattr(head, "parameter_names", None)
         if names is None:

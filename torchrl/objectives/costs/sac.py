@@ -162,7 +162,11 @@ class SACLoss(_SoftLoss):
             self.networks.add("target_value", self.target_value)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
-        """Return the target entropy: -A for actions scaled to [-1, 1], converted to the actions' own range."""
+        """Return the target entropy: -A for actions scaled to [-1, 1], converted to the actions' own range.
+
+        Raises:
+            ConfigError: there is no action spec.
+        """
         who = type(self).__name__
         if action_spec is None:
             hint = "Pass it, or a number of nats as target_entropy."
@@ -325,7 +329,11 @@ class DiscreteSACLoss(_SoftLoss):
         self._is_one_hot = issubclass(family, OneHotCategorical)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
-        """Return 0.98 log A, nearly the entropy of a uniform choice among A actions."""
+        """Return 0.98 log A, nearly the entropy of a uniform choice among A actions.
+
+        Raises:
+            ConfigError: the spec is not that of one choice.
+        """
         if not isinstance(action_spec, (Categorical, OneHot)):
             hint = "Pass it, or a number of nats as target_entropy."
             expected = 'an action_spec of one choice with target_entropy="auto"'

@@ -96,7 +96,11 @@ class TDLoss(Loss):
         return td0_target(reward, next_value, terminated, gamma=self.discount_of(rows))
 
     def discount_of(self, rows: TensorDict) -> float | Tensor:
-        """Return γ, or where the batch has it the discount of each row's n-step sum, ``[n, 1]``."""
+        """Return γ, or where the batch has it the discount of each row's n-step sum, ``[n, 1]``.
+
+        Raises:
+            SpecError: the discount has another shape than the reward.
+        """
         factor = rows.get(FACTOR, None)
         if factor is None:
             return self.gamma
@@ -104,7 +108,11 @@ class TDLoss(Loss):
         return factor
 
     def weighted_mean(self, rows: TensorDict, loss: Tensor) -> Tensor:
-        """Return the mean over rows of ``loss``, ``[n, 1]``, times each row's replay weight if the batch has one."""
+        """Return the mean over rows of ``loss``, ``[n, 1]``, times each row's replay weight if the batch has one.
+
+        Raises:
+            SpecError: there is not one weight for each row.
+        """
         weight = rows.get(WEIGHT, None)
         if weight is None:
             return loss.mean()
