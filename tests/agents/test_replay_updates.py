@@ -23,6 +23,7 @@ from torchrl.agents import (
     StepExploration,
     load_checkpoint,
 )
+from torchrl.agents.replay_updates import priority_of
 from torchrl.collectors import Collector, MultiAsyncCollector
 from torchrl.data import MultiStepStream
 from torchrl.data.replay import (
@@ -212,7 +213,7 @@ class TestPriorities:
         torch.testing.assert_close(priority, before(sample)["td_error"])
         assert ("replay", "weight") in sample.keys(True)
 
-    def test_slices_get_the_mean_over_their_valid_steps(self):
+    def test_slices_get_a_mixture_of_largest_and_mean_over_their_valid_steps(self):
         buffer = ReplayBuffer(TensorStorage(64), sampler=PrioritizedSliceSampler(4, min_len=1), seed=0)
         batch = make_transitions("choice", 1, 32)
         done = torch.arange(32).reshape(1, 32, 1) % 7 == 6
@@ -229,7 +230,22 @@ class TestPriorities:
         assert mask.shape == (4, 4) and any(not s["collector", "mask"].all() for s, _ in seen)
         errors = torch.zeros(4, 4)
         errors[mask] = before(sample)["td_error"]
-        torch.testing.assert_close(priority, errors.sum(-1) / mask.sum(-1))
+        torch.testing.assert_close(priority, 0.9 * errors.amax(-1) + 0.1 * errors.sum(-1) / mask.sum(-1))
+
+    def test_slices_behind_a_burn_in(self):
+        """Two steps of each slice of four are no rows; the third of the first slice and all of the last are masked."""
+        slices = TensorDict({}, [3, 4])
+        errors = torch.tensor([2.0, 1.0, 3.0])
+        mask = torch.tensor([[True, True, False, True], [True] * 4, [True, True, False, False]])
+        slices["collector", "mask"] = mask
+        priority = priority_of(slices, errors, burn_in=2, largest_share=0.75)
+        torch.testing.assert_close(priority, torch.tensor([2.0, 0.75 * 3 + 0.25 * 2, 0.0]))
+        priority = priority_of(slices.exclude(("collector", "mask")), torch.arange(6.0), burn_in=2, largest_share=0.0)
+        torch.testing.assert_close(priority, torch.tensor([0.5, 2.5, 4.5]))
+
+    def test_a_share_out_of_range_is_refused(self):
+        with pytest.raises(ConfigError, match="ReplayUpdates: expected largest_share from 0 to 1, got 1.5"):
+            make_updates(largest_share=1.5)
 
     def test_plain_samplers_are_not_told(self):
         updates = make_updates()

@@ -10,31 +10,23 @@ from cases.losses import (
     BOUNDS,
     CHOICE,
     KINDS,
-    NUM_ACTIONS,
     critics,
-    deterministic,
     gaussian,
     gradients,
     make_critic,
-    make_rows,
-    make_transitions,
     network,
 )
+from cases.sequences import SHAPE, VALUE_LOSSES, make_batch
 from torchrl.errors import ConfigError, SpecError
-from torchrl.functional.endings import next_step_follows
 from torchrl.modules import (
     GRU,
     LSTM,
-    MLP,
     Categorical,
-    DistributionalQValueActor,
     EGreedy,
     ProbabilisticActor,
-    QuantileQValueActor,
     QValueActor,
     Sequence,
     Transformer,
-    ValueEnsemble,
     ValueOperator,
 )
 from torchrl.objectives import (
@@ -43,29 +35,20 @@ from torchrl.objectives import (
     BehaviourCloningLoss,
     ClippedSurrogate,
     ClipPPOLoss,
-    DDPGLoss,
     DiscountedReturn,
-    DiscreteSACLoss,
-    DistributionalDQNLoss,
     DQNLoss,
     KLPenaltyPPOLoss,
     Loss,
     NStepReturn,
     PolicyGradientLoss,
     PPOLoss,
-    QuantileDQNLoss,
-    REDQLoss,
     ReinforceLoss,
     SACLoss,
-    TD3Loss,
     TDLambda,
     VTrace,
     total_loss,
 )
 from torchrl.objectives.unrolling import lay_out
-
-SHAPE = (3, 9)
-MASK = ("collector", "mask")
 
 
 def discrete(wrap):
@@ -74,14 +57,6 @@ def discrete(wrap):
 
 def value(wrap):
     return wrap(make_critic())
-
-
-def choosing(wrap):
-    return wrap(ProbabilisticActor(network(4, NUM_ACTIONS), Categorical, log_prob_key=None))
-
-
-def discrete_critics():
-    return ValueEnsemble(lambda: MLP(4, NUM_ACTIONS, num_cells=(7,)), 2, in_keys=["observation"])
 
 
 POLICY_LOSSES = {
@@ -96,32 +71,6 @@ POLICY_LOSSES = {
     "KLPenaltyPPOLoss": lambda w: KLPenaltyPPOLoss(discrete(w), value(w)),
     "BehaviourCloningLoss": lambda w: BehaviourCloningLoss(discrete(w), entropy_coef=0.1),
 }
-VALUE_LOSSES = {
-    "DQNLoss": ("choice", lambda w: DQNLoss(w(QValueActor(network(4, 3))))),
-    "DQNLoss, single": ("choice", lambda w: DQNLoss(w(QValueActor(network(4, 3))), double=False)),
-    "DQNLoss, masked": ("masked", lambda w: DQNLoss(w(QValueActor(network(4, 3), mask_key="action_mask")))),
-    "DistributionalDQNLoss": (
-        "choice",
-        lambda w: DistributionalDQNLoss(w(DistributionalQValueActor(network(4, 3, 11), low=-3.0, high=3.0))),
-    ),
-    "QuantileDQNLoss": ("choice", lambda w: QuantileDQNLoss(w(QuantileQValueActor(network(4, 3, 5))))),
-    "DDPGLoss": ("vector", lambda w: DDPGLoss(w(deterministic()), w(critics(2)))),
-    "TD3Loss": ("vector", lambda w: TD3Loss(w(deterministic()), w(critics(2)), action_spec=BOUNDS)),
-    "SACLoss": ("vector", lambda w: SACLoss(w(gaussian()), w(critics(2)), action_spec=BOUNDS)),
-    "SACLoss, critics without memory": (
-        "vector",
-        lambda w: SACLoss(w(gaussian()), plain_critics(), action_spec=BOUNDS),
-    ),
-    "SACLoss, with a state value": (
-        "vector",
-        lambda w: SACLoss(w(gaussian()), w(critics(2)), value=w(ValueOperator(network(4, 1))), action_spec=BOUNDS),
-    ),
-    "REDQLoss": ("vector", lambda w: REDQLoss(w(gaussian()), w(critics(3)), num_sampled=2, action_spec=BOUNDS)),
-    "DiscreteSACLoss": (
-        "choice",
-        lambda w: DiscreteSACLoss(choosing(w), w(discrete_critics()), action_spec=CHOICE),
-    ),
-}
 WITHOUT_NETWORKS_OF_STATES = {
     "JointLoss",
     "Loss",
@@ -134,53 +83,10 @@ WITHOUT_NETWORKS_OF_STATES = {
 }
 
 
-def plain_critics():
-    return ValueEnsemble(lambda: MLP(6, 1, num_cells=(7,)), 2, in_keys=["task", "action"])
-
-
 def test_every_loss_is_among_the_cases():
     named = [getattr(torchrl.objectives, name) for name in torchrl.objectives.__all__]
     losses = {x.__name__ for x in named if isinstance(x, type) and issubclass(x, Loss)} - WITHOUT_NETWORKS_OF_STATES
     assert losses <= {name.split(",")[0].split(" ")[0] for name in (*POLICY_LOSSES, *VALUE_LOSSES)}
-
-
-def make_batch(action="choice", *, is_masked=False, seed=0, kind="discrete"):
-    """Sequences with endings, whose successors agree with the next steps; masked steps are NaN where they can be."""
-    batch = make_transitions(action, *SHAPE, seed=seed)
-    draw = torch.Generator().manual_seed(seed)
-    for key, entry in make_rows(KINDS[kind], *SHAPE).items():
-        if key != "observation" and (key != "action" or action == "choice"):
-            batch[key] = entry
-    done = batch["next", "done"]
-    begins = torch.zeros_like(done)
-    begins[0, 0] = True
-    begins[:, 1:] = done[:, :-1]
-    begins[2, 4] = True  # a reset in mid-episode
-    batch["is_init"] = begins
-    batch["task"] = torch.randn(*SHAPE, 4, generator=draw)
-    batch["next", "task"] = torch.randn(*SHAPE, 4, generator=draw)
-    batch["memory"] = torch.randn(*SHAPE, 1, 2, 4, generator=draw)
-    batch["memory"][:, 1:] = torch.nan  # a sequence reads the first alone
-    batch["value_target"], batch["advantage"] = torch.randn(*SHAPE, 1), torch.randn(*SHAPE, 1)
-    mask = None
-    if is_masked:
-        mask = torch.ones(SHAPE, dtype=torch.bool)
-        mask[0, 6:] = mask[2, 8:] = False
-        batch[MASK] = mask
-    follows = next_step_follows(
-        batch["next", "terminated"],
-        batch["next", "truncated"],
-        is_init=begins,
-        mask=None if mask is None else mask.unsqueeze(-1),
-    )
-    for key in ("observation", "task", *(["action_mask"] if action == "masked" else [])):
-        after, rows = batch["next", key], follows[:, :-1, 0]
-        after[:, :-1][rows] = batch[key][:, 1:][rows]
-    if is_masked:
-        for entry in batch.exclude(MASK).values(include_nested=True, leaves_only=True):
-            if entry.is_floating_point():
-                entry[~mask] = torch.nan
-    return batch
 
 
 def features(cell, batch):

@@ -59,6 +59,9 @@ class ReplayUpdates:
         actor_interval: number of critic steps for each step of the actor (TD3's delay d); needs a loss with an actor.
         target_update: lets the targets follow after each step; None leaves them.
         reward_scale: divides the rewards of each sample; None leaves them.
+        largest_share: η of a prioritised slice, whose priority is η times the largest of its rows' errors and 1 - η
+            times their mean (Kapturowski et al., "Recurrent Experience Replay in Distributed Reinforcement Learning",
+            2019, section 2.3).
         max_grad_norm: scales gradients down to this joint norm; None does not.
         max_grad_value: clips each entry of the gradients to ± this; None does not.
         compile: compile the loss and its gradient.
@@ -83,6 +86,7 @@ class ReplayUpdates:
         actor_interval: int = 1,
         target_update: SoftUpdate | HardUpdate | None = None,
         reward_scale: RewardScale | None = None,
+        largest_share: float = 0.9,
         max_grad_norm: float | None = None,
         max_grad_value: float | None = None,
         compile: bool = False,
@@ -97,6 +101,8 @@ class ReplayUpdates:
                 raise ConfigError(explain(who, expected=f"{name} of at least {least}", got=value))
         if not (math.isfinite(updates_per_frame) and updates_per_frame >= 0):
             raise ConfigError(explain(who, expected="updates_per_frame of at least 0", got=updates_per_frame))
+        if not 0 <= largest_share <= 1:
+            raise ConfigError(explain(who, expected="largest_share from 0 to 1", got=largest_share))
         for name, limit in (("max_grad_norm", max_grad_norm), ("max_grad_value", max_grad_value)):
             if limit is not None and not limit > 0:
                 raise ConfigError(explain(who, expected=f"{name}, a positive number or None", got=limit))
@@ -118,6 +124,7 @@ class ReplayUpdates:
         self.actor_interval = actor_interval
         self.target_update = target_update
         self.reward_scale = reward_scale
+        self.largest_share = largest_share
         self.max_grad_norm = max_grad_norm
         self.max_grad_value = max_grad_value
         self.num_updates = 0
@@ -206,7 +213,9 @@ class ReplayUpdates:
         if self.target_update is not None:
             self.target_update.step()
         if self._has_priorities and td_error is not None:
-            self._update_priorities(sample, _priority(sample, td_error))
+            burn_in = getattr(self.loss, "burn_in", 0)
+            priority = priority_of(sample, td_error, burn_in=burn_in, largest_share=self.largest_share)
+            self._update_priorities(sample, priority)
         self.num_updates += 1
         num_rows = td_error.numel() if td_error is not None else num_valid_frames(rows)
         self._means.add(Figures(numbers, dict.fromkeys(numbers, num_rows) | {"grad_norm": 1}), 1)
@@ -285,11 +294,18 @@ def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:
     return any(isinstance(part.sampler, PRIORITIZED) for part in parts)
 
 
-def _priority(sample: TensorDictBase, td_error: torch.Tensor) -> torch.Tensor:
-    """Return the priority of each of N items, ``[N]``; of N slices ``[N, T]`` the mean over their valid steps."""
+def priority_of(sample: TensorDictBase, td_error: torch.Tensor, *, burn_in: int, largest_share: float) -> torch.Tensor:
+    """Return the priority of each of N items, ``[N]``; of N slices ``[N, T]`` a mixture of largest and mean error.
+
+    Steps of the burn-in and masked ones are no rows; a slice without rows gets 0.
+    """
     mask = sample.get(MASK, None)
-    if mask is not None:
-        valid = mask.to(td_error.device)
-        td_error = td_error.new_zeros(valid.shape).masked_scatter(valid, td_error)
-        return td_error if valid.ndim == 1 else td_error.sum(-1) / valid.sum(-1).clamp(min=1)
-    return td_error if sample.batch_dims == 1 else td_error.reshape(sample.batch_size).mean(-1)
+    if mask is None:
+        mask = torch.ones(sample.batch_size, dtype=torch.bool)
+    mask = mask.to(td_error.device)
+    valid = mask if mask.ndim == 1 else mask[:, burn_in:]
+    errors = td_error.new_zeros(valid.shape).masked_scatter(valid, td_error)
+    if valid.ndim == 1:
+        return errors
+    mean = errors.sum(-1) / valid.sum(-1).clamp(min=1)
+    return largest_share * errors.amax(-1) + (1 - largest_share) * mean

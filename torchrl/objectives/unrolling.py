@@ -30,6 +30,7 @@ from torchrl.objectives.keys import MASK, TRAJ_IDS, read
 from torchrl.unchecked import shallow
 
 SEEN = "seen"  # where rows hold what networks remember, by the name of the network
+STARTS = "starts"  # where a batch holds the states that networks start from, by the name of the network, if it does
 FACTOR = ("next", "gamma")
 TERMINATED, TRUNCATED = ("next", "terminated"), ("next", "truncated")
 
@@ -137,11 +138,15 @@ class Networks:
         keys = Sequence(*before, head).in_keys if before else head.in_keys
         return [key for key in keys if not before or key not in (*self.state_keys, "is_init")]
 
+    def remembering(self) -> dict[str, tuple[nn.Module, ...]]:
+        """Return the part of each network that remembers, by name, without the networks that have no memory."""
+        return {name: before for name, (before, _) in self._parts.items() if before}
+
     def unroll(self, batch: TensorDictBase, *, successors: Iterable[str] = ()) -> TensorDict:
         """Run the parts that remember, each once, and return by name what the heads read of them.
 
         Args:
-            batch: ``[*B, T]``.
+            batch: ``[*B, T]``; the states under ``STARTS``, if there are some, take the place of those it holds.
             successors: the names of the networks that look at successors; theirs are under ``"next"``.
 
         Returns:
@@ -151,11 +156,11 @@ class Networks:
             SpecError: the batch is no ``[*B, T]``, or its steps are out of order.
             KeyMissing: it lacks an entry.
         """
-        self._require_sequences(batch)
+        self.require_sequences(batch)
         successors = set(successors)
         is_init, mask = read(batch, "is_init", who=self.who).squeeze(-1), batch.get(MASK, None)
         is_checked = batch.get(TRAJ_IDS, None) is not None and batch.get(TERMINATED, None) is not None
-        follows = self._follows(batch, mask) if successors or is_checked else None
+        follows = self.follows(batch) if successors or is_checked else None
         layout = None
         if successors or mask is not None:
             layout = lay_out(is_init, mask, follows.squeeze(-1) if successors else None)
@@ -168,7 +173,7 @@ class Networks:
             if run not in known:
                 trained = any(parameter.requires_grad for module in before for parameter in module.parameters())
                 with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-                    known[run] = self._run(before, batch, layout, size)
+                    known[run] = self._run(name, batch, layout, size)
             keys = [key for key in head.in_keys if key in _written(before)]
             here, after = known[run]
             entries = {key: here[key] for key in keys}
@@ -192,7 +197,12 @@ class Networks:
         after = rows.get("next")
         return _merge(after, rows, name, "next") if self._parts[name][0] else after
 
-    def _require_sequences(self, batch: TensorDictBase) -> None:
+    def require_sequences(self, batch: TensorDictBase) -> None:
+        """Refuse a batch that is no ``[*B, T]``, or that holds sums of several rewards.
+
+        Raises:
+            SpecError: saying what to write.
+        """
         due = {memory.batch_dims + 1 for memory in self._memories}
         if due != {batch.batch_dims}:
             got = f"batch size {list(batch.batch_size)}"
@@ -201,11 +211,19 @@ class Networks:
             hint += "MinibatchEpochs, and batch.unsqueeze(0) for one row."
             raise SpecError(explain(self.who, expected=expected, got=got, hint=hint))
         if batch.get(FACTOR, None) is not None:
-            hint = "Leave MultiStep out: what lies between a step and its n-step successor would not be remembered."
+            hint = "Leave MultiStep out: what lies between a step and its n-step successor would not be remembered. "
+            hint += "DQNLoss(..., n_steps=5) sums rewards inside the sequence."
             raise SpecError(explain(self.who, expected="successors one step ahead", got=f"{FACTOR!r}", hint=hint))
 
-    def _follows(self, batch: TensorDictBase, mask: Tensor | None) -> Tensor:
+    def follows(self, batch: TensorDictBase) -> Tensor:
+        """Return at which steps of sequences the next one is the successor, bool ``[*B, T, 1]``.
+
+        Raises:
+            SpecError: the steps are out of order.
+            KeyMissing: the batch lacks a flag.
+        """
         terminated, truncated = (read(batch, key, who=self.who) for key in (TERMINATED, TRUNCATED))
+        mask = batch.get(MASK, None)
         mask = None if mask is None else mask.unsqueeze(-1)
         follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init"), mask=mask)
         if not torch.compiler.is_compiling():
@@ -213,10 +231,11 @@ class Networks:
         return follows
 
     def _run(
-        self, before: tuple[nn.Module, ...], batch: TensorDictBase, layout: Layout | None, size: torch.Size
+        self, name: str, batch: TensorDictBase, layout: Layout | None, size: torch.Size
     ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
-        """Run modules over sequences; return what they write of each row and of its successor."""
-        sequences = self._sequences(before, batch, layout)
+        """Run what a network remembers over sequences; return what it writes of each row and of its successor."""
+        before = self._parts[name][0]
+        sequences = self._sequences(before, batch, batch.get((STARTS, name), batch), layout)
         for module in before:
             module(sequences)
         keys = [key for key in _written(before) if key[0] != "next"]
@@ -230,14 +249,16 @@ class Networks:
         behind = (layout.place + 1).clamp(max=layout.source.numel() - 1)
         return here, {key: value[behind].view(shape[key]) for key, value in flat.items()}
 
-    def _sequences(self, before: tuple[nn.Module, ...], batch: TensorDictBase, layout: Layout | None) -> TensorDict:
+    def _sequences(
+        self, before: tuple[nn.Module, ...], batch: TensorDictBase, starts: TensorDictBase, layout: Layout | None
+    ) -> TensorDict:
         """Gather what modules read into a container of its own: ``[*B, T]``, or ``[*B, L]`` as laid out."""
         time_dim = batch.batch_dims - 1
         states = self.state_keys
         size = batch.batch_size if layout is None else layout.source.shape
         sequences = TensorDict(batch_size=size)
         for key in Sequence(*before).in_keys:
-            value = read(batch, key, who=self.who).detach()
+            value = read(starts if key in states else batch, key, who=self.who).detach()
             if key in states:
                 value = _first(value, time_dim, batch.get(MASK, None)).expand(*size, *value.shape[time_dim + 1 :])
             elif layout is not None and key == "is_init":

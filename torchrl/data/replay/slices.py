@@ -222,8 +222,8 @@ class SliceSampler(Sampler):
 class PrioritizedSliceSampler(SliceSampler):
     """Draw slices by the priority of their last step; see :class:`PrioritizedSampler` and :class:`SliceSampler`.
 
-    ``update_priority`` takes one priority for each slice. (For recurrent agents 0.9 · the largest + 0.1 · the mean of
-    the absolute TD errors: Kapturowski et al., "Recurrent Experience Replay in Distributed RL", 2019, section 2.3.)
+    ``update_priority`` takes one priority for each slice. ``ReplayUpdates`` gives it 0.9 · the largest + 0.1 · the mean
+    of the absolute TD errors: Kapturowski et al., "Recurrent Experience Replay in Distributed RL", 2019, section 2.3.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> buffer = ReplayBuffer(TensorStorage(100), sampler=PrioritizedSliceSampler(4), batch_size=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -39,11 +39,14 @@ class ActorCriticLoss(TDLoss):
         critic: reads state and action, writes its value under its first out key: ``[*B, E]``, as a
             :class:`~torchrl.modules.ValueEnsemble` does, or ``[*B, 1]``.
         trained: the networks that are trained.
+        others: further networks that read a state and its successor, by name.
         gamma: discount γ.
         distance: of the critics' losses: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        burn_in: for networks with memory, as ``zero_state``: see :class:`TDLoss`.
+        zero_state: see ``burn_in``.
 
     Raises:
-        ConfigError: a lazy layer is not initialised, or an unknown distance.
+        ConfigError: as :class:`TDLoss`, a lazy layer is not initialised, or an unknown distance.
     """
 
     def __init__(
@@ -52,8 +55,11 @@ class ActorCriticLoss(TDLoss):
         critic: TensorDictModuleBase,
         *,
         trained: Iterable[nn.Module],
+        others: Mapping[str, TensorDictModuleBase],
         gamma: float = 0.99,
         distance: str = "l2",
+        burn_in: int = 0,
+        zero_state: bool = False,
         **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
@@ -63,15 +69,18 @@ class ActorCriticLoss(TDLoss):
             got = type(actor).__name__
             raise ConfigError(explain(type(self).__name__, expected="an actor with an action_key", got=got, hint=hint))
         require_distance(type(self).__name__, "distance", distance)
-        networks = Networks(type(self).__name__, actor=actor, critic=critic)
-        here = [*actor.in_keys, *critic.in_keys]
-        after = [*networks.next_keys("actor"), *networks.next_keys("critic")]
+        named = {"actor": actor, "critic": critic, **others}
+        networks = Networks(type(self).__name__, **named)
+        here = [key for network in named.values() for key in network.in_keys]
+        after = [key for name in named for key in networks.next_keys(name)]
         super().__init__(
             in_keys=[*_without(actor.action_key, here), actor.action_key],
             next_keys=_without(actor.action_key, after),
             trained=trained,
             gamma=gamma,
             networks=networks,
+            burn_in=burn_in,
+            zero_state=zero_state,
         )
         self.actor = actor
         self.critic = critic

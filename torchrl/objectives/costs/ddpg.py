@@ -32,7 +32,7 @@ class DDPGLoss(ActorCriticLoss):
     Args:
         actor: an :class:`~torchrl.modules.Actor`, perhaps inside a wrapper that explores.
         critic: as for :class:`ActorCriticLoss`.
-        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
+        **options: those of :class:`ActorCriticLoss`.
 
     Raises:
         ConfigError: as :class:`ActorCriticLoss`, or an actor with a distribution.
@@ -49,7 +49,7 @@ class DDPGLoss(ActorCriticLoss):
             hint = "Wrap the network in Actor; SACLoss trains distributions."
             got = type(actor).__name__
             raise ConfigError(explain(type(self).__name__, expected="a deterministic actor", got=got, hint=hint))
-        super().__init__(actor, critic, trained=[actor, critic], **options)
+        super().__init__(actor, critic, trained=[actor, critic], others={}, **options)
         self.target_actor = target_copy(actor)
         self.networks.add("target_actor", self.target_actor)
 
@@ -100,7 +100,7 @@ class TD3Loss(DDPGLoss):
         target_noise: σ.
         noise_clip: c.
         generator: source of the noise; None uses torch's global one.
-        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
+        **options: those of :class:`ActorCriticLoss`.
 
     Raises:
         ConfigError: as :class:`DDPGLoss`, or a negative number.

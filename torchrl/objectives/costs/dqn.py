@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
@@ -18,9 +18,11 @@ from torchrl.functional.endings import bootstraps
 from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss
 from torchrl.modules import DistributionalQValueActor, QuantileQValueActor, QValueActor
 from torchrl.modules.exploration import without_exploration
+from torchrl.objectives.burn_in import require_memory
 from torchrl.objectives.costs.actor import require_distance
 from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import REWARD, TDLoss
+from torchrl.objectives.n_steps import at_last, sum_rewards_
 from torchrl.objectives.options import refuse_unknown
 from torchrl.objectives.unrolling import TERMINATED, Networks
 
@@ -39,15 +41,27 @@ class ActionValueLoss(TDLoss):
         double: let the network in training choose the successor's action, and the target network value it (van
             Hasselt, Guez and Silver, "Deep Reinforcement Learning with Double Q-learning", 2016,
             https://arxiv.org/abs/1509.06461, equation 4); otherwise the target network does both.
+        burn_in: for networks with memory, as ``zero_state``: see :class:`TDLoss`.
+        zero_state: see ``burn_in``.
+        n_steps: how many rewards the target sums, inside the sequences of networks with memory; for others
+            :class:`~torchrl.data.MultiStepStream` sums on the way into the buffer.
 
     Raises:
-        ConfigError: another kind of actor, or a lazy layer is not initialised.
+        ConfigError: as :class:`TDLoss`, another kind of actor, or a lazy layer is not initialised.
     """
 
     kind: type[QValueActor] = QValueActor
 
     def __init__(
-        self, actor: TensorDictModuleBase, *, gamma: float = 0.99, double: bool = True, **unknown: object
+        self,
+        actor: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        double: bool = True,
+        burn_in: int = 0,
+        zero_state: bool = False,
+        n_steps: int = 1,
+        **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
         who, inner = type(self).__name__, without_exploration(actor)
@@ -56,17 +70,21 @@ class ActionValueLoss(TDLoss):
         if type(head) is not self.kind:
             got = type(head).__name__
             raise ConfigError(explain(who, expected=f"a {self.kind.__name__}", got=got))
+        require_memory(networks, n_steps=n_steps)
         super().__init__(
             in_keys=[*inner.in_keys, inner.action_key],
             next_keys=networks.next_keys("actor"),
             trained=[inner],
             gamma=gamma,
             networks=networks,
+            burn_in=burn_in,
+            zero_state=zero_state,
         )
         self.actor = inner
         self.target_actor = target_copy(inner)
         networks.add("target_actor", self.target_actor)
         self.is_double = double
+        self.n_steps = n_steps
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the actor paired with its target network."""
@@ -82,6 +100,9 @@ class ActionValueLoss(TDLoss):
         chosen = actor.select(actor.outputs(self.networks.here(rows, "actor")), rows.get(actor.action_key))
         with torch.no_grad():
             following = self.next_outputs(rows)
+            if self.n_steps > 1:
+                following = at_last(rows, following)
+                rows.set(TERMINATED, at_last(rows, rows.get(TERMINATED)))
         loss, td_error, value, target = self.compare(chosen, following, rows)
         return {
             "loss_value": self.weighted_mean(rows, loss),
@@ -89,6 +110,13 @@ class ActionValueLoss(TDLoss):
             "q_value": value.mean(),
             "target_value": target.mean(),
         }
+
+    def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
+        rows = super()._valid_rows(batch)
+        if self.n_steps > 1:
+            follows = self.networks.follows(batch)[..., self.burn_in :, :]
+            sum_rewards_(rows, batch[..., self.burn_in :], follows, n_steps=self.n_steps, gamma=self.gamma)
+        return rows
 
     def next_outputs(self, rows: TensorDict) -> Tensor:
         """Return the target network's output for the successor's best action: ``[n, 1]``, or ``[n, K]``."""
@@ -131,7 +159,7 @@ class DQNLoss(ActionValueLoss):
     Args:
         actor: a :class:`~torchrl.modules.QValueActor`, perhaps inside a wrapper that explores.
         distance: d: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        **options: ``gamma`` and ``double`` of :class:`ActionValueLoss`.
+        **options: those of :class:`ActionValueLoss`.
 
     Raises:
         ConfigError: as :class:`ActionValueLoss`, or an unknown distance.
@@ -165,7 +193,7 @@ class DistributionalDQNLoss(ActionValueLoss):
     Args:
         actor: a :class:`~torchrl.modules.DistributionalQValueActor`, perhaps inside a wrapper that explores.
         gamma: discount γ.
-        double: as for :class:`ActionValueLoss`.
+        **options: the others of :class:`ActionValueLoss`.
     """
 
     kind = DistributionalQValueActor
@@ -204,7 +232,7 @@ class QuantileDQNLoss(ActionValueLoss):
     Args:
         actor: a :class:`~torchrl.modules.QuantileQValueActor`, perhaps inside a wrapper that explores.
         kappa: κ, the threshold of Huber's loss: smaller errors count by their square.
-        **options: ``gamma`` and ``double`` of :class:`ActionValueLoss`.
+        **options: those of :class:`ActionValueLoss`.
 
     Raises:
         ConfigError: as :class:`ActionValueLoss`, or κ is negative.

@@ -48,6 +48,11 @@ class JointLoss(Loss):
         """The keys of the states of networks with memory, of all losses."""
         return list(dict.fromkeys(key for loss in self.losses for key in loss.state_keys))
 
+    @property
+    def burn_in(self) -> int:
+        """The number of first steps of each sequence that are no rows of the loss with a ``td_error``."""
+        return max(getattr(loss, "burn_in", 0) for loss in self.losses)
+
     def forward(self, batch: TensorDictBase) -> TensorDict:
         """Compute the terms of every loss on the batch, each as if it were called alone; see :class:`Loss`.
 

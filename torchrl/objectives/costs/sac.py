@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from tensordict import TensorDict
@@ -49,12 +49,12 @@ class _SoftLoss(ActorCriticLoss):
     Args:
         actor: as for :class:`ActorCriticLoss`, with a distribution; exploring wrappers around it are removed.
         critic: as for :class:`ActorCriticLoss`.
-        also_trained: networks that are trained beside these two.
+        others: networks of the state that are trained beside these two, by name.
         temperature: α, or its initial value if it is learned.
         learn_temperature: train α.
         target_entropy: H̄ in nats, or ``"auto"``, for the number of :meth:`auto_entropy`.
         action_spec: of the action of one row, without batch dimensions; ``"auto"`` needs it.
-        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`.
+        **options: those of :class:`ActorCriticLoss`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class _SoftLoss(ActorCriticLoss):
         actor: TensorDictModuleBase,
         critic: TensorDictModuleBase,
         *,
-        also_trained: Iterable[nn.Module],
+        others: Mapping[str, TensorDictModuleBase],
         temperature: float = 1.0,
         learn_temperature: bool = True,
         target_entropy: float | str = "auto",
@@ -74,7 +74,7 @@ class _SoftLoss(ActorCriticLoss):
         actor = without_exploration(actor)
         require_distribution(type(self).__name__, actor)
         alpha = Temperature(temperature, learned=learn_temperature)
-        super().__init__(actor, critic, trained=[actor, critic, *also_trained, alpha], **options)
+        super().__init__(actor, critic, trained=[actor, critic, *others.values(), alpha], others=others, **options)
         self.temperature = alpha
         self.learn_temperature = learn_temperature
         self.target_entropy = float(target_entropy)
@@ -125,7 +125,7 @@ class SACLoss(_SoftLoss):
         value: reads a state, writes its value ``[*B, 1]``; None for the second version.
         action_spec: of the action of one row, without batch dimensions, with finite bounds; ``"auto"`` needs it.
         generator: source of the actions; None uses torch's global one.
-        **options: ``gamma`` and ``distance`` of :class:`ActorCriticLoss`; ``temperature``, α or its initial value;
+        **options: those of :class:`ActorCriticLoss`; ``temperature``, α or its initial value;
             ``learn_temperature``; ``target_entropy``, H̄ in nats: ``"auto"`` is -A for actions scaled to [-1, 1]
             (appendix D), so ``-A + Σ log(half the range)`` for the actions in their own units.
 
@@ -145,8 +145,8 @@ class SACLoss(_SoftLoss):
         generator: torch.Generator | None = None,
         **options: object,
     ) -> None:
-        who, networks = type(self).__name__, [] if value is None else [value]
-        super().__init__(actor, critic, also_trained=networks, action_spec=action_spec, **options)
+        who, others = type(self).__name__, {} if value is None else {"value": value}
+        super().__init__(actor, critic, others=others, action_spec=action_spec, **options)
         self.generator = generator
         family = family_of(head_of(self.actor))
         if not hasattr(family, "rsample_and_log_prob"):
@@ -158,7 +158,6 @@ class SACLoss(_SoftLoss):
         self.value = value
         self.target_value = None if value is None else target_copy(value)
         if value is not None:
-            self.networks.add("value", value)
             self.networks.add("target_value", self.target_value)
 
     def auto_entropy(self, action_spec: TensorSpec | None) -> float:
@@ -254,6 +253,8 @@ class REDQLoss(SACLoss):
         num_sampled: int = 2,
         gamma: float = 0.99,
         distance: str = "l2",
+        burn_in: int = 0,
+        zero_state: bool = False,
         temperature: float = 1.0,
         learn_temperature: bool = True,
         target_entropy: float | str = "auto",
@@ -269,6 +270,8 @@ class REDQLoss(SACLoss):
             critic,
             gamma=gamma,
             distance=distance,
+            burn_in=burn_in,
+            zero_state=zero_state,
             temperature=temperature,
             learn_temperature=learn_temperature,
             target_entropy=target_entropy,
@@ -321,7 +324,7 @@ class DiscreteSACLoss(_SoftLoss):
         critic: TensorDictModuleBase,
         **options: object,
     ) -> None:
-        super().__init__(actor, critic, also_trained=[], **options)
+        super().__init__(actor, critic, others={}, **options)
         family = family_of(head_of(self.actor))
         if "logits" not in getattr(family, "parameter_names", ()) or not hasattr(family, "log_probs"):
             expected = "an actor of one choice"

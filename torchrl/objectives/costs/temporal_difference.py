@@ -11,9 +11,11 @@ from tensordict.utils import unravel_key
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from torchrl.data.batch_functions import require_batch
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.returns import td0_target
 from torchrl.keys import Key
+from torchrl.objectives.burn_in import require_memory, warm_up
 from torchrl.objectives.costs.base import Loss
 from torchrl.objectives.costs.targets import freeze_statistics_
 from torchrl.objectives.unrolling import FACTOR, TERMINATED, TRUNCATED, Networks
@@ -25,6 +27,8 @@ WEIGHT = ("replay", "weight")
 
 class TDLoss(Loss):
     """Base of losses that train value networks on transitions ``[*B]`` in any order, such as a sample of replay.
+
+    Networks with memory take sequences ``[*B, T]``, such as slices of replay, which may begin in mid-episode.
 
     Reads ``("next", "reward")`` and ``("next", "terminated")``, ``[*B, 1]``; and if the batch has them
     ``("next", "gamma")``, ``[*B, 1]``, the discount of an n-step sum (see :class:`~torchrl.data.MultiStep`), which
@@ -40,9 +44,16 @@ class TDLoss(Loss):
         trained: the networks that are trained.
         gamma: discount γ.
         networks: as for :class:`Loss`.
+        burn_in: how many first steps of each sequence only warm up the state of networks with memory, each by its own
+            weights, without gradient; they are no rows of the loss (Kapturowski et al., "Recurrent Experience Replay in
+            Distributed Reinforcement Learning", 2019, section 3).
+        zero_state: let every sequence begin from the initial state, so that no state is read, nor need be stored;
+            otherwise from the one stored at its first step.
 
     Raises:
-        ConfigError: γ is not between 0 and 1.
+        ConfigError: γ is not between 0 and 1; or networks without memory, and a ``burn_in`` or ``zero_state``.
+        SpecError: from a call, a sequence not longer than the burn-in.
+        KeyMissing: from a call, the batch holds no state.
     """
 
     def __init__(
@@ -53,16 +64,27 @@ class TDLoss(Loss):
         trained: Iterable[nn.Module],
         gamma: float,
         networks: Networks | None = None,
+        burn_in: int = 0,
+        zero_state: bool = False,
     ) -> None:
+        networks = Networks(type(self).__name__) if networks is None else networks
+        require_memory(networks, burn_in=burn_in, zero_state=zero_state)
         keys = [*in_keys, *(unravel_key(("next", key)) for key in next_keys), REWARD, TERMINATED]
-        if networks is not None and networks.state_keys:
+        if zero_state:
+            keys = [key for key in keys if key not in networks.state_keys]
+        if networks.state_keys:
             keys.append(TRUNCATED)  # where a sequence has a successor that is no step of it
         super().__init__(in_keys=keys, trained=trained, optional_keys=(FACTOR, WEIGHT), networks=networks)
         if not 0 <= gamma <= 1:
             raise ConfigError(explain(type(self).__name__, expected="gamma between 0 and 1", got=gamma))
         self.gamma = gamma
+        self.burn_in = burn_in
+        self.zero_state = zero_state
 
     def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
+        if self.state_keys:
+            require_batch(type(self).__name__, batch)
+            batch = warm_up(self.networks, batch, burn_in=self.burn_in, zero_state=self.zero_state)
         rows = super()._valid_rows(batch)
         due = (*rows.batch_size, 1)
         for key in (REWARD, TERMINATED):
