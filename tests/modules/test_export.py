@@ -53,8 +53,10 @@ from torchrl.modules import (
     ObservationNormalizer,
     OneHotCategorical,
     Operator,
+    Options,
     OrnsteinUhlenbeck,
     ParallelHeads,
+    PerOption,
     ProbabilisticActor,
     Projected,
     QuantileQValueActor,
@@ -117,6 +119,18 @@ class Chosen(nn.Module):
         return tuple(answer["a"] if isinstance(answer, TensorDict) else answer for answer in answers)
 
 
+def options():
+    """Three options of two actions, without chance between equal ones."""
+    network = PerOption(MLP(4, 3 * 2), 3)
+    worker = ProbabilisticActor(network, Categorical, in_keys=["observation", ("option", "index")])
+    return Options(3, MLP(4, 3), worker, termination=MLP(4, 3), every=4)
+
+
+def with_options(num):
+    """Make rows of which the options 0 to 2 run, or none (3), and their ages."""
+    return torch.randn(num, 4), torch.arange(num) % 4, torch.arange(num) % 3
+
+
 def trunk():
     return Operator(MLP(4, 8), in_keys=["observation"], out_keys=["hidden"])
 
@@ -173,8 +187,10 @@ MODULES = {
     "NormalHead": (lambda: NormalHead(4), FOUR),
     "ObservationNormalizer": (lambda: ObservationNormalizer(4), FOUR),
     "Operator": (trunk, FOUR),
+    "Options": (options, with_options),
     "OrnsteinUhlenbeck": (lambda: OrnsteinUhlenbeck(squashed(), BOX, num_frames=1), rows((4,), (2,))),
     "ParallelHeads": (lambda: ParallelHeads(nn.Linear(4, 3), normal_network()), FOUR),
+    "PerOption": (lambda: PerOption(MLP(4, 4 * 2), 4), lambda num: with_options(num)[:2]),
     "ProbabilisticActor": (lambda: ProbabilisticActor(normal_network(), TanhNormal.within(-1.0, 2.0)), FOUR),
     "Projected": (lambda: Projected(Actor(MLP(4, 2)), BOX), FOUR),
     "GRU": (lambda: GRU(4, 8, num_layers=2), rows((4,), (2, 1, 8), (1,))),

@@ -48,6 +48,7 @@ from torchrl.modules.models import (
 )
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
+from torchrl.modules.options import Options, PerOption
 from torchrl.modules.projection import Projected
 from torchrl.modules.q_values import DistributionalQValueActor, QuantileQValueActor, QValueActor, ValueEnsemble
 from torchrl.modules.recurrent import GRU, LSTM
@@ -94,8 +95,10 @@ __all__ = [
     "ObservationNormalizer",
     "OneHotCategorical",
     "Operator",
+    "Options",
     "OrnsteinUhlenbeck",
     "ParallelHeads",
+    "PerOption",
     "ProbabilisticActor",
     "Projected",
     "QValueActor",

@@ -90,7 +90,8 @@ def replay_policy(
     if states:
         _require_states(policy, series, states)
         _require_order(series, mask)
-    chosen = {as_path(actor.action_key) for actor in actors}
+    decided = [key for actor in actors for key in (actor.action_key, *getattr(actor, "decision_keys", ()))]
+    chosen = {as_path(key) for key in decided}
     stale = [as_key(path) for path in map(as_path, policy.out_keys) if path not in chosen]
     series = series.exclude(*stale)  # what is read of these was written now
     replay = _Replay(policy, states, step, None if out_keys is None else key_list(f"{WHO}(out_keys=...)", out_keys))
@@ -258,7 +259,10 @@ def _ask(module: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
 
 
 def _rate(actor: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
-    """Return an actor's log-prob of the stored action, and its entropy if there is a formula, by the keys to write."""
+    """Return what an actor says of the stored action, by the keys to write: log-prob, entropy, its state after it.
+
+    The entropy is left out where there is no formula.
+    """
     (action,) = read(transition, [actor.action_key], f"{WHO}, for the action that was taken")
     distribution = actor.build(transition)
     *folders, name = as_path(actor.action_key)
@@ -266,6 +270,8 @@ def _rate(actor: nn.Module, transition: TensorDict) -> dict[Key, Tensor]:
     rated = {log_prob_key: distribution.log_prob(action)}
     with contextlib.suppress(ConfigError):  # the family has no formula
         rated[as_key((*folders, f"{name}_entropy"))] = distribution.entropy()
+    if hasattr(actor, "state_after"):
+        rated |= actor.state_after(transition)
     return rated
 
 

@@ -103,6 +103,11 @@ class Sequence(Stateful, TensorDictModuleBase):
         """Where the last module, a probabilistic actor, writes the log-probability."""
         return self.parts[-1].log_prob_key
 
+    @property
+    def decision_keys(self) -> list[Key]:
+        """What the last module's ``build`` reads of a stored step beside its in keys, as :class:`Options` does."""
+        return getattr(self.parts[-1], "decision_keys", [])
+
     def __getitem__(self, index: int) -> nn.Module:
         return self.parts[index]
 

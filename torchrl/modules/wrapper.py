@@ -49,6 +49,11 @@ class PolicyWrapper(Stateful, Extensible, TensorDictModuleBase):
         return self.module.action_key
 
     @property
+    def decision_keys(self) -> list[Key]:
+        """What the policy's ``build`` reads of a stored step beside its in keys."""
+        return getattr(self.module, "decision_keys", [])
+
+    @property
     def log_prob_key(self) -> Key | None:
         """Where the policy writes the log-probability."""
         return self.module.log_prob_key

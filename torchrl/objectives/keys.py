@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchrl.data.batch_functions import require_batch
 from torchrl.errors import KeyMissing, SpecError, explain, nearest
@@ -42,6 +42,11 @@ def read(batch: TensorDictBase, key: Key, *, who: str) -> Tensor:
         hint = f"Did you mean {close!r}? {hint}" if close else hint
         raise KeyMissing(explain(who, expected=f"the key {key!r} in the batch", got=", ".join(there), hint=hint))
     return value
+
+
+def decision_keys(actor: nn.Module) -> list[Key]:
+    """List what an actor's ``build`` reads of a stored step beside its in keys: what it decided before the action."""
+    return list(getattr(actor, "decision_keys", ()))
 
 
 def require_writable(who: str, batch: TensorDictBase) -> None:

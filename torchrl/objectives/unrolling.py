@@ -26,7 +26,7 @@ from torchrl.functional.endings import next_step_follows
 from torchrl.keys import Key
 from torchrl.modules import Memory, Sequence
 from torchrl.modules.memory import has_memory
-from torchrl.objectives.keys import MASK, TRAJ_IDS, read
+from torchrl.objectives.keys import MASK, TRAJ_IDS, decision_keys, read
 from torchrl.unchecked import shallow
 
 SEEN = "seen"  # where rows hold what networks remember, by the name of the network
@@ -130,7 +130,7 @@ class Networks:
     def batch_keys(self, name: str) -> list[Key]:
         """List what a network's head reads that the part before it does not write."""
         before, head = self._parts[name]
-        return [key for key in head.in_keys if key not in _written(before)]
+        return [key for key in (*head.in_keys, *decision_keys(head)) if key not in _written(before)]
 
     def next_keys(self, name: str) -> list[Key]:
         """List what a network reads of a successor: all but its states and ``is_init``."""

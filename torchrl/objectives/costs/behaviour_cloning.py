@@ -10,6 +10,7 @@ from torch import Tensor
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.costs import distance_loss
 from torchrl.objectives.costs.actor import ActorLoss, head_of, require_distance, require_distribution
+from torchrl.objectives.keys import decision_keys
 from torchrl.objectives.unrolling import Networks
 
 
@@ -60,7 +61,7 @@ class BehaviourCloningLoss(ActorLoss):
             raise ConfigError(explain(who, expected="an actor with a distribution, for its entropy", got=got))
         super().__init__(
             actor,
-            in_keys=[*actor.in_keys, actor.action_key],
+            in_keys=[*actor.in_keys, *decision_keys(actor), actor.action_key],
             trained=[actor],
             entropy_coef=entropy_coef,
             num_entropy_samples=num_entropy_samples,

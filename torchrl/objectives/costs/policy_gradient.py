@@ -16,6 +16,7 @@ from torchrl.modules.training_layers import require_repeatable
 from torchrl.objectives.costs.actor import ActorLoss, require_distance, require_distribution
 from torchrl.objectives.costs.base import Coefficient
 from torchrl.objectives.costs.policy_objectives import PolicyGradient, PolicyObjective, PolicyRows
+from torchrl.objectives.keys import decision_keys
 from torchrl.objectives.unrolling import Networks
 from torchrl.unchecked import shallow
 
@@ -83,7 +84,7 @@ class PolicyGradientLoss(ActorLoss):
         compared = objective.keys_of(actor, who=who)
         if compared:
             require_repeatable(who, actor)
-        keys = [*actor.in_keys, actor.action_key, "advantage", *compared]
+        keys = [*actor.in_keys, *decision_keys(actor), actor.action_key, "advantage", *compared]
         if critic is not None:
             keys += [*critic.in_keys, "value_target", *([] if value_clip is None else ["state_value"])]
         networks = Networks(who, actor=actor, critic=critic)

@@ -20,7 +20,7 @@ from torchrl.keys import Key
 from torchrl.modules.memory import has_memory
 from torchrl.modules.operator import require_keys, write
 from torchrl.modules.training_layers import require_repeatable
-from torchrl.objectives.keys import MASK, read, require_writable
+from torchrl.objectives.keys import MASK, decision_keys, read, require_writable
 from torchrl.objectives.options import PassesOptions, refuse_unknown
 from torchrl.objectives.unrolling import SEEN, Networks, require_order
 from torchrl.shapes import require_same_shape
@@ -180,7 +180,8 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
             networks, rows = _remember("actor", actor, batch, who=who, valid=valid)
             distribution = networks.head("actor").build(networks.here(rows, "actor"))
         else:
-            distribution = actor.build(_gather(batch, actor.in_keys, who=who, rows=valid))
+            keys = [*actor.in_keys, *decision_keys(actor)]
+            distribution = actor.build(_gather(batch, keys, who=who, rows=valid))
         action, log_prob = (read(batch, key, who=who) for key in (actor.action_key, actor.log_prob_key))
         if valid is not None:
             action, log_prob = action[valid], log_prob[valid]
