@@ -34,6 +34,17 @@ class TestMemory:
             with pytest.raises(ConfigError, match=f"--memory: expected --memory=none, or --no-{name}, got lstm"):
                 load("ppo").make_agent(settings)
 
+    def test_without_memory_the_saved_settings_are_read_again(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        flags = ["--num_envs=2", "--frames_per_batch=64", "--total_frames=64", "--eval_episodes=1", "--num_epochs=1"]
+        load("ppo").main([*flags, "--memory=none", "--folder=one"])
+        (folder,) = (tmp_path / "one").iterdir()
+        assert "memory = none" in (folder / "config.txt").read_text()
+        load("ppo").main([f"--evaluate={folder}", "--eval_episodes=1"])
+        with pytest.raises(SystemExit):
+            load("ppo").main(["--memory=ltsm"])
+        assert "--memory: invalid choice: 'ltsm'" in capsys.readouterr().err
+
     def test_a_run_is_resumed_and_evaluated(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         flags = [*self.FLAGS, "--memory=lstm", "--frames_per_batch=64", "--num_epochs=1", "--minibatch_size=32"]
@@ -41,8 +52,9 @@ class TestMemory:
         load("ppo").main([*flags, "--total_frames=128", "--folder=half"])
         load("ppo").main([*flags, "--total_frames=256", "--folder=whole"])
         (half,), (whole,) = (tuple((tmp_path / name).iterdir()) for name in ("half", "whole"))
-        load("ppo").main([f"--resume={half}", "--total_frames=256"])
-        one, other = (load_checkpoint(folder / "last.pt")["networks"]["loss"] for folder in (half, whole))
+        load("ppo").main([f"--resume={half}", "--total_frames=256", "--folder=rest"])
+        (rest,) = (tmp_path / "rest").iterdir()
+        one, other = (load_checkpoint(folder / "last.pt")["networks"]["loss"] for folder in (rest, whole))
         assert all(torch.equal(one[key], other[key]) for key in one)
-        load("ppo").main([f"--evaluate={half}", "--eval_episodes=2"])
+        load("ppo").main([f"--evaluate={rest}", "--eval_episodes=2"])
         assert "evaluation return" in capsys.readouterr().out

@@ -217,6 +217,9 @@ class _Flags:
             raise TypeError(explain(f"flag {names[-1]}", expected="a help text", got="none"))
         if takes_none:
             options["type"] = _or_none(options.get("type") or str)
+            if "choices" in options:
+                options["metavar"] = f"{{{','.join([*options['choices'], 'none'])}}}"
+                options["choices"] = [*options["choices"], None]
         if isinstance(options["default"], tuple):
             options["default"] = list(options["default"])
         if not {"action", "choices", "metavar"}.intersection(options):
