@@ -161,7 +161,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, came: dict) -> None:
 
 
 def to_plain(value: object, place: str = "state") -> object:
-    """Replace numpy arrays, numpy numbers and TensorDicts in a state by dicts that ``weights_only`` lets torch load."""
+    """Replace numpy arrays, numpy numbers and TensorDicts in a state by dicts that ``weights_only`` lets torch load.
+
+    Raises:
+        CheckpointError: something else is in it, named with its place.
+    """
     if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
         return value
     if isinstance(value, TensorDictBase):

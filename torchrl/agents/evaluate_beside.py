@@ -325,6 +325,9 @@ class EvaluationHost:
         make_env: builds the environment.
         options: of the :class:`Evaluator`.
         num_threads: of torch.
+
+    Raises:
+        ConfigError: ``make_env`` makes no :class:`Env`.
     """
 
     COMMANDS = frozenset({"evaluate"})

@@ -69,7 +69,7 @@ class Hook:
     | ``on_train_end`` | last, however training ended |
 
     At each point the agent's own hooks come first (evaluation, log, checkpoints), then those it was given, in their
-    order. ``agent.evaluate()`` outside training calls no hook.
+    order. ``agent.evaluate()`` calls no hook. A subclass with a method ``on_...`` of another name is refused.
 
     A hook keeps no state that a resumed run would need: what changes in the course of a run follows from
     ``agent.frames``.

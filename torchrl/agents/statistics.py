@@ -88,7 +88,10 @@ def num_valid_frames(batch: TensorDictBase) -> int:
 
 
 def policy_lag(batch: TensorDictBase, version: int) -> Figures:
-    """Return how many versions behind ``version`` the policy was that collected a batch ``[*B, T]``, on average."""
+    """Return how many versions behind ``version`` the policy was that collected a batch ``[*B, T]``, on average.
+
+    Empty where no step of it is valid.
+    """
     versions, mask = batch.get(("collector", "policy_version")), batch.get(MASK, None)
     if mask is not None:
         versions = versions[mask]

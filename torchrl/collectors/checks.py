@@ -122,10 +122,10 @@ def postprocess(postproc: BatchFunction | None, batch: TensorDict) -> TensorDict
 
 
 def require_finite(batch: TensorDict, env: Env) -> None:
-    """Refuse a batch ``[*B, T]`` with a NaN or infinite reward or observation, after a reset or a step.
+    """Refuse a batch ``[*B, T]`` with a NaN or infinite observation, or number under ``"next"``, such as the reward.
 
     Raises:
-        NonFiniteError: naming the key and the first environment and step where it happened.
+        NonFiniteError: naming one such key, environment and step; the earliest step in that environment.
     """
     time_dim = len(env.batch_size)
     outcome = batch.get("next").items(include_nested=True, leaves_only=True)

@@ -142,6 +142,8 @@ class EpisodeCollector(LocalCollector):
     def state_dict(self) -> dict:
         """Return counters, unfinished episodes, the environment's state and the root that the next batch starts from.
 
+        The policy is not part of it: neither its weights nor its random generators.
+
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
         state = super().state_dict() | {"num_begun": self._num_begun}

@@ -44,6 +44,9 @@ class LocalSource:
 
     Attributes:
         policy_version: how often the weights have been updated.
+
+    Raises:
+        EnvError: something else steps the environment.
     """
 
     def __init__(
@@ -162,6 +165,10 @@ class LocalCollector(LocalSource):
 
     Attributes:
         frames: frames delivered so far.
+
+    Raises:
+        EnvError: something else steps the environment.
+        ConfigError: ``postproc`` is no function of a batch.
     """
 
     def __init__(
@@ -207,6 +214,8 @@ class LocalCollector(LocalSource):
 
     def state_dict(self) -> dict:
         """Return counters, the environment's state and the root that the next batch starts from.
+
+        With it the statistics of transforms, and nothing of the policy: neither weights nor random generators.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """

@@ -122,6 +122,9 @@ class FragmentPool(MultiAsyncCollector):
         device: where the copies act.
         fragments_per_batch: how many fragments are joined along ``B``.
         on_worker_failure: see :class:`MultiAsyncCollector`.
+
+    Raises:
+        ConfigError: ``n_steps`` is no positive number; or as :class:`MultiAsyncCollector`.
     """
 
     def __init__(

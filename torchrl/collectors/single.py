@@ -107,6 +107,8 @@ class Collector(LocalCollector):
     def state_dict(self) -> dict:
         """Return counters, the environment's state and the root that the next batch starts from.
 
+        With it the statistics of transforms, and nothing of the policy: neither weights nor random generators.
+
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
         ids = {"traj_ids": self.trajectories.current.clone(), "num_trajectories": self.trajectories.num_begun}

@@ -24,8 +24,8 @@ class Progress:
 class WarmUp(nn.Module):
     """Write random actions, drawn uniformly, for the first ``frames`` frames; after them leave the policy's actions.
 
-    The policy is called all the time; during the warm-up its action and log-probability are overwritten. So the keys
-    of the batches never change.
+    The policy is called all the time; during the warm-up its entries ``action`` and ``action_log_prob`` are overwritten
+    (under other keys a log-probability stays that of the policy's own action). So the keys of the batches never change.
 
     >>> policy = WarmUp(actor, env.action_spec, frames=3)
     >>> for _ in range(3):
@@ -42,6 +42,7 @@ class WarmUp(nn.Module):
 
     Raises:
         SpecError: actions cannot be drawn uniformly from this spec.
+        ConfigError: ``frames`` is negative.
     """
 
     def __init__(

@@ -383,7 +383,7 @@ class Env(ABC):
         So an env that is built one at a time can be a row of :class:`SerialEnv`. Only the simulator may use it then.
 
         Raises:
-            EnvError: the environment is a batch, or has transforms around it.
+            EnvError: the environment is a batch, has transforms around it, or something else steps it.
         """
         if self.batch_size:
             expected = "an environment of batch size [], one row"

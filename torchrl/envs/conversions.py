@@ -252,7 +252,8 @@ def as_space(who: str, source: Any) -> spaces.Space:
     """Return the given gymnasium space, or a space made from the given dm_env specs.
 
     Raises:
-        SpecError: ``source`` is a spec of this library, which does not tell where choices start.
+        SpecError: ``source`` is a spec of this library, which does not tell where choices start, or something else.
+        MissingExtraError: it is no gymnasium space, and dm_env is not installed.
     """
     if isinstance(source, spaces.Space):
         return source

@@ -29,6 +29,9 @@ class EnvSimulator(Simulator):
 
     Args:
         env: of batch size ``[]``; only the simulator may use it from now on.
+
+    Raises:
+        EnvError: something else steps the environment.
     """
 
     def __init__(self, env: Env) -> None:

@@ -25,6 +25,9 @@ class ActorCriticWrapper(Stateful, TensorDictModuleBase):
     Args:
         actor: an :class:`Actor` or :class:`ProbabilisticActor`.
         critic: a :class:`ValueOperator`, of states, or of states and actions.
+
+    Raises:
+        ConfigError: one of them has no keys, or both write a state of the same name.
     """
 
     def __init__(self, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:
@@ -68,6 +71,9 @@ class ActorValueOperator(Stateful, TensorDictModuleBase):
         critic: reads the features: a :class:`ValueOperator` with ``in_keys=["hidden"]``.
 
     In the ``state_dict`` the trunk appears under both ``actor`` and ``critic``.
+
+    Raises:
+        ConfigError: one of the three has no keys.
     """
 
     def __init__(self, common: TensorDictModuleBase, actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> None:

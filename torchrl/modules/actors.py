@@ -85,7 +85,7 @@ class ProbabilisticActor(Operator):
         module: observation(s) to the parameters: a tensor, or a tuple in the order of ``parameter_names``.
         distribution: a :class:`Distribution` class, or a ``functools.partial`` of one.
         in_keys: entries that ``module`` is called with.
-        action_key: where the action goes: int64 ``[*B]`` or ``[*B, A]``.
+        action_key: where the action goes: an index, int64 ``[*B]``, or a vector ``[*B, A]``.
         log_prob_key: where its log-probability goes, ``[*B]``; None leaves it out.
         mask_key: entry that says which actions are legal, ``env.action_mask_key``: ``[*B, n]``, true = legal, bool or 0
             and 1 of any dtype, or a TensorDict of masks for the parts of a nested action. It joins ``in_keys``; the

@@ -93,6 +93,8 @@ def require_bounds(who: str, bounds: Bounds | specs.Bounded, row: specs.TensorSp
 def require_drawn(who: str, own: specs.TensorSpec, action_spec: specs.TensorSpec, action_key: Key) -> None:
     """Raise if an exploration's own spec has another kind or size of action than the environment's, or wider bounds.
 
+    Narrower bounds give a warning. Nothing is checked where ``action_key`` is no key of the action.
+
     Args:
         who: the exploration, for the message.
         own: the spec that it was built with, of one row or of all.

@@ -111,6 +111,8 @@ def replay_policy(
 def state_paths(policy: TensorDictModuleBase) -> list[Path]:
     """List the keys, as paths, that a policy reads and also writes under ``"next"``: those of its state.
 
+    What only a wrapper reads and writes, such as the noise of an :class:`OrnsteinUhlenbeck`, is left out.
+
     >>> cell = Operator(nn.GRUCell(4, 16), in_keys=["observation", "memory"], out_keys=[("next", "memory")])
     >>> state_paths(cell)
     [('memory',)]

@@ -55,6 +55,9 @@ class Child:
     Args:
         pid: number of the process.
         poll: returns the exit status once the process has ended (minus the signal that killed it), else None.
+
+    Raises:
+        ProcessError: the number is that of no single process.
     """
 
     def __init__(self, pid: int, poll: Callable[[], int | None]) -> None:

@@ -88,7 +88,7 @@ def describe_observations(settings: Environment, env: Env) -> str | None:
 
 
 def num_stacked(settings: Environment, *, is_image: bool) -> int:
-    """Return how many consecutive observations are stacked into one."""
+    """Return how many consecutive observations are stacked: ``frame_stack``; if that is None, 4 images or 1 vector."""
     return settings.frame_stack or (IMAGE_FRAMES if is_image else 1)
 
 

@@ -115,7 +115,10 @@ class Follower:
         self._written = self._claimed = ledger.oldest
 
     def catch_up(self, ledger: Ledger, places: np.ndarray | None = None) -> None:
-        """Report to the sampler all places written since the last call; ``places`` are this process's last write."""
+        """Report to the sampler all places written since the last call; ``places`` are this process's last write.
+
+        Places that a writer began to overwrite and did not finish are reported as dropped.
+        """
         written, claimed = ledger.written, ledger.claimed
         if places is not None and self._written == written - len(places) and claimed == written:
             self._sampler.on_write(places, ledger)

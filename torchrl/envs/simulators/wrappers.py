@@ -29,6 +29,9 @@ class FrameSkip(SimulatorWrapper):
     Args:
         simulator: what to wrap.
         num_frames: simulator steps per step.
+
+    Raises:
+        ConfigError: ``num_frames`` is below 1.
     """
 
     def __init__(self, simulator: Simulator, num_frames: int) -> None:
@@ -127,6 +130,9 @@ class NoopReset(SimulatorWrapper):
         simulator: what to wrap.
         max_noops: the number of steps is uniform in 1 to ``max_noops``.
         noop_action: the action that does nothing; a number stands for every entry of a ``Box``.
+
+    Raises:
+        ConfigError: ``max_noops`` is below 1, or ``noop_action`` is no action of the simulator.
     """
 
     def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int = 0) -> None:
@@ -193,6 +199,9 @@ class RandomTruncation(SimulatorWrapper):
     Args:
         simulator: what to wrap.
         max_steps: upper limit of the first episode's length, in steps of this wrapper: the usual length of an episode.
+
+    Raises:
+        ConfigError: ``max_steps`` is below 1.
     """
 
     def __init__(self, simulator: Simulator, max_steps: int) -> None:

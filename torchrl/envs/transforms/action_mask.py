@@ -154,7 +154,7 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
         self._mask_key = env.action_mask_key
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the action where the environment has it, else a random one, ``[*B]``."""
+        """Return the action where the environment has it, else a random legal one, ``[*B]``."""
         self._above.assert_form(action, "action")
         if torch.equal(action, action.clamp(0, self._below.n - 1)):
             return action

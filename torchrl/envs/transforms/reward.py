@@ -62,6 +62,9 @@ class RewardScaling(RewardTransform):
     Args:
         scale: factor, finite and not 0.
         loc: added afterwards. Where episodes terminate, this changes the task: every step more adds ``loc``.
+
+    Raises:
+        ConfigError: a number is not finite, or ``scale`` is 0.
     """
 
     def __init__(self, scale: float, loc: float = 0.0) -> None:
@@ -92,6 +95,9 @@ class RewardClipping(RewardTransform):
     Args:
         low: smallest reward; may be ``-inf``.
         high: largest reward, above ``low``; may be ``inf``.
+
+    Raises:
+        ConfigError: ``low`` is not below ``high``.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -124,7 +130,7 @@ class BinarizeReward(RewardTransform):
         self.nonzero = nonzero
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
-        """Return 0 or 1 in the reward's dtype, ``[*B, 1]``."""
+        """Return 0 or 1 in the reward's dtype, ``[*B, 1]``; NaN stays NaN."""
         is_paid = reward != 0 if self.nonzero else reward > 0
         return torch.where(reward.isnan(), reward, is_paid.to(reward.dtype))
 
@@ -190,6 +196,9 @@ class RewardNorm(RewardTransform):
     Args:
         gamma: the discount of the loss that is trained with these rewards.
         clip: largest absolute value of a reward.
+
+    Raises:
+        ConfigError: γ is not between 0 and 1, or ``clip`` not positive.
     """
 
     def __init__(self, gamma: float, clip: float = 10.0) -> None:

@@ -76,7 +76,7 @@ def _require_factory(who: str, given: object, num_envs: int | None) -> None:
 
 
 def shares_of(num: int, num_workers: int) -> list[range]:
-    """Split ``num`` rows into ``num_workers`` consecutive ranges of nearly equal size, the larger ones first."""
+    """Split ``num`` rows into ``num_workers`` consecutive ranges whose sizes differ by at most one."""
     bounds = [-(-num * index // num_workers) for index in range(num_workers + 1)]
     return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 

@@ -95,7 +95,7 @@ class GymVectorEnv(WorkerEnv):
 
     @property
     def step_limit(self) -> float:
-        """The least step limit of a ``SyncVectorEnv``'s simulators; else the limit registered with the id."""
+        """The least step limit of a ``SyncVectorEnv``'s simulators; else that registered with the id, or infinity."""
         inner = self.vector_env.unwrapped
         if isinstance(inner, SyncVectorEnv):
             return min(map(gym_step_limit, inner.envs))

@@ -70,7 +70,7 @@ class Distribution:
         raise self._lacks("an entropy")
 
     def kl(self, other: Distribution) -> torch.Tensor:
-        """Return the Kullback-Leibler divergence KL(self ‖ other), ``[*B]``."""
+        """Return the divergence KL(self ‖ other) in nats, ``[*B]``; ``other`` is of the same family."""
         raise self._lacks("a closed-form divergence")
 
     @property

@@ -30,6 +30,9 @@ class Temperature(nn.Module):
     Args:
         value: α at the beginning.
         learned: whether it is trained.
+
+    Raises:
+        ConfigError: α is not positive, or not finite.
     """
 
     def __init__(self, value: float, *, learned: bool) -> None:
