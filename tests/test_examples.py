@@ -248,13 +248,14 @@ def test_a_finished_run_is_not_resumed_without_more_frames(half, run, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def require_same_where_resumed(run, folder, *flags):
+def require_same_where_resumed(run, folder, *flags, algorithm="ppo"):
     """Hold that a run of two halves ends with the weights of a whole one; return the folder of the latter."""
-    run("ppo", *flags, "--name=half")
-    (half,) = (folder / "ppo_logging").iterdir()
-    run("ppo", f"--resume={half}", "--name=rest", "--total_frames=512")
-    run("ppo", *flags, "--name=whole", "--total_frames=512")
-    (whole,), (rest,) = ((folder / "ppo_logging").glob(f"{name}*") for name in ("whole", "rest"))
+    runs = folder / f"{algorithm}_logging"
+    run(algorithm, *flags, "--name=half")
+    (half,) = runs.iterdir()
+    run(algorithm, f"--resume={half}", "--name=rest", "--total_frames=512")
+    run(algorithm, *flags, "--name=whole", "--total_frames=512")
+    (whole,), (rest,) = (runs.glob(f"{name}*") for name in ("whole", "rest"))
     assert_equal_weights(whole, rest)
     return whole
 
@@ -267,6 +268,17 @@ def test_a_run_in_a_native_env_goes_on_and_is_evaluated(run, tmp_path, capsys):
     assert summary["env"] == "TMaze"
     capsys.readouterr()
     run("ppo", f"--evaluate={whole}")
+    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
+
+
+def test_options_go_on_where_their_run_was_saved_and_are_evaluated(run, tmp_path, capsys):
+    flags = [*TINY, "--num_epochs=1", "--loggers=csv", "--lr_schedule=constant", "--every=5"]
+    whole = require_same_where_resumed(run, tmp_path, *flags, algorithm="hierarchical")
+    endings = read_csv(whole / "progress.csv")["loss/termination"]
+    assert all(0 < share < 1 for share in endings)
+    summary = json.loads((whole / "summary.json").read_text())
+    capsys.readouterr()
+    run("hierarchical", f"--evaluate={whole}")
     assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
 
 

@@ -1,8 +1,8 @@
 """Every loss to be held against the laws, with networks of real parts and the batches that it learns from.
 
-``POLICY_LOSSES``, ``VALUE_LOSSES`` and ``CURIOSITY_LOSSES`` have one entry per configuration; a new class is added
-there. ``CASES`` are all of them, policy losses with the kinds of action that each is tried with. Every network reads
-``"observation"`` ``[*B, 4]``.
+``POLICY_LOSSES``, ``VALUE_LOSSES``, ``CURIOSITY_LOSSES`` and ``OPTION_LOSSES`` have one entry per configuration; a new
+class is added there. ``CASES`` are all of them, policy losses with the kinds of action that each is tried with. Every
+network reads ``"observation"`` ``[*B, 4]``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from torchrl.modules import (
     MultiCategorical,
     Normal,
     OneHotCategorical,
+    Options,
+    PerOption,
     ProbabilisticActor,
     QuantileQValueActor,
     QValueActor,
@@ -61,6 +63,7 @@ from torchrl.objectives import (
     RNDLoss,
     SACLoss,
     TD3Loss,
+    TerminationLoss,
     total_loss,
 )
 from torchrl.objectives.costs.temporal_difference import TDLoss
@@ -397,6 +400,32 @@ CURIOSITY_LOSSES = {
 CURIOSITY_LOSSES["JointLoss"] = Case(_joint, _joint_rows)
 
 
+# ---- losses of options, from choices and actions -------------------------------------------------------------------
+
+
+def _options() -> Options:
+    index = ("option", "index")
+    worker = ProbabilisticActor(PerOption(network(4, 2 * 3), 2), Categorical, in_keys=["observation", index])
+    return Options(2, network(4, 2), worker, termination=network(4, 2))
+
+
+def _option_rows(*shape: int, seed: int = 0) -> TensorDict:
+    batch = make_rows(KINDS["discrete"], *shape, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    running = torch.randint(3, shape, generator=generator)  # 2: none
+    batch["option"] = TensorDict({"running": running, "age": torch.ones_like(running)}, shape)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed + 1)
+        _options()(batch)
+    return batch.exclude("next")
+
+
+OPTION_LOSSES = {
+    "TerminationLoss": Case(lambda: TerminationLoss(_options(), coef=0.1), _option_rows),
+    "ClipPPOLoss of options": Case(lambda: ClipPPOLoss(_options(), make_critic()), _option_rows),
+}
+
+
 def _policy_case(build: Callable[[nn.Module, nn.Module], Loss], kind: Kind) -> Case:
     return Case(lambda: build(kind.make_actor(), make_critic()), partial(make_rows, kind))
 
@@ -404,6 +433,7 @@ def _policy_case(build: Callable[[nn.Module, nn.Module], Loss], kind: Kind) -> C
 CASES = (
     VALUE_LOSSES
     | CURIOSITY_LOSSES
+    | OPTION_LOSSES
     | {
         f"{name} of {kind}": _policy_case(loss.build, KINDS[kind])
         for name, loss in POLICY_LOSSES.items()

@@ -80,6 +80,7 @@ WITHOUT_NETWORKS_OF_STATES = {
     "ActorLoss",
     "RNDLoss",
     "ICMLoss",
+    "TerminationLoss",  # tests/objectives/costs/test_termination.py
 }
 
 

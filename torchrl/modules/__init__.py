@@ -48,7 +48,7 @@ from torchrl.modules.models import (
 )
 from torchrl.modules.normalizer import ObservationNormalizer
 from torchrl.modules.operator import Operator
-from torchrl.modules.options import Options, PerOption
+from torchrl.modules.options import Options, PerOption, no_option
 from torchrl.modules.projection import Projected
 from torchrl.modules.q_values import DistributionalQValueActor, QuantileQValueActor, QValueActor, ValueEnsemble
 from torchrl.modules.recurrent import GRU, LSTM
@@ -116,6 +116,7 @@ __all__ = [
     "ValueOperator",
     "exploration_type",
     "initialise_lazy_",
+    "no_option",
     "orthogonal_init_",
     "replay_policy",
     "set_exploration_type",

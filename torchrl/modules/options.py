@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
@@ -214,8 +214,8 @@ class Options(Stateful, Extensible, TensorDictModuleBase):
     def own_state(self) -> dict[Key, Tensor]:
         """Return the state that one row starts an episode from: no option runs, and its age is 0."""
         device = next((x.device for x in self.parameters()), None)
-        numbers = {self.running_key: self.num_options, self.age_key: 0}
-        return {key: torch.tensor(number, device=device) for key, number in numbers.items()}
+        state = no_option(self.num_options, state_key=self.state_key)
+        return {key: state.get(key).to(device) for key in (self.running_key, self.age_key)}
 
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -323,6 +323,26 @@ class Options(Stateful, Extensible, TensorDictModuleBase):
         mixed = torch.where(stays, torch.logaddexp(ends, goes_on), ends)
         mixed = torch.where(is_none.unsqueeze(-1), log_probs, mixed)
         return Categorical(mixed), logit.sigmoid().masked_fill(is_none, 1.0)
+
+
+def no_option(num_options: int, *, state_key: Key = "option") -> TensorDict:
+    """Return the state of :class:`Options` in which none runs, where an environment is built before the policy.
+
+    >>> no_option(3)["option", "running"]
+    tensor(3)
+
+    Args:
+        num_options: n.
+        state_key: the folder of the state.
+
+    Returns:
+        batch size ``[]``, for :class:`~torchrl.envs.transforms.TensorDictPrimer`.
+    """
+    _require_number("no_option", num_options)
+    state = TensorDict()
+    for name, number in (("running", num_options), ("age", 0)):
+        state.set((*as_path(state_key), name), torch.tensor(number))
+    return state
 
 
 def _require_number(who: str, num_options: int) -> None:

@@ -18,6 +18,7 @@ from torchrl.objectives.costs.policy_objectives import (
 from torchrl.objectives.costs.ppo import ClipPPOLoss, KLPenaltyPPOLoss, PPOLoss
 from torchrl.objectives.costs.sac import DiscreteSACLoss, REDQLoss, SACLoss
 from torchrl.objectives.costs.targets import HardUpdate, SoftUpdate, target_copy
+from torchrl.objectives.costs.termination import TerminationLoss
 from torchrl.objectives.returns.advantages import GAE, TD0, NStepReturn, TDLambda
 from torchrl.objectives.returns.base import ReturnEstimator, next_values
 from torchrl.objectives.returns.monte_carlo import DiscountedReturn
@@ -58,6 +59,7 @@ __all__ = [
     "Surrogate",
     "TD3Loss",
     "TDLambda",
+    "TerminationLoss",
     "VTrace",
     "next_values",
     "target_copy",
