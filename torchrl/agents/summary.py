@@ -27,9 +27,9 @@ def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, flo
 
     Returns:
         ``eval_return_mean`` and ``eval_return_std`` of the policy as it stands, ``best_eval_return_mean`` of the best
-        checkpoint (of the policy as it stands where there is none), ``frames``, ``seconds`` (all phases of training,
-        this report not), ``collect_seconds``, ``optimise_seconds``, ``evaluate_seconds``, ``fps`` (frames per second of
-        collecting and optimising), ``seed``, ``num_parameters``.
+        checkpoint (of the policy as it stands where there is none), ``eval_episodes`` (the evaluator's), ``frames``,
+        ``seconds`` (all phases of training, this report not), ``collect_seconds``, ``optimise_seconds``,
+        ``evaluate_seconds``, ``fps`` (frames per second of collecting and optimising), ``seed``, ``num_parameters``.
     """
     seconds = dict(agent.seconds)
     last = agent.evaluate(evaluator)

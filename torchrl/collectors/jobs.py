@@ -137,7 +137,7 @@ def factories_of(who: str, make_env: Callable | Sequence[Callable], num_workers:
     Args:
         who: for messages.
         make_env: one callable for all workers, or a sequence of one for each.
-        num_workers: how many workers; None takes one per entry of ``make_env``.
+        num_workers: how many workers; None takes one per entry of ``make_env``, which must then be a sequence.
 
     Raises:
         ConfigError: the numbers differ, or an entry cannot be called.

@@ -47,6 +47,8 @@ class MultiSyncCollector(MultiCollector):
     def launch(self) -> None:
         """Start collecting a batch, with the weights of the last update, and return at once.
 
+        With ``update_every_batch`` it takes the weights as they are now.
+
         Raises:
             ConfigError: a batch is being collected already.
         """

@@ -89,7 +89,7 @@ def acting_layers(act: Callable) -> list[nn.Module]:
 
 
 def place_policy(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
-    """Return the policy itself, or a :class:`PlacedPolicy` on ``device`` where that is another device than ``home``.
+    """Return the policy itself, or a :class:`PlacedPolicy` on ``device`` where roots or its tensors live elsewhere.
 
     Args:
         policy: maps a root to the same root with ``action``.

@@ -249,11 +249,12 @@ class MultiCollector(ABC):
     def state_dict(self) -> dict:
         """Return counters, and of each worker the states of its environments and random generators.
 
-        Of workers whose process has died or was shut down it holds only counters and transforms' statistics; they begin
-        new episodes after loading.
+        A worker whose process has died is replaced first, if that is allowed. After :meth:`shutdown`, or an error that
+        closed the workers, there are only counters and transforms' statistics; new episodes begin after loading.
 
         Raises:
             ConfigError: a batch is being collected: take it first.
+            ProcessError: a process has died and is not to be replaced; the workers are closed then.
         """
         if self._pool.is_running:
             with self._while_idle("state_dict"):

@@ -175,6 +175,7 @@ class Env(ABC):
 
         Raises:
             ConfigError: rows would continue with a policy's state, but ``root`` was not given; or it is a transition.
+            SpecError: the mask has another shape or dtype, or there is not one seed per row.
         """
         initial = self.carried.initial
         if mask is not None:
@@ -209,6 +210,7 @@ class Env(ABC):
 
         Raises:
             KeyMissing: there is no ``action``.
+            SpecError: the action has another shape or dtype.
             EnvError: a row that ended was not reset.
         """
         require_tensordict(type(self).__name__, tensordict)
@@ -221,6 +223,11 @@ class Env(ABC):
 
         For speed both are views of memory that the environment writes again (the root two calls later, ``next`` in the
         next call): copy what you keep. ``tensordict`` becomes the transition: it gains the entry ``"next"``.
+
+        Raises:
+            KeyMissing: there is no ``action``.
+            SpecError: the action has another shape or dtype.
+            EnvError: a row that ended in :meth:`step` or :meth:`advance` was not reset.
         """
         if type(tensordict) is not TensorDict:
             require_tensordict(type(self).__name__, tensordict)

@@ -153,7 +153,7 @@ class RemoteObject:
         return self.has_died() and not self._channel.has_input()
 
     def death(self) -> ProcessError:
-        """Kill the process if it runs, close the channel, and return the error that says how the process ended."""
+        """Wait a moment for the process to end, else kill it; close the channel, and return the error that says how."""
         self._child.join(CLOSE_S)
         how = self._child.describe()
         self.kill()
