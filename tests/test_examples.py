@@ -23,6 +23,7 @@ ALGORITHMS = sorted(path.parent.name for path in (ROOT / "examples").glob("*/con
 CONFIGS = sorted((ROOT / "examples").glob("*/configs/*.txt"))
 OFF_POLICY = {
     "dqn": "loss_value",
+    "r2d2": "loss_value",
     "ddpg": "loss_critic",
     "td3": "loss_critic",
     "sac": "loss_critic",
@@ -81,6 +82,7 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     if "LunarLander" in config.read_text():
         pytest.importorskip("Box2D", reason="LunarLander needs the extra box2d")
     flags = {"diayn": ["--num_skills=2"], "ppo": ["--num_epochs=1"], "redq": [*SMALL, "--updates_per_frame=1"]}
+    flags["r2d2"] = [*SMALL, "--sub_traj_len=8", "--burn_in=2"]
     flags = flags.get(algorithm, SMALL if algorithm in OFF_POLICY else [])
     run(algorithm, f"--config={config}", *TINY, *flags)
     (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()

@@ -191,7 +191,7 @@ def test_orthogonal_init_is_a_choice(make_agent):
     assert not torch.allclose(plain.T @ plain, 2 * torch.eye(4), atol=1e-2)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "impala", "reinforce", "dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "impala", "reinforce", "dqn", "r2d2", "sac"])
 def test_weights_repeat_by_seed_and_leave_the_global_stream_alone(algorithm, make_agent):
     state = torch.get_rng_state()
     one, two = (make_agent(algorithm, *ALONE.get(algorithm, [])).loss.state_dict() for _ in range(2))

@@ -189,6 +189,7 @@ ALGORITHMS = {
     "impala": [*ON_POLICY, *ALONE["impala"]],
     "reinforce": ON_POLICY,
     "dqn": REPLAY,
+    "r2d2": [*REPLAY, "--sub_traj_len=4", "--burn_in=1"],
     "sac": REPLAY,
     "ddpg": REPLAY,
     "td3": [*REPLAY, "--actor_interval=1"],

@@ -18,6 +18,8 @@ from torchrl.data.replay import (
 from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import (
+    GRU,
+    LSTM,
     AdditiveGaussian,
     DistributionalQValueActor,
     DuelingMLP,
@@ -38,7 +40,8 @@ from torchrl.recipes.config import load_config, save_config
 SMALL = ["--num_envs=1", "--num_cells", "8", "8", "--buffer_size=64", "--batch_size=8", "--total_frames=64"]
 SMALL += ["--frames_per_batch=32"]
 VECTOR = ["--env_name=Pendulum-v1"]
-ENVIRONMENT = {"dqn": [], "ddpg": VECTOR, "td3": VECTOR, "sac": VECTOR, "redq": VECTOR}
+PIECES = ["--sub_traj_len=4", "--burn_in=1"]
+ENVIRONMENT = {"dqn": [], "ddpg": VECTOR, "td3": VECTOR, "sac": VECTOR, "redq": VECTOR, "r2d2": PIECES}
 GROUPS = ("networks", "exploration", "replay", "loss", "updates")
 OF_COLLECTING = {"init_random_frames", "async_collection"}
 
@@ -152,6 +155,8 @@ EFFECTS = {
     "gsde": ("sac", lambda a: any(type(m) is GSDEHead for m in a.policy.modules()), False, ["--gsde"], True),
     "gsde_every": ("redq", redrawn_every, None, ["--gsde", "--gsde_every=4"], 4),
     "gsde_log_std": ("sac", gsde_log_std, None, ["--gsde", "--gsde_log_std=-1"], -1),
+    "memory": ("r2d2", lambda a: type(a.loss.actor[1]), LSTM, ["--memory=gru"], GRU),
+    "memory_size": ("r2d2", lambda a: a.loss.actor[1].state_shape[-1], 64, ["--memory_size=6"], 6),
     # exploration
     "eps_start": ("dqn", lambda a: a.policy.start, 1.0, ["--eps_start=0.5"], 0.5),
     "eps_end": ("dqn", lambda a: a.policy.end, 0.05, ["--eps_end=0.2"], 0.2),
@@ -187,6 +192,7 @@ EFFECTS = {
     "prb_alpha": ("dqn", lambda a: getattr(sampler(a), "alpha", 0), 0, ["--prb", "--prb_alpha=0.3"], 0.3),
     "prb_beta": ("dqn", lambda a: getattr(sampler(a), "beta", 0), 0, ["--prb", "--prb_beta=0.3"], 0.3),
     "sub_traj_len": ("td3", lambda a: type(sampler(a)), UniformSampler, ["--sub_traj_len=4"], SliceSampler),
+    "across_episodes": ("r2d2", lambda a: sampler(a).across, True, ["--no-across_episodes"], False),
     "selected_keys": (
         "dqn",
         lambda a: ("next", "episode_return") in stored(a).keys(True),
@@ -199,6 +205,9 @@ EFFECTS = {
     "gamma": ("dqn", lambda a: a.loss.gamma, 0.99, ["--gamma=0.5"], 0.5),
     "double": ("dqn", lambda a: a.loss.is_double, True, ["--no-double"], False),
     "loss_function": ("ddpg", lambda a: a.loss.distance, "l2", ["--loss_function=l1"], "l1"),
+    "burn_in": ("r2d2", lambda a: a.loss.burn_in, 1, ["--burn_in=2"], 2),
+    "zero_state": ("r2d2", lambda a: "memory" in stored(a).keys(), False, ["--no-zero_state"], True),
+    "n_steps": ("r2d2", lambda a: a.loss.n_steps, 3, ["--n_steps=2"], 2),
     "target_noise": ("td3", lambda a: a.loss.target_noise, 0.2, ["--target_noise=0.1"], 0.1),
     "noise_clip": ("td3", lambda a: a.loss.noise_clip, 0.5, ["--noise_clip=0.1"], 0.1),
     "temperature": ("sac", lambda a: round(a.loss.temperature().item(), 6), 1.0, ["--temperature=0.2"], 0.2),
@@ -269,6 +278,8 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
             "--pin_memory: expected a CUDA device",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
+        ("r2d2", ["--sub_traj_len=none"], "--sub_traj_len: expected more steps than the 1 of --burn_in, got None"),
+        ("r2d2", ["--burn_in=4"], "--sub_traj_len: expected more steps than the 4 of --burn_in, got 4"),
         ("dqn", ["--sub_traj_len=3"], "a number that divides the 8 of --batch_size"),
         ("sac", ["--env_name=CartPole-v1", "--state_value"], "--state_value: expected continuous actions"),
         ("sac", ["--gsde", "--distribution=truncated_normal"], "--gsde: expected --distribution=tanh_normal"),
@@ -342,6 +353,8 @@ def test_noisy_networks_explore_without_epsilon(make_agent):
     [
         ("dqn", ["--dueling", "--noisy", "--distributional", "--prb", "--multi_step", "--double"]),
         ("dqn", ["--quantiles", "--prb", "--sub_traj_len=4"]),
+        ("r2d2", ["--prb", "--memory=gru", "--no-zero_state", "--no-dueling"]),
+        ("r2d2", ["--env_library=native", "--env_name=RepeatPrevious", "--no-across_episodes"]),
         ("sac", ["--state_value", "--prb", "--multi_step"]),
         ("sac", ["--gsde", "--gsde_every=4"]),
         ("ddpg", ["--ou_exploration", "--normalize_rewards_online", "--sub_traj_len=4"]),

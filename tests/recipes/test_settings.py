@@ -13,7 +13,7 @@ from torchrl.recipes import from_flags, parser_of, values_of
 from torchrl.recipes.sense import _COMPARISON, _FACTS, _NEEDS
 from torchrl.recipes.settings import Fraction, PositiveFloat, PositiveInt, explanations, parts_of
 
-ALGORITHMS = ("a2c", "ddpg", "diayn", "dqn", "hierarchical", "impala", "ppo", "redq", "reinforce", "sac", "td3")
+ALGORITHMS = ("a2c", "ddpg", "diayn", "dqn", "hierarchical", "impala", "ppo", "r2d2", "redq", "reinforce", "sac", "td3")
 
 
 @dataclass(frozen=True)

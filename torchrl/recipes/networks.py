@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -443,15 +443,19 @@ def make_memory(settings: MemoryNetworks, num_features: int, **options: object) 
     return MEMORIES[settings.memory](num_features, settings.memory_size, **options)
 
 
-def initial_memory(settings: MemoryNetworks) -> TensorDict:
+def initial_memory(settings: MemoryNetworks, keys: Iterable[str] = MEMORY_KEYS) -> TensorDict:
     """Return the state that actor and critic start an episode from, for the primer of the environment.
 
     >>> sorted(initial_memory(MemoryNetworks(memory="gru")).keys())
     ['critic_memory', 'memory']
+
+    Args:
+        settings: with ``memory`` and ``memory_size``.
+        keys: of the states; without a critic that remembers, the actor's alone.
     """
     state = TensorDict()
     with initial_weights(0):  # of modules that are only asked for their shapes
-        for key in MEMORY_KEYS:
+        for key in keys:
             state.update(make_memory(settings, 1, state_key=key).initial_state())
     return state
 

@@ -274,6 +274,9 @@ class Replay:
     --prb"""
     sub_traj_len: PositiveInt | None = None
     "sample pieces of trajectories of this length; none samples frames"
+    across_episodes: bool = False
+    """let these pieces run on from an episode into the next one of its environment, for networks with memory, which
+    begin anew there; needs --sub_traj_len"""
     multi_step: bool = False
     "store sums of several rewards, and the observation after them"
     n_steps_return: PositiveInt = 3

@@ -76,12 +76,13 @@ def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> Repla
 
 
 def _sampler(settings: Replay, num_updates: int) -> UniformSampler | PrioritizedSampler | SliceSampler:
+    slices = {"across": settings.across_episodes}
     if not settings.prb:
-        return UniformSampler() if settings.sub_traj_len is None else SliceSampler(settings.sub_traj_len)
+        return UniformSampler() if settings.sub_traj_len is None else SliceSampler(settings.sub_traj_len, **slices)
     priorities = PrioritizedSampler(alpha=settings.prb_alpha, beta=settings.prb_beta, beta_steps=num_updates)
     if settings.sub_traj_len is None:
         return priorities
-    return PrioritizedSliceSampler(settings.sub_traj_len, priorities=priorities)
+    return PrioritizedSliceSampler(settings.sub_traj_len, priorities=priorities, **slices)
 
 
 class Store:
