@@ -47,7 +47,10 @@ def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = 
             (BipedalWalker), whose contacts come in another order the second time.
 
     Raises:
-        EnvError, KeyMissing, SpecError, NonFiniteError: the first mistake found, with advice.
+        EnvError: ``env`` is no :class:`Env`, or breaks a rule; of several mistakes the first found is raised.
+        KeyMissing: an entry is missing.
+        SpecError: an observation or a reward does not lie in its spec.
+        NonFiniteError: a transform refuses NaN or infinity.
     """
     if not isinstance(env, Env):
         hint = "Wrap a gymnasium environment in GymEnv(env), another simulator in SerialEnv."

@@ -158,7 +158,7 @@ class Transform(StepEditor):
     def keep_memory(self, rows: torch.Tensor) -> Iterator[None]:
         """Undo, when a ``with`` block ends, its changes of the memory of frozen rows, ``rows`` bool ``[*B]``.
 
-        The env enters it around a step with frozen rows; what was learned is not undone.
+        The env enters it around a step with frozen rows; what was learned is not undone, nor a step that raises.
         """
         kept = [
             (module, name, batch_dim, module._buffers[name].clone())  # a copy: transforms may write into their own
