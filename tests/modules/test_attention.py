@@ -196,8 +196,9 @@ def test_a_window_of_one_goes_through_an_environment():
 
 
 @pytest.mark.parametrize("form", ["step", "sequence"])
-def test_each_form_is_one_graph(make, form):
-    module = make(3, 8)
+@pytest.mark.parametrize("kind", ["2 layers", "window 1"])
+def test_each_form_is_one_graph(kind, form):
+    module = KINDS[kind](3, 8)
     head = ProbabilisticActor(nn.Linear(8, 2), Categorical, in_keys=["hidden"], log_prob_key=None)
     policy = Sequence(module, head)
     x, state, is_init = inputs(module, 2, 35)
