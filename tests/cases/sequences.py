@@ -126,3 +126,27 @@ def make_batch(action="choice", *, is_masked=False, seed=0, kind="discrete"):
             if entry.is_floating_point():
                 entry[~mask] = torch.nan
     return batch
+
+
+def features(cell, batch):
+    """What a cell writes at every step and after it, by a loop that a reader can check."""
+    begins, shape = batch["is_init"], batch.batch_size
+    here, after = torch.zeros(*shape, 4), torch.zeros(*shape, 4)
+    for row in range(shape[0]):
+        state = batch["memory"][row, 0]
+        for step in range(shape[1]):
+            if begins[row, step]:
+                state = torch.zeros_like(state)
+            observed, following = batch["observation"][row, step], batch["next", "observation"][row, step]
+            out, state = cell.step(observed.unsqueeze(0), state.unsqueeze(0))
+            here[row, step], state = out[0], state[0]
+            after[row, step] = cell.step(following.unsqueeze(0), state.unsqueeze(0))[0][0]
+    return here, after
+
+
+def without_memory(cell, batch):
+    """The batch with the features in the place of the observations."""
+    plain = batch.clone()
+    with torch.no_grad():
+        plain["observation"], plain["next", "observation"] = features(cell, batch)
+    return plain.exclude("memory")

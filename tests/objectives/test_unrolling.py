@@ -16,7 +16,7 @@ from cases.losses import (
     make_critic,
     network,
 )
-from cases.sequences import SHAPE, VALUE_LOSSES, make_batch
+from cases.sequences import SHAPE, VALUE_LOSSES, make_batch, without_memory
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
     GRU,
@@ -88,30 +88,6 @@ def test_every_loss_is_among_the_cases():
     named = [getattr(torchrl.objectives, name) for name in torchrl.objectives.__all__]
     losses = {x.__name__ for x in named if isinstance(x, type) and issubclass(x, Loss)} - WITHOUT_NETWORKS_OF_STATES
     assert losses <= {name.split(",")[0].split(" ")[0] for name in (*POLICY_LOSSES, *VALUE_LOSSES)}
-
-
-def features(cell, batch):
-    """What a cell writes at every step and after it, by a loop that a reader can check."""
-    begins, shape = batch["is_init"], batch.batch_size
-    here, after = torch.zeros(*shape, 4), torch.zeros(*shape, 4)
-    for row in range(shape[0]):
-        state = batch["memory"][row, 0]
-        for step in range(shape[1]):
-            if begins[row, step]:
-                state = torch.zeros_like(state)
-            observed, following = batch["observation"][row, step], batch["next", "observation"][row, step]
-            out, state = cell.step(observed.unsqueeze(0), state.unsqueeze(0))
-            here[row, step], state = out[0], state[0]
-            after[row, step] = cell.step(following.unsqueeze(0), state.unsqueeze(0))[0][0]
-    return here, after
-
-
-def without_memory(cell, batch):
-    """The batch with the features in the place of the observations."""
-    plain = batch.clone()
-    with torch.no_grad():
-        plain["observation"], plain["next", "observation"] = features(cell, batch)
-    return plain.exclude("memory")
 
 
 def compare(build, batch, cell=None):
