@@ -134,3 +134,8 @@ def test_the_penalty_follows_the_divergence_of_each_update():
 def test_what_is_no_list_of_hooks_is_refused(hooks, message):
     with pytest.raises(ConfigError, match=message):
         check_hooks(hooks)
+
+
+def test_hooks_from_a_generator_are_all_kept():
+    bars = [ProgressBar(), ProgressBar()]
+    assert check_hooks(bar for bar in bars) == tuple(bars)

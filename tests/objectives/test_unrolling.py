@@ -233,3 +233,15 @@ def test_exploration_is_looked_through():
     loss = DQNLoss(EGreedy(actor, CHOICE, num_frames=10))
     assert loss.actor is actor and loss.state_keys == ["memory"]
     total_loss(loss(make_batch())).backward()
+
+
+@pytest.mark.parametrize("name", ["ClipPPOLoss", "A2CLoss"])
+def test_a_policy_loss_over_sequences_is_one_graph(name):
+    torch._dynamo.reset()
+    cell = LSTM(4, 4, out_key="observation")
+    loss = POLICY_LOSSES[name](lambda net: Sequence(cell, net))
+    batch = make_batch().exclude("next")
+    terms = torch.compile(loss, fullgraph=True, backend="aot_eager")(batch)
+    torch.testing.assert_close(dict(terms.items()), dict(loss(batch).items()))
+    total_loss(terms).backward()
+    assert all((parameter.grad != 0).any() for parameter in cell.parameters())

@@ -332,7 +332,8 @@ def check_hooks(hooks: tuple) -> tuple[Hook, ...]:
         got = type(hooks).__name__
         hint = f"Write hooks=[{got}(...)]." if isinstance(hooks, Hook) else "Write hooks=() for none."
         raise ConfigError(explain("hooks", expected="a list of instances of Hook", got=got, hint=hint))
+    hooks = tuple(hooks)  # a generator could be looked at only once
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise ConfigError(explain("hooks", expected="instances of Hook", got=repr(hook)))
-    return tuple(hooks)
+    return hooks

@@ -101,6 +101,7 @@ class Networks:
     def __init__(self, who: str, **networks: nn.Module | None) -> None:
         self.who = who
         self._parts: dict[str, tuple[tuple[nn.Module, ...], nn.Module]] = {}
+        self._reads: dict[str, list[Key]] = {}  # of the parts that remember
         self._memories: list[Memory] = []
         self.state_keys: list[Key] = []
         for name, network in networks.items():
@@ -109,7 +110,8 @@ class Networks:
 
     def add(self, name: str, network: nn.Module) -> None:
         """Add a network, such as a target network, which is made after the others."""
-        self._parts[name] = split_memory(self.who, network)
+        before, _ = self._parts[name] = split_memory(self.who, network)
+        self._reads[name] = Sequence(*before).in_keys if before else []
         self._memories = [part for before, _ in self._parts.values() for x in before for part in x.modules()]
         self._memories = [part for part in self._memories if isinstance(part, Memory)]
         self.state_keys = list(dict.fromkeys(memory.state_key for memory in self._memories))
@@ -235,7 +237,7 @@ class Networks:
     ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
         """Run what a network remembers over sequences; return what it writes of each row and of its successor."""
         before = self._parts[name][0]
-        sequences = self._sequences(before, batch, batch.get((STARTS, name), batch), layout)
+        sequences = self._sequences(self._reads[name], batch, batch.get((STARTS, name), batch), layout)
         for module in before:
             module(sequences)
         keys = [key for key in _written(before) if key[0] != "next"]
@@ -250,14 +252,14 @@ class Networks:
         return here, {key: value[behind].view(shape[key]) for key, value in flat.items()}
 
     def _sequences(
-        self, before: tuple[nn.Module, ...], batch: TensorDictBase, starts: TensorDictBase, layout: Layout | None
+        self, reads: Iterable[Key], batch: TensorDictBase, starts: TensorDictBase, layout: Layout | None
     ) -> TensorDict:
-        """Gather what modules read into a container of its own: ``[*B, T]``, or ``[*B, L]`` as laid out."""
+        """Gather the entries ``reads`` into a container of its own: ``[*B, T]``, or ``[*B, L]`` as laid out."""
         time_dim = batch.batch_dims - 1
         states = self.state_keys
         size = batch.batch_size if layout is None else layout.source.shape
         sequences = TensorDict(batch_size=size)
-        for key in Sequence(*before).in_keys:
+        for key in reads:
             value = read(starts if key in states else batch, key, who=self.who).detach()
             if key in states:
                 value = _first(value, time_dim, batch.get(MASK, None)).expand(*size, *value.shape[time_dim + 1 :])
