@@ -1,6 +1,7 @@
 """Options: a policy of two levels, trained by PPO (Bacon et al., 2017; Zhang and Whiteson, 2019).
 
-    python examples/hierarchical/hierarchical.py --config=examples/hierarchical/configs/cartpole.txt
+    python examples/hierarchical/hierarchical.py --config=examples/hierarchical/configs/four_rooms.txt
+    python examples/hierarchical/hierarchical.py --config=examples/hierarchical/configs/cartpole.txt --seed=1
     python examples/hierarchical/hierarchical.py --env_name=Acrobot-v1 --every=10 --no-learn_termination
     python examples/hierarchical/hierarchical.py --evaluate=hierarchical_logging/CartPole-v1_2026-11-30_12-00-00
 

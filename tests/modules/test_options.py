@@ -10,7 +10,7 @@ from torch import nn
 
 from cases.recurrent import make_env
 from torchrl.collectors import Collector, EpisodeCollector, MultiSyncCollector
-from torchrl.envs import GymEnv, TransformedEnv
+from torchrl.envs import CartPole, GymEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
@@ -423,15 +423,23 @@ def test_a_sample_of_the_pair():
 
 def test_acts_and_learns_in_one_compiled_graph():
     policy, critic = make_policy(every=6), make_critic()
-    root = cartpole(policy).reset()
-    keys = [*policy.in_keys]
-    inputs = root.select(*keys)
-    compiled = torch.compile(policy, fullgraph=True, backend="aot_eager")
-    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        one, two = compiled(inputs.clone()), policy(inputs.clone())
-    for key in policy.out_keys:
-        torch.testing.assert_close(one[key], two[key])
+    root = cartpole(policy).reset().select(*policy.in_keys)
+    with torch.no_grad():
+        acted = torch.compile(policy, fullgraph=True, backend="aot_eager")(root.clone())
+        assert [key for key in policy.out_keys if acted.get(key, None) is None] == []
+        torch.testing.assert_close(policy.build(acted).log_prob(acted["action"]), acted["action_log_prob"])
+        for key, value in policy.state_after(acted).items():
+            assert torch.equal(acted[key], value)
     batch = GAE(critic)(collect(policy, 8))
     loss = A2CLoss(policy, critic)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(batch)["loss_objective"], loss(batch)["loss_objective"])
+
+
+@pytest.mark.parametrize("size", [(), (2, 3)])
+def test_batches_of_no_and_of_two_dimensions(size):
+    policy = make_policy(every=6)
+    env = TransformedEnv(CartPole(size or None), TensorDictPrimer(policy.initial_state()))
+    batch = env.rollout(5, policy)
+    assert batch[INDEX].shape == (*size, 5)
+    torch.testing.assert_close(policy.build(batch).log_prob(batch["action"]), batch["action_log_prob"])

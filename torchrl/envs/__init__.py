@@ -14,6 +14,7 @@ _HOMES = {
     "EnvPoolEnv": "vector.envpool",
     "TorchEnv": "torch_env",
     "CartPole": "native",
+    "FourRooms": "native",
     "Pendulum": "native",
     "Plane": "native",
     "RepeatPrevious": "native",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrl.envs import CartPole, Pendulum, Plane, RepeatPrevious, TMaze, check_env
+from torchrl.envs import CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze, check_env
 from torchrl.errors import ConfigError
 
 NATIVE = [(CartPole, "CartPole-v1"), (Pendulum, "Pendulum-v1")]
@@ -13,7 +13,7 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-@pytest.mark.parametrize("kind", [CartPole, Pendulum, Plane, RepeatPrevious, TMaze])
+@pytest.mark.parametrize("kind", [CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze])
 def test_a_batch_of_two_dimensions_keeps_the_contract(kind, device):
     env = kind((2, 3), max_episode_steps=15, device=device)
     check_env(env, num_steps=40)

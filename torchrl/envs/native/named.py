@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchrl.envs.native.cartpole import CartPole
+from torchrl.envs.native.four_rooms import FourRooms
 from torchrl.envs.native.pendulum import Pendulum
 from torchrl.envs.native.plane import Plane
 from torchrl.envs.native.repeat_previous import RepeatPrevious
@@ -14,7 +15,7 @@ from torchrl.envs.native.tmaze import TMaze
 from torchrl.envs.torch_env import TorchEnv
 from torchrl.errors import ConfigError, EnvError, explain, nearest
 
-NATIVE = {kind.__name__: kind for kind in (CartPole, Pendulum, Plane, RepeatPrevious, TMaze)}
+NATIVE = {kind.__name__: kind for kind in (CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze)}
 
 
 def native_env(name: str, num_envs: int | Sequence[int] | None = None, **options: Any) -> TorchEnv:
