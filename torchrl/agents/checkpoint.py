@@ -164,7 +164,7 @@ def to_plain(value: object, place: str = "state") -> object:
     """Replace numpy arrays, numpy numbers and TensorDicts in a state by dicts that ``weights_only`` lets torch load.
 
     Raises:
-        CheckpointError: something else is in it, named with its place.
+        CheckpointError: an object in it is none of these, nor a tensor, number, text, list, dict or None; it is named.
     """
     if value is None or isinstance(value, (bool, int, float, str, bytes)) and type(value).__module__ == "builtins":
         return value

@@ -62,7 +62,7 @@ class Worker:
         self.warm_up_frames = self.earlier_warm_up_frames + report.warm_up_frames
 
     def last_state(self) -> dict:
-        """Return the counter and statistics of a worker whose process is gone, for :meth:`load_state`."""
+        """Return what a checkpoint of a closed collector saves of this worker; :meth:`load_state` takes it."""
         return {"num_trajectories": self.num_trajectories, "learned": self.learned}
 
     def load_state(self, state: dict, warm_up_frames: int) -> bool:

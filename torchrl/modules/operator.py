@@ -35,8 +35,8 @@ def accept_tensors(forward: Forward) -> Callable[..., TensorDictBase | torch.Ten
     its parts joined by ``"_"``.
 
     Raises:
-        KeyMissing: from a call, a keyword names no entry that the module reads, or more tensors came than it reads.
-        ConfigError: from a call, it was given neither.
+        KeyMissing: from a call, an entry that the module reads is missing, a keyword names none, or there are too many.
+        ConfigError: from a call, an argument is neither a TensorDict nor a tensor.
     """
 
     @functools.wraps(forward)

@@ -277,7 +277,7 @@ class TensorStorage(Storage):
         super().prepare(values, batch_dims)
 
     def check(self, incoming: Incoming) -> None:
-        """Refuse observations that are no stacks of frames; see :class:`StackedFrames`."""
+        """Refuse entries named in ``frames`` that are no stacks of frames; see :class:`StackedFrames`."""
         for one in self.frames:
             one.check(incoming)
 

@@ -199,7 +199,7 @@ class TransformedEnv(Env):
 
     @property
     def can_freeze(self) -> bool:
-        """Whether single rows below can be frozen; see :attr:`Env.can_freeze`."""
+        """Whether the wrapped env can freeze single rows; see :attr:`Env.can_freeze`."""
         return self.env.can_freeze
 
     def require_seeds(self) -> None:

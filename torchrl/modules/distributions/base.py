@@ -53,10 +53,11 @@ class Distribution:
         raise self._lacks("a reparametrised sample")
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the log-density of ``action``, ``[*B]``.
+        """Return the log-density of ``action``, ``[*B]``; a family without one does not override this.
 
         Raises:
             SpecError: the action's shape is not the one that :meth:`sample` gives.
+            ConfigError: the family has none.
         """
         raise self._lacks("a log-density")
 
