@@ -11,7 +11,7 @@ from torchrl.errors import ConfigError
 class TestMemory:
     FLAGS = ("--num_envs=4", "--memory_size=8", "--num_cells", "8")
 
-    @pytest.mark.parametrize("memory", ["gru", "lstm"])
+    @pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
     @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
     def test_an_agent_whose_networks_remember_trains(self, algorithm, memory):
         flags = [*self.FLAGS, f"--memory={memory}", "--frames_per_batch=64", "--total_frames=128"]
@@ -20,7 +20,8 @@ class TestMemory:
         before = {name: x.clone() for name, x in agent.optimise.loss.state_dict().items()}
         agent.train()
         moved = {name for name, x in agent.optimise.loss.state_dict().items() if not torch.equal(x, before[name])}
-        assert {name for name in before if "cells" in name and "weight" in name} <= moved
+        remembers = {name for name in before if ".parts.1." in name and "weight" in name}
+        assert remembers and remembers <= moved
         assert agent.optimise.loss.state_keys == ["memory", "critic_memory"]
 
     def test_normalised_pictures_are_not_needed_but_normalised_vectors_are_remembered(self):

@@ -44,6 +44,7 @@ from torchrl.modules import (
     ProbabilisticActor,
     Sequence,
     TanhNormal,
+    Transformer,
     TruncatedNormal,
     ValueOperator,
     orthogonal_init_,
@@ -54,7 +55,7 @@ from torchrl.recipes.parts import ActorCriticNetworks, MemoryNetworks, Networks,
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 SQUASHED = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
-MEMORIES = {"gru": GRU, "lstm": LSTM}
+MEMORIES = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
 MEMORY_KEYS = ("memory", "critic_memory")  # of the actor's state and of the critic's
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 
@@ -440,6 +441,8 @@ def make_memory(settings: MemoryNetworks, num_features: int, **options: object) 
         num_features: numbers that it reads.
         **options: of :class:`~torchrl.modules.Memory`.
     """
+    if settings.memory == "transformer":
+        options["window"] = settings.window
     return MEMORIES[settings.memory](num_features, settings.memory_size, **options)
 
 

@@ -17,7 +17,7 @@ from torchrl.data.replay import PrioritizedSampler, ReplayBuffer
 from torchrl.envs import Env
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import GSDENoise
-from torchrl.modules import LSTM, MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck
+from torchrl.modules import LSTM, MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck, Transformer
 from torchrl.modules.distributions.mappings import biased_softplus
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.recipes.config import default_of
@@ -145,10 +145,12 @@ class MemoryNetworks(ActorCriticNetworks):
     64
     """
 
-    memory: Literal["gru", "lstm"] | None = None
+    memory: Literal["gru", "lstm", "transformer"] | None = None
     "what actor and critic remember their episode with, before the hidden layers; none sees each observation alone"
     memory_size: PositiveInt = default_of(LSTM, "num_cells")
     "units of each memory; needs --memory"
+    window: PositiveInt = default_of(Transformer, "window")
+    "steps that attention looks back, the present one included; needs --memory=transformer"
 
 
 @dataclass(frozen=True)
