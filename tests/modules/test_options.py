@@ -32,7 +32,16 @@ from torchrl.modules import (
     set_exploration_type,
 )
 from torchrl.modules.options import OptionAndAction
-from torchrl.objectives import GAE, A2CLoss, BehaviourCloningLoss, ClipPPOLoss, DiscreteSACLoss, SACLoss, VTrace
+from torchrl.objectives import (
+    GAE,
+    A2CLoss,
+    BehaviourCloningLoss,
+    ClipPPOLoss,
+    DiscreteSACLoss,
+    KLPenaltyPPOLoss,
+    SACLoss,
+    VTrace,
+)
 
 INDEX, RUNNING, AGE, BEGINS = (("option", name) for name in ("index", "running", "age", "begins"))
 ENDING = ("option", "termination")
@@ -405,6 +414,10 @@ class TestLosses:
     def test_the_value_of_the_option_that_runs(self):
         critic = ValueOperator(PerOption(Fixed(1, 2, 3, 4), 4), in_keys=["observation", RUNNING])
         assert critic(step([0, 3, 1]))["state_value"].squeeze(-1).tolist() == [1, 4, 2]
+
+    def test_a_penalty_on_the_divergence_is_refused(self):
+        with pytest.raises(ConfigError, match="an actor that writes its parameters, got Options"):
+            KLPenaltyPPOLoss(make_policy(), make_critic())
 
     @pytest.mark.parametrize("kind", [SACLoss, DiscreteSACLoss])
     def test_losses_that_draw_new_actions_refuse_it(self, kind):

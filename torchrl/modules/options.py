@@ -85,8 +85,8 @@ class OptionAndAction(CompositeDistribution):
     tensor([0.1250])
 
     ``log_prob(action)`` is that of the pair. ``entropy`` is that of the choice and that of the action given the chosen
-    option: over choices, the mean of the pair's entropy (the chain rule). A sample is a TensorDict of both parts, the
-    action again given the chosen option.
+    option: over choices, the mean of the pair's entropy (the chain rule), with the gradient of these two terms. A
+    sample is a TensorDict of both parts, the action again given the chosen option.
 
     Args:
         choice: of the option, ``[*B]``.
