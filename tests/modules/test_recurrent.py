@@ -73,6 +73,14 @@ def test_a_step_is_torchs_cell():
     torch.testing.assert_close((features, following), (hidden, torch.stack([hidden, cell], 1).unsqueeze(1)))
 
 
+def test_the_forget_gates_of_an_lstm_start_more_open_than_torchs():
+    torch.manual_seed(0)
+    module = LSTM(3, 16, num_layers=2)
+    for cell in module.cells:
+        means = [part.mean().item() for part in cell.bias_ih.chunk(4)]
+        assert means == pytest.approx([0, 1, 0, 0], abs=0.15)  # torch's are uniform in ± 0.25
+
+
 def test_nothing_passes_an_ending_neither_value_nor_gradient(cell):
     module = cell(3, 5)
     x, state, is_init = inputs(module, 2, 8, probability=0.0)

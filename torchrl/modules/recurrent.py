@@ -139,10 +139,11 @@ class LSTM(Recurrent):
     >>> {key: tuple(value.shape) for key, value in policy.initial_state().items()}  # layers, (hidden, cell), H
     {'memory': (1, 2, 16)}
 
-    Hochreiter and Schmidhuber, "Long Short-Term Memory" (1997), with the forget gate of Gers et al. (2000). A root
-    ``[*B]`` is one step. A batch ``[*B, T]`` is a sequence: it starts from the state stored at its first step, and is
-    reset, with its gradient, where ``is_init`` is true. The environment needs the transform
-    ``TensorDictPrimer(policy.initial_state())``.
+    Hochreiter and Schmidhuber, "Long Short-Term Memory" (1997), with the forget gate of Gers et al. (2000), whose bias
+    starts 1 higher than torch's, so that the cell keeps at first what it holds: Jozefowicz et al., "An Empirical
+    Exploration of Recurrent Network Architectures" (2015). A root ``[*B]`` is one step. A batch ``[*B, T]`` is a
+    sequence: it starts from the state stored at its first step, and is reset, with its gradient, where ``is_init`` is
+    true. The environment needs the transform ``TensorDictPrimer(policy.initial_state())``.
 
     Args:
         in_features: F, numbers of the inputs together.
@@ -159,6 +160,8 @@ class LSTM(Recurrent):
         require_sizes("LSTM", in_features=in_features, num_cells=num_cells, num_layers=num_layers)
         sizes = [in_features, *[num_cells] * (num_layers - 1)]
         super().__init__([nn.LSTMCell(size, num_cells) for size in sizes], 2, **options)
+        for cell in self.cells:
+            cell.bias_ih.data[num_cells : 2 * num_cells] += 1
 
     def cell(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
         """Return hidden and cell state after a step, ``[N, 2, H]``."""
