@@ -9,7 +9,7 @@ from cases.repeating import make_env, make_policy, make_right_policy
 from torchrl.agents import Agent, EvaluationProcess, Evaluator, FusedAdam, ReplayUpdates, SaveBuffer, StepExploration
 from torchrl.collectors import Collector, WarmUp
 from torchrl.data.replay import PrioritizedSliceSampler, ReplayBuffer, SliceSampler, TensorStorage
-from torchrl.errors import KeyMissing
+from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import EGreedy
 from torchrl.objectives import DQNLoss, SoftUpdate
 from torchrl.recipes import Store
@@ -105,3 +105,11 @@ def test_an_evaluation_remembers_within_an_episode_and_beside_the_training_alike
     beside = keep(EvaluationProcess(make, num_episodes=5))
     beside.launch(policy, version=0)
     assert beside.take().evaluation.returns.tolist() == [31.0] * 5
+
+
+def test_sequences_are_not_compiled(make_agent):
+    updates = make_agent().optimise
+    with pytest.raises(
+        ConfigError, match="ReplayUpdates, compile: expected networks without memory.*compile out"
+    ):
+        ReplayUpdates(updates.loss, updates.optimizer, updates.buffer, batch_size=8, compile=True)

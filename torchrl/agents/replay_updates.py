@@ -64,7 +64,8 @@ class ReplayUpdates:
             2019, section 2.3).
         max_grad_norm: scales gradients down to this joint norm; None does not.
         max_grad_value: clips each entry of the gradients to ± this; None does not.
-        compile: compile the loss and its gradient.
+        compile: compile the loss and its gradient; not of networks with memory, whose sequences have another length in
+            each sample.
 
     Attributes:
         num_updates: gradient steps so far.
@@ -112,6 +113,11 @@ class ReplayUpdates:
             expected = "actor_interval of 1 for a loss without an actor of its own"
             raise ConfigError(explain(who, expected=expected, got=actor_interval))
         require_loss(who, loss, optimizer)
+        if compile and getattr(loss, "state_keys", ()):
+            hint = (
+                "Leave compile out: sequences are laid out by their endings, and every length would be compiled anew."
+            )
+            raise ConfigError(explain(f"{who}, compile", expected="networks without memory", got="others", hint=hint))
         if not has(buffer, Sampled):
             got = type(buffer).__name__
             raise ConfigError(explain(f"{who}, buffer", expected="a ReplayBuffer", got=got))
