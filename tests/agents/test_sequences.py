@@ -65,6 +65,12 @@ class TestCutting:
         assert cut[MASK].tolist() == [[True] * 3, [True, True, False]]
         assert cut["memory"].squeeze(-1).tolist() == [0, 30]
 
+    def test_a_state_is_that_of_the_first_valid_step(self):
+        batch = numbered(2, 5)
+        batch[MASK] = torch.tensor([[False, True, True, False, True], [True, True, True, True, False]])
+        cut = valid_sequences(batch, ["x", "memory"], length=3, state_keys=["memory"])
+        assert cut["memory"].squeeze(-1).tolist() == [10, 40, 50, 80]
+
     def test_sequences_without_a_valid_step_are_left_out(self):
         mask = torch.tensor([[True, False, False, False], [True, True, True, False]])
         batch = numbered(2, 4, collector=TensorDict({"mask": mask}, [2, 4]))
@@ -112,6 +118,23 @@ class TestOptimising:
         for other in figures:
             assert other["approx_kl"].abs() < 1e-12  # log-probs are those that were collected
             torch.testing.assert_close(other["loss_critic"], figures[0]["loss_critic"])
+
+    def test_rows_of_two_dimensions(self):
+        states = []
+        for batch_dims in (1, 2):
+            torch.manual_seed(0)
+            head = ProbabilisticActor(nn.Linear(8, 2), Categorical, in_keys=["hidden"])
+            both = ActorValueOperator(
+                LSTM(4, 8, batch_dims=batch_dims), head, ValueOperator(nn.Linear(8, 1), in_keys=["hidden"])
+            )
+            batch = collected(networks())
+            batch = batch if batch_dims == 1 else batch.reshape(2, 2, -1)
+            loss = A2CLoss(both.actor, both.critic)
+            optimizer = torch.optim.SGD(loss.trainable_parameters(), lr=0.1)
+            optimise = MinibatchEpochs(loss, optimizer, num_epochs=1, minibatch_size=64, sequence_len=8)
+            optimise(batch)
+            states.append(both.state_dict())
+        torch.testing.assert_close(states[0], states[1])
 
     def test_weights_are_those_of_the_frames_seen(self):
         both = networks()

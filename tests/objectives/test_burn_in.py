@@ -126,6 +126,23 @@ def test_masked_steps_reset_the_state_and_leave_no_trace():
     assert all(parameter.grad.isfinite().all() for parameter in loss.trainable_parameters())
 
 
+@pytest.mark.parametrize(("start", "burn_in", "rest"), [(2, 3, 1), (4, 3, 0)], ids=["within", "behind"])
+@pytest.mark.parametrize("zero_state", [False, True], ids=["stored", "zero"])
+def test_masked_first_steps_are_as_if_left_out(start, burn_in, rest, zero_state):
+    batch = make_batch()
+    batch["memory"] = torch.randn_like(batch["memory"])
+    cell = LSTM(4, 4, out_key="observation", learn_initial_state=True)
+    nn.init.normal_(cell.initial)
+    left_out = batch[:, start:].clone()
+    batch[MASK] = (torch.arange(SHAPE[1]) >= start).expand(SHAPE)
+    torch.manual_seed(0)
+    terms, grads = gradients(dqn(cell, burn_in=burn_in, zero_state=zero_state), batch)
+    torch.manual_seed(0)
+    expected, expected_grads = gradients(dqn(cell, burn_in=rest, zero_state=zero_state), left_out)
+    torch.testing.assert_close(dict(terms.items()), dict(expected.items()))
+    torch.testing.assert_close(grads, expected_grads)
+
+
 def test_a_learned_initial_state_is_trained_by_sequences_that_begin_from_it():
     batch = make_batch().exclude("memory")
     batch["is_init"] = torch.zeros_like(batch["is_init"])

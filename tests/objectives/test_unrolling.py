@@ -16,7 +16,7 @@ from cases.losses import (
     make_critic,
     network,
 )
-from cases.sequences import SHAPE, VALUE_LOSSES, make_batch, without_memory
+from cases.sequences import MASK, SHAPE, VALUE_LOSSES, make_batch, without_memory
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
     GRU,
@@ -26,6 +26,7 @@ from torchrl.modules import (
     ProbabilisticActor,
     QValueActor,
     Sequence,
+    TanhNormal,
     Transformer,
     ValueOperator,
 )
@@ -170,6 +171,46 @@ def test_actor_and_critic_with_memories_of_their_own():
     torch.testing.assert_close(terms["loss_objective"], -(log_prob * batch["advantage"].squeeze(-1)).mean())
 
 
+def starting_at(batch, start):
+    """The batch with its first steps masked."""
+    batch = batch.clone()
+    batch[MASK] = torch.ones(SHAPE, dtype=torch.bool)
+    batch[MASK][:, :start] = False
+    return batch
+
+
+@pytest.mark.parametrize("name", ["ClipPPOLoss", "DQNLoss"])
+def test_masked_first_steps_are_as_if_left_out(name):
+    kind, build = ("choice", POLICY_LOSSES[name]) if name in POLICY_LOSSES else VALUE_LOSSES[name]
+    loss = build(lambda net: Sequence(LSTM(4, 4, out_key="observation", learn_initial_state=True), net))
+    batch = make_batch(kind)
+    batch["memory"] = torch.randn_like(batch["memory"])
+    masked, left_out = starting_at(batch, 2), batch[:, 2:].clone()
+    masked["memory"][:, :2] = torch.nan
+    torch.testing.assert_close(dict(loss(masked).items()), dict(loss(left_out).items()))
+
+
+def test_values_where_no_step_is_valid_are_zero():
+    critic = Sequence(LSTM(4, 4, out_key="observation"), make_critic())
+    batch = GAE(critic)(starting_at(make_batch(), SHAPE[1]))
+    assert not batch["advantage"].any() and not batch["state_value"].any()
+
+
+@pytest.mark.parametrize("name", ["ClipPPOLoss", "SACLoss"])
+def test_rows_of_two_dimensions_may_be_counted_one_by_one(name):
+    kind, build = ("choice", POLICY_LOSSES[name]) if name in POLICY_LOSSES else VALUE_LOSSES[name]
+    batch, terms = make_batch(kind), []
+    for batch_dims in (1, 2):
+        torch.manual_seed(0)
+        loss = build(lambda net, num=batch_dims: Sequence(LSTM(4, 4, out_key="observation", batch_dims=num), net))
+        for rows in [batch, batch.unsqueeze(0)][:batch_dims]:
+            torch.manual_seed(0)
+            terms.append({key: value.flatten() for key, value in loss(rows).items()})
+    assert len(terms) == 3
+    for others in terms[1:]:
+        torch.testing.assert_close(others, terms[0])
+
+
 def test_the_actors_loss_does_not_reach_the_critics_memory():
     cells = LSTM(4, 4, out_key="observation"), LSTM(4, 4, out_key="observation", state_key="judging")
     loss = SACLoss(Sequence(cells[0], gaussian()), Sequence(cells[1], critics(2)), action_spec=BOUNDS)
@@ -226,6 +267,13 @@ class TestRefusals:
         critic = Sequence(cell, ValueOperator(nn.Linear(4, 1), in_keys=["hidden"]))
         with pytest.raises(ConfigError, match="SACLoss: expected memory of what was seen, got one that reads 'action'"):
             SACLoss(gaussian(), critic, action_spec=BOUNDS)
+
+    def test_a_memory_of_an_action_of_another_name(self):
+        cell = LSTM(6, 4, in_keys=["observation", "move"])
+        critic = Sequence(cell, ValueOperator(nn.Linear(4, 1), in_keys=["hidden"]))
+        actor = ProbabilisticActor(gaussian().module, TanhNormal, action_key="move")
+        with pytest.raises(ConfigError, match="SACLoss: expected memory of what was seen, got one that reads 'move'"):
+            SACLoss(actor, critic, action_spec=BOUNDS)
 
 
 def test_exploration_is_looked_through():

@@ -59,11 +59,13 @@ def valid_sequences(
     states = set(state_keys)
     if mask is None and num_padded:
         mask = torch.ones(batch.batch_size, dtype=torch.bool, device=batch.device)
+    if mask is not None:
+        rows, first = _first_steps(mask, length)
     entries = {key: read(batch, key, who=WHO) for key in keys if key != MASK} | ({} if mask is None else {MASK: mask})
     for key, value in entries.items():
         if key in states:
-            first = value.narrow(time_dim, 0, num_steps).flatten(0, time_dim - 1)[:, ::length]
-            sequences.set(key, first.flatten(0, 1))
+            value = value.flatten(0, time_dim - 1)
+            sequences.set(key, value[:, ::length].flatten(0, 1) if mask is None else value[rows, first])
             continue
         value = value.flatten(0, time_dim - 1) if time_dim > 1 else value
         if num_padded:
@@ -80,6 +82,15 @@ def as_batch(sequences: TensorDict, state_keys: Iterable[Key], length: int) -> T
     for key, value in sequences.items(include_nested=True, leaves_only=True):
         batch.set(key, value.unsqueeze(1).expand(*size, *value.shape[1:]) if key in states else value)
     return batch
+
+
+def _first_steps(mask: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the row and the step of each sequence's first valid step, ``[N]`` each; its first step if it has none."""
+    num_steps = mask.shape[-1]
+    padded = torch.nn.functional.pad(mask.reshape(-1, num_steps), (0, -num_steps % length))
+    within = padded.unflatten(1, (-1, length)).int().argmax(-1)
+    rows, start = (torch.arange(num, device=mask.device) for num in within.shape)
+    return rows.repeat_interleave(len(start)), (start * length + within).flatten()
 
 
 def _require_order(batch: TensorDictBase, mask: torch.Tensor | None) -> None:

@@ -21,7 +21,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, key_name
 from torchrl.modules import Memory, Sequence
 from torchrl.objectives.keys import MASK, read
-from torchrl.objectives.unrolling import STARTS, Networks
+from torchrl.objectives.unrolling import STARTS, Networks, first_valid
 from torchrl.shapes import expand_right
 
 
@@ -80,7 +80,10 @@ def warm_up(networks: Networks, batch: TensorDictBase, *, burn_in: int = 0, zero
         is_init[..., 0, :] = True
     mask = batch.get(MASK, None)
     if mask is not None:  # a state from before a masked step is not the one of the step behind it
-        is_init[..., 1:, :] |= ~mask[..., :-1].unsqueeze(-1)
+        num_before = mask.cumsum(-1) - mask.long()
+        is_init[..., 1:, :] |= (~mask[..., :-1] & (num_before[..., 1:] > 0)).unsqueeze(-1)
+        if zero_state:
+            is_init |= (mask & (num_before == 0)).unsqueeze(-1)
     networks.follows(batch)  # refuses steps out of order in the burn-in, too
     kept = batch[..., burn_in:] if burn_in else batch.copy()
     kept.set("is_init", is_init[..., burn_in:, :])
@@ -141,15 +144,15 @@ def _inputs(
 def _first_states(
     memories: list[Memory], batch: TensorDictBase, mask: Tensor | None, zero_state: bool
 ) -> dict[Key, Tensor]:
-    """Return the states at the first step, ``[*B, *S]``: stored ones, zero where it is masked, or initial ones."""
+    """Return the states at rows' first valid steps, ``[*B, *S]``: stored ones, zero without a step, or initial ones."""
     size, time_dim = batch.batch_size[:-1], batch.batch_dims - 1
     if zero_state:  # where the first step begins an episode, a learned initial state takes the place of this one
         initial = [(memory.state_key, memory.own_state()[memory.state_key].detach()) for memory in memories]
         return {key: value.expand(*size, *value.shape) for key, value in initial}
-    states = {memory.state_key: batch.get(memory.state_key).detach().select(time_dim, 0) for memory in memories}
+    states = {memory.state_key: batch.get(memory.state_key).detach() for memory in memories}
     if mask is None:
-        return states
-    return {key: torch.where(expand_right(mask[..., 0], value), value, 0) for key, value in states.items()}
+        return {key: value.select(time_dim, 0) for key, value in states.items()}
+    return {key: first_valid(value, mask) for key, value in states.items()}
 
 
 def _over_time(state: Tensor, time_dim: int, size: Iterable[int]) -> Tensor:

@@ -5,7 +5,8 @@ with memory: the first part runs once over whole sequences ``[*B, T]``, and what
 row, as an observation is. Everything behind it, losses and distributions alike, knows nothing of sequences.
 
 The successor of a row is the next step of the same sequence, except at an ending, at the edge and before a masked step,
-where the batch holds it under ``"next"`` alone. There it is laid out as a step of its own: one pass gives both::
+where the batch holds it under ``"next"`` alone. There it is laid out as a step of its own: one pass gives both. A row
+starts from the state stored at its first valid step; behind a masked one in its middle it starts anew::
 
     steps of a row       a0 a1 a2 | b0 b1         a2 ends an episode, b1 is the edge
     what is run          a0 a1 a2 a3 | b0 b1 b2   a3 and b2 are the observations under "next"
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.endings import next_step_follows
-from torchrl.keys import Key
+from torchrl.keys import Key, key_name
 from torchrl.modules import Memory, Sequence
 from torchrl.modules.memory import has_memory
 from torchrl.objectives.keys import MASK, TRAJ_IDS, decision_keys, read
+from torchrl.shapes import expand_right
 from torchrl.unchecked import shallow
 
 SEEN = "seen"  # where rows hold what networks remember, by the name of the network
@@ -66,16 +68,18 @@ def lay_out(is_init: Tensor, mask: Tensor | None, follows: Tensor | None) -> Lay
     end = length.cumsum(-1)
     start = (end - length).flatten(0, -2) if end.ndim > 1 else (end - length).unsqueeze(0)
     num_rows, num_steps = start.shape
-    num_places = int(end[..., -1].max())
+    num_places = max(int(end[..., -1].max()), 1)
     row = torch.arange(num_rows, device=start.device).unsqueeze(1) * num_places
     steps = valid.reshape(-1).nonzero().squeeze(-1)
     edges = has_edge.reshape(-1).nonzero().squeeze(-1)
     place = (start + row).reshape(-1)
-    source = steps[:1].expand(num_rows * num_places).clone()
+    filler = torch.cat([steps, steps.new_zeros(1)])[:1]  # where no step is valid, the first
+    source = filler.expand(num_rows * num_places).clone()
     source[place[steps]] = steps
     source[place[edges] + 1] = num_rows * num_steps + torch.arange(len(edges), device=edges.device)
     gap = torch.zeros_like(valid)
-    gap[..., 1:] = ~valid[..., :-1]  # a state from before a masked step is not the one of the step behind it
+    # a state from before a masked step is not the one of the step behind it; a row's first valid step has a stored one
+    gap[..., 1:] = ~valid[..., :-1] & (valid.cumsum(-1)[..., :-1] > 0)
     begins = torch.zeros(num_rows * num_places, dtype=torch.bool, device=start.device)
     begins[place[steps]] = (is_init | gap).reshape(-1)[steps]
     size = (*is_init.shape[:-1], num_places)
@@ -100,6 +104,7 @@ class Networks:
 
     def __init__(self, who: str, **networks: nn.Module | None) -> None:
         self.who = who
+        self._actions = {"action", *(getattr(network, "action_key", "action") for network in networks.values())}
         self._parts: dict[str, tuple[tuple[nn.Module, ...], nn.Module]] = {}
         self._reads: dict[str, list[Key]] = {}  # of the parts that remember
         self._memories: list[Memory] = []
@@ -110,7 +115,7 @@ class Networks:
 
     def add(self, name: str, network: nn.Module) -> None:
         """Add a network, such as a target network, which is made after the others."""
-        before, _ = self._parts[name] = split_memory(self.who, network)
+        before, _ = self._parts[name] = split_memory(self.who, network, self._actions)
         self._reads[name] = Sequence(*before).in_keys if before else []
         self._memories = [part for before, _ in self._parts.values() for x in before for part in x.modules()]
         self._memories = [part for part in self._memories if isinstance(part, Memory)]
@@ -206,7 +211,7 @@ class Networks:
             SpecError: saying what to write.
         """
         due = {memory.batch_dims + 1 for memory in self._memories}
-        if due != {batch.batch_dims}:
+        if len(due) > 1 or batch.batch_dims not in (max(due), min(2, max(due))):  # rows may be counted one by one
             got = f"batch size {list(batch.batch_size)}"
             expected = f"sequences with time last, {max(due)} batch dimensions, for a network with memory"
             hint = "Single rows have lost what came before them: take SliceSampler for a buffer, sequence_len=... for "
@@ -238,10 +243,13 @@ class Networks:
         """Run what a network remembers over sequences; return what it writes of each row and of its successor."""
         before = self._parts[name][0]
         sequences = self._sequences(self._reads[name], batch, batch.get((STARTS, name), batch), layout)
+        num_more = self._memories[0].batch_dims + 1 - sequences.batch_dims
+        for _ in range(num_more):
+            sequences = sequences.unsqueeze(0)
         for module in before:
             module(sequences)
         keys = [key for key in _written(before) if key[0] != "next"]
-        outputs = {key: sequences.get(key) for key in keys}
+        outputs = {key: sequences.get(key).flatten(0, num_more) if num_more else sequences.get(key) for key in keys}
         if layout is None:
             return outputs, {}
         last = layout.source.ndim - 1
@@ -275,8 +283,15 @@ class Networks:
         return sequences
 
 
-def split_memory(who: str, network: nn.Module) -> tuple[tuple[nn.Module, ...], nn.Module]:
+def split_memory(
+    who: str, network: nn.Module, actions: Iterable[Key] = ("action",)
+) -> tuple[tuple[nn.Module, ...], nn.Module]:
     """Return the modules of a network up to its last one with memory, and its head; none and all where it has none.
+
+    Args:
+        who: who asks.
+        network: with memory or without.
+        actions: the keys of actions that networks are asked about, which no memory may read.
 
     Raises:
         ConfigError: the network has memory and is no sequence that ends with a module without.
@@ -292,10 +307,11 @@ def split_memory(who: str, network: nn.Module) -> tuple[tuple[nn.Module, ...], n
         raise ConfigError(explain(who, expected=expected, got=got, hint=hint))
     rest = parts[last + 1 :]
     before = tuple(parts[: last + 1])
-    reads = Sequence(*before).in_keys
-    if "action" in reads:
+    asked = [key for key in Sequence(*before).in_keys if key in actions]
+    if asked:
         hint = "Give it the last action: an observation of the environment."
-        raise ConfigError(explain(who, expected="memory of what was seen", got="one that reads 'action'", hint=hint))
+        got = f"one that reads {key_name(asked[0])!r}"
+        raise ConfigError(explain(who, expected="memory of what was seen", got=got, hint=hint))
     if len(rest) == 1:
         return before, rest[0]
     written = [key for module in rest for key in module.out_keys]
@@ -325,12 +341,21 @@ def require_order(who: str, batch: TensorDictBase, follows: Tensor) -> None:
 
 
 def _first(state: Tensor, time_dim: int, mask: Tensor | None) -> Tensor:
-    """Return the state at the first step, with a time dimension of 1; zero where that step is masked."""
-    first = state.narrow(time_dim, 0, 1)
-    if mask is None:
-        return first
-    valid = mask.narrow(time_dim, 0, 1)
-    return torch.where(valid.view(*valid.shape, *(1,) * (first.ndim - valid.ndim)), first, 0)
+    """Return the state at each row's first valid step, with a time dimension of 1; zero where it has none."""
+    return state.narrow(time_dim, 0, 1) if mask is None else first_valid(state, mask).unsqueeze(time_dim)
+
+
+def first_valid(x: Tensor, mask: Tensor) -> Tensor:
+    """Return what ``x``, ``[*B, T, ...]``, has at each row's first valid step, ``[*B, ...]``; zero where it has none.
+
+    Args:
+        x: entries of the steps.
+        mask: valid steps, bool ``[*B, T]``.
+    """
+    size, steps = mask.shape[:-1], mask.int().argmax(-1).flatten()
+    rows = torch.arange(len(steps), device=steps.device)
+    first = x.reshape(len(steps), *x.shape[len(size) :])[rows, steps]
+    return torch.where(expand_right(mask.any(-1).flatten(), first), first, 0).view(*size, *first.shape[1:])
 
 
 def _written(before: tuple[nn.Module, ...]) -> list[Key]:
