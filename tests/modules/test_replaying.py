@@ -494,3 +494,14 @@ def test_a_policy_without_a_form_for_sequences():
     policy = Sequence(cell, Operator(Last(), in_keys=["observation"], out_keys=["short"]))
     with pytest.raises(SpecError, match="'short' of shape .* from a policy that takes sequences"):
         replay_policy(policy, make_batch([[1.0, 2.0], [1.0, 2.0]], 10.0), at_once=True)
+
+
+def test_rows_of_more_dimensions_at_once_are_not_taken_for_steps():
+    policy = Sequence(GRU(1, 2, in_keys=["x"], batch_dims=2), Actor(nn.Linear(2, 1), in_keys=["hidden"]))
+    batch = TensorDict(
+        {"x": torch.ones(2, 3, 1), "memory": torch.zeros(2, 3, 1, 1, 2), "action": torch.ones(2, 3, 1)}, [2, 3]
+    )
+    batch["is_init"] = torch.zeros(2, 3, 1, dtype=torch.bool)
+    with pytest.raises(SpecError, match=r"at_once: expected a batch of 3 dimensions.*batch_dims=2.*batch.unsqueeze"):
+        replay_policy(policy, batch, at_once=True)
+    assert replay_policy(policy, batch.unsqueeze(0), at_once=True, out_keys=["hidden"]).batch_size == (1, 2, 3)

@@ -17,7 +17,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain, nearest
 from torchrl.keys import Key, as_key, as_path, key_list
 from torchrl.modules.actor_critic import ActorCriticWrapper, ActorValueOperator
 from torchrl.modules.exploration import ExplorationType, set_exploration_type
-from torchrl.modules.memory import Stateful
+from torchrl.modules.memory import Memory, Stateful
 from torchrl.modules.operator import read, require_keys, write
 from torchrl.modules.sequence import Sequence
 from torchrl.modules.wrapper import PolicyWrapper
@@ -216,6 +216,11 @@ def _all_steps(replay: _Replay, series: TensorDict, mask: Tensor) -> dict[Path, 
 
 def _as_sequences(replay: _Replay, series: TensorDict, mask: Tensor, batch_size: torch.Size) -> dict[Path, Tensor]:
     """Call the policy once on the batch in its own shape; padding is filled with a valid step's entries, never seen."""
+    due = max((part.batch_dims + 1 for part in replay.policy.modules() if isinstance(part, Memory)), default=0)
+    if due > len(batch_size):  # they would take it for steps, each with the stored state, and no gradient through time
+        hint = "Leave at_once out, or write batch.unsqueeze(0)."
+        expected = f"a batch of {due} dimensions, time last, for a module with batch_dims={due - 1}"
+        raise SpecError(explain(f"{WHO}, at_once", expected=expected, got=list(batch_size), hint=hint))
     filled = series
     if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         expected, hint = "a mask that is true on the first steps of each row alone", "Leave at_once out."
