@@ -182,7 +182,8 @@ def starting_at(batch, start):
 @pytest.mark.parametrize("name", ["ClipPPOLoss", "DQNLoss"])
 def test_masked_first_steps_are_as_if_left_out(name):
     kind, build = ("choice", POLICY_LOSSES[name]) if name in POLICY_LOSSES else VALUE_LOSSES[name]
-    loss = build(lambda net: Sequence(LSTM(4, 4, out_key="observation", learn_initial_state=True), net))
+    cell = LSTM(4, 4, out_key="observation", learn_initial_state=True)
+    loss = build(lambda net: Sequence(cell, net))
     batch = make_batch(kind)
     batch["memory"] = torch.randn_like(batch["memory"])
     masked, left_out = starting_at(batch, 2), batch[:, 2:].clone()
@@ -202,7 +203,8 @@ def test_rows_of_two_dimensions_may_be_counted_one_by_one(name):
     batch, terms = make_batch(kind), []
     for batch_dims in (1, 2):
         torch.manual_seed(0)
-        loss = build(lambda net, num=batch_dims: Sequence(LSTM(4, 4, out_key="observation", batch_dims=num), net))
+        cell = LSTM(4, 4, out_key="observation", batch_dims=batch_dims)
+        loss = build(lambda net, cell=cell: Sequence(cell, net))
         for rows in [batch, batch.unsqueeze(0)][:batch_dims]:
             torch.manual_seed(0)
             terms.append({key: value.flatten() for key, value in loss(rows).items()})
@@ -267,6 +269,11 @@ class TestRefusals:
         critic = Sequence(cell, ValueOperator(nn.Linear(4, 1), in_keys=["hidden"]))
         with pytest.raises(ConfigError, match="SACLoss: expected memory of what was seen, got one that reads 'action'"):
             SACLoss(gaussian(), critic, action_spec=BOUNDS)
+
+    def test_two_memories_of_one_state(self):
+        networks = [Sequence(LSTM(4, 4, out_key="observation"), net) for net in (gaussian(), critics(2))]
+        with pytest.raises(ConfigError, match="SACLoss: expected a state for each memory, got two .*state_key="):
+            SACLoss(*networks, action_spec=BOUNDS)
 
     def test_a_memory_of_an_action_of_another_name(self):
         cell = LSTM(6, 4, in_keys=["observation", "move"])

@@ -99,7 +99,8 @@ class Networks:
         state_keys: the keys of all states; empty where no network has memory.
 
     Raises:
-        ConfigError: another network with memory, or one whose memory reads the action that it is asked about.
+        ConfigError: another network with memory, or one whose memory reads the action that it is asked about; or two
+            memories that keep their states under one key.
     """
 
     def __init__(self, who: str, **networks: nn.Module | None) -> None:
@@ -112,6 +113,7 @@ class Networks:
         for name, network in networks.items():
             if network is not None:
                 self.add(name, network)
+        self._require_own_states()
 
     def add(self, name: str, network: nn.Module) -> None:
         """Add a network, such as a target network, which is made after the others."""
@@ -120,6 +122,15 @@ class Networks:
         self._memories = [part for before, _ in self._parts.values() for x in before for part in x.modules()]
         self._memories = [part for part in self._memories if isinstance(part, Memory)]
         self.state_keys = list(dict.fromkeys(memory.state_key for memory in self._memories))
+
+    def _require_own_states(self) -> None:
+        """Refuse two memories under one key: one would start from the state of the other."""
+        owners: dict[Key, Memory] = {}
+        for memory in self._memories:
+            if owners.setdefault(memory.state_key, memory) is not memory:
+                hint = "Give one of them another key, state_key='critic_memory', and collect by ActorCriticWrapper."
+                got = f"two memories that read {key_name(memory.state_key)!r}"
+                raise ConfigError(explain(self.who, expected="a state for each memory", got=got, hint=hint))
 
     def head(self, name: str) -> nn.Module:
         """Return a network's head, the part that sees rows."""
