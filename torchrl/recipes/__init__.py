@@ -1,5 +1,14 @@
 """Turn command lines into settings (dataclasses), and settings into objects, with builders that examples share."""
 
+from torchrl.recipes.actor_critics import (
+    initial_memory,
+    make_actor_critic,
+    make_gsde_actors,
+    make_memory,
+    make_memory_actor_critic,
+    make_trunk_actor_critic,
+    policy_of,
+)
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
@@ -9,20 +18,13 @@ from torchrl.recipes.networks import (
     bounded_row,
     chain,
     choice_distribution,
-    initial_memory,
     initial_weights,
     is_choice,
     make_action_head,
-    make_actor_critic,
     make_encoder,
-    make_gsde_actors,
-    make_memory,
-    make_memory_actor_critic,
     make_mlp,
     make_trunk,
-    make_trunk_actor_critic,
     num_features_of,
-    policy_of,
     require_choice,
     row_spec,
 )

@@ -24,8 +24,8 @@ from torchrl.envs.transforms import (
     TensorDictPrimer,
 )
 from torchrl.errors import ConfigError, explain
+from torchrl.recipes.actor_critics import initial_memory
 from torchrl.recipes.config import keywords
-from torchrl.recipes.networks import initial_memory
 from torchrl.recipes.observations import observation_transforms
 from torchrl.recipes.parts import ActorCriticNetworks, Environment, MemoryNetworks, SquashedNetworks
 
