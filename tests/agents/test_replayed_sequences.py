@@ -109,7 +109,5 @@ def test_an_evaluation_remembers_within_an_episode_and_beside_the_training_alike
 
 def test_sequences_are_not_compiled(make_agent):
     updates = make_agent().optimise
-    with pytest.raises(
-        ConfigError, match="ReplayUpdates, compile: expected networks without memory.*compile out"
-    ):
+    with pytest.raises(ConfigError, match="ReplayUpdates, compile: expected networks without memory.*compile out"):
         ReplayUpdates(updates.loss, updates.optimizer, updates.buffer, batch_size=8, compile=True)

@@ -14,10 +14,12 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
     LSTM,
     MLP,
+    ActorCriticWrapper,
     ActorValueOperator,
     Categorical,
     ProbabilisticActor,
     RandomNetworkDistillation,
+    Sequence,
     ValueOperator,
 )
 from torchrl.objectives import GAE, A2CLoss, ClipPPOLoss, JointLoss, RNDLoss, total_loss
@@ -177,6 +179,23 @@ class TestOptimising:
         assert rest.frames == whole.frames == 256
         for name, value in whole.optimise.loss.state_dict().items():
             assert torch.equal(value, rest.optimise.loss.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["the actor alone", "both"])
+def test_what_collects_writes_the_states_that_the_loss_starts_from(keeps):
+    actor = Sequence(LSTM(4, 8), ProbabilisticActor(nn.Linear(8, 2), Categorical, in_keys=["hidden"]))
+    cell = LSTM(4, 8, state_key="judging", out_key="judged")
+    critic = Sequence(cell, ValueOperator(nn.Linear(8, 1), in_keys=["judged"]))
+    both = ActorCriticWrapper(actor, critic)
+    collector = Collector(remembering_env(both), both if keeps else actor, frames_per_batch=64, seed=0)
+    loss = A2CLoss(actor, critic)
+    optimizer = torch.optim.Adam(loss.trainable_parameters())
+    optimise = MinibatchEpochs(loss, optimizer, num_epochs=1, minibatch_size=64, sequence_len=16)
+    if keeps:
+        Agent(collector, optimise, advantage=GAE(critic))
+        return
+    with pytest.raises(ConfigError, match="Agent: expected a policy that writes the state 'judging'.*ActorCriticWrap"):
+        Agent(collector, optimise, advantage=GAE(critic))
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ class Agent:
             those that are due. Needs :class:`ReplayUpdates` and a collector over processes.
 
     Raises:
-        ConfigError: ``log_interval`` below 1, ``keep_learning`` with parts that cannot, or minibatches larger than the
-            batches.
+        ConfigError: ``log_interval`` below 1, ``keep_learning`` with parts that cannot, minibatches larger than the
+            batches, or a policy that leaves a state as it is which the loss starts from.
 
     Attributes:
         frames: valid frames (agent steps) trained on.

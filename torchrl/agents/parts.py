@@ -20,6 +20,7 @@ from torch import nn
 
 from torchrl.agents.statistics import Figures
 from torchrl.errors import ConfigError, explain
+from torchrl.keys import as_path, key_name
 
 
 class BatchSource(Protocol):
@@ -211,7 +212,9 @@ def require_part(who: str, part: object, protocol: type, *, expected: str, hint:
 
 
 def require_parts(collector: object, optimise: object, evaluator: object, logger: object) -> None:
-    """Refuse parts of an agent that lack members of their protocols, and minibatches larger than the batches.
+    """Refuse parts of an agent that lack members of their protocols, or do not fit each other.
+
+    Minibatches are no larger than the batches, and what collects writes the states that the loss reads.
 
     Raises:
         ConfigError: naming the argument and what it takes.
@@ -226,11 +229,27 @@ def require_parts(collector: object, optimise: object, evaluator: object, logger
     if logger is not None:
         hint = "Write CSVLogger(folder)."
         require_part("Agent, logger", logger, Sink, expected="a Logger, or None", hint=hint)
+    _require_states(collector.policy, optimise.loss)
     rows = frames_per_batch(collector)
     if rows is not None and has(optimise, MinibatchSteps) and optimise.minibatch_size > rows:
         hint = "Minibatches are parts of a batch; raise frames_per_batch, or lower minibatch_size."
         expected = f"a minibatch_size of at most the collector's frames_per_batch={rows:,}"
         raise ConfigError(explain("Agent", expected=expected, got=f"{optimise.minibatch_size:,}", hint=hint))
+
+
+def _require_states(policy: object, loss: object) -> None:
+    """Refuse a policy that leaves the state of one of the loss's memories as it is, from the start of an episode on.
+
+    The primer keeps such a state in the roots all the same, and a sequence in mid-episode would start from it.
+    """
+    modules = policy.modules() if isinstance(policy, nn.Module) else ()
+    written = {as_path(key) for module in modules for key in getattr(module, "out_keys", ())}
+    states = [key for key in getattr(loss, "state_keys", ()) if key in loss.in_keys]  # others are not read
+    still = [key for key in states if ("next", *as_path(key)) not in written]
+    if written and still:
+        expected = f"a policy that writes the state {key_name(still[0])!r}, which the loss starts from"
+        hint = "Let ActorCriticWrapper(actor, critic) collect, or give a loss of replayed slices zero_state=True."
+        raise ConfigError(explain("Agent", expected=expected, got=type(policy).__name__, hint=hint))
 
 
 def state_of(part: object) -> dict:
