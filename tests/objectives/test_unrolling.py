@@ -23,6 +23,7 @@ from torchrl.modules import (
     LSTM,
     Categorical,
     EGreedy,
+    Operator,
     ProbabilisticActor,
     QValueActor,
     Sequence,
@@ -274,6 +275,16 @@ class TestRefusals:
         networks = [Sequence(LSTM(4, 4, out_key="observation"), net) for net in (gaussian(), critics(2))]
         with pytest.raises(ConfigError, match="SACLoss: expected a state for each memory, got two .*state_key="):
             SACLoss(*networks, action_spec=BOUNDS)
+
+    def test_a_memory_behind_different_modules(self):
+        cell = LSTM(4, 4, in_keys=["seen"])
+        one, other = (Operator(nn.Linear(4, 4), in_keys=["observation"], out_keys=["seen"]) for _ in range(2))
+        aside = Operator(nn.Linear(4, 4), in_keys=["observation"], out_keys=["aside"])
+        head = ProbabilisticActor(nn.Linear(4, 3), Categorical, in_keys=["hidden"])
+        judge = ValueOperator(nn.Linear(8, 1), in_keys=["hidden", "aside"])
+        A2CLoss(Sequence(one, cell, head), Sequence(aside, Sequence(one, cell), judge))
+        with pytest.raises(ConfigError, match="A2CLoss: expected a state for each memory, got .* one behind different"):
+            A2CLoss(Sequence(one, cell, head), Sequence(aside, other, cell, judge))
 
     def test_a_memory_of_an_action_of_another_name(self):
         cell = LSTM(6, 4, in_keys=["observation", "move"])

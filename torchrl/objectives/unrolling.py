@@ -14,7 +14,7 @@ starts from the state stored at its first valid step; behind a masked one in its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -124,13 +124,14 @@ class Networks:
         self.state_keys = list(dict.fromkeys(memory.state_key for memory in self._memories))
 
     def _require_own_states(self) -> None:
-        """Refuse two memories under one key: one would start from the state of the other."""
-        owners: dict[Key, Memory] = {}
-        for memory in self._memories:
-            if owners.setdefault(memory.state_key, memory) is not memory:
-                hint = "Give one of them another key, state_key='critic_memory', and collect by ActorCriticWrapper."
-                got = f"two memories that read {key_name(memory.state_key)!r}"
-                raise ConfigError(explain(self.who, expected="a state for each memory", got=got, hint=hint))
+        """Refuse two memories under one key, or one that sees other features: it would start from another's state."""
+        owners: dict[Key, list[int]] = {}
+        for before, _ in self._parts.values():
+            for key, chain in _chains(before):
+                if owners.setdefault(key, chain) != chain:
+                    hint = "Give one of them another key, state_key='critic_memory', and collect by ActorCriticWrapper."
+                    got = f"two memories, or one behind different modules, that read {key_name(key)!r}"
+                    raise ConfigError(explain(self.who, expected="a state for each memory", got=got, hint=hint))
 
     def head(self, name: str) -> nn.Module:
         """Return a network's head, the part that sees rows."""
@@ -367,6 +368,24 @@ def first_valid(x: Tensor, mask: Tensor) -> Tensor:
     rows = torch.arange(len(steps), device=steps.device)
     first = x.reshape(len(steps), *x.shape[len(size) :])[rows, steps]
     return torch.where(expand_right(mask.any(-1).flatten(), first), first, 0).view(*size, *first.shape[1:])
+
+
+def _chains(before: Iterable[nn.Module]) -> Iterator[tuple[Key, list[int]]]:
+    """Yield the state key of each memory, and the ids of the memory and of the modules whose features it sees."""
+    modules, pending = [], list(before)
+    while pending:
+        module = pending.pop(0)
+        if isinstance(module, Sequence):
+            pending = [*module, *pending]
+            continue
+        modules.append(module)
+        if isinstance(module, Memory):
+            chain, reads = [id(module)], set(module.input_keys)
+            for other in reversed(modules[:-1]):
+                if reads.intersection(other.out_keys):
+                    chain.append(id(other))
+                    reads.update(other.in_keys)
+            yield module.state_key, chain
 
 
 def _written(before: tuple[nn.Module, ...]) -> list[Key]:
