@@ -120,7 +120,7 @@ def make_agent(settings: PPO) -> Agent:
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=settings.minibatches.num_epochs,
         minibatch_size=min(settings.minibatches.minibatch_size, settings.collecting.frames_per_batch),
-        sequence_len=None if networks.memory is None else settings.minibatches.sequence_len,
+        sequence_len=recipes.sequence_len_of(settings),
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator().manual_seed(seeds["minibatches"]),

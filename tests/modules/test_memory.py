@@ -209,3 +209,26 @@ def test_what_cannot_be_is_refused(make, message):
 def test_a_sequence_without_its_beginnings_is_refused():
     with pytest.raises(KeyMissing, match="Sum: expected the key 'is_init'"):
         Sum()(sequence([[1, 2]]).exclude("is_init"))
+
+
+def test_a_step_that_begins_an_episode_forgets_what_it_is_given():
+    root = TensorDict({"x": torch.ones(2, 1), "memory": torch.full((2, 1), 9.0)}, [2])
+    assert Sum()(root.set("is_init", torch.tensor([[True], [False]])))["sum"].tolist() == [[1.0], [10.0]]
+
+
+@pytest.mark.parametrize("make", [LSTM, GRU], ids=["LSTM", "GRU"])
+def test_an_input_of_another_size_is_refused(make):
+    cell = make(3, 8)
+    root = TensorDict({"observation": torch.zeros(2, 4), "memory": torch.zeros(2, *cell.state_shape)}, [2])
+    with pytest.raises(SpecError, match=rf"expected 3 input features, got 4 from .*Write {make.__name__}\(4, ...\)"):
+        cell(root)
+
+
+def test_an_actor_that_leaves_its_critic_behind_is_refused():
+    actor = actor_with(LSTM(4, 8))
+    critic = Sequence(GRU(4, 8, state_key="judging"), ValueOperator(nn.Linear(8, 1), in_keys=["hidden"]))
+    both = ActorCriticWrapper(actor, critic)
+    env = TransformedEnv(GymEnv("CartPole-v1", num_envs=2), TensorDictPrimer(both.initial_state()))
+    with pytest.raises(SpecError, match=r"leaves out 'judging'. .*collect with ActorCriticWrapper\(actor, critic\)"):
+        Collector(env, actor, frames_per_batch=4).collect()
+    assert (Collector(env, both, frames_per_batch=8).collect()["judging"][:, -1] != 0).any()

@@ -311,3 +311,15 @@ def test_a_policy_loss_over_sequences_is_one_graph(name):
     torch.testing.assert_close(dict(terms.items()), dict(loss(batch).items()))
     total_loss(terms).backward()
     assert all((parameter.grad != 0).any() for parameter in cell.parameters())
+
+
+def test_time_that_runs_backwards_inside_an_episode_is_refused():
+    batch = make_batch()
+    batch["is_init"], flags = torch.zeros(*SHAPE, 1, dtype=torch.bool), batch["next"]
+    flags["terminated"], flags["truncated"] = batch["is_init"].clone(), batch["is_init"].clone()
+    batch["episode_length"] = torch.arange(SHAPE[1]).expand(SHAPE).unsqueeze(-1).clone()
+    critic = make_critic()
+    GAE(critic)(batch.clone())
+    for order in (torch.arange(SHAPE[1]).flip(0), torch.randperm(SHAPE[1], generator=torch.Generator().manual_seed(0))):
+        with pytest.raises(SpecError, match="GAE: expected .* got an earlier step of the episode after one"):
+            GAE(critic)(batch[:, order])

@@ -59,3 +59,10 @@ class TestMemory:
         assert all(torch.equal(one[key], other[key]) for key in one)
         load("ppo").main([f"--evaluate={rest}", "--eval_episodes=2"])
         assert "evaluation return" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("length", "fit"), [(7, 4), (64, 16), (24, 16)])
+    def test_sequences_that_do_not_fit_are_refused_by_their_flag(self, length, fit):
+        settings = settings_of("ppo", *self.FLAGS, "--memory=gru", "--frames_per_batch=64", f"--sequence_len={length}")
+        message = rf"--sequence_len: expected a divisor of the 16 steps of a batch.*got {length}. Use {fit}\."
+        with pytest.raises(ConfigError, match=message):
+            load("ppo").make_agent(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,9 @@ class Agent:
             raise ConfigError(explain("Agent", expected=expected, got=got))
         require_batch_function("Agent, advantage", advantage)
         require_batch_function("Agent, store", store)
+        if store is None and len(getattr(optimise, "buffer", ".")) == 0:
+            text = "Agent: the replay buffer is empty and nothing will fill it. Write Agent(..., store=buffer.extend)."
+            warnings.warn(text, stacklevel=2)
         require_parts(collector, optimise, evaluator, logger)
         self.collector = collector
         self.optimise = optimise

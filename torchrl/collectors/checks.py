@@ -91,10 +91,29 @@ def act_and_check(act: Callable, root: TensorDict, env: Env, *, is_first: bool) 
         raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
     if is_first:
         require_fit(act, action_of(acted), acted, env.action_spec, len(env.batch_size))
+        _require_memories(act, acted, env)
     else:
         env.action_spec.assert_form(action_of(acted), "action")
     require_choices(acted.get("action"), env.action_spec, len(env.batch_size))
     return acted
+
+
+def _require_memories(act: Callable, acted: TensorDictBase, env: Env) -> None:
+    """Refuse a policy with memory that leaves the state of another one, such as a critic's, standing still.
+
+    Raises:
+        SpecError: the env starts episodes with a state that the policy does not write, though it writes others.
+    """
+    primed, written = env.carried.primed, acted.get("next", None)
+    if primed is None or written is None:
+        return
+    keys = list(primed.keys(include_nested=True, leaves_only=True))
+    idle = [key for key in keys if written.get(key, None) is None]
+    if idle and len(idle) < len(keys):
+        hint = "A critic with memory has to see the steps it judges: collect with ActorCriticWrapper(actor, critic)."
+        expected = "a policy that writes the next value of each state in the environment's TensorDictPrimer"
+        got = f"a {type(act).__name__} that leaves out {key_name(idle[0])!r}"
+        raise SpecError(explain("policy", expected=expected, got=got, hint=hint))
 
 
 def require_specs(who: str, transition: TensorDict, env: Env) -> None:

@@ -72,7 +72,7 @@ class Transformer(Memory):
         if options.pop("learn_initial_state", False):
             hint = "Leave learn_initial_state out: an episode starts with an empty window."
             raise ConfigError(explain("Transformer", expected="a fixed initial state", got="a learned one", hint=hint))
-        super().__init__((window - 1, num_layers * num_cells + 1), **options)
+        super().__init__((window - 1, num_layers * num_cells + 1), in_features=in_features, **options)
         self.window = window
         self.embed = nn.Linear(in_features, num_cells)
         self.layers = nn.ModuleList(Attention(num_cells, num_heads, window) for _ in range(num_layers))

@@ -64,7 +64,8 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
     [1.0, 2.0, 1.0]
 
     The input is the entries ``in_keys``, joined along their last dimension: ``[*B, F]`` is one step, ``[*B, T, F]`` a
-    sequence. A step writes the features and the next state; a sequence writes the features alone.
+    sequence. A step writes the features and the next state; a sequence writes the features alone. Both start anew where
+    ``is_init`` is true; a step without that entry goes on.
 
     Args:
         state_shape: of one row's state, S.
@@ -73,11 +74,12 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         state_key: where the state is, ``[*B, *S]``; of a sequence, ``[*B, T, *S]``, only the first step is read.
         learn_initial_state: let episodes start from a parameter, zero at first, instead of zero.
         batch_dims: number of the dimensions ``*B`` of the environment; one of batch size ``[]`` counts as 1.
+        in_features: F, which a call then compares with its input's; None compares nothing.
 
     Raises:
         ConfigError: a key or a number that cannot be.
         KeyMissing: from a call, an input, ``is_init`` of a sequence or the state is not there.
-        SpecError: from a call, an input is no vector, or has too many dimensions.
+        SpecError: from a call, an input has another size or too many dimensions, or the state has another shape.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         state_key: Key = "memory",
         learn_initial_state: bool = False,
         batch_dims: int = 1,
+        in_features: int | None = None,
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -99,6 +102,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         self.state_key = state_key
         self.state_shape = torch.Size(state_shape)
         self.batch_dims = batch_dims
+        self.in_features = in_features
         self.initial = nn.Parameter(torch.zeros(self.state_shape)) if learn_initial_state else None
         if state_key in self.input_keys or state_key == out_key:
             expected = "a state_key other than the keys of inputs and features"
@@ -154,15 +158,21 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
             got = f"keys {sorted(map(str, tensordict.keys()))}"
             raise KeyMissing(explain(who, expected=expected, got=got, hint=PRIMER_LINE))
         size, num_dims = x.shape[:-1], x.ndim - 1
-        if state.shape[num_dims:] != self.state_shape:
+        if x.shape[-1] != self.in_features is not None:
+            hint = f"Write {who}({x.shape[-1]}, ...), or other in_keys."
+            got = f"{x.shape[-1]} from {self.input_keys}"
+            raise SpecError(explain(who, expected=f"{self.in_features} input features", got=got, hint=hint))
+        if state.shape[num_dims:] != self.state_shape or state.shape[:num_dims] != size:
             due = [*size, *self.state_shape]
-            hint = "Of a sequence the state is read at its first step; it has the time dimension, too."
+            hint = "A sequence has a state at each step; the first counts."
+            hint = PRIMER_LINE if num_dims <= self.batch_dims else hint
             raise SpecError(explain(f"{who}, state", expected=f"shape {due}", got=list(state.shape), hint=hint))
         if num_dims <= self.batch_dims:
             x = x.reshape(-1, x.shape[-1])
             state = state.reshape(x.shape[0], *self.state_shape)  # of a state without numbers -1 would not be known
-            if self.initial is not None:  # the environment has put the one of a former update into the root
-                state = self.restart(state, read(tensordict, ("is_init",), who)[0].reshape(-1))
+            begins = tensordict.get("is_init", None)
+            if begins is not None:  # an initial state that is learned has changed since the environment put it there
+                state = self.restart(state, begins.reshape(-1))
             features, state = self.step(x, state)
             write(tensordict, self.out_key, features.view(*size, features.shape[-1]))
             write(tensordict, self._next_key, state.view(*size, *self.state_shape))

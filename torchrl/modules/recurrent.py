@@ -32,7 +32,8 @@ class Recurrent(Memory):
     """
 
     def __init__(self, cells: list[nn.RNNCellBase], num_parts: int, **options: object) -> None:
-        super().__init__((len(cells), num_parts, cells[0].hidden_size), **options)
+        size, in_features = cells[0].hidden_size, cells[0].input_size
+        super().__init__((len(cells), num_parts, size), in_features=in_features, **options)
         self.cells = nn.ModuleList(cells)  # not torch's nn.LSTM, which torch.compile (2.13) refuses to trace
 
     def weights(self) -> list[list[Tensor]]:

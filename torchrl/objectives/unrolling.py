@@ -178,7 +178,8 @@ class Networks:
         self.require_sequences(batch)
         successors = set(successors)
         is_init, mask = read(batch, "is_init", who=self.who).squeeze(-1), batch.get(MASK, None)
-        is_checked = batch.get(TRAJ_IDS, None) is not None and batch.get(TERMINATED, None) is not None
+        is_ordered = batch.get(TRAJ_IDS, None) is not None or batch.get("episode_length", None) is not None
+        is_checked = is_ordered and batch.get(TERMINATED, None) is not None
         follows = self.follows(batch) if successors or is_checked else None
         layout = None
         if successors or mask is not None:
@@ -313,7 +314,7 @@ def split_memory(
     parts = list(network) if isinstance(network, Sequence) else []
     last = max((index for index, part in enumerate(parts) if has_memory(part)), default=-1)
     if not 0 <= last < len(parts) - 1:
-        hint = "Write Sequence(LSTM(...), ProbabilisticActor(network, family, in_keys=['hidden']))."
+        hint = "Write Sequence(LSTM(...), head) with a head that reads what the memory writes: in_keys=['hidden']."
         got = type(network).__name__ if last < 0 else f"a Sequence that ends with {type(parts[-1]).__name__}"
         expected = "a network with memory as a Sequence whose last module has none"
         raise ConfigError(explain(who, expected=expected, got=got, hint=hint))
@@ -343,13 +344,17 @@ def require_order(who: str, batch: TensorDictBase, follows: Tensor) -> None:
     Raises:
         SpecError: there are such steps.
     """
-    ids = batch.get(TRAJ_IDS, None)
-    if ids is None:
-        return
-    if bool(((ids[..., 1:] != ids[..., :-1]) & follows[..., :-1, 0]).any()):
-        expected = "a batch [*B, T] whose rows follow each other in time"
-        hint = "Take the batch as it was collected, before any reshape, shuffle or transpose."
+    ids, length = batch.get(TRAJ_IDS, None), batch.get("episode_length", None)
+    goes_on = follows[..., :-1, 0]
+    expected = "a batch [*B, T] whose rows follow each other in time"
+    hint = "Take the batch as it was collected, before any reshape, shuffle or transpose."
+    if ids is not None and bool(((ids[..., 1:] != ids[..., :-1]) & goes_on).any()):
         raise SpecError(explain(who, expected=expected, got="a row of another trajectory after one", hint=hint))
+    if length is None or length.shape != follows.shape:
+        return
+    steps = length.squeeze(-1)
+    if bool(((steps[..., 1:] <= steps[..., :-1]) & goes_on).any()):
+        raise SpecError(explain(who, expected=expected, got="an earlier step of the episode after one", hint=hint))
 
 
 def _first(state: Tensor, time_dim: int, mask: Tensor | None) -> Tensor:

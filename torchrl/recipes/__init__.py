@@ -8,6 +8,7 @@ from torchrl.recipes.actor_critics import (
     make_memory_actor_critic,
     make_trunk_actor_critic,
     policy_of,
+    sequence_len_of,
 )
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
@@ -114,6 +115,7 @@ __all__ = [
     "row_spec",
     "run",
     "save_config",
+    "sequence_len_of",
     "values_of",
     "warm_up",
 ]

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
+from torchrl.collectors.checks import steps_of
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
@@ -41,7 +42,7 @@ from torchrl.recipes.networks import (
     make_mlp,
     make_trunk,
 )
-from torchrl.recipes.parts import ActorCriticNetworks, MemoryNetworks, SquashedNetworks
+from torchrl.recipes.parts import ActorCriticNetworks, Command, MemoryNetworks, SquashedNetworks
 
 MEMORIES = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
 MEMORY_KEYS = ("memory", "critic_memory")  # of the actor's state and of the critic's
@@ -172,6 +173,31 @@ def make_memory_actor_critic(
     critic = ValueOperator(value, in_keys=["hidden"])
     pairs = ((remembers, actor), (judges, critic))
     return tuple(Sequence(*before, end, out_keys=end.out_keys) for before, end in pairs)
+
+
+def sequence_len_of(settings: Command) -> int | None:
+    """Return the steps of the sequences that minibatches are made of; None where no network remembers.
+
+    >>> from dataclasses import make_dataclass
+    >>> Settings = make_dataclass("Settings", ["networks"])
+    >>> sequence_len_of(Settings(MemoryNetworks())) is None
+    True
+
+    Args:
+        settings: of a command, with ``networks`` and ``minibatches``.
+
+    Raises:
+        ConfigError: the sequences do not divide the steps that a batch has of each environment, or a minibatch.
+    """
+    if settings.networks.memory is None:
+        return None
+    length, minibatch_size = settings.minibatches.sequence_len, settings.minibatches.minibatch_size
+    num_steps = steps_of(settings.collecting.frames_per_batch, settings.environment.num_envs)
+    if num_steps % length or minibatch_size % length:
+        fit = max(n for n in range(1, num_steps + 1) if num_steps % n == 0 and minibatch_size % n == 0 and n <= length)
+        expected = f"a divisor of the {num_steps} steps of a batch and of --minibatch_size={minibatch_size}"
+        raise ConfigError(explain("--sequence_len", expected=expected, got=length, hint=f"Use {fit}."))
+    return length
 
 
 def policy_of(actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> TensorDictModuleBase:

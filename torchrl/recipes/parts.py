@@ -356,7 +356,8 @@ class SequenceMinibatches(Minibatches):
     """
 
     sequence_len: PositiveInt = 32
-    "steps of the sequences that are shuffled in the place of frames; needs --memory"
+    """steps of the sequences that are shuffled in the place of frames, a divisor of --minibatch_size and of the steps
+    that a batch has of each environment; needs --memory"""
 
 
 @dataclass(frozen=True)
