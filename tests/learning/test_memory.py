@@ -19,7 +19,7 @@ def test_and_not_without(tmp_path):
     assert max(table["eval/return_mean"]) < 200
 
 
-@pytest.mark.parametrize("memory", ["lstm", "transformer"])
-def test_the_sign_of_a_t_maze_is_remembered(memory, tmp_path):
-    for summary, _ in train_seeds("ppo", "tmaze", 3, tmp_path, f"--memory={memory}"):
+@pytest.mark.parametrize("flags", [["--memory=lstm"], ["--memory=transformer", "--orthogonal_init"]])
+def test_the_sign_of_a_t_maze_is_remembered(flags, tmp_path):
+    for summary, _ in train_seeds("ppo", "tmaze", 3, tmp_path, *flags):
         assert summary["best_eval_return_mean"] >= 0.95 * 4 + 0.05 * -0.1  # 95 % turn to the right side
