@@ -17,6 +17,7 @@ from torchrl.functional import (
     n_step_return,
     next_step_follows,
     reaches_ending,
+    return_so_far,
     td_lambda,
     vtrace,
 )
@@ -33,7 +34,9 @@ TARGET = -1  # of what `call` returns
 def test_every_public_function_with_a_mask_is_among_the_cases():
     public = [getattr(functional, name) for name in functional.__all__]
     masked = {function for function in public if "mask" in inspect.signature(function).parameters}
-    assert masked == {*FUNCTIONS, next_step_follows, reaches_ending}  # flags alone: test_endings.py, test_returns.py
+    # test_endings.py, test_returns.py, test_curiosity.py
+    of_their_own = {next_step_follows, reaches_ending, return_so_far}
+    assert masked == {*FUNCTIONS, *of_their_own}
 
 
 def assert_close(got, expected, tolerance=1e-11):

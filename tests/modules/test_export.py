@@ -102,7 +102,15 @@ def with_legal(num):
 def with_windows(num):
     window = torch.randn(num, 2, 17)
     window[..., -1] = torch.arange(2) < torch.arange(num).unsqueeze(1) % 3  # valid places of each row: 0, 1 or 2
-    return torch.randn(num, 4), window, torch.ones(num, 1)
+    return torch.randn(num, 4), window, beginnings(num)
+
+
+def beginnings(num):
+    return torch.arange(num).unsqueeze(1) % 2 == 0  # every other row begins an episode
+
+
+def with_state(*shape):
+    return lambda num: (*rows((4,), shape)(num), beginnings(num))
 
 
 class Chosen(nn.Module):
@@ -193,13 +201,13 @@ MODULES = {
     "PerOption": (lambda: PerOption(MLP(4, 4 * 2), 4), lambda num: with_options(num)[:2]),
     "ProbabilisticActor": (lambda: ProbabilisticActor(normal_network(), TanhNormal.within(-1.0, 2.0)), FOUR),
     "Projected": (lambda: Projected(Actor(MLP(4, 2)), BOX), FOUR),
-    "GRU": (lambda: GRU(4, 8, num_layers=2), rows((4,), (2, 1, 8), (1,))),
+    "GRU": (lambda: GRU(4, 8, num_layers=2), with_state(2, 1, 8)),
     "IntrinsicCuriosity": (
         lambda: IntrinsicCuriosity(MLP(4, 8), MLP(16, 2), MLP(8 + 2, 8), num_actions=None),
         rows((4,), (2,), (4,)),
     ),
     "RandomNetworkDistillation": (lambda: RandomNetworkDistillation(MLP(4, 8), MLP(4, 8), shape=4), FOUR),
-    "LSTM": (lambda: LSTM(4, 8), rows((4,), (1, 2, 8), (1,))),
+    "LSTM": (lambda: LSTM(4, 8), with_state(1, 2, 8)),
     "Transformer": (lambda: Transformer(4, 8, window=3, num_layers=2), with_windows),
     "QValueActor": (lambda: QValueActor(MLP(4, 3), one_hot=True, mask_key="mask"), with_legal),
     "QuantileQValueActor": (lambda: QuantileQValueActor(DuelingMLP(4, 3, num_outputs=5)), FOUR),
