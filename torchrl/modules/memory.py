@@ -23,7 +23,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, as_path, key_list, key_name
 from torchrl.misspelling import Extensible
 from torchrl.modules.operator import accept_tensors, read, write
-from torchrl.shapes import expand_right
+from torchrl.unchecked import peek
 
 PRIMER_LINE = "Write TransformedEnv(env, TensorDictPrimer(policy.initial_state()))."
 
@@ -108,6 +108,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
             expected = "a state_key other than the keys of inputs and features"
             raise ConfigError(explain(who, expected=expected, got=repr(state_key)))
         self.in_keys = [*self.input_keys, state_key, "is_init"]
+        self._per_row = (-1, *(1,) * len(self.state_shape))
         self._next_key = ("next", *as_path(state_key))
         self.out_keys = [out_key, self._next_key]
 
@@ -139,8 +140,8 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         return torch.stack(features, 1)
 
     def restart(self, state: Tensor, is_init: Tensor) -> Tensor:
-        """Return the state ``[N, *S]`` with the initial one in the rows where ``is_init``, bool ``[N]``, is true."""
-        begins = expand_right(is_init, state)
+        """Return the state ``[N, *S]`` with the initial one in the rows where ``is_init``, bool ``[N, 1]``, is true."""
+        begins = is_init.reshape(self._per_row)
         return state.masked_fill(begins, 0) if self.initial is None else torch.where(begins, self.initial, state)
 
     def own_state(self) -> Mapping[Key, Tensor]:
@@ -152,7 +153,8 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         who = type(self).__name__
         x = self._joined(tensordict, who)
-        state = tensordict.get(self.state_key, None)
+        key = self.state_key
+        state = peek(tensordict, key) if type(key) is str else tensordict.get(key, None)
         if state is None:
             expected = f"the state under {key_name(self.state_key)!r}"
             got = f"keys {sorted(map(str, tensordict.keys()))}"
@@ -162,20 +164,24 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
             hint = f"Write {who}({x.shape[-1]}, ...), or other in_keys."
             got = f"{x.shape[-1]} from {self.input_keys}"
             raise SpecError(explain(who, expected=f"{self.in_features} input features", got=got, hint=hint))
-        if state.shape[num_dims:] != self.state_shape or state.shape[:num_dims] != size:
+        if state.shape != size + self.state_shape:
             due = [*size, *self.state_shape]
             hint = "A sequence has a state at each step; the first counts."
             hint = PRIMER_LINE if num_dims <= self.batch_dims else hint
             raise SpecError(explain(f"{who}, state", expected=f"shape {due}", got=list(state.shape), hint=hint))
         if num_dims <= self.batch_dims:
-            x = x.reshape(-1, x.shape[-1])
-            state = state.reshape(x.shape[0], *self.state_shape)  # of a state without numbers -1 would not be known
-            begins = tensordict.get("is_init", None)
+            begins = peek(tensordict, "is_init")
+            if num_dims != 1:
+                x = x.reshape(-1, x.shape[-1])
+                state = state.reshape(x.shape[0], *self.state_shape)  # of a state without numbers -1 would not be known
+                begins = None if begins is None else begins.reshape(-1, 1)
             if begins is not None:  # an initial state that is learned has changed since the environment put it there
-                state = self.restart(state, begins.reshape(-1))
+                state = self.restart(state, begins)
             features, state = self.step(x, state)
-            write(tensordict, self.out_key, features.view(*size, features.shape[-1]))
-            write(tensordict, self._next_key, state.view(*size, *self.state_shape))
+            if num_dims != 1:
+                features, state = features.view(*size, features.shape[-1]), state.view(*size, *self.state_shape)
+            write(tensordict, self.out_key, features)
+            write(tensordict, self._next_key, state)
             return tensordict
         if num_dims > self.batch_dims + 1:
             num = num_dims - 1

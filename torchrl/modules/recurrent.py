@@ -11,6 +11,7 @@ zero, and so is the gradient through it. One call of the kernel then serves all 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,12 @@ class Recurrent(Memory):
         return [[cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh] for cell in self.cells]
 
     @abstractmethod
-    def cell(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
-        """Return a layer's next state of N rows, ``[N, parts, H]``; its first part is the output.
+    def cell(self, x: Tensor, state: Sequence[Tensor], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return the parts of a layer's next state of N rows, ``[N, H]`` each; the first is the output.
 
         Args:
             x: ``[N, F]``.
-            state: ``[N, parts, H]``.
+            state: its parts, ``[N, H]`` each.
             weights: of inputs and of the state, and both biases.
         """
 
@@ -70,11 +71,12 @@ class Recurrent(Memory):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last layer's output ``[N, H]`` and the next state ``[N, layers, parts, H]``."""
-        layers = []
-        for weights, before in zip(self.weights(), state.unbind(1), strict=True):
-            layers.append(self.cell(x, before, weights))
-            x = layers[-1][:, 0]
-        return x, layers[0].unsqueeze(1) if len(layers) == 1 else torch.stack(layers, 1)
+        parts, after, num_parts = state.flatten(1, 2).unbind(1), [], self.state_shape[1]
+        for layer, weights in enumerate(self.weights()):
+            of_layer = self.cell(x, parts[layer * num_parts : (layer + 1) * num_parts], weights)
+            after += of_layer
+            x = of_layer[0]
+        return x, torch.stack(after, 1).view(state.shape)
 
     def unroll(self, x: Tensor, state: Tensor, is_init: Tensor) -> Tensor:
         """Return the last layer's outputs, ``[N, T, H]``, by the fused kernel.
@@ -164,9 +166,9 @@ class LSTM(Recurrent):
         for cell in self.cells:
             cell.bias_ih.data[num_cells : 2 * num_cells] += 1
 
-    def cell(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
-        """Return hidden and cell state after a step, ``[N, 2, H]``."""
-        return torch.stack(torch.lstm_cell(x, state.unbind(1), *weights), 1)
+    def cell(self, x: Tensor, state: Sequence[Tensor], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return hidden and cell state after a step, ``[N, H]`` each."""
+        return torch.lstm_cell(x, state, *weights)
 
     def run_kernel(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
         """Return a layer's hidden states, ``[L, N, H]``."""
@@ -207,9 +209,9 @@ class GRU(Recurrent):
         sizes = [in_features, *[num_cells] * (num_layers - 1)]
         super().__init__([nn.GRUCell(size, num_cells) for size in sizes], 1, **options)
 
-    def cell(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
-        """Return the hidden state after a step, ``[N, 1, H]``."""
-        return torch.gru_cell(x, state.squeeze(1), *weights).unsqueeze(1)
+    def cell(self, x: Tensor, state: Sequence[Tensor], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return the hidden state after a step, ``[N, H]``."""
+        return (torch.gru_cell(x, state[0], *weights),)
 
     def run_kernel(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> Tensor:
         """Return a layer's hidden states, ``[L, N, H]``."""
