@@ -8,10 +8,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.errors import SpecError, explain
-from torchrl.functional.endings import next_step_follows
 from torchrl.keys import Key
 from torchrl.objectives.keys import MASK, read
-from torchrl.objectives.unrolling import require_order
+from torchrl.objectives.unrolling import step_follows
 
 WHO = "MinibatchEpochs"
 
@@ -52,7 +51,7 @@ def valid_sequences(
         got, hint = f"batch size {list(batch.batch_size)}", "Write batch.unsqueeze(0) for a single row."
         raise SpecError(explain(WHO, expected="a batch [*B, T], time last", got=got, hint=hint))
     mask = batch.get(MASK, None)
-    _require_order(batch, mask)
+    step_follows(WHO, batch)  # refuses steps that are out of order
     time_dim, num_steps = batch.batch_dims - 1, batch.batch_size[-1]
     num_padded = -num_steps % length
     sequences = TensorDict(batch_size=[batch.batch_size.numel() // num_steps * ((num_steps + num_padded) // length)])
@@ -91,9 +90,3 @@ def _first_steps(mask: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.T
     within = padded.unflatten(1, (-1, length)).int().argmax(-1)
     rows, start = (torch.arange(num, device=mask.device) for num in within.shape)
     return rows.repeat_interleave(len(start)), (start * length + within).flatten()
-
-
-def _require_order(batch: TensorDictBase, mask: torch.Tensor | None) -> None:
-    flags = [read(batch, ("next", name), who=WHO) for name in ("terminated", "truncated")]
-    is_init, mask = batch.get("is_init", None), None if mask is None else mask.unsqueeze(-1)
-    require_order(WHO, batch, next_step_follows(*flags, is_init=is_init, mask=mask))

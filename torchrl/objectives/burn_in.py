@@ -21,7 +21,7 @@ from torchrl.errors import ConfigError, KeyMissing, SpecError, explain
 from torchrl.keys import Key, key_name
 from torchrl.modules import Memory, Sequence
 from torchrl.objectives.keys import MASK, read
-from torchrl.objectives.unrolling import STARTS, Networks, first_valid
+from torchrl.objectives.unrolling import STARTS, Networks, first_valid, step_follows
 from torchrl.shapes import expand_right
 
 
@@ -84,7 +84,7 @@ def warm_up(networks: Networks, batch: TensorDictBase, *, burn_in: int = 0, zero
         is_init[..., 1:, :] |= (~mask[..., :-1] & (num_before[..., 1:] > 0)).unsqueeze(-1)
         if zero_state:
             is_init |= (mask & (num_before == 0)).unsqueeze(-1)
-    networks.follows(batch)  # refuses steps out of order in the burn-in, too
+    step_follows(networks.who, batch)  # refuses steps out of order in the burn-in, too
     kept = batch[..., burn_in:] if burn_in else batch.copy()
     kept.set("is_init", is_init[..., burn_in:, :])
     starts, known = TensorDict(batch_size=kept.batch_size), {}

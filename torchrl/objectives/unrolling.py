@@ -180,7 +180,7 @@ class Networks:
         is_init, mask = read(batch, "is_init", who=self.who).squeeze(-1), batch.get(MASK, None)
         is_ordered = batch.get(TRAJ_IDS, None) is not None or batch.get("episode_length", None) is not None
         is_checked = is_ordered and batch.get(TERMINATED, None) is not None
-        follows = self.follows(batch) if successors or is_checked else None
+        follows = step_follows(self.who, batch) if successors or is_checked else None
         layout = None
         if successors or mask is not None:
             layout = lay_out(is_init, mask, follows.squeeze(-1) if successors else None)
@@ -234,21 +234,6 @@ class Networks:
             hint = "Leave MultiStep out: what lies between a step and its n-step successor would not be remembered. "
             hint += "DQNLoss(..., n_steps=5) sums rewards inside the sequence."
             raise SpecError(explain(self.who, expected="successors one step ahead", got=f"{FACTOR!r}", hint=hint))
-
-    def follows(self, batch: TensorDictBase) -> Tensor:
-        """Return at which steps of sequences the next one is the successor, bool ``[*B, T, 1]``.
-
-        Raises:
-            SpecError: the steps are out of order.
-            KeyMissing: the batch lacks a flag.
-        """
-        terminated, truncated = (read(batch, key, who=self.who) for key in (TERMINATED, TRUNCATED))
-        mask = batch.get(MASK, None)
-        mask = None if mask is None else mask.unsqueeze(-1)
-        follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init"), mask=mask)
-        if not torch.compiler.is_compiling():
-            require_order(self.who, batch, follows)
-        return follows
 
     def _run(
         self, name: str, batch: TensorDictBase, layout: Layout | None, size: torch.Size
@@ -329,6 +314,22 @@ def split_memory(
         return before, rest[0]
     written = [key for module in rest for key in module.out_keys]
     return before, Sequence(*rest, out_keys=[key for key in network.out_keys if key in written])
+
+
+def step_follows(who: str, batch: TensorDictBase) -> Tensor:
+    """Return at which steps of sequences the next one is the successor, bool ``[*B, T, 1]``.
+
+    Raises:
+        SpecError: the steps are out of order.
+        KeyMissing: the batch lacks a flag.
+    """
+    terminated, truncated = (read(batch, key, who=who) for key in (TERMINATED, TRUNCATED))
+    mask = batch.get(MASK, None)
+    mask = None if mask is None else mask.unsqueeze(-1)
+    follows = next_step_follows(terminated, truncated, is_init=batch.get("is_init", None), mask=mask)
+    if not torch.compiler.is_compiling():
+        require_order(who, batch, follows)
+    return follows
 
 
 def require_order(who: str, batch: TensorDictBase, follows: Tensor) -> None:

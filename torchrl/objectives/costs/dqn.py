@@ -24,7 +24,7 @@ from torchrl.objectives.costs.targets import target_copy
 from torchrl.objectives.costs.temporal_difference import REWARD, TDLoss
 from torchrl.objectives.n_steps import at_last, sum_rewards_
 from torchrl.objectives.options import refuse_unknown
-from torchrl.objectives.unrolling import TERMINATED, Networks
+from torchrl.objectives.unrolling import TERMINATED, Networks, step_follows
 
 
 class ActionValueLoss(TDLoss):
@@ -114,7 +114,7 @@ class ActionValueLoss(TDLoss):
     def _valid_rows(self, batch: TensorDictBase) -> TensorDict:
         rows = super()._valid_rows(batch)
         if self.n_steps > 1:
-            follows = self.networks.follows(batch)[..., self.burn_in :, :]
+            follows = step_follows(self.networks.who, batch)[..., self.burn_in :, :]
             sum_rewards_(rows, batch[..., self.burn_in :], follows, n_steps=self.n_steps, gamma=self.gamma)
         return rows
 
