@@ -25,7 +25,7 @@ MUJOCO = "mujoco>=3.3,<4"  # dm_control 1.0.50 breaks with mujoco 4.0.0
 PYGAME = "pygame-ce>=2.5"  # draws gymnasium's classic control and Box2D tasks
 
 EXTRAS = {
-    "atari": ["ale-py>=0.12.1"],  # brings the games
+    "atari": ["ale-py>=0.12.1", "opencv-python-headless>=5.0"],  # which resizes its pictures
     "benchmarks": ["stable-baselines3>=2.9", "sb3-contrib>=2.9"],  # what whole trainings are timed against
     "box2d": ["Box2D>=2.3.10", PYGAME],
     "classic-control": [PYGAME],

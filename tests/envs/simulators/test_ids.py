@@ -136,8 +136,8 @@ def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(registe
 @pytest.mark.parametrize(
     ("env_id", "written"),
     [
-        ("Pong-v5", 'pip install ale-py, and write "ale_py:ALE/Pong-v5"'),
-        ("ALE/Breakout-v5", 'pip install ale-py, and write "ale_py:ALE/Breakout-v5"'),
+        ("Pong-v5", 'pip install -c constraints.txt -e ".[atari]", and write "ale_py:ALE/Pong-v5"'),
+        ("ALE/Breakout-v5", 'pip install -c constraints.txt -e ".[atari]", and write "ale_py:ALE/Breakout-v5"'),
         ("PongNoFrameskip-v4", 'write "ale_py:PongNoFrameskip-v4"'),
         ("highway-fast-v0", 'pip install highway-env, and write "highway_env:highway-fast-v0"'),
         ("FetchReach-v4", 'pip install gymnasium-robotics, and write "gymnasium_robotics:FetchReach-v4"'),
@@ -151,7 +151,10 @@ def test_a_registration_that_cannot_be_loaded_matters_to_who_asks_for_it(registe
         ("Pongo-v0", "Import the package that registers it, or write module:id"),
     ],
 )
-def test_an_unknown_id_gets_the_hint_that_helps(env_id, written):
+def test_an_unknown_id_gets_the_hint_that_helps(env_id, written, register, monkeypatch):
+    monkeypatch.setattr(ids, "find_spec", lambda module: None)  # none of these packages, whatever is installed
+    for known in [known for known in gymnasium.registry if "gymnasium" not in str(gymnasium.spec(known).entry_point)]:
+        del gymnasium.registry[known]
     with pytest.raises(EnvError, match="expected a registered id") as caught:
         GymEnv(env_id)
     message = str(caught.value)
@@ -199,12 +202,27 @@ def test_an_id_of_a_package_that_is_installed_is_found_without_its_module(tmp_pa
         GymEnv("Jars-v0")
 
 
-def test_an_extra_of_ours_is_named_where_its_package_is_missing():
+def test_an_extra_of_ours_is_named_where_its_package_is_missing(monkeypatch):
+    monkeypatch.setattr(ids, "find_spec", lambda module: None)
     hint = package_hint("MiniGrid-MemoryS11-v0")
     assert 'pip install -c constraints.txt -e ".[minigrid]", and write "minigrid:MiniGrid-MemoryS11-v0"' in hint
     assert install_hint("minigrid") == 'pip install -c constraints.txt -e ".[minigrid]".'
 
 
+@pytest.mark.parametrize(
+    ("env_id", "written"),
+    [
+        ("Pong-v5", 'Did you mean "ALE/Pong-v5"?'),
+        ("ALE/Pongg-v5", 'Did you mean "ALE/Pong-v5"?'),
+        ("ALE/Chess-v5", "ale-py is installed and registers no such id."),
+    ],
+)
+def test_of_an_installed_package_the_right_id_is_named(env_id, written):
+    pytest.importorskip("ale_py")
+    with pytest.raises(EnvError, match=written.replace("?", r"\?")):
+        GymEnv(env_id)
+
+
 def test_pip_is_told_the_name_of_the_package():
-    assert install_hint("ale_py") == "pip install ale-py."
+    assert install_hint("ale_py") == 'pip install -c constraints.txt -e ".[atari]".'
     assert install_hint("PyFlyt") == "pip install PyFlyt."

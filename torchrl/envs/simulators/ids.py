@@ -59,15 +59,18 @@ PACKAGES = (
     ("minihack", "minihack", r"MiniHack-"),
     ("nle", "nle", r"NetHack"),
 )
-OWN_EXTRAS = ("minigrid",)  # packages that an extra of this one installs, under the same name
+OWN_EXTRAS = {"ale-py": "atari", "minigrid": "minigrid"}  # of packages that an extra of this one installs: which
 ALIKE = 0.8  # how much a name must look like another to be taken for a slip of the pen
 
 
 def package_hint(env_id: str) -> str | None:
-    """Return advice on which package to install for an unknown gymnasium id; None where no package is known."""
+    """Return advice on an unknown gymnasium id of a known package: install it, or write another id; else None."""
     for module, package, pattern in PACKAGES:
         if re.match(pattern, env_id):
             name = _name_in(module, env_id)
+            if _is_installed(module):
+                near = name if name != env_id else similar_id(env_id)
+                return f'Did you mean "{near}"?' if near else f"{package} is installed and registers no such id."
             return (
                 f'It comes with another package: {_installing(package)}, and write "{module}:{name}", which imports it '
                 "wherever the environment is built."
@@ -84,7 +87,7 @@ def with_module(env_id: str) -> str:
     if ":" in env_id or env_id in gymnasium.registry:
         return env_id
     for module, _, pattern in PACKAGES:
-        if re.match(pattern, env_id) and find_spec(module.split(".")[0]) is not None:
+        if re.match(pattern, env_id) and _is_installed(module):
             return f"{module}:{env_id}" if _name_in(module, env_id) == env_id else env_id
     return env_id
 
@@ -101,8 +104,13 @@ def _name_in(module: str, env_id: str) -> str:
     return f"ALE/{env_id}" if module == "ale_py" and env_id.endswith("-v5") and "/" not in env_id else env_id
 
 
+def _is_installed(module: str) -> bool:
+    return find_spec(module.split(".")[0]) is not None
+
+
 def _installing(package: str) -> str:
-    return f'pip install -c constraints.txt -e ".[{package}]"' if package in OWN_EXTRAS else f"pip install {package}"
+    extra = OWN_EXTRAS.get(package)
+    return f'pip install -c constraints.txt -e ".[{extra}]"' if extra else f"pip install {package}"
 
 
 def _name_of(env_id: str) -> str:
