@@ -3,6 +3,7 @@
 Specs and replay are imported from their subpackages.
 """
 
+from torchrl.data.augmentation import ColorJitter, RandomCrop, RandomShift
 from torchrl.data.episode_stream import EpisodeStream
 from torchrl.data.hindsight import HindsightRelabel
 from torchrl.data.intrinsic_reward import IntrinsicReward
@@ -27,6 +28,7 @@ from torchrl.data.trajectories import (
 )
 
 __all__ = [
+    "ColorJitter",
     "EpisodeStream",
     "HindsightRelabel",
     "IntrinsicReward",
@@ -34,6 +36,8 @@ __all__ = [
     "MultiStepStream",
     "MinariEpisodes",
     "OfflineDataset",
+    "RandomCrop",
+    "RandomShift",
     "Reward2Go",
     "alive_at",
     "at_step",

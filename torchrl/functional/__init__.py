@@ -18,6 +18,7 @@ from torchrl.functional.costs import (
 )
 from torchrl.functional.curiosity import inverse_model_loss, prediction_error, return_so_far
 from torchrl.functional.endings import bootstraps, is_done, next_step_follows, trace_goes_on
+from torchrl.functional.images import cut_images, jitter_colors
 from torchrl.functional.off_policy_returns import vtrace
 from torchrl.functional.q_values import categorical_target, cross_entropy, quantile_huber_loss, temperature_loss
 from torchrl.functional.returns import (
@@ -39,6 +40,7 @@ __all__ = [
     "clip_fraction",
     "clipped_policy_objective",
     "cross_entropy",
+    "cut_images",
     "discounted_return",
     "distance_loss",
     "effective_sample_size",
@@ -47,6 +49,7 @@ __all__ = [
     "importance_weight",
     "inverse_model_loss",
     "is_done",
+    "jitter_colors",
     "n_step_return",
     "next_step_follows",
     "penalized_policy_objective",

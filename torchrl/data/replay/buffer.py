@@ -306,6 +306,7 @@ class ReplayBuffer:
             "lanes": [to_tensors(ends) for ends in self._lanes.state()],
             "ahead": self._ahead.state(),
             "generator": self._generator.bit_generator.state,
+            "transform": self.transform.state_dict() if hasattr(self.transform, "state_dict") else {},
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -330,6 +331,8 @@ class ReplayBuffer:
             self.sampler.load_state_dict(state["sampler"])
             self.writer.load_state_dict(state["writer"])
             self._generator.bit_generator.state = state["generator"]
+            if transform := state.get("transform"):  # not in saves of earlier versions
+                self.transform.load_state_dict(transform)
             self._lanes.load([to_arrays(ends) for ends in state["lanes"]])
             self._follower.skip(self.storage.ledger)
             self._ahead.load(self._read_later, state["ahead"] if self.prefetch else [])

@@ -15,10 +15,10 @@ from torchrl.data.specs import TensorSpec
 from torchrl.envs.transforms.leaves import is_number, map_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, explain
+from torchrl.functional.images import LUMA
 from torchrl.keys import Key
 
 DTYPES = (torch.uint8, torch.float32, torch.float64)
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
 class _ImageTransform(ObservationTransform):

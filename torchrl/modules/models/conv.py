@@ -9,9 +9,10 @@ from torch import nn
 
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.modules.models.arguments import factory, positive, sizes
+from torchrl.modules.models.image_encoder import ImageEncoder
 
 
-class ConvNet(nn.Module):
+class ConvNet(ImageEncoder):
     """Apply convolutions, each followed by an activation, and flatten the result.
 
     >>> ConvNet(4)(torch.zeros(2, 4, 84, 84, dtype=torch.uint8)).shape
@@ -53,7 +54,7 @@ class ConvNet(nn.Module):
         norm: Callable[[int], nn.Module] | None = None,
         flatten: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(flatten=flatten)
         num_cells = sizes("ConvNet(num_cells=...)", num_cells)
         self.kernel_sizes = sizes("ConvNet(kernel_sizes=...)", kernel_sizes)
         self.strides = sizes("ConvNet(strides=...)", strides)
@@ -72,27 +73,6 @@ class ConvNet(nn.Module):
             layers += [*(_ChannelsLast(make(num)) for make in makers), activation()]
             channels = num
         self.layers = nn.Sequential(*layers)
-        self.flatten = flatten
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self._require_images(images)
-        x = images.reshape(-1, *images.shape[-3:])
-        if x.dtype == torch.uint8:
-            x = x.to(self.layers[0].weight.dtype) / 255
-        x = self.layers(x)
-        if self.flatten:
-            x = x.flatten(1)
-        return x.reshape(*images.shape[:-3], *x.shape[1:])
-
-    def num_features(self, height: int, width: int) -> int:
-        """Return F, the number of features that an image of this size becomes.
-
-        Raises:
-            SpecError: the image is too small for the kernels.
-        """
-        rows, columns = (self._size_after(size, (height, width)) for size in (height, width))
-        convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
-        return convolutions[-1].out_channels * rows * columns
 
     @property
     def smallest(self) -> int:
@@ -102,20 +82,7 @@ class ConvNet(nn.Module):
             size = (size - 1) * stride + kernel_size
         return size
 
-    def _require_images(self, images: torch.Tensor) -> None:
-        if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
-            raise SpecError(explain("ConvNet", expected="images of floats or uint8", got=images.dtype))
-        channels = self.layers[0].in_channels  # 0 while the layer is lazy
-        if images.ndim < 3 or (channels and images.shape[-3] != channels):
-            expected = f"images [*B, {channels or 'C'}, H, W]"
-            is_last = images.ndim >= 3 and images.shape[-1] == channels
-            hint = "The channels come first: permute the observation." if is_last else ""
-            raise SpecError(explain("ConvNet", expected=expected, got=list(images.shape), hint=hint))
-        for size in images.shape[-2:]:
-            self._size_after(size, tuple(images.shape[-2:]))
-
     def _size_after(self, size: int, image: tuple[int, int]) -> int:
-        """Return the height or width after all convolutions of an image whose height or width is ``size``."""
         for kernel_size, stride in zip(self.kernel_sizes, self.strides, strict=True):
             if size < kernel_size:
                 hint = "Take smaller kernels or strides, or larger images."

@@ -10,10 +10,10 @@ from torch import nn
 from torchrl.data.specs.base import dtype_name
 from torchrl.errors import SpecError, explain
 from torchrl.keys import Key, as_path
-from torchrl.modules.models.conv import ConvNet
+from torchrl.modules.models.image_encoder import ImageEncoder
 
 # What takes other numbers than its weights are.
-_OTHERS = (nn.Embedding, nn.EmbeddingBag, ConvNet)
+_OTHERS = (nn.Embedding, nn.EmbeddingBag, ImageEncoder)
 
 
 class Misfit(SpecError):
