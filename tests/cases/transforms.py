@@ -163,6 +163,10 @@ REGISTRY = {
                 CatTensors(),
             ),
         ),
+        "laid out": (
+            board,
+            lambda: Compose(BitsToFloat(), ScaleByBounds(), CatTensors(["map", ("hand", "cards"), "level"])),
+        ),
         "of masks": (
             menu,
             lambda: Compose(

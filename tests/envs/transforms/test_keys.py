@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from cases.transform_steps import act, body, specs
 from torchrl.data.specs import Bounded, Categorical, Composite, Unbounded
@@ -162,6 +163,23 @@ def test_cat_takes_all_in_the_order_of_the_spec_by_default():
     assert cat.observation_spec(Composite(leaves, (2,))) == Composite({"observation": Unbounded((2, 4))}, (2,))
 
 
+def test_cat_lays_out_observations_that_differ_in_more_than_the_last_dimension():
+    leaves = {"arm": Bounded(0.0, torch.arange(12.0).reshape(2, 3, 2)), "tip": Unbounded((2, 2)), "s": Unbounded((2,))}
+    cat = CatTensors()
+    cat.read_specs(specs(2, **leaves))
+    assert cat.observation_spec(Composite(leaves, (2,))) == Composite({"observation": Unbounded((2, 9))}, (2,))
+    root = TensorDict(arm=torch.arange(12.0).reshape(2, 3, 2), tip=torch.full((2, 2), -1.0), s=torch.tensor([7.0, 8]))
+    cat.reset(root, None)
+    assert root["observation"].tolist() == [[0, 1, 2, 3, 4, 5, -1, -1, 7], [6, 7, 8, 9, 10, 11, -1, -1, 8]]
+
+
+def test_cat_keeps_dimensions_that_all_have():
+    leaves = {"a": Unbounded((2, 3, 2)), "b": Unbounded((2, 3, 1))}
+    cat = CatTensors()
+    cat.read_specs(specs(2, **leaves))
+    assert cat.observation_spec(Composite(leaves, (2,)))["observation"] == Unbounded((2, 3, 3))
+
+
 def test_cat_spec_joins_bounds_where_all_have_some():
     due = Bounded(torch.tensor([0.0, -1, -1, 0]), torch.tensor([9.0, 99, 99, torch.inf]))
     assert body(CatTensors(NUMBERS)).observation_spec["observation"] == due
@@ -200,8 +218,6 @@ def test_cat_refuses_a_key_below_an_observation():
 def test_cat_refuses_what_does_not_go_together():
     with pytest.raises(SpecError, match=r"one dtype.*'choice' of \[\] torch.int64"):
         body(CatTensors())
-    with pytest.raises(SpecError, match="differ in nothing but the last dimension"):
-        CatTensors().read_specs(specs(2, a=Unbounded((2, 3, 4)), b=Unbounded((2, 4))))
     with pytest.raises(KeyMissing, match=r"\('limbs', 'tail'\).*\('limbs', 'arm'\)"):
         body(CatTensors([("limbs", "tail")]))
     with pytest.raises(ConfigError, match="at least one key"):

@@ -171,6 +171,9 @@ def _moves(spec: Composite, old: Key, new: Key) -> list[tuple[Key, Key]]:
 class CatTensors(_KeyTransform):
     """Concatenate several observations into one along their last dimension; a scalar counts as one feature.
 
+    Where they differ in more than the last dimension, as ``[*B, 8, 2]`` and ``[*B, 8]`` do, each is laid out as a
+    vector first, ``[*B, 16]`` and ``[*B, 8]``.
+
     >>> TransformedEnv(env, Compose(LastReward(), CatTensors())).observation_spec["observation"].shape  # [2, 4], [2, 1]
     torch.Size([2, 5])
 
@@ -181,7 +184,7 @@ class CatTensors(_KeyTransform):
 
     Raises:
         KeyMissing: when wrapping: there is no such observation.
-        SpecError: when wrapping: their dtypes or leading dimensions differ.
+        SpecError: when wrapping: their dtypes differ.
         ConfigError: an observation that stays, or the environment (``reward`` and the like), uses ``out_key`` already.
     """
 
@@ -204,7 +207,9 @@ class CatTensors(_KeyTransform):
         self.in_keys = require_leaves("CatTensors", spec, keys)
         self._batch_dims = len(env.batch_size)
         self._gone = levels_to_delete(spec, self.in_keys) if self.delete else ()
-        _require_stackable(self._batch_dims, {key: spec[key] for key in self.in_keys})
+        leaves = {key: spec[key] for key in self.in_keys}
+        _require_one_dtype(leaves)
+        self._is_flattened = len({leaf.shape[self._batch_dims :][:-1] for leaf in leaves.values()}) > 1
         require_free("CatTensors, out_key", drop_keys(spec, self._gone), self.out_key)
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
@@ -231,17 +236,19 @@ class CatTensors(_KeyTransform):
         return torch.cat([self._as_features(tensordict.get(key)) for key in self.in_keys], -1)
 
     def _as_features(self, value: torch.Tensor | TensorSpec) -> torch.Tensor | TensorSpec:
-        return value if value.ndim > self._batch_dims else value.unsqueeze(-1)
+        if value.ndim == self._batch_dims:
+            return value.unsqueeze(-1)
+        if not self._is_flattened:
+            return value
+        return value.reshape(*value.shape[: self._batch_dims], value.shape[self._batch_dims :].numel())
 
     def _replace(self, tensordict: TensorDict, value: torch.Tensor) -> None:
         self.edit(tensordict)
         self._set(tensordict, self.out_key, value)
 
 
-def _require_stackable(batch_dims: int, leaves: dict[Key, TensorSpec]) -> None:
-    forms = {(leaf.shape[:-1] if leaf.ndim > batch_dims else leaf.shape, leaf.dtype) for leaf in leaves.values()}
-    if len(forms) > 1:
+def _require_one_dtype(leaves: dict[Key, TensorSpec]) -> None:
+    if len({leaf.dtype for leaf in leaves.values()}) > 1:
         got = ", ".join(f"{key!r} of {list(leaf.shape)} {leaf.dtype}" for key, leaf in leaves.items())
-        expected = "observations of one dtype that differ in nothing but the last dimension"
         hint = "Name those that go together: in_keys=[...]."
-        raise SpecError(explain("CatTensors", expected=expected, got=got, hint=hint))
+        raise SpecError(explain("CatTensors", expected="observations of one dtype", got=got, hint=hint))
