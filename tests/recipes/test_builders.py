@@ -12,6 +12,7 @@ from torchrl.envs.transforms import (
     ActionClip,
     CatTensors,
     Compose,
+    Flatten,
     GSDENoise,
     RewardNorm,
     RewardScaling,
@@ -54,6 +55,11 @@ def transforms_of(env):
         ([PENDULUM, "--gsde"], False, [ActionClip, GSDENoise]),
         (MATCHING, True, []),
         (["--env_library=dm_control", "--env_name=cheetah", "--env_task=run"], False, [CatTensors, ActionClip]),
+        (
+            ["--env_library=dm_control", "--env_name=manipulator", "--env_task=bring_ball"],
+            False,
+            [Flatten, CatTensors, ActionClip],
+        ),
     ],
 )
 def test_the_transforms_of_an_environment(flags, training, expected, make_env):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from cases.examples import load, parser
 from torchrl.agents import SaveBuffer
@@ -15,6 +16,7 @@ from torchrl.data.replay import (
     SliceSampler,
     UniformSampler,
 )
+from torchrl.envs import DMControlEnv
 from torchrl.envs.transforms import GSDENoise
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import (
@@ -269,6 +271,11 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
         ("dqn", ["--distributional", "--quantiles"], "--distributional: expected it or --quantiles, got both"),
         ("dqn", ["--env_name=Pendulum-v1"], "one choice as the action.*DDPG, TD3 and SAC"),
         ("td3", ["--env_name=CartPole-v1"], "a vector of bounded actions.*dqn"),
+        (
+            "sac",
+            ["--env_library=dm_control", "--env_name=lqr", "--env_task=lqr_2_1", "--max_episode_steps=5"],
+            "a vector of bounded actions, got Unbounded.*without bounds are learned by the examples ppo",
+        ),
         ("dqn", ["--async_collection"], "--async_collection: expected --num_workers with it"),
         ("dqn", ["--keep_learning"], "keep_learning with ReplayUpdates and a collector over processes"),
         ("dqn", ["--multi_step", "--sub_traj_len=4"], "--sub_traj_len: expected none with --multi_step, got 4"),
@@ -288,6 +295,21 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
 def test_flags_that_do_not_go_together_are_refused(algorithm, flags, message, make_agent):
     with pytest.raises(ConfigError, match=message):
         make_agent(algorithm, *flags)
+
+
+def test_actors_reach_the_bounds_of_their_task_and_no_further(make_agent):
+    flags = ["--env_library=dm_control", "--env_name=quadruped", "--env_task=run", "--num_cells", "64", "64"]
+    spec = DMControlEnv("quadruped", "run", num_envs=1).action_spec
+    root = TensorDict(observation=torch.randn(2000, 78), batch_size=[2000])
+    for algorithm in ("sac", "ddpg"):
+        agent = make_agent(algorithm, *flags, "--init_random_frames=0")
+        policy = agent.collector.policy
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.mul_(4.0)  # far into the bends of tanh
+            actions = policy(root)["action"]
+        reached = torch.stack([actions.amin(0), actions.amax(0)])
+        assert torch.allclose(reached, torch.cat([spec.low, spec.high]), atol=0.02), algorithm
 
 
 def test_pieces_of_trajectories_are_stored_with_what_tells_episodes_apart(make_agent):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torchrl.data import specs
-from torchrl.data.specs import Bounded, TensorSpec
+from torchrl.data.specs import Bounded, TensorSpec, Unbounded
 from torchrl.data.specs.base import LeafSpec
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, SpecError, explain
@@ -173,6 +173,8 @@ def bounded_row(env: Env) -> Bounded:
     if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
         expected = "a task with a vector of bounded actions"
         hint = "Choices are learned by the examples dqn, sac, ppo, a2c, impala and reinforce."
+        if isinstance(spec, Unbounded):
+            hint = "Actions without bounds are learned by the examples ppo, a2c, impala and reinforce."
         raise ConfigError(explain("--env_name", expected=expected, got=spec, hint=hint))
     return row_spec(env)
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from fakes import assert_continues
-from torchrl.data.specs import Bounded, MultiCategorical
+from torchrl.data.specs import Bounded, MultiCategorical, Unbounded
 from torchrl.envs import DMControlEnv, check_env
 from torchrl.envs.simulators import DMControlSimulator
 from torchrl.errors import EnvError, MissingExtraError, SpecError
@@ -369,6 +369,51 @@ except EnvError as error:
 """
     result = run_with_opengl(script, backend="disable")
     assert "expected a picture drawn by OpenGL" in result.stdout and "MUJOCO_GL=egl" in result.stdout, result.stderr
+
+
+def test_a_task_that_takes_opengl_for_its_states_says_so():
+    script = """
+from torchrl.envs import DMControlEnv
+from torchrl.errors import EnvError
+try:
+    DMControlEnv("quadruped", "escape").reset()
+except EnvError as error:
+    print(error)
+"""
+    result = run_with_opengl(script, backend="disable")
+    expected = "expected OpenGL, by which this task makes its terrain even where no picture is observed"
+    assert expected in result.stdout and "MUJOCO_GL=egl" in result.stdout, result.stderr
+
+
+def test_a_system_that_is_drawn_when_it_is_built_is_the_same_in_every_row():
+    def springs(env):
+        return [simulator.env.physics.model.jnt_stiffness.tolist() for simulator in env.simulators]
+
+    first, again = DMControlEnv("lqr", "lqr_2_1", num_envs=2), DMControlEnv("lqr", "lqr_2_1")
+    (one, two), (three,) = springs(first), springs(again)
+    assert one == two == three
+    assert springs(DMControlEnv("lqr", "lqr_2_1", task_kwargs={"random": 3})) != [one]
+    starts = [env.reset()["position"] for env in (first, again)]
+    assert not torch.equal(starts[0][0], starts[0][1]) and not torch.equal(starts[0][0], starts[1])  # unseeded
+    first.set_seed(7)
+    seeded = first.reset()["position"]
+    first.set_seed(7)
+    assert torch.equal(first.reset()["position"], seeded)
+
+
+def test_bounds_of_an_action_are_the_tasks_own_and_those_at_ten_billion_are_none():
+    assert DMControlEnv("lqr", "lqr_6_2").action_spec == Unbounded((2,))
+    leg = [(-1.0, 1.0), (-1.0, 1.1), (-0.8, 0.8)]  # yaw, lift, extend
+    low, high = zip(*leg * 4, strict=True)
+    assert DMControlEnv("quadruped", "run").action_spec == Bounded(low, high)
+
+    class HalfBounded(Scripted):
+        def action_spec(self):
+            return dm_env.specs.BoundedArray((2,), np.float64, [-1e10, -2.0], [1.0, 1e11])
+
+    assert DMControlSimulator(HalfBounded()).action_space == spaces.Box(
+        np.float32([-np.inf, -2]), np.float32([1, np.inf])
+    )
 
 
 class Told(Scripted):

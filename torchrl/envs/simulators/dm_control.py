@@ -26,6 +26,7 @@ GENERATORS = (np.random.RandomState, np.random.Generator, random.Random)
 WRAPPED = ("_env", "_environment")  # where wrappers of dm_env keep what is below them
 
 LONGEST = 2**16  # letters of a text, of which dm_env says nothing
+NO_BOUND = 1e10  # MuJoCo's mjMAXVAL: dm_control writes it as the bound of an actuator that has none
 
 
 class DMControlSimulator(Simulator):
@@ -33,7 +34,10 @@ class DMControlSimulator(Simulator):
 
     A scalar observation becomes an array of shape ``[1]``. Choices (``DiscreteArray``) stay choices, integers integers;
     text stays text, which :class:`LeaveOut` can leave out. At the last step of an episode a discount of 0 means
-    terminated, any other truncated, as by the suite's time limit.
+    terminated, any other truncated, as by the suite's time limit. Bounds of actions at ±1e10 or beyond are none.
+
+    A task of the suite that draws its system when it is built, as ``lqr`` does its springs, draws the same in every
+    row, process and run; ``task_kwargs={"random": 3}`` chooses another.
 
     >>> simulator = DMControlSimulator("cheetah", "run")  # doctest: +SKIP
     >>> simulator.step_limit(), simulator.action_space.shape  # doctest: +SKIP
@@ -46,7 +50,8 @@ class DMControlSimulator(Simulator):
         render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
 
     Raises:
-        EnvError: no such domain or task, or a space that cannot be presented.
+        EnvError: no such domain or task, a space that cannot be presented, or a task whose states take OpenGL
+            (``quadruped``, ``escape``) where there is none.
         MissingExtraError: dm_control is not installed.
     """
 
@@ -84,7 +89,8 @@ class DMControlSimulator(Simulator):
         generators that the environment, its wrappers and its task have as attributes are seeded, each differently.
 
         Raises:
-            EnvError: there are ``options``, or a seed for an environment that holds no generator.
+            EnvError: there are ``options``, a seed for an environment that holds no generator, or a terrain to make
+                and no OpenGL.
         """
         if options:
             raise self._no_options()
@@ -93,7 +99,14 @@ class DMControlSimulator(Simulator):
             seeds = [seed, *child_seeds(seed, len(generators) - 1)]
             for generator, own in zip(generators, seeds, strict=True):
                 _seed(generator, own)
-        return _copy(self.env.reset().observation), {}
+        try:
+            timestep = self.env.reset()
+        except Exception as error:
+            if "OpenGL" not in str(error):
+                raise
+            expected = "OpenGL, by which this task makes its terrain even where no picture is observed"
+            raise no_opengl("DMControlSimulator.reset", error, expected) from error
+        return _copy(timestep.observation), {}
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by one step; see :meth:`Simulator.step`.
@@ -254,7 +267,7 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
         if task not in tasks[domain]:
             raise EnvError(_unknown(f'a task of "{domain}"', task, tasks[domain]))
         try:
-            return suite.load(domain, task, task_kwargs=task_kwargs)
+            return _build(suite, domain, task, task_kwargs or {})
         except Exception as error:
             if not task_kwargs:
                 raise
@@ -262,6 +275,16 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
             what = f"{sorted(task_kwargs)}: " if is_unknown else f"{task_kwargs}: {type(error).__name__}: "
             expected, got = f'{"arguments" if is_unknown else "values"} that "{task}" takes', f"{what}{error}"
             raise EnvError(explain("DMControlSimulator, task_kwargs", expected=expected, got=got)) from error
+
+
+def _build(suite: Any, domain: str, task: str, task_kwargs: dict[str, Any]) -> Any:
+    """Build a task of the suite; what it draws meanwhile, as ``lqr`` its springs, is always the same."""
+    if "random" in task_kwargs:
+        return suite.load(domain, task, task_kwargs=task_kwargs)
+    generator = np.random.RandomState(0)
+    env = suite.load(domain, task, task_kwargs={**task_kwargs, "random": generator})
+    generator.seed()  # episodes are drawn anew in every row
+    return env
 
 
 @contextlib.contextmanager
@@ -340,6 +363,10 @@ def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     shape = spec.shape or (1,)
     bounds = (getattr(spec, "minimum", low), getattr(spec, "maximum", high))
+    if path == "action" and dtype.kind == "f":
+        bounds = (
+            np.where(np.abs(bound) < NO_BOUND, bound, side) for bound, side in zip(bounds, (low, high), strict=True)
+        )
     return spaces.Box(*(np.broadcast_to(bound, shape).astype(dtype) for bound in bounds), dtype=dtype)
 
 

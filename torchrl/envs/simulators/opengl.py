@@ -10,12 +10,13 @@ HINT = (
 )
 
 
-def no_opengl(who: str, error: Exception) -> EnvError:
+def no_opengl(who: str, error: Exception, expected: str = "a picture drawn by OpenGL") -> EnvError:
     """Return the error for MuJoCo's failure to draw; its message says what to install or set.
 
     Args:
         who: the part that was asked to draw.
         error: what MuJoCo or its OpenGL library raised.
+        expected: what it was asked for.
     """
     got = f"{type(error).__name__} ({error})"
-    return EnvError(explain(who, expected="a picture drawn by OpenGL", got=got, hint=HINT))
+    return EnvError(explain(who, expected=expected, got=got, hint=HINT))
