@@ -45,6 +45,7 @@ ADAPTERS = {
     "dm_env": "torchrl.envs",
     "mujoco": "torchrl.envs",
     "ale_py": "torchrl.envs",
+    "cv2": "torchrl.envs",
     "envpool": "torchrl.envs",
     "configargparse": "torchrl.recipes",
     "tensorboard": "torchrl.record",
@@ -59,7 +60,7 @@ ADAPTERS = {
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
-    *("PIL", "pyarrow", "ale_py"),
+    *("PIL", "pyarrow", "ale_py", "cv2"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

@@ -21,6 +21,7 @@ _HOMES = {
     "TMaze": "native",
     "native_env": "native",
     "GymEnv": "libraries",
+    "AtariEnv": "libraries",
     "DMControlEnv": "libraries",
     "ToyEnv": "libraries",
     "decode": "values",

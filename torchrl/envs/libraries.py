@@ -1,4 +1,4 @@
-"""Environments built by name from gymnasium, dm_control or the toys, each a batch that this process steps."""
+"""Environments built by name from gymnasium, Atari, dm_control or the toys, each a batch that this process steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from torchrl.envs.simulators.base import Simulator
-from torchrl.envs.simulators.named import dm_control_simulator, gym_simulator, toy_simulator
+from torchrl.envs.simulators.named import (
+    atari_simulator,
+    dm_control_simulator,
+    gym_simulator,
+    toy_simulator,
+)
 from torchrl.envs.vector.serial import SerialEnv
 from torchrl.errors import ConfigError, explain
 
@@ -71,6 +76,29 @@ class GymEnv(NamedEnv, build=gym_simulator):
         ConfigError: arguments that contradict each other.
         EnvError: no such id, or the environment cannot be presented.
         MissingExtraError: a package that the environment needs is not installed.
+    """
+
+
+class AtariEnv(NamedEnv, build=atari_simulator):
+    """A batch of Atari games with the preprocessing of the field, stepped in this process; extra ``atari``.
+
+    One picture a step, uint8 ``[*B, 84, 84]``, under ``observation``; an episode is a whole game, unless
+    ``episodic_life=True``. In other processes: ``ParallelEnv(partial(atari_simulator, "ALE/Pong-v5"), 8)``.
+
+    >>> AtariEnv("ALE/Pong-v5", num_envs=2).observation_spec["observation"].shape  # doctest: +SKIP
+    torch.Size([2, 84, 84])
+
+    Args:
+        name_or_env: an id of ale-py, or such a ``gymnasium.Env`` with ``frameskip=1`` (then ``num_envs`` must be None).
+        num_envs: batch size ``[num_envs]``; None gives one row with batch size ``[]``.
+        options: those of :func:`~torchrl.envs.simulators.atari_simulator`: ``frame_skip``, ``max_noops``,
+            ``fire_reset``, ``episodic_life``, ``image_size``, ``grayscale``, ``max_episode_steps``, ``env_kwargs``,
+            ``wrappers``.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+        EnvError: no such id, or no Atari game.
+        MissingExtraError: ale-py or OpenCV is not installed.
     """
 
 

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.console import get_console, is_console, set_console
 from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id, with_module
 from torchrl.envs.simulators.limits import gym_step_limit
@@ -115,7 +116,7 @@ class GymSimulator(Simulator):
         return gym_step_limit(self.env)
 
     def get_state(self) -> State:
-        """Return the attributes of every wrapper layer, the random generators, and the physics if it is MuJoCo's.
+        """Return the attributes of every wrapper layer, the random generators, and what MuJoCo or ale-py hold below.
 
         Raises:
             EnvError: a layer holds something that is neither plain data nor known to be constant.
@@ -142,6 +143,8 @@ class GymSimulator(Simulator):
                 continue
             if "physics" in layer_state:
                 set_physics(layer.model, layer.data, layer_state["physics"])
+            if "console" in layer_state:
+                set_console(layer.ale, layer_state)
             restore_attributes(layer, layer_state["attributes"])
 
 
@@ -162,6 +165,9 @@ def _layer_state(layer: gymnasium.Env) -> State:
     if all(type(own.get(name)).__module__.startswith("mujoco.") for name in ("model", "data")):
         state["physics"] = get_physics(own["model"], own["data"])
         held |= {"model", "data"}
+    if is_console(own.get("ale")):
+        state |= get_console(own["ale"])
+        held |= {"ale", "_action_set"}
     return state | {"attributes": capture_attributes(layer, skip=held)}
 
 

@@ -1,7 +1,8 @@
-"""Build one simulator by name (gymnasium, dm_control, toys), with wrappers for frame skip and the like. No torch.
+"""Build one simulator by name (gymnasium, Atari, dm_control, toys), with wrappers for frame skip and the like.
 
-``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end. Batches that speak TensorDict,
-with the same arguments, are ``GymEnv``, ``DMControlEnv`` and ``ToyEnv`` of :mod:`torchrl.envs`.
+``partial(gym_simulator, "CartPole-v1", frame_skip=4)`` is a factory for every back end, which imports no torch. Batches
+that speak TensorDict, with the same arguments, are ``GymEnv``, ``AtariEnv``, ``DMControlEnv`` and ``ToyEnv`` of
+:mod:`torchrl.envs`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gymnasium
 from gymnasium import Space
 from gymnasium.vector import VectorWrapper
 
+from torchrl.envs.simulators.atari import AtariPictures, EpisodicLife, FireReset
 from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
@@ -24,6 +26,7 @@ from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
 from torchrl.envs.simulators.toys import TOYS
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.errors import ConfigError, EnvError, explain, nearest
+from torchrl.extras import require
 
 Wrap = Callable[[Simulator], Simulator]
 
@@ -85,6 +88,61 @@ def gym_simulator(
         env_kwargs = _without_limit(env_kwargs)
     driven = [partial(_require_one_skip, frame_skip), *around, *_limit(max_episode_steps)]
     return _wrap(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
+
+
+def atari_simulator(
+    name_or_env: object,
+    *,
+    frame_skip: int = 4,
+    max_noops: int = 30,
+    fire_reset: bool = True,
+    episodic_life: bool = False,
+    image_size: int = 84,
+    grayscale: bool = True,
+    max_episode_steps: int | None = None,
+    env_kwargs: dict | None = None,
+    wrappers: Sequence[Wrap] = (),
+) -> Simulator:
+    """Build one Atari game as a simulator, with the preprocessing of the field: one picture a step, uint8 ``[H, W]``.
+
+    From the inside out: no-ops at a start, frames repeated and the last two of them made one picture, lives, FIRE.
+    Stacks of pictures and signs of rewards are transforms: ``FrameStack``, ``SignTransform``. Whether actions are
+    sticky, the id says: ``ALE/Pong-v5`` repeats a quarter of them, ``PongNoFrameskip-v4`` none. The frames that an id
+    skips by itself are those of ``frame_skip`` here, whatever the id.
+
+    >>> simulator = atari_simulator("ALE/Breakout-v5", episodic_life=True)  # doctest: +SKIP
+    >>> simulator.observation_space.shape  # doctest: +SKIP
+    (84, 84)
+
+    Args:
+        name_or_env: an id of ale-py, or such a ``gymnasium.Env`` with ``frameskip=1``.
+        frame_skip: frames of the console per agent step; rewards are summed.
+        max_noops: begin games with 1 to this many frames without action; 0 does none.
+        fire_reset: whether FIRE is pressed at the start of a game and after each lost life, in games that wait for it.
+        episodic_life: whether a lost life ends the episode; the game goes on at the next reset. For training: without
+            it, an episode is a whole game.
+        image_size: height and width of pictures, in pixels.
+        grayscale: whether pictures are grey, else ``[H, W, 3]``.
+        max_episode_steps: agent steps after which an episode is truncated; None leaves the 108,000 frames of the ids.
+        env_kwargs: keyword arguments for ``gymnasium.make``, such as ``repeat_action_probability``, ``mode``,
+            ``difficulty``, ``full_action_space``.
+        wrappers: put around it last, the innermost first.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+        EnvError: no such id, or no Atari game.
+        MissingExtraError: ale-py or OpenCV is not installed.
+    """
+    ale_py = require("ale_py", extra="atari", purpose="AtariEnv")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # as its environments do, but before the first greeting
+    if isinstance(name_or_env, str):
+        _require_atari(name_or_env)
+        env_kwargs = {"frameskip": 1, "obs_type": "ram", "disable_env_checker": True} | (env_kwargs or {})
+    around: list[Wrap] = [partial(NoopReset, max_noops=max_noops)] if max_noops else []
+    around.append(partial(AtariPictures, num_frames=frame_skip, size=image_size, grayscale=grayscale))
+    around += [EpisodicLife] if episodic_life else []
+    around += [FireReset] if fire_reset else []
+    return _wrap(partial(GymSimulator, name_or_env, env_kwargs), [*around, *_limit(max_episode_steps)], wrappers)
 
 
 def dm_control_simulator(
@@ -169,6 +227,13 @@ def toy_simulator(
         raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
     around = [*_leave_out(leave_out), *_drive(frame_skip, 0), *_limit(max_episode_steps)]
     return _wrap(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
+
+
+def _require_atari(env_id: str) -> None:
+    spec = gymnasium.registry.get(env_id.split(":")[-1])
+    if spec is not None and not str(spec.entry_point).startswith("ale_py"):
+        hint = f'Other ids go into GymEnv("{env_id}").'
+        raise EnvError(explain("AtariEnv", expected="an id of ale-py", got=repr(env_id), hint=hint))
 
 
 def _leave_out(names: Sequence[Name]) -> list[Wrap]:
