@@ -346,16 +346,21 @@ def require_order(who: str, batch: TensorDictBase, follows: Tensor) -> None:
         SpecError: there are such steps.
     """
     ids, length = batch.get(TRAJ_IDS, None), batch.get("episode_length", None)
-    goes_on = follows[..., :-1, 0]
-    expected = "a batch [*B, T] whose rows follow each other in time"
-    hint = "Take the batch as it was collected, before any reshape, shuffle or transpose."
-    if ids is not None and bool(((ids[..., 1:] != ids[..., :-1]) & goes_on).any()):
-        raise SpecError(explain(who, expected=expected, got="a row of another trajectory after one", hint=hint))
-    if length is None or length.shape != follows.shape:
+    strange = None if ids is None else ids[..., 1:] != ids[..., :-1]
+    back = None
+    if length is not None and length.shape == follows.shape:
+        steps = length.squeeze(-1)
+        back = steps[..., 1:] <= steps[..., :-1]
+    wrong = [steps for steps in (strange, back) if steps is not None]
+    if not wrong:
         return
-    steps = length.squeeze(-1)
-    if bool(((steps[..., 1:] <= steps[..., :-1]) & goes_on).any()):
-        raise SpecError(explain(who, expected=expected, got="an earlier step of the episode after one", hint=hint))
+    goes_on = follows[..., :-1, 0]
+    if not bool(((wrong[0] if len(wrong) == 1 else wrong[0] | wrong[1]) & goes_on).any()):  # one look, however many
+        return
+    is_strange = strange is not None and bool((strange & goes_on).any())
+    got = "a row of another trajectory after one" if is_strange else "an earlier step of the episode after one"
+    hint = "Take the batch as it was collected, before any reshape, shuffle or transpose."
+    raise SpecError(explain(who, expected="a batch [*B, T] whose rows follow each other in time", got=got, hint=hint))
 
 
 def _first(state: Tensor, time_dim: int, mask: Tensor | None) -> Tensor:

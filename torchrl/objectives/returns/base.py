@@ -89,6 +89,9 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
         require_clip(who, weight_clip)
         self.critic = critic
         self.actor = actor
+        # Asked once: a walk over the modules takes as long as an operation on the batch.
+        self._critic_remembers = critic is not None and has_memory(critic)
+        self._actor_remembers = actor is not None and has_memory(actor)
         self.weight_clip = weight_clip
         self.standardize = standardize
         self._keep("average_reward", average_reward)
@@ -152,7 +155,8 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
         if self.critic is None:
             value = next_value = torch.zeros_like(reward)
         else:
-            value, next_value = _values(self.critic, batch, follows, mask, valid, reward.shape[-1])
+            values = _remembered_values if self._critic_remembers else _values
+            value, next_value = values(self.critic, batch, follows, mask, valid, reward.shape[-1])
             batch.set("state_value", value)
         series = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": ~follows}
         if self.actor is not None:
@@ -176,7 +180,7 @@ class ReturnEstimator(PassesOptions, nn.Module, ABC):
     def _log_weight(self, batch: TensorDictBase, valid: Index | None) -> Tensor:
         """Compute log π - log μ of the actions in the batch, ``[*B, T, 1]``; 0 on masked rows."""
         who, actor = type(self).__name__, self.actor
-        if has_memory(actor):
+        if self._actor_remembers:
             networks, rows = _remember("actor", actor, batch, who=who, valid=valid)
             distribution = networks.head("actor").build(networks.here(rows, "actor"))
         else:
@@ -216,7 +220,8 @@ def next_values(critic: TensorDictModuleBase, batch: TensorDictBase, *, num_rewa
     """
     mask, valid = _valid(batch)
     _, follows = _endings(batch, mask, "next_values")
-    return _values(critic, batch, follows, mask, valid, num_rewards)
+    values = _remembered_values if has_memory(critic) else _values
+    return values(critic, batch, follows, mask, valid, num_rewards)
 
 
 def read_flags(batch: TensorDictBase, *, who: str) -> tuple[Tensor, Tensor]:
@@ -268,17 +273,27 @@ def _values(
     num_rewards: int,
 ) -> tuple[Tensor, Tensor]:
     """Compute the result of :func:`next_values`, given where step t+1 is the successor (``follows``) and valid rows."""
-    if has_memory(critic):
-        networks, rows = _remember("critic", critic, batch, who="next_values", valid=valid, successors=True)
-        seen = networks.here(rows, "critic"), networks.after(rows, "critic")
-        values = [_value_of(networks.head("critic"), inputs, num_rewards) for inputs in seen]
-        return tuple(_scatter(x, batch.batch_size, valid) for x in values)
     value = _scatter(_evaluate(critic, batch, num_rewards, rows=valid), batch.batch_size, valid)
     alone = ~follows if mask is None else ~follows & mask
     alone = alone.squeeze(-1).nonzero(as_tuple=True)
     next_value = torch.cat([value[..., 1:, :], value[..., -1:, :]], dim=-2)
     next_value[alone] = _evaluate(critic, batch, num_rewards, under=("next",), rows=alone)
     return value, _zero_masked(next_value, mask)
+
+
+def _remembered_values(
+    critic: TensorDictModuleBase,
+    batch: TensorDictBase,
+    follows: Tensor,
+    mask: Tensor | None,
+    valid: Index | None,
+    num_rewards: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute what :func:`_values` does for a critic with memory, whose parts find the successors themselves."""
+    networks, rows = _remember("critic", critic, batch, who="next_values", valid=valid, successors=True)
+    seen = networks.here(rows, "critic"), networks.after(rows, "critic")
+    values = [_value_of(networks.head("critic"), inputs, num_rewards) for inputs in seen]
+    return tuple(_scatter(x, batch.batch_size, valid) for x in values)
 
 
 def _evaluate(
