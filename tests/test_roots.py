@@ -27,6 +27,13 @@ def test_require_names_the_extra():
         extras.require("no_such_module", extra="things", purpose="Thing")
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**40 + 3, 2**128 - 1, 2**130])
+def test_child_seeds_are_those_of_numpys_sequence(seed):
+    children = np.random.SeedSequence(seed).spawn(70)
+    assert seeding.child_seeds(seed, 70) == [int(child.generate_state(1)[0]) >> 1 for child in children]
+    assert seeding.child_seeds(seed, 0) == []
+
+
 def test_child_seeds_are_distinct_and_do_not_depend_on_how_many():
     seeds = seeding.child_seeds(3, 100)
     assert len(set(seeds)) == 100 and all(0 <= seed < 2**31 for seed in seeds)

@@ -15,10 +15,9 @@ class Counter(TorchEnv):
         spec = Composite({"count": Unbounded(shape), "inner": {"start": Unbounded(shape)}}, shape=batch_size)
         super().__init__(batch_size=batch_size, observation_spec=spec, action_spec=Categorical(2, batch_size), **kwargs)
 
-    def start(self, generator):
-        shape = (*self.batch_size, 1)
-        drawn = torch.rand(shape, generator=generator)
-        return TensorDict({"count": torch.zeros(shape), "inner": {"start": drawn}}, self.batch_size)
+    def start(self, random):
+        drawn = random.rand(1)
+        return TensorDict({"count": torch.zeros_like(drawn), "inner": {"start": drawn}}, random.batch_size)
 
     def dynamics(self, state, action):
         following = state.copy().set("count", state["count"] + 1)

@@ -189,9 +189,8 @@ class Drift(TorchEnv):
             max_episode_steps=4,
         )
 
-    def start(self, generator):
-        start = torch.rand(self.shape, generator=generator, dtype=torch.float64)
-        return TensorDict({"observation": start}, self.batch_size)
+    def start(self, random):
+        return TensorDict({"observation": random.rand(2).double()}, random.batch_size)
 
     def dynamics(self, state, action):
         reward = action.sum(-1, keepdim=True)

@@ -54,8 +54,8 @@ class Still(TorchEnv):
             batch_size=(B,), observation_spec=observation, action_spec=row.expand(B, *row.shape), max_episode_steps=3
         )
 
-    def start(self, generator):
-        return TensorDict({"observation": torch.zeros(B, 2)}, [B])
+    def start(self, random):
+        return TensorDict({"observation": torch.zeros(*random.batch_size, 2)}, random.batch_size)
 
     def dynamics(self, state, action):
         return state, torch.zeros(B, 1), torch.zeros(B, 1, dtype=torch.bool)

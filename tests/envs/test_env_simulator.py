@@ -29,9 +29,9 @@ class Walk(TorchEnv):
             max_episode_steps=max_episode_steps,
         )
 
-    def start(self, generator):
-        place = torch.rand((*self.batch_size, 1), generator=generator)
-        return TensorDict({"deep": TensorDict({"place": place}, self.batch_size)}, self.batch_size)
+    def start(self, random):
+        rows = random.batch_size
+        return TensorDict({"deep": TensorDict({"place": random.rand(1)}, rows)}, rows)
 
     def dynamics(self, state, action):
         place = state["deep", "place"] + action
@@ -45,7 +45,7 @@ class Chooser(TorchEnv):
     def __init__(self, spec):
         super().__init__(batch_size=(), observation_spec=Composite({"last": spec}), action_spec=spec)
 
-    def start(self, generator):
+    def start(self, random):
         return TensorDict({"last": self.action_spec.zero()}, [])
 
     def dynamics(self, state, action):

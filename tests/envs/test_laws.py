@@ -74,7 +74,7 @@ CASES = {
     "FourRooms": partial(FourRooms, max_episode_steps=15),
     "Pendulum": partial(Pendulum, max_episode_steps=15),
     "Plane": partial(Plane, max_episode_steps=15),
-    "RepeatPrevious": partial(RepeatPrevious, delay=2, max_episode_steps=15),
+    "RepeatPrevious": partial(RepeatPrevious, delay=2, max_episode_steps=9),
     "TMaze": partial(TMaze, length=3, max_episode_steps=15),
     "DMControlEnv cheetah": partial(dm_control_env, "cheetah", "run"),
     "DMControlEnv cartpole": partial(dm_control_env, "cartpole", "swingup"),

@@ -1,6 +1,7 @@
 """Worlds written in torch: the example of the docs against gymnasium's, the bookkeeping, what is refused."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -12,8 +13,9 @@ from cases.torch_worlds import Counter
 from torchrl.agents import Evaluator
 from torchrl.collectors import Collector
 from torchrl.data.specs import Categorical, Composite, Unbounded
-from torchrl.envs import TorchEnv, check_env
+from torchrl.envs import CartPole, RepeatPrevious, RowRandom, SerialEnv, TorchEnv, check_env
 from torchrl.errors import ConfigError, EnvError, KeyMissing, SpecError
+from torchrl.seeding import child_seeds
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "environments.md"
 
@@ -96,8 +98,10 @@ class Wrong(Counter):
         super().__init__()
         self.mistake = mistake
 
-    def start(self, generator):
-        state = super().start(generator)
+    def start(self, random):
+        state = super().start(random)
+        if self.mistake == "other dtype" and random.rows is not None:
+            state["count"] = state["count"].double()
         return {"dict": dict(state), "size": state[:2]}.get(self.mistake, state)
 
     def dynamics(self, state, action):
@@ -114,6 +118,10 @@ class Wrong(Counter):
             following["goal"] = following["count"]
         elif self.mistake == "two values":
             return following, reward
+        elif self.mistake == "flat truncation":
+            return following, reward, over, over.squeeze(-1)
+        elif self.mistake == "number truncation":
+            return following, reward, over, over.float()
         return following, reward, over
 
 
@@ -125,8 +133,10 @@ class Wrong(Counter):
         ("flat reward", EnvError, r"reward of shape \[3, 1\], got shape \[3\]\. One column is missing: \.unsqueeze"),
         ("list reward", EnvError, r"reward of shape \[3, 1\], got list"),
         ("number flag", EnvError, r"terminated of dtype torch.bool, got torch.float32"),
+        ("flat truncation", EnvError, r"truncated of shape \[3, 1\], got shape \[3\]\. One column is missing"),
+        ("number truncation", EnvError, r"truncated of dtype torch.bool, got torch.float32"),
         ("new key", EnvError, r"got \['goal'\] too\. State that is to be kept goes into the observation_spec"),
-        ("two values", EnvError, r"dynamics: expected \(state, reward, terminated\), got 2 values"),
+        ("two values", EnvError, r"dynamics: expected \(state, reward, terminated\) or .*, got 2 values"),
         ("lost key", KeyMissing, r"dynamics: expected the keys \['count', 'inner'\], got none under \['count'\]"),
     ],
 )
@@ -134,6 +144,35 @@ def test_a_mistake_is_named(mistake, error, message):
     env = Wrong(mistake)
     with pytest.raises(error, match=message):
         env.step(act(env.reset(), 0, 0, 0))
+
+
+def test_a_start_of_another_dtype_than_dynamics_is_named_where_it_would_be_cast():
+    env = Wrong("other dtype")
+    with pytest.raises(EnvError, match=r"start: expected the dtypes .* torch.float32 of \[1\] in a row, got torch.f"):
+        env.step_and_reset(act(env.reset(), 0, 1, 0))
+
+
+def test_a_start_for_all_rows_is_refused_where_some_restart():
+    class Whole(Counter):
+        def start(self, random):
+            return super().start(RowRandom(self.batch_size, seed=0))
+
+    env = Whole()
+    root = env.reset()
+    with pytest.raises(
+        EnvError, match=r"batch size \[2\], got \[3\]. Only these rows restart: write random.batch_size"
+    ):
+        env.step_and_reset(act(root, 1, 0, 1))
+
+
+def test_a_start_that_takes_a_generator_is_refused_with_what_to_write():
+    with pytest.raises(
+        ConfigError, match=r"Old: expected start\(self, random\).*write random.rand\(2\) for torch.rand"
+    ):
+
+        class Old(Counter):
+            def start(self, generator):
+                return super().start(generator)
 
 
 def test_observations_under_names_of_the_environment_are_refused():
@@ -159,8 +198,6 @@ def test_calls_that_make_no_sense_are_refused():
         env.step(root.set("action", torch.zeros(3, 1, dtype=torch.int64)))
     with pytest.raises(SpecError, match=r"an action of dtype torch.int64, got torch.float32"):
         env.step(root.set("action", torch.zeros(3)))
-    with pytest.raises(ConfigError, match=r"a seed of the first row.*got \[None, 1, 2\]"):
-        env.reset(seed=[None, 1, 2])
     with pytest.raises(EnvError, match="before any reset"):
         Counter().load_state_dict(Counter().state_dict())
 
@@ -229,9 +266,9 @@ class Secretive(Counter):
             self, batch_size=batch_size, observation_spec=spec, action_spec=action, hidden=hidden, **kwargs
         )
 
-    def start(self, generator):
-        count = torch.randint(4, (*self.batch_size, 1), generator=generator).float()
-        return TensorDict({"count": count, "is_odd": count % 2}, self.batch_size)
+    def start(self, random):
+        count = random.randint(4, 1).float()
+        return TensorDict({"count": count, "is_odd": count % 2}, random.batch_size)
 
     def dynamics(self, state, action):
         count = state["count"] + 1
@@ -270,9 +307,120 @@ def test_names_of_hidden_entries_are_their_own():
         Secretive(hidden=[]).reset()
 
 
-def test_rows_draw_their_starts_from_one_generator_so_an_evaluation_goes_on_with_it():
-    env = Secretive(max_episode_steps=1)
-    assert not env.seeds_rows
-    evaluator = Evaluator(env, num_episodes=30)
-    first, again = (evaluator(lambda root: act(root, 0, 0, 0)).returns for _ in range(2))
-    assert torch.equal(first, again) and first.unique().numel() == 4
+class Recorded(Counter):
+    """A counter that notes for which rows it makes starts, and is truncated by itself where the action is 0."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.started = []
+
+    def start(self, random):
+        self.started.append(None if random.rows is None else random.rows.tolist())
+        return super().start(random)
+
+    def dynamics(self, state, action):
+        following, reward, over = super().dynamics(state, action)
+        return following, reward, over, (following["count"] == 3) & (action.unsqueeze(-1) == 0)
+
+
+def test_starts_are_made_for_the_rows_that_restart():
+    env = Recorded((2, 2))
+    root = env.reset(seed=0)
+    _, root = env.step_and_reset(root.set("action", torch.tensor([[0, 1], [1, 0]])))
+    _, root = env.step_and_reset(root.set("action", torch.tensor([[0, 0], [0, 0]])))
+    env.reset(torch.tensor([[False, False], [True, False]]), seed=[1, 2, 3, 4])
+    env.reset(torch.zeros(2, 2, dtype=torch.bool))
+    env.reset(torch.ones(2, 2, dtype=torch.bool))
+    assert env.started == [None, [1, 2], [2], None]
+
+
+def test_a_world_may_truncate_by_itself_and_a_limit_still_holds():
+    for limit, ends in ((None, [False, False, True, False]), (2, [False, True, False, True])):
+        env = Recorded((1,), max_episode_steps=limit)
+        root = env.reset()
+        for end in ends:
+            transition, root = env.step_and_reset(act(root, 0))
+            outcome = transition["next"]
+            assert outcome["truncated"].item() == outcome["done"].item() == end and not outcome["terminated"].item()
+            assert root["is_init"].item() == end
+    env = Recorded((2,))
+    root = env.reset()
+    for _ in range(2):
+        _, root = env.step_and_reset(act(root, 0, 0))
+    env.freeze_(torch.tensor([True, False]))
+    assert env.step(act(root, 0, 0))["next", "truncated"].tolist() == [[False], [True]]
+
+
+def test_the_starts_of_a_row_depend_on_its_seed_alone():
+    def starts(num_envs, ends, **kwargs):
+        env = Counter((num_envs,))
+        root, seen = env.reset(**kwargs), []
+        for step in range(12):
+            over = torch.tensor([step % ends(row) == 0 for row in range(num_envs)]).long()
+            _, root = env.step_and_reset(root.set("action", over))
+            seen.append(root["inner", "start"][2].item() if over[2] else None)
+        return seen
+
+    alone = starts(3, lambda row: 2, seed=5)
+    assert alone == starts(7, lambda row: 2 if row == 2 else 1 + row, seed=5)  # more rows, which end at other times
+    assert len({start for start in alone if start is not None}) == 6
+    seeds = child_seeds(5, 3)
+    assert alone == starts(4, lambda row: 2, seed=[1, 2, seeds[2], 3])
+    assert alone != starts(3, lambda row: 2, seed=6)
+
+
+def test_single_rows_are_seeded_and_those_of_none_go_on():
+    env = Counter((4,))
+    first = env.reset(seed=[1, 2, 1, 3])["inner", "start"].flatten()
+    assert first[0] == first[2] and len(first.unique()) == 3
+    root = env.reset(torch.tensor([True, True, False, False]), seed=[3, None, 9, 9])
+    again = root["inner", "start"].flatten()
+    assert again[0] == first[3] and again[1] != first[1] and torch.equal(again[2:], first[2:])
+    assert env.reset(seed=[2**64 + 1] * 4)["inner", "start"].flatten().tolist() == [first[0].item()] * 4  # 64 bits
+
+
+@pytest.mark.parametrize("kind", [CartPole, RepeatPrevious])
+def test_its_batches_are_those_of_a_serial_env_of_single_rows(kind):
+    batches = []
+    for env in (kind(3, max_episode_steps=9), SerialEnv(partial(kind, max_episode_steps=9), 3)):
+        env.set_seed(4)
+        batches.append(env.rollout(25))
+    for key in batches[0].keys(True, True):
+        torch.testing.assert_close(batches[0][key], batches[1][key], msg=str(key))
+
+
+def test_an_evaluation_plays_the_same_starts_for_any_number_of_rows():
+    results = []
+    for num_envs in (1, 3, 3):
+        env = Secretive((num_envs,), max_episode_steps=1)
+        assert env.seeds_rows
+        evaluator = Evaluator(env, num_episodes=30)
+        evaluator(lambda root: act(root, *[0] * root.batch_size[0]))
+        results.append(evaluator(lambda root: act(root, *[0] * root.batch_size[0])).returns)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[1], results[2])
+    assert results[0].unique().numel() == 4
+
+
+class Noisy(TorchEnv):
+    """A walk by random steps whose stream lies in the state."""
+
+    def __init__(self):
+        spec = Composite({"place": Unbounded((2, 1))}, (2,))
+        super().__init__(batch_size=(2,), observation_spec=spec, action_spec=Categorical(2, (2,)), hidden=["key"])
+
+    def start(self, random):
+        return TensorDict({"place": random.randn(1), "key": random.key()}, random.batch_size)
+
+    def dynamics(self, state, action):
+        random = RowRandom(key=state["key"])
+        place = state["place"] + random.randn(1)
+        state = TensorDict({"place": place, "key": random.key()}, self.batch_size)
+        return state, place, torch.zeros_like(place, dtype=torch.bool)
+
+
+def test_moves_are_random_by_a_key_in_the_state():
+    env = Noisy()
+    batch = env.rollout(200)
+    moves = (batch["next", "place"] - batch["place"]).flatten()
+    assert moves.unique().numel() == 400 and moves.mean().abs() < 0.2 and 0.85 < moves.std() < 1.15
+    check_env(Noisy(), num_steps=20)

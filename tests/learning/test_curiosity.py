@@ -40,8 +40,8 @@ class Lock(TorchEnv):
             max_episode_steps=2 * NUM_DOORS,
         )
 
-    def start(self, generator):
-        return self.at(torch.zeros(self.batch_size, dtype=torch.int64))
+    def start(self, random):
+        return self.at(torch.zeros(random.batch_size, dtype=torch.int64))
 
     def dynamics(self, state, action):
         door = state["observation"].argmax(-1)
@@ -50,7 +50,7 @@ class Lock(TorchEnv):
         return self.at(door), is_open.float(), is_open
 
     def at(self, door):
-        return TensorDict({"observation": F.one_hot(door, SIZE).float()}, self.batch_size)
+        return TensorDict({"observation": F.one_hot(door, SIZE).float()}, door.shape)
 
 
 def random_network():

@@ -12,6 +12,7 @@ _HOMES = {
     "ParallelEnv": "vector.parallel",
     "GymVectorEnv": "vector.gym_vector",
     "EnvPoolEnv": "vector.envpool",
+    "RowRandom": "row_random",
     "TorchEnv": "torch_env",
     "CartPole": "native",
     "FourRooms": "native",

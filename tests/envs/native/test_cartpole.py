@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrl.envs import CartPole
+from torchrl.envs import CartPole, RowRandom
 
 devices = pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
@@ -19,7 +19,7 @@ def act(env, root, *, right):
 
 def test_one_step_by_hand():
     env = CartPole(2)
-    state = env.start(torch.Generator()).apply(torch.zeros_like)
+    state = env.start(RowRandom([2], seed=0)).apply(torch.zeros_like)
     following, reward, terminated = env.dynamics(state, torch.tensor([1, 0]))
     # At rest and upright: push = 10 / 1.1; the pole turns by -push / (0.5 (4/3 - 0.1 / 1.1)) rad/s².
     spin_rate = -(10 / 1.1) / (0.5 * (4 / 3 - 0.1 / 1.1))
@@ -55,7 +55,7 @@ def test_random_trajectories_are_those_of_gymnasium(device):
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_an_episode_is_over_just_beyond_the_limits(entry, limit, sign):
     env = CartPole(2)
-    state = env.start(torch.Generator()).apply(torch.zeros_like)
+    state = env.start(RowRandom([2], seed=0)).apply(torch.zeros_like)
     state["observation"][:, entry] = sign * torch.tensor([limit - 1e-4, limit + 1e-4])  # speeds are zero
     _, reward, terminated = env.dynamics(state, torch.zeros(2, dtype=torch.int64))
     assert terminated.tolist() == [[False], [True]] and reward.tolist() == [[1.0], [1.0]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from torchrl.envs import FourRooms
+from torchrl.envs import FourRooms, RowRandom
 from torchrl.envs.native.four_rooms import CELLS
 from torchrl.errors import ConfigError
 
@@ -69,7 +69,7 @@ def test_the_best_return_is_that_of_the_shortest_ways():
 
 def test_starts_are_all_cells_but_the_goal():
     env = FourRooms(20_000)
-    places = env.start(torch.Generator().manual_seed(0))["place"].flatten()
+    places = env.start(RowRandom([20_000], seed=0))["place"].flatten()
     counts = torch.bincount(places, minlength=104)
     assert counts[env.goal] == 0 and counts[counts > 0].min() > 100 and (counts > 0).sum() == 103
 

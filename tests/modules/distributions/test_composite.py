@@ -206,10 +206,10 @@ class Crossing(TorchEnv):
 
     def state(self, place):
         legal = torch.cat([place > 0, torch.ones_like(place, dtype=torch.bool)], -1)
-        return TensorDict({"place": place, "legal": {"turn": legal}}, self.batch_size)
+        return TensorDict({"place": place, "legal": {"turn": legal}}, place.shape[:-1])
 
-    def start(self, generator):
-        return self.state(torch.zeros(*self.batch_size, 1))
+    def start(self, random):
+        return self.state(torch.zeros(*random.batch_size, 1))
 
     def dynamics(self, state, action):
         step = torch.where(action["turn"][:, None] == 0, -1.0, 1.0) * action["speed"].round()

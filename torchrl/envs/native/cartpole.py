@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 
 GRAVITY = 9.8  # m/s²
@@ -27,8 +28,7 @@ class CartPole(TorchEnv):
 
     ``observation``, float32 ``[*B, 4]``: position in m, velocity in m/s, angle of the pole from upright in rad, angular
     velocity in rad/s. Action 0 pushes left, 1 right. Every step pays 1, the last one too. An episode is terminated
-    beyond ±2.4 m or ±12°. All rows draw their starts from one generator, so they are not the starts that gymnasium
-    draws from the same seed.
+    beyond ±2.4 m or ±12°. Starts are not those that gymnasium draws from the same seed.
 
     The equations of the appendix of Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve
     difficult learning control problems", without friction; Florian (2007), "Correct equations for the dynamics of the
@@ -73,11 +73,9 @@ class CartPole(TorchEnv):
             device=device,
         )
 
-    def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw start states close to upright and at rest, for every row; see :meth:`TorchEnv.start`."""
-        shape = (*self.batch_size, 4)
-        drawn = torch.rand(shape, generator=generator, device=self.device)
-        return TensorDict({"observation": drawn.sub_(0.5).mul_(2 * START)}, self.batch_size)
+    def start(self, random: RowRandom) -> TensorDict:
+        """Draw start states close to upright and at rest; see :meth:`TorchEnv.start`."""
+        return TensorDict({"observation": random.rand(4).sub_(0.5).mul_(2 * START)}, random.batch_size)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
         """Return every cart's state, reward and termination after one push; see :meth:`TorchEnv.dynamics`."""

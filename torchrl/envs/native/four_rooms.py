@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 from torchrl.errors import ConfigError, explain
 
@@ -36,7 +37,7 @@ class FourRooms(TorchEnv):
     (1999), "Between MDPs and semi-MDPs", figure 2; moves do not slip, where those of the paper do in one of three.
 
     >>> env = FourRooms(2)
-    >>> state = env.start(torch.Generator()).set("place", torch.tensor([[0], [0]]))  # the north-western corner
+    >>> state = env.start(RowRandom([2], seed=0)).set("place", torch.tensor([[0], [0]]))  # the north-western corner
     >>> env.dynamics(state, torch.tensor([0, 1]))[0]["place"].flatten()  # a wall in the north, a cell in the east
     tensor([0, 1])
 
@@ -85,9 +86,9 @@ class FourRooms(TorchEnv):
         self.distances = _distances(self._following, self.goal)
         self.best_return = -self.distances.sum().item() / (len(CELLS) - 1)
 
-    def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw a cell other than the goal for every row; see :meth:`TorchEnv.start`."""
-        place = torch.randint(len(CELLS) - 1, (*self.batch_size, 1), generator=generator, device=self.device)
+    def start(self, random: RowRandom) -> TensorDict:
+        """Draw a cell other than the goal; see :meth:`TorchEnv.start`."""
+        place = random.randint(len(CELLS) - 1, 1)
         return self._state(place + (place >= self.goal))
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
@@ -97,7 +98,7 @@ class FourRooms(TorchEnv):
 
     def _state(self, place: torch.Tensor) -> TensorDict:
         seen = torch.nn.functional.one_hot(place.squeeze(-1), len(CELLS)).float()
-        return TensorDict({"observation": seen, "place": place}, self.batch_size)
+        return TensorDict({"observation": seen, "place": place}, place.shape[:-1])
 
 
 def _distances(following: torch.Tensor, goal: int) -> torch.Tensor:

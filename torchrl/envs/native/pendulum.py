@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 
 GRAVITY = 10.0  # m/s²
@@ -25,8 +26,8 @@ class Pendulum(TorchEnv):
 
     ``observation``, float32 ``[*B, 3]``: cosine and sine of the angle from upright, angular velocity in rad/s. The
     action is a torque in N m, float32 ``[*B, 1]``; what lies beyond ±2 counts as ±2. A step pays
-    ``-(θ² + 0.1 ω² + 0.001 u²)`` of the state it starts from. No episode is terminated. All rows draw their starts
-    (any angle, ±1 rad/s) from one generator, so they are not the starts that gymnasium draws from the same seed.
+    ``-(θ² + 0.1 ω² + 0.001 u²)`` of the state it starts from. No episode is terminated. Starts
+    have any angle and up to ±1 rad/s; they are not those that gymnasium draws from the same seed.
 
     A rod of mass m and length l about its end, ``dω/dt = 3 g sin θ / (2 l) + 3 u / (m l²)``, in steps of 0.05 s; the
     speed is limited to ±8 rad/s and turns the angle after it changed. Source: gymnasium's documentation of Pendulum.
@@ -67,10 +68,9 @@ class Pendulum(TorchEnv):
             device=device,
         )
 
-    def start(self, generator: torch.Generator) -> TensorDict:
-        """Draw start states with any angle and up to ±1 rad/s, for every row; see :meth:`TorchEnv.start`."""
-        drawn = torch.rand((*self.batch_size, 2), generator=generator, device=self.device).mul_(2).sub_(1)
-        angle, speed = drawn.unbind(-1)
+    def start(self, random: RowRandom) -> TensorDict:
+        """Draw start states with any angle and up to ±1 rad/s; see :meth:`TorchEnv.start`."""
+        angle, speed = random.rand(2).mul_(2).sub_(1).unbind(-1)
         return self._state(angle * math.pi, speed * START_SPEED)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
@@ -86,4 +86,4 @@ class Pendulum(TorchEnv):
 
     def _state(self, angle: torch.Tensor, speed: torch.Tensor) -> TensorDict:
         observation = torch.stack([angle.cos(), angle.sin(), speed], dim=-1)
-        return TensorDict({"observation": observation}, self.batch_size)
+        return TensorDict({"observation": observation}, angle.shape)

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 
 SPEED = 0.1  # half sides of the square per step, along each axis
@@ -22,7 +23,7 @@ class Plane(TorchEnv):
     navigation of Eysenbach et al. (2018), "Diversity is all you need", https://arxiv.org/abs/1802.06070, figure 2a.
 
     >>> env = Plane(2)
-    >>> state, action = env.start(torch.Generator()), torch.tensor([[1.0, 0.0], [-0.3, 0.4]])
+    >>> state, action = env.start(RowRandom([2], seed=0)), torch.tensor([[1.0, 0.0], [-0.3, 0.4]])
     >>> env.dynamics(state, action)[1].flatten()
     tensor([0.1000, 0.0500])
 
@@ -53,9 +54,10 @@ class Plane(TorchEnv):
             device=device,
         )
 
-    def start(self, generator: torch.Generator) -> TensorDict:
+    def start(self, random: RowRandom) -> TensorDict:
         """Put every row into the middle; see :meth:`TorchEnv.start`."""
-        return TensorDict({"observation": torch.zeros(*self.batch_size, 2, device=self.device)}, self.batch_size)
+        middle = torch.zeros(*random.batch_size, 2, device=self.device)
+        return TensorDict({"observation": middle}, random.batch_size)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
         """Move every point; see :meth:`TorchEnv.dynamics`."""

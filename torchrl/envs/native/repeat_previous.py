@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 from torchrl.errors import ConfigError, explain
 
@@ -76,10 +77,9 @@ class RepeatPrevious(TorchEnv):
         self.best_return = float(max_episode_steps - delay)
         self.best_return_without_memory = self.best_return / num_symbols
 
-    def start(self, generator: torch.Generator) -> TensorDict:
+    def start(self, random: RowRandom) -> TensorDict:
         """Draw all symbols of every row's episode, so that ``dynamics`` draws none; see :meth:`TorchEnv.start`."""
-        shape = (*self.batch_size, self.max_episode_steps + 1)
-        symbols = torch.randint(self.num_symbols, shape, generator=generator, device=self.device)
+        symbols = random.randint(self.num_symbols, self.max_episode_steps + 1)
         return self._state(symbols, torch.zeros_like(symbols[..., :1]))
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
@@ -94,4 +94,4 @@ class RepeatPrevious(TorchEnv):
     def _state(self, symbols: torch.Tensor, time: torch.Tensor) -> TensorDict:
         shown = symbols.gather(-1, time).squeeze(-1)
         seen = torch.nn.functional.one_hot(shown, self.num_symbols).float()
-        return TensorDict({"observation": seen, "symbols": symbols, "time": time}, self.batch_size)
+        return TensorDict({"observation": seen, "symbols": symbols, "time": time}, shown.shape)

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.envs.native.batches import batch_shape
+from torchrl.envs.row_random import RowRandom
 from torchrl.envs.torch_env import TorchEnv
 from torchrl.errors import ConfigError, explain
 
@@ -33,7 +34,7 @@ class TMaze(TorchEnv):
     The task of Bakker (2001), "Reinforcement Learning with Long Short-Term Memory", section 4, with a time limit.
 
     >>> env = TMaze(2, length=1)
-    >>> state = env.start(torch.Generator()).set("position", torch.ones(2, 1, dtype=torch.int64))
+    >>> state = env.start(RowRandom([2], seed=0)).set("position", torch.ones(2, 1, dtype=torch.int64))
     >>> state["goal"] = torch.tensor([[0], [1]])  # north, south
     >>> env.dynamics(state, torch.tensor([0, 0]))[1].flatten()  # both go north
     tensor([ 4.0000, -0.1000])
@@ -85,9 +86,9 @@ class TMaze(TorchEnv):
             torch.tensor(values, device=self.device) for values in (SIGNS, CORRIDOR, JUNCTION)
         )
 
-    def start(self, generator: torch.Generator) -> TensorDict:
+    def start(self, random: RowRandom) -> TensorDict:
         """Put every row into the first cell, and draw the side of its goal; see :meth:`TorchEnv.start`."""
-        goal = torch.randint(2, (*self.batch_size, 1), generator=generator, device=self.device)
+        goal = random.randint(2, 1)
         return self._state(torch.zeros_like(goal), goal)
 
     def dynamics(self, state: TensorDict, action: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor]:
@@ -103,4 +104,4 @@ class TMaze(TorchEnv):
     def _state(self, position: torch.Tensor, goal: torch.Tensor) -> TensorDict:
         seen = torch.where(position == self.length, self._junction, self._corridor)
         seen = torch.where(position == 0, self._signs[goal.squeeze(-1)], seen)
-        return TensorDict({"observation": seen, "position": position, "goal": goal}, self.batch_size)
+        return TensorDict({"observation": seen, "position": position, "goal": goal}, goal.shape[:-1])
