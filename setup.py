@@ -31,6 +31,7 @@ EXTRAS = {
     "classic-control": [PYGAME],
     "dm-control": ["dm_control>=1.0.50", MUJOCO],
     "envpool": ["envpool>=1.1.1"],  # from 1.2 on it pulls 270 MB of assets; constraints.txt holds it before
+    "jax": ["jax>=0.10"],  # of the libraries of jax_world, docs/worlds.md says which install beside the rest
     "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow
     "minari-arrow": ["minari>=0.5.4", "pillow>=10", "pyarrow>=21"],  # its formats arrow and parquet; 170 MB
     "minigrid": ["minigrid>=3.2", PYGAME],

@@ -47,6 +47,10 @@ ADAPTERS = {
     "ale_py": "torchrl.envs",
     "cv2": "torchrl.envs",
     "envpool": "torchrl.envs",
+    "jax": "torchrl.envs",
+    "brax": "torchrl.envs",
+    "craftax": "torchrl.envs",
+    "mujoco_playground": "torchrl.envs",
     "configargparse": "torchrl.recipes",
     "tensorboard": "torchrl.record",
     "matplotlib": "torchrl.record",
@@ -60,7 +64,8 @@ ADAPTERS = {
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
-    *("PIL", "pyarrow", "ale_py", "cv2"),
+    *("PIL", "pyarrow", "ale_py", "cv2", "jax", "brax", "craftax", "mujoco_playground"),
+    *("gymnax", "jumanji", "pgx"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

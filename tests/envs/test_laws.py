@@ -6,6 +6,7 @@ import gymnasium
 import pytest
 import torch
 
+from cases import jax_worlds
 from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
@@ -16,6 +17,7 @@ from torchrl.envs import (
     FourRooms,
     GymEnv,
     GymVectorEnv,
+    JaxEnv,
     ParallelEnv,
     Pendulum,
     Plane,
@@ -56,6 +58,10 @@ def torch_env(num_envs):
     return Counter(() if num_envs is None else (num_envs,), max_episode_steps=7)
 
 
+def jax_env(num_envs):
+    return JaxEnv(jax_worlds.counter(), num_envs)
+
+
 MODES = gymnasium.vector.AutoresetMode
 CASES = {
     "GymEnv CartPole": partial(gym_env, "CartPole-v1"),
@@ -84,6 +90,7 @@ CASES = {
     "SerialEnv counting": partial(SerialEnv, lambda: CountingSimulator(4)),
     "SerialEnv echo": partial(SerialEnv, lambda: ActionEchoSimulator(length=4)),
     "TorchEnv": torch_env,
+    "JaxEnv": jax_env,
     "TransformedEnv": lambda num_envs: TransformedEnv(torch_env(num_envs), StepCounter(max_steps=5)),
 }
 every_env = pytest.mark.parametrize("make_env", CASES.values(), ids=CASES.keys())

@@ -12,8 +12,9 @@ import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from cases import jax_worlds
 from fakes import CountingEnv, simulator_of
-from torchrl.envs import CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv
+from torchrl.envs import CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, JaxEnv, ParallelEnv, SerialEnv
 
 LIMIT = 12  # steps of an episode of CartPole; some end before
 
@@ -52,6 +53,7 @@ CART_POLES = {name: partial(of_gymnasium, back_end) for name, back_end in BACK_E
     "GymEnv": lambda num_envs: GymEnv("CartPole-v1", num_envs=num_envs, max_episode_steps=LIMIT),
     "EnvPool": of_envpool,
     "native": partial(CartPole, max_episode_steps=LIMIT),
+    "jax": lambda num_envs: JaxEnv(jax_worlds.cart_pole(LIMIT), num_envs),
 }
 
 

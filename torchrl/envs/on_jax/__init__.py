@@ -1,0 +1,1 @@
+"""Worlds written in jax, as one env of many rows."""
