@@ -11,6 +11,8 @@ from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
 from torchrl.envs import (
+    ALEEnv,
+    AtariEnv,
     CartPole,
     DMControlEnv,
     EnvPoolEnv,
@@ -54,6 +56,17 @@ def envpool_env(name, num_envs):
     return EnvPoolEnv(name, num_envs or 1, env_kwargs={"max_episode_steps": 15}, num_threads=1)
 
 
+def atari_env(num_envs):
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    return AtariEnv("ALE/Pong-v5", num_envs=num_envs, max_noops=8, max_episode_steps=15)
+
+
+def ale_env(num_envs):
+    pytest.importorskip("ale_py")
+    return ALEEnv("ALE/Breakout-v5", num_envs or 1, max_noops=8, max_episode_steps=15, num_threads=1)
+
+
 def torch_env(num_envs):
     return Counter(() if num_envs is None else (num_envs,), max_episode_steps=7)
 
@@ -76,6 +89,8 @@ CASES = {
     "EnvPoolEnv CartPole": partial(envpool_env, "CartPole-v1"),
     "EnvPoolEnv Pendulum": partial(envpool_env, "Pendulum-v1"),
     "EnvPoolEnv Taxi": partial(envpool_env, "Taxi-v3"),
+    "AtariEnv Pong": atari_env,
+    "ALEEnv Breakout": ale_env,
     "CartPole": partial(CartPole, max_episode_steps=15),
     "FourRooms": partial(FourRooms, max_episode_steps=15),
     "Pendulum": partial(Pendulum, max_episode_steps=15),

@@ -11,6 +11,7 @@ _HOMES = {
     "SerialEnv": "vector.serial",
     "ParallelEnv": "vector.parallel",
     "GymVectorEnv": "vector.gym_vector",
+    "ALEEnv": "vector.ale",
     "EnvPoolEnv": "vector.envpool",
     "RowRandom": "row_random",
     "TorchEnv": "torch_env",

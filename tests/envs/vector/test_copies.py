@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import SyncVectorEnv
 
 from fakes import CountingEnv, CountingSimulator
-from torchrl.envs import CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv, TransformedEnv
+from torchrl.envs import ALEEnv, CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import RewardScaling, StepCounter
 from torchrl.errors import EnvError
@@ -82,6 +82,13 @@ def test_a_pool_is_refused(way):
     pytest.importorskip("envpool")
     with pytest.raises(EnvError, match="EnvPoolEnv: expected simulators that can be copied or pickled"):
         way(EnvPoolEnv("CartPole-v1", 2))
+
+
+@every_way
+def test_games_of_ale_are_refused(way):
+    pytest.importorskip("ale_py")
+    with pytest.raises(EnvError, match="ALEEnv: expected simulators that can be copied or pickled"):
+        way(ALEEnv("ALE/Pong-v5", 1))
 
 
 @pytest.mark.usefixtures("leaves_nothing")

@@ -107,7 +107,7 @@ def test_a_collector_and_transforms_take_it_as_any_env(make, mode):
 
 
 def test_a_run_that_is_resumed_starts_new_episodes(make):
-    collector = Collector(make(counting(2)), frames_per_batch=8, seed=3)
+    collector = Collector(make(counting(2), AsyncVectorEnv), frames_per_batch=8, seed=3)
     collector.collect()
     state = collector.state_dict()
     assert state["env"] is None and "GymVectorEnv: expected a state to save" in state["env_error"]

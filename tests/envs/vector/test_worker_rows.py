@@ -132,11 +132,9 @@ def vector_worker():
     return VectorWorker(vector_env, AutoresetMode.DISABLED, (), allocate(vector_env.single_observation_space, 2))
 
 
-def test_a_vector_environment_takes_options_that_are_alike_and_freezes_nothing():
+def test_a_vector_environment_takes_options_that_are_alike():
     worker = vector_worker()
     worker.restart([0, 1], None, [{"at": np.arange(2)}, {"at": np.arange(2)}])
     worker.restart([0, 1], None, [None, None])
     with pytest.raises(EnvError, match="GymVectorEnv: expected the same options in every row"):
         worker.restart([0, 1], None, [{"at": np.arange(2)}, {"at": np.ones(2)}])
-    with pytest.raises(EnvError, match="GymVectorEnv: expected simulators that can wait one by one"):
-        worker.freeze([0])

@@ -90,7 +90,7 @@ class InfoKeys(Beside):
         super().__init__(simulator, {key: space for key, (space, _, _) in presented.items()})
         self._moves = {key: outward for key, (_, _, outward) in presented.items() if outward is not None}
         self._keys = dict(keys)
-        self._bits = {key: space.dtype for key, space in keys.items() if _holds_bits(space)}
+        self._bits = {key: space.dtype for key, space in keys.items() if holds_bits(space)}
         self._defaults = {key: self._checked_default(key, value) for key, value in (defaults or {}).items()}
 
     def _checked_default(self, key: str, value: Any) -> Any:
@@ -115,10 +115,10 @@ class InfoKeys(Beside):
         if key in self._moves:
             return self._moves[key](value)
         dtype = self._bits.get(key)
-        return value if dtype is None else _as_bits(value, dtype)
+        return value if dtype is None else as_bits(value, dtype)
 
 
-def _holds_bits(space: Space) -> bool:
+def holds_bits(space: Space) -> bool:
     """Answer whether all values of a space are true or false, or 0 or 1."""
     if isinstance(space, spaces.MultiDiscrete):
         return bool((space.nvec == 2).all() and not np.any(space.start))
@@ -127,7 +127,8 @@ def _holds_bits(space: Space) -> bool:
     return isinstance(space, spaces.MultiBinary) or space.dtype == np.bool_ or is_unit
 
 
-def _as_bits(value: Any, dtype: np.dtype) -> Any:
+def as_bits(value: Any, dtype: np.dtype) -> Any:
+    """Return zeros and ones in another dtype; values that are none stay as they are."""
     value = np.asarray(value)
     if value.dtype == dtype:
         return value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -18,10 +19,19 @@ from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.envs.simulators.tasks import task_of
+from torchrl.envs.vector.ale_worker import ALEWorker
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import require_free_names, require_one_reward, shared_options
-from torchrl.envs.vector.gym_vector_worker import VectorWorker, cannot_restart, is_of_gymnasium, layers_of, own_resets
-from torchrl.errors import EnvError, explain
+from torchrl.envs.vector.gym_vector_worker import (
+    VectorWorker,
+    cannot_restart,
+    is_of_ale,
+    knows_masks,
+    layers_of,
+    own_resets,
+)
+from torchrl.envs.vector.info_entries import InfoEntries
+from torchrl.errors import ConfigError, EnvError, explain
 
 
 class GymVectorEnv(WorkerEnv):
@@ -33,11 +43,17 @@ class GymVectorEnv(WorkerEnv):
       place begins the next episode. A simulator that hands out the same array at every step overwrites its last
       one: there use another mode.
     - ``NEXT_STEP`` and ``DISABLED``: rows that ended are restarted at once by ``reset(options={"reset_mask": rows})``,
-      which gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` know.
+      which gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` and ale-py's ``AtariVectorEnv`` know.
 
     Rows get the same seeds as in a :class:`SerialEnv`; a vector environment that is neither of these two, and has one
     generator for all rows, is seeded by one number derived from the seeds. Put wrappers such as frame skip and time
-    limits around the single environments. The state cannot be saved.
+    limits around the single environments. The state can be saved where a ``SyncVectorEnv`` without wrappers around it
+    shows its simulators, and no row waits. Rows that wait (:meth:`Env.freeze_`) are stepped unseen, and begin a new
+    episode: without a seed, another one than if they had not waited.
+
+    Of ale-py's ``AtariVectorEnv`` rewards are clipped unless it is built with ``reward_clipping=False``: returns, too.
+    With ``life_loss_info=True`` the game goes on after a lost life in mode ``SAME_STEP``; in ``NEXT_STEP`` a reset
+    begins another, as with ``episodic_life=True``. :class:`ALEEnv` has raw returns and lives in one game.
 
     Wrappers of ``gymnasium.wrappers.vector`` may be around it, also those that sum up rewards row by row. Refused are
     ``NormalizeObservation``, which allows no resets of single rows; wrappers that convert arrays to another library's;
@@ -52,14 +68,25 @@ class GymVectorEnv(WorkerEnv):
     Args:
         vector_env: the vector environment; closing the env closes it.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
+        info_keys: entries of ``info`` to be observed, each with its space, for example
+            ``{"action_mask": gymnasium.spaces.MultiBinary(6)}``; an observation that is no dict is then called
+            ``observation``.
+        info_defaults: what is observed where a row lacks an entry of ``info_keys``, by name.
 
     Raises:
-        ConfigError: there is no such entry.
+        ConfigError: there is no such entry, or a name is taken.
         EnvError: ``vector_env`` does not tell its autoreset mode, cannot restart single rows where that is needed,
             steps only a part of its rows at a time, has a refused wrapper, or is no vector environment.
     """
 
-    def __init__(self, vector_env: VectorEnv, *, leave_out: Sequence[Name] = ()) -> None:
+    def __init__(
+        self,
+        vector_env: VectorEnv,
+        *,
+        leave_out: Sequence[Name] = (),
+        info_keys: Mapping[str, Space] | None = None,
+        info_defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         if not isinstance(vector_env, VectorEnv):
             hint = "gymnasium.make_vec(id, num_envs=n) makes one; GymEnv(id, num_envs=n) needs none."
             hint = foreign_hint(vector_env) or hint
@@ -68,16 +95,19 @@ class GymVectorEnv(WorkerEnv):
         mode = _mode(vector_env)
         _require_all_rows(vector_env)
         _refuse_wrappers(vector_env)
+        _refuse_infos(vector_env, mode, info_keys, info_defaults)
         _require_restarts(vector_env, mode)
         for simulator in getattr(vector_env.unwrapped, "envs", ()):
             require_one_reward("GymVectorEnv", simulator)
         left, _ = without_entries("GymVectorEnv, leave_out", vector_env.single_observation_space, leave_out)
         observation_space, _, _ = count_from_zero(left)
+        infos = InfoEntries(observation_space, info_keys, defaults=info_defaults) if info_keys else None
+        observation_space = observation_space if infos is None else infos.space
         action_space, _, _ = count_from_zero(vector_env.single_action_space)
         require_free_names("GymVectorEnv", observation_space)
         _refuse_choices_of_spaces(action_space)
         super().__init__(
-            partial(VectorWorker, vector_env, mode, leave_out),
+            partial(ALEWorker if is_of_ale(vector_env) else VectorWorker, vector_env, mode, leave_out, infos=infos),
             observation_space=observation_space,
             action_space=action_space,
             batch_size=[vector_env.num_envs],
@@ -89,8 +119,14 @@ class GymVectorEnv(WorkerEnv):
         """Whether the vector environment restarts single rows; see :attr:`Env.restarts_rows`."""
         return self._worker.restarts_rows
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether rows can wait: where single rows can be restarted; see :attr:`Env.can_freeze`."""
+        return self._worker.can_freeze
+
     def require_options(self, options: list[dict]) -> None:
         """Refuse reset options that differ from row to row: one call restarts all simulators."""
+        self._worker.require_ability("options")
         shared_options("GymVectorEnv", options)
 
     @property
@@ -162,10 +198,32 @@ def _refuse_wrappers(vector_env: VectorEnv) -> None:
             got = "one that allows no resets of single rows"
             hint = "Leave it out and write TransformedEnv(GymVectorEnv(vector_env), VecNorm())."
             raise EnvError(explain(who, expected="wrappers that go on row by row", got=got, hint=hint))
+        if isinstance(layer, wrappers.DictInfoToList) and is_of_ale(vector_env):
+            hint = "Leave it out: nobody reads its lists here."
+            raise EnvError(explain(who, expected="infos as ale-py gives them", got="lists of them", hint=hint))
         target = getattr(layer, "_target_xp", np).__name__  # of ArrayConversion and its kin
         if target.removeprefix("array_api_compat.") != "numpy":
             hint = "Leave the wrapper out: GymVectorEnv gives tensors of torch."
             raise EnvError(explain(who, expected="arrays of numpy", got=f"those of {target}", hint=hint))
+
+
+def _refuse_infos(
+    vector_env: VectorEnv,
+    mode: AutoresetMode,
+    info_keys: Mapping[str, Space] | None,
+    info_defaults: Mapping[str, Any] | None,
+) -> None:
+    """Refuse entries of ``info`` whose last values, those of an episode's end, the vector environment does not give."""
+    if info_defaults and not info_keys:
+        raise ConfigError(explain("GymVectorEnv", expected="info_keys with info_defaults", got="none"))
+    if info_keys and any(isinstance(layer, wrappers.DictInfoToList) for layer in layers_of(vector_env)):
+        hint = "Leave DictInfoToList out."
+        raise EnvError(explain("GymVectorEnv, info_keys", expected="infos in arrays", got="lists", hint=hint))
+    if info_keys and is_of_ale(vector_env) and mode is AutoresetMode.SAME_STEP:
+        expected = "the infos of an episode's last step"
+        got = "only those of the first one of the next, in mode SAME_STEP of ale-py"
+        hint = "Build it with autoreset_mode NEXT_STEP, ale-py's default."
+        raise EnvError(explain("GymVectorEnv, info_keys", expected=expected, got=got, hint=hint))
 
 
 def _require_restarts(vector_env: VectorEnv, mode: AutoresetMode) -> None:
@@ -184,7 +242,7 @@ def _require_restarts(vector_env: VectorEnv, mode: AutoresetMode) -> None:
         raise EnvError(explain("GymVectorEnv", expected=expected, got=got, hint=hint))
     if mode is AutoresetMode.DISABLED:
         return
-    if not is_of_gymnasium(vector_env):  # it would turn a step after an ending into a reset, whatever comes before it
+    if not knows_masks(vector_env):  # it would turn a step after an ending into a reset, whatever comes before it
         raise cannot_restart(vector_env)
     inner = vector_env.unwrapped
     if isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
