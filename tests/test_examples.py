@@ -81,9 +81,16 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     algorithm = config.parts[-3]
     if "LunarLander" in config.read_text():
         pytest.importorskip("Box2D", reason="LunarLander needs the extra box2d")
+    if "atari = true" in config.read_text():
+        pytest.importorskip("ale_py", reason="Atari games need the extra atari")
+        pytest.importorskip("cv2", reason="Atari games need the extra atari")
     flags = {"diayn": ["--num_skills=2"], "ppo": ["--num_epochs=1"], "redq": [*SMALL, "--updates_per_frame=1"]}
     flags["r2d2"] = [*SMALL, "--sub_traj_len=8", "--burn_in=2"]
     flags = flags.get(algorithm, SMALL if algorithm in OFF_POLICY else [])
+    if "atari = true" in config.read_text():
+        flags = [*flags, "--image_size=36", "--num_cells", "8"]
+    if "updates_per_frame" in config.read_text() and "num_workers" in config.read_text():
+        flags = [*flags, "--num_workers=0", "--no-async_collection"]  # the processes of on-policy configs are enough
     run(algorithm, f"--config={config}", *TINY, *flags)
     (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()
     files = {path.name for path in folder.iterdir()}

@@ -38,7 +38,7 @@ def test_processes_collect_in_their_own_batches(make_agent):
             ConfigError,
             "--env_workers: expected none for native, whose rows are one batch.*2",
         ),
-        (["--frame_skip=2"], ConfigError, "--frame_skip: expected 1 for native"),
+        (["--frame_skip=2"], ConfigError, "--frame_skip: expected none for native"),
         (["--max_noops=2"], ConfigError, "--max_noops: expected none for native"),
         (["--init_with_lag=9"], ConfigError, "--init_with_lag: expected none for native"),
         (["--env_task=run"], ConfigError, "--env_task: expected none for native"),

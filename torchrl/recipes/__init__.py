@@ -10,6 +10,7 @@ from torchrl.recipes.actor_critics import (
     policy_of,
     sequence_len_of,
 )
+from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
@@ -62,6 +63,7 @@ __all__ = [
     "ActorCriticNetworks",
     "ActorUpdates",
     "AsyncCollecting",
+    "AtariGames",
     "Collecting",
     "Command",
     "ConfigParser",

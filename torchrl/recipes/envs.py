@@ -21,16 +21,20 @@ from torchrl.envs.transforms import (
     GSDENoise,
     RewardNorm,
     RewardScaling,
+    SignTransform,
     TensorDictPrimer,
 )
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.actor_critics import initial_memory
+from torchrl.recipes.atari import atari_game, frame_skip_of, max_noops_of
 from torchrl.recipes.config import keywords
 from torchrl.recipes.observations import observation_transforms
 from torchrl.recipes.parts import ActorCriticNetworks, Environment, MemoryNetworks, SquashedNetworks
 
 FILM = "film"  # the picture of --record_video
-OF_SIMULATORS = ("env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels")
+OF_SIMULATORS = (
+    *("atari", "env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels"),
+)
 OU_STATE = "ou_noise"  # the state of the noise of --ou_exploration
 
 
@@ -75,6 +79,8 @@ def make_env(
     transforms = observation_transforms(settings, env, seen)
     if clips_actions and isinstance(env.action_spec, Bounded):
         transforms.append(ActionClip())
+    if training and settings.atari and settings.sign_rewards:
+        transforms.append(SignTransform())
     if training and settings.reward_scaling is not None:
         transforms.append(RewardScaling(settings.reward_scaling))
     if training and settings.norm_rewards:
@@ -129,11 +135,7 @@ def _native(settings: Environment, num_envs: int, filmed: bool) -> Env:
 
 
 def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[[], Simulator]:
-    common = {
-        "frame_skip": settings.frame_skip,
-        "max_episode_steps": settings.max_episode_steps,
-        "leave_out": settings.leave_out,
-    }
+    common = {"max_episode_steps": settings.max_episode_steps}
     if training and settings.init_with_lag is not None:
         common["wrappers"] = [partial(RandomTruncation, max_steps=settings.init_with_lag)]
     if filmed:
@@ -142,14 +144,18 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
         hint = "Did you mean --env_library=dm_control?"
         expected = f"none for {settings.env_library}"
         raise ConfigError(explain("--env_task", expected=expected, got=repr(settings.env_task), hint=hint))
+    arguments = keywords(settings.env_kwargs)
+    drawn = {"render_mode": "rgb_array"} if filmed else {}
+    if settings.atari:
+        return atari_game(settings, training=training, env_kwargs=arguments | drawn, **common)
+    common |= {"frame_skip": frame_skip_of(settings), "leave_out": settings.leave_out}
     if settings.from_pixels:
         if settings.env_library == "toy":
             raise ConfigError(explain("--from_pixels", expected="gym or dm_control", got="--env_library=toy"))
         common |= {"from_pixels": True, "pixels_only": True, "pixels_key": "observation"}
-    arguments = keywords(settings.env_kwargs)
     if settings.env_library == "gym":
-        common["env_kwargs"] = arguments | ({"render_mode": "rgb_array"} if filmed else {})
-        return partial(gym_simulator, settings.env_name, max_noops=settings.max_noops, **common)
+        common["env_kwargs"] = arguments | drawn
+        return partial(gym_simulator, settings.env_name, max_noops=max_noops_of(settings), **common)
     if settings.max_noops:
         raise ConfigError(explain("--max_noops", expected=f"0 for {settings.env_library}", got=settings.max_noops))
     if settings.env_library == "toy":

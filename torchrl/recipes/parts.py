@@ -20,6 +20,7 @@ from torchrl.envs.transforms import GSDENoise
 from torchrl.modules import LSTM, MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck, Transformer
 from torchrl.modules.distributions.mappings import biased_softplus
 from torchrl.objectives import HardUpdate, SoftUpdate
+from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.config import default_of
 from torchrl.recipes.settings import (
     FileName,
@@ -35,7 +36,7 @@ from torchrl.recipes.settings import (
 
 
 @dataclass(frozen=True)
-class Environment:
+class Environment(AtariGames):
     """Which simulator a run uses, in how many copies, and what its networks see of it.
 
     >>> Environment(env_name="Pendulum-v1").num_envs
@@ -55,12 +56,12 @@ class Environment:
     "environments, over all processes"
     env_workers: NonNegativeInt = 0
     "processes that step slow environments for one policy; 0 steps them in this process"
-    frame_skip: PositiveInt = default_of(gym_simulator, "frame_skip")
-    "simulator steps per frame; all counts of frames are counts of agent steps"
+    frame_skip: PositiveInt | None = None
+    "simulator steps per frame, by default 4 with --atari and 1 without; all counts of frames are counts of agent steps"
     max_episode_steps: PositiveInt | None = default_of(gym_simulator, "max_episode_steps")
     "frames after which an episode is truncated, instead of the task's own limit; none keeps the task's"
-    max_noops: NonNegativeInt = default_of(gym_simulator, "max_noops")
-    "begin episodes with up to this many no-op actions (gym only)"
+    max_noops: NonNegativeInt | None = None
+    "begin episodes with up to this many no-op actions (gym only), by default 30 with --atari and none without"
     init_with_lag: PositiveInt | None = None
     """cut the first episode of each environment after a random number of frames, at most this many, so that the
     environments do not all end together"""

@@ -39,6 +39,7 @@ from torchrl.data.replay import ReplayBuffer
 from torchrl.envs import Env
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
 from torchrl.objectives import Coefficient
+from torchrl.recipes.atari import frame_skip_of
 from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import ConfigParser, load_config, save_config
 from torchrl.recipes.envs import FILM, task_name
@@ -280,7 +281,7 @@ def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator)
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), "torchrl": __version__}
         | {library: metadata.version(library) for library in LIBRARIES},
-        "simulator_steps": agent.frames * settings.environment.frame_skip,
+        "simulator_steps": agent.frames * frame_skip_of(settings.environment),
     }
     summary |= summarise(agent, reporter, seed=recording.seed)
     write_summary(folder / SUMMARY, summary)
@@ -317,7 +318,7 @@ def announce(settings: Command, folder: Path) -> None:
 
 
 def _simulator_steps(settings: Command, frames: int) -> str:
-    skip = settings.environment.frame_skip
+    skip = frame_skip_of(settings.environment)
     return f" ({frames * skip:,} simulator steps)" if skip != 1 else ""
 
 

@@ -30,7 +30,15 @@ _FACTS = ("pictures", "continuous actions")
 # What an evaluation reads: these parts and settings, without what is in them for training alone.
 _PARTS_READ = ("environment", "networks")
 _READ = {"config", "evaluate", "seed", "eval_episodes", "device", "num_threads", "progress_bar"}
-_FOR_TRAINING = {"num_envs", "env_workers", "init_with_lag", "reward_scaling", "norm_rewards"}
+_FOR_TRAINING = {
+    "num_envs",
+    "env_workers",
+    "init_with_lag",
+    "reward_scaling",
+    "norm_rewards",
+    "episodic_life",
+    "sign_rewards",
+}
 
 
 def require_sense(settings: Command, flags: Sequence[str]) -> None:

@@ -15,6 +15,10 @@ _NAMES = {
     "num_processes n_procs procs n_jobs jobs num_cpus n_cpu n_cpus cpus subproc num_cores",
     "env_workers": "num_env_workers vec_env",
     "frame_skip": "action_repeat frameskip",
+    "max_noops": "noop_max noops num_noops max_random_noops",
+    "episodic_life": "terminal_on_life_loss episode_life life_done terminate_on_lost_life",
+    "fire_reset": "use_fire_reset fire_on_reset",
+    "sign_rewards": "clip_rewards clip_reward reward_clipping sign_reward",
     "max_episode_steps": "time_limit max_ep_len max_steps_per_episode max_frames_per_traj horizon max_episode_length "
     "max_episode_len episode_length episode_len",
     "frames_per_batch": "n_steps num_steps steps_per_epoch rollout_steps rollout_length batch_frames train_batch_size "
