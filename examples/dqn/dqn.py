@@ -109,7 +109,7 @@ class DQN:
 
 def make_network(settings: Networks, env, generator: torch.Generator) -> nn.Module:
     """Build the network: ``[*B, A]``, or ``[*B, A, atoms]`` where it gives distributions."""
-    encoder, num_features = recipes.make_encoder(env)  # convolutions for an image, None for a vector
+    encoder, num_features = recipes.make_encoder(settings, env)  # convolutions for an image, None for a vector
     num_actions, activation = env.action_spec.n, ACTIVATIONS[settings.activation]
     num_outputs = settings.atoms if settings.distributional or settings.quantiles else None
     linear = partial(NoisyLinear, generator=generator) if settings.noisy else nn.Linear

@@ -104,7 +104,7 @@ def make_agent(settings: R2D2) -> Agent:
 
     # The actor: what is seen (an image by convolutions), what is remembered of it, and the values of the actions.
     with recipes.initial_weights(seeds["weights"]):
-        encoder, num_features = recipes.make_encoder(env)
+        encoder, num_features = recipes.make_encoder(networks, env)
         encode = Operator(encoder or nn.Identity(), in_keys=["observation"], out_keys=["features"])
         remember = recipes.make_memory(networks, num_features, in_keys=["features"])
         layers = {"num_cells": networks.num_cells, "activation": ACTIVATIONS[networks.activation]}

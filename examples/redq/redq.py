@@ -18,7 +18,7 @@ from torch import nn
 from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
-from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueEnsemble
+from torchrl.modules import ProbabilisticActor, StateDependentNormalHead
 from torchrl.modules.distributions.mappings import biased_softplus, bounded
 from torchrl.objectives import REDQLoss
 from torchrl.recipes.networks import SQUASHED
@@ -69,10 +69,13 @@ class REDQ:
 def make_agent(settings: REDQ) -> Agent:
     """Build every part of a run."""
     networks, options = settings.networks, settings.loss
-    names = ("environment", "policy", "actor", "critic", "loss", "random", "replay")
+    names = ("environment", "policy", "encoder", "actor", "critic", "loss", "random", "replay")
     seeds = named_seeds(settings.recording.seed, *names)
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
     spec = recipes.bounded_row(env)  # of the action: a vector within bounds
+
+    with recipes.initial_weights(seeds["encoder"]):
+        shared = recipes.make_shared_encoder(networks, env)  # the convolutions with --share_encoder, or None
 
     # The actor, squashed into the bounds of the action. `policy` acts and `actor` is trained: the same object, except
     # with --gsde, where `policy` adds a noise that the loss does not use.
@@ -83,12 +86,11 @@ def make_agent(settings: REDQ) -> Agent:
         else:
             loc_mapping = bounded(5.0) if networks.tanh_loc else None
             head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
-            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1]), head)
+            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1], shared=shared), head)
             family = SQUASHED[networks.distribution].within(spec.low, spec.high)
             policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
     with recipes.initial_weights(seeds["critic"]):
-        make_critic = partial(recipes.make_mlp, networks, env, 1, beside=spec.shape[-1])
-        critics = ValueEnsemble(make_critic, options.num_q_values, in_keys=("observation", "action"))
+        critics = recipes.make_critics(networks, env, options.num_q_values, shared=shared)
 
     loss = REDQLoss(
         actor,

@@ -20,7 +20,7 @@ from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
 from torchrl.errors import ConfigError, explain
-from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueEnsemble, ValueOperator
+from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueOperator
 from torchrl.modules.distributions.mappings import biased_softplus, bounded
 from torchrl.objectives import DiscreteSACLoss, SACLoss
 from torchrl.recipes.networks import SQUASHED
@@ -71,12 +71,17 @@ class SAC:
 def make_agent(settings: SAC) -> Agent:
     """Build every part of a run."""
     networks, options = settings.networks, settings.loss
-    names = ("environment", "policy", "actor", "critic", "value", "loss", "random", "replay")
+    names = ("environment", "policy", "encoder", "actor", "critic", "value", "loss", "random", "replay")
     seeds = named_seeds(settings.recording.seed, *names)
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
     has_choices = recipes.is_choice(env)
     if has_choices and options.state_value:
         raise ConfigError(explain("--state_value", expected="continuous actions", got=env.action_spec))
+
+    with recipes.initial_weights(seeds["encoder"]):
+        shared = recipes.make_shared_encoder(networks, env)  # the convolutions with --share_encoder, or None
+    if shared is not None and options.state_value:
+        raise ConfigError(explain("--share_encoder", expected="--no-state_value", got="--state_value"))
 
     # The actor: over choices, or over a vector squashed into its bounds. `policy` acts and `actor` is trained: the same
     # object, except with --gsde, where `policy` adds a noise that the loss does not use.
@@ -85,25 +90,22 @@ def make_agent(settings: SAC) -> Agent:
         if networks.gsde:
             policy, actor = recipes.make_gsde_actors(networks, env, generator)
         elif has_choices:
-            network, family = recipes.make_mlp(networks, env, env.action_spec.n), recipes.choice_distribution(env)
+            network = recipes.make_mlp(networks, env, env.action_spec.n, shared=shared)
             mask = {"mask_key": env.action_mask_key}
-            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator, **mask)
+            policy = actor = ProbabilisticActor(
+                network, recipes.choice_distribution(env), log_prob_key=None, generator=generator, **mask
+            )
         else:
             spec = recipes.bounded_row(env)
             loc_mapping = bounded(5.0) if networks.tanh_loc else None
             head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
-            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1]), head)
+            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1], shared=shared), head)
             family = SQUASHED[networks.distribution].within(spec.low, spec.high)
             policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
 
     # The critics value every choice, or an observation with an action.
     with recipes.initial_weights(seeds["critic"]):
-        if has_choices:
-            make_critic, in_keys = partial(recipes.make_mlp, networks, env, env.action_spec.n), ("observation",)
-        else:
-            make_critic = partial(recipes.make_mlp, networks, env, 1, beside=env.action_spec.shape[-1])
-            in_keys = ("observation", "action")
-        critics = ValueEnsemble(make_critic, options.num_q_values, in_keys=in_keys)
+        critics = recipes.make_critics(networks, env, options.num_q_values, shared=shared)
     value = None
     if options.state_value:
         with recipes.initial_weights(seeds["value"]):

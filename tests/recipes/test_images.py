@@ -16,7 +16,8 @@ from torchrl.data.specs import Bounded
 from torchrl.envs import GymEnv
 from torchrl.envs.transforms import GrayScale, Resize
 from torchrl.errors import ConfigError
-from torchrl.modules import ConvNet, DuelingMLP, Encoded
+from torchrl.modules import ConvNet, DuelingMLP, Encoded, ResidualConvNet
+from torchrl.modules.models.image_encoder import ImageEncoder
 
 SMALL = ["--from_pixels", "--image_size=40", "--num_envs=2", "--num_cells", "8", "8", "--no-progress_bar"]
 REPLAY = ["--buffer_size=96", "--batch_size=8", "--total_frames=64", "--frames_per_batch=16", "--start_frames=16"]
@@ -172,16 +173,94 @@ def test_what_cannot_be_seen_is_refused(make_env, agent_of):
         ("sac", [PENDULUM, "--state_value"]),
         ("sac", []),
         ("redq", [PENDULUM, "--num_q_values=3", "--actor_interval=1"]),
+        ("dqn", ["--random_shift=4", "--encoder=impala", "--encoder_width=0.25"]),
+        ("sac", [PENDULUM, "--share_encoder", "--random_shift=4", "--encoder=drq", "--encoder_width=0.1"]),
+        ("sac", ["--share_encoder", "--color_jitter=0.4", "--no-grayscale"]),
+        ("redq", [PENDULUM, "--share_encoder", "--num_q_values=3", "--actor_interval=1", "--random_shift=2"]),
     ],
 )
 def test_algorithms_with_replay_train_on_images(algorithm, flags, agent_of):
     agent = agent_of(algorithm, *REPLAY, *flags)
-    assert any(isinstance(part, ConvNet) for part in agent.loss.modules())
+    assert any(isinstance(part, ImageEncoder) for part in agent.loss.modules())
     before = [parameter.clone() for parameter in agent.loss.trainable_parameters()]
     agent.train()
     assert agent.optimise.num_updates == 16
     after = agent.loss.trainable_parameters()
     assert all(value.isfinite().all() for value in after) and not any(map(torch.equal, before, after))
+
+
+SHARED = [*REPLAY, PENDULUM, "--share_encoder", "--image_features=5"]
+
+
+def convolutions(module):
+    return {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Conv2d)}
+
+
+@pytest.mark.parametrize("flags", [SHARED, [*REPLAY, "--share_encoder"]])
+def test_a_shared_encoder_is_one_and_only_the_critics_loss_trains_it(flags, agent_of):
+    agent = agent_of("sac", *flags)
+    loss = agent.loss
+    assert len(convolutions(loss.actor)) == 3 and convolutions(loss.actor) == convolutions(loss.critic)
+    assert not convolutions(loss.actor) & convolutions(loss.target_critic)
+    trained = [id(p) for p in loss.trainable_parameters()]
+    assert len(trained) == len(set(trained)) and convolutions(loss.critic) <= set(trained)
+    agent.store(agent.collector.collect())
+    terms = loss(agent.optimise.buffer.sample(8))
+    shared = {id(p): p for part in loss.actor.modules() if isinstance(part, ConvNet) for p in part.parameters()}
+    terms["loss_actor"].backward(retain_graph=True)
+    assert all(p.grad is None for p in shared.values())
+    assert all(p.grad is not None for p in loss.actor.parameters() if id(p) not in shared)
+    assert all(p.grad is None for p in loss.critic.parameters())
+    terms["loss_critic"].backward()
+    assert all(p.grad is not None for p in loss.critic.parameters())
+
+
+def test_features_are_reduced_for_actor_and_critics_apart(agent_of):
+    loss = agent_of("sac", *SHARED).loss
+    actor, critic = (
+        [part for part in network.modules() if isinstance(part, torch.nn.LayerNorm)]
+        for network in (loss.actor, loss.critic)
+    )
+    assert [part.normalized_shape for part in (*actor, *critic)] == [(5,), (5,)] and actor[0] is not critic[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "num_cells"),
+    [
+        ([], ConvNet, [32, 64, 64]),
+        (["--encoder_width=0.5"], ConvNet, [16, 32, 32]),
+        (["--encoder=drq"], ConvNet, [32, 32, 32, 32]),
+        (["--encoder=impala", "--encoder_width=2"], ResidualConvNet, [32] * 5 + [64] * 10),
+    ],
+)
+def test_the_encoder_is_the_one_that_was_asked_for(flags, kind, num_cells, agent_of):
+    (encoder,) = (part for part in agent_of("dqn", *REPLAY, *flags).loss.actor.modules() if type(part) is kind)
+    assert [part.out_channels for part in encoder.modules() if isinstance(part, torch.nn.Conv2d)] == num_cells
+
+
+def test_samples_are_changed_and_what_is_stored_is_not(agent_of):
+    agent = agent_of("dqn", *REPLAY, "--random_shift=3", "--no-grayscale", "--color_jitter=0.8")
+    agent.store(agent.collector.collect())
+    shift, jitter = agent.optimise.buffer.transform.functions
+    assert (shift.pad, jitter.factors["contrast"], jitter.hue) == (3, 0.8, 0.5)
+    stored = {int(place): image for place, image in enumerate(agent.optimise.buffer[:]["observation"])}
+    sample = agent.optimise.buffer.sample(8)
+    places = sample["replay", "index"].tolist()
+    assert not any(torch.equal(x, stored[p]) for x, p in zip(sample["observation"], places, strict=True))
+    assert agent_of("dqn", *REPLAY).optimise.buffer.transform is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--color_jitter=0.4"], "--color_jitter: expected --no-grayscale"),
+        ([PENDULUM, "--share_encoder", "--gsde"], "--share_encoder: expected --no-gsde"),
+        ([PENDULUM, "--share_encoder", "--state_value"], "--share_encoder: expected --no-state_value"),
+    ],
+)
+def test_flags_of_pictures_that_do_not_go_together_are_refused(flags, message, agent_of):
+    with pytest.raises(ConfigError, match=message):
+        agent_of("sac", *REPLAY, *flags)
 
 
 @pytest.mark.parametrize("flags", [[], ["--shared_mapping"], [PENDULUM, "--gsde"]])

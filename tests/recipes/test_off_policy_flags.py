@@ -9,6 +9,7 @@ from tensordict import TensorDict
 from cases.examples import load, parser
 from torchrl.agents import SaveBuffer
 from torchrl.collectors import Collector, MultiAsyncCollector, WarmUp
+from torchrl.data import ColorJitter, RandomShift
 from torchrl.data.replay import (
     MemmapStorage,
     PrioritizedSampler,
@@ -41,6 +42,7 @@ from torchrl.recipes.config import load_config, save_config
 
 SMALL = ["--num_envs=1", "--num_cells", "8", "8", "--buffer_size=64", "--batch_size=8", "--total_frames=64"]
 SMALL += ["--frames_per_batch=32"]
+SEES = ["--from_pixels", "--image_size=36"]
 VECTOR = ["--env_name=Pendulum-v1"]
 PIECES = ["--sub_traj_len=4", "--burn_in=1"]
 ENVIRONMENT = {"dqn": [], "ddpg": VECTOR, "td3": VECTOR, "sac": VECTOR, "redq": VECTOR, "r2d2": PIECES}
@@ -88,6 +90,26 @@ def redrawn_every(agent):
 def gsde_log_std(agent):
     heads = [part for part in agent.policy.modules() if type(part) is GSDEHead]
     return heads[0].log_std[0, 0].item() if heads else None
+
+
+def convolutions(module):
+    return [part for part in module.modules() if type(part) is torch.nn.Conv2d]
+
+
+def channels(agent):
+    return [part.out_channels for part in convolutions(agent.loss.actor)]
+
+
+def critic_channels(agent):
+    return [len(part.weight) for part in convolutions(agent.loss.critic)]
+
+
+def reduced_to(agent):
+    return [part.normalized_shape[0] for part in agent.loss.actor.modules() if type(part) is torch.nn.LayerNorm]
+
+
+def changes(agent):
+    return [type(function) for function in getattr(agent.optimise.buffer.transform, "functions", ())]
 
 
 def stored(agent):
@@ -157,6 +179,10 @@ EFFECTS = {
     "gsde": ("sac", lambda a: any(type(m) is GSDEHead for m in a.policy.modules()), False, ["--gsde"], True),
     "gsde_every": ("redq", redrawn_every, None, ["--gsde", "--gsde_every=4"], 4),
     "gsde_log_std": ("sac", gsde_log_std, None, ["--gsde", "--gsde_log_std=-1"], -1),
+    "share_encoder": ("sac", critic_channels, [], [*SEES, "--share_encoder"], [32, 64, 64]),  # not of each critic
+    "image_features": ("sac", reduced_to, [], [*SEES, "--share_encoder", "--image_features=9"], [9]),
+    "encoder": ("dqn", channels, [], [*SEES, "--encoder=drq"], [32, 32, 32, 32]),
+    "encoder_width": ("dqn", channels, [], [*SEES, "--encoder_width=0.25"], [8, 16, 16]),
     "memory": ("r2d2", lambda a: type(a.loss.actor[1]), LSTM, ["--memory=gru"], GRU),
     "memory_size": ("r2d2", lambda a: a.loss.actor[1].state_shape[-1], 64, ["--memory_size=6"], 6),
     # exploration
@@ -202,6 +228,8 @@ EFFECTS = {
         ["--selected_keys", "is_init", "next/episode_return"],
         True,
     ),
+    "random_shift": ("dqn", changes, [], [*SEES, "--random_shift=4"], [RandomShift]),
+    "color_jitter": ("dqn", changes, [], [*SEES, "--no-grayscale", "--color_jitter=0.4"], [ColorJitter]),
     "prefetch": ("sac", lambda a: a.optimise.buffer.prefetch, 0, ["--prefetch=2"], 2),
     # losses
     "gamma": ("dqn", lambda a: a.loss.gamma, 0.99, ["--gamma=0.5"], 0.5),

@@ -157,7 +157,7 @@ def make_memory_actor_critic(
             raise ConfigError(explain("--memory", expected=expected, got=f"{settings.memory} with --{name}"))
     networks = []
     for state_key, num_outputs, gain in zip(MEMORY_KEYS, (head.num_inputs, 1), (POLICY_GAIN, VALUE_GAIN), strict=True):
-        encoder, num_features = make_encoder(env)
+        encoder, num_features = make_encoder(settings, env)
         seen = chain(normalizer, encoder, nn.Identity())
         before = Operator(seen, in_keys=["observation"], out_keys=["features"])
         cell = make_memory(settings, num_features, in_keys=["features"], state_key=state_key)

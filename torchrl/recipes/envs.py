@@ -166,7 +166,8 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
     if not settings.env_task:
         raise ConfigError(explain("--env_task", expected=f"a task of the domain {settings.env_name!r}", got="none"))
     if settings.from_pixels:
-        common["render_kwargs"] = {"height": settings.image_size, "width": settings.image_size}
+        size = settings.image_size
+        common["render_kwargs"] = {"height": size, "width": size, "camera_id": settings.camera_id}
     if arguments:
         common["task_kwargs"] = arguments
     return partial(dm_control_simulator, settings.env_name, settings.env_task, **common)

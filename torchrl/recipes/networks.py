@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from torchrl.data import specs
@@ -21,6 +22,7 @@ from torchrl.modules import (
     Bernoulli,
     Categorical,
     ConvNet,
+    Detached,
     Encoded,
     GSDENormal,
     MaskedCategorical,
@@ -29,13 +31,23 @@ from torchrl.modules import (
     Normal,
     NormalHead,
     OneHotCategorical,
+    Operator,
+    ResidualConvNet,
+    Sequence,
     TanhNormal,
     TruncatedNormal,
+    ValueEnsemble,
 )
+from torchrl.modules.models.image_encoder import ImageEncoder
 from torchrl.recipes.observations import sees_images
-from torchrl.recipes.parts import ActorCriticNetworks, Networks
+from torchrl.recipes.parts import ActorCriticNetworks, Networks, SquashedNetworks
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+ENCODERS = {
+    "drq": (partial(ConvNet, kernel_sizes=(3, 3, 3, 3), strides=(2, 1, 1, 1)), (32, 32, 32, 32)),
+    "impala": (ResidualConvNet, (16, 32, 32)),
+    "nature": (ConvNet, (32, 64, 64)),
+}
 SQUASHED = {"tanh_normal": TanhNormal, "truncated_normal": TruncatedNormal}
 
 
@@ -57,7 +69,9 @@ def initial_weights(seed: int) -> Iterator[None]:
 # ---- what is observed ------------------------------------------------------------------------------------------------
 
 
-def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0) -> nn.Module:
+def make_mlp(
+    settings: Networks, env: Env, num_outputs: int, *, beside: int = 0, shared: nn.Module | None = None
+) -> nn.Module:
     """Build a network that maps the observation to ``num_outputs`` numbers: an MLP, behind convolutions for an image.
 
     >>> make_mlp(Networks(num_cells=(8,)), env, 3)(torch.zeros(5, 4)).shape
@@ -68,11 +82,15 @@ def make_mlp(settings: Networks, env: Env, num_outputs: int, *, beside: int = 0)
         env: its observation is one vector, or one image, under ``observation``.
         num_outputs: numbers per row.
         beside: size of a second input, such as an action.
+        shared: convolutions that another network trains; None makes some of the network's own.
 
     Raises:
         ConfigError: the observation is neither, or an image too small for the convolutions.
     """
-    encoder, num_features = make_encoder(env)
+    if shared is None:
+        encoder, num_features = make_encoder(settings, env)
+    else:
+        encoder, num_features = chain(Detached(shared), _reduction(settings, env, shared)), settings.image_features
     activation = ACTIVATIONS[settings.activation]
     network = MLP(num_features + beside, num_outputs, num_cells=settings.num_cells, activation=activation)
     return behind(encoder, network)
@@ -85,17 +103,21 @@ def make_trunk(settings: Networks, env: Env) -> nn.Module:
     torch.Size([5, 6])
     """
     *cells, num_hidden = settings.num_cells
-    encoder, num_features = make_encoder(env)
+    encoder, num_features = make_encoder(settings, env)
     activation = ACTIVATIONS[settings.activation]
     layers = MLP(num_features, num_hidden, num_cells=cells, activation=activation)
     return behind(encoder, nn.Sequential(layers, activation()))
 
 
-def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
+def make_encoder(settings: Networks, env: Env) -> tuple[nn.Module | None, int]:
     """Return the convolutions for an image (None for a vector), and how many features they give to the next layer.
 
-    >>> make_encoder(env)
+    >>> make_encoder(Networks(encoder="impala"), env)
     (None, 4)
+
+    Args:
+        settings: which convolutions, and how wide.
+        env: its observation is one vector, or one image, under ``observation``.
 
     Raises:
         ConfigError: the observation is neither a vector nor an image, or the image is too small for the convolutions.
@@ -103,11 +125,65 @@ def make_encoder(env: Env) -> tuple[nn.Module | None, int]:
     if not sees_images(env):
         return None, num_features_of(env)
     channels, height, width = env.observation_spec["observation"].shape[-3:]
-    encoder = ConvNet(channels)
+    make, num_cells = ENCODERS[settings.encoder]
+    encoder = make(channels, num_cells=[max(round(num * settings.encoder_width), 1) for num in num_cells])
     try:
         return encoder, encoder.num_features(height, width)
     except SpecError as error:
         raise ConfigError(explain("--image_size", expected="an image for the convolutions", got=error)) from error
+
+
+def make_shared_encoder(settings: SquashedNetworks, env: Env) -> nn.Module | None:
+    """Return convolutions that actor and critics share, or None where settings or vectors ask for none.
+
+    >>> make_shared_encoder(SquashedNetworks(share_encoder=True), env) is None  # a vector
+    True
+
+    Yarats et al., "Improving Sample Efficiency in Model-Free Reinforcement Learning from Images" (2021),
+    https://arxiv.org/abs/1910.01741, section 4; what reduces the features is in appendix B.1.
+
+    Raises:
+        ConfigError: state-dependent noise, which acts on layers of its own.
+    """
+    if settings.share_encoder and settings.gsde:
+        raise ConfigError(explain("--share_encoder", expected="--no-gsde", got="--gsde"))
+    return make_encoder(settings, env)[0] if settings.share_encoder else None
+
+
+def make_critics(
+    settings: SquashedNetworks, env: Env, num: int, *, shared: nn.Module | None = None
+) -> TensorDictModuleBase:
+    """Build critics of every choice, or of an observation with an action, as one module.
+
+    >>> make_critics(SquashedNetworks(num_cells=(8,)), env, 2)(env.reset())["action_value"].shape  # [B, A, E]
+    torch.Size([2, 2, 2])
+
+    Args:
+        settings: the hidden layers, and the convolutions.
+        env: its observation is one vector, or one image, under ``observation``.
+        num: E, how many critics.
+        shared: convolutions that all critics train together; None gives each its own.
+    """
+    num_outputs, beside, actions = 1, 0, []
+    if is_choice(env):
+        num_outputs = env.action_spec.n
+    else:
+        beside, actions = env.action_spec.shape[-1], ["action"]
+    if shared is None:
+        make = partial(make_mlp, settings, env, num_outputs, beside=beside)
+        return ValueEnsemble(make, num, in_keys=["observation", *actions])
+    encoder = chain(shared, _reduction(settings, env, shared))
+    sizes = {"num_cells": settings.num_cells, "activation": ACTIVATIONS[settings.activation]}
+    make = partial(MLP, settings.image_features + beside, num_outputs, **sizes)
+    judge = ValueEnsemble(make, num, in_keys=["features", *actions])
+    return Sequence(Operator(encoder, in_keys=["observation"], out_keys=["features"]), judge, out_keys=judge.out_keys)
+
+
+def _reduction(settings: SquashedNetworks, env: Env, encoder: ImageEncoder) -> nn.Module:
+    """Return the layers that reduce the features of an encoder to ``image_features`` numbers between -1 and 1."""
+    num = settings.image_features
+    num_features = encoder.num_features(*env.observation_spec["observation"].shape[-2:])
+    return nn.Sequential(nn.Linear(num_features, num), nn.LayerNorm(num), nn.Tanh())
 
 
 def num_features_of(env: Env) -> int:

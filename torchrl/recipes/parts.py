@@ -72,6 +72,8 @@ class Environment(AtariGames):
     Acrobot, LunarLander)"""
     from_pixels: bool = False
     "observe pictures that the simulator draws, nothing else (gym and dm_control); drawing may take OpenGL"
+    camera_id: NonNegativeInt = 0
+    "number of the task's camera that draws them; needs --from_pixels and --env_library=dm_control"
     pictures: str = "auto"
     """which observation is a picture, for convolutions: auto takes uint8 [H, W] or [H, W, C] from 0 to 255, as large as
     they need; a name takes that one; none takes all as numbers"""
@@ -99,6 +101,11 @@ class Networks:
     "units of each hidden layer, of actor and critics alike"
     activation: Literal["elu", "relu", "tanh"] = "relu"
     "activation between the layers"
+    encoder: Literal["drq", "impala", "nature"] = "nature"
+    """convolutions for pictures: those of Mnih et al. (2015), the residual ones of IMPALA, or the fine ones of DrQ;
+    needs pictures"""
+    encoder_width: PositiveFloat = 1.0
+    "multiply the channels of these convolutions; needs pictures"
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,11 @@ class SquashedNetworks(StateDependentNoise, Networks):
     "keep the mean before squashing within ±5, by a tanh; needs continuous actions and --no-gsde"
     gsde_log_std: Real = -3.0
     "initial log standard deviation of each entry of the noise; needs continuous actions and --gsde"
+    share_encoder: bool = False
+    "let actor and critics share the convolutions, which the critics' loss alone trains; needs pictures"
+    image_features: PositiveInt = 50
+    """numbers that shared convolutions are reduced to by a linear layer, LayerNorm and tanh, one for the actor and one
+    for the critics; needs --share_encoder"""
 
 
 @dataclass(frozen=True)
@@ -287,6 +299,11 @@ class Replay:
     "rewards in a sum; needs --multi_step"
     selected_keys: tuple[str, ...] = ()
     "entries that are stored beside those that the loss reads, such as next/episode_return"
+    random_shift: NonNegativeInt = 0
+    "shift sampled pictures at random, by up to this many pixels each way; needs pictures"
+    color_jitter: NonNegativeFloat = 0.0
+    """change brightness, contrast and saturation of sampled pictures at random, by up to this share each, and the hue
+    by up to as much of the circle; needs pictures"""
     pin_memory: bool = False
     "put samples into pinned memory, from which a GPU copies without waiting"
     prefetch: NonNegativeInt = default_of(ReplayBuffer, "prefetch")

@@ -7,7 +7,8 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import unravel_key
 
 from torchrl.agents import ReplayUpdates, RewardScale
-from torchrl.data import MultiStepStream
+from torchrl.data import ColorJitter, MultiStepStream, RandomShift
+from torchrl.data.batch_functions import BatchFunction
 from torchrl.data.replay import (
     MemmapStorage,
     PrioritizedSampler,
@@ -27,6 +28,7 @@ from torchrl.objectives.keys import MASK, TRAJ_IDS
 from torchrl.recipes.observations import num_stacked, sees_images
 from torchrl.recipes.optimisers import make_optimizer
 from torchrl.recipes.parts import ActorUpdates, Replay, ReplayCommand
+from torchrl.seeding import child_seeds
 
 ADAM_EPSILON = 1e-8  # as in Adam's paper and the first implementations of these algorithms
 
@@ -69,10 +71,62 @@ def make_replay_buffer(settings: ReplayCommand, env: Env, *, seed: int) -> Repla
         storage = MemmapStorage.open(replay.buffer_folder)
     else:
         storage = MemmapStorage(replay.buffer_size, replay.buffer_folder)
-    pin = TensorDict.pin_memory if pins else None
+    functions = _augmentations(settings, env, seed)
+    if pins:
+        functions.append(TensorDict.pin_memory)
     num_updates = max(int(settings.collecting.total_frames * settings.updates.updates_per_frame), 1)
     sampler = _sampler(replay, num_updates)
-    return ReplayBuffer(storage, sampler=sampler, prefetch=replay.prefetch, transform=pin, seed=seed)
+    return ReplayBuffer(
+        storage,
+        sampler=sampler,
+        prefetch=replay.prefetch,
+        transform=InTurn(*functions) if functions else None,
+        seed=seed,
+    )
+
+
+def _augmentations(settings: ReplayCommand, env: Env, seed: int) -> list[BatchFunction]:
+    """List the random changes of sampled pictures that settings ask for; none where observations are vectors."""
+    replay, functions = settings.replay, []
+    if not sees_images(env):
+        return functions
+    if replay.color_jitter and settings.environment.grayscale:
+        raise ConfigError(explain("--color_jitter", expected="--no-grayscale", got="--grayscale"))
+    of_shift, of_colors = (torch.Generator().manual_seed(own) for own in child_seeds(seed, 2))
+    if replay.random_shift:
+        functions.append(RandomShift(replay.random_shift, generator=of_shift))
+    if share := replay.color_jitter:
+        functions.append(ColorJitter(share, share, share, min(share, 0.5), generator=of_colors))
+    return functions
+
+
+class InTurn:
+    """Call several functions of a batch one after another; its state is theirs.
+
+    >>> InTurn(lambda batch: batch[0], lambda batch: batch.exclude("next"))(batch).batch_size
+    torch.Size([8])
+
+    Args:
+        *functions: each takes a batch and returns one.
+    """
+
+    def __init__(self, *functions: BatchFunction) -> None:
+        self.functions = functions
+
+    def __call__(self, batch: TensorDictBase) -> TensorDictBase:
+        for function in self.functions:
+            batch = function(batch)
+        return batch
+
+    def state_dict(self) -> dict:
+        """Return the states of the functions that have one, by their place."""
+        kept = enumerate(self.functions)
+        return {str(place): function.state_dict() for place, function in kept if hasattr(function, "state_dict")}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Load what :meth:`state_dict` of equal functions returned."""
+        for place, own in state.items():
+            self.functions[int(place)].load_state_dict(own)
 
 
 def _sampler(settings: Replay, num_updates: int) -> UniformSampler | PrioritizedSampler | SliceSampler:

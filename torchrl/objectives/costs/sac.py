@@ -264,7 +264,7 @@ class REDQLoss(SACLoss):
         action_spec: TensorSpec | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        num = getattr(split_memory("REDQLoss", critic)[1], "num", 1)
+        num = getattr(head_of(split_memory("REDQLoss", critic)[1]), "num", 1)
         if not 1 <= num_sampled <= num:
             expected = f"num_sampled from 1 to the {num} critics"
             raise ConfigError(explain("REDQLoss", expected=expected, got=num_sampled))
