@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from cases import jax_worlds
+from cases.batch_worlds import Gathered, Walks
 from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
 from torchrl.envs import (
     ALEEnv,
     AtariEnv,
+    BatchEnv,
     CartPole,
     DMControlEnv,
     EnvPoolEnv,
@@ -51,6 +53,15 @@ def vector_env(mode, num_envs):
     return GymVectorEnv(gymnasium.vector.SyncVectorEnv(make, autoreset_mode=mode))
 
 
+def batch_env(autoreset, num_envs):
+    make = [partial(gymnasium.make, "CartPole-v1", max_episode_steps=15)] * (num_envs or 1)
+    return BatchEnv(Gathered(make, autoreset))
+
+
+def walks(autoreset, num_envs, **kwargs):
+    return BatchEnv(Walks(num_envs or 1, autoreset, **kwargs))
+
+
 def envpool_env(name, num_envs):
     pytest.importorskip("envpool")
     return EnvPoolEnv(name, num_envs or 1, env_kwargs={"max_episode_steps": 15}, num_threads=1)
@@ -86,6 +97,11 @@ CASES = {
     "GymVectorEnv next step": partial(vector_env, MODES.NEXT_STEP),
     "GymVectorEnv same step": partial(vector_env, MODES.SAME_STEP),
     "GymVectorEnv disabled": partial(vector_env, MODES.DISABLED),
+    "BatchEnv disabled": partial(batch_env, "disabled"),
+    "BatchEnv same step": partial(batch_env, "same_step"),
+    "BatchEnv walks": partial(walks, "disabled"),
+    "BatchEnv walks same step": partial(walks, "same_step"),
+    "BatchEnv walks in arrays of their own": partial(walks, "same_step", own=True),
     "EnvPoolEnv CartPole": partial(envpool_env, "CartPole-v1"),
     "EnvPoolEnv Pendulum": partial(envpool_env, "Pendulum-v1"),
     "EnvPoolEnv Taxi": partial(envpool_env, "Taxi-v3"),

@@ -10,6 +10,7 @@ _HOMES = {
     "check_env": "checks",
     "SerialEnv": "vector.serial",
     "ParallelEnv": "vector.parallel",
+    "BatchEnv": "vector.batch_env",
     "GymVectorEnv": "vector.gym_vector",
     "ALEEnv": "vector.ale",
     "EnvPoolEnv": "vector.envpool",

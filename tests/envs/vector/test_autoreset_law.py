@@ -13,8 +13,9 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from cases import jax_worlds
+from cases.batch_worlds import Gathered
 from fakes import CountingEnv, simulator_of
-from torchrl.envs import CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, JaxEnv, ParallelEnv, SerialEnv
+from torchrl.envs import BatchEnv, CartPole, EnvPoolEnv, GymEnv, GymVectorEnv, JaxEnv, ParallelEnv, SerialEnv
 
 LIMIT = 12  # steps of an episode of CartPole; some end before
 
@@ -31,8 +32,18 @@ def vector(kind, mode, factories):
     return GymVectorEnv(kind(factories, autoreset_mode=mode))
 
 
+def batch(autoreset, factories, **kwargs):
+    return BatchEnv(Gathered(factories, autoreset, **kwargs))
+
+
 # From factories of gymnasium environments, one for each row, to an environment of ours.
-BACK_ENDS = {"serial": serial, "parallel": parallel} | {
+BACK_ENDS = {
+    "serial": serial,
+    "parallel": parallel,
+    "batch": partial(batch, "disabled"),
+    "batch in the same step": partial(batch, "same_step"),
+    "batch that restarts all": partial(batch, "same_step", restarts_rows=False),
+} | {
     f"{kind.__name__} {mode.name}": partial(vector, kind, mode)
     for kind in (SyncVectorEnv, AsyncVectorEnv)
     for mode in AutoresetMode

@@ -5,6 +5,7 @@ A batch of simulators that speaks TensorDict is an ``Env``; see ``torchrl.envs``
 
 from torchrl.envs.simulators.atari import AtariPictures, EpisodicLife, FireReset
 from torchrl.envs.simulators.base import Simulator, SimulatorWrapper
+from torchrl.envs.simulators.batch import BatchArrays, BatchSimulator
 from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
 from torchrl.envs.simulators.named import (
@@ -19,6 +20,8 @@ from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, RandomTruncat
 
 __all__ = [
     "AtariPictures",
+    "BatchArrays",
+    "BatchSimulator",
     "DMControlSimulator",
     "EpisodicLife",
     "FireReset",

@@ -170,6 +170,16 @@ class Leaf:
         """Write some rows' values, ``indices`` ``[n]``, given a batch of only these rows, ``[n, ...]``."""
         self.array[indices] = self._batch_in(observations, len(indices))
 
+    def copy_rows(self, indices: np.ndarray, observations: Any) -> None:
+        """Write the rows ``indices``, ``[n]``, given a batch of all rows."""
+        self.array[indices] = self._batch_in(observations)[indices]
+
+    def differs(self, observations: Any) -> np.ndarray:
+        """Tell for each row whether a batch of all rows has other values than the buffers, bool ``[num_envs]``."""
+        values = self._batch_in(observations).astype(self.array.dtype, copy=False)
+        unequal = (values != self.array) & ((values == values) | (self.array == self.array))  # NaN is like NaN
+        return unequal.reshape(len(unequal), -1).any(axis=1)
+
     def _batch_in(self, observations: Any, num_rows: int | None = None) -> np.ndarray:
         """Return this leaf's array in a batch; refuse one that an assignment would broadcast or truncate."""
         try:
