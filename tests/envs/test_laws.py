@@ -12,21 +12,28 @@ from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
 from torchrl.envs import (
+    Acrobot,
     ALEEnv,
     AtariEnv,
     BatchEnv,
     CartPole,
+    ChainMDP,
     DMControlEnv,
     EnvPoolEnv,
     FourRooms,
+    GridWorld,
     GymEnv,
     GymVectorEnv,
     JaxEnv,
+    MountainCar,
+    MountainCarContinuous,
+    NarrowPath,
     ParallelEnv,
     Pendulum,
     Plane,
     RepeatPrevious,
     SerialEnv,
+    TabularEnv,
     TMaze,
     ToyEnv,
     TransformedEnv,
@@ -86,6 +93,12 @@ def jax_env(num_envs):
     return JaxEnv(jax_worlds.counter(), num_envs)
 
 
+def ring(num_envs):
+    cells = torch.arange(7)
+    following = torch.stack([(cells + 1) % 7, (cells - 1) % 7], -1)
+    return TabularEnv(following, following / 2, num_envs=num_envs, max_episode_steps=9)
+
+
 MODES = gymnasium.vector.AutoresetMode
 CASES = {
     "GymEnv CartPole": partial(gym_env, "CartPole-v1"),
@@ -107,11 +120,18 @@ CASES = {
     "EnvPoolEnv Taxi": partial(envpool_env, "Taxi-v3"),
     "AtariEnv Pong": atari_env,
     "ALEEnv Breakout": ale_env,
+    "Acrobot": partial(Acrobot, max_episode_steps=15),
     "CartPole": partial(CartPole, max_episode_steps=15),
+    "ChainMDP": ChainMDP,
     "FourRooms": partial(FourRooms, max_episode_steps=15),
+    "GridWorld": partial(GridWorld, max_episode_steps=9),
+    "MountainCar": partial(MountainCar, max_episode_steps=15),
+    "MountainCarContinuous": partial(MountainCarContinuous, max_episode_steps=15),
+    "NarrowPath": NarrowPath,
     "Pendulum": partial(Pendulum, max_episode_steps=15),
     "Plane": partial(Plane, max_episode_steps=15),
     "RepeatPrevious": partial(RepeatPrevious, delay=2, max_episode_steps=9),
+    "TabularEnv": ring,
     "TMaze": partial(TMaze, length=3, max_episode_steps=15),
     "DMControlEnv cheetah": partial(dm_control_env, "cheetah", "run"),
     "DMControlEnv cartpole": partial(dm_control_env, "cartpole", "swingup"),

@@ -47,6 +47,7 @@ def test_numbers_of_a_row_do_not_depend_on_the_others_nor_on_how_they_are_asked_
     one, other = RowRandom([5], seed=1), RowRandom([5], seed=1)
     assert torch.equal(one.rand(6), torch.cat([other.rand(2), other.rand(4)], -1))
     assert torch.equal(RowRandom([], seed=1).rand(3), RowRandom([1], seed=1).rand(3)[0])
+    assert RowRandom([], seed=1).rand().shape == RowRandom([], seed=1).randint(3).shape == torch.Size()
     assert not torch.equal(RowRandom([5], seed=2).rand(), RowRandom([5], seed=1).rand())
 
 

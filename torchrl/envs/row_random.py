@@ -110,7 +110,7 @@ class RowRandom:
         self._num_drawn += count
         bits = self._key.unsqueeze(-1) * factors
         bits.bitwise_xor_(bits.bitwise_right_shift(32).bitwise_and_(2**32 - 1)).mul_(_signed(SECOND))
-        return bits.reshape(*self.batch_size, *size)
+        return bits.reshape((*self.batch_size, *size))
 
 
 def later_keys(keys: torch.Tensor) -> torch.Tensor:

@@ -44,8 +44,8 @@ class Environment(AtariGames):
     """
 
     env_library: Literal["dm_control", "gym", "native", "toy"] = "gym"
-    """library of the simulator; native is one batch in torch: CartPole, FourRooms, Pendulum, Plane, RepeatPrevious,
-    TMaze"""
+    """library of the simulator; native is one batch in torch: Acrobot, CartPole, ChainMDP, FourRooms, GridWorld,
+    MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane, RepeatPrevious, TMaze"""
     env_name: str = "CartPole-v1"
     "registered id (gym), domain (dm_control) or name (native, toy)"
     env_task: str = ""

@@ -5,15 +5,24 @@ import numpy as np
 import pytest
 import torch
 
-from torchrl.envs import CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze, check_env
+from torchrl.envs import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum, check_env, spec_from_space
+from torchrl.envs.native.named import KINDS
 from torchrl.errors import ConfigError
 
-NATIVE = [(CartPole, "CartPole-v1"), (Pendulum, "Pendulum-v1")]
+NATIVE = [
+    (Acrobot, "Acrobot-v1"),
+    (CartPole, "CartPole-v1"),
+    (MountainCar, "MountainCar-v0"),
+    (MountainCarContinuous, "MountainCarContinuous-v0"),
+    (Pendulum, "Pendulum-v1"),
+]
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
 
 
+# ChainMDP and NarrowPath start at one place, where an episode may end, too.
+@pytest.mark.filterwarnings("ignore:.*All episodes start alike")
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-@pytest.mark.parametrize("kind", [CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_two_dimensions_keeps_the_contract(kind, device):
     env = kind((2, 3), max_episode_steps=15, device=device)
     check_env(env, num_steps=40)
@@ -23,6 +32,7 @@ def test_a_batch_of_two_dimensions_keeps_the_contract(kind, device):
 @pytest.mark.parametrize(("kind", "name"), NATIVE)
 def test_its_specs_and_time_limit_are_those_of_gymnasium(kind, name):
     reference, env = gymnasium.make(name), kind(3)
+    assert env.task == name and env.action_spec == spec_from_space(reference.action_space, [3])
     assert env.max_episode_steps == reference.spec.max_episode_steps and env.batch_size == (3,)
     spec = env.observation_spec["observation"]
     np.testing.assert_allclose(spec.high[0].numpy(), reference.observation_space.high, rtol=1e-6)

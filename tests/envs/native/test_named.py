@@ -18,7 +18,7 @@ def test_a_name_and_options_build_it():
             "tmaze",
             {},
             EnvError,
-            "one of CartPole, .*, got 'tmaze'. Did you mean \"TMaze\"",
+            "one of Acrobot, .*, got 'tmaze'. Did you mean \"TMaze\"",
         ),
         ("TMaze", {"lenght": 3}, ConfigError, "TMaze: expected some of length, .*got 'lenght'. Did you mean 'length'"),
         ("TMaze", {"length": 0}, ConfigError, "length of at least 1"),

@@ -6,16 +6,33 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from torchrl.envs.native.acrobot import Acrobot
 from torchrl.envs.native.cartpole import CartPole
 from torchrl.envs.native.four_rooms import FourRooms
+from torchrl.envs.native.mountain_car import MountainCar, MountainCarContinuous
 from torchrl.envs.native.pendulum import Pendulum
 from torchrl.envs.native.plane import Plane
 from torchrl.envs.native.repeat_previous import RepeatPrevious
+from torchrl.envs.native.tables import ChainMDP, GridWorld, NarrowPath
 from torchrl.envs.native.tmaze import TMaze
 from torchrl.envs.torch_env import TorchEnv
 from torchrl.errors import ConfigError, EnvError, explain, nearest
 
-NATIVE = {kind.__name__: kind for kind in (CartPole, FourRooms, Pendulum, Plane, RepeatPrevious, TMaze)}
+KINDS = (
+    Acrobot,
+    CartPole,
+    ChainMDP,
+    FourRooms,
+    GridWorld,
+    MountainCar,
+    MountainCarContinuous,
+    NarrowPath,
+    Pendulum,
+    Plane,
+    RepeatPrevious,
+    TMaze,
+)
+NATIVE = {kind.__name__: kind for kind in KINDS}
 
 
 def native_env(name: str, num_envs: int | Sequence[int] | None = None, **options: Any) -> TorchEnv:
