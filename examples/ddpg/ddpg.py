@@ -3,6 +3,7 @@
     python examples/ddpg/ddpg.py --config=examples/ddpg/configs/pendulum.txt
     python examples/ddpg/ddpg.py --config=examples/ddpg/configs/pendulum.txt --ou_exploration --noise_start=1
     python examples/ddpg/ddpg.py --config=examples/ddpg/configs/halfcheetah.txt
+    python examples/ddpg/ddpg.py --config=examples/ddpg/configs/humanoid.txt
 
 What it shows: the smallest off-policy actor-critic: an actor without chance inside noise, and one critic.
 """

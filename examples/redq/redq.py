@@ -2,6 +2,7 @@
 
     python examples/redq/redq.py --config=examples/redq/configs/pendulum.txt
     python examples/redq/redq.py --config=examples/redq/configs/halfcheetah.txt
+    python examples/redq/redq.py --config=examples/redq/configs/humanoid.txt
 
 What it shows: SAC with ten critics and twenty gradient steps for each frame.
 """

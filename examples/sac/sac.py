@@ -2,6 +2,7 @@
 
     python examples/sac/sac.py --config=examples/sac/configs/pendulum.txt
     python examples/sac/sac.py --config=examples/sac/configs/halfcheetah.txt
+    python examples/sac/sac.py --config=examples/sac/configs/cheetah.txt
     python examples/sac/sac.py --config=examples/sac/configs/cartpole.txt
 
 What it shows: an actor that explores by its own entropy, for vectors and choices, and a temperature that is learned.
