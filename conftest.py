@@ -25,9 +25,9 @@ class Settings:
     """Train a policy on two rows of CartPole."""
 
     environment: recipes.Environment = recipes.Environment(num_envs=2)
-    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    networks: recipes.MemoryNetworks = recipes.MemoryNetworks()
     collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(frames_per_batch=16)
-    replay: recipes.Replay = recipes.Replay(buffer_size=100, batch_size=4)
+    replay: recipes.SequenceReplay = recipes.SequenceReplay(buffer_size=100, batch_size=4)
     updates: recipes.Updates = recipes.Updates()
     optimising: recipes.Optimising = recipes.Optimising()
     recording: recipes.Recording = recipes.Recording()

@@ -37,7 +37,7 @@ from torchrl.seeding import named_seeds
 
 
 @dataclass(frozen=True)
-class Networks(recipes.Networks):
+class Networks(recipes.Remembering, recipes.Networks):
     """A network that values every action: one number each, or a distribution of returns."""
 
     dueling: bool = False
@@ -95,7 +95,7 @@ class DQN:
     networks: Networks = Networks()
     exploration: Exploration = Exploration()
     collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(frames_per_batch=256)
-    replay: recipes.Replay = recipes.Replay(buffer_size=100_000, batch_size=64)
+    replay: recipes.SequenceReplay = recipes.SequenceReplay(buffer_size=100_000, batch_size=64)
     loss: Loss = Loss()
     updates: recipes.Updates = recipes.Updates(updates_per_frame=0.5, start_frames=1000)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=10.0)
@@ -104,12 +104,14 @@ class DQN:
     @property
     def make_env(self):
         """What builds an environment of the run, here or in another process."""
-        return partial(recipes.make_env, self.environment, gamma=self.loss.gamma)
+        networks = self.networks
+        memory = recipes.Remembering(networks.memory, networks.memory_size, networks.window)
+        return partial(recipes.make_env, self.environment, gamma=self.loss.gamma, networks=memory)
 
 
 def make_network(settings: Networks, env, generator: torch.Generator) -> nn.Module:
     """Build the network: ``[*B, A]``, or ``[*B, A, atoms]`` where it gives distributions."""
-    encoder, num_features = recipes.make_encoder(settings, env)  # convolutions for an image, None for a vector
+    encoder, num_features = recipes.make_front(settings, env)  # convolutions for an image, None for a vector
     num_actions, activation = env.action_spec.n, ACTIVATIONS[settings.activation]
     num_outputs = settings.atoms if settings.distributional or settings.quantiles else None
     linear = partial(NoisyLinear, generator=generator) if settings.noisy else nn.Linear
@@ -125,8 +127,9 @@ def make_network(settings: Networks, env, generator: torch.Generator) -> nn.Modu
 
 def make_agent(settings: DQN) -> Agent:
     """Build every part of a run."""
+    settings, in_sequences = recipes.with_sequences(settings, sums_rewards=True)  # the same settings without --memory
     networks, options = settings.networks, settings.loss
-    names = ("environment", "weights", "noise", "exploration", "random", "replay")
+    names = ("environment", "weights", "noise", "exploration", "random", "replay", "memory")
     seeds = named_seeds(settings.recording.seed, *names)
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
     recipes.require_choice(env)
@@ -135,17 +138,19 @@ def make_agent(settings: DQN) -> Agent:
     with recipes.initial_weights(seeds["weights"]):
         network = make_network(networks, env, torch.Generator().manual_seed(seeds["noise"]))
     of_actions = {"one_hot": isinstance(env.action_spec, OneHot), "mask_key": env.action_mask_key}
-    targets = {"gamma": options.gamma, "double": options.double}
+    of_actions |= {"in_keys": [recipes.seen_key(networks)]}  # what a memory remembers, or the observation
+    targets = {"gamma": options.gamma, "double": options.double, **in_sequences}
     if networks.distributional:
-        actor = DistributionalQValueActor(network, low=networks.value_low, high=networks.value_high, **of_actions)
-        loss = DistributionalDQNLoss(actor, **targets)
+        head = DistributionalQValueActor(network, low=networks.value_low, high=networks.value_high, **of_actions)
+        kind = DistributionalDQNLoss
     elif networks.quantiles:
-        actor = QuantileQValueActor(network, **of_actions)
-        loss = QuantileDQNLoss(actor, **targets)
+        head, kind = QuantileQValueActor(network, **of_actions), QuantileDQNLoss
     else:
-        actor = QValueActor(network, **of_actions)
-        loss = DQNLoss(actor, distance=options.loss_function, **targets)
-    loss.to(find_device(settings.optimising.device))  # the networks with it, before the collector copies them
+        head, kind = QValueActor(network, **of_actions), DQNLoss
+        targets["distance"] = options.loss_function
+    with recipes.initial_weights(seeds["memory"]):
+        actor = recipes.put_memory_before(networks, env, head)  # the head itself without --memory
+    loss = kind(actor, **targets).to(find_device(settings.optimising.device))  # before the collector copies it
 
     # What explores: the noise inside the network, or ε around the actor.
     policy = actor

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from torchrl import recipes
 from torchrl.agents import Agent, StepExploration
@@ -23,7 +22,7 @@ from torchrl.devices import find_device
 from torchrl.envs import TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.errors import ConfigError, explain
-from torchrl.modules import MLP, DuelingMLP, EGreedy, Operator, QValueActor, Sequence
+from torchrl.modules import MLP, DuelingMLP, EGreedy, QValueActor, Sequence
 from torchrl.objectives import DQNLoss
 from torchrl.recipes.networks import ACTIVATIONS
 from torchrl.recipes.settings import Fraction, NonNegativeInt, PositiveInt
@@ -104,9 +103,7 @@ def make_agent(settings: R2D2) -> Agent:
 
     # The actor: what is seen (an image by convolutions), what is remembered of it, and the values of the actions.
     with recipes.initial_weights(seeds["weights"]):
-        encoder, num_features = recipes.make_encoder(networks, env)
-        encode = Operator(encoder or nn.Identity(), in_keys=["observation"], out_keys=["features"])
-        remember = recipes.make_memory(networks, num_features, in_keys=["features"])
+        encode, remember = recipes.make_remembering(networks, env)
         layers = {"num_cells": networks.num_cells, "activation": ACTIVATIONS[networks.activation]}
         network = (DuelingMLP if networks.dueling else MLP)(networks.memory_size, env.action_spec.n, **layers)
     of_actions = {"one_hot": isinstance(env.action_spec, OneHot), "mask_key": env.action_mask_key}

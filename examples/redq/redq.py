@@ -14,15 +14,11 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
 
 from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
-from torchrl.modules import ProbabilisticActor, StateDependentNormalHead
-from torchrl.modules.distributions.mappings import biased_softplus, bounded
 from torchrl.objectives import REDQLoss
-from torchrl.recipes.networks import SQUASHED
 from torchrl.recipes.settings import Fraction, PositiveFloat, PositiveInt, Real
 from torchrl.seeding import named_seeds
 
@@ -82,14 +78,7 @@ def make_agent(settings: REDQ) -> Agent:
     # with --gsde, where `policy` adds a noise that the loss does not use.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["actor"]):
-        if networks.gsde:
-            policy, actor = recipes.make_gsde_actors(networks, env, generator)
-        else:
-            loc_mapping = bounded(5.0) if networks.tanh_loc else None
-            head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
-            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1], shared=shared), head)
-            family = SQUASHED[networks.distribution].within(spec.low, spec.high)
-            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
+        policy, actor = recipes.make_squashed_actors(networks, env, generator, shared=shared)
     with recipes.initial_weights(seeds["critic"]):
         critics = recipes.make_critics(networks, env, options.num_q_values, shared=shared)
 

@@ -15,16 +15,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
 
 from torchrl import recipes
 from torchrl.agents import Agent
 from torchrl.devices import find_device
 from torchrl.errors import ConfigError, explain
-from torchrl.modules import ProbabilisticActor, StateDependentNormalHead, ValueOperator
-from torchrl.modules.distributions.mappings import biased_softplus, bounded
+from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import DiscreteSACLoss, SACLoss
-from torchrl.recipes.networks import SQUASHED
 from torchrl.recipes.settings import Fraction, PositiveFloat, PositiveInt, Real
 from torchrl.seeding import named_seeds
 
@@ -55,9 +52,9 @@ class SAC:
     """Train a policy by soft actor-critic."""
 
     environment: recipes.Environment = recipes.Environment(num_envs=1)
-    networks: recipes.SquashedNetworks = recipes.SquashedNetworks(num_cells=(256, 256))
+    networks: recipes.SquashedMemoryNetworks = recipes.SquashedMemoryNetworks(num_cells=(256, 256))
     collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(init_random_frames=100)
-    replay: recipes.Replay = recipes.Replay(buffer_size=1_000_000, batch_size=256)
+    replay: recipes.SequenceReplay = recipes.SequenceReplay(buffer_size=1_000_000, batch_size=256)
     loss: Loss = Loss()
     updates: recipes.ActorUpdates = recipes.ActorUpdates(actor_interval=1, start_frames=100)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=None)
@@ -71,6 +68,7 @@ class SAC:
 
 def make_agent(settings: SAC) -> Agent:
     """Build every part of a run."""
+    settings, in_sequences = recipes.with_sequences(settings)  # the same settings without --memory
     networks, options = settings.networks, settings.loss
     names = ("environment", "policy", "encoder", "actor", "critic", "value", "loss", "random", "replay")
     seeds = named_seeds(settings.recording.seed, *names)
@@ -78,6 +76,7 @@ def make_agent(settings: SAC) -> Agent:
     has_choices = recipes.is_choice(env)
     if has_choices and options.state_value:
         raise ConfigError(explain("--state_value", expected="continuous actions", got=env.action_spec))
+    recipes.refuse_beside_memory(networks, state_value=options.state_value, share_encoder=networks.share_encoder)
 
     with recipes.initial_weights(seeds["encoder"]):
         shared = recipes.make_shared_encoder(networks, env)  # the convolutions with --share_encoder, or None
@@ -85,28 +84,23 @@ def make_agent(settings: SAC) -> Agent:
         raise ConfigError(explain("--share_encoder", expected="--no-state_value", got="--state_value"))
 
     # The actor: over choices, or over a vector squashed into its bounds. `policy` acts and `actor` is trained: the same
-    # object, except with --gsde, where `policy` adds a noise that the loss does not use.
+    # object, except with --gsde, where `policy` adds a noise that the loss does not use. Networks see the observation,
+    # or with --memory what is remembered of it, the actor in a memory of its own and the critics in another.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["actor"]):
-        if networks.gsde:
-            policy, actor = recipes.make_gsde_actors(networks, env, generator)
-        elif has_choices:
+        if has_choices and not networks.gsde:
             network = recipes.make_mlp(networks, env, env.action_spec.n, shared=shared)
-            mask = {"mask_key": env.action_mask_key}
-            policy = actor = ProbabilisticActor(
-                network, recipes.choice_distribution(env), log_prob_key=None, generator=generator, **mask
-            )
+            options_of_actor = {"log_prob_key": None, "mask_key": env.action_mask_key, "generator": generator}
+            options_of_actor["in_keys"] = [recipes.seen_key(networks)]
+            actor = ProbabilisticActor(network, recipes.choice_distribution(env), **options_of_actor)
+            policy = actor = recipes.put_memory_before(networks, env, actor)
         else:
-            spec = recipes.bounded_row(env)
-            loc_mapping = bounded(5.0) if networks.tanh_loc else None
-            head = StateDependentNormalHead(scale_mapping=biased_softplus(networks.init_std), loc_mapping=loc_mapping)
-            network = nn.Sequential(recipes.make_mlp(networks, env, 2 * spec.shape[-1], shared=shared), head)
-            family = SQUASHED[networks.distribution].within(spec.low, spec.high)
-            policy = actor = ProbabilisticActor(network, family, log_prob_key=None, generator=generator)
+            policy, actor = recipes.make_squashed_actors(networks, env, generator, shared=shared)
 
     # The critics value every choice, or an observation with an action.
     with recipes.initial_weights(seeds["critic"]):
         critics = recipes.make_critics(networks, env, options.num_q_values, shared=shared)
+        critics = recipes.put_memory_before(networks, env, critics, state_key="critic_memory")
     value = None
     if options.state_value:
         with recipes.initial_weights(seeds["value"]):
@@ -119,12 +113,13 @@ def make_agent(settings: SAC) -> Agent:
         "learn_temperature": options.learn_temperature,
         "target_entropy": "auto" if options.target_entropy is None else options.target_entropy,
         "action_spec": recipes.row_spec(env),
+        **in_sequences,
     }
     if has_choices:
         loss = DiscreteSACLoss(actor, critics, **options_of_loss)
     else:
-        drawing = torch.Generator().manual_seed(seeds["loss"])
-        loss = SACLoss(actor, critics, value=value, generator=drawing, **options_of_loss)
+        generator = torch.Generator().manual_seed(seeds["loss"])
+        loss = SACLoss(actor, critics, value=value, generator=generator, **options_of_loss)
     loss.to(find_device(settings.optimising.device))  # the networks with it, before the collector copies them
 
     policy = recipes.warm_up(settings.collecting, env, policy, seed=seeds["random"])

@@ -117,6 +117,17 @@ def test_an_observation_that_is_a_picture_is_treated_alike(world, flags, shape, 
     assert [key for key, _ in env.observation_spec.leaves()] == ["observation"]
 
 
+def test_networks_with_memory_see_pictures(make_agent):
+    flags = [*REPLAY, "--env_name=tests/Eye-v0", "--image_size=40", "--num_envs=2", "--num_cells=8"]
+    agent = make_agent(
+        "dqn", *flags, "--memory=gru", "--memory_size=8", "--sequence_len=4", "--frame_stack=1", "--max_episode_steps=8"
+    )
+    before = [x.clone() for x in agent.loss.trainable_parameters()]
+    agent.train()
+    assert not any(map(torch.equal, before, agent.loss.trainable_parameters()))
+    assert agent.optimise.buffer[:]["observation"].dtype == torch.uint8
+
+
 @pytest.mark.parametrize(
     ("world", "message"),
     [

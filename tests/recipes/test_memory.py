@@ -6,6 +6,7 @@ import torch
 from cases.examples import load, settings_of
 from torchrl.agents.checkpoint import load_checkpoint
 from torchrl.errors import ConfigError
+from torchrl.recipes.sense import remarks
 
 
 class TestMemory:
@@ -66,3 +67,59 @@ class TestMemory:
         message = rf"--sequence_len: expected a divisor of the 16 steps of a batch.*got {length}. Use {fit}\."
         with pytest.raises(ConfigError, match=message):
             load("ppo").make_agent(settings)
+
+
+class TestReplay:
+    """dqn and sac, whose samples of replay are sequences."""
+
+    FLAGS = ("--num_cells", "8", "--memory_size=8", "--window=4", "--sequence_len=8", "--burn_in=2", "--batch_size=32")
+    FLAGS += ("--frames_per_batch=32", "--total_frames=96", "--start_frames=48", "--updates_per_frame=0.125")
+    CASES = {
+        "dqn": ["--num_envs=4", "--multi_step", "--prb", "--dueling"],
+        "dqn of quantiles": ["--num_envs=4", "--quantiles", "--noisy"],
+        "sac": ["--env_name=Pendulum-v1", "--mask_velocity"],
+        "sac of choices": ["--num_envs=4", "--prb"],
+    }
+
+    @pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
+    @pytest.mark.parametrize("case", CASES)
+    def test_an_agent_whose_networks_remember_trains(self, case, memory):
+        algorithm, *_ = case.split()
+        flags = [*self.FLAGS, *self.CASES[case], f"--memory={memory}", "--eval_episodes=1", "--max_episode_steps=16"]
+        agent = load(algorithm).make_agent(settings_of(algorithm, *flags))
+        before = {name: x.clone() for name, x in agent.loss.named_parameters()}
+        agent.train()
+        networks = ["actor"] if algorithm == "dqn" else ["actor", "critic", "target_critic"]
+        for network in networks:
+            moved = [not x.equal(before[name]) for name, x in agent.loss.named_parameters() if name.startswith(network)]
+            assert moved and all(moved)
+        assert agent.loss.state_keys == ["memory", "critic_memory"][: 2 - (algorithm == "dqn")]
+        assert (agent.loss.burn_in, agent.loss.zero_state) == (2, True)
+        sample = agent.optimise.buffer.sample(32)
+        assert sample.batch_size == (4, 8) and "memory" not in sample.keys()
+
+    def test_sums_of_rewards_lie_inside_the_sequences(self):
+        flags = [*self.FLAGS, "--memory=gru", "--multi_step", "--n_steps_return=4", "--num_envs=4"]
+        agent = load("dqn").make_agent(settings_of("dqn", *flags))
+        assert agent.loss.n_steps == 4 and agent.store.sums is None
+
+    @pytest.mark.parametrize(("algorithm", "flags"), [("dqn", ["--num_envs=4"]), ("sac", ["--env_name=Pendulum-v1"])])
+    def test_a_run_is_resumed_and_evaluated(self, algorithm, flags, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        flags = [*flags, *self.FLAGS, "--memory=lstm", "--loggers=csv", "--save_buffer", "--max_episode_steps=16"]
+        flags += ["--eval_episodes=1", "--record_interval=32"]
+        load(algorithm).main([*flags, "--total_frames=96", "--folder=half"])
+        load(algorithm).main([*flags, "--total_frames=160", "--folder=whole"])
+        (half,), (whole,) = (tuple((tmp_path / name).iterdir()) for name in ("half", "whole"))
+        load(algorithm).main([f"--resume={half}", "--total_frames=160", "--folder=rest"])
+        (rest,) = (tmp_path / "rest").iterdir()
+        one, other = (load_checkpoint(folder / "last.pt")["networks"]["loss"] for folder in (rest, whole))
+        assert any(".cells." in key for key in one) and all(torch.equal(one[key], other[key]) for key in one)
+        capsys.readouterr()
+        load(algorithm).main([f"--evaluate={rest}", "--eval_episodes=2"])
+        assert "last.pt: return" in capsys.readouterr().out
+
+    def test_sequences_without_memory_have_no_effect(self):
+        settings = settings_of("sac", "--env_name=Pendulum-v1", "--sequence_len=8", "--burn_in=2")
+        told = remarks(settings, ["--sequence_len=8", "--burn_in=2"])
+        assert {f"no effect: --{name}, which needs --memory" for name in ("sequence_len", "burn_in")} <= set(told)

@@ -34,6 +34,7 @@ from torchrl.modules import (
     QuantileQValueActor,
     QValueActor,
     TanhNormal,
+    Transformer,
     TruncatedNormal,
     exploration_type,
 )
@@ -112,6 +113,10 @@ def changes(agent):
     return [type(function) for function in getattr(agent.optimise.buffer.transform, "functions", ())]
 
 
+def window(agent):
+    return next((part.window for part in agent.loss.modules() if type(part) is Transformer), None)
+
+
 def stored(agent):
     """Return what a batch becomes in the buffer."""
     batch = agent.collector.collect()
@@ -184,6 +189,7 @@ EFFECTS = {
     "encoder": ("dqn", channels, [], [*SEES, "--encoder=drq"], [32, 32, 32, 32]),
     "encoder_width": ("dqn", channels, [], [*SEES, "--encoder_width=0.25"], [8, 16, 16]),
     "memory": ("r2d2", lambda a: type(a.loss.actor[1]), LSTM, ["--memory=gru"], GRU),
+    "window": ("sac", window, None, ["--memory=transformer", "--window=5", "--sequence_len=4"], 5),
     "memory_size": ("r2d2", lambda a: a.loss.actor[1].state_shape[-1], 64, ["--memory_size=6"], 6),
     # exploration
     "eps_start": ("dqn", lambda a: a.policy.start, 1.0, ["--eps_start=0.5"], 0.5),
@@ -221,6 +227,7 @@ EFFECTS = {
     "prb_beta": ("dqn", lambda a: getattr(sampler(a), "beta", 0), 0, ["--prb", "--prb_beta=0.3"], 0.3),
     "sub_traj_len": ("td3", lambda a: type(sampler(a)), UniformSampler, ["--sub_traj_len=4"], SliceSampler),
     "across_episodes": ("r2d2", lambda a: sampler(a).across, True, ["--no-across_episodes"], False),
+    "sequence_len": ("dqn", lambda a: sampler(a).slice_len, 0, ["--memory=gru", "--sequence_len=4"], 4),
     "selected_keys": (
         "dqn",
         lambda a: ("next", "episode_return") in stored(a).keys(True),
@@ -317,6 +324,26 @@ def test_a_saved_configuration_is_the_one_that_ran(algorithm, flags, tmp_path):
         ("r2d2", ["--burn_in=4"], "--sub_traj_len: expected more steps than the 4 of --burn_in, got 4"),
         ("dqn", ["--sub_traj_len=3"], "a number that divides the 8 of --batch_size"),
         ("sac", ["--env_name=CartPole-v1", "--state_value"], "--state_value: expected continuous actions"),
+        ("sac", ["--memory=gru", "--sequence_len=4", "--gsde"], "--memory: .* --no-gsde, got gru with --gsde"),
+        (
+            "sac",
+            ["--memory=gru", "--sequence_len=4", "--state_value"],
+            "--memory: .* --no-state_value",
+        ),
+        ("sac", ["--memory=gru", "--sequence_len=4", "--share_encoder"], "--memory: .* --no-share_encoder"),
+        ("sac", ["--memory=gru", "--multi_step", "--sequence_len=4"], "--memory=none, or --no-multi_step, got gru"),
+        ("dqn", ["--memory=gru", "--sub_traj_len=4"], "--sub_traj_len: .*--memory=gru, got 4. Write --sequence_len=4"),
+        ("dqn", ["--memory=gru", "--sequence_len=3"], "a divisor of --batch_size=8, got 3. Use 2"),
+        (
+            "dqn",
+            ["--memory=gru", "--sequence_len=4", "--burn_in=4"],
+            "--sequence_len: expected more steps than the 4 of --burn_in, got 4",
+        ),
+        (
+            "dqn",
+            ["--memory=gru", "--sequence_len=8", "--num_envs=8", "--start_frames=32"],
+            "--start_frames: expected at least 64, 8 steps of each environment for the first sequence, got 32",
+        ),
         ("sac", ["--gsde", "--distribution=truncated_normal"], "--gsde: expected --distribution=tanh_normal"),
     ],
 )

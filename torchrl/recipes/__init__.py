@@ -1,19 +1,35 @@
 """Turn command lines into settings (dataclasses), and settings into objects, with builders that examples share."""
 
 from torchrl.recipes.actor_critics import (
-    initial_memory,
     make_actor_critic,
     make_gsde_actors,
-    make_memory,
     make_memory_actor_critic,
+    make_squashed_actors,
     make_trunk_actor_critic,
     policy_of,
-    sequence_len_of,
 )
 from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
+from torchrl.recipes.memories import (
+    initial_memory,
+    make_memory,
+    make_remembering,
+    put_memory_before,
+    refuse_beside_memory,
+    sequence_len_of,
+    with_sequences,
+)
+from torchrl.recipes.memory_parts import (
+    MemoryNetworks,
+    Remembering,
+    SequenceMinibatches,
+    SequenceReplay,
+    SquashedMemoryNetworks,
+    remembers,
+    seen_key,
+)
 from torchrl.recipes.networks import (
     ActionHead,
     behind,
@@ -25,6 +41,7 @@ from torchrl.recipes.networks import (
     make_action_head,
     make_critics,
     make_encoder,
+    make_front,
     make_mlp,
     make_shared_encoder,
     make_trunk,
@@ -42,7 +59,6 @@ from torchrl.recipes.parts import (
     Command,
     Environment,
     EpisodeCollecting,
-    MemoryNetworks,
     Minibatches,
     Networks,
     Optimising,
@@ -50,7 +66,6 @@ from torchrl.recipes.parts import (
     Replay,
     ReplayCollecting,
     ReplayCommand,
-    SequenceMinibatches,
     SquashedNetworks,
     Updates,
 )
@@ -77,10 +92,13 @@ __all__ = [
     "OU_STATE",
     "Optimising",
     "Recording",
+    "Remembering",
     "Replay",
     "ReplayCollecting",
     "ReplayCommand",
     "SequenceMinibatches",
+    "SequenceReplay",
+    "SquashedMemoryNetworks",
     "SquashedNetworks",
     "Store",
     "Updates",
@@ -102,6 +120,7 @@ __all__ = [
     "make_encoder",
     "make_env",
     "make_evaluator",
+    "make_front",
     "make_gsde_actors",
     "make_hooks",
     "make_memory",
@@ -109,19 +128,26 @@ __all__ = [
     "make_mlp",
     "make_optimizer",
     "make_parser",
+    "make_remembering",
     "make_replay_buffer",
     "make_replay_updates",
     "make_shared_encoder",
+    "make_squashed_actors",
     "make_trunk",
     "make_trunk_actor_critic",
     "num_features_of",
     "parser_of",
     "policy_of",
+    "put_memory_before",
+    "refuse_beside_memory",
+    "remembers",
     "require_choice",
     "row_spec",
     "run",
     "save_config",
+    "seen_key",
     "sequence_len_of",
     "values_of",
     "warm_up",
+    "with_sequences",
 ]

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
-from torchrl.collectors.checks import steps_of
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import (
-    GRU,
-    LSTM,
     MLP,
     ActorCriticWrapper,
     ActorValueOperator,
     GSDEHead,
     GSDEMarginal,
     GSDETanhNormal,
-    Memory,
     ObservationNormalizer,
     Operator,
     ProbabilisticActor,
     Sequence,
+    StateDependentNormalHead,
     TanhNormal,
-    Transformer,
     ValueOperator,
     orthogonal_init_,
 )
+from torchrl.modules.distributions.mappings import biased_softplus, bounded
 from torchrl.modules.memory import has_memory
+from torchrl.recipes.memories import MEMORY_KEYS, make_remembering, put_memory_before, refuse_beside_memory
+from torchrl.recipes.memory_parts import MemoryNetworks, seen_key
 from torchrl.recipes.networks import (
     ACTIVATIONS,
+    SQUASHED,
     ActionHead,
     bounded_row,
     chain,
-    initial_weights,
-    make_encoder,
     make_mlp,
     make_trunk,
 )
-from torchrl.recipes.parts import ActorCriticNetworks, Command, MemoryNetworks, SquashedNetworks
+from torchrl.recipes.parts import ActorCriticNetworks, SquashedNetworks
 
-MEMORIES = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
-MEMORY_KEYS = ("memory", "critic_memory")  # of the actor's state and of the critic's
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 
 
@@ -151,21 +144,15 @@ def make_memory_actor_critic(
     Raises:
         ConfigError: layers that are shared, or state-dependent noise, which acts on layers without memory.
     """
-    for name in ("shared_mapping", "gsde"):
-        if getattr(settings, name):
-            expected = f"--memory=none, or --no-{name}"
-            raise ConfigError(explain("--memory", expected=expected, got=f"{settings.memory} with --{name}"))
+    refuse_beside_memory(settings, shared_mapping=settings.shared_mapping, gsde=settings.gsde)
     networks = []
     for state_key, num_outputs, gain in zip(MEMORY_KEYS, (head.num_inputs, 1), (POLICY_GAIN, VALUE_GAIN), strict=True):
-        encoder, num_features = make_encoder(settings, env)
-        seen = chain(normalizer, encoder, nn.Identity())
-        before = Operator(seen, in_keys=["observation"], out_keys=["features"])
-        cell = make_memory(settings, num_features, in_keys=["features"], state_key=state_key)
+        encode, remember = make_remembering(settings, env, state_key=state_key, normalizer=normalizer)
         activation = ACTIVATIONS[settings.activation]
         layers = MLP(settings.memory_size, num_outputs, num_cells=settings.num_cells, activation=activation)
         if settings.orthogonal_init:
             orthogonal_init_(layers, last_gain=gain)
-        networks.append((before, cell, layers))
+        networks.append((encode, remember, layers))
     (*remembers, body), (*judges, value) = networks
     body = chain(body, head.module)
     options = {"in_keys": ["hidden"], "mask_key": head.mask_key, "generator": generator}
@@ -173,31 +160,6 @@ def make_memory_actor_critic(
     critic = ValueOperator(value, in_keys=["hidden"])
     pairs = ((remembers, actor), (judges, critic))
     return tuple(Sequence(*before, end, out_keys=end.out_keys) for before, end in pairs)
-
-
-def sequence_len_of(settings: Command) -> int | None:
-    """Return the steps of the sequences that minibatches are made of; None where no network remembers.
-
-    >>> from dataclasses import make_dataclass
-    >>> Settings = make_dataclass("Settings", ["networks"])
-    >>> sequence_len_of(Settings(MemoryNetworks())) is None
-    True
-
-    Args:
-        settings: of a command, with ``networks`` and ``minibatches``.
-
-    Raises:
-        ConfigError: the sequences do not divide the steps that a batch has of each environment, or a minibatch.
-    """
-    if settings.networks.memory is None:
-        return None
-    length, minibatch_size = settings.minibatches.sequence_len, settings.minibatches.minibatch_size
-    num_steps = steps_of(settings.collecting.frames_per_batch, settings.environment.num_envs)
-    if num_steps % length or minibatch_size % length:
-        fit = max(n for n in range(1, num_steps + 1) if num_steps % n == 0 and minibatch_size % n == 0 and n <= length)
-        expected = f"a divisor of the {num_steps} steps of a batch and of --minibatch_size={minibatch_size}"
-        raise ConfigError(explain("--sequence_len", expected=expected, got=length, hint=f"Use {fit}."))
-    return length
 
 
 def policy_of(actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> TensorDictModuleBase:
@@ -209,37 +171,36 @@ def policy_of(actor: TensorDictModuleBase, critic: TensorDictModuleBase) -> Tens
     return ActorCriticWrapper(actor, critic) if has_memory(critic) else actor
 
 
-def make_memory(settings: MemoryNetworks, num_features: int, **options: object) -> Memory:
-    """Build the module that remembers, of the kind and size in the settings.
+def make_squashed_actors(
+    settings: SquashedNetworks, env: Env, generator: torch.Generator | None, *, shared: nn.Module | None = None
+) -> tuple[TensorDictModuleBase, TensorDictModuleBase]:
+    """Build what acts and what a loss trains, with bounded actions: one actor, or with ``gsde`` two that share weights.
 
-    >>> make_memory(MemoryNetworks(memory="lstm", memory_size=8), 4).state_shape
-    torch.Size([1, 2, 8])
-
-    Args:
-        settings: with ``memory``.
-        num_features: numbers that it reads.
-        **options: of :class:`~torchrl.modules.Memory`.
-    """
-    if settings.memory == "transformer":
-        options["window"] = settings.window
-    return MEMORIES[settings.memory](num_features, settings.memory_size, **options)
-
-
-def initial_memory(settings: MemoryNetworks, keys: Iterable[str] = MEMORY_KEYS) -> TensorDict:
-    """Return the state that actor and critic start an episode from, for the primer of the environment.
-
-    >>> sorted(initial_memory(MemoryNetworks(memory="gru")).keys())
-    ['critic_memory', 'memory']
+    >>> from torchrl.envs import GymEnv
+    >>> acts, learns = make_squashed_actors(SquashedNetworks(), GymEnv("Pendulum-v1", num_envs=2), None)
+    >>> acts is learns
+    True
 
     Args:
-        settings: with ``memory`` and ``memory_size``.
-        keys: of the states; without a critic that remembers, the actor's alone.
+        settings: of the distribution and the layers, perhaps with ``gsde`` or ``memory``.
+        env: its observation is one vector, or one image, under ``observation``.
+        generator: source of the sampled actions.
+        shared: convolutions that the critics train; None makes some of the actor's own.
+
+    Raises:
+        ConfigError: ``gsde`` with memory or another distribution than ``tanh_normal``; or actions without bounds.
     """
-    state = TensorDict()
-    with initial_weights(0):  # of modules that are only asked for their shapes
-        for key in keys:
-            state.update(make_memory(settings, 1, state_key=key).initial_state())
-    return state
+    if settings.gsde:
+        refuse_beside_memory(settings, gsde=True)
+        return make_gsde_actors(settings, env, generator)
+    spec = bounded_row(env)
+    loc_mapping = bounded(5.0) if settings.tanh_loc else None
+    head = StateDependentNormalHead(scale_mapping=biased_softplus(settings.init_std), loc_mapping=loc_mapping)
+    network = nn.Sequential(make_mlp(settings, env, 2 * spec.shape[-1], shared=shared), head)
+    family = SQUASHED[settings.distribution].within(spec.low, spec.high)
+    options = {"in_keys": [seen_key(settings)], "log_prob_key": None, "generator": generator}
+    actor = put_memory_before(settings, env, ProbabilisticActor(network, family, **options))
+    return actor, actor
 
 
 def make_gsde_actors(

@@ -25,11 +25,12 @@ from torchrl.envs.transforms import (
     TensorDictPrimer,
 )
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.actor_critics import initial_memory
 from torchrl.recipes.atari import atari_game, frame_skip_of, max_noops_of
 from torchrl.recipes.config import keywords
+from torchrl.recipes.memories import MEMORY_KEYS, initial_memory
+from torchrl.recipes.memory_parts import Remembering, remembers
 from torchrl.recipes.observations import observation_transforms
-from torchrl.recipes.parts import ActorCriticNetworks, Environment, MemoryNetworks, SquashedNetworks
+from torchrl.recipes.parts import ActorCriticNetworks, Environment, Networks, SquashedNetworks, StateDependentNoise
 
 FILM = "film"  # the picture of --record_video
 OF_SIMULATORS = (
@@ -46,7 +47,7 @@ def make_env(
     filmed: bool = False,
     gamma: float,
     clips_actions: bool = False,
-    networks: ActorCriticNetworks | SquashedNetworks | None = None,
+    networks: Networks | Remembering | None = None,
     drifts: bool = False,
 ) -> Env:
     """Build the env that settings describe: simulators in one batch, and transforms between them and the policy.
@@ -64,7 +65,7 @@ def make_env(
         gamma: discount of the returns by whose spread ``norm_rewards`` divides rewards.
         clips_actions: whether bounded actions are clipped for the simulator.
         networks: settings of the policy's networks; with state-dependent noise, the env redraws the noise matrices, and
-            with memory it keeps the states of actor and critic.
+            with memory it keeps the state of the actor, and that of a critic which looks on while the actor acts.
         drifts: whether the env keeps the state of Ornstein-Uhlenbeck noise, under the key ``OU_STATE``.
 
     Returns:
@@ -87,11 +88,13 @@ def make_env(
         transforms.append(RewardNorm(gamma=gamma))
     if drifts:
         transforms.append(TensorDictPrimer({OU_STATE: Unbounded(env.action_spec.shape[len(env.batch_size) :])}))
-    if isinstance(networks, MemoryNetworks) and networks.memory is not None:
-        transforms.append(TensorDictPrimer(initial_memory(networks)))
-    if networks is not None and networks.gsde:
-        transforms.append(_noise(networks, env))
-    elif networks is not None and networks.gsde_every is not None:
+    if remembers(networks):
+        acting = MEMORY_KEYS if isinstance(networks, ActorCriticNetworks) else MEMORY_KEYS[:1]
+        transforms.append(TensorDictPrimer(initial_memory(networks, acting)))
+    noise = networks if isinstance(networks, StateDependentNoise) else StateDependentNoise()
+    if noise.gsde:
+        transforms.append(_noise(noise, env))
+    elif noise.gsde_every is not None:
         raise ConfigError(explain("--gsde_every", expected="--gsde with it", got="it alone"))
     return TransformedEnv(env, Compose(*transforms)) if transforms else env
 

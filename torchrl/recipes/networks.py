@@ -39,6 +39,7 @@ from torchrl.modules import (
     ValueEnsemble,
 )
 from torchrl.modules.models.image_encoder import ImageEncoder
+from torchrl.recipes.memory_parts import remembers, seen_key
 from torchrl.recipes.observations import sees_images
 from torchrl.recipes.parts import ActorCriticNetworks, Networks, SquashedNetworks
 
@@ -74,6 +75,8 @@ def make_mlp(
 ) -> nn.Module:
     """Build a network that maps the observation to ``num_outputs`` numbers: an MLP, behind convolutions for an image.
 
+    With ``memory`` in the settings it maps what the memory remembers instead.
+
     >>> make_mlp(Networks(num_cells=(8,)), env, 3)(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
 
@@ -88,7 +91,7 @@ def make_mlp(
         ConfigError: the observation is neither, or an image too small for the convolutions.
     """
     if shared is None:
-        encoder, num_features = make_encoder(settings, env)
+        encoder, num_features = make_front(settings, env)
     else:
         encoder, num_features = chain(Detached(shared), _reduction(settings, env, shared)), settings.image_features
     activation = ACTIVATIONS[settings.activation]
@@ -107,6 +110,25 @@ def make_trunk(settings: Networks, env: Env) -> nn.Module:
     activation = ACTIVATIONS[settings.activation]
     layers = MLP(num_features, num_hidden, num_cells=cells, activation=activation)
     return behind(encoder, nn.Sequential(layers, activation()))
+
+
+def make_front(settings: Networks, env: Env) -> tuple[nn.Module | None, int]:
+    """Return what stands before a network's layers, as :func:`make_encoder`; behind a memory nothing does.
+
+    >>> from torchrl.recipes import MemoryNetworks
+    >>> make_front(Networks(), env), make_front(MemoryNetworks(memory="gru", memory_size=8), env)
+    ((None, 4), (None, 8))
+
+    Args:
+        settings: perhaps with ``memory``.
+        env: its observation is one vector, or one image, under ``observation``.
+
+    Raises:
+        ConfigError: as :func:`make_encoder`.
+    """
+    if remembers(settings):
+        return None, settings.memory_size
+    return make_encoder(settings, env)
 
 
 def make_encoder(settings: Networks, env: Env) -> tuple[nn.Module | None, int]:
@@ -159,7 +181,7 @@ def make_critics(
     torch.Size([2, 2, 2])
 
     Args:
-        settings: the hidden layers, and the convolutions.
+        settings: the hidden layers, and the convolutions; with ``memory`` they read what it remembers.
         env: its observation is one vector, or one image, under ``observation``.
         num: E, how many critics.
         shared: convolutions that all critics train together; None gives each its own.
@@ -171,7 +193,7 @@ def make_critics(
         beside, actions = env.action_spec.shape[-1], ["action"]
     if shared is None:
         make = partial(make_mlp, settings, env, num_outputs, beside=beside)
-        return ValueEnsemble(make, num, in_keys=["observation", *actions])
+        return ValueEnsemble(make, num, in_keys=[seen_key(settings), *actions])
     encoder = chain(shared, _reduction(settings, env, shared))
     sizes = {"num_cells": settings.num_cells, "activation": ACTIVATIONS[settings.activation]}
     make = partial(MLP, settings.image_features + beside, num_outputs, **sizes)

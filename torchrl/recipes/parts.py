@@ -17,7 +17,7 @@ from torchrl.data.replay import PrioritizedSampler, ReplayBuffer
 from torchrl.envs import Env
 from torchrl.envs.simulators import gym_simulator
 from torchrl.envs.transforms import GSDENoise
-from torchrl.modules import LSTM, MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck, Transformer
+from torchrl.modules import MLP, AdditiveGaussian, NormalHead, OrnsteinUhlenbeck
 from torchrl.modules.distributions.mappings import biased_softplus
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.recipes.atari import AtariGames
@@ -143,22 +143,6 @@ class ActorCriticNetworks(StateDependentNoise, Networks):
     "begin with orthogonal weights, small ones in the last layers"
     shared_mapping: bool = False
     "let actor and critic share the hidden layers"
-
-
-@dataclass(frozen=True)
-class MemoryNetworks(ActorCriticNetworks):
-    """The networks of an actor and a critic which may remember their episode, each in a memory of its own.
-
-    >>> MemoryNetworks(memory="lstm").memory_size
-    64
-    """
-
-    memory: Literal["gru", "lstm", "transformer"] | None = None
-    "what actor and critic remember their episode with, before the hidden layers; none sees each observation alone"
-    memory_size: PositiveInt = default_of(LSTM, "num_cells")
-    "units of each memory; needs --memory"
-    window: PositiveInt = default_of(Transformer, "window")
-    "steps that attention looks back, the present one included; needs --memory=transformer"
 
 
 @dataclass(frozen=True)
@@ -363,19 +347,6 @@ class Minibatches:
     target_kl: PositiveFloat | None = default_of(MinibatchEpochs, "target_kl")
     """stop training on a batch after the first epoch whose mean approximate KL exceeds this (other libraries stop
     inside an epoch, at 1.5 times it); needs --num_epochs above 1"""
-
-
-@dataclass(frozen=True)
-class SequenceMinibatches(Minibatches):
-    """As :class:`Minibatches`; where networks have memory, of whole sequences.
-
-    >>> SequenceMinibatches(num_epochs=4).sequence_len
-    32
-    """
-
-    sequence_len: PositiveInt = 32
-    """steps of the sequences that are shuffled in the place of frames, a divisor of --minibatch_size and of the steps
-    that a batch has of each environment; needs --memory"""
 
 
 @dataclass(frozen=True)
