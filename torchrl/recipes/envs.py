@@ -7,7 +7,7 @@ from functools import partial
 
 from torchrl.data.specs import Bounded, Unbounded
 from torchrl.data.specs.base import LeafSpec
-from torchrl.envs import Compose, Env, ParallelEnv, SerialEnv, TransformedEnv, native_env
+from torchrl.envs import Compose, Env, JaxEnv, ParallelEnv, SerialEnv, TransformedEnv, jax_world, native_env
 from torchrl.envs.simulators import (
     Pixels,
     RandomTruncation,
@@ -36,6 +36,7 @@ FILM = "film"  # the picture of --record_video
 OF_SIMULATORS = (
     *("atari", "env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels"),
 )
+JAX = ("brax", "craftax", "gymnax", "jumanji", "pgx", "playground")  # libraries of jax_world
 OU_STATE = "ou_noise"  # the state of the noise of --ou_exploration
 
 
@@ -112,8 +113,8 @@ def _noise(networks: ActorCriticNetworks | SquashedNetworks, env: Env) -> GSDENo
 
 
 def _simulated(settings: Environment, num_envs: int, training: bool, filmed: bool) -> Env:
-    if settings.env_library == "native":
-        return _native(settings, num_envs, filmed)
+    if settings.env_library == "native" or settings.env_library in JAX:
+        return _whole(settings, num_envs, filmed)
     make = _simulator(settings, training, filmed)
     if training and settings.env_workers:
         if settings.env_workers > num_envs:
@@ -123,18 +124,21 @@ def _simulated(settings: Environment, num_envs: int, training: bool, filmed: boo
     return SerialEnv(make, num_envs)
 
 
-def _native(settings: Environment, num_envs: int, filmed: bool) -> Env:
+def _whole(settings: Environment, num_envs: int, filmed: bool) -> Env:
     """Build an env that is a batch by itself; refuse what is done with one simulator or with several."""
+    library = settings.env_library
     for name in OF_SIMULATORS:
         if (got := getattr(settings, name)) != getattr(Environment, name):
-            expected = f"{getattr(Environment, name) or 'none'} for native, whose rows are one batch of tensors"
+            expected = f"{getattr(Environment, name) or 'none'} for {library}, whose rows are one batch of tensors"
             raise ConfigError(explain(f"--{name}", expected=expected, got=got))
     if filmed:
-        raise ConfigError(explain("--record_video", expected="an environment that draws pictures", got="native"))
+        raise ConfigError(explain("--record_video", expected="an environment that draws pictures", got=library))
     options = keywords(settings.env_kwargs)
     if settings.max_episode_steps is not None:
         options["max_episode_steps"] = settings.max_episode_steps
-    return native_env(settings.env_name, num_envs, **options)
+    if library == "native":
+        return native_env(settings.env_name, num_envs, **options)
+    return JaxEnv(jax_world(library, settings.env_name, **options), num_envs)
 
 
 def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[[], Simulator]:

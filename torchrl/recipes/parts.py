@@ -43,11 +43,14 @@ class Environment(AtariGames):
     8
     """
 
-    env_library: Literal["dm_control", "gym", "native", "toy"] = "gym"
+    env_library: Literal[
+        "brax", "craftax", "dm_control", "gym", "gymnax", "jumanji", "native", "pgx", "playground", "toy"
+    ] = "gym"
     """library of the simulator; native is one batch in torch: Acrobot, CartPole, ChainMDP, FourRooms, GridWorld,
-    MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane, RepeatPrevious, TMaze"""
+    MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane, RepeatPrevious, TMaze; brax, craftax, gymnax,
+    jumanji, pgx and (MuJoCo) playground are one batch in jax"""
     env_name: str = "CartPole-v1"
-    "registered id (gym), domain (dm_control) or name (native, toy)"
+    "registered id (gym), domain (dm_control) or name (the others)"
     env_task: str = ""
     "task of the domain (dm_control only)"
     env_kwargs: tuple[Keyword, ...] = ()

@@ -118,7 +118,7 @@ def bare_brax(name):
 
 
 def bare_jumanji(name):
-    env = sys.modules["jumanji"].make(name)
+    env = sys.modules["jumanji"].make(name, **OPTIONS["jumanji"])
 
     def reset(key):
         state, timestep = env.reset(key)
@@ -145,7 +145,7 @@ def bare_pgx(name):
     return reset, step
 
 
-LIMITS = {"brax": 12}
+OPTIONS = {"brax": {"max_episode_steps": 12}, "jumanji": {"time_limit": 20}}
 BARE = {
     "gymnax CartPole-v1": bare_gymnax,
     "gymnax Breakout-MinAtar": bare_gymnax,
@@ -159,12 +159,12 @@ BARE = {
 def test_each_row_is_the_bare_world_step_by_step(case, monkeypatch):
     library, name = case.split()
     pytest.importorskip("brax.envs" if library == "brax" else library)
-    env = JaxEnv(jax_world(library, name, max_episode_steps=LIMITS.get(library)), 3)
+    env = JaxEnv(jax_world(library, name, **OPTIONS.get(library, {})), 3)
     reset, step = (jax.jit(function) for function in BARE[case](name))
     env.set_seed([3, 4, 5])
     root, steps, roots = env.reset(), [], []
     roots.append(root.clone())
-    for _ in range(60):
+    for _ in range(250 if library == "pgx" else 60):
         transition, root = env.step_and_reset(env.act_at_random(root))
         steps.append(transition.clone())
         roots.append(root.clone())
