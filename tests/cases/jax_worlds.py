@@ -1,6 +1,8 @@
 """Worlds in jax whose every number is known, built once, so that a process compiles each of them once a size."""
 
+from dataclasses import dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from gymnasium import spaces
@@ -75,3 +77,36 @@ def by_turns(num_choices=3):
 
     space = spaces.Discrete(num_choices)
     return JaxWorld(lambda key: (0, seen(0)), step, space, action_mask_key="mask", task="ByTurns")
+
+
+@dataclass(frozen=True)
+class Params:
+    max_steps_in_episode: int = 3
+    goal: int = 5
+
+    replace = replace
+
+
+class Walk:
+    """Walks along a line, and calls the limit an ending like the goal, as gymnax 0.0.9 does."""
+
+    def __init__(self, start=0):
+        self.start = start
+
+    def reset_env(self, key, params):
+        jnp = pytest.importorskip("jax.numpy")
+        return jnp.full(1, self.start, float), (jnp.asarray(self.start), jnp.asarray(0))
+
+    def step_env(self, key, state, action, params):
+        jnp = pytest.importorskip("jax.numpy")
+        place, time = state[0] + action, state[1] + 1
+        done = (place >= params.goal) | (time >= params.max_steps_in_episode)
+        return jnp.full(1, place, float), (place, time), jnp.asarray(1.0), done, {}
+
+    def action_space(self, params):
+        return SimpleNamespace(n=3)
+
+
+def like_gymnax():
+    """Return what stands for the module gymnax, with one world."""
+    return SimpleNamespace(registered_envs=["Walk-v0"], make=lambda name, **options: (Walk(**options), Params()))

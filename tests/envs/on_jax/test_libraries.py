@@ -1,53 +1,24 @@
 """Worlds of jax libraries: each against the bare library, step by step; what a name, an option and a limit do."""
 
 import sys
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
+from cases.bare_jax import LIBRARIES, compare, limit_option
+from cases.jax_worlds import like_gymnax
 from torchrl.envs import JaxEnv, check_env, jax_world
 from torchrl.errors import ConfigError, EnvError, MissingExtraError
 
-jax = pytest.importorskip("jax")
-jnp = jax.numpy
+pytest.importorskip("jax")
 
 
 # ---- the form of gymnax, without gymnax ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Params:
-    max_steps_in_episode: int = 3
-    goal: int = 5
-
-    replace = replace
-
-
-class Walk:
-    """Walks along a line, and calls the limit an ending like the goal, as gymnax 0.0.9 does."""
-
-    def __init__(self, start=0):
-        self.start = start
-
-    def reset_env(self, key, params):
-        return jnp.full(1, self.start, float), (jnp.asarray(self.start), jnp.asarray(0))
-
-    def step_env(self, key, state, action, params):
-        place, time = state[0] + action, state[1] + 1
-        done = (place >= params.goal) | (time >= params.max_steps_in_episode)
-        return jnp.full(1, place, float), (place, time), jnp.asarray(1.0), done, {}
-
-    def action_space(self, params):
-        return SimpleNamespace(n=3)
-
-
 @pytest.fixture
 def gymnax(monkeypatch):
-    fake = SimpleNamespace(registered_envs=["Walk-v0"], make=lambda name, **options: (Walk(**options), Params()))
-    monkeypatch.setitem(sys.modules, "gymnax", fake)
+    monkeypatch.setitem(sys.modules, "gymnax", like_gymnax())
 
 
 def test_a_limit_inside_done_truncates(gymnax):
@@ -87,112 +58,20 @@ def test_a_library_that_is_not_installed(monkeypatch):
         jax_world("pgx", "2048")
 
 
-# ---- the libraries themselves ----------------------------------------------------------------------------------------
+# ---- the libraries themselves, where they are installed --------------------------------------------------------------
 
-# From a library and a name to reset(key) -> (state, observation) and step(key, state, action) -> (state, observation,
-# reward, ended) of its own, jitted, and never reset inside.
-
-
-def bare_gymnax(name):
-    env, params = sys.modules["gymnax"].make(name)
-
-    def step(key, state, action):
-        observation, state, reward, done, _ = env.step_env(key, state, action, params)
-        return state, observation, reward, done | (state.time >= params.max_steps_in_episode)
-
-    return lambda key: env.reset_env(key, params)[::-1], step
+LIMITS = {"brax inverted_pendulum": 12, "jumanji Snake-v1": 20}
+WORLDS = ("gymnax CartPole-v1", "gymnax Breakout-MinAtar", *LIMITS, "pgx 2048")
 
 
-def bare_brax(name):
-    env = sys.modules["brax.envs"].create(name, episode_length=12, auto_reset=False)
-
-    def reset(key):
-        state = env.reset(key)
-        return state, state.obs
-
-    def step(key, state, action):
-        state = env.step(state, action)
-        return state, state.obs, state.reward, state.done > 0
-
-    return reset, step
-
-
-def bare_jumanji(name):
-    env = sys.modules["jumanji"].make(name, **OPTIONS["jumanji"])
-
-    def reset(key):
-        state, timestep = env.reset(key)
-        return state, timestep.observation
-
-    def step(key, state, action):
-        state, timestep = env.step(state, action)
-        return state, timestep.observation, timestep.reward, timestep.last()
-
-    return reset, step
-
-
-def bare_pgx(name):
-    env = sys.modules["pgx"].make(name)
-
-    def reset(key):
-        state = env.init(jax.random.split(key)[0])
-        return state, state.observation
-
-    def step(key, state, action):
-        state = env.step(state, action, jax.random.split(key)[0])
-        return state, state.observation, state.rewards[0], state.terminated
-
-    return reset, step
-
-
-OPTIONS = {"brax": {"max_episode_steps": 12}, "jumanji": {"time_limit": 20}}
-BARE = {
-    "gymnax CartPole-v1": bare_gymnax,
-    "gymnax Breakout-MinAtar": bare_gymnax,
-    "brax inverted_pendulum": bare_brax,
-    "jumanji Snake-v1": bare_jumanji,
-    "pgx 2048": bare_pgx,
-}
-
-
-@pytest.mark.parametrize("case", BARE)
-def test_each_row_is_the_bare_world_step_by_step(case, monkeypatch):
+@pytest.mark.parametrize("case", WORLDS)
+def test_each_row_is_the_bare_world_step_by_step(case):
     library, name = case.split()
     pytest.importorskip("brax.envs" if library == "brax" else library)
-    env = JaxEnv(jax_world(library, name, **OPTIONS.get(library, {})), 3)
-    reset, step = (jax.jit(function) for function in BARE[case](name))
-    env.set_seed([3, 4, 5])
-    root, steps, roots = env.reset(), [], []
-    roots.append(root.clone())
-    for _ in range(250 if library == "pgx" else 60):
-        transition, root = env.step_and_reset(env.act_at_random(root))
-        steps.append(transition.clone())
-        roots.append(root.clone())
-    num_endings = 0
-    for row, seed in enumerate((3, 4, 5)):
-        key, used = jax.random.split(jax.random.PRNGKey(seed))
-        state, observation = reset(used)
-        for time, transition in enumerate(steps):
-            assert_same(roots[time][row], observation)
-            key, used = jax.random.split(key)
-            state, observation, reward, ended = step(used, state, transition["action"][row].numpy())
-            outcome = transition["next"][row]
-            assert_same(outcome, observation)
-            assert outcome["reward"].item() == pytest.approx(float(reward), abs=1e-6)
-            assert outcome["done"].item() == bool(ended)
-            if ended:
-                num_endings += 1
-                key, used = jax.random.split(key)
-                state, observation = reset(used)
-    assert num_endings
+    limit = LIMITS.get(case)
+    env = JaxEnv(jax_world(library, name, **limit_option(library, limit)), 3)
+    assert compare(env, LIBRARIES[library](name, limit), 250 if library == "pgx" else 60, [3, 4, 5])
     check_env(env, num_steps=30)
-
-
-def assert_same(row, observation):
-    parts = observation._asdict() if hasattr(observation, "_asdict") else {"observation": observation}
-    for key, part in parts.items():
-        # Rounding differs between a compiled batch and a compiled row.
-        np.testing.assert_allclose(row[key].numpy(), np.asarray(part), rtol=1e-3, atol=1e-4)
 
 
 def test_options_of_the_other_libraries():
