@@ -234,6 +234,7 @@ REGISTRY = {
         "": (drift, lambda: FrameStack(4)),
         "nested": (walker, lambda: FrameStack(3, ["position", LEFT, RIGHT])),
         "of planes": (camera, lambda: FrameStack(2, ["pixels", NEAR], dim=-3)),
+        "after zeros": (drift, lambda: FrameStack(3, start="zeros")),
     },
     "GSDENoise": {
         "": (walker, lambda: GSDENoise(4, 2)),

@@ -13,13 +13,13 @@ from torchrl.errors import ConfigError, SpecError
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
-def stacked(num_envs, num_frames, num_steps, seed=0):
-    env = TransformedEnv(GymEnv("CartPole-v1", num_envs=num_envs), FrameStack(num_frames, dim=-1))
+def stacked(num_envs, num_frames, num_steps, seed=0, **start):
+    env = TransformedEnv(GymEnv("CartPole-v1", num_envs=num_envs), FrameStack(num_frames, dim=-1, **start))
     return Collector(env, frames_per_batch=num_envs * num_steps, seed=seed)
 
 
-def pair(capacity, num_frames, device="cpu", **options):
-    frames = StackedFrames("observation", num_frames=num_frames, dim=-1)
+def pair(capacity, num_frames, device="cpu", start="repeat", **options):
+    frames = StackedFrames("observation", num_frames=num_frames, dim=-1, start=start)
     once = ReplayBuffer(TensorStorage(capacity, frames=frames, device=device), seed=0, **options)
     return once, ReplayBuffer(TensorStorage(capacity), seed=0, **options), frames
 
@@ -51,6 +51,27 @@ def test_every_stack_is_the_one_that_came(capacity, num_steps, num_frames, devic
     once.extend(batch)
     twice.empty(), twice.extend(batch)
     require_equal(once, twice)
+
+
+@pytest.mark.parametrize(("num_frames", "num_steps"), [(1, 2), (2, 1), (4, 3), (4, 11)])
+def test_zeros_stand_before_an_episode_if_stacks_begin_so(num_frames, num_steps):
+    """Over several rounds of the ring, and in another storage that goes on with the state."""
+    collector = stacked(3, num_frames, num_steps, start="zeros")
+    once, twice, frames = pair(33, num_frames, start="zeros")
+    for number in range(150 // (3 * num_steps)):
+        batch = collector.collect()
+        once.extend(batch), twice.extend(batch)
+        require_equal(once, twice)
+        if number == 3:
+            again = pair(33, num_frames, start="zeros")[0]
+            again.load_state_dict(once.state_dict())
+            once = again
+    assert once.storage.make_empty_copy().layout == once.storage.layout == f"records, {frames.layout}"
+    if num_frames > 1:
+        with pytest.raises(SpecError, match='The other way to begin is start="zeros"'):
+            pair(33, num_frames)[0].extend(stacked(3, num_frames, 9, start="zeros").collect())
+        with pytest.raises(SpecError, match='zeros stand before .* The other way to begin is start="repeat"'):
+            pair(33, num_frames, start="zeros")[0].extend(stacked(3, num_frames, 9).collect())
 
 
 def test_batches_that_begin_in_mid_episode_and_masked_steps():
@@ -156,6 +177,8 @@ def test_what_would_not_be_rebuilt_is_refused(fault):
 def test_bad_arguments():
     with pytest.raises(ConfigError, match="num_frames of at least 1 and a negative dim"):
         StackedFrames("pixels", num_frames=4, dim=0)
+    with pytest.raises(ConfigError, match="start of .*, got 'zero'"):
+        StackedFrames("pixels", start="zero")
     once, _, _ = pair(100, 3)
     with pytest.raises(SpecError, match=r"the keys 'observation', 'next/observation' and 'is_init', got \['x'\]"):
         once.extend(TensorDict({"x": torch.zeros(2)}, [2]))

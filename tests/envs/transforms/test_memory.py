@@ -25,6 +25,24 @@ def test_a_stack_by_hand():
     ]
 
 
+def test_zeros_stand_before_the_first_value_if_asked_for():
+    raw, env = walker(2), TransformedEnv(walker(2), FrameStack(3, ["position"], start="zeros"))
+    for each in (raw, env):
+        each.set_seed(0)
+    one, other = raw.reset()["position"], env.reset()["position"]
+    assert one.count_nonzero() and torch.equal(other, torch.cat([torch.zeros_like(one)] * 2 + [one], -1))
+    assert FrameStack(3, start="zeros").begin(torch.tensor([7.0])).tolist() == [[0.0], [0.0], [7.0]]
+    assert FrameStack(3).begin(torch.tensor([7.0])).tolist() == [[7.0], [7.0], [7.0]]
+
+
+def test_another_start_and_bounds_without_zero_are_refused():
+    with pytest.raises(ConfigError, match=r"start of \('repeat', 'zeros'\), got 'zero'"):
+        FrameStack(2, start="zero")
+    above = ObservationNorm(-7.0, 1.0)  # of values from 0 on
+    with pytest.raises(SpecError, match="numbers or indices with a dimension -1 and bounds that hold 0"):
+        TransformedEnv(counting_rows(2, 3), Compose(above, FrameStack(2, start="zeros")))
+
+
 def test_stacks_of_rows_that_end_apart():
     batch = TransformedEnv(counting_rows(2, 3), FrameStack(2)).rollout(4, act)
     assert batch["observation"].tolist() == [[[0, 0], [0, 1], [0, 0], [0, 1]], [[0, 0], [0, 1], [1, 2], [0, 0]]]

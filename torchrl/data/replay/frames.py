@@ -10,12 +10,13 @@ and leads to f3::
     stack          f0 f0    f0 f1    f1 f2      the first frame stands for those before it
     next stack     f0 f1    f1 f2    f2 f3      f3 lies in the pool: no step keeps it
 
-The address of a frame is a place, or -1 - c for cell c of the pool.
+The address of a frame is a place, or -1 - c for cell c of the pool, or ``BLANK`` for a frame of zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,16 +30,19 @@ from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import as_path
 
 NONE = -1
+BLANK = np.iinfo(np.int64).min
+Start = Literal["repeat", "zeros"]
 Values = dict[tuple[str, ...], Tensor]
 
 
 class StackedFrames:
     """Let a storage keep each frame of a stacked observation once, and rebuild the stacks when items are read.
 
-    A stack has the oldest frame first, as :class:`~torchrl.envs.transforms.FrameStack` makes it; an episode's first
-    frame stands for those before it. ``num_frames=1`` works for any observation: ``("next", key)`` is then read from
-    the following step instead of stored. Batches must have ``is_init`` and time as their last dimension. The storage
-    checks all stacks of the first batch, of later batches those of each row's last two steps.
+    A stack has the oldest frame first, as :class:`~torchrl.envs.transforms.FrameStack` makes it; at the start of an
+    episode its first frame stands for those before it, or zeros do. ``num_frames=1`` works for any observation:
+    ``("next", key)`` is then read from the following step instead of stored. Batches must have ``is_init`` and time as
+    their last dimension. The storage checks all stacks of the first batch, of later batches those of each row's last
+    two steps.
 
     >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
     >>> frames = StackedFrames("observation", num_frames=1, dim=-1)  # the next observation is that of the next step
@@ -53,20 +57,42 @@ class StackedFrames:
         key: of the observation; ``("next", key)`` is rebuilt as well.
         num_frames: how many frames a stack has.
         dim: the dimension of one observation along which frames are joined, negative.
+        start: what stands before an episode's first frame: the same frame (``"repeat"``), or ``"zeros"``, as in the
+            stacks of ale-py's vector environment.
 
     Raises:
-        ConfigError: ``num_frames`` is not positive, or ``dim`` not negative.
+        ConfigError: ``num_frames`` is not positive, ``dim`` not negative, or ``start`` another word.
     """
 
-    def __init__(self, key: str | tuple[str, ...] = "pixels", *, num_frames: int = 4, dim: int = -3) -> None:
+    def __init__(
+        self,
+        key: str | tuple[str, ...] = "pixels",
+        *,
+        num_frames: int = 4,
+        dim: int = -3,
+        start: Start = "repeat",
+    ) -> None:
         if not is_count(num_frames) or dim >= 0:
             expected, got = "num_frames of at least 1 and a negative dim", f"num_frames={num_frames}, dim={dim}"
             raise ConfigError(explain("StackedFrames", expected=expected, got=got))
+        if start not in get_args(Start):
+            raise ConfigError(explain("StackedFrames", expected=f"start of {get_args(Start)}", got=repr(start)))
         self.key = as_path(key)
         self.next_key = ("next", *self.key)
         self.num_frames = num_frames
         self.dim = dim
+        self.start = start
         self._is_checked = False
+
+    def make_empty_copy(self) -> StackedFrames:
+        """Return one for another storage, with the same arguments."""
+        return StackedFrames(self.key, num_frames=self.num_frames, dim=self.dim, start=self.start)
+
+    @property
+    def layout(self) -> str:
+        """A text: which observation is rebuilt, of how many frames, and what stands before the first one."""
+        before = " after zeros" if self.start == "zeros" else ""
+        return f"frames of {'/'.join(self.key)} × {self.num_frames}{before}"
 
     def bind(self, capacity: int) -> None:
         """Make empty tables of where the frames of ``capacity`` places lie."""
@@ -124,18 +150,22 @@ class StackedFrames:
         same = torch.equal(after.narrow(self.dim, 0, rest), stack.narrow(self.dim, size, rest))
         goes_on = ~starts[:, 1:]
         same = same and torch.equal(after[:, :-1][goes_on], stack[:, 1:][goes_on])
-        first = stack[starts]
-        frames = first.unflatten(self.dim, (self.num_frames, size)) if self.num_frames > 1 else None
-        if frames is not None:
-            at = self.dim - 1
-            same = same and torch.equal(frames, frames.narrow(at, 0, 1).expand_as(frames))
+        same = same and self._begin_alike(stack[starts], size)
         if not same:
+            stands = "zeros stand before" if self.start == "zeros" else "those before it are the same as"
             hint = (
-                "Frames are oldest first, the first frame of an episode stands for those before it, and is_init says "
+                f"Frames are oldest first, {stands} the first frame of an episode, and is_init says where one begins."
             )
-            hint += "where one begins."
+            hint += " The other way to begin is start=" + ('"repeat".' if self.start == "zeros" else '"zeros".')
             expected = "every stack to be the one before it, moved on by one frame"
             raise SpecError(explain("StackedFrames", expected=expected, got="another one", hint=hint))
+
+    def _begin_alike(self, first: Tensor, size: int) -> bool:
+        """Answer whether the first stacks of episodes, ``[n, ...]``, begin as ``start`` says."""
+        older = first.narrow(self.dim, 0, size * (self.num_frames - 1))
+        if self.start == "zeros":
+            return not older.any()
+        return torch.equal(older, first.narrow(self.dim, size, size * (self.num_frames - 1)))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -218,18 +248,21 @@ class StackedFrames:
         num_taken = np.zeros(len(places), np.int64)
         for column in range(self.num_frames - 2, -1, -1):
             has_older = self._older_at[at, 0] >= 0
-            moves = ~has_older & ~self._is_start[at]
+            ends = ~has_older & self._is_start[at]  # nothing is older
+            moves = ~has_older & ~ends
             at[moves] = ledger.place_of(ledger.ids_at(at[moves]) - ledger.gap[at[moves]])
             num_taken += has_older
             older = self._older_at[at, -num_taken]  # 0 where none is taken, which is not looked at
-            addresses[:, column] = np.where(has_older, -1 - older, at)
+            addresses[:, column] = np.where(has_older, -1 - older, np.where(ends & (self.start == "zeros"), BLANK, at))
         return addresses
 
     def _gather(self, addresses: np.ndarray, memory: Tensor) -> Tensor:
         """Copy the frames at these addresses, from the storage or the pool, ``[addresses.size, ...]``."""
         flat = addresses.reshape(-1)
         frames = memory.index_select(0, torch.from_numpy(np.maximum(flat, 0)).to(memory.device))
-        pooled = np.flatnonzero(flat < 0)
+        pooled, blank = np.flatnonzero((flat < 0) & (flat != BLANK)), np.flatnonzero(flat == BLANK)
+        if len(blank):
+            frames[torch.from_numpy(blank).to(memory.device)] = 0
         if len(pooled):
             frames[torch.from_numpy(pooled).to(memory.device)] = self._pool.read(-1 - flat[pooled])
         return frames

@@ -298,13 +298,13 @@ class TensorStorage(Storage):
 
     def make_empty_copy(self) -> TensorStorage:
         """Return an empty storage of the same capacity on the same device, which stacks the same frames."""
-        frames = [StackedFrames(one.key, num_frames=one.num_frames, dim=one.dim) for one in self.frames]
+        frames = [one.make_empty_copy() for one in self.frames]
         return TensorStorage(self.capacity, device=self.device, frames=frames)
 
     @property
     def layout(self) -> str:
         """A text: items are stored in records, and which observations are rebuilt from frames."""
-        return ", ".join(["records", *(f"frames of {'/'.join(one.key)} × {one.num_frames}" for one in self.frames)])
+        return ", ".join(["records", *(one.layout for one in self.frames)])
 
     def state(self, num_places: int) -> dict:
         """Return the memory of the first ``num_places`` places, and the state of the stacked frames."""
