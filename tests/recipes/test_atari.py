@@ -84,11 +84,14 @@ def test_what_has_no_effect_without_atari_is_named(flag):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env_library=toy", "--env_name=Matching"], "--env_library: expected gym with --atari"),
+        (["--env_library=toy", "--env_name=Matching"], "--env_library: expected gym or ale with --atari"),
         (["--env_library=native", "--env_name=CartPole"], "--atari: expected none for native"),
         (["--from_pixels"], "--from_pixels: expected none with --atari, whose only observation is a picture"),
         (["--leave_out", "observation"], "--leave_out: expected none with --atari"),
         (["--env_task=run"], "--env_task: expected none for gym"),
+        (["--env_library=ale", "--no-atari"], "--env_library=ale: expected --atari with it"),
+        (["--env_library=ale", "--env_workers=2"], "--env_workers: expected none with --env_library=ale"),
+        (["--env_library=ale", "--from_pixels"], "--from_pixels: expected none with --atari"),
     ],
 )
 def test_what_does_not_fit_is_refused(flags, message, make_env):
@@ -96,8 +99,25 @@ def test_what_does_not_fit_is_refused(flags, message, make_env):
         make_env(*BREAKOUT, *flags)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_games_in_threads_have_the_pictures_and_rewards_of_games_in_turn(training, make_env):
+    flags = ["--atari", "--env_name=SpaceInvadersNoFrameskip-v4", "--max_noops=0", "--max_episode_steps=200"]
+    flags.append("--no-fire_reset")  # FIRE is one frame there, a whole step here
+    steps = []
+    for library in ("gym", "ale"):
+        env = make_env(*flags, f"--env_library={library}", num_envs=1, training=training)
+        root, generator = env.reset(seed=[3]), torch.Generator().manual_seed(0)
+        for _ in range(60):
+            now, root = env.step_and_reset(root.set("action", torch.randint(6, (1,), generator=generator)))
+        steps.append(now.clone())
+        assert env.step_limit == 200
+    one, other = steps
+    assert torch.equal(one["observation"], other["observation"])
+    assert torch.equal(one["next", "episode_return"], other["next", "episode_return"])
+
+
 def test_a_film_shows_the_game_itself():
-    env = settings_of("ppo", *BREAKOUT).make_env(num_envs=1, training=False, filmed=True)
+    env = settings_of("ppo", *BREAKOUT, "--env_library=ale").make_env(num_envs=1, training=False, filmed=True)
     assert env.observation_spec["film"].shape == (1, 210, 160, 3)
     assert env.observation_spec["observation"].shape == (1, 4, 84, 84)
     env.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from torchrl.envs import ALEEnv
 from torchrl.envs.simulators import Simulator, atari_simulator, gym_simulator
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.config import default_of
@@ -29,7 +30,8 @@ class AtariGames:
     episodic_life: bool = True
     "let a lost life end an episode of training, while the game goes on; needs --atari"
     fire_reset: bool = default_of(atari_simulator, "fire_reset")
-    "press FIRE at the start of a game and after each lost life, where a game waits for it; needs --atari"
+    """press FIRE at the start of a game and, but for --env_library=ale, after each lost life, where a game waits for
+    it; needs --atari"""
     sign_rewards: bool = True
     "learn from the sign of each reward; reported returns stay raw; needs --atari"
 
@@ -43,6 +45,9 @@ class Driven(Protocol):
 
     env_library: str
     env_name: str
+    env_task: str
+    env_workers: int
+    init_with_lag: int | None
     frame_skip: int | None
     max_noops: int | None
     image_size: int
@@ -83,18 +88,43 @@ def atari_game(settings: Driven, *, training: bool, **options: Any) -> Callable[
     Raises:
         ConfigError: the environment is of another library, or settings ask for what an Atari game does not have.
     """
-    for name, expected in (("env_library", "gym"), ("from_pixels", False), ("leave_out", ())):
+    if settings.env_library not in ("ale", "gym"):
+        wanted = "gym or ale with --atari"
+        raise ConfigError(explain("--env_library", expected=wanted, got=settings.env_library))
+    return partial(atari_simulator, settings.env_name, **_preprocessing(settings, training), **options)
+
+
+def atari_threads(settings: Driven, num_envs: int, *, training: bool, **options: Any) -> ALEEnv:
+    """Build the Atari games that settings describe as one env, whose games C++ threads step.
+
+    Args:
+        settings: of the environment, with ``atari``.
+        num_envs: how many games.
+        training: whether a lost life ends an episode, if settings say so; else an episode is a whole game.
+        options: further arguments of :class:`~torchrl.envs.ALEEnv`.
+
+    Raises:
+        ConfigError: settings ask for what these games do not have.
+    """
+    if not settings.atari:
+        raise ConfigError(explain("--env_library=ale", expected="--atari with it", got="it alone"))
+    for name in ("env_task", "env_workers", "init_with_lag"):
+        if got := getattr(settings, name):
+            wanted = "none with --env_library=ale, whose games are one batch"
+            raise ConfigError(explain(f"--{name}", expected=wanted, got=got))
+    return ALEEnv(settings.env_name, num_envs, **_preprocessing(settings, training), **options)
+
+
+def _preprocessing(settings: Driven, training: bool) -> dict[str, Any]:
+    for name, expected in (("from_pixels", False), ("leave_out", ())):
         if (got := getattr(settings, name)) != expected:
             wanted = f"{expected or 'none'} with --atari, whose only observation is a picture"
             raise ConfigError(explain(f"--{name}", expected=wanted, got=got))
-    return partial(
-        atari_simulator,
-        settings.env_name,
-        frame_skip=frame_skip_of(settings),
-        max_noops=max_noops_of(settings),
-        fire_reset=settings.fire_reset,
-        episodic_life=training and settings.episodic_life,
-        image_size=settings.image_size,
-        grayscale=settings.grayscale,
-        **options,
-    )
+    return {
+        "frame_skip": frame_skip_of(settings),
+        "max_noops": max_noops_of(settings),
+        "fire_reset": settings.fire_reset,
+        "episodic_life": training and settings.episodic_life,
+        "image_size": settings.image_size,
+        "grayscale": settings.grayscale,
+    }

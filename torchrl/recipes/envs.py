@@ -25,7 +25,7 @@ from torchrl.envs.transforms import (
     TensorDictPrimer,
 )
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.atari import atari_game, frame_skip_of, max_noops_of
+from torchrl.recipes.atari import atari_game, atari_threads, frame_skip_of, max_noops_of
 from torchrl.recipes.config import keywords
 from torchrl.recipes.memories import MEMORY_KEYS, initial_memory
 from torchrl.recipes.memory_parts import Remembering, remembers
@@ -115,6 +115,9 @@ def _noise(networks: ActorCriticNetworks | SquashedNetworks, env: Env) -> GSDENo
 def _simulated(settings: Environment, num_envs: int, training: bool, filmed: bool) -> Env:
     if settings.env_library == "native" or settings.env_library in JAX:
         return _whole(settings, num_envs, filmed)
+    if settings.env_library == "ale" and not filmed:  # which draws no films: a single simulator shows the same games
+        options = {"max_episode_steps": settings.max_episode_steps, "env_kwargs": keywords(settings.env_kwargs)}
+        return atari_threads(settings, num_envs, training=training, **options)
     make = _simulator(settings, training, filmed)
     if training and settings.env_workers:
         if settings.env_workers > num_envs:

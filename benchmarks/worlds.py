@@ -1,0 +1,126 @@
+"""Worlds that others bring, in our loop and in a bare one, alternating in one run: one function per world.
+
+    python benchmarks/worlds.py [pong] [frames]
+
+Names choose functions; none runs all. Each comparison times both sides in turn, one torch thread; the median ratio of
+the rounds counts, its range stands beside it.
+
+``pong``: 8 games with four frames of 84 × 84 to an observation, whether Pong's rows end or not. Our collector has a
+tiny policy and records what it collects; gymnasium's processes are stepped by a plain loop with the same policy, and
+ale-py's own vector environment by a loop that does nothing else. ``frames``: what DQN's replay holds of the same games,
+bytes of pictures a transition, counted in its memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from torchrl.collectors import Collector
+from torchrl.data.replay import ReplayBuffer, StackedFrames, TensorStorage
+from torchrl.envs import ALEEnv, Compose, Env, GymVectorEnv, TransformedEnv
+from torchrl.envs.transforms import FrameStack, Unsqueeze
+from torchrl.modules import Categorical, ProbabilisticActor
+
+ROUNDS = 5
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def report(label: str, values: list[float], budget: str = "", form: str = ".2f") -> None:
+    """Print the median and the range."""
+    values = sorted(values)
+    median = format(statistics.median(values), form)
+    ends = f"{values[0]:{form}}–{values[-1]:{form}}"
+    print(f"{label:<66}{median:>9}  {ends:<15}{budget:>8}", flush=True)
+
+
+# ---- Atari -----------------------------------------------------------------------------------------------------------
+
+NUM_GAMES, NUM_STEPS, NUM_FRAMES = 8, 128, 4
+
+
+def stacked_games() -> Env:
+    """Build the games with our stack of frames."""
+    from _atari import GAME
+
+    return TransformedEnv(ALEEnv(GAME, NUM_GAMES), Compose(Unsqueeze(-3), FrameStack(NUM_FRAMES, dim=-3)))
+
+
+def collector(env: Env, num_steps: int = NUM_STEPS) -> Collector:
+    """Build a collector with a tiny policy."""
+    from _atari import Tiny
+
+    actor = ProbabilisticActor(Tiny(env.action_spec.n), Categorical)
+    return Collector(env, actor, frames_per_batch=NUM_GAMES * num_steps, seed=0)
+
+
+def pong() -> None:
+    """Compare our collector with gymnasium's processes in a plain loop, and with ale-py's vector environment alone."""
+    from _atari import BareLoop, PlainLoop, processes
+    from ale_py.vector_env import AtariVectorEnv
+
+    def threads(**options: object) -> AtariVectorEnv:
+        return AtariVectorEnv("pong", NUM_GAMES, repeat_action_probability=0.25, **options)
+
+    plain = PlainLoop(processes(NUM_GAMES), NUM_STEPS)
+    sides = {
+        "ours": collector(stacked_games()).collect,
+        "ours, ale-py's stack": collector(GymVectorEnv(threads(reward_clipping=False))).collect,
+        "processes": plain.collect,
+        "bare": BareLoop(threads(stack_num=1), NUM_STEPS).collect,
+        "bare, ale-py's stack": BareLoop(threads(), NUM_STEPS).collect,
+    }
+    for call in sides.values():
+        call()
+    rounds = [{name: seconds(call) for name, call in sides.items()} for _ in range(ROUNDS)]
+    for name in sides:
+        report(f"{NUM_GAMES} Pong, {name}: frames/s", [NUM_GAMES * NUM_STEPS / one[name] for one in rounds], "", ",.0f")
+    report("  against processes in a plain loop", [one["processes"] / one["ours"] for one in rounds], "1.5")
+    report("  against ale-py's vector env alone", [one["bare, ale-py's stack"] / one["ours"] for one in rounds], "0.9")
+    report("  our stack against ale-py's", [one["ours, ale-py's stack"] / one["ours"] for one in rounds])
+    plain.envs.close()
+
+
+def frames() -> None:
+    """Count the bytes of pictures that a replay of stacks holds for each transition, when it is full."""
+    capacity, num_steps = 4096, 64
+    storage = TensorStorage(capacity, frames=StackedFrames("observation", num_frames=NUM_FRAMES))
+    buffer, games = ReplayBuffer(storage), collector(stacked_games(), num_steps)
+    while len(buffer) < capacity or games.frames < 1.5 * capacity:
+        batch = games.collect()
+        buffer.extend(batch)
+    state = storage.state(capacity)
+    held = [*state["memory"].values(), *(one["pool"] for one in state["frames"])]
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in held if tensor.dtype == torch.uint8)
+    size = batch["observation"][0, 0, 0].numel()
+    used = 1 + storage.frames[0].num_extra / capacity
+    report("Pong, DQN's replay: frames a transition, in use", [used], "<= 1.05", ".3f")
+    report("  with what its memory has free for more", [num_bytes / size / capacity], "", ".3f")
+    report("  with nothing stored once", [2.0 * NUM_FRAMES], "", ".3f")
+
+
+WORLDS = {"pong": pong, "frames": frames}
+
+
+def main() -> None:
+    """Print one block per world."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    print(f"{'':<66}{'median':>9}  {'range':<15}{'budget':>8}")
+    for name in sys.argv[1:] or WORLDS:
+        WORLDS[name]()
+
+
+if __name__ == "__main__":
+    main()
