@@ -76,10 +76,11 @@ WITHOUT_TORCH = (
     *("torchrl.envs.simulators", "torchrl.envs.vector.worker", "torchrl.envs.vector.serving"),
 )
 
-# The rendering back end that a user already chose is the one thing to be read from the environment. The others hand
+# The rendering back end that a user already chose, and whether there is a display, are read from the environment, and
+# what was found is written there, where MuJoCo looks for it: nothing else takes it. The others hand
 # all of it on to child processes and look at none of it.
 READS_ENVIRONMENT = {
-    *("torchrl.envs.simulators.dm_control", "torchrl.processes.children", "torchrl.processes.remote"),
+    *("torchrl.envs.simulators.opengl", "torchrl.processes.children", "torchrl.processes.remote"),
     "torchrl.processes.serving",
 }
 # Overrides of torch's and Python's own methods, documented there.

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.envs.simulators.foreign import is_pool
-from torchrl.envs.simulators.opengl import no_opengl
+from torchrl.envs.simulators.opengl import choose_opengl, no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, explain, nearest
 from torchrl.extras import require
@@ -100,6 +100,8 @@ class DMControlSimulator(Simulator):
             for generator, own in zip(generators, seeds, strict=True):
                 _seed(generator, own)
         try:
+            if getattr(getattr(getattr(self.env, "physics", None), "model", None), "nhfield", 0):
+                choose_opengl()  # a terrain
             timestep = self.env.reset()
         except Exception as error:
             if "OpenGL" not in str(error):
@@ -142,6 +144,7 @@ class DMControlSimulator(Simulator):
             expected, got = "an environment with physics", type(self.env).__name__
             raise EnvError(explain("DMControlSimulator.render", expected=expected, got=got))
         try:
+            choose_opengl()
             return physics.render(**self._render_kwargs)
         except Exception as error:
             if isinstance(error, (TypeError, ValueError)) or type(error).__module__.startswith("dm_control"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +19,7 @@ from torchrl.envs.simulators.foreign import foreign_hint, is_pool
 from torchrl.envs.simulators.ids import install_hint, package_hint, similar_id, with_module
 from torchrl.envs.simulators.limits import gym_step_limit
 from torchrl.envs.simulators.offsets import count_from_zero
-from torchrl.envs.simulators.opengl import no_opengl
+from torchrl.envs.simulators.opengl import choose_opengl, no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
 from torchrl.errors import EnvError, MissingExtraError, explain
 
@@ -93,6 +94,8 @@ class GymSimulator(Simulator):
             MissingExtraError: a package that draws is not installed.
         """
         try:
+            if "mujoco" in sys.modules:
+                choose_opengl()
             frame = self.env.render()
         except (gym_error.DependencyNotInstalled, ImportError) as error:
             raise MissingExtraError(_missing_dependency(self.env, error)) from error

@@ -173,8 +173,8 @@ def dm_control_simulator(
             leaves that one.
         task_kwargs: keyword arguments of the task, for example ``{"time_limit": 10}``.
         leave_out: entries that are not observed, by name: ``["mission"]`` for text, ``"goal/text"`` inside another.
-        from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``. Drawing takes OpenGL: on a machine without a
-            display set the environment variable ``MUJOCO_GL=egl`` before Python starts.
+        from_pixels: whether pictures are observed, uint8 ``[H, W, 3]``. Drawing takes OpenGL: without a display,
+            EGL or OSMesa is found by itself; the environment variable ``MUJOCO_GL`` chooses another.
         pixels_only: whether pictures replace the other observations.
         pixels_key: the pictures' name.
         render_kwargs: arguments for ``physics.render``, for example ``{"height": 84, "width": 84, "camera_id": 0}``.
