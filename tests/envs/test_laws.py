@@ -8,6 +8,7 @@ import torch
 
 from cases import jax_worlds
 from cases.batch_worlds import Gathered, Walks
+from cases.isaac_worlds import IsaacWorld
 from cases.torch_worlds import Counter
 from fakes import ActionEchoSimulator, CountingSimulator
 from torchrl import envs
@@ -24,6 +25,7 @@ from torchrl.envs import (
     GridWorld,
     GymEnv,
     GymVectorEnv,
+    IsaacEnv,
     JaxEnv,
     MountainCar,
     MountainCarContinuous,
@@ -141,6 +143,7 @@ CASES = {
     "SerialEnv counting": partial(SerialEnv, lambda: CountingSimulator(4)),
     "SerialEnv echo": partial(SerialEnv, lambda: ActionEchoSimulator(length=4)),
     "TorchEnv": torch_env,
+    "IsaacEnv": lambda num_envs: IsaacEnv(IsaacWorld(num_envs or 1)),
     "JaxEnv": jax_env,
     "TransformedEnv": lambda num_envs: TransformedEnv(torch_env(num_envs), StepCounter(max_steps=5)),
 }

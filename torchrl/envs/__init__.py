@@ -16,6 +16,7 @@ _HOMES = {
     "EnvPoolEnv": "vector.envpool",
     "RowRandom": "row_random",
     "TorchEnv": "torch_env",
+    "IsaacEnv": "isaac",
     "JaxEnv": "on_jax.env",
     "JaxWorld": "on_jax.world",
     "jax_world": "on_jax.libraries",
