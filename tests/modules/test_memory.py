@@ -151,6 +151,20 @@ class TestInitialState:
 
 
 class TestActing:
+    @pytest.mark.parametrize("kind", [Actor, ValueOperator])
+    def test_inside_an_actor_or_a_chain_of_layers_the_sequence_is_named(self, kind):
+        module = kind(nn.Sequential(LSTM(4, 8), nn.Linear(8, 1)))
+        with pytest.raises(KeyMissing, match=r"hands on no state. Write Sequence\(LSTM\(...\), head\)"):
+            module(TensorDict({"observation": torch.zeros(3, 4)}, [3]))
+
+    def test_states_and_inputs_of_another_dtype_are_named(self):
+        gru = GRU(4, 8)
+        root = TensorDict({"observation": torch.zeros(3, 4, dtype=torch.float64)}, [3])
+        root["memory"] = gru.initial_state()["memory"].expand(3, 1, 1, 8)
+        expected = r"in torch.float64, as the weights are, got .* 'memory' in torch.float32. .* make the primer anew"
+        with pytest.raises(SpecError, match=rf"GRU: expected inputs and state {expected}"):
+            gru.double()(root)
+
     def test_without_a_primer_the_line_is_named(self):
         line = r"TransformedEnv\(env, TensorDictPrimer\(policy.initial_state\(\)\)\)"
         with pytest.raises(KeyMissing, match=f"LSTM: expected the state under 'memory'.*{line}"):

@@ -118,6 +118,10 @@ class TestReplay:
         capsys.readouterr()
         load(algorithm).main([f"--evaluate={rest}", "--eval_episodes=2"])
         assert "last.pt: return" in capsys.readouterr().out
+        with pytest.raises(SystemExit):
+            load(algorithm).main([f"--evaluate={rest}", "--memory=gru"])
+        message = f"run {rest}: expected networks of --memory=lstm, got --memory=gru. Leave these flags out"
+        assert message in capsys.readouterr().err
 
     def test_sequences_without_memory_have_no_effect(self):
         settings = settings_of("sac", "--env_name=Pendulum-v1", "--sequence_len=8", "--burn_in=2")

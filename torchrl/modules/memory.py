@@ -27,6 +27,9 @@ from torchrl.unchecked import peek
 
 PRIMER_LINE = "Write TransformedEnv(env, TensorDictPrimer(policy.initial_state()))."
 
+INSIDE_LINE = "A module that holds it, such as nn.Sequential or an actor, hands on no state. Write "
+INSIDE_LINE += "Sequence({who}(...), head), where the head reads what it writes, in_keys=['hidden']; or pass memory=..."
+
 
 class Stateful:
     """Mixin of modules that carry state from step to step, or hold modules that do."""
@@ -158,7 +161,9 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         if state is None:
             expected = f"the state under {key_name(self.state_key)!r}"
             got = f"keys {sorted(map(str, tensordict.keys()))}"
-            raise KeyMissing(explain(who, expected=expected, got=got, hint=PRIMER_LINE))
+            # only tensors, called with by hand or by another module, make a TensorDict without batch dimensions of rows
+            hint = INSIDE_LINE.format(who=who) if x.ndim > 1 and not tensordict.batch_dims else PRIMER_LINE
+            raise KeyMissing(explain(who, expected=expected, got=got, hint=hint))
         size, num_dims = x.shape[:-1], x.ndim - 1
         if x.shape[-1] != self.in_features is not None:
             hint = f"Write {who}({x.shape[-1]}, ...), or other in_keys."
@@ -177,7 +182,11 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
                 begins = None if begins is None else begins.reshape(-1, 1)
             if begins is not None:  # an initial state that is learned has changed since the environment put it there
                 state = self.restart(state, begins)
-            features, state = self.step(x, state)
+            try:
+                features, state = self.step(x, state)
+            except RuntimeError as error:
+                self._require_dtype(x, state, error)
+                raise
             if num_dims != 1:
                 features, state = features.view(*size, features.shape[-1]), state.view(*size, *self.state_shape)
             write(tensordict, self.out_key, features)
@@ -194,6 +203,17 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
         features = self.unroll(x, starts, is_init.reshape(x.shape[:-1]))
         write(tensordict, self.out_key, features.view(*size, features.shape[-1]))
         return tensordict
+
+    def _require_dtype(self, x: Tensor, state: Tensor, error: RuntimeError) -> None:
+        """Say so where inputs, state and weights have different dtypes, which is what torch has refused."""
+        due = next(iter(self.own_state().values())).dtype
+        if x.dtype == due and state.dtype == due:
+            return
+        expected = f"inputs and state in {due}, as the weights are"
+        hint = "After policy.to(dtype) make the primer anew, TensorDictPrimer(policy.initial_state()); "
+        hint += "observations need the dtype, too."
+        got = f"inputs in {x.dtype} and {key_name(self.state_key)!r} in {state.dtype}"
+        raise SpecError(explain(type(self).__name__, expected=expected, got=got, hint=hint)) from error
 
     def _joined(self, tensordict: TensorDictBase, who: str) -> Tensor:
         inputs = read(tensordict, self.input_keys, who)

@@ -8,7 +8,8 @@ import shutil
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -42,9 +43,10 @@ from torchrl.objectives import Coefficient
 from torchrl.recipes.atari import frame_skip_of
 from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import ConfigParser, load_config, save_config
+from torchrl.recipes.config_file import format_value
 from torchrl.recipes.envs import FILM, task_name
 from torchrl.recipes.parts import Command, Recording
-from torchrl.recipes.settings import values_of
+from torchrl.recipes.settings import parser_of, values_of
 from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, copy_table, learning_curve, require_video
 from torchrl.seeding import named_seeds
 
@@ -113,7 +115,9 @@ def resume(settings: Command, agent: Agent) -> None:
     buffer = folder / BUFFER
     if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
         agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
-    agent.load_state_dict(_first_readable(folder, names))
+    state = _first_readable(folder, names)
+    with _naming_other_networks(settings, folder):
+        agent.load_state_dict(state)
     total_frames, optimising = settings.collecting.total_frames, settings.optimising
     if agent.frames >= total_frames:
         got = f"{total_frames:,}, which the run has"
@@ -127,6 +131,22 @@ def resume(settings: Command, agent: Agent) -> None:
             setattr(agent.loss, name, value)
     for group in agent.optimizer.param_groups:
         group |= {"lr": optimising.lr, "weight_decay": optimising.weight_decay}
+
+
+@contextmanager
+def _naming_other_networks(settings: Command, folder: Path) -> Iterator[None]:
+    """Name the flags by which networks differ from a saved run's, where its checkpoint does not fit in the block."""
+    try:
+        yield
+    except CheckpointError as error:
+        mine = vars(settings.networks)
+        saved = vars(load_config(parser_of(type(settings)), folder / CONFIG, leaves_out_unknown=True))
+        others = [name for name, value in mine.items() if format_value(saved[name]) != format_value(value)]
+        if not others:
+            raise
+        due, got = (" ".join(f"--{name}={format_value(values[name])}" for name in others) for values in (saved, mine))
+        hint = "Leave these flags out: they are as the run was trained."
+        raise CheckpointError(explain(f"run {folder}", expected=f"networks of {due}", got=got, hint=hint)) from error
 
 
 def _first_readable(folder: Path, names: Sequence[str]) -> dict:
@@ -238,15 +258,15 @@ def _newest(folder: Path) -> str:
     return f"The newest run in {runs} is {files[-1].parent}." if files else ""
 
 
-def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[str, Evaluation]:
-    """Evaluate a saved run's checkpoints, or the one that ``path`` names, and print their returns.
+def report_saved(settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, Evaluation]:
+    """Evaluate the checkpoints of the run that ``--evaluate`` names, or the one, and print their returns.
 
     A checkpoint that cannot be read gives a warning if another can be read.
 
     Raises:
         CheckpointError: there is no checkpoint, none can be read, or one does not fit the agent.
     """
-    folder, wanted = saved_run(path)
+    folder, wanted = saved_run(settings.recording.evaluate)
     names = [name for name in wanted if (folder / name).is_file()]
     if not names:
         expected, got = " or ".join(wanted), f"{'none' if len(wanted) == 1 else 'neither'} in {folder}"
@@ -260,7 +280,8 @@ def report_saved(agent: Agent, reporter: Evaluator, path: str | Path) -> dict[st
                 raise
             warnings.warn(f"{error} It is left out.", stacklevel=2)
             continue
-        agent.load_networks(folder / name)
+        with _naming_other_networks(settings, folder):
+            agent.load_networks(folder / name)
         results[name] = agent.evaluate(reporter)
         print(f"{name}: {_returns(results[name])}")
     return results

@@ -72,7 +72,7 @@ def _evaluate(
     reporter = _prepare(chosen)
     _print_lines(remarks(chosen, flags))
     with closing(make_agent(chosen)) as agent:
-        report_saved(agent, reporter, args.evaluate)
+        report_saved(chosen, agent, reporter)
 
 
 def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:
