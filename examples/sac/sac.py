@@ -56,6 +56,7 @@ class SAC:
     networks: recipes.SquashedMemoryNetworks = recipes.SquashedMemoryNetworks(num_cells=(256, 256))
     collecting: recipes.ReplayCollecting = recipes.ReplayCollecting(init_random_frames=100)
     replay: recipes.SequenceReplay = recipes.SequenceReplay(buffer_size=1_000_000, batch_size=256)
+    hindsight: recipes.Hindsight = recipes.Hindsight()
     loss: Loss = Loss()
     updates: recipes.ActorUpdates = recipes.ActorUpdates(actor_interval=1, start_frames=100)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=None)
@@ -128,7 +129,8 @@ def make_agent(settings: SAC) -> Agent:
     buffer = recipes.make_replay_buffer(settings, env, seed=seeds["replay"])
     updates = recipes.make_replay_updates(settings, loss, buffer, gamma=options.gamma)
     hooks = recipes.make_hooks(settings, updates, buffer)
-    store = recipes.Store(settings.replay, buffer, loss, gamma=options.gamma)
+    hindsight = recipes.make_hindsight(settings.hindsight, settings, env, seed=seeds["replay"])
+    store = recipes.Store(settings.replay, buffer, loss, gamma=options.gamma, hindsight=hindsight)
     pace = {"log_interval": settings.updates.log_interval, "keep_learning": settings.updates.keep_learning}
     return Agent(collector, updates, store=store, evaluator=recipes.make_evaluator(settings), hooks=hooks, **pace)
 

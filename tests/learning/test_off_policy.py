@@ -1,10 +1,11 @@
 """Algorithms with replay reach known scores: `make learn`; curves and commands are kept in docs/results.md."""
 
+from importlib.metadata import version
 from statistics import mean
 
 import pytest
 
-from cases.runs import train, train_seeds
+from cases.runs import success_rate, train, train_seeds
 
 pytestmark = [pytest.mark.learn, pytest.mark.timeout(7200)]
 HUNDRED = "--eval_episodes=100"  # from fixed start seeds that chose no checkpoint
@@ -59,3 +60,13 @@ def test_dqn_swings_the_acrobot_up_within_100000_frames(tmp_path):
 def test_dqn_learns_from_pictures(tmp_path):
     summary, _ = train("dqn", "cartpole_pixels", 0, tmp_path / "0", HUNDRED)
     assert summary["eval_return_mean"] >= 60  # 20 at the beginning
+
+
+def test_hindsight_reaches_the_goal_in_nine_of_ten_episodes(tmp_path):
+    """An episode is a success if its last step is at the goal, where the reward is 0."""
+    pytest.importorskip("gymnasium_robotics")
+    if tuple(map(int, version("mujoco").split(".")[:2])) >= (3, 12):
+        pytest.skip("gymnasium-robotics 1.4.2 builds its arms with mujoco below 3.12")
+    train("sac", "fetch_reach", 0, tmp_path / "0", HUNDRED)
+    (folder,) = (tmp_path / "0" / "sac_logging").iterdir()
+    assert success_rate(folder) >= 0.9

@@ -12,6 +12,7 @@ from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.collectors import make_collector, warm_up
 from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
+from torchrl.recipes.hindsight import Hindsight, make_hindsight
 from torchrl.recipes.memories import (
     initial_memory,
     make_memory,
@@ -86,6 +87,7 @@ __all__ = [
     "ConfigParser",
     "Environment",
     "EpisodeCollecting",
+    "Hindsight",
     "MemoryNetworks",
     "Minibatches",
     "Networks",
@@ -122,6 +124,7 @@ __all__ = [
     "make_evaluator",
     "make_front",
     "make_gsde_actors",
+    "make_hindsight",
     "make_hooks",
     "make_memory",
     "make_memory_actor_critic",

@@ -7,7 +7,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import unravel_key
 
 from torchrl.agents import ReplayUpdates, RewardScale
-from torchrl.data import ColorJitter, MultiStepStream, RandomShift
+from torchrl.data import ColorJitter, EpisodeStream, MultiStepStream, RandomShift
 from torchrl.data.batch_functions import BatchFunction
 from torchrl.data.replay import (
     MemmapStorage,
@@ -142,7 +142,8 @@ def _sampler(settings: Replay, num_updates: int) -> UniformSampler | Prioritized
 class Store:
     """Put each collected batch into a buffer: only the entries that the loss or slices need, or settings select.
 
-    With ``multi_step`` it sums rewards first; its state holds the last steps, whose sums need rewards to come.
+    With ``multi_step`` it sums rewards first; its state holds the last steps, whose sums need rewards to come. So it is
+    with ``hindsight``, and with the steps of episodes that have not ended.
 
     >>> from torchrl.modules import QValueActor
     >>> from torchrl.objectives import DQNLoss
@@ -156,36 +157,45 @@ class Store:
         buffer: where transitions go.
         loss: its keys are stored.
         gamma: discount within a sum of rewards.
+        hindsight: adds copies with other goals; see :func:`~torchrl.recipes.make_hindsight`.
 
     Raises:
         KeyMissing: from a call, the batch lacks a selected entry.
         ConfigError: a selected entry is a nested TensorDict.
     """
 
-    def __init__(self, settings: Replay, buffer: ReplayBuffer, loss: Loss, *, gamma: float) -> None:
+    def __init__(
+        self,
+        settings: Replay,
+        buffer: ReplayBuffer,
+        loss: Loss,
+        *,
+        gamma: float,
+        hindsight: EpisodeStream | None = None,
+    ) -> None:
         facts: list[Key] = [MASK]
         if settings.sub_traj_len is not None or buffer.storage.needs_order:
             facts += ["is_init", TRAJ_IDS, ("next", "truncated"), ("next", "done")]
         self.buffer = buffer
         self.selected = [unravel_key(tuple(key.split("/"))) for key in settings.selected_keys]
         self.keys = [*loss.in_keys, *loss.optional_keys, *facts, *self.selected]
-        self.sums = MultiStepStream(settings.n_steps_return, gamma) if settings.multi_step else None
+        self.stream = MultiStepStream(settings.n_steps_return, gamma) if settings.multi_step else hindsight
 
     def __call__(self, batch: TensorDictBase) -> None:
         for key, value in zip(self.selected, read(batch, self.selected, "--selected_keys"), strict=True):
             if isinstance(value, TensorDictBase):
                 got = f"{key!r}, which holds others"
                 raise ConfigError(explain("--selected_keys", expected="single entries", got=got))
-        if self.sums is not None:
-            batch = self.sums(batch)
+        if self.stream is not None:
+            batch = self.stream(batch)
         self.buffer.extend(batch.select(*self.keys, strict=False))
 
     def state_dict(self) -> dict:
-        return {} if self.sums is None else self.sums.state_dict()
+        return {} if self.stream is None else self.stream.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        if self.sums is not None:
-            self.sums.load_state_dict(state)
+        if self.stream is not None:
+            self.stream.load_state_dict(state)
 
 
 def make_replay_updates(settings: ReplayCommand, loss: Loss, buffer: ReplayBuffer, *, gamma: float) -> ReplayUpdates:
