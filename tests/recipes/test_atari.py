@@ -81,6 +81,14 @@ def test_what_has_no_effect_without_atari_is_named(flag):
     assert not any(name in line for line in remarks(settings_of("ppo", *BREAKOUT, flag), [flag]))
 
 
+def test_a_game_that_is_played_as_it_is_is_named():
+    def is_said(*flags):
+        line = "ALE/Pong-v5 is played as it is: --atari plays it by the rules of the field"
+        return line in remarks(settings_of("ppo", "--env_name=ALE/Pong-v5", *flags), [])
+
+    assert is_said() and not is_said("--atari") and not is_said("--env_library=toy")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -15,6 +15,7 @@ from typing import Any
 
 from torchrl.data.specs import Composite
 from torchrl.envs import Env
+from torchrl.envs.simulators.ids import is_atari
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import typed_names
@@ -67,7 +68,11 @@ def remarks(settings: Command, flags: Sequence[str]) -> list[str]:
     if settings.recording.evaluate is not None:
         return [f"no effect on an evaluation: --{name}" for name in _unread(settings, flags)]
     values = values_of(settings)
-    return [*_without_effect(settings, values), *_remarks_on_numbers(settings, values)]
+    remarks = [*_without_effect(settings, values), *_remarks_on_numbers(settings, values)]
+    environment = settings.environment
+    if environment.env_library == "gym" and is_atari(environment.env_name) and not environment.atari:
+        remarks.append(f"{environment.env_name} is played as it is: --atari plays it by the rules of the field")
+    return remarks
 
 
 def remarks_on_env(settings: Command, env: Env) -> list[str]:

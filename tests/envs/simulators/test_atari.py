@@ -102,22 +102,24 @@ class TestAgainstGymnasium:
         """New games begin alike, too; at an ending ours shows what the console of the other shows then."""
         ours, late = atari_simulator(game, fire_reset=False), Late(gymnasium.make(f"ale_py:{game}", frameskip=1))
         theirs, random, num_endings = AtariPreprocessing(late, noop_max=0), np.random.default_rng(0), 0
-        for step in range(1000):
-            if step == 0 or mine[2]:
-                first, info = ours.reset(seed=0 if step == 0 else None)
+        is_over, seed = True, 0
+        for _ in range(1000):
+            if is_over:
+                first, info = ours.reset(seed=seed)
                 late.num_noops = info["episode_frame_number"]
-                assert np.array_equal(first, theirs.reset(seed=0 if step == 0 else None)[0])
+                assert np.array_equal(first, theirs.reset(seed=seed)[0])
+                seed = None
             action = random.integers(ours.action_space.n)
             before = info["frame_number"]
             mine, other = ours.step(action), theirs.step(action)
             assert mine[1:] == other[1:]
-            info = mine[4]
-            if not mine[2]:
+            is_over, info = mine[2], mine[4]
+            if not is_over:
                 assert np.array_equal(mine[0], other[0])
             elif info["frame_number"] - before < 4:
                 screen = theirs.unwrapped.ale.getScreenGrayscale()
                 assert np.array_equal(mine[0], cv2.resize(screen, (84, 84), interpolation=cv2.INTER_AREA))
-            num_endings += mine[2]
+            num_endings += is_over
         assert num_endings >= 1
 
     def test_a_frame_skip_of_one_and_another_size_are_the_same(self):

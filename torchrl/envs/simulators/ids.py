@@ -63,6 +63,16 @@ OWN_EXTRAS = {"ale-py": "atari", "minigrid": "minigrid"}  # of packages that an 
 ALIKE = 0.8  # how much a name must look like another to be taken for a slip of the pen
 
 
+def is_atari(env_id: str) -> bool:
+    """Answer whether an id is one of ale-py's, by its form alone.
+
+    >>> is_atari("ale_py:PongNoFrameskip-v4"), is_atari("CartPole-v1")
+    (True, False)
+    """
+    (pattern,) = (pattern for module, _, pattern in PACKAGES if module == "ale_py")
+    return re.match(pattern, env_id.removeprefix("ale_py:")) is not None
+
+
 def package_hint(env_id: str) -> str | None:
     """Return advice on an unknown gymnasium id of a known package: install it, or write another id; else None."""
     for module, package, pattern in PACKAGES:
