@@ -13,7 +13,8 @@ from cases.examples import ALONE, load
 from torchrl.agents import VIDEOS, RecordVideo
 from torchrl.data.replay import MemmapStorage
 from torchrl.data.specs import Bounded
-from torchrl.envs import GymEnv
+from torchrl.envs import GymEnv, check_env
+from torchrl.envs.simulators.opengl import find_opengl
 from torchrl.envs.transforms import GrayScale, Resize
 from torchrl.errors import ConfigError
 from torchrl.modules import ConvNet, DuelingMLP, Encoded, ResidualConvNet
@@ -74,6 +75,20 @@ def test_what_is_seen_is_the_picture_small_and_grey_the_newest_last(make_env):
         small = [small[1], GrayScale()(Resize(84)(picture["pixels"])).movedim(-1, 1)]
     assert not torch.equal(small[0], small[1])
     raw.close()
+
+
+@pytest.mark.skipif(find_opengl() is None, reason="there is no OpenGL to draw with")
+def test_pictures_of_dm_control_are_an_env_like_others(make_env):
+    pytest.importorskip("dm_control")
+    task = ["--env_library=dm_control", "--env_name=cartpole", "--env_task=swingup", "--frame_skip=8"]
+    sizes = ["--image_size=40", "--frame_stack=3", "--max_episode_steps=3", "--num_envs=1"]
+    envs = [make_env(*task, *sizes, "--from_pixels", *flags) for flags in ([], ["--camera_id=1"], ["--no-shadows"])]
+    assert envs[0].observation_spec["observation"].shape[1:] == (3, 40, 40)
+    check_env(envs[0], num_steps=8)
+    for env in envs:
+        env.set_seed(0)
+    first, other_side, plain = (env.reset()["observation"] for env in envs)
+    assert not torch.equal(first, other_side) and not torch.equal(first, plain)
 
 
 class World(gymnasium.Env):

@@ -178,6 +178,8 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
     if settings.from_pixels:
         size = settings.image_size
         common["render_kwargs"] = {"height": size, "width": size, "camera_id": settings.camera_id}
+        if not settings.shadows:
+            common["render_kwargs"]["render_flag_overrides"] = {"shadow": False, "reflection": False}
     if arguments:
         common["task_kwargs"] = arguments
     return partial(dm_control_simulator, settings.env_name, settings.env_task, **common)

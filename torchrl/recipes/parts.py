@@ -77,6 +77,9 @@ class Environment(AtariGames):
     "observe pictures that the simulator draws, nothing else (gym and dm_control); drawing may take OpenGL"
     camera_id: NonNegativeInt = 0
     "number of the task's camera that draws them; needs --from_pixels and --env_library=dm_control"
+    shadows: bool = True
+    """draw shadows and reflections, three quarters of the time of a picture without a GPU; needs --from_pixels and
+    --env_library=dm_control"""
     pictures: str = "auto"
     """which observation is a picture, for convolutions: auto takes uint8 [H, W] or [H, W, C] from 0 to 255, as large as
     they need; a name takes that one; none takes all as numbers"""

@@ -15,7 +15,8 @@ from tensordict import TensorDict
 from fakes import assert_continues
 from torchrl.data.specs import Bounded, MultiCategorical, Unbounded
 from torchrl.envs import DMControlEnv, check_env
-from torchrl.envs.simulators import DMControlSimulator
+from torchrl.envs.simulators import DMControlSimulator, dm_control_simulator
+from torchrl.envs.simulators.opengl import find_opengl
 from torchrl.errors import EnvError, MissingExtraError, SpecError
 
 dm_env = pytest.importorskip("dm_env")
@@ -357,6 +358,30 @@ print("drawn")
 """
     result = run_with_opengl(script, backend=None)
     assert "drawn" in result.stdout, result.stderr
+
+
+needs_opengl = pytest.mark.skipif(find_opengl() is None, reason="there is no OpenGL to draw with")
+
+
+@needs_opengl
+def test_pictures_are_those_of_the_raw_library_from_a_seed_to_the_last_step():
+    suite = pytest.importorskip("dm_control.suite")
+    seen = {"height": 24, "width": 32, "camera_id": 0}
+    options = {"frame_skip": 2, "max_episode_steps": 3, "from_pixels": True, "pixels_only": True}
+    ours = dm_control_simulator("cartpole", "swingup", **options, render_kwargs=seen)
+    raw = suite.load("cartpole", "swingup")
+    for seed in (5, 6):
+        raw.task.random.seed(seed)
+        raw.reset()
+        observation, _ = ours.reset(seed=seed)
+        for step in range(1, 4):
+            assert np.array_equal(observation["pixels"], raw.physics.render(**seen))
+            action = np.array([0.5], np.float32)
+            observation, reward, terminated, truncated, _ = ours.step(action)
+            assert reward == pytest.approx(raw.step(action).reward + raw.step(action).reward)
+            assert (terminated, truncated) == (False, step == 3)
+        assert np.array_equal(observation["pixels"], raw.physics.render(**seen))  # the true last observation
+    ours.close()
 
 
 def test_without_opengl_the_variable_to_set_is_named():
