@@ -12,6 +12,8 @@ MAZE = ["--env_library=native", "--env_name=TMaze"]
 def test_flags_build_it_as_one_batch(make_env):
     env = make_env(*MAZE, "--env_kwargs", "length=7", "--max_episode_steps=30", num_envs=5)
     assert type(env) is TMaze and env.batch_size == (5,) and (env.length, env.step_limit) == (7, 30)
+    flags = ["--env_library=native", "--env_name=NarrowPath", "--env_kwargs", "length=4", "num_actions=3"]
+    assert make_env(*flags).path.tolist() == [0, 1, 2, 0]
     flags = ["--env_library=native", "--env_name=RepeatPrevious", "--env_kwargs", "delay=2", "num_symbols=3"]
     env = make_env(*flags, "--frame_stack=3", training=False)
     assert isinstance(env, TransformedEnv) and type(env.env) is RepeatPrevious
