@@ -95,13 +95,12 @@ def make_agent(settings: A2C) -> Agent:
     advantage = GAE(critic, gamma=options.gamma, lambda_=options.gae_lambda)
 
     # One gradient step on the whole batch, with the ε of the first implementations (torch's is 1e-8).
-    num_steps = settings.collecting.frames_per_batch // settings.environment.num_envs
     optimise = MinibatchEpochs(
         loss,
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=1,
         minibatch_size=settings.collecting.frames_per_batch,
-        sequence_len=None if networks.memory is None else num_steps,
+        sequence_len=recipes.whole_sequence_len(settings),
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator(),

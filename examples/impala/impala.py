@@ -50,7 +50,7 @@ class Impala:
     """Train a policy by an actor-critic with V-trace, on batches of workers that do not wait for the learner."""
 
     environment: recipes.Environment = recipes.Environment()
-    networks: recipes.ActorCriticNetworks = recipes.ActorCriticNetworks()
+    networks: recipes.MemoryNetworks = recipes.MemoryNetworks()
     collecting: recipes.AsyncCollecting = recipes.AsyncCollecting(
         frames_per_batch=80, num_workers=2, async_collection=True
     )
@@ -74,13 +74,13 @@ def make_agent(settings: Impala) -> Agent:
     seeds = named_seeds(settings.recording.seed, "environment", "policy", "weights")
     env = settings.make_env(num_envs=settings.environment.num_envs, training=True)
 
-    # Networks: two; with --shared_mapping or --gsde, hidden layers of their own with the actor's last layer on them.
+    # Networks: two; with --memory, --shared_mapping or --gsde, hidden layers with the actor's last layer on them.
     generator = torch.Generator().manual_seed(seeds["policy"])
     with recipes.initial_weights(seeds["weights"]):
         normalizer = ObservationNormalizer(recipes.num_features_of(env)) if networks.norm_observations else None
         head = recipes.make_action_head(networks, env)  # the distribution, by the kind of the actions
-        if networks.shared_mapping or networks.gsde:
-            actor, critic = recipes.make_trunk_actor_critic(networks, env, head, normalizer, generator)
+        if networks.memory or networks.shared_mapping or networks.gsde:
+            actor, critic = recipes.make_actor_critic(networks, env, head, normalizer, generator)
         else:
             body, value = (recipes.make_mlp(networks, env, num_outputs) for num_outputs in (head.num_inputs, 1))
             if networks.orthogonal_init:
@@ -115,6 +115,7 @@ def make_agent(settings: Impala) -> Agent:
         recipes.make_optimizer(settings.optimising, loss, eps=1e-5),
         num_epochs=1,
         minibatch_size=settings.collecting.frames_per_batch,
+        sequence_len=recipes.whole_sequence_len(settings),
         max_grad_norm=settings.optimising.max_grad_norm,
         max_grad_value=settings.optimising.max_grad_value,
         generator=torch.Generator(),
@@ -122,7 +123,8 @@ def make_agent(settings: Impala) -> Agent:
     )
     hooks = [] if normalizer is None else [UpdateNormalizer(normalizer)]
 
-    collector = recipes.make_collector(settings, env, actor, seed=seeds["environment"])
+    policy = recipes.policy_of(actor, critic)  # a critic with memory looks on while the actor acts
+    collector = recipes.make_collector(settings, env, policy, seed=seeds["environment"])
     evaluator, hooks = recipes.make_evaluator(settings), [*hooks, *recipes.make_hooks(settings, optimise)]
     return Agent(collector, optimise, advantage=advantage, evaluator=evaluator, hooks=hooks)
 

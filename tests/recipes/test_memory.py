@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cases.examples import load, settings_of
+from cases.examples import ALONE, load, settings_of
+from torchrl import recipes
 from torchrl.agents.checkpoint import load_checkpoint
 from torchrl.errors import ConfigError
 from torchrl.recipes.sense import remarks
@@ -13,10 +14,11 @@ class TestMemory:
     FLAGS = ("--num_envs=4", "--memory_size=8", "--num_cells", "8")
 
     @pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
-    @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+    @pytest.mark.parametrize("algorithm", ["a2c", "impala", "ppo"])
     def test_an_agent_whose_networks_remember_trains(self, algorithm, memory):
         flags = [*self.FLAGS, f"--memory={memory}", "--frames_per_batch=64", "--total_frames=128"]
         flags += ["--num_epochs=1", "--minibatch_size=32", "--sequence_len=8"] if algorithm == "ppo" else []
+        flags += ALONE.get(algorithm, [])
         agent = load(algorithm).make_agent(settings_of(algorithm, *flags, "--eval_episodes=1", "--record_interval=64"))
         before = {name: x.clone() for name, x in agent.optimise.loss.state_dict().items()}
         agent.train()
@@ -24,6 +26,12 @@ class TestMemory:
         remembers = {name for name in before if ".parts.1." in name and "weight" in name}
         assert remembers and remembers <= moved
         assert agent.optimise.loss.state_keys == ["memory", "critic_memory"]
+
+    def test_a_sequence_of_a_workers_batch_is_all_that_it_has_of_an_environment(self):
+        flags = [*self.FLAGS, "--memory=gru", "--frames_per_batch=64"]
+        assert recipes.whole_sequence_len(settings_of("impala", *flags, "--num_workers=2")) == 32
+        assert recipes.whole_sequence_len(settings_of("impala", *flags, *ALONE["impala"])) == 16
+        assert recipes.whole_sequence_len(settings_of("a2c", *flags)) == 16
 
     def test_normalised_pictures_are_not_needed_but_normalised_vectors_are_remembered(self):
         settings = settings_of("ppo", *self.FLAGS, "--memory=lstm", "--norm_observations")

@@ -20,6 +20,7 @@ from torchrl.recipes.memories import (
     put_memory_before,
     refuse_beside_memory,
     sequence_len_of,
+    whole_sequence_len,
     with_sequences,
 )
 from torchrl.recipes.memory_parts import (
@@ -152,5 +153,6 @@ __all__ = [
     "sequence_len_of",
     "values_of",
     "warm_up",
+    "whole_sequence_len",
     "with_sequences",
 ]
