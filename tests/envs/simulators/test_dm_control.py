@@ -1,5 +1,6 @@
 """dm_control tasks as simulators: named leaves, endings, seeds, and states that continue bit for bit."""
 
+import collections
 import os
 import random
 import subprocess
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from fakes import assert_continues
-from torchrl.data.specs import Bounded, MultiCategorical, Unbounded
+from torchrl.data.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
 from torchrl.envs import DMControlEnv, check_env
 from torchrl.envs.simulators import DMControlSimulator, dm_control_simulator
 from torchrl.envs.simulators.opengl import find_opengl
@@ -146,6 +147,55 @@ def test_spaces_and_values_of_any_dm_env():
     assert reward == 2.0
 
 
+Pair = collections.namedtuple("Pair", ["left", "right"])
+
+
+class Nested(Scripted):
+    """Observes a named tuple, whose spec is a dict, and a list; acts by a dict with a list in it."""
+
+    def observation_spec(self):
+        side = dm_env.specs.Array((2,), np.float32)
+        return {"pair": {"left": side, "right": side}, "list": [side, dm_env.specs.DiscreteArray(7)]}
+
+    def action_spec(self):
+        return {"gear": dm_env.specs.DiscreteArray(3), "pull": [dm_env.specs.BoundedArray((), np.float64, -1.0, 2.0)]}
+
+    def _observe(self):
+        left = np.full(2, self._num_steps, np.float32)
+        return {"pair": Pair(left, left + 10), "list": [left, self._num_steps]}
+
+
+def test_nested_observations_and_actions():
+    env = DMControlEnv(world := Nested())
+    assert env.action_spec == Composite({"gear": Categorical(3), ("pull", "0"): Bounded(-1.0, 2.0, (1,))})
+    root = env.reset()
+    action = TensorDict({"gear": torch.tensor(2), "pull": {"0": torch.tensor([0.5])}})
+    step = env.step(root.set("action", action))["next"]
+    assert step["pair", "right"].tolist() == [11, 11] and step["list", "1"].tolist() == [1]
+    assert world.last_action["gear"] == 2 and world.last_action["pull"] == [0.5]
+    assert world.last_action["pull"][0].shape == () and world.last_action["pull"][0].dtype == np.float32
+    check_env(env, num_steps=20)
+
+
+def test_a_world_may_have_a_method_to_seed_it():
+    class Seeded(Drawn):
+        def seed(self, seed):
+            self.drawn = np.random.default_rng(seed).random()
+
+        def observation_spec(self):
+            return dm_env.specs.Array((1,), np.float64)
+
+        def _observe(self):
+            return np.array([self.drawn])
+
+    env = DMControlEnv(Seeded())
+    env.set_seed(3)
+    first = env.reset()["observation"].item()
+    env.set_seed(3)
+    assert env.reset()["observation"].item() == first
+    check_env(env, num_steps=20)
+
+
 def test_a_choice_as_action():
     class Choosing(Scripted):
         def action_spec(self):
@@ -168,7 +218,10 @@ def test_a_discount_that_is_none_is_refused(discount):
         simulator.step(np.zeros(2))
 
 
-@pytest.mark.parametrize(("discount", "flags"), [(0.0, (True, False)), (1.0, (False, True)), (0.9, (False, True))])
+@pytest.mark.parametrize(
+    ("discount", "flags"),
+    [(0.0, (True, False)), (torch.tensor(0.0), (True, False)), (1.0, (False, True)), (0.9, (False, True))],
+)
 def test_a_last_discount_of_zero_is_an_end_of_the_task_and_any_other_a_time_limit(discount, flags):
     simulator = DMControlSimulator(Scripted(discount))
     simulator.reset()
@@ -512,9 +565,8 @@ ARRAY = dm_env.specs.Array((2,), np.float64)
     ("build", "message"),
     [
         (lambda: Rewarded(0.0, reward=ARRAY), r"one reward a step, got Rewarded with rewards of shape \[2\]. Weigh"),
-        (lambda: Rewarded(0.0, action={"a": ARRAY}), "one array as action, got a dict of several. Join or choose"),
-        (lambda: Rewarded(0.0, action=[ARRAY]), "one array as action, got a list of several"),
-        (lambda: Rewarded(0.0, observation={"a": [ARRAY]}), "arrays, or dicts of arrays, got a list for observation.a"),
+        (lambda: Rewarded(0.0, action={"a": None}), "specs of arrays, or .* got a NoneType for action.a. Describe it"),
+        (lambda: Rewarded(0.0, observation={"a": (50,)}), r"specs of arrays.* got 50 for observation.a\[0\]"),
         (lambda: Scripted, r"got the class Scripted. Build one: DMControlEnv\(Scripted\(...\)\)"),
         (lambda: type("Pool", (Scripted,), {"__module__": "envpool.python"})(), r"EnvPoolEnv\(name, num_envs\)"),
     ],

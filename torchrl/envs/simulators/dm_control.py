@@ -7,14 +7,15 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
+from torchrl.envs.simulators.dm_specs import action_space, as_observation, as_specified, observation_space
 from torchrl.envs.simulators.foreign import is_pool
 from torchrl.envs.simulators.opengl import choose_opengl, no_opengl
 from torchrl.envs.simulators.physics import get_physics, set_physics
@@ -25,16 +26,14 @@ from torchrl.seeding import child_seeds
 GENERATORS = (np.random.RandomState, np.random.Generator, random.Random)
 WRAPPED = ("_env", "_environment")  # where wrappers of dm_env keep what is below them
 
-LONGEST = 2**16  # letters of a text, of which dm_env says nothing
-NO_BOUND = 1e10  # MuJoCo's mjMAXVAL: dm_control writes it as the bound of an actuator that has none
-
 
 class DMControlSimulator(Simulator):
     """Present one dm_control task or dm_env environment as a simulator; observations keep their names and nesting.
 
-    A scalar observation becomes an array of shape ``[1]``. Choices (``DiscreteArray``) stay choices, integers integers;
-    text stays text, which :class:`LeaveOut` can leave out. At the last step of an episode a discount of 0 means
-    terminated, any other truncated, as by the suite's time limit. Bounds of actions at ±1e10 or beyond are none.
+    A scalar observation becomes an array of shape ``[1]``, a list a tuple, a named tuple a dict. Choices
+    (``DiscreteArray``) stay choices, integers integers; text stays text, which :class:`LeaveOut` can leave out. Actions
+    may be nested too; their bounds at ±1e10 or beyond are none. At the last step of an episode a discount of 0 means
+    terminated, any other truncated, as by the suite's time limit; discounts between are not handed on.
 
     A task of the suite that draws its system when it is built, as ``lqr`` does its springs, draws the same in every
     row, process and run; ``task_kwargs={"random": 3}`` chooses another.
@@ -67,38 +66,33 @@ class DMControlSimulator(Simulator):
             self.env = _load(domain_or_env, task, task_kwargs)
         else:
             self.env = _check_env(domain_or_env, task, task_kwargs)
-        self.observation_space = _observation_space(self.env.observation_spec(), "observation")
+        self.observation_space = observation_space(self.env.observation_spec())
         self._render_kwargs = render_kwargs or {}
-        action_spec = self.env.action_spec()
-        if not hasattr(action_spec, "shape"):
-            hint = "Join or choose its parts in a wrapper of the environment."
-            got = f"a {type(action_spec).__name__} of several"
-            raise EnvError(explain("DMControlSimulator", expected="one array as action", got=got, hint=hint))
+        self._action_spec = self.env.action_spec()
+        self.action_space = action_space(self._action_spec)
         reward_spec = getattr(self.env, "reward_spec", lambda: None)()
         if getattr(reward_spec, "shape", ()) not in ((), (1,)):
             got = f"{type(self.env).__name__} with rewards of shape {list(reward_spec.shape)}"
             hint = "Weigh them in a wrapper of the environment."
             raise EnvError(explain("DMControlSimulator", expected="one reward a step", got=got, hint=hint))
-        self._action_shape = action_spec.shape
-        self.action_space = _action_space(action_spec)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; ``seed`` seeds the task's random generator, without building the environment again.
 
-        The generator is ``env.task.random`` or ``env.random_state`` where that is a ``RandomState``; else all
-        generators that the environment, its wrappers and its task have as attributes are seeded, each differently.
+        The generator is ``env.task.random`` or ``env.random_state`` where that is a ``RandomState``; else the
+        environment's method ``seed`` is called with it, where there is one; else all generators that the environment,
+        its wrappers and its task have as attributes are seeded, each differently.
 
         Raises:
-            EnvError: there are ``options``, a seed for an environment that holds no generator, or a terrain to make
-                and no OpenGL.
+            EnvError: there are ``options``, a seed for an environment that has neither such a method nor a generator,
+                or a terrain to make and no OpenGL.
         """
         if options:
             raise self._no_options()
         if seed is not None:
-            generators = self._generators()
-            seeds = [seed, *child_seeds(seed, len(generators) - 1)]
-            for generator, own in zip(generators, seeds, strict=True):
-                _seed(generator, own)
+            seeding = self._seeding()
+            for seed_one, own in zip(seeding, [seed, *child_seeds(seed, len(seeding) - 1)], strict=True):
+                seed_one(own)
         try:
             if getattr(getattr(getattr(self.env, "physics", None), "model", None), "nhfield", 0):
                 choose_opengl()  # a terrain
@@ -108,7 +102,7 @@ class DMControlSimulator(Simulator):
                 raise
             expected = "OpenGL, by which this task makes its terrain even where no picture is observed"
             raise no_opengl("DMControlSimulator.reset", error, expected) from error
-        return _copy(timestep.observation), {}
+        return as_observation(timestep.observation), {}
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by one step; see :meth:`Simulator.step`.
@@ -116,22 +110,22 @@ class DMControlSimulator(Simulator):
         Raises:
             EnvError: the episode has ended or none was started.
         """
-        timestep = self.env.step(np.reshape(action, self._action_shape))
+        timestep = self.env.step(as_specified(self._action_spec, action))
         if timestep.first():
             raise EnvError(
                 explain("DMControlSimulator.step", expected="reset() first", got="a step without an episode")
             )
         discount = timestep.discount
-        if discount != 1.0 and not (isinstance(discount, (float, int, np.generic, np.ndarray)) and 0 <= discount <= 1):
+        if discount != 1.0 and not _is_discount(discount):
             expected = "a discount from 0 to 1"
             raise EnvError(explain("DMControlSimulator.step", expected=expected, got=repr(discount)))
-        ended = timestep.last()
-        terminated = ended and discount == 0
+        ended = bool(timestep.last())  # that of a world in jax is an array
+        terminated = ended and bool(discount == 0)
         try:
             reward = float(timestep.reward)
         except (TypeError, ValueError):
             reward = timestep.reward  # an array of one entry, or something that the worker refuses
-        return _copy(timestep.observation), reward, terminated, ended and not terminated, {}
+        return as_observation(timestep.observation), reward, terminated, ended and not terminated, {}
 
     def render(self) -> np.ndarray:
         """Return a picture of the present state by ``physics.render``; see :meth:`Simulator.render`.
@@ -155,7 +149,7 @@ class DMControlSimulator(Simulator):
         """Raise an error for ``"options"``, always, and for ``"seeds"`` if the environment holds no generator."""
         if ability == "options":
             raise self._no_options()
-        self._generators()
+        self._seeding()
 
     def close(self) -> None:
         """Close the environment."""
@@ -200,23 +194,33 @@ class DMControlSimulator(Simulator):
         expected, got = "simulators whose resets take options", f"{type(self.env).__name__}, a dm_env"
         return EnvError(explain("DMControlSimulator.reset", expected=expected, got=got))
 
-    def _generators(self) -> list:
+    def _seeding(self) -> list[Callable[[int], Any]]:
+        """List what is to be called with a seed: one function for each generator, or the environment's own method."""
         task = getattr(self.env, "task", None)
         named = getattr(task, "random", None) or getattr(self.env, "random_state", None)
         if isinstance(named, GENERATORS):
-            return [named]
+            return [partial(_seed, named)]
+        if callable(own := getattr(self.env, "seed", None)):
+            return [own]
         holders = [part for _, part, _ in _parts(self.env)] + ([] if task is None else [task])
         held = [value for holder in holders for value in getattr(holder, "__dict__", {}).values()]
         found = {id(value): value for value in held if isinstance(value, GENERATORS)}
         if not found:
             hint = (
-                "Let it hold what it draws from, for example self._rng = np.random.RandomState(0). For one that draws "
-                "nothing, write env.random_state = np.random.RandomState(0)."
+                "Let it hold what it draws from, for example self._rng = np.random.RandomState(0), or give it a method "
+                "seed(seed). For one that draws nothing, write env.random_state = np.random.RandomState(0)."
             )
-            expected = "a random generator as env.task.random, env.random_state or another attribute"
+            expected = "a method seed, or a random generator as env.task.random, env.random_state or another attribute"
             got = f"a {type(self.env).__name__} without one"
             raise EnvError(explain("DMControlSimulator, seed", expected=expected, got=got, hint=hint))
-        return list(found.values())
+        return [partial(_seed, generator) for generator in found.values()]
+
+
+def _is_discount(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and 0 <= float(value) <= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _seed(generator: Any, seed: int) -> None:
@@ -331,50 +335,3 @@ def _check_env(env: Any, task: str | None, task_kwargs: dict[str, Any] | None) -
         got = f"the class {env.__name__}" if isinstance(env, type) else f"a {type(env).__name__}"
         raise EnvError(explain("DMControlSimulator", expected="one dm_env.Environment", got=got, hint=hint))
     return env
-
-
-def _observation_space(spec: Any, path: str) -> spaces.Space:
-    if isinstance(spec, Mapping):
-        parts = [(key, _observation_space(part, f"{path}.{key}")) for key, part in spec.items()]
-        return spaces.Dict(parts)  # pairs keep the task's order, a dict would be sorted
-    if hasattr(spec, "num_values"):
-        return spaces.MultiDiscrete([spec.num_values])
-    if not hasattr(spec, "dtype"):
-        hint = "Name the parts in a wrapper of the environment."
-        got = f"a {type(spec).__name__} for {path}"
-        raise EnvError(explain("DMControlSimulator", expected="arrays, or dicts of arrays", got=got, hint=hint))
-    if np.dtype(spec.dtype).kind in "OSU":
-        return spaces.Text(LONGEST)
-    return _box(spec, np.dtype(spec.dtype), path)
-
-
-def _action_space(spec: Any) -> spaces.Space:
-    if hasattr(spec, "num_values"):
-        return spaces.Discrete(int(spec.num_values))
-    is_real = np.dtype(spec.dtype).kind == "f"
-    return _box(spec, np.dtype(np.float32) if is_real else np.dtype(spec.dtype), "action")  # in single precision
-
-
-def _box(spec: Any, dtype: np.dtype, path: str) -> spaces.Box:
-    if dtype.kind not in "biuf":
-        raise EnvError(explain("DMControlSimulator", expected="numbers", got=f"dtype {dtype} for {path}"))
-    if dtype.kind == "b":
-        low, high, dtype = 0, 1, np.dtype(np.uint8)
-    elif dtype.kind == "f":
-        low, high = -np.inf, np.inf
-    else:
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    shape = spec.shape or (1,)
-    bounds = (getattr(spec, "minimum", low), getattr(spec, "maximum", high))
-    if path == "action" and dtype.kind == "f":
-        bounds = (
-            np.where(np.abs(bound) < NO_BOUND, bound, side) for bound, side in zip(bounds, (low, high), strict=True)
-        )
-    return spaces.Box(*(np.broadcast_to(bound, shape).astype(dtype) for bound in bounds), dtype=dtype)
-
-
-def _copy(observation: Any) -> Observation:
-    """Copy every leaf of an observation, since tasks may return views of the physics; a scalar becomes ``[1]``."""
-    if isinstance(observation, Mapping):
-        return {key: _copy(part) for key, part in observation.items()}
-    return np.array(observation, ndmin=1)
