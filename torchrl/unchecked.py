@@ -70,6 +70,16 @@ class StepWriter:
         torch._foreach_copy_(self._leaves, values)
         return True
 
+    def move_(self, views: dict[tuple[str, ...], torch.Tensor]) -> None:
+        """Let some entries be copied into other memory, tensors of the same form, given by their path of keys."""
+        for path, view in views.items():
+            owner = self.views
+            for key in path[:-1]:
+                owner = peek(owner, key)
+            put(owner, path[-1], view)
+        self._leaves = []
+        _gather(self.views, self._layout.plan, self._leaves)
+
     def fits(self, transition: TensorDict) -> bool:
         """Answer whether a transition has exactly the step's keys, shapes and dtypes; every leaf is compared."""
         values: list[torch.Tensor] = []

@@ -58,10 +58,17 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
     return batch, make_step_writers(batch.unbind(dims))
 
 
-def contiguous_copy(batch: TensorDict) -> TensorDict:
-    """Return a copy of a batch in contiguous memory, whatever strides the batch's own tensors have."""
-    entries = {
-        key: contiguous_copy(value) if isinstance(value, TensorDict) else value.clone(memory_format=CONTIGUOUS)
-        for key, value in batch.items()
-    }
+def contiguous_copy(batch: TensorDict, kept: Sequence[tuple[str, ...]] = ()) -> TensorDict:
+    """Return a copy of a batch in contiguous memory, whatever strides the batch's own tensors have.
+
+    Args:
+        batch: ``[*B, T]``.
+        kept: paths of entries that are taken over as they are.
+    """
+    entries = {}
+    for key, value in batch.items():
+        if isinstance(value, TensorDict):
+            entries[key] = contiguous_copy(value, [path[1:] for path in kept if path[0] == key and len(path) > 1])
+        else:
+            entries[key] = value if (key,) in kept else value.clone(memory_format=CONTIGUOUS)
     return new_tensordict(entries, batch.batch_size)

@@ -9,7 +9,8 @@ from tensordict import TensorDict
 
 from torchrl.collectors.checks import require_arguments, steps_of
 from torchrl.collectors.local import LocalCollector, TrajectoryIds
-from torchrl.collectors.loop import allocate, collect, contiguous_copy
+from torchrl.collectors.loop import collect
+from torchrl.collectors.recording import Recording
 from torchrl.data.batch_functions import BatchFunction
 from torchrl.envs.base import Env
 from torchrl.modules.training_layers import acting_mode
@@ -64,7 +65,7 @@ class Collector(LocalCollector):
         self.frames_per_batch = frames_per_batch
         self.trajectories = TrajectoryIds(env.batch_size, env.device)
         self._num_steps = steps_of(frames_per_batch, env.batch_size.numel())
-        self._batch: TensorDict | None = None
+        self._recording: Recording | None = None
         super().__init__(
             "Collector",
             env,
@@ -86,12 +87,14 @@ class Collector(LocalCollector):
         """
         root = self._take_root()
         root = self.env.reset() if root is None else root
+        if self._recording is not None:
+            self._recording.renew()
         with acting_mode(self._layers), self._acting():
             num_checked = min(self._num_steps, 1 if self.frames else 2)  # the second shows what is carried
             for index in range(num_checked):
                 _, root = self._record_checked_step(root, index)
             root = collect(self.env, self._act, root, self._writers[num_checked:])
-        batch = contiguous_copy(self._batch)
+        batch = self._recording.take()
         self._require_sound(batch)
         self._keep_root(root)
         self.frames += self.frames_per_batch
@@ -121,7 +124,8 @@ class Collector(LocalCollector):
         super().load_state_dict(state)
 
     def _recorded_names(self) -> Collection[str] | None:
-        return None if self._batch is None else self._batch.keys()
+        return None if self._recording is None else self._recording.keys()
 
     def _make_writers(self, transition: TensorDict) -> None:
-        self._batch, self._writers = allocate(transition, self._num_steps)
+        self._recording = Recording(transition, self._num_steps)
+        self._writers = self._recording.steps
