@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from fakes import ActionEchoSimulator, CountingSimulator, assert_continues
 from torchrl.envs import SerialEnv, check_env
@@ -24,6 +25,62 @@ class TestFrameSkip:
         assert simulator.step(0)[:4] == (3, 3.0, False, False)
         observation, reward, *flags, _ = simulator.step(0)
         assert (observation, reward, flags) == (5, 2.0, ending[1])
+
+
+class Blinking:
+    """Shows two pictures in one array that it writes again, a number beside, and ends after five steps."""
+
+    observation_space = spaces.Dict(
+        picture=spaces.Box(0, 255, (2,), np.uint8), pair=spaces.Tuple([spaces.Box(-9.0, 9.0, (), np.float32)])
+    )
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.picture = np.zeros(2, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self.observed(), {}
+
+    def observed(self):
+        self.picture[:] = (200 + self.count, 7) if self.count % 2 else (10, 100 + self.count)
+        return {"picture": self.picture, "pair": (np.array(-self.count, np.float32),)}
+
+    def step(self, action):
+        self.count += 1
+        return self.observed(), 1.0, self.count == 5, False, {}
+
+
+class TestPooledFrames:
+    @pytest.mark.parametrize(
+        ("options", "picture", "number"),
+        [
+            ({}, [10, 104], -4),  # of the fourth frame
+            ({"pool": "last", "num_pooled": 3}, [10, 104], -4),
+            ({"pool": "max"}, [203, 104], -3),  # of the third and the fourth
+            ({"pool": "max", "num_pooled": 9}, [203, 104], -1),  # of all four
+            ({"pool": "mean"}, [106, 56], -3.5),  # 106.5 and 55.5, rounded to even
+            ({"pool": "mean", "num_pooled": 3}, [74, 71], -3),  # (10 + 203 + 10) / 3 and (102 + 7 + 104) / 3
+            ({"pool": "max", "num_pooled": 1}, [10, 104], -4),
+        ],
+    )
+    def test_the_last_observations_become_one(self, options, picture, number):
+        simulator = FrameSkip(Blinking(), 4, **options)
+        simulator.reset()
+        observation, reward, *_ = simulator.step(0)
+        assert observation["picture"].tolist() == picture and observation["picture"].dtype == np.uint8
+        assert observation["pair"][0] == number and reward == 4.0
+        assert simulator.observation_space.contains(observation)
+        observation, reward, terminated, *_ = simulator.step(0)  # the fifth ends it: of that frame alone
+        assert observation["picture"].tolist() == [205, 7] and terminated and reward == 1.0
+
+    def test_what_cannot_be_pooled_is_refused(self):
+        with pytest.raises(ConfigError, match="pool to be one of last, max, mean, got 'sum'"):
+            FrameSkip(Blinking(), 4, pool="sum")
+        with pytest.raises(ConfigError, match="num_pooled"):
+            FrameSkip(Blinking(), 4, pool="max", num_pooled=0)
+        with pytest.raises(ConfigError, match=r"observations in a Box to be pooled, got Discrete.*pool='last'"):
+            FrameSkip(GymSimulator("FrozenLake-v1"), 2, pool="max")
 
 
 class TestTimeLimit:
@@ -52,6 +109,32 @@ class TestTimeLimit:
         first.step(0)
         second.set_state(first.get_state())
         assert [second.step(0)[3] for _ in range(2)] == [False, True]
+
+
+class TestRandomStart:
+    def test_actions_are_drawn_from_the_seed_and_each_anew(self):
+        taken = []
+
+        class Told(ActionEchoSimulator):
+            def step(self, action):
+                taken.append(action.tolist())
+                return super().step(action)
+
+        runs = []
+        for seed in (0, 0, 1):
+            taken.clear()
+            NoopReset(Told(1, length=100), 6, "random").reset(seed=seed)
+            runs.append(list(taken))
+        assert runs[0] == runs[1] != runs[2]
+        assert 1 <= len(runs[0]) <= 6 and len({one[0] for run in runs[1:] for one in run}) == len(runs[1]) + len(
+            runs[2]
+        )
+
+    def test_a_state_goes_on(self):
+        def make():
+            return NoopReset(GymSimulator("CartPole-v1"), 5, "random")
+
+        assert_continues(make)
 
 
 class TestNoopReset:

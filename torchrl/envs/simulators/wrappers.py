@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from torchrl.counts import is_count
 from torchrl.envs.simulators.base import Observation, Simulator, SimulatorWrapper, State
@@ -15,10 +19,15 @@ from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import named_seeds
 
 MAX_TRIALS = 10
+POOLS = {"last": None, "max": np.maximum.reduce, "mean": lambda values: np.mean(values, axis=0, dtype=np.float64)}
 
 
 class FrameSkip(SimulatorWrapper):
     """Repeat every action for ``num_frames`` simulator steps, fewer where the episode ends, and sum their rewards.
+
+    What is observed is the last of them, or the maximum or mean of the last ``num_pooled``, number by number: Mnih et
+    al., "Human-level control through deep reinforcement learning" (2015), methods, take the maximum of two, since games
+    draw some objects in every second frame only.
 
     >>> from torchrl.envs.simulators import GymSimulator
     >>> fast = FrameSkip(GymSimulator("CartPole-v1"), 4)
@@ -29,23 +38,43 @@ class FrameSkip(SimulatorWrapper):
     Args:
         simulator: what to wrap.
         num_frames: simulator steps per step.
+        pool: ``"last"``, ``"max"`` or ``"mean"``, which is rounded where observations are whole numbers.
+        num_pooled: how many observations a maximum or mean is of; fewer where the episode ends before.
 
     Raises:
-        ConfigError: ``num_frames`` is below 1.
+        ConfigError: ``num_frames`` or ``num_pooled`` is below 1, ``pool`` another word, or observations to be pooled
+            are no numbers (``Box``).
     """
 
-    def __init__(self, simulator: Simulator, num_frames: int) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        num_frames: int,
+        *,
+        pool: Literal["last", "max", "mean"] = "last",
+        num_pooled: int = 2,
+    ) -> None:
         super().__init__(simulator)
         self.num_frames = _at_least_one("FrameSkip", "num_frames", num_frames)
+        self.num_pooled = _at_least_one("FrameSkip", "num_pooled", num_pooled)
+        if pool not in POOLS:
+            raise ConfigError(explain("FrameSkip", expected=f"pool to be one of {', '.join(POOLS)}", got=repr(pool)))
+        self.pool = pool
+        if pool != "last":
+            _require_numbers(self.observation_space)
 
     def step(self, action: np.ndarray | int) -> tuple[Observation, float, bool, bool, dict]:
         """Advance by up to ``num_frames`` simulator steps; ``info`` is that of the last."""
-        total = 0.0
+        total, seen = 0.0, deque(maxlen=self.num_pooled)
         for _ in range(self.num_frames):
             observation, reward, terminated, truncated, info = self.simulator.step(action)
             total += reward
+            if self.pool != "last":
+                seen.append(copy.deepcopy(observation))  # the simulator may write into it again
             if terminated or truncated:
                 break
+        if len(seen) > 1:
+            observation = _pooled(self.observation_space, seen, POOLS[self.pool])
         return observation, total, terminated, truncated, info
 
     def step_limit(self) -> float:
@@ -129,17 +158,21 @@ class NoopReset(SimulatorWrapper):
     Args:
         simulator: what to wrap.
         max_noops: the number of steps is uniform in 1 to ``max_noops``.
-        noop_action: the action that does nothing; a number stands for every entry of a ``Box``.
+        noop_action: the action that does nothing; a number stands for every entry of a ``Box``; ``"random"`` takes
+            random actions instead, each drawn anew, for simulators where nothing does nothing.
 
     Raises:
         ConfigError: ``max_noops`` is below 1, or ``noop_action`` is no action of the simulator.
     """
 
-    def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int = 0) -> None:
+    def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int | str = 0) -> None:
         super().__init__(simulator)
         self.max_noops = _at_least_one("NoopReset", "max_noops", max_noops)
         space = self.action_space
-        if isinstance(space, Box):
+        self.is_random = isinstance(noop_action, str) and noop_action == "random"
+        if self.is_random:
+            noop_action = space.sample()  # of the right kind; never taken
+        elif isinstance(space, Box):
             noop_action = np.broadcast_to(np.asarray(noop_action, space.dtype), space.shape)
         if not space.contains(noop_action):
             raise ConfigError(explain("NoopReset", expected=f"a noop_action in {space}", got=repr(noop_action)))
@@ -169,8 +202,13 @@ class NoopReset(SimulatorWrapper):
 
     def _try_start(self, seed: int | None, options: dict | None) -> tuple[Observation, dict] | None:
         observation, info = self.simulator.reset(seed=seed, options=options)
-        for _ in range(self._random.integers(1, self.max_noops, endpoint=True)):
-            observation, _, terminated, truncated, info = self.simulator.step(self.noop_action)
+        num_noops = self._random.integers(1, self.max_noops, endpoint=True)
+        space = copy.deepcopy(self.action_space) if self.is_random else None
+        if space is not None:
+            space.seed(int(self._random.integers(2**31)))
+        for _ in range(num_noops):
+            action = self.noop_action if space is None else space.sample()
+            observation, _, terminated, truncated, info = self.simulator.step(action)
             if terminated or truncated:
                 return None
         return observation, info
@@ -247,3 +285,23 @@ def _at_least_one(who: str, name: str, value: int) -> int:
     if not is_count(value):
         raise ConfigError(explain(who, expected=f"{name} >= 1", got=value))
     return value
+
+
+def _require_numbers(space: Space) -> None:
+    """Refuse observations of which no maximum or mean can be taken."""
+    for part in space.values() if isinstance(space, Dict) else space if isinstance(space, Tuple) else ():
+        _require_numbers(part)
+    if not isinstance(space, (Box, Dict, Tuple)) or (isinstance(space, Box) and space.dtype == bool):
+        hint = "Leave them out, or take pool='last'."
+        raise ConfigError(explain("FrameSkip", expected="observations in a Box to be pooled", got=space, hint=hint))
+
+
+def _pooled(space: Space, seen: Sequence[Observation], pool: Callable) -> Observation:
+    """Return one observation of several, part by part."""
+    if isinstance(space, Dict):
+        return {key: _pooled(part, [one[key] for one in seen], pool) for key, part in space.items()}
+    if isinstance(space, Tuple):
+        return tuple(_pooled(part, [one[at] for one in seen], pool) for at, part in enumerate(space))
+    value = pool(np.stack(seen))
+    whole = np.issubdtype(space.dtype, np.integer)
+    return np.asarray(np.rint(value) if whole else value, space.dtype)
