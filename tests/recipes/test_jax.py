@@ -36,7 +36,7 @@ def test_it_trains(make_agent):
     [
         (["--env_workers=2"], "--env_workers: expected none for gymnax, whose rows are one batch of tensors"),
         (["--from_pixels"], "--from_pixels: expected none for gymnax"),
-        (["--frame_skip=2"], "--frame_skip: expected 1 for gymnax"),
+        (["--frame_skip=2"], "--frame_skip: expected none for gymnax"),
     ],
 )
 def test_what_a_batch_does_not_take_is_refused(make_env, flags, message):
