@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from cases.jax_worlds import like_gymnax
+from cases.jax_worlds import by_turns, like_gymnax
 from torchrl.envs import JaxEnv
 from torchrl.errors import ConfigError
+from torchrl.recipes import envs
 
 pytest.importorskip("jax")
 
@@ -29,6 +30,16 @@ def test_it_trains(make_agent):
     agent = make_agent("ppo", *WALK, *flags, "--eval_episodes=1")
     agent.train()
     assert agent.frames == 16
+
+
+def test_a_mask_of_legal_actions_is_no_number_of_the_networks(make_agent, monkeypatch):
+    monkeypatch.setattr(envs, "jax_world", lambda *arguments, **options: by_turns())
+    flags = ["--num_envs=2", "--frames_per_batch=16", "--total_frames=16", "--num_cells", "8", "--eval_episodes=1"]
+    agent = make_agent("ppo", *WALK, *flags)
+    assert agent.collector.env.observation_spec["observation"].shape == (2, 1)
+    agent.train()
+    batch = agent.collector.collect()
+    assert (batch["next", "reward"] == 1).all()  # no action was illegal
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def make_env(
         ConfigError: settings that do not fit each other.
     """
     env = _simulated(settings, num_envs, training, filmed)
-    seen = [key for key, _ in env.observation_spec.leaves() if not (filmed and key == FILM)]
+    unseen = (FILM if filmed else None, env.action_mask_key)
+    seen = [key for key, _ in env.observation_spec.leaves() if key not in unseen]
     transforms = observation_transforms(settings, env, seen)
     if clips_actions and isinstance(env.action_spec, Bounded):
         transforms.append(ActionClip())

@@ -114,7 +114,8 @@ class JaxEnv(Env):
             restarted = mask.reshape(-1).tolist()
             seeds = [seed if own else None for seed, own in zip(seeds, restarted, strict=True)]
             self._rows = self._programs.seed(self._rows, seeds)
-        self._rows = self._programs.restart(self._rows, self._given(mask))
+        places, count = self._programs.places(mask.reshape(-1).cpu().numpy())
+        self._rows = self._programs.restart(self._rows, places, count)
         self._has_started = True
         self._set_ended(self._has_ended & ~mask.unsqueeze(-1))
         if self._has_frozen:

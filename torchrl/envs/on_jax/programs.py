@@ -66,7 +66,7 @@ class Programs:
         blank: shapes and dtypes of :class:`Rows`.
         step: ``step(rows, action) -> (rows, outcome)``.
         step_some: ``step_some(rows, action, waits)``, with bool ``[B]`` true where a row stays as it is.
-        restart: ``restart(rows, mask) -> rows``, with bool ``[B]`` true where a row restarts.
+        restart: ``restart(rows, places, count) -> rows``, see :meth:`places`.
     """
 
     def __init__(self, world: JaxWorld, num_rows: int, device: str) -> None:
@@ -107,6 +107,16 @@ class Programs:
         self._jax.block_until_ready(rows.length)
         return rows
 
+    def places(self, mask: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the numbers of the rows of a mask, bool ``[B]``, in whole pieces, and how many they are.
+
+        They are found here and not in a program, where XLA takes a hundred microseconds for 4,096 rows.
+        """
+        found = np.flatnonzero(mask)
+        places = np.full(-(-self._num_rows // self._piece) * self._piece, self._num_rows, np.int32)
+        places[: len(found)] = found
+        return places, len(found)
+
     def save(self, rows: Rows) -> list[Any]:
         """Return the leaves of the rows as arrays of numbers; random keys become their data."""
         return [self._jax.random.key_data(leaf) if self._is_key(leaf) else leaf for leaf in self._jax.tree.leaves(rows)]
@@ -143,11 +153,8 @@ class Programs:
         goes_on = ~waits[:, None]
         return kept, Outcome(outcome.reward * goes_on, outcome.flags & goes_on)
 
-    def _restart(self, rows: Rows, mask: Any) -> Rows:
-        jax, jnp = self._jax, self._jax.numpy
-        num, piece = self._num_rows, self._piece
-        padded = -(-num // piece) * piece
-        places = jnp.nonzero(mask, size=padded, fill_value=num)[0]  # beyond the last row: such writes are dropped
+    def _restart(self, rows: Rows, places: Any, count: Any) -> Rows:
+        jax, jnp, piece = self._jax, self._jax.numpy, self._piece
 
         def restart_piece(number: Any, rows: Rows) -> Rows:
             at = jax.lax.dynamic_slice(places, (number * piece,), (piece,))
@@ -155,9 +162,10 @@ class Programs:
             state, observation = jax.vmap(self._one_reset)(used)
             zero = jnp.zeros((piece, 1), jnp.int32)
             fresh = Rows(state, kept, observation, zero, zero.astype(jnp.float32))
+            # The places after the last are no row's, and what is written there is dropped.
             return jax.tree.map(lambda old, new: old.at[at].set(new, mode="drop"), rows, fresh)
 
-        return jax.lax.fori_loop(0, (mask.sum() + piece - 1) // piece, restart_piece, rows)
+        return jax.lax.fori_loop(0, (count + piece - 1) // piece, restart_piece, rows)
 
     def _split(self, keys: Any) -> tuple[Any, Any]:
         halves = self._jax.vmap(self._jax.random.split)(keys)
