@@ -1,6 +1,6 @@
 """Worlds that others bring, in our loop and in a bare one, alternating in one run: one function per world.
 
-    python benchmarks/worlds.py [pong] [frames]
+    python benchmarks/worlds.py [pong] [frames] [gymnax]
 
 Names choose functions; none runs all. Each comparison times both sides in turn, one torch thread; the median ratio of
 the rounds counts, its range stands beside it.
@@ -9,10 +9,15 @@ the rounds counts, its range stands beside it.
 collects; gymnasium's processes, and ale-py's own vector environment, are stepped by a plain loop that does the same,
 and the latter also by a bare one, which has no policy and records nothing. ``frames``: what DQN's replay holds of the
 same games, bytes of pictures a transition, counted in its memory.
+
+``gymnax``: 4,096 rows of gymnax's CartPole by ``JaxEnv``, alone and in our collector with a policy, against gymnax's
+own ``step``, compiled for as many rows and called with given actions, nothing recorded. XLA has one thread, too, and
+computes in the thread that asks.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -23,9 +28,9 @@ import torch
 
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, StackedFrames, TensorStorage
-from torchrl.envs import ALEEnv, Compose, Env, GymVectorEnv, TransformedEnv
+from torchrl.envs import ALEEnv, Compose, Env, GymVectorEnv, JaxEnv, TransformedEnv, jax_world
 from torchrl.envs.transforms import FrameStack, Unsqueeze
-from torchrl.modules import Categorical, ProbabilisticActor
+from torchrl.modules import MLP, Categorical, ProbabilisticActor
 
 ROUNDS = 5
 
@@ -112,7 +117,52 @@ def frames() -> None:
     report("  with nothing stored once", [2.0 * NUM_FRAMES], "", ".3f")
 
 
-WORLDS = {"pong": pong, "frames": frames}
+# ---- jax -------------------------------------------------------------------------------------------------------------
+
+NUM_ROWS, NUM_CALLS = 4096, 64
+ONE_THREAD = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+}
+
+
+def gymnax() -> None:
+    """Compare our env, alone and with policies, with gymnax's own compiled step."""
+    os.environ.update(ONE_THREAD)  # read when jax is imported
+    from _jax import BareSteps
+
+    bare = BareSteps("CartPole-v1", NUM_ROWS, NUM_CALLS)
+    world = jax_world("gymnax", "CartPole-v1")  # compiled once for the three envs
+    env, actions = JaxEnv(world, NUM_ROWS), bare.torch_actions()
+
+    def alone() -> None:
+        root = env.reset()
+        for action in actions:
+            _, root = env.step_and_reset(root.set("action", action))
+
+    def with_policy(num_cells: list[int]) -> Callable[[], object]:
+        actor = ProbabilisticActor(MLP(4, 2, num_cells=num_cells), Categorical)
+        return Collector(JaxEnv(world, NUM_ROWS), actor, frames_per_batch=NUM_ROWS * NUM_CALLS, seed=0).collect
+
+    names = {
+        "ours, no policy": alone,
+        "ours, linear policy": with_policy([]),
+        "ours, 64 × 64 tanh": with_policy([64, 64]),
+    }
+    sides = {"bare": bare.run, **names}
+    for call in sides.values():
+        call()
+        call()  # compiled, and buffers made
+    rounds = [{name: seconds(call) for name, call in sides.items()} for _ in range(ROUNDS)]
+    for name in sides:
+        values = [NUM_ROWS * NUM_CALLS / one[name] for one in rounds]
+        report(f"{NUM_ROWS:,} rows of gymnax's CartPole, {name}: frames/s", values, "", ",.0f")
+    for name in names:
+        budget = "" if name == "ours, no policy" else "0.5"
+        report(f"  {name} against bare", [one["bare"] / one[name] for one in rounds], budget)
+
+
+WORLDS = {"pong": pong, "frames": frames, "gymnax": gymnax}
 
 
 def main() -> None:
