@@ -109,7 +109,7 @@ class TestReplay:
     def test_sums_of_rewards_lie_inside_the_sequences(self):
         flags = [*self.FLAGS, "--memory=gru", "--multi_step", "--n_steps_return=4", "--num_envs=4"]
         agent = load("dqn").make_agent(settings_of("dqn", *flags))
-        assert agent.loss.n_steps == 4 and agent.store.sums is None
+        assert agent.loss.n_steps == 4 and agent.store.stream is None
 
     @pytest.mark.parametrize(("algorithm", "flags"), [("dqn", ["--num_envs=4"]), ("sac", ["--env_name=Pendulum-v1"])])
     def test_a_run_is_resumed_and_evaluated(self, algorithm, flags, tmp_path, monkeypatch, capsys):

@@ -86,23 +86,24 @@ def jitter_colors(
     """
     _require_colors(images, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
     is_bytes = images.dtype == torch.uint8
-    x = images.float() / 255 if is_bytes else images
+    x = images.to(torch.float32).div_(255) if is_bytes else images.clone()
     x = x.reshape(len(images), -1, 3, *images.shape[-2:])  # [N, frames, 3, H, W]
 
     def per_row(factor: Tensor) -> Tensor:
         return factor.to(x).view(-1, 1, 1, 1, 1)
 
     if brightness is not None:
-        x = (x * per_row(brightness)).clamp_(0, 1)
+        x.mul_(per_row(brightness)).clamp_(0, 1)
     if contrast is not None:
-        mean = _grey(x).mean((-2, -1), keepdim=True)
-        x = torch.lerp(mean.expand_as(x), x, per_row(contrast)).clamp_(0, 1)
+        factor, mean = per_row(contrast), _grey(x).mean((-2, -1), keepdim=True)
+        x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
     if saturation is not None:
-        x = torch.lerp(_grey(x).expand_as(x), x, per_row(saturation)).clamp_(0, 1)
+        factor, grey = per_row(saturation), _grey(x)
+        x.mul_(factor).add_(grey.mul_(1 - factor)).clamp_(0, 1)
     if hue is not None:
-        x = _turn_hue(x, per_row(hue).squeeze(2))
+        _turn_hue_(x, per_row(hue).squeeze(2))
     if is_bytes:
-        x = (x * 255).round_().to(torch.uint8)
+        x = x.mul_(255).round_().to(torch.uint8)
     return x.reshape(images.shape)
 
 
@@ -121,10 +122,10 @@ def _require_colors(images: Tensor, **factors: Tensor | None) -> None:
 
 def _grey(x: Tensor) -> Tensor:
     red, green, blue = x.split(1, dim=2)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+def _turn_hue_(x: Tensor, turn: Tensor) -> None:
     """Turn the hue of images ``[N, frames, 3, H, W]`` by shares of the circle ``[N, 1, 1, 1]``; value and chroma stay.
 
     By the hexagon of HSV: its six corners are red, yellow, green, cyan, blue and magenta.
@@ -133,10 +134,9 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     value, low = x.amax(2), x.amin(2)
     chroma = value - low
     divisor = torch.where(chroma > 0, chroma, 1)
-    sixths = torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4)
-    sixths = torch.where(value == red, (green - blue) / divisor, sixths) + 6 * turn
-    channels = []
-    for corner in (5, 3, 1):
-        at = (sixths + corner) % 6
-        channels.append(value - chroma * torch.minimum(at, 4 - at).clamp_(0, 1))
-    return torch.stack(channels, 2)
+    sixths = torch.where(value == green, (blue - red).div_(divisor).add_(2), (red - green).div_(divisor).add_(4))
+    sixths = torch.where(value == red, (green - blue).div_(divisor), sixths).add_(6 * turn)
+    for channel, corner in zip((red, green, blue), (5, 3, 1), strict=True):
+        at = (sixths + corner).remainder_(6)
+        weight = torch.minimum(at, 4 - at).clamp_(0, 1)
+        torch.sub(value, weight.mul_(chroma), out=channel)

@@ -29,7 +29,7 @@ class ImageEncoder(nn.Module, ABC):
         self._require_images(images)
         x = images.reshape(-1, *images.shape[-3:])
         if x.dtype == torch.uint8:
-            x = x.to(self.layers[0].weight.dtype) / 255
+            x = x.to(self.layers[0].weight.dtype).div_(255)
         x = self.layers(x)
         if self.flatten:
             x = x.flatten(1)
