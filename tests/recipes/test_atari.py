@@ -107,13 +107,17 @@ def test_what_does_not_fit_is_refused(flags, message, make_env):
         make_env(*BREAKOUT, *flags)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_games_in_threads_have_the_pictures_and_rewards_of_games_in_turn(training, make_env):
+def test_an_evaluation_of_games_in_threads_presses_fire_after_lives(make_env):
+    env = make_env(*BREAKOUT, "--env_library=ale", num_envs=1, training=False)
+    assert "ALEEnv" not in repr(env) and "SerialEnv" in repr(env)
+
+
+def test_games_in_threads_have_the_pictures_and_rewards_of_games_in_turn(make_env):
     flags = ["--atari", "--env_name=SpaceInvadersNoFrameskip-v4", "--max_noops=0", "--max_episode_steps=200"]
     flags.append("--no-fire_reset")  # FIRE is one frame there, a whole step here
     steps = []
     for library in ("gym", "ale"):
-        env = make_env(*flags, f"--env_library={library}", num_envs=1, training=training)
+        env = make_env(*flags, f"--env_library={library}", num_envs=1, training=True)
         root, generator = env.reset(seed=[3]), torch.Generator().manual_seed(0)
         for _ in range(60):
             now, root = env.step_and_reset(root.set("action", torch.randint(6, (1,), generator=generator)))

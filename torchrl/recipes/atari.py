@@ -30,8 +30,8 @@ class AtariGames:
     episodic_life: bool = True
     "let a lost life end an episode of training, while the game goes on; needs --atari"
     fire_reset: bool = default_of(atari_simulator, "fire_reset")
-    """press FIRE at the start of a game and, but for --env_library=ale, after each lost life, where a game waits for
-    it; needs --atari"""
+    """press FIRE at the start of a game and after each lost life, where a game waits for it; in training with
+    --env_library=ale only at the start; needs --atari"""
     sign_rewards: bool = True
     "learn from the sign of each reward; reported returns stay raw; needs --atari"
 
@@ -91,20 +91,14 @@ def atari_game(settings: Driven, *, training: bool, **options: Any) -> Callable[
     if settings.env_library not in ("ale", "gym"):
         wanted = "gym or ale with --atari"
         raise ConfigError(explain("--env_library", expected=wanted, got=settings.env_library))
-    return partial(atari_simulator, settings.env_name, **_preprocessing(settings, training), **options)
+    return partial(atari_simulator, settings.env_name, **_preprocessing(settings, training=training), **options)
 
 
-def atari_threads(settings: Driven, num_envs: int, *, training: bool, **options: Any) -> ALEEnv:
-    """Build the Atari games that settings describe as one env, whose games C++ threads step.
-
-    Args:
-        settings: of the environment, with ``atari``.
-        num_envs: how many games.
-        training: whether a lost life ends an episode, if settings say so; else an episode is a whole game.
-        options: further arguments of :class:`~torchrl.envs.ALEEnv`.
+def require_games(settings: Driven) -> None:
+    """Refuse ``--env_library=ale`` beside settings that its games do not have.
 
     Raises:
-        ConfigError: settings ask for what these games do not have.
+        ConfigError: ``--atari`` is not with it, or there is a setting of single simulators.
     """
     if not settings.atari:
         raise ConfigError(explain("--env_library=ale", expected="--atari with it", got="it alone"))
@@ -112,10 +106,23 @@ def atari_threads(settings: Driven, num_envs: int, *, training: bool, **options:
         if got := getattr(settings, name):
             wanted = "none with --env_library=ale, whose games are one batch"
             raise ConfigError(explain(f"--{name}", expected=wanted, got=got))
-    return ALEEnv(settings.env_name, num_envs, **_preprocessing(settings, training), **options)
 
 
-def _preprocessing(settings: Driven, training: bool) -> dict[str, Any]:
+def atari_threads(settings: Driven, num_envs: int, **options: Any) -> ALEEnv:
+    """Build the Atari games that settings describe as one env for training, whose games C++ threads step.
+
+    Args:
+        settings: of the environment, with ``atari``.
+        num_envs: how many games.
+        options: further arguments of :class:`~torchrl.envs.ALEEnv`.
+
+    Raises:
+        ConfigError: settings ask for what an Atari game does not have.
+    """
+    return ALEEnv(settings.env_name, num_envs, **_preprocessing(settings, training=True), **options)
+
+
+def _preprocessing(settings: Driven, *, training: bool) -> dict[str, Any]:
     for name, expected in (("from_pixels", False), ("leave_out", ())):
         if (got := getattr(settings, name)) != expected:
             wanted = f"{expected or 'none'} with --atari, whose only observation is a picture"

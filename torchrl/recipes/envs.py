@@ -25,7 +25,7 @@ from torchrl.envs.transforms import (
     TensorDictPrimer,
 )
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.atari import atari_game, atari_threads, frame_skip_of, max_noops_of
+from torchrl.recipes.atari import atari_game, atari_threads, frame_skip_of, max_noops_of, require_games
 from torchrl.recipes.config import keywords
 from torchrl.recipes.memories import MEMORY_KEYS, initial_memory
 from torchrl.recipes.memory_parts import Remembering, remembers
@@ -116,9 +116,11 @@ def _noise(networks: ActorCriticNetworks | SquashedNetworks, env: Env) -> GSDENo
 def _simulated(settings: Environment, num_envs: int, training: bool, filmed: bool) -> Env:
     if settings.env_library == "native" or settings.env_library in JAX:
         return _whole(settings, num_envs, filmed)
-    if settings.env_library == "ale" and not filmed:  # which draws no films: a single simulator shows the same games
-        options = {"max_episode_steps": settings.max_episode_steps, "env_kwargs": keywords(settings.env_kwargs)}
-        return atari_threads(settings, num_envs, training=training, **options)
+    if settings.env_library == "ale":
+        require_games(settings)
+        if training:  # an evaluation presses FIRE after a lost life, and a film is drawn: simulators can
+            options = {"max_episode_steps": settings.max_episode_steps, "env_kwargs": keywords(settings.env_kwargs)}
+            return atari_threads(settings, num_envs, **options)
     make = _simulator(settings, training, filmed)
     if training and settings.env_workers:
         if settings.env_workers > num_envs:

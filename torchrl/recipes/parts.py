@@ -46,7 +46,7 @@ class Environment(AtariGames):
     env_library: Literal[
         "ale", "brax", "craftax", "dm_control", "gym", "gymnax", "jumanji", "native", "pgx", "playground", "toy"
     ] = "gym"
-    """library of the simulator; ale plays the games of --atari in threads of C++; native is one batch in torch:
+    """library of the simulator; ale trains on the games of --atari in C++ threads; native is one batch in torch:
     Acrobot, CartPole, ChainMDP, FourRooms, GridWorld, MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane,
     RepeatPrevious, TMaze; brax, craftax, gymnax, jumanji, pgx and (MuJoCo) playground are one batch in jax"""
     env_name: str = "CartPole-v1"
