@@ -16,7 +16,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --const
 EXTRAS := dev,atari,box2d,dm-control,envpool,jax,minari,minigrid,mujoco,plots,video
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint laws learn mutate bench clean
+.PHONY: help venv train test lint laws worlds learn mutate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -41,6 +41,9 @@ lint: $(VENV)/.stamp ## check the style
 
 laws: $(VENV)/.stamp ## run the law suites and write what was held against them to docs/laws.md
 	$(RUN) tests/law_table.py
+
+worlds: $(VENV)/.stamp ## run worlds of other makers and write what came to docs/worlds.md (slow)
+	$(RUN) tests/world_table.py
 
 learn: $(VENV)/.stamp ## run the learning checks (slow: trains to known scores)
 	$(RUN) -m pytest -q tests/learning -m learn --timeout=7200

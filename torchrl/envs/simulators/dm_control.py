@@ -24,6 +24,7 @@ from torchrl.extras import require
 from torchrl.seeding import child_seeds
 
 GENERATORS = (np.random.RandomState, np.random.Generator, random.Random)
+DRAWING = (("quadruped", "escape"),)  # tasks that take OpenGL also where no picture is observed, to make a terrain
 WRAPPED = ("_env", "_environment")  # where wrappers of dm_env keep what is below them
 
 
@@ -273,6 +274,8 @@ def _load(domain: str, task: str | None, task_kwargs: dict[str, Any] | None) -> 
             raise EnvError(_unknown("a domain of the suite", domain, tasks))
         if task not in tasks[domain]:
             raise EnvError(_unknown(f'a task of "{domain}"', task, tasks[domain]))
+        if (domain, task) in DRAWING:
+            choose_opengl()
         try:
             return _build(suite, domain, task, task_kwargs or {})
         except Exception as error:
