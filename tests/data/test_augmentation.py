@@ -10,6 +10,7 @@ from torchrl.data import ColorJitter, RandomCrop, RandomShift
 from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.functional import jitter_colors
+from torchrl.modules import CenterCrop, ConvNet
 
 
 def seeded(seed=0):
@@ -129,8 +130,28 @@ def test_a_buffer_changes_its_samples_and_goes_on_alike_from_a_save(tmp_path):
         twin = make()
         load(twin)
         assert (twin.sample() == expected).all()
+    assert (copy.deepcopy(buffer).sample() == buffer.sample()).all()
     state.pop("transform")  # as earlier versions saved it
     make().load_state_dict(state)
+
+
+def test_samples_made_ahead_are_those_that_would_be_made_when_asked_for():
+    samples = []
+    for prefetch in (0, 2):
+        transform = RandomShift(2, generator=seeded())
+        buffer = ReplayBuffer(TensorStorage(64), transform=transform, batch_size=8, prefetch=prefetch, seed=0)
+        buffer.extend(sample())
+        samples.append([buffer.sample() for _ in range(5)])
+        buffer.close()
+    assert all((now == ahead).all() for now, ahead in zip(*samples, strict=True))
+
+
+def test_a_network_acts_on_whole_images_and_learns_from_windows():
+    network = torch.nn.Sequential(CenterCrop(36), ConvNet(2))
+    batch = sample(6, size=40)
+    windows = RandomCrop(36, generator=seeded())(batch)["observation"]
+    assert windows.shape[-2:] == (36, 36) and network(windows).shape == network(batch["observation"]).shape
+    assert torch.equal(network(batch["observation"]), network(batch["observation"][..., 2:38, 2:38]))
 
 
 def test_a_buffer_of_slices_shifts_each_slice_as_one():
