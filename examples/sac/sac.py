@@ -4,6 +4,7 @@
     python examples/sac/sac.py --config=examples/sac/configs/halfcheetah.txt
     python examples/sac/sac.py --config=examples/sac/configs/cheetah.txt
     python examples/sac/sac.py --config=examples/sac/configs/cartpole.txt
+    python examples/sac/sac.py --config=examples/sac/configs/pendulum_memory.txt
     python examples/sac/sac.py --config=examples/sac/configs/cartpole_swingup_pixels.txt
 
 What it shows: an actor that explores by its own entropy, for vectors and choices, and a temperature that is learned.

@@ -1,8 +1,11 @@
-"""SAC whose actor and critics have memories of their own repeats what was shown two steps ago."""
+"""SAC whose actor and critics have memories of their own repeats what was shown, and finds velocities by itself."""
+
+from statistics import mean
 
 import pytest
 import torch
 
+from cases.runs import train_seeds
 from torchrl.agents import Agent, Evaluator, FusedAdam, ReplayUpdates
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, SliceSampler, TensorStorage
@@ -48,3 +51,9 @@ def test_nine_tenths_of_the_best_return_within_20000_frames(seed):
     evaluation = Evaluator(make_env(20), num_episodes=100)(actor)
     print(f"seed {seed}: return {evaluation.mean:.1f} of 30")
     assert evaluation.mean >= 0.9 * 30
+
+
+def test_the_pendulum_without_velocities_is_swung_up_within_12000_frames(tmp_path):
+    runs = train_seeds("sac", "pendulum_memory", 3, tmp_path, "--eval_episodes=100")
+    assert all(summary["frames"] <= 12_000 for summary, _ in runs)
+    assert mean(summary["best_eval_return_mean"] for summary, _ in runs) >= -250
