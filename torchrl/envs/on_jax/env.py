@@ -20,6 +20,8 @@ from torchrl.envs.vector.building import RESERVED
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.unchecked import new_tensordict
 
+# Pickled tensors of these dtypes cannot be read again (torch 2.13), so a state holds the same bits as signed numbers.
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -131,7 +133,7 @@ class JaxEnv(Env):
     def state_dict(self) -> dict:
         """Return the state of every row, its random key included, and of the generator of actions."""
         return {
-            "rows": [torch.from_dlpack(leaf).clone() for leaf in self._programs.save(self._rows)],
+            "rows": [_signed(torch.from_dlpack(leaf)).clone() for leaf in self._programs.save(self._rows)],
             "has_started": self._has_started,
             "has_ended": self._has_ended.clone(),
             "frozen": self._frozen.clone(),
@@ -210,6 +212,10 @@ class JaxEnv(Env):
 
     def _set_frozen(self, rows: torch.Tensor) -> None:
         self._frozen, self._has_frozen = rows, bool(rows.any())
+
+
+def _signed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(SIGNED.get(tensor.dtype, tensor.dtype))
 
 
 def _copy(entries: dict) -> dict:

@@ -122,15 +122,19 @@ class Programs:
         return [self._jax.random.key_data(leaf) if self._is_key(leaf) else leaf for leaf in self._jax.tree.leaves(rows)]
 
     def load(self, leaves: list[Any]) -> Rows:
-        """Return the rows of :meth:`save`."""
+        """Return the rows of :meth:`save`, whose unsigned numbers may be given as the same bits of signed ones."""
         blank, structure = self._jax.tree.flatten(self.blank)
         found = [list(leaf.shape) for leaf in leaves]
-        expected = [list(leaf.shape) for leaf in self._jax.eval_shape(self.save, self.blank)]
+        forms = self._jax.eval_shape(self.save, self.blank)
+        expected = [list(form.shape) for form in forms]
         if found != expected:
             raise EnvError(explain("JaxEnv.load_state_dict", expected=f"leaves of {expected}", got=found))
+        arrays = [self._jax.numpy.asarray(leaf) for leaf in leaves]
+        bits = self._jax.lax.bitcast_convert_type
+        arrays = [a if a.dtype == form.dtype else bits(a, form.dtype) for a, form in zip(arrays, forms, strict=True)]
         kept = [
             self._key(leaf, like.dtype) if self._is_key(like) else leaf
-            for leaf, like in zip(leaves, blank, strict=True)
+            for leaf, like in zip(arrays, blank, strict=True)
         ]
         return self._jax.device_put(self._jax.tree.unflatten(structure, kept), self._device)
 
