@@ -160,15 +160,12 @@ def write(family: str, rows: list[str], packages: tuple[str, ...]) -> None:
     """Put the table of one family into the page, in the place of the one before."""
     begin, end = f"<!-- {family}: written by tests/world_table.py -->", f"<!-- {family}: end -->"
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    table = f"{begin}\n{versions}; {EPISODE} steps an episode at most where it was compared.\n\n{HEAD}\n" + "\n".join(
-        rows
-    )
+    note = f"; {EPISODE} steps an episode at most where it was compared" if family == "dm_control" else ""
+    table = "\n".join([begin, f"{versions}{note}.", "", HEAD, *rows, end])
     page = PAGE.read_text()
     if begin not in page:
         sys.exit(f"{PAGE.name} has no place for {family}: write {begin} and {end}")
-    PAGE.write_text(
-        re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{table}\n{end}", page, flags=re.DOTALL)
-    )
+    PAGE.write_text(re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, page, flags=re.DOTALL))
 
 
 def main() -> int:
