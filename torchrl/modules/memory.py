@@ -144,7 +144,7 @@ class Memory(Stateful, Extensible, TensorDictModuleBase):
 
     def restart(self, state: Tensor, is_init: Tensor) -> Tensor:
         """Return the state ``[N, *S]`` with the initial one in the rows where ``is_init``, bool ``[N, 1]``, is true."""
-        begins = is_init.reshape(self._per_row)
+        begins = is_init.view(self._per_row)  # each dimension more has size 1: a view, whatever the strides
         return state.masked_fill(begins, 0) if self.initial is None else torch.where(begins, self.initial, state)
 
     def own_state(self) -> Mapping[Key, Tensor]:

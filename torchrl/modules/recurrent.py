@@ -76,7 +76,7 @@ class Recurrent(Memory):
             of_layer = self.cell(x, parts[layer * num_parts : (layer + 1) * num_parts], weights)
             after += of_layer
             x = of_layer[0]
-        return x, torch.stack(after, 1).view(state.shape)
+        return x, torch.cat(after, 1).view_as(state)
 
     def unroll(self, x: Tensor, state: Tensor, is_init: Tensor) -> Tensor:
         """Return the last layer's outputs, ``[N, T, H]``, by the fused kernel.
