@@ -1,11 +1,13 @@
-"""A small PPO agent on CartPole, every random stream of its own."""
+"""A small PPO agent on CartPole, every random stream of its own; and graphs without a compiler."""
 
+import logging
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from torchrl import graphs
 from torchrl.agents import Agent, EvaluationProcess, Evaluator, MinibatchEpochs, UpdateNormalizer
 from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import GymEnv
@@ -63,3 +65,17 @@ def make_agent(keep):
         return keep(Agent(collector, optimise, advantage=GAE(critic), hooks=hooks, **options))
 
     return make
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Run graphs as they were traced, without a compiler; return the list of them."""
+    found = []
+
+    def load_program(graph, inputs):
+        found.append(graph)
+        return lambda values: list(graph(*values))
+
+    monkeypatch.setattr(graphs, "load_program", load_program)
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # pytest would format all it says
+    return found

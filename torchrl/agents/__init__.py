@@ -6,6 +6,7 @@ from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.film import VIDEOS, RecordVideo
+from torchrl.agents.graph_step import GraphStep
 from torchrl.agents.hooks import (
     BUFFER,
     AdaptPenalty,
@@ -43,6 +44,7 @@ __all__ = [
     "Evaluator",
     "Figures",
     "FusedAdam",
+    "GraphStep",
     "Hook",
     "InterruptGuard",
     "LinearSchedule",

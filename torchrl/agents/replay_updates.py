@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from torchrl.agents.graph_step import GraphStep
 from torchrl.agents.nonfinite import nonfinite_error
 from torchrl.agents.optimise import require_loss, require_optimised
 from torchrl.agents.parts import Sampled, WithActorTerms, WithTargets, has
@@ -20,7 +21,7 @@ from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_fr
 from torchrl.counts import is_count
 from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
 from torchrl.devices import to_device
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
 
@@ -64,8 +65,8 @@ class ReplayUpdates:
             2019, section 2.3).
         max_grad_norm: scales gradients down to this joint norm; None does not.
         max_grad_value: clips each entry of the gradients to ± this; None does not.
-        compile: compile the loss and its gradient; not of networks with memory, whose sequences have another length in
-            each sample.
+        compile: take each step by one compiled graph, see :class:`GraphStep`; not with networks with memory, whose
+            sequences have another length in each sample.
 
     Attributes:
         num_updates: gradient steps so far.
@@ -142,7 +143,10 @@ class ReplayUpdates:
         require_optimised(who, self._parameters, optimizer)
         self._buffers = list(_buffers_of(loss))
         self._kept = [buffers[name].clone() for buffers, name in self._buffers]
-        self._forward = torch.compile(self._losses, dynamic=False) if compile else self._losses
+        self._graph = None
+        if compile:
+            clipping = {"max_grad_norm": max_grad_norm, "max_grad_value": max_grad_value}
+            self._graph = GraphStep("compile", loss, optimizer, **clipping)
         self._has_priorities = _has_priorities(buffer)
         self._means, self._seconds = MeanMetrics(), 0.0
 
@@ -190,32 +194,8 @@ class ReplayUpdates:
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
         rows = to_device(rows, self._parameters[0].device)
-        buffers = [buffers[name] for buffers, name in self._buffers]
-        if buffers:  # a layer that learns from what it is shown would keep the NaN of a step that is refused
-            torch._foreach_copy_(self._kept, buffers)
-        total, losses = self._forward(rows, self.num_updates % self.actor_interval == 0)
-        for parameter in self._parameters:
-            parameter.grad = None
-        total.backward()
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        losses = {name: value.detach() for name, value in losses.items()}
-        td_error = losses.get(TD_ERROR)
-        if td_error is not None:
-            losses[TD_ERROR] = td_error.mean()
-        losses["grad_norm"] = norm
-        names, values = zip(*losses.items(), strict=True)
-        numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
-        if not all(map(math.isfinite, numbers.values())):
-            for buffer, kept in zip(buffers, self._kept, strict=True):
-                buffer.copy_(kept)
-            step = f"update {self.num_updates + 1}"
-            raise nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
-        if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
-            torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
-        elif self.max_grad_value is not None:
-            torch.nn.utils.clip_grad_value_(self._parameters, self.max_grad_value)
-        self.optimizer.step()
+        step = self._step if self._graph is None else self._step_by_graph
+        numbers, td_error = step(rows, {} if self.num_updates % self.actor_interval == 0 else {"with_actor": False})
         if self.target_update is not None:
             self.target_update.step()
         if self._has_priorities and td_error is not None:
@@ -255,9 +235,48 @@ class ReplayUpdates:
         if len(self.buffer) == 0:
             self._owed, self._learns_from = 0.0, self.num_frames + self.start_frames
 
-    def _losses(self, rows: TensorDict, with_actor: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        losses = self.loss(rows) if with_actor else self.loss(rows, with_actor=False)
-        return total_loss(losses), dict(losses.items())
+    def _step(self, rows: TensorDict, flags: dict[str, bool]) -> tuple[dict[str, float], torch.Tensor | None]:
+        """Take a gradient step; return the scalars it reports, and the errors of the rows if the loss has some."""
+        buffers = [buffers[name] for buffers, name in self._buffers]
+        if buffers:  # a layer that learns from what it is shown would keep the NaN of a step that is refused
+            torch._foreach_copy_(self._kept, buffers)
+        losses = self.loss(rows, **flags)
+        total = total_loss(losses)
+        for parameter in self._parameters:
+            parameter.grad = None
+        total.backward()
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        losses = {name: value.detach() for name, value in losses.items()}
+        td_error = losses.get(TD_ERROR)
+        if td_error is not None:
+            losses[TD_ERROR] = td_error.mean()
+        losses["grad_norm"] = norm
+        names, values = zip(*losses.items(), strict=True)
+        numbers = dict(zip(names, torch.stack(values).tolist(), strict=True))
+        if not all(map(math.isfinite, numbers.values())):
+            for buffer, kept in zip(buffers, self._kept, strict=True):
+                buffer.copy_(kept)
+            raise self._nonfinite(numbers, rows)
+        if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
+            torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
+        elif self.max_grad_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self.max_grad_value)
+        self.optimizer.step()
+        return numbers, td_error
+
+    def _step_by_graph(self, rows: TensorDict, flags: dict[str, bool]) -> tuple[dict[str, float], torch.Tensor | None]:
+        """Take the step of :meth:`_step` by one compiled graph, which moves nothing before its numbers are seen."""
+        outcome = self._graph(rows, **flags)
+        numbers = dict(zip(outcome.names, outcome.values.tolist(), strict=True))
+        if not all(map(math.isfinite, numbers.values())):
+            raise self._nonfinite(numbers, rows)
+        self._graph.commit(outcome)
+        return numbers, outcome.td_error
+
+    def _nonfinite(self, numbers: dict[str, float], rows: TensorDict) -> NonFiniteError:
+        step = f"update {self.num_updates + 1}"
+        return nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
 
     def _update_priorities(self, sample: TensorDictBase, priority: torch.Tensor) -> None:
         if not isinstance(self.buffer, MixedReplay):
