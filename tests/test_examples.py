@@ -90,6 +90,8 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     flags = {"diayn": ["--num_skills=2"], "ppo": ["--num_epochs=1"], "redq": [*SMALL, "--updates_per_frame=1"]}
     flags["r2d2"] = [*SMALL, "--sub_traj_len=8", "--burn_in=2"]
     flags = flags.get(algorithm, SMALL if algorithm in OFF_POLICY else [])
+    if algorithm in OFF_POLICY and "\nmemory =" in config.read_text():
+        flags = [*flags, "--updates_per_frame=0.1"]
     if "atari = true" in config.read_text():
         flags = [*flags, "--image_size=36", "--num_cells", "8"]
     if "updates_per_frame" in config.read_text() and "num_workers" in config.read_text():
