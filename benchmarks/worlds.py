@@ -1,6 +1,6 @@
 """Worlds that others bring, in our loop and in a bare one, alternating in one run: one function per world.
 
-    python benchmarks/worlds.py [pong] [frames] [gymnax]
+    python benchmarks/worlds.py [pong] [frames] [gymnax] [batch]
 
 Names choose functions; none runs all. Each comparison times both sides in turn, one torch thread; the median ratio of
 the rounds counts, its range stands beside it.
@@ -13,6 +13,9 @@ same games, bytes of pictures a transition, counted in its memory.
 ``gymnax``: 4,096 rows of gymnax's CartPole by ``JaxEnv``, alone and in our collector with a policy, against gymnax's
 own ``step``, compiled for as many rows and called with given actions, nothing recorded. XLA has one thread, too, and
 computes in the thread that asks.
+
+``batch``: 4,096 CartPoles in numpy that restart by themselves, as a ``BatchEnv`` stepped at random, or recorded by our
+collector, at random or by a policy of one layer, against a loop that steps them at random.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import torch
 
 from torchrl.collectors import Collector
 from torchrl.data.replay import ReplayBuffer, StackedFrames, TensorStorage
-from torchrl.envs import ALEEnv, Compose, Env, GymVectorEnv, JaxEnv, TransformedEnv, jax_world
+from torchrl.envs import ALEEnv, BatchEnv, Compose, Env, GymVectorEnv, JaxEnv, TransformedEnv, jax_world
 from torchrl.envs.transforms import FrameStack, Unsqueeze
 from torchrl.modules import MLP, Categorical, ProbabilisticActor
 
@@ -162,7 +165,43 @@ def gymnax() -> None:
         report(f"  {name} against bare", [one["bare"] / one[name] for one in rounds], budget)
 
 
-WORLDS = {"pong": pong, "frames": frames, "gymnax": gymnax}
+# ---- a batch in numpy ------------------------------------------------------------------------------------------------
+
+
+def batch() -> None:
+    """Compare our collector over a world that is a batch already with a loop that steps it and does nothing else."""
+    from _batch import BareLoop, CartPoles
+
+    num_envs, num_steps = 4096, 64
+    env = BatchEnv(CartPoles(num_envs))
+    root, acts = [env.reset()], env.act_at_random
+
+    def steps() -> None:
+        for _ in range(num_steps):
+            root[0] = env.step_and_reset(acts(root[0]))[1]
+
+    def collecting(policy: Callable | None) -> Callable[[], object]:
+        frames_per_batch = num_envs * num_steps
+        return Collector(BatchEnv(CartPoles(num_envs)), policy, frames_per_batch=frames_per_batch, seed=0).collect
+
+    sides = {
+        "steps at random": steps,
+        "recorded, at random": collecting(None),
+        "recorded, a policy of one layer": collecting(ProbabilisticActor(torch.nn.Linear(4, 2), Categorical)),
+        "bare": BareLoop(num_envs, num_steps).collect,
+    }
+    for call in sides.values():
+        call()
+    rounds = [{name: seconds(call) for name, call in sides.items()} for _ in range(ROUNDS)]
+    for name in sides:
+        frames_per_second = [num_envs * num_steps / one[name] for one in rounds]
+        report(f"{num_envs:,} CartPoles in numpy, {name}: frames/s", frames_per_second, "", ",.0f")
+    for name in list(sides)[:-1]:
+        budget = "0.6" if name == "steps at random" else ""
+        report(f"  {name}, against the bare loop", [one["bare"] / one[name] for one in rounds], budget)
+
+
+WORLDS = {"pong": pong, "frames": frames, "gymnax": gymnax, "batch": batch}
 
 
 def main() -> None:

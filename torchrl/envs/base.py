@@ -492,7 +492,7 @@ class Env(ABC):
 
         The actions are drawn from the generator that :meth:`set_seed` seeds.
         """
-        spec = self.action_spec.to("cpu")  # one stream, whatever the device
+        spec = self.action_spec if self.device.type == "cpu" else self.action_spec.to("cpu")  # one stream on any device
         if self.action_mask_key is None:
             action = spec.rand(generator=self.shared.generator)
         else:

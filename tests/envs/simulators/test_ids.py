@@ -202,6 +202,14 @@ def test_an_id_of_a_package_that_is_installed_is_found_without_its_module(tmp_pa
         GymEnv("Jars-v0")
 
 
+def test_a_package_that_is_installed_and_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "module_of_crates.py").write_text("import another_module")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(ids, "PACKAGES", (("module_of_crates", "crates", "Crates-"),))
+    with pytest.raises(MissingExtraError, match='a module "module_of_crates" that can be .*another_module'):
+        GymEnv("Crates-v0")
+
+
 def test_an_extra_of_ours_is_named_where_its_package_is_missing(monkeypatch):
     monkeypatch.setattr(ids, "find_spec", lambda module: None)
     hint = package_hint("MiniGrid-MemoryS11-v0")

@@ -193,7 +193,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
 def _mistake(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> EnvError | MissingExtraError | None:
     """Return the error to raise where gymnasium cannot make an environment; None if that is not the user's mistake."""
     if isinstance(error, gym_error.DependencyNotInstalled | ImportError):
-        return MissingExtraError(_missing_dependency(env_id, error))
+        return MissingExtraError(_missing_dependency(with_module(env_id), error))
     if isinstance(error, AttributeError) and "must specify an" in str(error):  # gymnasium's check of the two spaces
         return EnvError(explain("GymSimulator", expected="an environment with its two spaces", got=error))
     if isinstance(error, gym_error.Error):

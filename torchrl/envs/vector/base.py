@@ -100,7 +100,8 @@ class WorkerEnv(Env):
         return _new_containers(self._next, self._nested_keys), self._root(), ended
 
     def reset_rows(self, mask: torch.Tensor | None, *, seeds: list[int] | None, options: ResetOptions) -> TensorDict:
-        rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy()).tolist()
+        rows = range(self.batch_size.numel()) if mask is None else np.flatnonzero(mask.numpy())
+        rows = rows.tolist() if mask is not None and not self._worker.takes_arrays else rows
         if isinstance(options, list):
             options = [copy_options(options[row]) for row in rows]
         self._worker.restart(rows, None if seeds is None else [seeds[row] for row in rows], options)

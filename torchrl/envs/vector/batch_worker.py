@@ -12,7 +12,7 @@ from gymnasium import Space, spaces
 from torchrl.envs.simulators.base import Observation
 from torchrl.envs.simulators.batch import BatchArrays, BatchSimulator
 from torchrl.envs.vector.batches import Actions
-from torchrl.envs.vector.buffers import StepBuffers, copy_into, copy_tree
+from torchrl.envs.vector.buffers import Leaf, StepBuffers, copy_into, copy_tree
 from torchrl.envs.vector.building import shared_options
 from torchrl.envs.vector.worker import Options, Worker, not_restarted
 from torchrl.errors import EnvError, SpecError, explain
@@ -33,6 +33,7 @@ class BatchWorker(Worker):
     """
 
     env_name = "BatchEnv"
+    takes_arrays = True
 
     def __init__(self, simulator: BatchSimulator, buffers: StepBuffers) -> None:
         super().__init__(simulator.observation_space, buffers)
@@ -43,6 +44,8 @@ class BatchWorker(Worker):
         given = _allocate(simulator.observation_space, len(self._reward), self._resets_itself and self._keeps_last)
         self._arrays = batch_method("bind", simulator)(given)
         _require_arrays(self._arrays, given)
+        self._seen = self._sources(self._arrays.observations)
+        self._last = self._sources(self._arrays.last_observations) if self._resets_itself and self._keeps_last else []
         self._is_held = np.zeros(len(self._reward), dtype=bool)  # rows that the simulator has restarted by itself
 
     def advance(self, actions: Actions) -> bool:
@@ -55,18 +58,22 @@ class BatchWorker(Worker):
             raise not_restarted(self.ended())
         self._require_nothing("step", self.simulator.step(actions))
         arrays = self._arrays
-        for leaf in self._next_leaves:
-            leaf.write_batch(arrays.observations)
+        for leaf, source in zip(self._next_leaves, self._seen, strict=True):
+            if source is None:
+                leaf.write_batch(arrays.observations)
+            else:
+                np.copyto(leaf.array, source)
         self._write_flags(arrays.rewards, arrays.terminated, arrays.truncated)
-        ended = bool(self._terminated.any() or self._truncated.any())
-        if ended and self._resets_itself:
-            self._write_last_observations()
+        ended = (self._terminated | self._truncated).nonzero()[0]
+        if not len(ended):
+            self._finish_step()
+            return False
+        if self._resets_itself:
+            self._write_last_observations(ended)
+            self._is_held[ended] = True
         self._finish_step()
-        if ended:
-            self._mark_ended()
-            if self._resets_itself:
-                np.copyto(self._is_held, self._has_ended)
-        return ended
+        self._mark_ended()
+        return True
 
     def restart(
         self, indices: Sequence[int], seeds: Sequence[int | None] | None = None, options: Options = None
@@ -77,19 +84,11 @@ class BatchWorker(Worker):
             EnvError: options that differ from row to row; or some rows of a simulator that can only restart all, or
                 that changed others.
         """
-        options = shared_options("BatchEnv", options)
-        indices = np.fromiter(indices, np.int64)
-        rows = np.zeros(len(self._is_held), dtype=bool)
-        rows[indices] = True
-        fresh = rows if options else rows & ~self._is_held
-        if seeds is not None:
-            fresh = fresh.copy()
-            fresh[[index for index, seed in zip(indices, seeds, strict=True) if seed is not None]] = True
-            seeds = self._by_row(indices, seeds)
-        if fresh.any():
-            self._restart_fresh(fresh if self._restarts_rows else rows, seeds, options)
-        for leaf in self._root_leaves[self.turn]:
-            leaf.copy_rows(indices, self._arrays.observations)
+        indices = np.asarray(indices)
+        if seeds is not None or options or not self._is_held[indices].all():
+            self._begin_anew(indices, seeds, shared_options("BatchEnv", options))
+        for leaf, source in zip(self._root_leaves[self.turn], self._seen, strict=True):
+            _copy_rows(leaf, indices, source, self._arrays.observations)
         self._is_held[indices] = False
         self._begin(indices)
         self._may_step = not self._has_ended.any()
@@ -133,12 +132,17 @@ class BatchWorker(Worker):
         """Close the simulator."""
         batch_method("close", self.simulator)()
 
-    def _write_last_observations(self) -> None:
+    def _sources(self, observations: Observation) -> list[np.ndarray | None]:
+        """Return the array that holds each leaf; None where a copy has to look at each number, as of float64."""
+        sources = [leaf.source_in(observations) for leaf in self._next_leaves]
+        pairs = zip(sources, self._next_leaves, strict=True)
+        return [source if np.can_cast(source.dtype, leaf.array.dtype, "safe") else None for source, leaf in pairs]
+
+    def _write_last_observations(self, ended: np.ndarray) -> None:
         """Write what ended rows showed last to ``next``; where that is lost, what they showed before."""
-        ended = np.flatnonzero(self._terminated | self._truncated)
         if self._keeps_last:
-            for leaf in self._next_leaves:
-                leaf.copy_rows(ended, self._arrays.last_observations)
+            for leaf, source in zip(self._next_leaves, self._last, strict=True):
+                _copy_rows(leaf, ended, source, self._arrays.last_observations)
             return
         cut = np.flatnonzero(self._truncated & ~self._terminated)
         if len(cut):
@@ -149,11 +153,19 @@ class BatchWorker(Worker):
         for leaf, before in zip(self._next_leaves, self._root_leaves[self.turn], strict=True):
             leaf.array[ended] = before.array[ended]
 
-    def _by_row(self, indices: np.ndarray, seeds: Sequence[int | None]) -> list[int | None]:
-        by_row: list[int | None] = [None] * len(self._is_held)
-        for index, seed in zip(indices, seeds, strict=True):
-            by_row[index] = seed
-        return by_row
+    def _begin_anew(self, indices: np.ndarray, seeds: Sequence[int | None] | None, options: Mapping | None) -> None:
+        """Reset the given rows, but for those that the simulator has restarted and nothing is asked of."""
+        rows = np.zeros(len(self._is_held), dtype=bool)
+        rows[indices] = True
+        fresh = rows.copy() if options else rows & ~self._is_held
+        by_row: list[int | None] | None = None
+        if seeds is not None:
+            by_row = [None] * len(rows)
+            for index, seed in zip(indices, seeds, strict=True):
+                by_row[index] = seed
+                fresh[index] |= seed is not None
+        if fresh.any():
+            self._restart_fresh(fresh if self._restarts_rows else rows, by_row, options)
 
     def _restart_fresh(self, rows: np.ndarray, seeds: list[int | None] | None, options: Mapping | None) -> None:
         others = ~rows
@@ -176,6 +188,13 @@ class BatchWorker(Worker):
         if result is not None:
             who, got = f"{type(self.simulator).__name__}.{method}", f"a {type(result).__name__}"
             raise EnvError(explain(who, expected="results written into the arrays", got=got, hint=IN_PLACE))
+
+
+def _copy_rows(leaf: Leaf, rows: np.ndarray, source: np.ndarray | None, observations: Observation) -> None:
+    if source is None:
+        leaf.copy_rows(rows, observations)
+    else:
+        leaf.array[rows] = source[rows]
 
 
 def batch_method(name: str, simulator: BatchSimulator) -> Callable:

@@ -170,6 +170,10 @@ class Leaf:
         """Write some rows' values, ``indices`` ``[n]``, given a batch of only these rows, ``[n, ...]``."""
         self.array[indices] = self._batch_in(observations, len(indices))
 
+    def source_in(self, observations: Any) -> np.ndarray:
+        """Return this leaf's array in a batch of all rows, after checking its shape and dtype."""
+        return self._batch_in(observations)
+
     def copy_rows(self, indices: np.ndarray, observations: Any) -> None:
         """Write the rows ``indices``, ``[n]``, given a batch of all rows."""
         self.array[indices] = self._batch_in(observations)[indices]

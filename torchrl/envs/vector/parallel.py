@@ -151,6 +151,8 @@ class ProcessWorker:
         action_space: of one simulator.
     """
 
+    takes_arrays = False  # of indices, as Worker has it: lists are what messages hold
+
     def __init__(self, factories: Sequence[Callable[[], Simulator]], num_workers: int, **how: Any) -> None:
         self.shares = shares_of(len(factories), num_workers)
         self._arguments = {"factories": factories, "num_workers": num_workers, **how}

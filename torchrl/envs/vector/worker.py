@@ -44,9 +44,11 @@ class Worker(ABC):
     Attributes:
         env_name: the class of the env, for messages; empty names the worker's own class.
         turn: index, 0 or 1, of the buffer of the current root; a step flips it, and writes the other root.
+        takes_arrays: whether the indices of some rows come as an array to :meth:`restart`, not as a list.
     """
 
     env_name = ""
+    takes_arrays = False
 
     def __init__(self, observation_space: Space, buffers: StepBuffers, first_index: int = 0) -> None:
         self.buffers = buffers
