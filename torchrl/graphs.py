@@ -12,6 +12,7 @@ import hashlib
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -171,9 +172,11 @@ def _build(graph: GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent))
     try:
-        files = aot_compile(graph, tuple(inputs), options=OPTIONS)
-        package = aside / path.name
-        package_aoti(str(package), files)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 warns of what it calls itself
+            files = aot_compile(graph, tuple(inputs), options=OPTIONS)
+            package = aside / path.name
+            package_aoti(str(package), files)
         package.replace(path)
     finally:
         shutil.rmtree(aside)

@@ -215,7 +215,7 @@ def test_a_graph_is_compiled_once_and_found_by_the_next_run(tmp_path, monkeypatc
     one = Square()
     other, packages = copy.deepcopy(one), []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # inductor's own
+        warnings.simplefilter("error", FutureWarning)
         for loss in (one, other):
             options = {"num_epochs": 2, "minibatch_size": 4, "generator": torch.Generator().manual_seed(0)}
             optimise = MinibatchEpochs(loss, FusedAdam(loss.trainable_parameters()), compile=True, **options)
