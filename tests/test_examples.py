@@ -82,8 +82,9 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     algorithm = config.parts[-3]
     if "LunarLander" in config.read_text():
         pytest.importorskip("Box2D", reason="LunarLander needs the extra box2d")
-    if "env_library = gymnax" in config.read_text():
-        pytest.importorskip("gymnax", reason="it installs beside other versions of the rest")
+    for words, package in (("env_library = gymnax", "gymnax"), ("gymnasium_robotics:", "gymnasium_robotics")):
+        if words in config.read_text():
+            pytest.importorskip(package, reason="it installs beside other versions of the rest")
     if "atari = true" in config.read_text():
         pytest.importorskip("ale_py", reason="Atari games need the extra atari")
         pytest.importorskip("cv2", reason="Atari games need the extra atari")
