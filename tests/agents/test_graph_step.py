@@ -176,6 +176,28 @@ class Reading(Square):
         return super().terms(rows.set("y", rows["y"] + self.options["more"]))
 
 
+class Weighted(Square):
+    weight = 1.0
+
+    def terms(self, rows):
+        return {name: self.weight * value for name, value in super().terms(rows).items()}
+
+
+def test_a_number_that_changed_counts_as_it_is(traced):
+    one = Weighted()
+    one.weight = 1.0
+    other = copy.deepcopy(one)
+    ours, theirs = (torch.optim.Adam(loss.trainable_parameters(), lr=0.1) for loss in (one, other))
+    step = GraphStep("test", one, ours, max_grad_norm=1.0)
+    for weight, eps in ((1.0, 1e-8), (3.0, 1e-8), (3.0, 0.5)):
+        one.weight = other.weight = weight
+        ours.param_groups[0]["eps"] = theirs.param_groups[0]["eps"] = eps
+        step.commit(step(rows()))
+        eager_step(other, theirs, rows(), max_grad_norm=1.0)
+        assert_same_state(one, other)
+    assert len(traced) == 3
+
+
 def test_a_tensor_that_is_no_buffer_counts_as_it_is(traced):
     more = torch.zeros(8, 1, dtype=torch.float64)
     loss = Reading(more=more)

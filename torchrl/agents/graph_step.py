@@ -51,6 +51,9 @@ class _Facts:
 class GraphStep:
     """Compute a gradient step of a loss by one compiled graph for each form of its rows; :meth:`commit` applies it.
 
+    A number that a module or the optimizer holds as an attribute is a fact of the graph, but for the learning rate:
+    where one has changed, another graph is compiled. Numbers that change often belong into buffers.
+
     Adam and AdamW are in the graph. With another optimizer the graph ends with the clipped gradients, and ``commit``
     calls ``optimizer.step()``. Optimizer and loss keep their states as they do without a graph.
 
@@ -85,6 +88,13 @@ class GraphStep:
         self._names = [names[id(parameter)] for parameter in self._parameters]
         self._frozen = list(_held(loss, "_parameters", without=self._names))
         self._buffers = list(_held(loss, "_buffers"))
+        # What a graph holds as a fact: another number, such as a mode or a discount, is another graph.
+        self._numbers = [
+            (vars(module), name)
+            for module in loss.modules()
+            for name, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str))
+        ]
         self._graphs: dict[tuple, tuple[Graph, _Facts]] = {}
         self._is_adam = _is_adam(optimizer)
         self._group_of = {id(x): k for k, group in enumerate(optimizer.param_groups) for x in group["params"]}
@@ -112,6 +122,9 @@ class GraphStep:
         inputs = [*self._parameters, *[holder[name] for holder, name, _ in self._frozen], *buffers, *moments]
         inputs += [self._learning_rates(), *entries.values()]
         form = (rows.batch_size, *flags.items(), *[(key, x.shape, x.dtype) for key, x in entries.items()])
+        form += tuple([holder[name] for holder, name in self._numbers])
+        if self._is_adam:
+            form += tuple([(x["betas"], x["eps"], x["weight_decay"]) for x in self.optimizer.param_groups])
         if form not in self._graphs:
             facts = _Facts()
             traced = partial(self._traced, facts, list(entries), rows.batch_size, flags)
