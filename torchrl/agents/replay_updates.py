@@ -94,11 +94,8 @@ class ReplayUpdates:
         compile: bool = False,
     ) -> None:
         who = "ReplayUpdates"
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("start_frames", start_frames, 0),
-            ("actor_interval", actor_interval, 1),
-        ):
+        least_of = {"batch_size": 1, "start_frames": 0, "actor_interval": 1}
+        for (name, least), value in zip(least_of.items(), (batch_size, start_frames, actor_interval), strict=True):
             if not is_count(value, least=least):
                 raise ConfigError(explain(who, expected=f"{name} of at least {least}", got=value))
         if not (math.isfinite(updates_per_frame) and updates_per_frame >= 0):
@@ -115,9 +112,7 @@ class ReplayUpdates:
             raise ConfigError(explain(who, expected=expected, got=actor_interval))
         require_loss(who, loss, optimizer)
         if compile and getattr(loss, "state_keys", ()):
-            hint = (
-                "Leave compile out: sequences are laid out by their endings, and every length would be compiled anew."
-            )
+            hint = "Leave compile out: sequences are laid out by their endings, and each length would be compiled."
             raise ConfigError(explain(f"{who}, compile", expected="networks without memory", got="others", hint=hint))
         if not has(buffer, Sampled):
             got = type(buffer).__name__
@@ -143,10 +138,8 @@ class ReplayUpdates:
         require_optimised(who, self._parameters, optimizer)
         self._buffers = list(_buffers_of(loss))
         self._kept = [buffers[name].clone() for buffers, name in self._buffers]
-        self._graph = None
-        if compile:
-            clipping = {"max_grad_norm": max_grad_norm, "max_grad_value": max_grad_value}
-            self._graph = GraphStep("compile", loss, optimizer, **clipping)
+        clipping = {"max_grad_norm": max_grad_norm, "max_grad_value": max_grad_value}
+        self._graph = GraphStep("compile", loss, optimizer, **clipping) if compile else None
         self._has_priorities = _has_priorities(buffer)
         self._means, self._seconds = MeanMetrics(), 0.0
 
