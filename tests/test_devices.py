@@ -1,9 +1,13 @@
 """Devices by name, and a clear word for those that are not there."""
 
+import re
+
 import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import needs_cuda
+from sources import ROOT
 from torchrl.devices import available_devices, find_device, to_device
 from torchrl.errors import ConfigError
 
@@ -18,7 +22,7 @@ def test_what_is_absent_is_refused_with_a_list_of_what_is_there(name):
         find_device(name)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_cuda_without_an_index_is_the_first():
     assert find_device("cuda") == torch.device("cuda:0")
 
@@ -34,8 +38,16 @@ def test_transitions_that_are_there_already_are_not_copied():
     assert to_device(unrewarded, torch.device("cpu")) is unrewarded
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_transitions_go_to_a_gpu_and_back():
     there = to_device(transitions(), torch.device("cuda:0"))
     assert there["observation"].is_cuda and there["next", "reward"].is_cuda
     assert (to_device(there, torch.device("cpu")) == transitions()).all()
+
+
+def test_whatever_needs_a_gpu_is_marked_so():
+    """``make gpu`` selects by the marker: no test may ask for a GPU in words of its own."""
+    own = r"skipif\(not torch\.cuda|\[\"cuda\"\] if|param\(\"cuda"
+    tests = ROOT / "tests"
+    asking = [path.name for path in tests.rglob("*.py") if re.search(own, path.read_text(encoding="utf-8"))]
+    assert asking == ["devices.py"]

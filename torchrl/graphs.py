@@ -57,7 +57,8 @@ class Draw(NamedTuple):
 class Graph:
     """A function of tensors, compiled for the shapes, strides, dtypes and devices of ``inputs``, or found on disk.
 
-    Called with such inputs as a list, it returns new tensors without gradient.
+    Called with such inputs as a list, by one thread at a time, it returns new tensors without gradient. On a GPU it
+    does not wait for what it started.
 
     The function must be pure: it writes to no tensor but those it makes. A tensor that it reads and that is no input is
     a constant; where somebody has written to one, the next call compiles anew. Random numbers are those of eager
@@ -98,7 +99,10 @@ def load_program(graph: GraphModule, inputs: Sequence[Tensor]) -> Program:
     path = cache_folder() / f"{_name_of(graph, inputs)}.pt2"
     if not path.exists():
         _build(graph, inputs, path)
-    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).run
+    device = next((x.device for x in inputs if x.device.type != "cpu"), torch.device("cpu"))
+    index = -1 if device.index is None else device.index
+    # One thread at a time: the other kind waits for its last run to end, which a CUDA graph could not record either.
+    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, index).run
 
 
 def trace(who: str, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> tuple[GraphModule, list[Draw]]:

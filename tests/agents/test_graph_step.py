@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.devices import needs_cuda
 from cases.losses import CASES, CURIOSITY_LOSSES, VALUE_LOSSES
 from torchrl import graphs
 from torchrl.agents import FusedAdam, GraphStep, MinibatchEpochs
@@ -129,6 +130,52 @@ def test_a_state_that_was_loaded_goes_on(traced):
     optimizer.load_state_dict(state)
     step.commit(step(rows()))
     torch.testing.assert_close(loss.state_dict(), after, rtol=0, atol=0)
+
+
+def test_a_rate_that_is_a_tensor_counts_as_it_is_and_stays_in_its_memory(traced):
+    one = Square()
+    other, rate = copy.deepcopy(one), torch.tensor(0.1)
+    ours = torch.optim.Adam(one.trainable_parameters(), lr=rate)
+    theirs = torch.optim.Adam(other.trainable_parameters(), lr=0.1)
+    step, memory = GraphStep("test", one, ours), set()
+    for value in (0.1, 0.3):
+        rate.fill_(value)
+        theirs.param_groups[0]["lr"] = rate.item()
+        step.commit(step(rows()))
+        memory.add(step._learning_rates().data_ptr())
+        eager_step(other, theirs, rows())
+        assert_same_state(one, other)
+    assert len(memory) == 1
+
+
+def test_rows_elsewhere_are_not_given_to_the_graph_of_rows_here(traced):
+    loss = Square()
+    step = GraphStep("test", loss, torch.optim.Adam(loss.trainable_parameters()))
+    step(rows())
+    with pytest.raises(ConfigError, match="one graph of tensors"):
+        step(rows().to("meta"))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["Adam", "FusedAdam with decay", "SGD"])
+def test_a_step_on_a_gpu_is_the_eager_one_and_waits_for_nothing(traced, name):
+    one = Square().cuda()
+    other, batch = copy.deepcopy(one), rows().cuda()
+    ours, theirs = (OPTIMIZERS[name](loss.trainable_parameters()) for loss in (one, other))
+    eager_step(one, ours, batch)  # begins the state, in which Adam counts on the CPU
+    eager_step(other, theirs, batch)
+    step = GraphStep("test", one, ours, max_grad_norm=1.0)
+    step.commit(step(batch))
+    eager_step(other, theirs, batch, max_grad_norm=1.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours.param_groups[0]["lr"] = 0.05
+        step.commit(step(batch))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    theirs.param_groups[0]["lr"] = 0.05
+    eager_step(other, theirs, batch, max_grad_norm=1.0)
+    assert_same_state(one, other)
 
 
 class Branching(Square):

@@ -1,7 +1,6 @@
 """What tests of transforms by hand share: worlds that count, echo or follow a script, and specs without a world."""
 
 import numpy as np
-import pytest
 import torch
 from gymnasium import spaces
 
@@ -10,11 +9,6 @@ from torchrl.data.specs import Composite, Unbounded
 from torchrl.envs import SerialEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import EnvSpecs, TransformedEnv
-
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
-]
 
 
 class Scripted(Simulator):

@@ -3,16 +3,12 @@
 import pytest
 import torch
 
+from cases.devices import FIRST_GPU
 from torchrl.collectors import Collector, PlacedPolicy, WarmUp
 from torchrl.collectors.placement import place_policy
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.modules import MLP, Categorical, ExplorationType, ProbabilisticActor, set_exploration_type
-
-DEVICES = [
-    "cpu",
-    pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
-]
 
 
 def make_policy():
@@ -20,7 +16,7 @@ def make_policy():
     return ProbabilisticActor(MLP(4, 2), Categorical)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", FIRST_GPU])
 def test_the_copy_acts_on_its_device_and_writes_into_the_root_it_was_given(device):
     policy = make_policy()
     placed = PlacedPolicy(policy, torch.device(device))
@@ -52,7 +48,7 @@ def test_only_what_the_policy_wrote_comes_back():
     assert root["action"].tolist() == [0, 1, 2] and root["next", "deep", "state"].tolist() == [[1.0]] * 3
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", FIRST_GPU])
 def test_the_copy_changes_only_by_refresh(device):
     policy = make_policy()
     placed = PlacedPolicy(policy, torch.device(device))
@@ -63,7 +59,7 @@ def test_the_copy_changes_only_by_refresh(device):
     assert torch.equal(placed.copy.module.layers[0].weight.cpu(), policy.module.layers[0].weight)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", FIRST_GPU])
 def test_a_collector_acts_there_stores_here_and_refreshes_with_the_version(device):
     policy = make_policy()
     env = GymEnv("CartPole-v1", num_envs=2)

@@ -7,6 +7,7 @@ from gymnasium.vector import AutoresetMode
 from torch import nn
 
 from cases.collecting import Impatient, counting, info
+from cases.devices import needs_cuda
 from fakes import CountingEnv, CountingSimulator, FaultySimulator, PlantedError, Together
 from torchrl.collectors import Collector, Fragment, FragmentSource, PlacedPolicy, WarmUp, rollout
 from torchrl.data import lengths_of, stitch, unpad
@@ -262,7 +263,7 @@ def test_a_copy_on_another_device_acts_with_the_present_weights():
     assert both["batch", "logits"].min() > 5 and both["last", "logits"].min() > 5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 @pytest.mark.parametrize("sticky", [False, True])
 def test_fragments_are_handed_out_on_the_device(sticky):
     policy = ProbabilisticActor(MLP(4, 2), Categorical).cuda()

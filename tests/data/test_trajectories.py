@@ -4,6 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import needs_cuda
 from cases.padding import MASK, poisoned
 from cases.same import assert_same
 from torchrl.data import (
@@ -295,7 +296,7 @@ def test_other_shapes_are_refused():
             function(make_padded()[:, 0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_everything_stays_on_the_device():
     batch = make_padded().to("cuda")
     for function in READERS.values():

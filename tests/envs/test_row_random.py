@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from cases.devices import DEVICES
 from torchrl.envs import RowRandom
 from torchrl.envs.row_random import later_keys, mix_
 from torchrl.errors import ConfigError, SpecError
 
 WORD = 2**64
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
 
 
 def hashed(number):
@@ -18,7 +18,7 @@ def hashed(number):
     return number ^ number >> 31
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_hash_is_that_of_splitmix64(device):
     step = 0x9E3779B97F4A7C15
     numbers = torch.tensor([step * j % WORD - (WORD if step * j % WORD >= WORD // 2 else 0) for j in (1, 2, 3)])
@@ -26,7 +26,7 @@ def test_the_hash_is_that_of_splitmix64(device):
     assert [number % WORD for number in mix_(numbers.to(device)).tolist()] == published
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 def test_numbers_by_hand(device):
     key = [5, 2**63 + 11]
     random = RowRandom(key=torch.tensor([5, -(2**63) + 11]).to(device))

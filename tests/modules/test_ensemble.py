@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from cases.devices import DEVICES
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import MLP, BatchRenorm, ConvNet, Ensemble, NormalHead, orthogonal_init_
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 class Tied(nn.Module):

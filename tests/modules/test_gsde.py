@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.devices import DEVICES
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (
     MLP,
@@ -23,8 +24,6 @@ from torchrl.modules import (
     orthogonal_init_,
     set_exploration_type,
 )
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def test_two_features_and_two_actions_by_hand():

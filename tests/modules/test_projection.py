@@ -5,6 +5,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.devices import needs_cuda
 from torchrl.data.specs import Bounded, Categorical, Composite
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import MLP, Actor, Normal, NormalHead, Operator, ProbabilisticActor, Projected, Sequence
@@ -125,7 +126,7 @@ def test_the_spec_moves_with_the_policy_and_keeps_its_dtype():
     assert Projected(make_actor(), ROW).double().spec.dtype == torch.float32
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_a_moved_policy_acts_where_it_is():
     policy = Projected(Actor(MLP(3, 2)), ROW).to("cuda")
     roots = policy(TensorDict({"observation": 99 * torch.randn(4, 3, device="cuda")}, [4]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import needs_cuda
 from cases.examples import load, parser
 from torchrl.agents import SaveBuffer
 from torchrl.collectors import Collector, MultiAsyncCollector, WarmUp
@@ -393,7 +394,7 @@ def test_entries_that_no_batch_has_are_not_stored(make_agent):
         stored(make_agent("dqn", "--selected_keys", "next"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_samples_are_pinned(make_agent):
     agent = make_agent("dqn", "--pin_memory")
     stored(agent)

@@ -98,7 +98,7 @@ class GraphStep:
         self._graphs: dict[tuple, tuple[Graph, _Facts]] = {}
         self._is_adam = _is_adam(optimizer)
         self._group_of = {id(x): k for k, group in enumerate(optimizer.param_groups) for x in group["params"]}
-        self._rates: tuple[list, Tensor] = ([], torch.empty(0))
+        self._rates, self._rate = [], torch.empty(0)
 
     @property
     def num_graphs(self) -> int:
@@ -121,7 +121,8 @@ class GraphStep:
         moments = self._moments()
         inputs = [*self._parameters, *[holder[name] for holder, name, _ in self._frozen], *buffers, *moments]
         inputs += [self._learning_rates(), *entries.values()]
-        form = (rows.batch_size, *flags.items(), *[(key, x.shape, x.dtype) for key, x in entries.items()])
+        form = (self._parameters[0].device, rows.batch_size, *flags.items())
+        form += tuple([(key, x.shape, x.dtype, x.device) for key, x in entries.items()])
         form += tuple([holder[name] for holder, name in self._numbers])
         if self._is_adam:
             form += tuple([(x["betas"], x["eps"], x["weight_decay"]) for x in self.optimizer.param_groups])
@@ -166,17 +167,25 @@ class GraphStep:
                 state["step"] = torch.zeros((), device=parameter.device)
                 for name in STATE[1:]:
                     state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            if state["step"].device != parameter.device:  # Adam without ``fused`` counts on the CPU
+                state["step"] = state["step"].to(parameter.device)
             moments += [state[name] for name in STATE]
         return moments
 
     def _learning_rates(self) -> Tensor:
-        """Return the rate of each group, ``[G]``: a schedule changes it, and a number in the graph would stay."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        if rates != self._rates[0]:
-            first = self._parameters[0]
-            rate = torch.tensor([float(x) for x in rates], dtype=torch.float64, device=first.device)
-            self._rates = rates, rate
-        return self._rates[1]
+        """Return the rate of each group, ``[G]``: a schedule changes it, and a number in the graph would stay.
+
+        On one device it is always the same tensor, so that a CUDA graph of the step reads what the rate is now.
+        """
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        device = self._parameters[0].device
+        if rates != self._rates or device != self._rate.device:
+            self._rates, rate = rates, torch.tensor(rates, dtype=torch.float64)
+            if self._rate.shape != rate.shape or self._rate.device != device:
+                self._rate = rate.to(device)
+            else:
+                self._rate.copy_(rate, non_blocking=True)
+        return self._rate
 
     # ---- what is traced ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from cases.replay import Player, plain
 from fakes import wait_until
 from torchrl.data.replay import (
@@ -23,8 +24,6 @@ from torchrl.data.replay import (
     TensorStorage,
 )
 from torchrl.errors import CheckpointError, ConfigError, SpecError, StorageError
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
 @pytest.fixture(params=["list", "tensor", "memmap"])

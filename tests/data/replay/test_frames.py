@@ -4,13 +4,12 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from torchrl.collectors import Collector
 from torchrl.data.replay import KeepBest, ReplayBuffer, SliceSampler, StackedFrames, TensorStorage
 from torchrl.envs import GymEnv, TransformedEnv
 from torchrl.envs.transforms import FrameStack
 from torchrl.errors import ConfigError, SpecError
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
 def stacked(num_envs, num_frames, num_steps, seed=0, **start):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from torchrl.data.specs import Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot
 from torchrl.errors import KeyMissing, SpecError
 
 MILLION = 1_000_000
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from torchrl.envs import Acrobot
-
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
 
 
 def angles(observation):
@@ -23,7 +22,7 @@ def pumped(root):
     return 1 + torch.sign(root["observation"][..., 5].cpu()).long()
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 def test_trajectories_are_those_of_gymnasium(device):
     env, reference = Acrobot(4, max_episode_steps=120, device=device), gymnasium.make("Acrobot-v1").unwrapped
     reference.reset(seed=0)

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from cases.devices import DEVICES
 from torchrl.envs import CartPole, RowRandom
 
-devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
-)
+devices = pytest.mark.parametrize("device", DEVICES)
 
 
 def act(env, root, *, right):

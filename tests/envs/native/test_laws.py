@@ -3,8 +3,8 @@
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
+from cases.devices import DEVICES
 from torchrl.envs import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum, check_env, spec_from_space
 from torchrl.envs.native.named import KINDS
 from torchrl.errors import ConfigError
@@ -16,12 +16,11 @@ NATIVE = [
     (MountainCarContinuous, "MountainCarContinuous-v0"),
     (Pendulum, "Pendulum-v1"),
 ]
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
 
 
 # ChainMDP and NarrowPath start at one place, where an episode may end, too.
 @pytest.mark.filterwarnings("ignore:.*All episodes start alike")
-@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_two_dimensions_keeps_the_contract(kind, device):
     env = kind((2, 3), max_episode_steps=15, device=device)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from torchrl.envs import MountainCar, MountainCarContinuous
 
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
 CHOICES = (MountainCar, "MountainCar-v0", lambda push: (push > -0.3).long() + (push > 0.3))
 FORCES = (MountainCarContinuous, "MountainCarContinuous-v0", lambda push: push.unsqueeze(-1))
 
@@ -38,7 +38,7 @@ def play(kind, name, to_action, device):
     return met
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("kind", "name", "to_action"), [CHOICES, FORCES], ids=["choices", "forces"])
 def test_trajectories_are_those_of_gymnasium(kind, name, to_action, device):
     assert play(kind, name, to_action, device)["goal"] >= 3

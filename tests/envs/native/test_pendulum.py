@@ -6,11 +6,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import DEVICES
 from torchrl.envs import Pendulum
 
-devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
-)
+devices = pytest.mark.parametrize("device", DEVICES)
 
 
 def state(*rows):

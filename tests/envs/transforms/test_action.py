@@ -5,7 +5,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from cases.transform_steps import DEVICES, counting, echo, with_specs
+from cases.devices import DEVICES
+from cases.transform_steps import counting, echo, with_specs
 from fakes import CountingSimulator
 from torchrl.data.specs import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.envs import SerialEnv

@@ -6,7 +6,8 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from cases.transform_steps import DEVICES, Scripted, counting, specs
+from cases.devices import DEVICES
+from cases.transform_steps import Scripted, counting, specs
 from torchrl.data.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot
 from torchrl.envs import SerialEnv
 from torchrl.envs.transforms import (

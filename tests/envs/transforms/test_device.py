@@ -4,9 +4,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from cases.devices import FIRST_GPU, needs_cuda
 from cases.transform_worlds import crane, walker
 from torchrl.data.specs import Composite, Unbounded
-from torchrl.devices import available_devices
 from torchrl.envs.transforms import (
     ActionScaling,
     Compose,
@@ -24,9 +24,7 @@ from torchrl.envs.transforms import (
 from torchrl.errors import ConfigError
 
 META = torch.device("meta")
-others = pytest.mark.parametrize(
-    "name", available_devices()[1:] or [pytest.param("cuda", marks=pytest.mark.skip(reason="no GPU here"))]
-)
+others = pytest.mark.parametrize("name", [FIRST_GPU])
 
 
 def leaves(tensordict):
@@ -101,7 +99,7 @@ def test_pinning_is_refused_without_a_gpu():
         TransformedEnv(walker(2), PinMemory())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@needs_cuda
 def test_what_is_pinned_is_pinned():
     env = TransformedEnv(walker(2), PinMemory())
     transition, root = env.step_and_reset(env.act_at_random(env.reset(seed=0)))

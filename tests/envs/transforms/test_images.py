@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cases.devices import DEVICES
 from cases.transform_steps import specs
 from cases.transform_worlds import camera, film
 from torchrl.data.specs import Bounded, Unbounded
@@ -99,9 +100,7 @@ def test_bad_arguments_are_refused():
         TransformedEnv(camera(1), Resize(3, in_keys=["pixel"]))
 
 
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
+@pytest.mark.parametrize("device", DEVICES)
 def test_devices_agree_to_one(device):
     image = torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8)
     for transform in (Resize(21), GrayScale(), Resize(90, 100)):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from cases.devices import needs_cuda
 from torchrl.collectors import Collector
 from torchrl.data.specs import Composite
 from torchrl.envs import GymEnv, SerialEnv, check_env
@@ -193,7 +194,7 @@ def test_a_tensor_where_parts_are_due_and_the_reverse_say_what_to_write():
         env.step(env.reset().set("action", action))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to come from")
+@needs_cuda
 def test_an_action_on_another_device_is_refused():
     env = GymEnv("CartPole-v1", num_envs=2)
     with pytest.raises(SpecError, match="on the CPU, got .* on cuda"):

@@ -10,12 +10,12 @@ from tensordict import TensorDict
 from torch import distributions as theirs
 from torch import nn
 
+from cases.devices import DEVICES
 from cases.distributions import ALL, CASES, family_of, leaves, on_leaves
 from torchrl import modules
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import Distribution, Normal, ProbabilisticActor
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 named = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SHAPES = pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
 

@@ -5,10 +5,9 @@ import copy
 import pytest
 import torch
 
+from cases.devices import DEVICES
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import BatchRenorm
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def corrected(num_features=1, **options):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cases.devices import DEVICES
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import BatchRenorm, ConvNet
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SMALL = functools.partial(ConvNet, num_cells=(3, 2), kernel_sizes=(3, 2), strides=(2, 1))
 
 

@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from cases.devices import needs_cuda
 from cases.padding import MASK, poisoned
 from torchrl import objectives
 from torchrl.errors import ConfigError, KeyMissing, SpecError
@@ -293,7 +294,7 @@ class TestRefusals:
             estimators(critic=make_critic(nn.Linear(4, 2)))(make_series(2, 3))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 def test_on_cuda(estimators, make_series):
     batch = make_series(3, 20)
     expected = estimators(gamma=torch.tensor(0.9))(batch.clone())
