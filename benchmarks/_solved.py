@@ -1,4 +1,4 @@
-"""Train one task by Stable-Baselines3 until an evaluation reaches its goal: what ``time_to_solved.py`` is timed against.
+"""Train one task by Stable-Baselines3 to its goal: what ``time_to_solved.py`` times ours against.
 
     python benchmarks/_solved.py ppo_cartpole SEED FOLDER
 

@@ -48,7 +48,7 @@ class Run:
 
 def timed(words: list[str], log: Path) -> tuple[float, float, str]:
     """Run a Python script and return its seconds of processor and of wall-clock, and what it printed."""
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = os.environ | one_thread | {"PYTHONPATH": str(ROOT)}
     with log.open("w") as out:
         start = time.perf_counter()
@@ -96,7 +96,8 @@ def compare(name: str, seeds: list[int], *, compiled: bool) -> None:
         sides["ours, --compile"] = lambda seed, folder: ours(goal, seed, folder, "--compile")
     sides[THEIRS] = lambda seed, folder: theirs(name, seed, folder)
     runs: dict[str, list[Run]] = {side: [] for side in sides}
-    print(f"\n{goal.title + ' within ' + format(goal.total_frames, ','):<44}{'processor':>12}{'wall':>10}{'frames':>11}")
+    title = f"{goal.title} within {goal.total_frames:,}"
+    print(f"\n{title:<44}{'processor':>12}{'wall':>10}{'frames':>11}")
     for number, seed in enumerate(seeds):
         for side in list(sides)[:: -1 if number % 2 else 1]:
             with tempfile.TemporaryDirectory() as folder:
