@@ -31,7 +31,7 @@ from torchrl.agents.parts import (
 from torchrl.agents.periodic import PeriodicEvaluation
 from torchrl.agents.recording import Checkpoints, Log
 from torchrl.agents.state import agent_state, load_agent_networks, load_agent_state
-from torchrl.agents.statistics import episode_statistics, num_valid_frames, policy_lag, value_statistics
+from torchrl.agents.statistics import Figures, episode_statistics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import WarmUp
 from torchrl.data.batch_functions import apply_function, require_batch_function
 from torchrl.devices import to_device
@@ -185,24 +185,75 @@ class Agent:
         Raises:
             ConfigError: before any frame: all of ``total_frames`` are collected, or the folder cannot be written to.
         """
+        with InterruptGuard() as interrupt, self.training(interrupt, progress=progress):
+            for batch in self._collect():
+                report = self.receive(batch)
+                with self.measured("optimise"):
+                    learner_batch = self.prepare(batch)
+                    figures = self.optimise(learner_batch)
+                self.conclude(report, learner_batch, figures)
+
+    @contextmanager
+    def training(self, interrupt: InterruptGuard, *, progress: bool = False) -> Iterator[None]:
+        """Tell the hooks that a training begins, and at the end of the ``with`` block how it ended.
+
+        Inside, each batch goes through :meth:`receive`, :meth:`prepare`, ``optimise`` and :meth:`conclude`.
+        :meth:`train` does so with its own collector's, :class:`~torchrl.population.Population` with those of several
+        agents at once.
+
+        Args:
+            interrupt: says whether the training was asked to end.
+            progress: see :meth:`train`.
+
+        Raises:
+            ConfigError: see :meth:`train`.
+        """
         self._require_ready()
         shows_already = any(isinstance(hook, ProgressBar) for hook in self.hooks)
         self._progress = (ProgressBar(),) if progress and not shows_already else ()
-        self._is_stopping = False
-        with InterruptGuard() as self._interrupt:
-            try:
-                self.tell("on_train_start")
-                for batch in self._collect():
-                    self.tell("on_batch", batch)
-                    if self.store is not None:
-                        self.store(batch)
-                    self.tell("on_batch_end", self._optimise(batch))
-                self.tell("on_complete")
-            except Exception as error:
-                self.tell("on_error", error)
-                raise
-            finally:
-                self.tell("on_train_end")
+        self._is_stopping, self._interrupt = False, interrupt
+        try:
+            self.tell("on_train_start")
+            yield
+            self.tell("on_complete")
+        except Exception as error:
+            self.tell("on_error", error)
+            raise
+        finally:
+            self.tell("on_train_end")
+
+    def receive(self, batch: TensorDict) -> BatchReport:
+        """Tell the hooks of a batch ``[*B, T]`` that was collected, store it, and begin the report of it."""
+        self.tell("on_batch", batch)
+        if self.store is not None:
+            self.store(batch)
+        num_frames = num_valid_frames(batch)  # an estimator may leave some of them out of the training
+        figures = episode_statistics(batch) | policy_lag(batch, self.collector.policy_version)
+        return BatchReport(figures, num_frames, self.frames + num_frames)
+
+    def prepare(self, batch: TensorDict) -> TensorDictBase:
+        """Return a batch as the gradient steps read it: on the learner's device, with what ``advantage`` writes."""
+        learner_batch = to_device(batch, next(self.loss.parameters()).device)
+        if self.advantage is None:
+            return learner_batch
+        return apply_function("Agent, advantage", self.advantage, learner_batch)
+
+    def conclude(self, report: BatchReport, learner_batch: TensorDictBase, figures: Figures) -> None:
+        """Count a batch that was trained on, send the collector the new weights, and tell the hooks of the figures.
+
+        Args:
+            report: what :meth:`receive` began.
+            learner_batch: what :meth:`prepare` made of the batch.
+            figures: of the gradient steps.
+        """
+        with self.measured("optimise"):
+            losses = value_statistics(learner_batch) | figures
+            losses = losses.renamed(lambda name: name if "/" in name else f"loss/{name}")
+            report.metrics = losses | report.metrics
+            self.frames = report.frames
+            self.tell("on_optimised", learner_batch, report.metrics)
+            self.collector.update_policy_weights_()
+        self.tell("on_batch_end", report)
 
     def stop(self) -> None:
         """Let the training end after the present batch; a call before :meth:`train` is forgotten."""
@@ -284,22 +335,6 @@ class Agent:
         with self.measured("optimise"):
             while not (collector.is_ready() or self.is_interrupted):
                 self.optimise.once()
-
-    def _optimise(self, batch: TensorDict) -> BatchReport:
-        """Train on a batch, send the collector the new weights, and return the batch's figures for the hooks."""
-        num_frames = num_valid_frames(batch)  # an estimator may leave some of them out of the training
-        with self.measured("optimise"):
-            episodes = episode_statistics(batch)
-            learner_batch = to_device(batch, next(self.loss.parameters()).device)
-            if self.advantage is not None:
-                learner_batch = apply_function("Agent, advantage", self.advantage, learner_batch)
-            losses = value_statistics(learner_batch) | self.optimise(learner_batch)
-            metrics = losses.renamed(lambda name: name if "/" in name else f"loss/{name}") | episodes
-            metrics |= policy_lag(batch, self.collector.policy_version)
-            self.frames += num_frames
-            self.tell("on_optimised", learner_batch, metrics)
-            self.collector.update_policy_weights_()
-        return BatchReport(metrics, num_frames, self.frames)
 
     def state_dict(self) -> dict:
         """Return what a resumed run needs: networks, optimizer, collector, environments, random streams, counters.
