@@ -18,6 +18,7 @@ MODULES = [
     "torchrl.collectors",
     "torchrl.objectives",
     "torchrl.agents",
+    "torchrl.population",
     "torchrl.recipes",
 ]
 ROUNDS = 5

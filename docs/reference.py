@@ -21,6 +21,7 @@ PACKAGES = [
     "torchrl.functional",
     "torchrl.objectives",
     "torchrl.agents",
+    "torchrl.population",
     "torchrl.record",
 ]
 HEAD = """# Reference

@@ -31,7 +31,8 @@ LEVELS = {
     "collectors": 4,
     "objectives": 4,
     "agents": 5,
-    "recipes": 6,
+    "population": 6,
+    "recipes": 7,
 }
 # Below the level a folder is on, what it may not import all the same.
 FORBIDDEN = {"torchrl.collectors": "torchrl.data.replay"}

@@ -44,6 +44,7 @@ class LocalSource:
 
     Attributes:
         policy_version: how often the weights have been updated.
+        device: where a copy of the policy acts; None where the policy itself does.
 
     Raises:
         EnvError: something else steps the environment.
@@ -55,6 +56,7 @@ class LocalSource:
         self.env = env
         self.policy = random_policy(env, seed) if policy is None else policy
         self.policy_version = 0
+        self.device = device
         self._who = who
         self._act = place_policy(self.policy, device, env.device)
         self._layers = acting_layers(self._act)
