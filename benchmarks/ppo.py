@@ -2,7 +2,7 @@
 
 8 environments × 128 steps, 4 epochs of 4 minibatches, separate 64×64 networks, Adam, gradient norm 0.5. Ours is the
 agent as the example builds it: collector, GAE, loss, optimise step and hooks, without evaluation and logs. With
-``--compile`` the update is compiled, and the time it takes counts.
+``--compile`` it acts and trains by compiled graphs, and the time to make them counts.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def our_ppo(total_frames: int, *, compile: bool = False) -> Agent:
         frames_per_batch=NUM_ENVS * NUM_STEPS,
         total_frames=total_frames,
         seed=0,
+        compile=compile,
     )
     loss = ClipPPOLoss(actor, critic, entropy_coef=0.01)
     optimizer = FusedAdam(loss.trainable_parameters(), lr=1e-3, eps=1e-5)

@@ -1,6 +1,7 @@
-"""Fixtures that several folders use: for tests with processes, after which nothing may be left, and for wrappers."""
+"""Fixtures that several folders use: nothing outlives processes, stand-ins for wrappers, graphs without a compiler."""
 
 import gc
+import logging
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fakes import LIMIT_S
+from torchrl import graphs
 from torchrl.processes import children
 
 
@@ -90,3 +92,17 @@ def keep():
     while kept:
         thing = kept.pop()
         (thing.shutdown if hasattr(thing, "shutdown") else thing.close)()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Run graphs as they were traced, without a compiler; return the list of them."""
+    found = []
+
+    def load_program(graph, inputs):
+        found.append(graph)
+        return lambda values: list(graph(*values))
+
+    monkeypatch.setattr(graphs, "load_program", load_program)
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # pytest would format all it says
+    return found

@@ -1,13 +1,11 @@
-"""A small PPO agent on CartPole, every random stream of its own; and graphs without a compiler."""
+"""A small PPO agent on CartPole, every random stream of its own."""
 
-import logging
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from torchrl import graphs
 from torchrl.agents import Agent, EvaluationProcess, Evaluator, MinibatchEpochs, UpdateNormalizer
 from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import GymEnv
@@ -65,17 +63,3 @@ def make_agent(keep):
         return keep(Agent(collector, optimise, advantage=GAE(critic), hooks=hooks, **options))
 
     return make
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Run graphs as they were traced, without a compiler; return the list of them."""
-    found = []
-
-    def load_program(graph, inputs):
-        found.append(graph)
-        return lambda values: list(graph(*values))
-
-    monkeypatch.setattr(graphs, "load_program", load_program)
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # pytest would format all it says
-    return found

@@ -192,7 +192,7 @@ class Choosing(Square):
 @pytest.mark.parametrize("loss", [Branching(), Choosing()], ids=lambda x: type(x).__name__)
 def test_a_loss_that_is_no_single_graph_is_refused(traced, loss):
     step = GraphStep("compile", loss, torch.optim.Adam(loss.trainable_parameters()))
-    with pytest.raises(ConfigError, match="compile: expected a loss that is one graph of tensors, got .*Leave compile"):
+    with pytest.raises(ConfigError, match="compile: expected one graph of tensors, got .*Leave compile"):
         step(rows())
     assert loss.asked == 0 and not traced
 

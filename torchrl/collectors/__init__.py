@@ -2,6 +2,7 @@
 
 from torchrl.collectors.episodes import EpisodeCollector
 from torchrl.collectors.fragments import Fragment, FragmentSource
+from torchrl.collectors.graph_policy import GraphPolicy
 from torchrl.collectors.loop import collect
 from torchrl.collectors.multi import MultiAsyncCollector, MultiSyncCollector
 from torchrl.collectors.placement import PlacedPolicy
@@ -15,6 +16,7 @@ __all__ = [
     "Fragment",
     "FragmentPool",
     "FragmentSource",
+    "GraphPolicy",
     "MultiAsyncCollector",
     "MultiSyncCollector",
     "PlacedPolicy",

@@ -64,6 +64,7 @@ class EpisodeCollector(LocalCollector):
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
             its own generators, or from torch's global stream, which is not seeded here.
         postproc: a function that is applied to every batch before it is returned.
+        compile: let ``policy`` act by one compiled graph, see :class:`GraphPolicy`.
 
     Attributes:
         frames: steps delivered so far.
@@ -88,6 +89,7 @@ class EpisodeCollector(LocalCollector):
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
         postproc: BatchFunction | None = None,
+        compile: bool = False,
     ) -> None:
         require_arguments("EpisodeCollector", env, policy, total_frames)
         for name, value in (("num_episodes", num_episodes), ("max_episode_steps", max_episode_steps)):
@@ -116,6 +118,7 @@ class EpisodeCollector(LocalCollector):
             storage_device=storage_device,
             seed=seed,
             postproc=postproc,
+            compile=compile,
         )
 
     @torch.no_grad()

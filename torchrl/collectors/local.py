@@ -41,6 +41,7 @@ class LocalSource:
         policy: maps a root to the same root with ``action``; None acts at random.
         device: where a copy of the policy acts; None uses the policy itself where it is.
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is.
+        compile: let ``policy`` act by one compiled graph, see :class:`GraphPolicy`.
 
     Attributes:
         policy_version: how often the weights have been updated.
@@ -51,14 +52,21 @@ class LocalSource:
     """
 
     def __init__(
-        self, who: str, env: Env, policy: Callable | None, *, device: torch.device | str | None, seed: int | None
+        self,
+        who: str,
+        env: Env,
+        policy: Callable | None,
+        *,
+        device: torch.device | str | None,
+        seed: int | None,
+        compile: bool = False,
     ) -> None:
         self.env = env
         self.policy = random_policy(env, seed) if policy is None else policy
         self.policy_version = 0
         self.device = device
         self._who = who
-        self._act = place_policy(self.policy, device, env.device)
+        self._act = place_policy(self.policy, device, env.device, compile=compile and policy is not None)
         self._layers = acting_layers(self._act)
         self._seed = seed
         self._writers: Sequence[StepWriter] = []  # where the steps of a batch are recorded
@@ -160,7 +168,7 @@ class LocalCollector(LocalSource):
     """Base class of collectors in this process: yield batches until ``total_frames``, save and restore the state.
 
     Args:
-        who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device`` and ``seed``.
+        who: see :class:`LocalSource`, as are ``env``, ``policy``, ``device``, ``seed`` and ``compile``.
         total_frames: stop iterating after this many frames, rounded up to whole batches; -1 never stops.
         storage_device: the device of the batches that are returned; None leaves them on the environment's device.
         postproc: a function that is applied to every batch before it is returned.
@@ -184,13 +192,14 @@ class LocalCollector(LocalSource):
         storage_device: torch.device | str | None,
         seed: int | None,
         postproc: BatchFunction | None,
+        compile: bool,
     ) -> None:
         require_batch_function(f"{who}, postproc", postproc)
         self.total_frames = total_frames
         self.storage_device = None if storage_device is None else torch.device(storage_device)
         self.postproc = postproc
         self.frames = 0
-        super().__init__(who, env, policy, device=device, seed=seed)
+        super().__init__(who, env, policy, device=device, seed=seed, compile=compile)
 
     def __iter__(self) -> Iterator[TensorDict]:
         """Yield batches until ``total_frames`` were collected."""

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
+from torchrl.collectors.graph_policy import GraphPolicy
 from torchrl.collectors.warmup import Progress
 from torchrl.data.specs import TensorSpec
 from torchrl.devices import device_of, find_device
@@ -33,13 +34,15 @@ class PlacedPolicy:
     Args:
         policy: the policy being trained; its copy here changes only through :meth:`refresh`.
         device: where the copy acts.
+        compile: let the copy act by one compiled graph, see :class:`GraphPolicy`.
     """
 
-    def __init__(self, policy: nn.Module, device: torch.device) -> None:
+    def __init__(self, policy: nn.Module, device: torch.device, *, compile: bool = False) -> None:
         self.source = policy
         self.device = device
         shared = {id(part): part for part in _shared_parts(policy)}
         self.copy = copy.deepcopy(policy, shared).to(device)
+        self._act = GraphPolicy(self.copy) if compile else self.copy
 
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
         """Let the copy of the policy act on a root, ``[*B]``, and write its results into the root, on its device.
@@ -48,7 +51,7 @@ class PlacedPolicy:
         """
         home, sent = device_of(root), root.to(self.device)
         read = dict(sent.items(include_nested=True, leaves_only=True))
-        for key, value in self.copy(sent).items(include_nested=True, leaves_only=True):
+        for key, value in self._act(sent).items(include_nested=True, leaves_only=True):
             if read.get(key) is not value:
                 root.set(key, value.to(home))
         return root
@@ -85,28 +88,33 @@ def _shared_parts(module: nn.Module) -> list[torch.Generator | Progress]:
 
 def acting_layers(act: Callable) -> list[nn.Module]:
     """List the layers of a policy, or of its placed copy, that compute differently in training mode (dropout)."""
+    act = act.policy if isinstance(act, GraphPolicy) else act
     return list(training_layers(act.copy if isinstance(act, PlacedPolicy) else act).values())
 
 
-def place_policy(policy: Callable, device: torch.device | str | None, home: torch.device) -> Callable:
-    """Return the policy itself, or a :class:`PlacedPolicy` on ``device`` where roots or its tensors live elsewhere.
+def place_policy(
+    policy: Callable, device: torch.device | str | None, home: torch.device, *, compile: bool = False
+) -> Callable:
+    """Return what acts: the policy, or a :class:`PlacedPolicy` on ``device`` where roots or its tensors live elsewhere.
 
     Args:
         policy: maps a root to the same root with ``action``.
         device: where it shall act; None leaves it where it is.
         home: where roots live.
+        compile: act by one compiled graph, see :class:`GraphPolicy`.
 
     Raises:
         ConfigError: the device is absent, or the policy is no module and cannot be moved.
     """
+    here = GraphPolicy(policy) if compile else policy
     if device is None:
-        return policy
+        return here
     device = find_device(device)
     if not isinstance(policy, nn.Module):
         if device == home:
-            return policy
+            return here
         got = f"a {type(policy).__name__}"
         raise ConfigError(explain("Collector", expected=f"a torch module, to act on {device}", got=got))
     if device == home and all(tensor.device == device for tensor in _tensors(policy)):
-        return policy
-    return PlacedPolicy(policy, device)
+        return here
+    return PlacedPolicy(policy, device, compile=compile)

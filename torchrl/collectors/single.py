@@ -42,6 +42,7 @@ class Collector(LocalCollector):
         seed: seeds the environment, and the actions if ``policy`` is None; None leaves it as it is. A policy draws from
             its own generators, or from torch's global stream, which is not seeded here.
         postproc: a function that is applied to every batch before it is returned.
+        compile: let ``policy`` act by one compiled graph, see :class:`GraphPolicy`.
 
     Raises:
         EnvError: ``env`` is no environment, or something else steps it, such as an evaluator.
@@ -60,6 +61,7 @@ class Collector(LocalCollector):
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
         postproc: BatchFunction | None = None,
+        compile: bool = False,
     ) -> None:
         require_arguments("Collector", env, policy, total_frames)
         self.frames_per_batch = frames_per_batch
@@ -75,6 +77,7 @@ class Collector(LocalCollector):
             storage_device=storage_device,
             seed=seed,
             postproc=postproc,
+            compile=compile,
         )
 
     @torch.no_grad()

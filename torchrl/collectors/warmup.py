@@ -74,7 +74,10 @@ class WarmUp(nn.Module):
 
     def forward(self, root: TensorDictBase) -> TensorDictBase:
         """Call the policy on a root, ``[*B]``, and overwrite its actions while the warm-up lasts."""
-        root = self.policy(root)
+        return self.act_at_random_(self.policy(root))
+
+    def act_at_random_(self, root: TensorDictBase) -> TensorDictBase:
+        """Overwrite the actions in a root that the policy has acted on, ``[*B]``, while the warm-up lasts."""
         if self.progress.frames < self.frames:
             self.progress.frames += root.batch_size.numel()
             action, log_prob = root.get("action"), root.get("action_log_prob", None)

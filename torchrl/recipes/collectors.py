@@ -60,6 +60,7 @@ def make_collector(
         got = f"{collecting.on_worker_failure} without workers"
         raise ConfigError(explain("--on_worker_failure", expected="--num_workers with it", got=got))
     (device,) = _devices(collecting, "one device, for one collector", (1,))
+    common["compile"] = settings.optimising.compile
     if num_episodes is not None:
         del common["frames_per_batch"]
         return EpisodeCollector(env, policy, num_episodes=num_episodes, device=device, **common)

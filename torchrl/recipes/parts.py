@@ -380,7 +380,7 @@ class Optimising:
     num_threads: PositiveInt = 1
     "threads of torch; one is fastest for small networks"
     compile: bool = default_of(MinibatchEpochs, "compile")
-    "take each step by one compiled graph, which takes seconds to make in the first run and is kept for later ones"
+    "take each step, and act here, by a compiled graph, made within seconds in the first run and kept for later ones"
 
 
 @dataclass(frozen=True)
