@@ -5,10 +5,12 @@
 #   make test JOBS=1                             one test at a time, for less memory
 #   make train TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #                                                torch without CUDA (a tenth of the download)
+#   make gpu RUN=python3                         with an interpreter that has all packages; nothing is installed
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 JOBS ?= auto
+TABLE ?= gpu.md
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -16,7 +18,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --const
 EXTRAS := dev,atari,box2d,dm-control,envpool,jax,minari,minigrid,mujoco,plots,video
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint laws worlds learn mutate bench clean
+.PHONY: help venv train test lint laws worlds learn mutate bench gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -54,6 +56,13 @@ mutate: $(VENV)/.stamp ## mix up done and terminated one place at a time; the te
 bench: $(VENV)/.stamp ## run every benchmark, each against a plain loop
 	$(PIP_INSTALL) --editable ".[benchmarks]"
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(RUN) $$script; done
+
+# In one call, at most eight minutes, and without the network wherever the interpreter is there.
+gpu: $(if $(shell command -v $(RUN)),,$(VENV)/.stamp) ## run the tests that need a GPU, then measure on it (the table: gpu.md)
+	@status=0; \
+	timeout 145 $(RUN) -m pytest -q -n 0 -m cuda tests || status=1; \
+	$(RUN) benchmarks/gpu.py --seconds 325 --table $(TABLE) || status=1; \
+	exit $$status
 
 clean: ## remove .venv and everything that tools leave behind (never a *_logging folder)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

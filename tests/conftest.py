@@ -16,6 +16,13 @@ from torchrl import graphs
 from torchrl.processes import children
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the laws of what exists with a GPU only, whose cases come from a table."""
+    for item in items:
+        if "PinMemory" in item.nodeid:
+            item.add_marker(pytest.mark.cuda)
+
+
 def pytest_collection_finish():
     """Take what is there before the tests out of the sight of garbage collection: a look at all of it takes 0.2 s."""
     gc.collect()
