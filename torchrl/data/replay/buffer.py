@@ -186,7 +186,9 @@ class ReplayBuffer:
             hint = "Add something before: add(item) or extend(batch)."
             raise ConfigError(explain("sample", expected="a buffer with items", got="an empty one", hint=hint))
         draw = self.sampler.draw(num, ledger, self._generator)
-        return draw, ledger.ids_at(draw.places)
+        # A number tells the place only where places are used in turn.
+        has_ids = draw.ids is not None and self.writer.keeps_order
+        return draw, draw.ids if has_ids else ledger.ids_at(draw.places)
 
     def _read(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
         """Copy the items of a draw out of the storage, and apply the transform."""

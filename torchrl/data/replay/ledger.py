@@ -67,12 +67,18 @@ class Ledger:
     @property
     def oldest(self) -> int:
         """The id of the oldest item that was not overwritten, where places are used in turn."""
+        return self.live[0]
+
+    @property
+    def live(self) -> tuple[int, int]:
+        """The ids of the items that were not overwritten, from ``oldest`` to below ``written``."""
         claimed, written, base = self._counters.tolist()
-        return min(max(base, claimed - self.capacity), written)
+        return min(max(base, claimed - self.capacity), written), written
 
     def __len__(self) -> int:
         """Return how many items there are that were not overwritten."""
-        return self.written - self.oldest
+        oldest, written = self.live
+        return written - oldest
 
     def place_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the places of the items with these ids, where places are used in turn."""

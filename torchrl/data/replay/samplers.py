@@ -25,12 +25,14 @@ class Draw:
         facts: entries for the sample's ``"replay"``, arrays whose shape begins with that of ``places``, or one
             for each slice, ``[N]``.
         round: number of the sampler's round that the draw belongs to, where it goes through the items in rounds.
+        ids: the items' numbers, int64 like ``places``, where the sampler drew those; None: the ledger tells them.
     """
 
     places: np.ndarray
     mask: np.ndarray | None = None
     facts: dict[str, np.ndarray] = field(default_factory=dict)
     round: int = 0
+    ids: np.ndarray | None = None
 
     def state(self) -> dict:
         """Return the draw as a dict of tensors and numbers, for :meth:`of`."""
@@ -144,7 +146,9 @@ class UniformSampler(Sampler):
 
     def draw(self, num: int, ledger: Ledger, generator: np.random.Generator) -> Draw:
         """Draw ``num`` items uniformly and return their places."""
-        return Draw(ledger.place_of(generator.integers(ledger.oldest, ledger.written, num)))
+        oldest, written = ledger.live
+        ids = generator.integers(oldest, written, num)
+        return Draw(ledger.place_of(ids), ids=ids)
 
 
 class SamplerWithoutReplacement(Sampler):

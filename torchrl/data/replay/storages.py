@@ -263,7 +263,7 @@ class TensorStorage(Storage):
 
     def read(self, places: np.ndarray) -> TensorDict:
         """Return copies of the items in these places, ``[*places.shape]``, on the storage's device."""
-        items = self._records.read(torch.from_numpy(places).to(self.device))
+        items = self._records.read(places)
         for one in self.frames:
             stacks = one.read(places.reshape(-1), self.ledger, self._records.views[one.key])
             for key, value in stacks.items():
