@@ -18,16 +18,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from cases import dm_worlds
 from cases.dm_worlds import EPISODE, SEED, compare, compare_with_the_suite, load_task
 from cases.examples import load
-from torchrl.data.specs import Bounded, Categorical
+from torchrl.data.specs import Bounded, Categorical, MultiCategorical
 from torchrl.envs import DMControlEnv, check_env
 from torchrl.envs.base import Env
 from torchrl.envs.simulators import DMControlSimulator
@@ -62,27 +63,18 @@ def suite_row(domain: str, task: str) -> str:
 
 def bsuite_rows() -> Iterator[str]:
     """Try one configuration of each experiment of bsuite; what downloads pictures is left out."""
-    import bsuite
     from bsuite import sweep
 
     names = dict.fromkeys(bsuite_id.split("/")[0] for bsuite_id in sweep.SWEEP)
     for name in names:
         if not name.startswith("mnist"):
-            yield from attempt(name, lambda name=name: dm_env_row(name, lambda: bsuite.load_from_id(f"{name}/0")))
+            yield from attempt(name, lambda name=name: dm_env_row(name, "bsuite_world", f"{name}/0"))
 
 
 def jumanji_rows() -> Iterator[str]:
-    """Try some environments of jumanji through its own adapter to dm_env, which takes a key in the place of a seed."""
-    import jax
-    import jumanji
-    from jumanji.wrappers import JumanjiToDMEnvWrapper
-
-    class Seeded(JumanjiToDMEnvWrapper):
-        def seed(self, seed):
-            self._key = jax.random.PRNGKey(seed)
-
+    """Try some environments of jumanji through its own adapter to dm_env."""
     for name in ("CVRP-v1", "Cleaner-v0", "Game2048-v1", "Snake-v1"):  # JaxEnv takes jumanji without this detour
-        yield from attempt(name, lambda name=name: dm_env_row(name, lambda: Seeded(jumanji.make(name))))
+        yield from attempt(name, lambda name=name: dm_env_row(name, "jumanji_world", name))
 
 
 FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[str]]]] = {
@@ -92,23 +84,17 @@ FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[str]]]] = {
 }
 
 
-def dm_env_row(name: str, make: Callable) -> str:
-    """Try one world of dm_env that is no task of the suite; return its row."""
-    check_env(DMControlEnv(seedable(make())), num_steps=100)
-    env, theirs = DMControlEnv(seedable(make())), seedable(make())
+def dm_env_row(name: str, function: str, argument: str) -> str:
+    """Try one world of dm_env that a function of `cases/dm_worlds.py` builds; return its row."""
+    make = partial(getattr(dm_worlds, function), argument)
+    check_env(DMControlEnv(make()), num_steps=100)
+    env, theirs = DMControlEnv(make()), make()
     env.reset(seed=[SEED])
     DMControlSimulator(theirs).reset(seed=SEED)
     endings = compare(env, env.reset(), theirs, NUM_STEPS)  # from the second episodes on
-    return row(f"`{name}`", env, endings, "-")
-
-
-def seedable(world):
-    """Give a world that draws nothing a generator, since seeds are refused without one."""
-    try:
-        DMControlSimulator(world).require_ability("seeds")
-    except Exception:
-        world.random_state = np.random.RandomState(0)
-    return world
+    own = f"--env_name={dm_worlds.__file__}:{function}"
+    train("ppo", "--env_library=python", own, "--env_kwargs", f"name={argument}")
+    return row(f"`{name}`", env, endings, "PPO")
 
 
 def attempt(name: str, make_row: Callable[[], str]) -> Iterator[str]:
@@ -141,6 +127,8 @@ def acts(env: Env) -> str:
     if isinstance(spec, Categorical):
         return f"one of {spec.n}"
     numbers = spec.shape.numel()
+    if isinstance(spec, MultiCategorical):
+        return f"{numbers} of {' and '.join(map(str, sorted(set(spec.nvec.flatten().tolist()))))} choices"
     if not isinstance(spec, Bounded):
         return f"{numbers} without bounds"
     pairs = zip(spec.low.ravel().tolist(), spec.high.ravel().tolist(), strict=True)

@@ -5,6 +5,7 @@ import torch
 from tensordict import TensorDictBase
 
 from torchrl.envs import DMControlEnv
+from torchrl.envs.simulators import DMControlSimulator
 
 SEED, EPISODE = 7, 300  # steps of an episode, so that a thousand steps see endings
 
@@ -74,3 +75,28 @@ def assert_same(tensordict: TensorDictBase, observation, spec):
 def named(value):
     """Answer whether an observation is a dict of parts, and not one array."""
     return hasattr(value, "keys")
+
+
+def bsuite_world(name):
+    """Load a configuration of bsuite, and give it a generator where it draws nothing, since seeds are refused then."""
+    import bsuite
+
+    world = bsuite.load_from_id(name)
+    try:
+        DMControlSimulator(world).require_ability("seeds")
+    except Exception:
+        world.random_state = np.random.RandomState(0)
+    return world
+
+
+def jumanji_world(name):
+    """Build an environment of jumanji in its own adapter, which takes a key in the place of a seed."""
+    import jax
+    import jumanji
+    from jumanji.wrappers import JumanjiToDMEnvWrapper
+
+    class Seeded(JumanjiToDMEnvWrapper):
+        def seed(self, seed):
+            self._key = jax.random.PRNGKey(seed)
+
+    return Seeded(jumanji.make(name))

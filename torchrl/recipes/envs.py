@@ -14,6 +14,7 @@ from torchrl.envs.simulators import (
     Simulator,
     dm_control_simulator,
     gym_simulator,
+    python_simulator,
     toy_simulator,
 )
 from torchrl.envs.transforms import (
@@ -37,6 +38,7 @@ OF_SIMULATORS = (
     *("atari", "env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels"),
 )
 JAX = ("brax", "craftax", "gymnax", "jumanji", "pgx", "playground")  # libraries of jax_world
+NO_FOLDER = str.maketrans("/:", "__")  # what a name of a folder does not hold
 OU_STATE = "ou_noise"  # the state of the noise of --ou_exploration
 
 
@@ -80,7 +82,7 @@ def make_env(
     unseen = (FILM if filmed else None, env.action_mask_key)
     seen = [key for key, _ in env.observation_spec.leaves() if key not in unseen]
     transforms = observation_transforms(settings, env, seen)
-    if clips_actions and isinstance(env.action_spec, Bounded):
+    if clips_actions and isinstance(env.action_spec, Bounded) and env.action_spec.dtype.is_floating_point:
         transforms.append(ActionClip())
     if training and settings.atari and settings.sign_rewards:
         transforms.append(SignTransform())
@@ -103,7 +105,7 @@ def make_env(
 
 def task_name(settings: Environment) -> str:
     """Return a text that names the simulated task of a run, for folders and reports."""
-    return "_".join(part for part in (settings.env_name, settings.env_task) if part).replace("/", "_")
+    return "_".join(part for part in (settings.env_name, settings.env_task) if part).translate(NO_FOLDER)
 
 
 def _noise(networks: ActorCriticNetworks | SquashedNetworks, env: Env) -> GSDENoise:
@@ -169,6 +171,9 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
     if settings.env_library == "gym":
         common["env_kwargs"] = arguments | drawn
         return partial(gym_simulator, settings.env_name, max_noops=max_noops_of(settings), **common)
+    if settings.env_library == "python":
+        common |= {"env_kwargs": arguments, "max_noops": max_noops_of(settings)}
+        return partial(python_simulator, settings.env_name, **common)
     if settings.max_noops:
         raise ConfigError(explain("--max_noops", expected=f"0 for {settings.env_library}", got=settings.max_noops))
     if settings.env_library == "toy":

@@ -44,13 +44,25 @@ class Environment(AtariGames):
     """
 
     env_library: Literal[
-        "ale", "brax", "craftax", "dm_control", "gym", "gymnax", "jumanji", "native", "pgx", "playground", "toy"
+        "ale",
+        "brax",
+        "craftax",
+        "dm_control",
+        "gym",
+        "gymnax",
+        "jumanji",
+        "native",
+        "pgx",
+        "playground",
+        "python",
+        "toy",
     ] = "gym"
-    """library of the simulator; ale trains on the games of --atari in C++ threads; native is one batch in torch:
-    Acrobot, CartPole, ChainMDP, FourRooms, GridWorld, MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane,
-    RepeatPrevious, TMaze; brax, craftax, gymnax, jumanji, pgx and (MuJoCo) playground are one batch in jax"""
+    """library of the simulator; python is a function of yours that returns a gymnasium.Env, a dm_env or a simulator;
+    ale trains on the games of --atari in C++ threads; native is one batch in torch: Acrobot, CartPole, ChainMDP,
+    FourRooms, GridWorld, MountainCar, MountainCarContinuous, NarrowPath, Pendulum, Plane, RepeatPrevious, TMaze; brax,
+    craftax, gymnax, jumanji, pgx and (MuJoCo) playground are one batch in jax"""
     env_name: str = "CartPole-v1"
-    "registered id (gym, ale), domain (dm_control) or name (the others)"
+    "registered id (gym, ale), domain (dm_control), module:function or file.py:function (python), or name (the others)"
     env_task: str = ""
     "task of the domain (dm_control only)"
     env_kwargs: tuple[Keyword, ...] = ()

@@ -525,6 +525,15 @@ def test_an_action_of_whole_numbers_stays_one():
     assert world.last_action == 2 and world.last_action.dtype == np.int32
 
 
+def test_whole_numbers_from_zero_are_choices():
+    world = Told()
+    world.action_spec = lambda: dm_env.specs.BoundedArray((2,), np.int32, 0, [1, 4])
+    env = DMControlEnv(world, leave_out=["text"])
+    assert env.action_spec == MultiCategorical([2, 5])
+    env.step(env.reset().set("action", torch.tensor([1, 4])))
+    assert world.last_action.tolist() == [1, 4] and world.last_action.dtype == np.int32
+
+
 def test_an_argument_that_the_task_does_not_take_is_refused():
     with pytest.raises(EnvError, match=r'task_kwargs: expected arguments that "balance" takes, got \[\'wind\'\]'):
         DMControlSimulator("cartpole", "balance", task_kwargs={"wind": True})

@@ -15,6 +15,7 @@ from torchrl.envs.simulators.named import (
     toy_simulator,
 )
 from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
+from torchrl.envs.simulators.python import python_simulator
 from torchrl.envs.simulators.toys import Matching
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, RandomTruncation, TimeLimit
 
@@ -39,5 +40,6 @@ __all__ = [
     "atari_simulator",
     "dm_control_simulator",
     "gym_simulator",
+    "python_simulator",
     "toy_simulator",
 ]

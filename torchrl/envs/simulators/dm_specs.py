@@ -31,6 +31,8 @@ def observation_space(spec: Any) -> spaces.Space:
 def action_space(spec: Any) -> spaces.Space:
     """Return the space of the actions that a nest of specs describes; bounds of ±1e10 or beyond are none.
 
+    A vector of integers from 0 to a bound is one of choices.
+
     Raises:
         EnvError: something in it is no spec of an array.
     """
@@ -57,7 +59,8 @@ def as_specified(spec: Any, action: Action) -> Any:
         return {key: as_specified(part, action[key]) for key, part in spec.items()}
     if isinstance(spec, (list, tuple)):
         return [as_specified(part, one) for part, one in zip(spec, action, strict=True)]
-    return np.reshape(action, spec.shape)
+    array = np.reshape(action, spec.shape)
+    return array if array.dtype.kind == "f" else array.astype(spec.dtype)
 
 
 def _nest(spec: Any, path: str, leaf: Callable[[Any, str], spaces.Space]) -> spaces.Space:
@@ -84,6 +87,8 @@ def _acted(spec: Any, path: str) -> spaces.Space:
     if hasattr(spec, "num_values"):
         return spaces.Discrete(int(spec.num_values))
     dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu" and spec.shape and hasattr(spec, "maximum") and not np.any(spec.minimum):
+        return spaces.MultiDiscrete(np.broadcast_to(spec.maximum, spec.shape).astype(np.int64) + 1)
     box = _box(spec, np.dtype(np.float32) if dtype.kind == "f" else dtype, path)  # in single precision
     if dtype.kind != "f":
         return box

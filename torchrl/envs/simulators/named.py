@@ -8,13 +8,12 @@ that speak TensorDict, with the same arguments, are ``GymEnv``, ``AtariEnv``, ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium import Space
-from gymnasium.vector import VectorWrapper
 
 from torchrl.envs.simulators.atari import AtariPictures, EpisodicLife, FireReset
 from torchrl.envs.simulators.base import Simulator
@@ -22,13 +21,12 @@ from torchrl.envs.simulators.dm_control import DMControlSimulator
 from torchrl.envs.simulators.gym import GymSimulator
 from torchrl.envs.simulators.leaving_out import Name
 from torchrl.envs.simulators.limits import frames_per_step
-from torchrl.envs.simulators.observing import InfoKeys, LeaveOut, Pixels
+from torchrl.envs.simulators.observing import InfoKeys, Pixels
 from torchrl.envs.simulators.toys import TOYS
-from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
+from torchrl.envs.simulators.wrappers import NoopReset
+from torchrl.envs.simulators.wrapping import Wrap, driving_wrappers, leave_out_wrappers, limit_wrappers, wrap_simulator
 from torchrl.errors import ConfigError, EnvError, explain, nearest
 from torchrl.extras import require
-
-Wrap = Callable[[Simulator], Simulator]
 
 
 def gym_simulator(
@@ -79,15 +77,15 @@ def gym_simulator(
         env_kwargs = _with_pictures(env_kwargs)
     if info_defaults and not info_keys:
         raise ConfigError(explain("GymEnv", expected="info_keys with info_defaults", got="none"))
-    around = [*_leave_out(leave_out), *_drive(frame_skip, max_noops)]
+    around = [*leave_out_wrappers(leave_out), *driving_wrappers(frame_skip, max_noops)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
     if info_keys:
         around.append(partial(InfoKeys, keys=info_keys, defaults=info_defaults))
     if max_episode_steps is not None and isinstance(name_or_env, str):
         env_kwargs = _without_limit(env_kwargs)
-    driven = [partial(_require_one_skip, frame_skip), *around, *_limit(max_episode_steps)]
-    return _wrap(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
+    driven = [partial(_require_one_skip, frame_skip), *around, *limit_wrappers(max_episode_steps)]
+    return wrap_simulator(partial(GymSimulator, name_or_env, env_kwargs), driven, wrappers)
 
 
 def atari_simulator(
@@ -142,7 +140,9 @@ def atari_simulator(
     around.append(partial(AtariPictures, num_frames=frame_skip, size=image_size, grayscale=grayscale))
     around += [EpisodicLife] if episodic_life else []
     around += [FireReset] if fire_reset else []
-    return _wrap(partial(GymSimulator, name_or_env, env_kwargs), [*around, *_limit(max_episode_steps)], wrappers)
+    return wrap_simulator(
+        partial(GymSimulator, name_or_env, env_kwargs), [*around, *limit_wrappers(max_episode_steps)], wrappers
+    )
 
 
 def dm_control_simulator(
@@ -189,10 +189,10 @@ def dm_control_simulator(
     if max_episode_steps is not None and isinstance(domain_or_env, str):
         task_kwargs = {"time_limit": math.inf, **(task_kwargs or {})}
     make = partial(DMControlSimulator, domain_or_env, task, task_kwargs=task_kwargs, render_kwargs=render_kwargs)
-    around = [*_leave_out(leave_out), *_drive(frame_skip, 0)]
+    around = [*leave_out_wrappers(leave_out), *driving_wrappers(frame_skip, 0)]
     if from_pixels:
         around.append(partial(Pixels, key=pixels_key, pixels_only=pixels_only))
-    return _wrap(make, [*around, *_limit(max_episode_steps)], wrappers)
+    return wrap_simulator(make, [*around, *limit_wrappers(max_episode_steps)], wrappers)
 
 
 def toy_simulator(
@@ -225,8 +225,8 @@ def toy_simulator(
         near = nearest(str(name), TOYS)
         hint = f'Did you mean "{near}"?' if near else ""
         raise EnvError(explain("ToyEnv", expected=f"one of {', '.join(TOYS)}", got=repr(name), hint=hint))
-    around = [*_leave_out(leave_out), *_drive(frame_skip, 0), *_limit(max_episode_steps)]
-    return _wrap(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
+    around = [*leave_out_wrappers(leave_out), *driving_wrappers(frame_skip, 0), *limit_wrappers(max_episode_steps)]
+    return wrap_simulator(partial(TOYS[name], **(toy_kwargs or {})), around, wrappers)
 
 
 def _require_atari(env_id: str) -> None:
@@ -234,19 +234,6 @@ def _require_atari(env_id: str) -> None:
     if spec is not None and not str(spec.entry_point).startswith("ale_py"):
         hint = f'Other ids go into GymEnv("{env_id}").'
         raise EnvError(explain("AtariEnv", expected="an id of ale-py", got=repr(env_id), hint=hint))
-
-
-def _leave_out(names: Sequence[Name]) -> list[Wrap]:
-    return [partial(LeaveOut, keys=names)] if names else []
-
-
-def _drive(frame_skip: int, max_noops: int) -> list[Wrap]:
-    wrappers: list[Wrap] = []
-    if frame_skip != 1:
-        wrappers.append(partial(FrameSkip, num_frames=frame_skip))
-    if max_noops:
-        wrappers.append(partial(NoopReset, max_noops=max_noops))
-    return wrappers
 
 
 def _without_limit(env_kwargs: dict | None) -> dict:
@@ -265,50 +252,6 @@ def _require_one_skip(frame_skip: int, simulator: GymSimulator) -> GymSimulator:
         got = f"{frame_skip} around {own} of its own"
         raise ConfigError(explain("GymEnv, frame_skip", expected="one that skips frames", got=got, hint=hint))
     return simulator
-
-
-def _limit(max_episode_steps: int | None) -> list[Wrap]:
-    return [] if max_episode_steps is None else [partial(TimeLimit, max_steps=max_episode_steps)]
-
-
-def _wrap(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
-    """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
-    if callable(given) or isinstance(given, gymnasium.Env):
-        raise ConfigError(explain("wrappers", expected="a list", got=repr(given), hint="Write wrappers=[...]."))
-    simulator = make()
-    try:
-        for wrap in own:
-            simulator = wrap(simulator)
-        for position, wrap in enumerate(given):
-            simulator = _put_around(simulator, wrap, f"wrappers[{position}]")
-    except BaseException:
-        simulator.close()
-        raise
-    return simulator
-
-
-def _put_around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
-    """Apply one wrapper to a simulator; wrap a resulting gymnasium environment as a simulator again."""
-    kind = getattr(wrap, "func", wrap)  # of a partial
-    hint = ""
-    if not callable(wrap):
-        hint = "Give what is called with the simulator: the class, or partial(Wrapper, argument=...)."
-    elif isinstance(kind, type) and issubclass(kind, VectorWrapper):
-        hint = f"That of one simulator is gymnasium.wrappers.{kind.__name__}."
-    elif hasattr(kind, "inverse") and hasattr(kind, "read_specs"):
-        hint = "It is a transform, which wraps the batch: TransformedEnv(GymEnv(...), transform)."
-    if hint:
-        raise ConfigError(explain(name, expected="a callable that wraps a simulator", got=repr(wrap), hint=hint))
-    try:
-        wrapped = wrap(simulator)
-    except Exception as error:
-        error.add_note(f"Raised by {name} around a {type(simulator).__name__}.")
-        raise
-    if not (hasattr(wrapped, "reset") and hasattr(wrapped, "step")):
-        expected = "a wrapper that returns a simulator"
-        raise EnvError(explain(name, expected=expected, got=f"{wrap!r}, which returned {wrapped!r}"))
-    is_simulator = isinstance(wrapped, Simulator) or not isinstance(wrapped, gymnasium.Env)
-    return wrapped if is_simulator else GymSimulator(wrapped)
 
 
 def _with_pictures(env_kwargs: dict | None) -> dict:
