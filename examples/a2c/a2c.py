@@ -51,7 +51,7 @@ class A2C:
     collecting: recipes.Collecting = recipes.Collecting(frames_per_batch=40)
     loss: Loss = Loss()
     optimising: recipes.Optimising = recipes.Optimising(optimizer="rmsprop", lr=7e-4, max_grad_norm=0.5)
-    recording: recipes.Recording = recipes.Recording()
+    recording: recipes.SeedsRecording = recipes.SeedsRecording()
 
     @property
     def make_env(self):

@@ -99,7 +99,7 @@ class DQN:
     loss: Loss = Loss()
     updates: recipes.Updates = recipes.Updates(updates_per_frame=0.5, start_frames=1000)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=10.0)
-    recording: recipes.Recording = recipes.Recording()
+    recording: recipes.SeedsRecording = recipes.SeedsRecording()
 
     @property
     def make_env(self):

@@ -64,7 +64,7 @@ class PPO:
     loss: Loss = Loss()
     minibatches: recipes.SequenceMinibatches = recipes.SequenceMinibatches(num_epochs=10, minibatch_size=256)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=0.5)
-    recording: recipes.Recording = recipes.Recording()
+    recording: recipes.SeedsRecording = recipes.SeedsRecording()
 
     @property
     def make_env(self):

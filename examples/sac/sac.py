@@ -61,7 +61,7 @@ class SAC:
     loss: Loss = Loss()
     updates: recipes.ActorUpdates = recipes.ActorUpdates(actor_interval=1, start_frames=100)
     optimising: recipes.Optimising = recipes.Optimising(lr=3e-4, max_grad_norm=None)
-    recording: recipes.Recording = recipes.Recording()
+    recording: recipes.SeedsRecording = recipes.SeedsRecording()
 
     @property
     def make_env(self):

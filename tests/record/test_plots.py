@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from torchrl.errors import KeyMissing, MissingExtraError
-from torchrl.record import CSVLogger, learning_curve
-from torchrl.record.plots import latest_points, running_mean
+from torchrl.record import CSVLogger, learning_curve, spread_curve
+from torchrl.record.plots import latest_points, running_mean, spread_of
 
 
 @pytest.fixture
@@ -80,3 +80,22 @@ def test_the_running_mean_starts_with_what_there_is():
     assert running_mean([2.0, 4.0, 6.0, 9.0], 3) == pytest.approx([2.0, 3.0, 4.0, 19 / 3])
     assert running_mean([1.0, 2.0], 1) == [1.0, 2.0]
     assert running_mean([], 3) == []
+
+
+def test_the_spread_of_runs_is_over_those_that_have_come_so_far():
+    runs = [([0, 10, 20], [0.0, 10.0, 20.0]), ([0, 10], [4.0, 14.0]), ([], [])]
+    frames, mean, deviation = spread_of(runs)
+    assert frames.tolist() == [0, 10, 20] and mean.tolist() == [2, 12, 20] and deviation.tolist() == [2, 2, 0]
+    frames, mean, deviation = spread_of([([0, 10], [0.0, 10.0]), ([5], [7.0])])
+    assert mean.tolist() == [0, 6, 10] and deviation.tolist() == [0, 1, 0]
+
+
+def test_a_table_without_the_metric_is_named(tmp_path):
+    for seed in (0, 1):
+        with CSVLogger(tmp_path / str(seed)) as logger:
+            logger.log_scalars({"eval/return_mean": 1.0}, step=1)
+    tables = [tmp_path / str(seed) / "progress.csv" for seed in (0, 1)]
+    spread_curve(tables, tmp_path / "curves.svg", title="two seeds")
+    assert "svg" in (tmp_path / "curves.svg").read_text()[:200]
+    with pytest.raises(KeyMissing, match="Did you mean 'eval/return_mean'"):
+        spread_curve(tables, tmp_path / "curves.png", ["eval/return_men"])

@@ -33,15 +33,17 @@ class Population:
         agents: built alike, each from its own seed.
         env: one env of all members' rows, ``[S * B]``, built as the members' own are; their collectors are closed, and
             one steps for all. None lets each member collect by its own collector.
+        names: of the members, for errors; None numbers them.
 
     Raises:
         ConfigError: no agent, one agent twice, ``keep_learning``, or an env that does not fit the members.
 
     Attributes:
         agents: the members.
+        names: of the members.
     """
 
-    def __init__(self, agents: Sequence[Agent], *, env: Env | None = None) -> None:
+    def __init__(self, agents: Sequence[Agent], *, env: Env | None = None, names: Sequence[str] | None = None) -> None:
         self.agents = list(agents)
         if not self.agents or len({id(agent) for agent in self.agents}) != len(self.agents):
             got = f"{len(self.agents)} agents" if not self.agents else "one of them twice"
@@ -49,6 +51,7 @@ class Population:
         if any(agent.keep_learning for agent in self.agents):
             hint = "Members learn in step with each other."
             raise ConfigError(explain("Population", expected="agents without keep_learning", got="it", hint=hint))
+        self.names = [f"member {index}" for index in range(len(self.agents))] if names is None else list(names)
         self._joint = None
         if env is not None:
             self._joint = JointCollector(env, [agent.collector for agent in self.agents])

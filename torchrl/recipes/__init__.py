@@ -74,6 +74,7 @@ from torchrl.recipes.parts import (
 from torchrl.recipes.record import make_evaluator, make_hooks
 from torchrl.recipes.replay import Store, make_replay_buffer, make_replay_updates
 from torchrl.recipes.run import run
+from torchrl.recipes.seeds import SeedsRecording
 from torchrl.recipes.settings import from_flags, parser_of, values_of
 
 __all__ = [
@@ -99,6 +100,7 @@ __all__ = [
     "Replay",
     "ReplayCollecting",
     "ReplayCommand",
+    "SeedsRecording",
     "SequenceMinibatches",
     "SequenceReplay",
     "SquashedMemoryNetworks",

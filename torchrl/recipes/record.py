@@ -78,11 +78,24 @@ def make_run_folder(algorithm: str, settings: Command) -> Path:
                 continue
             flag = "--name" if recording.folder is None else "--folder"
             raise ConfigError(explain(flag, expected="a folder that can be made", got=str(error))) from error
-        values = {key: value for key, value in values_of(settings).items() if key not in ("evaluate", "resume")}
-        origin = f", resumed from {recording.resume}" if recording.resume else ""
-        save_config(Namespace(**values), folder / CONFIG, comment=f"{algorithm} on {task}{origin}")
+        _save_settings(algorithm, settings, folder)
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
+
+
+def make_seed_folder(algorithm: str, settings: Command, parent: Path) -> Path:
+    """Make and return the folder of one run out of several that ``--seeds`` began, and write its settings into it."""
+    folder = parent / f"seed_{settings.recording.seed}"
+    folder.mkdir()
+    _save_settings(algorithm, settings, folder)
+    return folder
+
+
+def _save_settings(algorithm: str, settings: Command, folder: Path) -> None:
+    values = {key: value for key, value in values_of(settings).items() if key not in ("evaluate", "resume")}
+    origin = f", resumed from {settings.recording.resume}" if settings.recording.resume else ""
+    comment = f"{algorithm} on {task_name(settings.environment)}{origin}"
+    save_config(Namespace(**values), folder / CONFIG, comment=comment)
 
 
 def saved_run(path: str | Path) -> tuple[Path, list[str]]:
@@ -287,25 +300,40 @@ def report_saved(settings: Command, agent: Agent, reporter: Evaluator) -> dict[s
     return results
 
 
-def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, object]:
-    """Evaluate the trained agent, write its summary and learning curve, and print the results.
+def origin_of(algorithm: str, settings: Command) -> dict[str, object]:
+    """Return what a summary says of how the run was made."""
+    return {
+        "algorithm": algorithm,
+        "env": task_name(settings.environment),
+        "parent": settings.recording.resume,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), "torchrl": __version__}
+        | {library: metadata.version(library) for library in LIBRARIES},
+    }
+
+
+def make_summary(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, object]:
+    """Evaluate the trained agent, and write and return its summary.
 
     Returns:
         What :func:`~torchrl.agents.summarise` gathers, after ``algorithm``, ``env``, ``parent`` (the run that this one
         went on from), ``date``, ``versions`` and ``simulator_steps``.
     """
+    summary = origin_of(algorithm, settings)
+    summary["simulator_steps"] = agent.frames * frame_skip_of(settings.environment)
+    summary |= summarise(agent, reporter, seed=settings.recording.seed)
+    write_summary(agent.folder / SUMMARY, summary)
+    return summary
+
+
+def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, object]:
+    """Evaluate the trained agent, write its summary and learning curve, and print the results.
+
+    Returns:
+        See :func:`make_summary`.
+    """
     folder, recording, task = agent.folder, settings.recording, task_name(settings.environment)
-    summary = {
-        "algorithm": algorithm,
-        "env": task,
-        "parent": recording.resume,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version(), "torchrl": __version__}
-        | {library: metadata.version(library) for library in LIBRARIES},
-        "simulator_steps": agent.frames * frame_skip_of(settings.environment),
-    }
-    summary |= summarise(agent, reporter, seed=recording.seed)
-    write_summary(folder / SUMMARY, summary)
+    summary = make_summary(algorithm, settings, agent, reporter)
     has_best = (folder / BEST).is_file()
     best = f" (best checkpoint: {summary['best_eval_return_mean']:.1f})" if has_best else ""
     print(

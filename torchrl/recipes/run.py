@@ -8,7 +8,8 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,11 +24,20 @@ from torchrl.recipes.record import (
     make_logger,
     make_reporter,
     make_run_folder,
+    make_seed_folder,
     report,
     report_saved,
     resume,
     take_over,
     with_saved_config,
+)
+from torchrl.recipes.seeds import (
+    announce_seeds,
+    has_several,
+    make_population,
+    members_of,
+    report_seeds,
+    require_together,
 )
 from torchrl.recipes.sense import remarks, remarks_on_env, require_sense
 from torchrl.recipes.settings import from_flags, parser_of, values_of
@@ -59,10 +69,13 @@ def run(
     with exit_on_mistake(), _plain_warnings():
         flags = sys.argv[1:] if flags is None else flags
         args = with_saved_config(parser_of(settings), flags, algorithm)
-        if args.evaluate:
+        chosen = from_flags(settings, args)
+        if has_several(chosen):
+            _train_seeds(algorithm, chosen, make_agent, flags)
+        elif args.evaluate:
             _evaluate(settings, args, make_agent, flags)
         else:
-            _train(algorithm, from_flags(settings, args), make_agent, flags)
+            _train(algorithm, chosen, make_agent, flags)
 
 
 def _evaluate(
@@ -100,6 +113,37 @@ def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Ag
         with agent.logger, set_exploration_type(ExplorationType[settings.collecting.exploration_type.upper()]):
             agent.train()
         report(algorithm, settings, agent, reporter)
+
+
+def _train_seeds(
+    algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]
+) -> None:
+    """Train a run for each of several seeds, all together, and report."""
+    require_together(settings, flags)
+    require_sense(settings, flags)
+    with closing(_prepare(settings)) as reporter, ExitStack() as stack:
+        members = members_of(settings)
+        agents = [stack.enter_context(closing(make_agent(one))) for one in _with_one_bar(members)]
+        population, lines = make_population(settings, agents)
+        stack.enter_context(closing(population))
+        folder = make_run_folder(algorithm, settings)
+        for member, agent in zip(members, agents, strict=True):
+            agent.configuration = values_of(member)
+            agent.folder = make_seed_folder(algorithm, member, folder)
+            agent.logger = stack.enter_context(make_logger(member.recording, agent.folder))
+        announce_seeds(settings, folder)
+        sight = describe_observations(settings.environment, reporter.env)
+        lines += [] if sight is None else [sight]
+        _print_lines([*lines, *remarks(settings, flags), *remarks_on_env(settings, reporter.env)])
+        with set_exploration_type(ExplorationType[settings.collecting.exploration_type.upper()]):
+            population.train()
+        report_seeds(algorithm, settings, agents, folder)
+
+
+def _with_one_bar(members: Sequence[Command]) -> list[Command]:
+    """Return the settings of all seeds, of which the first alone shows its progress."""
+    others = [replace(one, recording=replace(one.recording, progress_bar=False)) for one in members[1:]]
+    return [members[0], *others]
 
 
 def _prepare(settings: Command) -> Evaluator:

@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes import config
 from torchrl.recipes.config import ConfigParser, FlagGroup, make_parser
+from torchrl.recipes.seed_lists import seeds
 
 Settings = TypeVar("Settings")
 
@@ -41,6 +42,7 @@ Share = Annotated[float, config.share]
 Margin = Annotated[float, config.margin]
 FileName = Annotated[str, config.file_name]
 Keyword = Annotated[str, config.keyword]
+Seeds = Annotated[str, seeds]
 
 
 def parser_of(settings: type) -> ConfigParser:

@@ -3,7 +3,7 @@
 from torchrl.record.csv import CSVLogger, copy_table, read_csv
 from torchrl.record.fan_out import FanOut
 from torchrl.record.logger import Logger
-from torchrl.record.plots import learning_curve
+from torchrl.record.plots import learning_curve, spread_curve
 from torchrl.record.tensorboard import TensorBoardLogger
 from torchrl.record.video import require_video, video_writer
 
@@ -16,5 +16,6 @@ __all__ = [
     "learning_curve",
     "read_csv",
     "require_video",
+    "spread_curve",
     "video_writer",
 ]

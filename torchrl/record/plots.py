@@ -49,27 +49,80 @@ def learning_curve(
         MissingExtraError: matplotlib is not installed.
         KeyMissing: the table lacks a metric, or has no return to draw.
     """
-    figures = require("matplotlib.figure", extra="plots", purpose="learning_curve")
-    ticker = require("matplotlib.ticker", extra="plots", purpose="learning_curve")
     table = read_csv(csv_path)
     if metrics is None:
         metrics = [name for name in RETURNS if name in table] or RETURNS
-    for name in metrics:
-        if name not in table:
-            close = nearest(name, table)
-            hint = f"Did you mean {close!r}?" if close else ""
-            got = f"a table of {', '.join(table) or 'nothing'}"
-            raise KeyMissing(explain("learning_curve", expected=f"the metric {name!r}", got=got, hint=hint))
-    figure = figures.Figure(figsize=(7.2, 0.6 + 2.9 * len(metrics)), layout="constrained")
-    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    _require_metrics("learning_curve", table, metrics)
+    figure, panels = _panels("learning_curve", metrics, title)
     for panel, name, colour in zip(panels, metrics, _COLOURS * len(metrics), strict=False):
         _draw(panel, table, name, colour)
-        panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    panels[-1].set_xlabel("frames")
-    if title:
-        figure.suptitle(title, fontsize=12)
-    with write_whole(png_path) as temporary:
-        figure.savefig(temporary, dpi=150, format=Path(png_path).suffix[1:] or "png")
+    _write(figure, png_path)
+
+
+def spread_curve(
+    csv_paths: Sequence[str | os.PathLike],
+    png_path: str | os.PathLike,
+    metrics: Sequence[str] | None = None,
+    *,
+    title: str = "",
+) -> None:
+    """Draw metrics of several runs over frames: each run faintly, their mean, and a band of one standard deviation.
+
+    Runs are joined by lines between their points; mean and band are over the runs that have come so far.
+
+    >>> from torchrl.record import CSVLogger
+    >>> for seed in (0, 1):
+    ...     with CSVLogger(folder / str(seed)) as logger:
+    ...         logger.log_scalars({"eval/return_mean": 20.0 + seed}, step=128)
+    >>> spread_curve([folder / "0" / "progress.csv", folder / "1" / "progress.csv"], folder / "curves.png")
+    >>> (folder / "curves.png").read_bytes()[1:4]
+    b'PNG'
+
+    Args:
+        csv_paths: a table of each run, that :class:`~torchrl.record.CSVLogger` wrote.
+        png_path: of the picture; its suffix chooses the format. Written whole or not at all.
+        metrics: columns of the tables; None draws the evaluation and training returns, as far as all tables have them.
+        title: above the panels.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        KeyMissing: a table lacks a metric, or has no return to draw.
+    """
+    tables = [read_csv(path) for path in csv_paths]
+    if metrics is None:
+        metrics = [name for name in RETURNS if all(name in table for table in tables)] or RETURNS
+    for table in tables:
+        _require_metrics("spread_curve", table, metrics)
+    figure, panels = _panels("spread_curve", metrics, title)
+    for panel, name, colour in zip(panels, metrics, _COLOURS * len(metrics), strict=False):
+        runs = [latest_points(table[STEP], table[name]) for table in tables]
+        runs = [(frames, running_mean(values, max(1, round(_WINDOW * len(values))))) for frames, values in runs]
+        for frames, values in runs:
+            panel.plot(frames, values, color=colour, alpha=0.25, linewidth=0.8)
+        frames, mean, deviation = spread_of(runs)
+        panel.plot(frames, mean, color=colour, linewidth=1.8)
+        panel.fill_between(frames, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
+        _finish(panel, name)
+    _write(figure, png_path)
+
+
+def spread_of(runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return frames, and mean and standard deviation over runs at each of them; NaN where no run has a value.
+
+    >>> frames, mean, deviation = spread_of([([0, 10], [0.0, 10.0]), ([5], [7.0])])
+    >>> mean.tolist(), deviation.tolist()  # at 0, 5 and 10
+    ([0.0, 6.0, 10.0], [0.0, 1.0, 0.0])
+
+    Args:
+        runs: frames, ascending, and values of each.
+    """
+    frames = np.unique(np.concatenate([np.asarray(one, dtype=float) for one, _ in runs]))
+    lines = [
+        np.interp(frames, one, values, left=np.nan, right=np.nan) if len(one) else np.full(len(frames), np.nan)
+        for one, values in runs
+    ]
+    values = np.ma.masked_invalid(lines)
+    return frames, values.mean(0).filled(np.nan), values.std(0).filled(np.nan)
 
 
 def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> None:
@@ -86,10 +139,42 @@ def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> 
         low = [value - width for value, width in zip(mean, widths, strict=True)]
         high = [value + width for value, width in zip(mean, widths, strict=True)]
         panel.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
+    _finish(panel, name)
+
+
+def _require_metrics(who: str, table: dict[str, list[float]], metrics: Sequence[str]) -> None:
+    for name in metrics:
+        if name not in table:
+            close = nearest(name, table)
+            hint = f"Did you mean {close!r}?" if close else ""
+            got = f"a table of {', '.join(table) or 'nothing'}"
+            raise KeyMissing(explain(who, expected=f"the metric {name!r}", got=got, hint=hint))
+
+
+def _panels(who: str, metrics: Sequence[str], title: str) -> tuple[Any, Sequence[Any]]:
+    """Make a figure with a panel for each metric, one below the other."""
+    figures = require("matplotlib.figure", extra="plots", purpose=who)
+    ticker = require("matplotlib.ticker", extra="plots", purpose=who)
+    figure = figures.Figure(figsize=(7.2, 0.6 + 2.9 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for panel in panels:
+        panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    panels[-1].set_xlabel("frames")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure, panels
+
+
+def _finish(panel: Any, name: str) -> None:
     panel.set_title(name, fontsize=10, loc="left")
     panel.grid(alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     panel.margins(x=0.02)
+
+
+def _write(figure: Any, png_path: str | os.PathLike) -> None:
+    with write_whole(png_path) as temporary:
+        figure.savefig(temporary, dpi=150, format=Path(png_path).suffix[1:] or "png")
 
 
 def latest_points(frames: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
