@@ -1,8 +1,7 @@
 """Collect and estimate by PyPI's torchrl, in a Python that has it: a helper process of ``rollout.py``, never imported.
 
 It makes its environments, then answers each line on its standard input by a rollout and one line: seconds of the
-processor and of wall-clock. The first argument says how it steps 64 simulators: ``serial`` for its ``SerialEnv``,
-``vector`` for ``GymEnv(num_envs=64)``.
+processor and of wall-clock.
 """
 
 from __future__ import annotations
@@ -23,14 +22,7 @@ from torchrl.objectives.value import GAE
 NUM_ENVS, NUM_STEPS = 64, 512
 
 
-def make_env(kind: str) -> object:
-    """Make 64 CartPole in this process."""
-    if kind == "vector":
-        return GymEnv("CartPole-v1", num_envs=NUM_ENVS)
-    return SerialEnv(NUM_ENVS, lambda: GymEnv("CartPole-v1"))
-
-
-def main(kind: str) -> None:
+def main() -> None:
     """Answer until the input ends."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -38,7 +30,8 @@ def main(kind: str) -> None:
     network = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
     critic = TensorDictModule(network, in_keys=["observation"], out_keys=["state_value"])
     estimate = GAE(gamma=0.99, lmbda=0.95, value_network=critic)
-    collector = Collector(make_env(kind), None, frames_per_batch=NUM_ENVS * NUM_STEPS, total_frames=-1)
+    env = SerialEnv(NUM_ENVS, lambda: GymEnv("CartPole-v1"))
+    collector = Collector(env, None, frames_per_batch=NUM_ENVS * NUM_STEPS, total_frames=-1)
     batches = iter(collector)
     print("ready", importlib.metadata.version("torchrl"), flush=True)
     for _ in sys.stdin:
@@ -51,4 +44,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

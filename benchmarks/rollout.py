@@ -10,8 +10,8 @@ Each has its own way, in one process with one thread of torch. The network of th
   remains. It asks for action and value at every step; its actor is one layer of zeros, the cheapest that it
   has, whose choices are uniformly random.
 - PyPI's torchrl, 0.14 or newer, which has the name of ours and so a virtual environment of its own, ``--peer``, which
-  ``--make_peer`` makes (torch again, 1 GB): ``Collector`` without a policy over ``SerialEnv``, and over
-  ``GymEnv(num_envs=64)``; then its ``GAE``. The script is ``_peer_rollout.py``.
+  ``--make_peer`` makes (torch again, 1 GB): ``Collector`` without a policy over ``SerialEnv``, then its ``GAE``, by
+  ``_peer_rollout.py``. Its ``GymEnv(num_envs=64)`` would start 64 processes.
 
 All take turns, ``--rounds`` times. Seconds of the processor are compared, wall-clock stands beside them. Needs the
 extra ``benchmarks``.
@@ -87,17 +87,17 @@ def make_peer(folder: Path) -> None:
     subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "-q", "torchrl>=0.14", *same], check=True)
 
 
-def peers(folder: Path, kind: str, stack: ExitStack) -> Callable[[], Seconds]:
+def peers(folder: Path, stack: ExitStack) -> Callable[[], Seconds]:
     """Start a process of the other environment; return what lets it roll out once."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1"}
-    words = [str(folder / "bin/python"), str(Path(__file__).with_name("_peer_rollout.py")), kind]
+    words = [str(folder / "bin/python"), str(Path(__file__).with_name("_peer_rollout.py"))]
     child = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     stack.enter_context(child)
     greeting = child.stdout.readline().strip()
     if not greeting:
         raise SystemExit(f"{folder} has no Python with PyPI's torchrl, or it fails: see above. --make_peer makes one.")
-    print(f"{PEER}, {kind}: {greeting}", flush=True)
+    print(f"{PEER}: {greeting}", flush=True)
 
     def measure() -> Seconds:
         child.stdin.write("\n")
@@ -121,12 +121,11 @@ def measure_all(sides: dict[str, Callable[[], Seconds]], rounds: int) -> None:
         rates = [FRAMES / statistics.median(column) for column in zip(*seconds, strict=True)]
         print(f"{name:<34}{rates[0]:>12,.0f}{rates[1]:>12,.0f}")
     for mine in (name for name in sides if name.startswith("ours")):
-        for other, budget in BUDGETS.items():
-            for name in (name for name in sides if name.startswith(other)):
-                pairs = zip(measured[mine], measured[name], strict=True)
-                ratios = sorted(slow[0] / fast[0] for fast, slow in pairs)
-                spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}; must reach {budget})"
-                print(f"{mine} over {name}: {spread}")
+        for other in (name for name in BUDGETS if name in sides):
+            pairs = zip(measured[mine], measured[other], strict=True)
+            ratios = sorted(slow[0] / fast[0] for fast, slow in pairs)
+            spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}; must reach {BUDGETS[other]})"
+            print(f"{mine} over {other}: {spread}")
 
 
 def main() -> None:
@@ -146,8 +145,8 @@ def main() -> None:
             "ours, the batch in torch": timed(ours(CartPole(NUM_ENVS))),
             THEIRS: timed(theirs()),
         }
-        for kind in ("serial", "vector") if args.peer else ():
-            sides[f"{PEER}, {kind}"] = peers(args.peer, kind, stack)
+        if args.peer:
+            sides[PEER] = peers(args.peer, stack)
         measure_all(sides, args.rounds)
 
 
