@@ -20,6 +20,7 @@ PACKAGES = [
     "torchrl.collectors",
     "torchrl.functional",
     "torchrl.objectives",
+    "torchrl.deploy",
     "torchrl.agents",
     "torchrl.population",
     "torchrl.record",

@@ -30,6 +30,7 @@ LEVELS = {
     "modules": 3,
     "collectors": 4,
     "objectives": 4,
+    "deploy": 4,
     "agents": 5,
     "population": 6,
     "recipes": 7,

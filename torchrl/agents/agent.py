@@ -34,7 +34,9 @@ from torchrl.agents.state import agent_state, load_agent_networks, load_agent_st
 from torchrl.agents.statistics import Figures, episode_statistics, num_valid_frames, policy_lag, value_statistics
 from torchrl.collectors import WarmUp
 from torchrl.data.batch_functions import apply_function, require_batch_function
+from torchrl.deploy import save_policy
 from torchrl.devices import to_device
+from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.record.logger import make_folder
 
@@ -362,6 +364,25 @@ class Agent:
     def save(self, path: str | os.PathLike) -> None:
         """Write a checkpoint of the agent to a file, whole or not at all."""
         save_checkpoint(path, self.state_dict())
+
+    def save_policy(self, path: str | os.PathLike, *, env: Env | None = None) -> None:
+        """Write what acts, and nothing of the training, to a file that :func:`torchrl.load_policy` and torch alone run.
+
+        See :func:`torchrl.deploy.save_policy`.
+
+        Args:
+            path: a file that ends with ``.pt2``, or a folder.
+            env: one with the transforms that the policy was trained with; None takes that of the evaluator or of the
+                collector, where they have it in this process.
+
+        Raises:
+            ConfigError: policy or transforms are no functions of tensors; or there is no ``env``.
+            CheckpointError: the file cannot be written.
+        """
+        own = getattr(self.collector, "env", None)
+        env = getattr(self.evaluator, "env", own) if env is None else env
+        learned = None if env is own else self.collector.learned_states()
+        save_policy(self.policy, path, env=env, learned=learned, origin=self.configuration)
 
     def load(self, path: str | os.PathLike) -> None:
         """Restore the agent from a checkpoint; environments that it does not hold begin new episodes, with a warning.

@@ -131,6 +131,7 @@ class GSDETanhNormal(TanhNormal):
     """
 
     parameter_names = ("loc", "scale", "exploration")
+    noise_law = None  # it is an observation, GSDENoise
     __slots__ = ("exploration",)
 
     def __init__(
@@ -146,6 +147,10 @@ class GSDETanhNormal(TanhNormal):
         super().__init__(loc, scale, low=low, high=high, bounds=bounds)
         _require_one_shape("GSDETanhNormal", loc, exploration)
         self.exploration = exploration
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return loc + exploration, squashed, ``[*B, A]``; the mode where the noise of the observations is zero."""
+        return self.bounds.squash(self.loc + self.exploration)
 
     def _draw(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         return self.loc + self.exploration, self.exploration / self.scale
@@ -171,6 +176,7 @@ class GSDENormal(Normal):
     """
 
     parameter_names = ("loc", "scale", "exploration")
+    noise_law = None  # it is an observation, GSDENoise
     __slots__ = ("exploration",)
 
     def __init__(self, loc: torch.Tensor, scale: torch.Tensor, exploration: torch.Tensor) -> None:
@@ -180,6 +186,10 @@ class GSDENormal(Normal):
 
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return loc + exploration, ``[*B, A]``; ``generator`` is not used."""
+        return self.loc + self.exploration
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return loc + exploration, ``[*B, A]``, which is loc where the noise of the observations is zero."""
         return self.loc + self.exploration
 
 

@@ -10,7 +10,7 @@ log-probability of the pair, and every loss of a policy trains chooser, endings 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -190,6 +190,7 @@ class Options(Stateful, Extensible, TensorDictModuleBase):
         self.every = every
         self.state_key = state_key
         self.generator = generator
+        self.choice_family: Callable[[Tensor], Categorical] = Categorical
         self.in_keys = list(dict.fromkeys([*keys, self.running_key, self.age_key, *worker.in_keys]))
         self.in_keys.remove(self.index_key)
         mine = [self.index_key, self._log_prob, self._begins, self._ending, self._logits]
@@ -316,13 +317,13 @@ class Options(Stateful, Extensible, TensorDictModuleBase):
         stays = running.unsqueeze(-1) == torch.arange(self.num_options, device=running.device)
         if self.termination is None:
             ending = is_none.to(logits.dtype)
-            return Categorical(log_probs.masked_fill(~(stays | is_none.unsqueeze(-1)), -torch.inf)), ending
+            return self.choice_family(log_probs.masked_fill(~(stays | is_none.unsqueeze(-1)), -torch.inf)), ending
         logit = self._ending_logit(tensordict, running)
         ends = nn.functional.logsigmoid(logit).unsqueeze(-1) + log_probs
         goes_on = nn.functional.logsigmoid(-logit).unsqueeze(-1)
         mixed = torch.where(stays, torch.logaddexp(ends, goes_on), ends)
         mixed = torch.where(is_none.unsqueeze(-1), log_probs, mixed)
-        return Categorical(mixed), logit.sigmoid().masked_fill(is_none, 1.0)
+        return self.choice_family(mixed), logit.sigmoid().masked_fill(is_none, 1.0)
 
 
 def no_option(num_options: int, *, state_key: Key = "option") -> TensorDict:

@@ -66,6 +66,8 @@ class BoundedActionTransform(ActionTransform):
 
     def _require_form(self, action: torch.Tensor) -> None:
         """Refuse an action of another shape than the bounds have, since they would broadcast."""
+        if torch.compiler.is_compiling():  # there are as many rows as there are
+            return
         if action.shape != self._low.shape or action.dtype is not self._low.dtype:
             Unbounded(self._low.shape, self._low.dtype, self._low.device).assert_form(action, "action")
 
@@ -187,15 +189,21 @@ class ActionDiscretizer(BoundedActionTransform):
         self._last = num.max() - 1 if features.numel() == 1 else num - 1
         self._first = torch.zeros_like(self._last)
         self._divisor = (num - self._less).to(spec.dtype)
+        self._batch_dims, self._features = len(env.batch_size), features
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return the number that each choice stands for, ``[*B, A]``."""
+        if not torch.compiler.is_compiling():  # a graph cannot depend on values
+            self._require_choice(action)
+        batch = action.shape[: self._batch_dims]
+        share = (action.reshape((*batch, *self._features)) + self._shift).to(self._low.dtype) / self._divisor
+        return torch.lerp(self._low, self._high, share)  # meets both ends exactly
+
+    def _require_choice(self, action: torch.Tensor) -> None:
         choice = self._choice
         has_form = action.shape == choice.shape and action.dtype is choice.dtype
         if not (has_form and torch.equal(action, action.clamp(self._first, self._last))):
             choice.assert_contains(action, "action")
-        share = (action.reshape(self._low.shape) + self._shift).to(self._low.dtype) / self._divisor
-        return torch.lerp(self._low, self._high, share)  # meets both ends exactly
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of the choices, int64."""
@@ -229,15 +237,23 @@ class OneHotAction(ActionTransform):
         self._index = env.action_spec
         self._one_hot = self._one_hot_spec(env.action_spec, len(env.batch_size))
         self._num_choices = self._index.shape.numel()
+        self._batch_dims = len(env.batch_size)
+        self._features = self._index.shape[self._batch_dims :]
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return the index of each 1, ``[*B]`` or ``[*B, A]``."""
-        self._one_hot.assert_form(action, "action")
+        if not torch.compiler.is_compiling():  # a graph has any number of rows, and cannot depend on values
+            self._one_hot.assert_form(action, "action")
         largest, index = zip(*(part.max(-1) for part in action.split(self._one_hot.nvec, -1)), strict=True)
+        if not torch.compiler.is_compiling():
+            self._require_one_hot(action, largest)
+        index = torch.stack(index, -1).reshape((*action.shape[: self._batch_dims], *self._features))
+        return index.to(self._index.dtype)
+
+    def _require_one_hot(self, action: torch.Tensor, largest: Sequence[torch.Tensor]) -> None:
         # A 1 in every group, and as many entries other than 0 as groups: one-hot, for a third of a full check.
         if int(torch.count_nonzero(action)) != self._num_choices or not all(bool((top == 1).all()) for top in largest):
             self._one_hot.assert_contains(action, "action")
-        return torch.stack(index, -1).reshape(self._index.shape).to(self._index.dtype)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         return self._one_hot

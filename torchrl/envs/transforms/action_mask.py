@@ -94,7 +94,7 @@ class ActionMask(Transform):
 
     def inverse(self, inputs: TensorDict) -> None:
         """Refuse an action that the last root's mask does not allow; do not change the action."""
-        if self._mask is None:  # never reset: the environment refuses the step
+        if self._mask is None or torch.compiler.is_compiling():  # never reset: the environment refuses the step
             return
         legal = self._choices.chosen(action_of(inputs)) & self._mask
         if int(torch.count_nonzero(legal)) != self._choices.num:
@@ -155,6 +155,8 @@ class DiscreteActionProjection(RandomTransform, ActionTransform):
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return the action where the environment has it, else a random legal one, ``[*B]``."""
+        if torch.compiler.is_compiling() and self._mask_key is not None:
+            return action  # a graph cannot depend on values, and its policy obeys the mask
         self._above.assert_form(action, "action")
         if torch.equal(action, action.clamp(0, self._below.n - 1)):
             return action

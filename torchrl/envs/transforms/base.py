@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from tensordict import TensorDict
@@ -225,6 +227,31 @@ class Transform(StepEditor):
         An evaluation that is given no learned states asks, and refuses a transform that has not.
         """
         return True
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what a row shows depends on earlier steps of its episode: whether there is memory of rows."""
+        return bool(self.memory_dims)
+
+    def for_row(self, env: EnvSpecs) -> Self:
+        """Return a copy in eval mode, with what this one learned, for an env of one row.
+
+        A policy that is handed over takes it along. Inside a graph it meets batches ``[N]`` of any size, so shapes must
+        come from the values, not from the specs.
+
+        >>> row = EnvSpecs((1,), env.device, env.observation_spec[:1], env.action_spec[:1], env.reward_spec[:1])
+        >>> one = TransformedEnv(env, FrameStack(2)).transform.for_row(row)
+        >>> one.reset(root := TensorDict({"observation": torch.ones(1, 4)}, [1]), None)
+        >>> root["observation"].shape
+        torch.Size([1, 8])
+
+        Args:
+            env: the specs of one row of the environment below, batch size ``[1]``.
+        """
+        other = copy.deepcopy(self)
+        other._has_env = False
+        other.to(env.device).read_specs(env)
+        return other.eval()
 
     def parts(self) -> list[Transform]:
         """List the transforms that this one consists of, the nearest to the environment first; by default itself."""

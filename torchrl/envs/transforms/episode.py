@@ -83,7 +83,8 @@ class EpisodeObservation(Transform):
         """Set restarted rows to their start value, and add the values of all rows to the root."""
         buffers = self._buffers
         for name, key, start in zip(self._names, self._keys, self._starts, strict=True):
-            value = start.clone() if mask is None else torch.where(expand_right(mask, start), start, buffers[name])
+            before = buffers[name]
+            value = start.clone() if mask is None else torch.where(expand_right(mask, before), start, before)
             buffers[name] = value
             self._set(root, key, value)
 
@@ -226,10 +227,12 @@ class LastAction(EpisodeObservation):
         return spec, spec.zero()
 
     def inverse(self, inputs: TensorDict) -> None:
-        """Store the action for :meth:`advance`, without changing it."""
+        """Remember a copy of the action, since a policy may write into its tensor again, without changing it."""
         action = action_of(inputs)
-        self._passing = [action] if self._paths is None else [action.get(path) for path in self._paths]
+        passing = [action] if self._paths is None else [action.get(path) for path in self._paths]
+        for name, value in zip(self._names, passing, strict=True):
+            self._buffers[name] = value.clone()
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
-        """Return a copy of the stored action, since a policy may write into its tensor again."""
-        return [action.clone() for action in self._passing]
+        """Return the remembered action."""
+        return values

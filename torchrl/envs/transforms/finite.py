@@ -58,7 +58,7 @@ class FiniteCheck(Transform):
 
     def _require_finite(self, key: Key, value: torch.Tensor, when: str) -> None:
         # A finite sum proves it at half the cost; a sum of large numbers may overflow.
-        if math.isfinite(value.sum()):
+        if torch.compiler.is_compiling() or math.isfinite(value.sum()):
             return
         bad = (~value.isfinite()).nonzero()
         if not len(bad):

@@ -73,9 +73,9 @@ class OneHotObservation(_ToFloat32):
         nvec = self._nvec(leaf)
         choice = torch.cat([torch.arange(n, dtype=leaf.dtype, device=leaf.device) for n in nvec])
         if len(nvec) == 1:
-            return partial(_one_hot, (*leaf.shape[: self._batch_dims], 1), choice)
+            return partial(_one_hot, self._batch_dims, choice)
         entry = torch.repeat_interleave(torch.tensor(nvec, device=leaf.device))
-        return partial(_one_hots, (*leaf.shape[: self._batch_dims], len(nvec)), entry, choice)
+        return partial(_one_hots, self._batch_dims, entry, choice)
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         nvec = self._nvec(leaf)
@@ -210,12 +210,12 @@ class DoubleToFloat(_ToFloat32):
         return Bounded(low, high, spec.shape, torch.float32, spec.device)
 
 
-def _one_hot(column: tuple[int, ...], choice: Tensor, value: Tensor) -> Tensor:
-    return (value.reshape(column) == choice).float()
+def _one_hot(batch_dims: int, choice: Tensor, value: Tensor) -> Tensor:
+    return (value.reshape(*value.shape[:batch_dims], 1) == choice).float()
 
 
-def _one_hots(entries: tuple[int, ...], entry: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-    return (value.reshape(entries).index_select(-1, entry) == choice).float()
+def _one_hots(batch_dims: int, entry: Tensor, choice: Tensor, value: Tensor) -> Tensor:
+    return (value.reshape(*value.shape[:batch_dims], -1).index_select(-1, entry) == choice).float()
 
 
 def _scale(low: Tensor, width: Tensor, value: Tensor) -> Tensor:

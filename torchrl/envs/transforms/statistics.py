@@ -169,6 +169,11 @@ class VecNorm(ObservationTransform):
             self._buffers[name] = value
             set_leaf(root, key, value)
 
+    @property
+    def remembers(self) -> bool:
+        """False: the values kept are those that rows show already."""
+        return False
+
     def has_learned(self) -> bool:
         """Answer whether the statistics of every observation in ``in_keys`` have data."""
         return all(float(self.statistics.moments(key)[0]) for key in self.in_keys)

@@ -32,8 +32,11 @@ class Distribution:
             action is a tuple.
         takes_mask: whether the constructor has a keyword ``mask`` that says which actions are legal, true = legal.
         needs_mask: whether the constructor requires ``mask``.
+        noise_law: how the noise of :meth:`from_noise` is distributed, in each entry independently: ``"normal"``,
+            ``"gumbel"`` or ``"logistic"``, of location 0 and scale 1; None for a family that takes none.
     """
 
+    noise_law: str | None = None
     parameter_names: tuple[Key, ...] = ()
     takes_mask: bool = False
     needs_mask: bool = False
@@ -51,6 +54,21 @@ class Distribution:
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw one action per row as a differentiable function of the parameters."""
         raise self._lacks("a reparametrised sample")
+
+    def noise_like(self) -> torch.Tensor:
+        """Return a tensor of the shape, dtype and device that the noise of :meth:`from_noise` has."""
+        raise self._lacks("noise")
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the action that noise makes: the mode for zero noise, a sample for noise drawn by ``noise_law``.
+
+        A policy that is handed over acts by it, as a function without a generator. A family without it acts by its mode
+        alone there.
+
+        Args:
+            noise: see :meth:`noise_like`; None where ``noise_law`` is None.
+        """
+        raise self._lacks("actions made of noise")
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-density of ``action``, ``[*B]``; a family without one does not override this.

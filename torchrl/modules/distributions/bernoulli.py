@@ -21,6 +21,7 @@ class Bernoulli(Distribution):
     """
 
     parameter_names = ("logits",)
+    noise_law = "logistic"
     __slots__ = ("logits", "dtype")
 
     def __init__(self, logits: torch.Tensor, *, dtype: torch.dtype = torch.int8) -> None:
@@ -31,6 +32,14 @@ class Bernoulli(Distribution):
         """Draw an action of zeros and ones for each row, ``[*B, K]``."""
         share = draw(torch.Tensor.uniform_, self.logits, generator)
         return (share < torch.sigmoid(self.logits.detach())).to(self.dtype)
+
+    def noise_like(self) -> torch.Tensor:
+        """Return the log-odds, ``[*B, K]``."""
+        return self.logits
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return 1 where the log-odds plus logistic noise are positive, else 0, ``[*B, K]``."""
+        return (self.logits + noise > 0).to(self.dtype)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the joint log-probability of all entries, ``[*B]``.

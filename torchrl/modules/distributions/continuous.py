@@ -36,6 +36,7 @@ class Normal(Distribution):
     """
 
     parameter_names = ("loc", "scale")
+    noise_law = "normal"
     __slots__ = ("loc", "scale")
 
     def __init__(self, loc: torch.Tensor, scale: torch.Tensor) -> None:
@@ -49,6 +50,14 @@ class Normal(Distribution):
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return loc + scale · ε with ε ~ N(0, 1), ``[*B, A]``."""
         return self._draw(generator)[0]
+
+    def noise_like(self) -> torch.Tensor:
+        """Return ``loc``, ``[*B, A]``."""
+        return self.loc
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return loc + scale · noise, ``[*B, A]``."""
+        return torch.addcmul(self.loc, self.scale, noise)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-density, ``[*B]``.
@@ -150,6 +159,10 @@ class TanhNormal(WithBounds, Normal):
     def rsample(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw an action, ``[*B, A]``, in [low, high], as a differentiable function of ``loc`` and ``scale``."""
         return self.bounds.squash(self._draw(generator)[0])
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return loc + scale · noise, squashed between ``low`` and ``high``, ``[*B, A]``."""
+        return self.bounds.squash(super().from_noise(noise))
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-prob of a stored action, ``[*B]``: a density, or a probability at the bounds (see the class).

@@ -39,6 +39,10 @@ class Delta(Distribution):
         """Return the action with gradient, ``[*B, A]``; nothing is drawn."""
         return self.mode
 
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the action, ``[*B, A]``; it takes no noise."""
+        return self.mode
+
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return +inf where ``action`` is that of the distribution, up to the tolerance, and −inf elsewhere, ``[*B]``.
 

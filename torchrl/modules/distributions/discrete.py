@@ -22,6 +22,7 @@ class Categorical(Distribution):
     """
 
     parameter_names = ("logits",)
+    noise_law = "gumbel"
     __slots__ = ("logits", "log_probs")
 
     def __init__(self, logits: torch.Tensor) -> None:
@@ -36,6 +37,14 @@ class Categorical(Distribution):
         """Draw indices, int64 ``[*B]``, with their log-probabilities, ``[*B]``."""
         index = self._draw_by_exponential_clocks(generator)
         return index.squeeze(-1), self.log_probs.gather(-1, index).squeeze(-1)
+
+    def noise_like(self) -> torch.Tensor:
+        """Return the logits, ``[*B, K]``."""
+        return self.logits
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the index whose logit plus Gumbel noise is largest, int64 ``[*B]`` (Gumbel, 1954)."""
+        return (self.logits + noise).argmax(-1)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-probability of each index.

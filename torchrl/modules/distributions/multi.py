@@ -72,6 +72,7 @@ class MultiCategorical(Distribution):
 
     parameter_names = ("logits",)
     takes_mask = True
+    noise_law = "gumbel"
     __slots__ = ("logits", "groups", "choices")
 
     def __init__(self, logits: torch.Tensor, *, nvec: Iterable[int] | Groups, mask: torch.Tensor | None = None) -> None:
@@ -110,6 +111,14 @@ class MultiCategorical(Distribution):
         """Draw indices, int64 ``[*B, K]``, with their joint log-probabilities, ``[*B]``."""
         action, log_prob = self.choices.sample_and_log_prob(generator)
         return action, log_prob.sum(-1)
+
+    def noise_like(self) -> torch.Tensor:
+        """Return the logits of each choice, ``[*B, K, max(nvec)]``, padded."""
+        return self.choices.logits
+
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the index of each choice whose logit plus Gumbel noise is largest, int64 ``[*B, K]``."""
+        return self.choices.from_noise(noise)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the joint log-probability of the indices, ``[*B]``.

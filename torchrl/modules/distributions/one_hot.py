@@ -39,6 +39,10 @@ class OneHotCategorical(Categorical):
         index = self._draw_by_exponential_clocks(generator)
         return self._one_hot(index), self.log_probs.gather(-1, index).squeeze(-1)
 
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the one-hot vector of the index whose logit plus Gumbel noise is largest, int64 ``[*B, K]``."""
+        return self._one_hot((self.logits + noise).argmax(-1, True))
+
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-probability of each one-hot vector, ``[*B]``.
 

@@ -92,6 +92,11 @@ class TruncatedNormal(WithBounds, Normal):
         """Draw an action, ``[*B, A]``, in [low, high], as a differentiable function of ``loc`` and ``scale``."""
         return self._differentiable_quantile(draw(torch.Tensor.uniform_, self._center.detach(), generator))
 
+    def from_noise(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return the quantile of Φ(noise), ``[*B, A]``, in [low, high], and the mode where the noise is exactly 0."""
+        drawn = self._center + self._step * self._quantile(torch.special.ndtr(noise.to(self._center.dtype)))
+        return torch.where(noise == 0, self.mode, self._inside(drawn))
+
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """Return the log-density, ``[*B]``; −inf where a dimension is out of bounds.
 
