@@ -8,7 +8,7 @@ from torch import nn
 from cases.collecting import Unsaveable, counting, info
 from cases.same import assert_same
 from fakes import CountingSimulator
-from torchrl.collectors import Collector
+from torchrl.collectors import Collector, EpisodeCollector
 from torchrl.envs import GymEnv, SerialEnv, ToyEnv
 from torchrl.errors import ConfigError, EnvError, KeyMissing, NonFiniteError, SpecError
 from torchrl.modules import ExplorationType, exploration_type, set_exploration_type
@@ -188,6 +188,23 @@ def test_a_state_continues_the_run():
     collector.policy.calls = calls
     assert (other.collect() == expected).all()
     assert other.frames == collector.frames and other.policy_version == 1
+
+
+@pytest.mark.parametrize("kind", [Collector, EpisodeCollector])
+def test_random_actions_go_on_where_a_state_left_them(kind):
+    def make(seed):
+        options = {"frames_per_batch": 20} if kind is Collector else {"num_episodes": 2}
+        return kind(counting(5, 7), seed=seed, **options)
+
+    collector = make(1)
+    collector.collect()
+    resumed = make(2)
+    resumed.load_state_dict(collector.state_dict())
+    for _ in range(2):
+        assert_same(resumed.collect(), collector.collect())
+    earlier = {key: value for key, value in collector.state_dict().items() if key != "actions"}
+    resumed.load_state_dict(earlier)  # of a version that kept none
+    assert make(None).state_dict()["actions"] is None  # torch's global stream is the user's
 
 
 def test_where_the_environment_cannot_be_saved_new_episodes_start_and_it_says_so():

@@ -145,7 +145,8 @@ class EpisodeCollector(LocalCollector):
     def state_dict(self) -> dict:
         """Return counters, unfinished episodes, the environment's state and the root that the next batch starts from.
 
-        The policy is not part of it: neither its weights nor its random generators.
+        With it the stream of the actions if there is no policy but a seed. Nothing of a policy: neither weights nor
+        random generators.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """

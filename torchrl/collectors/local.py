@@ -63,6 +63,7 @@ class LocalSource:
     ) -> None:
         self.env = env
         self.policy = random_policy(env, seed) if policy is None else policy
+        self._own_actions = self.policy.generator if policy is None else None  # draws that are the collector's state
         self.policy_version = 0
         self.device = device
         self._who = who
@@ -226,7 +227,8 @@ class LocalCollector(LocalSource):
     def state_dict(self) -> dict:
         """Return counters, the environment's state and the root that the next batch starts from.
 
-        With it the statistics of transforms, and nothing of the policy: neither weights nor random generators.
+        With it the statistics of transforms, and the stream of the actions if there is no policy but a seed. Nothing of
+        a policy: neither weights nor random generators.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
@@ -239,6 +241,7 @@ class LocalCollector(LocalSource):
             env, reason = None, str(error)
         root = None if env is None or self._root is None else self._root.clone().to_dict()
         state = {"frames": self.frames, "policy_version": self.policy_version, "root": root}
+        state["actions"] = None if self._own_actions is None else self._own_actions.get_state()
         return state | {"learned": learned, "env": env, "env_error": reason}
 
     def load_state_dict(self, state: dict) -> None:
@@ -246,6 +249,8 @@ class LocalCollector(LocalSource):
         self.frames, self.policy_version = state["frames"], state["policy_version"]
         self._root = None
         self._refresh()
+        if self._own_actions is not None and state.get("actions") is not None:  # an earlier version kept none
+            self._own_actions.set_state(state["actions"])
         self.env.load_learned_state_dict(state["learned"])
         if state["env"] is None:
             warnings.warn(f"New episodes start after loading: {state['env_error']}", stacklevel=3)

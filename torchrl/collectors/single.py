@@ -113,7 +113,8 @@ class Collector(LocalCollector):
     def state_dict(self) -> dict:
         """Return counters, the environment's state and the root that the next batch starts from.
 
-        With it the statistics of transforms, and nothing of the policy: neither weights nor random generators.
+        With it the statistics of transforms, and the stream of the actions if there is no policy but a seed. Nothing of
+        a policy: neither weights nor random generators.
 
         ``env`` is None, with the reason in ``env_error``, where a simulator's state cannot be captured.
         """
