@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused(flags, message, make_env):
         make_env(*BREAKOUT, *flags)
 
 
-def test_an_evaluation_of_games_in_threads_presses_fire_after_lives(make_env):
+def test_an_evaluation_of_games_in_threads_plays_simulators(make_env):
     env = make_env(*BREAKOUT, "--env_library=ale", num_envs=1, training=False)
     assert "ALEEnv" not in repr(env) and "SerialEnv" in repr(env)
 

@@ -31,7 +31,7 @@ class AtariGames:
     "let a lost life end an episode of training, while the game goes on; needs --atari"
     fire_reset: bool = default_of(atari_simulator, "fire_reset")
     """press FIRE at the start of a game and after each lost life, where a game waits for it; in training with
-    --env_library=ale only at the start; needs --atari"""
+    --env_library=ale instead of the first action after a lost life; needs --atari"""
     sign_rewards: bool = True
     "learn from the sign of each reward; reported returns stay raw; needs --atari"
 

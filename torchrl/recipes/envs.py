@@ -120,7 +120,7 @@ def _simulated(settings: Environment, num_envs: int, training: bool, filmed: boo
         return _whole(settings, num_envs, filmed)
     if settings.env_library == "ale":
         require_games(settings)
-        if training:  # an evaluation presses FIRE after a lost life, and a film is drawn: simulators can
+        if training:  # an evaluation loads no game anew for a seed, and a film is drawn: simulators can
             options = {"max_episode_steps": settings.max_episode_steps, "env_kwargs": keywords(settings.env_kwargs)}
             return atari_threads(settings, num_envs, **options)
     make = _simulator(settings, training, filmed)

@@ -31,17 +31,19 @@ def actions_of(num_steps):
 
 
 @cache
-def raw_row(row, num_steps, life=None, **options):
+def raw_row(row, num_steps, life=None, fires=False, **options):
     """Play a row alone in the raw library's default mode; list (first, reward, terminated, truncated, last) per step.
 
     Args:
         life: "held" if a lost life ends an episode here; "info" if the library says so, and the game goes on.
+        fires: whether FIRE takes the place of the action after a lost life.
     """
     env = raw_breakout(1, **options)
     seen, info = env.reset(seed=np.array([SEEDS[row]]))
-    steps = []
+    steps, lost = [], False
     for action in actions_of(num_steps)[:, row]:
         lives = info["lives"][0]
+        action = 1 if fires and lost else action
         last, reward, terminated, truncated, info = env.step(np.array([action]))
         lost = info["lives"][0] < lives and not (terminated[0] or truncated[0])
         steps.append((seen[0, 0], reward[0], terminated[0] or (life == "held" and lost), truncated[0], last[0, 0]))
@@ -105,17 +107,29 @@ def test_our_env_ends_an_episode_with_a_life_and_goes_on_with_the_game():
     batch = ours(lives, 220)
     options = {"repeat_action_probability": 0.25, "reward_clipping": False}
     for row in range(2):
-        assert_equal(batch, row, raw_row(row, 220, life="held", **options))
+        assert_equal(batch, row, raw_row(row, 220, life="held", fires=True, **options))
     ends = batch["next", "terminated"].squeeze(-1)
+    asked = batch["action"][:, 1:][ends[:, :-1] & (batch["next", "lives"][:, :-1] > 0)]
+    assert len(asked) >= 8 and (asked != 1).any()  # the recorded action is the policy's
     assert {4, 3, 2, 1, 0} <= set(batch["next", "lives"][ends].tolist())
     assert batch["lives"][:, 0].tolist() == [5, 5] and batch["is_init"].sum() == 2 + ends[:, :-1].sum()
+
+
+@pytest.mark.parametrize(("fire_reset", "lives"), [(True, 3), (False, 5)])
+def test_breakout_goes_on_without_a_policy_that_presses_fire(fire_reset, lives):
+    options = {"fire_reset": fire_reset, "max_noops": 0, "num_threads": 1}
+    env = ALEEnv("BreakoutNoFrameskip-v4", 1, **options, info_keys={"lives": spaces.Discrete(6)})
+    root = env.reset(seed=[0])
+    for _ in range(70):
+        _, root = env.step_and_reset(root.set("action", torch.tensor([0])))
+    assert root["lives"].item() == lives
 
 
 def test_our_env_plays_whole_games_with_raw_returns_by_default():
     batch = ours(ALEEnv(BREAKOUT, 2, max_noops=5, num_threads=1), 60)
     options = {"repeat_action_probability": 0.25, "reward_clipping": False}
     for row in range(2):
-        assert_equal(batch, row, raw_row(row, 60, **options))
+        assert_equal(batch, row, raw_row(row, 60, fires=True, **options))
 
 
 def test_its_pictures_are_those_of_gymnasiums_preprocessing():

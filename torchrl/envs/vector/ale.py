@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from torchrl.counts import is_count
 from torchrl.envs.simulators.ids import similar_id
-from torchrl.envs.vector.ale_worker import ALEWorker, one_frame
+from torchrl.envs.vector.ale_worker import FIRE, ALEWorker, one_frame
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.info_entries import InfoEntries
 from torchrl.errors import ConfigError, EnvError, explain
@@ -44,11 +44,12 @@ class ALEEnv(WorkerEnv):
 
     It shows what :class:`AtariEnv` shows, in one process, without OpenCV: a step repeats its action for ``frame_skip``
     frames, sums their rewards, and observes the maximum of the last two, uint8 ``[B, 84, 84]`` (Mnih et al.,
-    "Human-level control through deep reinforcement learning", 2015, methods). FIRE is pressed at the start of a game
-    only: after a lost life a policy presses it itself. How often an action is repeated by
-    chance (*sticky*: Machado et al., "Revisiting the Arcade Learning Environment", 2018) says the id: 0.25 for
-    ``ALE/...-v5``, 0 for ``...NoFrameskip-v4``. Rewards are raw, so returns are scores of the game; transforms clip
-    rewards and stack frames for the learner.
+    "Human-level control through deep reinforcement learning", 2015, methods). In games that wait for it, whose second
+    action is FIRE, FIRE is pressed at the start of a game, and takes the place of the first action after a lost life:
+    the policy's action has no effect in that step. How often an action is repeated by chance (*sticky*: Machado et
+    al., "Revisiting the Arcade Learning Environment", 2018) says the id: 0.25 for ``ALE/...-v5``, 0 for
+    ``...NoFrameskip-v4``. Rewards are raw, so returns are scores of the game; transforms clip rewards and stack frames
+    for the learner.
 
     With ``episodic_life`` a lost life terminates an episode and its return, but not the game: the last observation of
     one episode is the first of the next, and no button is pressed in between, which ``check_env`` takes for a mistake
@@ -68,7 +69,8 @@ class ALEEnv(WorkerEnv):
         num_envs: number of games, B.
         frame_skip: frames of the game per step.
         max_noops: begin games with up to this many no-ops; 0 does none.
-        fire_reset: whether FIRE is pressed at the start of a game, in games that wait for it.
+        fire_reset: whether FIRE is pressed at the start of a game and after each lost life, in games that wait for it;
+            of continuous actions at the start only.
         episodic_life: whether a lost life ends an episode; for training.
         image_size: height and width of pictures, in pixels.
         grayscale: whether pictures are grey, else ``[H, W, 3]``.
@@ -118,6 +120,7 @@ class ALEEnv(WorkerEnv):
         space = one_frame(vector_env.single_observation_space)
         infos = InfoEntries(space, info_keys) if info_keys else None
         options = {"infos": infos, "env_name": "ALEEnv", "episodic_life": episodic_life, "is_single": True}
+        options["fires"] = fire_reset and _waits_for_fire(vector_env)
         super().__init__(
             partial(ALEWorker, vector_env, AutoresetMode.NEXT_STEP, (), **options),
             observation_space=space if infos is None else infos.space,
@@ -156,6 +159,12 @@ def _arguments_of(name: str) -> dict[str, Any]:
         hint = f"GymEnv({name!r}, num_envs=n) takes it."
         raise EnvError(explain("ALEEnv", expected="an id of ale-py", got=repr(name), hint=hint))
     return {key: value for key, value in spec.kwargs.items() if key not in ("frameskip", "obs_type")}
+
+
+def _waits_for_fire(vector_env: VectorEnv) -> bool:
+    """Answer whether the second action of a game is FIRE, as of those that wait for it to go on."""
+    names = [action.name for action in vector_env.ale.get_action_set()]
+    return names[FIRE : FIRE + 1] == ["FIRE"] and not vector_env.continuous
 
 
 def _build(kind: Callable[..., VectorEnv], name: str, num_envs: int, arguments: dict[str, Any]) -> VectorEnv:

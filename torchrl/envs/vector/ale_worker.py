@@ -19,6 +19,7 @@ from torchrl.errors import EnvError, explain
 from torchrl.seeding import child_seeds
 
 MAX_SEED = 2**31  # ale-py's are int32
+FIRE = 1  # in games that wait for it, the second action
 
 
 class ALEWorker(VectorWorker):
@@ -36,6 +37,7 @@ class ALEWorker(VectorWorker):
         infos: entries of ``info`` that are observed; None observes none.
         env_name: class of the env, for messages.
         episodic_life: whether a lost life ends an episode.
+        fires: whether the first action after a lost life is FIRE, whatever is asked for; of discrete actions.
         is_single: whether the stack of one frame is left out of the observation: ``[1, H, W]`` becomes ``[H, W]``.
     """
 
@@ -49,14 +51,16 @@ class ALEWorker(VectorWorker):
         infos: InfoEntries | None = None,
         env_name: str = "GymVectorEnv",
         episodic_life: bool = False,
+        fires: bool = False,
         is_single: bool = False,
     ) -> None:
         self.env_name = env_name
         self._episodic_life = episodic_life
+        self._fires = fires
         self._is_single = is_single
         super().__init__(vector_env, mode, leave_out, buffers, infos=infos)
         self._lives = np.zeros(self._num_envs, np.int64)
-        self._goes_on = np.zeros(self._num_envs, bool)  # a life was lost in this step, not the game
+        self._is_lost = np.zeros(self._num_envs, bool)  # a life was lost in the last step, not the game
         self._begun_at = np.zeros(self._num_envs, np.int64)  # the frame at which a row's game began
 
     def restart(
@@ -98,13 +102,16 @@ class ALEWorker(VectorWorker):
         self._may_step = False
 
     def _take_step(self, actions: Actions) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict]:
+        if self._fires:
+            actions = np.where(self._is_lost, FIRE, actions)
         observations, rewards, terminated, truncated, info = super()._take_step(actions)
-        if self._episodic_life:
+        if self._episodic_life or self._fires:
             lives = info["lives"]
             is_lost = (lives > 0) & (lives < self._lives)  # some games show none for some frames before they are over
-            np.logical_and(is_lost, ~(terminated | truncated), out=self._goes_on)
+            np.logical_and(is_lost, ~(terminated | truncated), out=self._is_lost)
             np.copyto(self._lives, lives)
-            terminated = terminated | self._goes_on
+        if self._episodic_life:
+            terminated = terminated | self._is_lost
         return observations, rewards, terminated, truncated, info
 
     def _space_of(self, vector_env: VectorEnv) -> Space:
@@ -121,7 +128,7 @@ class ALEWorker(VectorWorker):
             goes_on = ends & (begun_at == self._begun_at)
             self._begun_at = begun_at
         else:
-            goes_on = ends & self._goes_on
+            goes_on = ends & self._is_lost
         if goes_on.any():
             self._hold(goes_on, observations)
         if self._resets_itself and (ends & ~goes_on).any():
@@ -138,6 +145,7 @@ class ALEWorker(VectorWorker):
 
     def _note_reset(self, rows: np.ndarray, info: dict) -> None:
         self._lives[rows] = info["lives"][rows]
+        self._is_lost[rows] = False
         self._begun_at[rows] = _begun_at(info)[rows]
 
 
