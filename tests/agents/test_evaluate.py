@@ -13,7 +13,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from torch import nn
 
 from fakes import CountingSimulator, Together
-from torchrl.agents import Evaluation, Evaluator
+from torchrl.agents import BesideResult, Evaluation, Evaluator
 from torchrl.envs import EnvPoolEnv, GymEnv, GymVectorEnv, ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.simulators import Simulator
 from torchrl.envs.transforms import RewardScaling
@@ -215,6 +215,23 @@ def test_a_policys_own_state_is_carried_within_an_episode_and_begins_anew_with_t
     assert seen == [[0, 0], [1, 1], [0, 2], [1, 0]]
 
 
+class Reaching(CountingSimulator):
+    """Shows 1 from its third step on."""
+
+    def _observation(self):
+        return np.full(1, self.num_steps >= 3, np.float32)
+
+
+def test_successes_are_what_the_last_observation_says():
+    env = SerialEnv([lambda: Reaching(2), lambda: Reaching(3)])
+    result = Evaluator(env, num_episodes=4, success_key="observation")(Spy())
+    assert result.lengths.tolist() == [2, 3, 2, 3] and result.successes.tolist() == [False, True, False, True]
+    metrics = BesideResult(result, version=1, frames=2).metrics()
+    assert result.success_share == metrics["eval/success_share"] == 0.5
+    plain = Evaluation(result.returns, result.lengths)
+    assert plain.success_share is None and "eval/success_share" not in BesideResult(plain, 1, 2).metrics()
+
+
 def test_the_result_of_one_episode_has_no_deviation():
     result = Evaluation(torch.tensor([3.0]), torch.tensor([1]))
     assert result.mean == 3.0 and result.std == 0.0
@@ -222,7 +239,13 @@ def test_the_result_of_one_episode_has_no_deviation():
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_episodes": 0}, {"every_frames": 0}, {"max_episode_steps": 0}, {"num_episodes": 2, "start_seeds": [1]}],
+    [
+        {"num_episodes": 0},
+        {"every_frames": 0},
+        {"max_episode_steps": 0},
+        {"num_episodes": 2, "start_seeds": [1]},
+        {"success_key": "is_success"},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError, match="Evaluator"):

@@ -7,7 +7,16 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.agents import AdaptPenalty, Evaluation, Hook, ProgressBar, StopAtReturn, UpdateNormalizer
+from torchrl.agents import (
+    AdaptPenalty,
+    Evaluation,
+    Figures,
+    Hook,
+    ProgressBar,
+    StopAtReturn,
+    SuccessShare,
+    UpdateNormalizer,
+)
 from torchrl.agents.hooks import check_hooks
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import Categorical, ObservationNormalizer, ProbabilisticActor, ValueOperator
@@ -46,6 +55,23 @@ def test_stop_at_return_looks_at_the_mean(returns, is_stopped):
     agent = Stub()
     StopAtReturn(475.0).on_evaluated(agent, result(*returns))
     assert agent.is_stopped is is_stopped
+
+
+def test_the_share_of_successes_is_of_the_valid_episodes_that_ended():
+    step = {"done": torch.tensor([[0, 1, 0, 1], [0, 1, 0, 1]], dtype=torch.bool).unsqueeze(-1)}
+    step["reached"] = torch.tensor([[1, 0, 0, 2], [1, 1, 1, 0]])
+    batch = TensorDict({"next": step}, batch_size=[2, 4])
+    metrics = Figures()
+    SuccessShare("reached").on_optimised(Stub(), batch, metrics)
+    assert metrics == {"train/success_share": 0.5} and metrics.weights == {"train/success_share": 4}
+    batch["collector", "mask"] = torch.tensor([[True] * 4, [True] * 3 + [False]])
+    SuccessShare("reached").on_optimised(Stub(), batch, metrics)
+    assert metrics["train/success_share"] == pytest.approx(2 / 3)
+    empty = Figures()
+    SuccessShare("reached").on_optimised(Stub(), batch[:, :1], empty)
+    assert not empty
+    with pytest.raises(KeyMissing, match="reeched"):
+        SuccessShare("reeched").on_optimised(Stub(), batch, metrics)
 
 
 def test_the_normalizer_learns_from_the_valid_rows_only():

@@ -46,12 +46,27 @@ class Ending(Line):
         return bool(abs(achieved - desired) <= 0.5)
 
 
+class Telling(Line):
+    """Tells in every second episode that it succeeded, from its last step on."""
+
+    episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode += 1
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        seen, reward, terminated, truncated, _ = super().step(action)
+        return seen, reward, terminated, truncated, {"is_success": np.float32(self.place == 3 and self.episode % 2)}
+
+
 @pytest.fixture(autouse=True)
 def lines():
-    gymnasium.register(ID, Line, max_episode_steps=3)
-    gymnasium.register("TorchrlTest/Ending-v0", Ending, max_episode_steps=3)
+    worlds = {ID: Line, "TorchrlTest/Ending-v0": Ending, "TorchrlTest/Telling-v0": Telling}
+    for name, world in worlds.items():
+        gymnasium.register(name, world, max_episode_steps=3)
     yield
-    for name in (ID, "TorchrlTest/Ending-v0"):
+    for name in worlds:
         del gymnasium.registry[name]
 
 
@@ -95,6 +110,34 @@ def test_a_copy_ends_where_the_simulator_says_that_it_is_over(stored):
     steps = stored("--env_name=TorchrlTest/Ending-v0")
     reached = steps["next", "observation"][:, 0] == steps["next", "observation"][:, 1]
     assert torch.equal(steps["next", "terminated"][:, 0], reached) and reached.any()
+
+
+TELLING = ["--env_name=TorchrlTest/Telling-v0", "--success_key=is_success"]
+
+
+def test_the_share_of_successes_is_logged_of_training_and_evaluation_and_unseen_by_networks(make_agent):
+    agent = make_agent("sac", *FLAGS, *TELLING, "--total_frames=12", "--record_interval=12", "--record_episodes=5")
+    lines = []
+    agent.logger = type("Lines", (), {"log_scalars": lambda self, values, frames: lines.append(dict(values))})()
+    agent.train()
+    shares = [line["train/success_share"] for line in lines if "train/success_share" in line]
+    assert shares == [0.5] and lines[-1]["eval/success_share"] == 1  # the first episode of each of five worlds
+    stored = agent.optimise.buffer[:]
+    assert stored["observation"].shape == (36, 4) and "is_success" not in stored.keys()
+    assert (stored["observation"][:, 2:] == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--env_library=toy", "--env_name=Matching"], "--success_key: expected a simulator of gym.*toy"),
+        (["--env_library=native", "--env_name=Pendulum"], "--success_key: expected none for native"),
+        (["--env_name=ALE/Pong-v5", "--atari"], "--success_key: expected a simulator of gym.*--atari"),
+    ],
+)
+def test_successes_are_told_by_gym_alone(make_agent, flags, message):
+    with pytest.raises(ConfigError, match=message):
+        make_agent("sac", *FLAGS, *TELLING, "--hindsight_goals=0", *flags)
 
 
 def test_a_run_trains_and_its_waiting_episode_is_saved(make_agent):

@@ -16,6 +16,7 @@ from torchrl.agents.hooks import (
     SaveBuffer,
     StepExploration,
     StopAtReturn,
+    SuccessShare,
     UpdateNormalizer,
 )
 from torchrl.agents.interrupt import InterruptGuard
@@ -56,6 +57,7 @@ __all__ = [
     "SaveBuffer",
     "StepExploration",
     "StopAtReturn",
+    "SuccessShare",
     "UpdateNormalizer",
     "episode_statistics",
     "load_checkpoint",

@@ -16,6 +16,7 @@ from torchrl.envs import Env
 from torchrl.envs.driving import leave_env, take_env
 from torchrl.envs.learned import Learned, frozen, refuse_learning_simulators
 from torchrl.errors import ConfigError, EnvError, explain
+from torchrl.keys import Key
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.modules.randomness import keep_randomness
 from torchrl.seeding import child_seeds
@@ -32,10 +33,12 @@ class Evaluation:
     Attributes:
         returns: undiscounted return of each episode, in the order of the start seeds, ``[n]`` float32.
         lengths: number of steps of each episode, ``[n]`` int64.
+        successes: whether each episode ended in success, ``[n]`` bool; None where the evaluator has no ``success_key``.
     """
 
     returns: torch.Tensor
     lengths: torch.Tensor
+    successes: torch.Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -46,6 +49,11 @@ class Evaluation:
     def std(self) -> float:
         """Standard deviation of the returns over the episodes (divided by n)."""
         return self.returns.double().std(correction=0).item()
+
+    @property
+    def success_share(self) -> float | None:
+        """Share of the episodes that ended in success, from 0 to 1; None where nobody asked for it."""
+        return None if self.successes is None else self.successes.double().mean().item()
 
 
 class Evaluator:
@@ -72,9 +80,11 @@ class Evaluator:
         exploration_type: how the policy acts.
         every_frames: frames from one evaluation of a training agent to the next; None: only ``agent.evaluate()``.
         max_episode_steps: raise at a longer episode, so that an environment without an end does not hang.
+        success_key: the observation that says, by a number other than 0 at an episode's end, that it succeeded; None
+            counts no successes.
 
     Raises:
-        ConfigError: a count below one, or not one start seed per episode.
+        ConfigError: a count below one, not one start seed per episode, or no such observation.
         EnvError: ``env`` is no environment, cannot be seeded, or something else steps it, such as a collector; or its
             simulators normalise what they show by statistics of their own (gymnasium's ``NormalizeObservation`` or
             ``NormalizeReward``).
@@ -90,6 +100,7 @@ class Evaluator:
         exploration_type: ExplorationType = ExplorationType.DETERMINISTIC,
         every_frames: int | None = None,
         max_episode_steps: int = 100_000,
+        success_key: Key | None = None,
     ) -> None:
         counts = {"num_episodes": num_episodes, "every_frames": every_frames, "max_episode_steps": max_episode_steps}
         for name, value in counts.items():
@@ -106,6 +117,7 @@ class Evaluator:
         self.exploration_type = exploration_type
         self.every_frames = every_frames
         self.max_episode_steps = max_episode_steps
+        self.success_key = _known(env, success_key)
         self._sampling_seed = child_seeds(seed, num_episodes + 1)[-1]
         if len(self.start_seeds) != num_episodes:
             raise ConfigError(
@@ -152,6 +164,7 @@ class Evaluator:
         env, rows = self.env, self.env.batch_size.numel()
         returns = torch.zeros(self.num_episodes)
         lengths = torch.zeros(self.num_episodes, dtype=torch.int64)
+        successes = None if self.success_key is None else torch.zeros(self.num_episodes, dtype=torch.bool)
         episode_of = list(range(rows))  # which episode each row plays; those past the last are played and not counted
         num_begun, num_missing = rows, self.num_episodes
         root = env.reset(seed=self._seeds(episode_of))
@@ -169,11 +182,13 @@ class Evaluator:
             for row in done.nonzero().squeeze(-1).tolist():
                 if episode_of[row] < self.num_episodes:
                     returns[episode_of[row]], lengths[episode_of[row]] = totals[row], steps[row]
+                    if successes is not None:
+                        successes[episode_of[row]] = outcome.get(self.success_key).reshape(rows)[row] != 0
                     num_missing -= 1
                 episode_of[row] = num_begun
                 num_begun += 1
             root = self._restart(root, done, episode_of)
-        return Evaluation(returns, lengths)
+        return Evaluation(returns, lengths, successes)
 
     def _restart(self, root: TensorDict, done: torch.Tensor, episode_of: list[int]) -> TensorDict:
         """Reset the ended rows with the seeds of their next episodes, if ``env`` can; other rows keep their entries."""
@@ -195,6 +210,15 @@ class Evaluator:
                     hint="Give the environment a time limit, or raise the evaluator's max_episode_steps.",
                 )
             )
+
+
+def _known(env: Env, key: Key | None) -> Key | None:
+    """Return the key of an observation of one number per row; None if there is none to look at."""
+    leaves = dict(env.observation_spec.leaves())
+    if key is None or (key in leaves and leaves[key].shape.numel() == env.batch_size.numel()):
+        return key
+    expected = "an observation of one number"
+    raise ConfigError(explain("Evaluator, success_key", expected=expected, got=f"{key!r} of {sorted(leaves, key=str)}"))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torchrl.envs import Env
 from torchrl.envs.learned import Learned
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.errors import ConfigError, DeadlineError, ProcessError, explain
+from torchrl.keys import Key
 from torchrl.modules import ExplorationType
 from torchrl.processes.channels import SLICE_S
 from torchrl.processes.children import START_S
@@ -51,9 +52,11 @@ class BesideResult:
 
     def metrics(self) -> dict[str, float]:
         """Return the figures that an agent logs of the evaluation, over the frame count of its launch."""
+        share = self.evaluation.success_share
         return {
             "eval/return_mean": self.evaluation.mean,
             "eval/return_std": self.evaluation.std,
+            **({} if share is None else {"eval/success_share": share}),
             "eval/policy_version": float(self.version),
         }
 
@@ -86,6 +89,7 @@ class EvaluationProcess:
         exploration_type: see :class:`Evaluator`.
         every_frames: see :class:`Evaluator`.
         max_episode_steps: see :class:`Evaluator`.
+        success_key: see :class:`Evaluator`.
         start_method: see :mod:`torchrl.processes.children`.
         num_threads: of torch in the process.
         timeout_s: the longest an evaluation may take, in seconds.
@@ -109,6 +113,7 @@ class EvaluationProcess:
         exploration_type: ExplorationType = _DEFAULTS["exploration_type"],
         every_frames: int | None = _DEFAULTS["every_frames"],
         max_episode_steps: int = _DEFAULTS["max_episode_steps"],
+        success_key: Key | None = _DEFAULTS["success_key"],
         start_method: str = "forkserver",
         num_threads: int = 1,
         timeout_s: float = 600.0,
@@ -128,6 +133,7 @@ class EvaluationProcess:
             "exploration_type": exploration_type,
             "every_frames": every_frames,
             "max_episode_steps": max_episode_steps,
+            "success_key": success_key,
         }
         self._pool = WorkerPool(
             "EvaluationProcess",

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torchrl.agents.parts import frames_per_batch
 from torchrl.agents.statistics import LATEST, Figures, num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
+from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.modules import AnnealedExploration, ObservationNormalizer
 from torchrl.objectives import KLPenaltyPPOLoss
@@ -190,6 +191,33 @@ class StepExploration(Hook):
                 module.step(num_frames)
                 name = f"exploration/{type(module).__name__}"
                 metrics |= Figures({name: module.strength.item()}, {name: LATEST})
+
+
+class SuccessShare(Hook):
+    """Log the share of the episodes ended in a batch that succeeded, as ``train/success_share``.
+
+    >>> batch["next", "is_success"] = torch.ones(2, 8)
+    >>> batch["next", "done"][:, -1], metrics = True, Figures()
+    >>> SuccessShare("is_success").on_optimised(agent, batch, metrics)
+    >>> metrics
+    {'train/success_share': 1.0}
+
+    Args:
+        key: the observation that says, by a number other than 0 at an episode's end, that it succeeded; one number a
+            step, ``[*B, T]`` or ``[*B, T, 1]``.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+
+    def on_optimised(self, agent: Agent, batch: TensorDict, metrics: dict[str, float]) -> None:
+        """Add the share, weighed by the number of episodes; nothing where no episode ended."""
+        done, mask = batch.get(("next", "done")).squeeze(-1), batch.get(MASK, None)
+        ended = done if mask is None else done & mask
+        if bool(ended.any()):
+            succeeded = read(batch["next"], self.key, who="SuccessShare").reshape(ended.shape)[ended] != 0
+            name = "train/success_share"
+            metrics |= Figures({name: succeeded.double().mean().item()}, {name: succeeded.numel()})
 
 
 class SaveBuffer(Hook):

@@ -27,19 +27,21 @@ def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, flo
 
     Returns:
         ``eval_return_mean`` and ``eval_return_std`` of the policy as it stands, ``best_eval_return_mean`` of the best
-        checkpoint (of the policy as it stands where there is none), ``eval_episodes`` (the evaluator's), ``frames``,
+        checkpoint (of the policy as it stands where there is none), ``eval_success_share`` and
+        ``best_eval_success_share`` where the evaluator has a ``success_key``, ``eval_episodes`` (its own), ``frames``,
         ``seconds`` (all phases of training, this report not), ``collect_seconds``, ``optimise_seconds``,
         ``evaluate_seconds``, ``fps`` (frames per second of collecting and optimising), ``seed``, ``num_parameters``.
     """
     seconds = dict(agent.seconds)
     last = agent.evaluate(evaluator)
-    best = _evaluate_best(agent, evaluator)
+    best = _evaluate_best(agent, evaluator) or last
     agent.seconds = seconds
     training = seconds["collect"] + seconds["optimise"]
     return {
         "eval_return_mean": last.mean,
         "eval_return_std": last.std,
-        "best_eval_return_mean": (last if best is None else best).mean,
+        "best_eval_return_mean": best.mean,
+        **_shares(eval_success_share=last, best_eval_success_share=best),
         "eval_episodes": evaluator.num_episodes,
         "frames": agent.frames,
         "seconds": sum(seconds.values()),
@@ -48,6 +50,11 @@ def summarise(agent: Agent, evaluator: Evaluator, *, seed: int) -> dict[str, flo
         "seed": seed,
         "num_parameters": agent.num_parameters,
     }
+
+
+def _shares(**evaluations: Evaluation) -> dict[str, float]:
+    shares = {name: evaluation.success_share for name, evaluation in evaluations.items()}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def write_summary(path: str | os.PathLike, summary: dict) -> None:

@@ -17,6 +17,7 @@ from torchrl.envs.simulators import (
     python_simulator,
     toy_simulator,
 )
+from torchrl.envs.simulators.observing import FLAG
 from torchrl.envs.transforms import (
     ActionClip,
     GSDENoise,
@@ -36,6 +37,7 @@ from torchrl.recipes.parts import ActorCriticNetworks, Environment, Networks, Sq
 FILM = "film"  # the picture of --record_video
 OF_SIMULATORS = (
     *("atari", "env_task", "env_workers", "frame_skip", "max_noops", "init_with_lag", "leave_out", "from_pixels"),
+    "success_key",
 )
 JAX = ("brax", "craftax", "gymnax", "jumanji", "pgx", "playground")  # libraries of jax_world
 NO_FOLDER = str.maketrans("/:", "__")  # what a name of a folder does not hold
@@ -79,7 +81,7 @@ def make_env(
         ConfigError: settings that do not fit each other.
     """
     env = _simulated(settings, num_envs, training, filmed)
-    unseen = (FILM if filmed else None, env.action_mask_key)
+    unseen = (FILM if filmed else None, env.action_mask_key, settings.success_key)
     seen = [key for key, _ in env.observation_spec.leaves() if key not in unseen]
     transforms = observation_transforms(settings, env, seen)
     if clips_actions and isinstance(env.action_spec, Bounded) and env.action_spec.dtype.is_floating_point:
@@ -159,6 +161,9 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
         hint = "Did you mean --env_library=dm_control?"
         expected = f"none for {settings.env_library}"
         raise ConfigError(explain("--env_task", expected=expected, got=repr(settings.env_task), hint=hint))
+    if settings.success_key is not None and (settings.env_library != "gym" or settings.atari):
+        got = "--atari" if settings.atari else f"--env_library={settings.env_library}"
+        raise ConfigError(explain("--success_key", expected="a simulator of gym, whose info tells it", got=got))
     arguments = keywords(settings.env_kwargs)
     drawn = {"render_mode": "rgb_array"} if filmed else {}
     if settings.atari:
@@ -170,6 +175,9 @@ def _simulator(settings: Environment, training: bool, filmed: bool) -> Callable[
         common |= {"from_pixels": True, "pixels_only": True, "pixels_key": "observation"}
     if settings.env_library == "gym":
         common["env_kwargs"] = arguments | drawn
+        if settings.success_key is not None:  # at a reset nothing has succeeded yet
+            common["info_keys"] = {settings.success_key: FLAG}
+            common["info_defaults"] = {settings.success_key: 0}
         return partial(gym_simulator, settings.env_name, max_noops=max_noops_of(settings), **common)
     if settings.env_library == "python":
         common |= {"env_kwargs": arguments, "max_noops": max_noops_of(settings)}

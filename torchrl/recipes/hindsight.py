@@ -58,7 +58,7 @@ def make_hindsight(options: Hindsight, settings: ReplayCommand, env: Env, *, see
     if not options.hindsight_goals:
         return None
     _require_plain(settings)
-    slices = _slices(env)
+    slices = _slices(env, settings.environment.success_key)
     world = _world(env)
     relabel = HindsightRelabel(
         lambda achieved, goal, steps: _reward(world, achieved, goal),
@@ -133,9 +133,9 @@ def _simulated(env: Env) -> Env:
     return env
 
 
-def _slices(env: Env) -> dict[str, slice]:
-    """Find where the achieved and the desired goal lie in the joined vector."""
-    leaves = dict(_simulated(env).observation_spec.leaves())
+def _slices(env: Env, unseen: str | None) -> dict[str, slice]:
+    """Find where the achieved and the desired goal lie in the vector that joins all observations but ``unseen``."""
+    leaves = {key: leaf for key, leaf in _simulated(env).observation_spec.leaves() if key != unseen}
     widths = {name: leaf.shape[len(env.batch_size) :] for name, leaf in leaves.items()}
     goals = [widths.get(name) for name in (ACHIEVED, GOAL)]
     if goals[0] is None or goals[0] != goals[1] or len(goals[0]) != 1:

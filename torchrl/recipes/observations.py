@@ -73,7 +73,8 @@ def describe_observations(settings: Environment, env: Env) -> str | None:
     seen_as = env.observation_spec["observation"].shape[len(env.batch_size) :]
     while isinstance(env, TransformedEnv):
         env = env.env
-    leaves = {key: leaf for key, leaf in _rows(env).items() if key != env.action_mask_key}
+    unseen = (env.action_mask_key, settings.success_key)
+    leaves = {key: leaf for key, leaf in _rows(env).items() if key not in unseen}
     picture = _picture_of(settings, env, list(leaves))
     if picture is not None:
         was = f"{key_name(picture)} {[*leaves[picture].shape]}"

@@ -82,6 +82,9 @@ class Environment(AtariGames):
     environments do not all end together"""
     leave_out: tuple[str, ...] = ()
     "names of observations that the networks do not see: text, which is no number, or what a policy must not see"
+    success_key: str | None = None
+    """entry of info that is 1 at the end of an episode that succeeded, such as is_success (gym only): the share of
+    those is logged; networks do not see it, and where info lacks it, it is 0"""
     mask_velocity: bool = False
     """hide velocities, which a policy with memory or --frame_stack has to work out (CartPole, Pendulum, MountainCar,
     Acrobot, LunarLander)"""

@@ -32,6 +32,7 @@ from torchrl.agents import (
     ReplayUpdates,
     SaveBuffer,
     StopAtReturn,
+    SuccessShare,
     load_checkpoint,
     summarise,
     write_summary,
@@ -190,6 +191,7 @@ def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
         "num_episodes": recording.record_episodes,
         "seed": named_seeds(recording.seed, "evaluation")["evaluation"],
         "every_frames": recording.record_interval,
+        "success_key": settings.environment.success_key,
     }
     return EvaluationProcess(make_env, **options) if recording.evaluate_beside else Evaluator(make_env(), **options)
 
@@ -197,7 +199,8 @@ def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
 def make_reporter(settings: Command) -> Evaluator:
     """Build the evaluator of the last report, with other seeds than the evaluations that chose the best checkpoint."""
     num_episodes, seed = settings.recording.eval_episodes, named_seeds(settings.recording.seed, "report")["report"]
-    return Evaluator(_evaluation_env(settings, num_episodes)(), num_episodes=num_episodes, seed=seed)
+    options = {"num_episodes": num_episodes, "seed": seed, "success_key": settings.environment.success_key}
+    return Evaluator(_evaluation_env(settings, num_episodes)(), **options)
 
 
 def _evaluation_env(settings: Command, num_episodes: int) -> Callable[[], Env]:
@@ -223,6 +226,8 @@ def make_hooks(
         hooks.append(Anneal(optimise.optimizer, "lr", falling))
     if buffer is not None and settings.replay.save_buffer:
         hooks.append(SaveBuffer(buffer))
+    if settings.environment.success_key is not None:
+        hooks.append(SuccessShare(settings.environment.success_key))
     if recording.progress_bar:
         hooks.append(ProgressBar())
     if recording.target_return is not None:
@@ -336,6 +341,8 @@ def report(algorithm: str, settings: Command, agent: Agent, reporter: Evaluator)
     summary = make_summary(algorithm, settings, agent, reporter)
     has_best = (folder / BEST).is_file()
     best = f" (best checkpoint: {summary['best_eval_return_mean']:.1f})" if has_best else ""
+    if (share := summary.get("eval_success_share")) is not None:
+        best += f"; {share:.0%} succeeded" + (f" ({summary['best_eval_success_share']:.0%})" if has_best else "")
     print(
         f"{task}: evaluation return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} "
         f"over {recording.eval_episodes} episodes{best}\n"
@@ -377,4 +384,5 @@ def _restarts(collector: object) -> str:
 
 
 def _returns(result: Evaluation) -> str:
-    return f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} episodes"
+    share = "" if result.success_share is None else f", {result.success_share:.0%} succeeded"
+    return f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} episodes{share}"

@@ -62,6 +62,9 @@ class Beside(SimulatorWrapper):
         """Return the values of the new entries after a reset or step that returned ``info``."""
 
 
+FLAG = spaces.Box(0, 1, (), np.uint8)  # the space of one entry of info that is 0 or 1, or a bool
+
+
 class InfoKeys(Beside):
     """Add chosen entries of the simulator's ``info`` to its observation, at every reset and step.
 
