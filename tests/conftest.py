@@ -61,6 +61,7 @@ def num_descriptors():
 def leaves_nothing():
     """Fail if a child, a shared-memory file or a descriptor outlives the test; those of fork servers are kept."""
     gc.collect()
+    gc.freeze()  # what libraries made since the tests began, such as jax: the looks below are at what this test makes
     before, files, descriptors = descendants(os.getpid()), shared_files(), num_descriptors()
     yield
     deadline = time.monotonic() + LIMIT_S  # only what stays takes so long
