@@ -1,11 +1,12 @@
 """SAC on Pendulum and DQN on CartPole end to end against Stable-Baselines3, in the same run.
 
-    python benchmarks/off_policy.py [--threads=2] [--flush_both]
+    python benchmarks/off_policy.py [--threads=2] [--flush_both] [--compile] [--only=DQN]
 
 The settings are those of the shipped configs, the tuned ones of the RL Baselines3 Zoo: SAC with twin critics of
 256×256, batches of 256 and one update a frame; DQN with 256×256, batches of 64 and 128 updates every 256 frames, single
 as theirs is. Both sides step one environment, without evaluation and logs, each as its users run it: our examples flush
-denormal numbers, Stable-Baselines3 does not; ``--flush_both`` does it for both. Needs the extra ``benchmarks``.
+denormal numbers, Stable-Baselines3 does not; ``--flush_both`` does it for both. With ``--compile`` ours acts and
+trains by compiled graphs, which a first, short training makes. Needs the extra ``benchmarks``.
 """
 
 from __future__ import annotations
@@ -88,10 +89,13 @@ def main() -> None:
         return train(frames)
 
     flush_theirs = "--flush_both" in sys.argv
+    how = ["--compile"] if "--compile" in sys.argv else []
+    only = next((word.partition("=")[2] for word in sys.argv if word.startswith("--only=")), "")
     cases = {
-        "SAC, Pendulum-v1": (theirs_sac, lambda n: ours("sac", "pendulum", n), SAC_FRAMES),
-        "DQN, CartPole-v1": (theirs_dqn, lambda n: ours("dqn", "cartpole", n, "--no-double"), DQN_FRAMES),
+        "SAC, Pendulum-v1": (theirs_sac, lambda n: ours("sac", "pendulum", n, *how), SAC_FRAMES),
+        "DQN, CartPole-v1": (theirs_dqn, lambda n: ours("dqn", "cartpole", n, "--no-double", *how), DQN_FRAMES),
     }
+    cases = {name: case for name, case in cases.items() if name.startswith(only)}
     for name, (their, mine, frames) in cases.items():
         their(frames // 5), mine(frames // 5)  # start-up of torch
         pairs = [

@@ -27,7 +27,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.errors import ConfigError, explain
 
 Program = Callable[[list[Tensor]], list[Tensor]]
-OPTIONS = {"aot_inductor.package": True, "fallback_random": True}  # eager kernels draw: a seed's numbers are eager's
+OPTIONS = {
+    "aot_inductor.package": True,
+    "fallback_random": True,  # eager kernels draw: a seed's numbers are eager's
+    # The first graph of a machine is there after 11 s instead of 29 (one free core of an AMD EPYC):
+    "aot_inductor.precompile_headers": False,  # 13 s, and a later graph gains 2
+    "cpp.vec_isa_ok": True,  # the processor says what it can do; to try it takes 6 s
+}
 
 
 def cache_folder() -> Path:
