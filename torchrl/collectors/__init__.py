@@ -1,5 +1,6 @@
 """Collectors: they step an environment with a policy and yield batches. They store nothing and train nothing."""
 
+from torchrl.collectors.async_pool import AsyncEnvPoolCollector
 from torchrl.collectors.episodes import EpisodeCollector
 from torchrl.collectors.fragments import Fragment, FragmentSource
 from torchrl.collectors.graph_policy import GraphPolicy
@@ -11,6 +12,7 @@ from torchrl.collectors.single import Collector
 from torchrl.collectors.warmup import WarmUp
 
 __all__ = [
+    "AsyncEnvPoolCollector",
     "Collector",
     "EpisodeCollector",
     "Fragment",

@@ -12,6 +12,7 @@ from gymnasium import Space, spaces
 
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.building import require_free_names
+from torchrl.envs.vector.envpool_queue import EnvPoolQueue
 from torchrl.envs.vector.envpool_worker import EnvPoolWorker, TurnsWorker, without_precision_warning
 from torchrl.errors import ConfigError, EnvError, explain, nearest
 from torchrl.extras import require
@@ -24,7 +25,8 @@ class EnvPoolEnv(WorkerEnv):
 
     ``next`` holds the true successor observations. EnvPool itself spends a step on every reset; to hide that, every row
     has two simulators: while one is stepped, the other has been reset and waits at the start of its next episode. All
-    rows are stepped together (EnvPool's synchronous mode). If a task ends in the very step of the time limit, EnvPool
+    rows are stepped together (EnvPool's synchronous mode; :class:`~torchrl.collectors.AsyncEnvPoolCollector` waits for
+    the fastest only). If a task ends in the very step of the time limit, EnvPool
     reports ``truncated`` alone.
 
     With ``env_kwargs={"episodic_life": True}`` an episode is one life of a game. Then every row has one simulator, and
@@ -67,9 +69,9 @@ class EnvPoolEnv(WorkerEnv):
         observation_space, action_space = _spaces(name, spec)
         require_free_names("EnvPoolEnv", observation_space)
         worker = EnvPoolWorker if getattr(spec.config, "episodic_life", False) else TurnsWorker
-        make_pool = partial(
-            envpool.make_gymnasium, name, **{**options, "num_envs": worker.num_simulators * options["num_envs"]}
-        )
+        self._make_pool = partial(envpool.make_gymnasium, name, **options)
+        self._observation_space = observation_space
+        make_pool = partial(self._make_pool, num_envs=worker.num_simulators * options["num_envs"])
         super().__init__(
             partial(worker, make_pool, observation_space, num_threads == 1),
             observation_space=observation_space,
@@ -80,6 +82,15 @@ class EnvPoolEnv(WorkerEnv):
         self.step_limit = spec.config.max_episode_steps
         if seed is not None:
             self.set_seed(seed)
+
+    def make_queue(self, num_envs: int) -> EnvPoolQueue:
+        """Make a queue over ``num_envs`` simulators of this kind; as many answer together as this env has rows.
+
+        It has a pool of its own, in EnvPool's asynchronous mode, and leaves this env as it is.
+        :class:`~torchrl.collectors.AsyncEnvPoolCollector` collects from it.
+        """
+        make_pool = partial(self._make_pool, num_envs=num_envs, batch_size=self.batch_size.numel())
+        return EnvPoolQueue(make_pool, self._observation_space, self._read, num_envs, self.batch_size.numel())
 
     @property
     def seeds_rows(self) -> bool:

@@ -44,7 +44,7 @@ class EnvPoolWorker(Worker):
         super().__init__(observation_space, buffers)
         self._make_pool = make_pool
         self._on_our_core = on_our_core
-        self._pool: _Pool | None = None
+        self._pool: Pool | None = None
         self._threads = SameCore([])
         num_envs = len(self._reward)
         self._rows = np.arange(num_envs)
@@ -144,11 +144,10 @@ class EnvPoolWorker(Worker):
             seeds = child_seeds(np.random.SeedSequence().entropy, num_envs)
         else:
             return
-        seeds = [seed if seed < MAX_SEED else child_seeds(seed, 1)[0] for seed in seeds]
-        build = partial(self._make_pool, seed=self._simulator_seeds(seeds))
+        build = partial(self._make_pool, seed=self._simulator_seeds(seeds_of_pool(seeds)))
         with without_precision_warning():
             pool, threads = start_apart(build) if self._on_our_core else (build(), [])
-            self._pool = _Pool(pool)
+            self._pool = Pool(pool)
         self._threads = SameCore(threads)
         self._is_over.fill(False)
 
@@ -213,7 +212,7 @@ class TurnsWorker(EnvPoolWorker):
         return seeds + [child_seeds(seed, 1)[0] for seed in seeds]
 
 
-class _Pool:
+class Pool:
     """Call a pool's C++ functions directly: its Python layer's conversions cost an eighth of a step of 64 CartPoles.
 
     Args:
@@ -232,7 +231,7 @@ class _Pool:
 
     def step(self, simulators: np.ndarray, actions: np.ndarray) -> Outcome:
         """Step some simulators, int32 ``[n]``; EnvPool resets those whose episode has ended instead."""
-        self.library._send([simulators, simulators, np.ascontiguousarray(actions, self._action_dtype)])
+        self.send(simulators, actions)
         return self._receive(simulators)
 
     def reset(self, simulators: np.ndarray) -> Outcome:
@@ -240,12 +239,21 @@ class _Pool:
         self.library._reset(simulators)
         return self._receive(simulators)
 
-    def _receive(self, simulators: np.ndarray) -> Outcome:
+    def send(self, simulators: np.ndarray, actions: np.ndarray) -> None:
+        """Let some simulators, int32 ``[n]``, step, and do not wait for them; :meth:`receive` does."""
+        self.library._send([simulators, simulators, np.ascontiguousarray(actions, self._action_dtype)])
+
+    def receive(self) -> tuple[np.ndarray, Outcome]:
+        """Wait until as many simulators have answered as a batch of the pool has; return which, int32, and what."""
         values = self.library._recv()
         came, rewards, done, truncated, num_steps = [values[place] for place in self._places]
+        return came, Outcome(_fill(self._form, values), rewards, done, truncated, num_steps)
+
+    def _receive(self, simulators: np.ndarray) -> Outcome:
+        came, outcome = self.receive()
         if not np.array_equal(came, simulators):
             raise EnvError(explain("EnvPoolEnv", expected=f"the simulators {simulators.tolist()}", got=came.tolist()))
-        return Outcome(_fill(self._form, values), rewards, done, truncated, num_steps)
+        return outcome
 
 
 class Outcome(NamedTuple):
@@ -269,6 +277,11 @@ class Outcome(NamedTuple):
         """Return the results of the simulators from position ``begin`` up to ``end``."""
         rows = slice(begin, end)
         return Outcome(rows_of(self.observations, rows), *[array[rows] for array in self[1:]])
+
+
+def seeds_of_pool(seeds: Sequence[int]) -> list[int]:
+    """Return seeds that fit into EnvPool's int32; larger ones are hashed."""
+    return [seed if seed < MAX_SEED else child_seeds(seed, 1)[0] for seed in seeds]
 
 
 def _form_of(places: dict[str, int]) -> Any:
