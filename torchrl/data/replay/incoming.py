@@ -96,12 +96,13 @@ class Incoming:
             num_steps=None
             if any(value is None for value in counted)
             else tuple(self._column(value) for value in counted),
+            are_masked=self.is_masked,
         )
         return Links(*[column.T.reshape(-1) if self._mask is None else column[counts] for column in links])
 
     def _column(self, value: Tensor) -> np.ndarray:
         """Return a tensor ``[B, T, 1]`` as a numpy array ``[B, T]``."""
-        return value.reshape(self.shape).cpu().numpy()
+        return value.cpu().numpy().reshape(self.shape)
 
 
 def items_of(which: TensorDictBase | Tensor) -> tuple[np.ndarray, np.ndarray | None]:

@@ -78,6 +78,7 @@ class Lanes:
         done: np.ndarray,
         trajectories: np.ndarray | None = None,
         num_steps: tuple[np.ndarray, np.ndarray] | None = None,
+        are_masked: bool = True,
     ) -> Links:
         """Return which item each step of a batch follows, and remember each row's last item for the next batch.
 
@@ -88,24 +89,33 @@ class Lanes:
             trajectories: which trajectory each step belongs to, int64 ``[B, T]``; None where that is not known.
             num_steps: how many steps its episode had before each step, and after it, int64 ``[B, T]`` each; None where
                 that is not known.
+            are_masked: whether ``ids`` may be -1.
 
         Returns:
             ``gap`` and ``run``, ``[B, T]`` each; without meaning for steps that are left out.
         """
-        before = self._take_source(is_init, trajectories, ids[:, 0] >= 0)
-        earlier = np.concatenate((before.ids[:, None], ids[:, :-1]), 1)
-        was_over = np.concatenate((before.is_over[:, None], done[:, :-1]), 1)
-        follows = (earlier >= 0) & (ids >= 0) & (is_init == was_over)
+        before = self._take_source(is_init, trajectories, ids[:, 0])
+        follows = np.empty(ids.shape, bool)
+        np.equal(is_init[:, 0], before.is_over, out=follows[:, 0])
+        np.equal(is_init[:, 1:], done[:, :-1], out=follows[:, 1:])
+        follows[:, 0] &= before.ids >= 0
+        if are_masked:
+            is_there = ids >= 0
+            follows &= is_there
+            follows[:, 1:] &= is_there[:, :-1]
         if num_steps is not None:
             counted = num_steps[0][:, 0] if before.num_steps is None else before.num_steps
             counted = np.concatenate((counted[:, None], num_steps[1][:, :-1]), 1)
             follows &= is_init | (num_steps[0] == counted)
-        gap = np.where(follows, ids - earlier, 0)
-        steps = np.arange(ids.shape[1])
-        # The run goes on from the last break; before any, from what the row had.
-        since = np.maximum.accumulate(np.where(is_init | ~follows, steps, -1), 1)
-        run = np.where(since >= 0, steps - since + 1, steps + 1 + before.run[:, None])
-        links = Links(gap.astype(np.int32), run.astype(np.int32))
+        gap = np.empty(ids.shape, np.int32)
+        np.subtract(ids[:, 0], before.ids, out=gap[:, 0], casting="unsafe")
+        np.subtract(ids[:, 1:], ids[:, :-1], out=gap[:, 1:], casting="unsafe")
+        gap *= follows
+        # The run goes on from the last break, is_init or not follows; before any, from what the row had.
+        steps = np.arange(1, 1 + ids.shape[1], dtype=np.int32)
+        since = np.where(is_init >= follows, steps - 1, -before.run[:, None])
+        run = np.subtract(steps, np.maximum.accumulate(since, 1), dtype=np.int32)
+        links = Links(gap, run)
         # A row whose last step was left out is followed by nothing: the step that was left out lies between.
         counted = None if num_steps is None else num_steps[1][:, -1].copy()
         playing = None if trajectories is None else trajectories[:, -1].copy()
@@ -114,10 +124,10 @@ class Lanes:
         del self._sources[:-MAX_SOURCES]
         return links
 
-    def _take_source(self, is_init: np.ndarray, trajectories: np.ndarray | None, is_there: np.ndarray) -> _Ends:
+    def _take_source(self, is_init: np.ndarray, trajectories: np.ndarray | None, first_ids: np.ndarray) -> _Ends:
         """Take out the last items of the source that this batch continues; all -1 if it continues none."""
         num_rows = len(is_init)
-        goes_on = ~is_init[:, 0] & is_there
+        goes_on = None if trajectories is None else ~is_init[:, 0] & (first_ids >= 0)
         for at in range(len(self._sources) - 1, -1, -1):
             ends = self._sources[at]
             if len(ends.ids) != num_rows or (ends.trajectories is None) != (trajectories is None):
