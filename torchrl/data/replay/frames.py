@@ -25,7 +25,7 @@ from torch import Tensor
 from torchrl.counts import is_count
 from torchrl.data.replay.incoming import Incoming
 from torchrl.data.replay.lanes import Links
-from torchrl.data.replay.ledger import Ledger
+from torchrl.data.replay.ledger import Ledger, index_dtype
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import as_path
 
@@ -98,9 +98,10 @@ class StackedFrames:
         """Make empty tables of where the frames of ``capacity`` places lie."""
         self._pool = _Pool()
         self._is_start = np.zeros(capacity, bool)
-        self._after = np.full(capacity, NONE, np.int64)  # the place of the next step of the episode
-        self._next_at = np.full(capacity, NONE, np.int64)  # the cell of the newest frame of what comes next
-        self._older_at = np.full((capacity, self.num_frames - 1), NONE, np.int64)  # cells of the older ones
+        dtype = index_dtype(capacity)
+        self._after = np.full(capacity, NONE, dtype)  # the place of the next step of the episode
+        self._next_at = np.full(capacity, NONE, dtype)  # the cell of the newest frame of what comes next
+        self._older_at = np.full((capacity, self.num_frames - 1), NONE, dtype)  # cells of the older ones
 
     def reduce(self, values: Values) -> Values:
         """Return the entries to store: the newest frame instead of the stack, no next stack; views."""
@@ -243,7 +244,7 @@ class StackedFrames:
     def _addresses(self, places: np.ndarray, ledger: Ledger) -> np.ndarray:
         """Return the addresses of the frames of the items' stacks, oldest first, ``[n, num_frames]``."""
         addresses = np.empty((len(places), self.num_frames), np.int64)
-        at = places.copy()
+        at = places.astype(np.int64)
         addresses[:, -1] = at
         num_taken = np.zeros(len(places), np.int64)
         for column in range(self.num_frames - 2, -1, -1):

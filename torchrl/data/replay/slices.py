@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from torchrl.counts import is_count
-from torchrl.data.replay.ledger import Ledger
+from torchrl.data.replay.ledger import Ledger, index_dtype
 from torchrl.data.replay.prioritized import PrioritizedSampler
 from torchrl.data.replay.samplers import Draw, Sampler
 from torchrl.errors import ConfigError, explain
@@ -35,8 +35,8 @@ class PlaceSet:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._members = np.zeros(capacity, np.int64)
-        self._position = np.full(capacity, -1, np.int64)
+        self._members = np.zeros(capacity, index_dtype(capacity))
+        self._position = np.full(capacity, -1, index_dtype(capacity))
         self._num = 0
 
     def __len__(self) -> int:
@@ -44,8 +44,8 @@ class PlaceSet:
 
     @property
     def members(self) -> np.ndarray:
-        """All places in the set, unordered; a view."""
-        return self._members[: self._num]
+        """All places in the set, int64, unordered; a copy."""
+        return self._members[: self._num].astype(np.int64)
 
     def add(self, places: np.ndarray) -> None:
         """Add places, all different; those in the set already stay."""
@@ -70,7 +70,7 @@ class PlaceSet:
 
     def draw(self, num: int, generator: np.random.Generator) -> np.ndarray:
         """Draw ``num`` places of the set uniformly, with replacement."""
-        return self._members[generator.integers(0, self._num, num)]
+        return self._members[generator.integers(0, self._num, num)].astype(np.int64)
 
 
 class SliceSampler(Sampler):
@@ -212,7 +212,7 @@ class SliceSampler(Sampler):
 
     def state_dict(self) -> dict:
         """Return the places of steps that may end a slice, in the set's order."""
-        return {"ends": torch.from_numpy(self._ends.members.copy())}
+        return {"ends": torch.from_numpy(self._ends.members)}
 
     def load_state_dict(self, state: dict) -> None:
         self.clear()
