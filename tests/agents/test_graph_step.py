@@ -142,7 +142,7 @@ def test_a_rate_that_is_a_tensor_counts_as_it_is_and_stays_in_its_memory(traced)
         rate.fill_(value)
         theirs.param_groups[0]["lr"] = rate.item()
         step.commit(step(rows()))
-        memory.add(step._learning_rates().data_ptr())
+        memory.add(step.function.learning_rates().data_ptr())
         eager_step(other, theirs, rows())
         assert_same_state(one, other)
     assert len(memory) == 1

@@ -56,6 +56,9 @@ class MinibatchEpochs:
             libraries stop before a gradient step whose minibatch has a divergence above 1.5 times their number: for
             their 0.02 take 0.03 here. At least one whole epoch is trained.
 
+    Attributes:
+        graph: the compiled step; None without ``compile``.
+
     Raises:
         ConfigError: a count below one, both kinds of clipping at once, a loss of networks with memory and no
             ``sequence_len``, or one that does not divide ``minibatch_size``.
@@ -100,10 +103,10 @@ class MinibatchEpochs:
         self.target_kl = target_kl
         self._parameters = list(loss.trainable_parameters())
         require_optimised("MinibatchEpochs", self._parameters, optimizer)
-        self._graph = None
+        self.graph: GraphStep | None = None
         if compile:
             clipping = {"max_grad_norm": max_grad_norm, "max_grad_value": max_grad_value}
-            self._graph = GraphStep("compile", loss, optimizer, report_norm=max_grad_norm is not None, **clipping)
+            self.graph = GraphStep("compile", loss, optimizer, report_norm=max_grad_norm is not None, **clipping)
 
     def __call__(self, batch: TensorDictBase) -> Figures:
         """Train on a batch, ``[*B, T]``, which stays as it is.
@@ -117,15 +120,84 @@ class MinibatchEpochs:
                 per epoch, parameters once per call; the steps taken since the call began are undone.
             KeyMissing: the batch lacks a key the loss reads.
         """
-        rows = self._rows_of(batch)
+        rows = self.rows_of(batch)
         if len(rows) == 0:
             return Figures()
-        before = _Snapshot.of(self.loss, self._parameters, self.optimizer)
+        before = Snapshot.of(self.loss, self._parameters, self.optimizer)
         try:
             return self._train(rows)
         except BaseException:
             before.restore_()
             raise
+
+    def rows_of(self, batch: TensorDictBase) -> TensorDict:
+        """Return the N things that are shuffled, ``[N]``: the valid rows of a batch ``[*B, T]``, or its sequences.
+
+        Raises:
+            KeyMissing: the batch lacks a key the loss reads.
+        """
+        if self.sequence_len is None:
+            return valid_rows(batch, self.loss.in_keys)
+        states = self.loss.state_keys
+        return valid_sequences(batch, self.loss.in_keys, length=self.sequence_len, state_keys=states)
+
+    def draw_order(self, num: int) -> torch.Tensor:
+        """Draw which of N rows or sequences each minibatch of an epoch takes, ``[minibatches, rows of one]``.
+
+        >>> optimizer = torch.optim.Adam(loss.trainable_parameters())
+        >>> MinibatchEpochs(loss, optimizer, num_epochs=2, minibatch_size=4).draw_order(9).shape
+        torch.Size([2, 4])
+        """
+        size = min(self.minibatch_size // (self.sequence_len or 1), num)
+        return torch.randperm(num, generator=self.generator)[: num // size * size].view(-1, size)
+
+    def require_finite(self, values: torch.Tensor, names: tuple[str, ...], epoch: int, rows: TensorDict) -> None:
+        """Refuse NaN and infinity among the scalars of an epoch's steps.
+
+        Args:
+            values: of each step, ``[steps, k]``.
+            names: of the k scalars.
+            epoch: counted from 0.
+            rows: the data of the epoch.
+
+        Raises:
+            NonFiniteError: naming the step.
+        """
+        if bool(torch.isfinite(values.sum())):
+            return
+        bad = (~torch.isfinite(values)).any(1).nonzero()
+        if len(bad):  # none where the sum of finite numbers overflowed
+            index = int(bad[0])
+            figures = dict(zip(names, values[index].tolist(), strict=True))
+            step = f"epoch {epoch + 1}, minibatch {index + 1}"
+            raise nonfinite_error(figures, rows, step=step, source="batch", undone="batch")
+
+    def require_finite_parameters(self) -> None:
+        """Refuse parameters that are NaN or infinite.
+
+        Raises:
+            NonFiniteError: some are.
+        """
+        with torch.no_grad():
+            norms = torch.stack(torch._foreach_norm(self._parameters))
+        if not bool(torch.isfinite(norms).all()):
+            got = "parameters that are NaN or infinite after the last step, though every loss was finite"
+            hint = "Parameters and optimizer are as they were before this batch."
+            raise NonFiniteError(explain("the gradient", expected="finite numbers", got=got, hint=hint))
+
+    def is_far_enough(self, values: torch.Tensor, names: tuple[str, ...]) -> bool:
+        """Answer whether the mean ``approx_kl`` of an epoch's steps, ``[steps, k]``, exceeds ``target_kl``.
+
+        Raises:
+            ConfigError: the loss reports none.
+        """
+        return self.target_kl is not None and _mean_of("approx_kl", values, names) > self.target_kl
+
+    def figures_of(self, values: torch.Tensor, names: tuple[str, ...], num: int) -> Figures:
+        """Return the means of the scalars of all steps, ``[steps, k]``, taken on N rows or sequences."""
+        size = min(self.minibatch_size, num * (self.sequence_len or 1))
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        return Figures(means, dict.fromkeys(means, len(values) * size) | {"grad_norm": len(values)})
 
     def _train(self, rows: TensorDict) -> Figures:
         epochs = []
@@ -133,35 +205,24 @@ class MinibatchEpochs:
             steps = [self._step(minibatch) for minibatch in self._minibatches(rows)]
             names = steps[0][0]
             values = torch.stack([value for _, row in steps for value in row]).view(len(steps), len(names))
-            self._require_finite(values, names, epoch, rows)
+            self.require_finite(values, names, epoch, rows)
             epochs.append(values)
-            if self.target_kl is not None and _mean_of("approx_kl", values, names) > self.target_kl:
+            if self.is_far_enough(values, names):
                 break
-        self._require_finite_parameters()
-        values = torch.cat(epochs)
-        num_steps, size = len(values), min(self.minibatch_size, len(rows) * (self.sequence_len or 1))
-        means = dict(zip(names, values.mean(0).tolist(), strict=True))
-        return Figures(means, dict.fromkeys(means, num_steps * size) | {"grad_norm": num_steps})
+        self.require_finite_parameters()
+        return self.figures_of(torch.cat(epochs), names, len(rows))
 
     def _minibatches(self, rows: TensorDict) -> Iterator[TensorDict]:
         """Permute the rows and cut them into minibatches of one size, without a rest: one gather per key and epoch."""
-        size = min(self.minibatch_size // (self.sequence_len or 1), len(rows))
-        order = torch.randperm(len(rows), generator=self.generator)[: len(rows) // size * size]
-        return rows[order.to(device_of(rows))].split(size)
-
-    def _rows_of(self, batch: TensorDictBase) -> TensorDict:
-        """Return the N things that are shuffled, ``[N]``: valid rows, or sequences."""
-        if self.sequence_len is None:
-            return valid_rows(batch, self.loss.in_keys)
-        states = self.loss.state_keys
-        return valid_sequences(batch, self.loss.in_keys, length=self.sequence_len, state_keys=states)
+        order = self.draw_order(len(rows))
+        return rows[order.flatten().to(device_of(rows))].split(order.shape[1])
 
     def _step(self, minibatch: TensorDict) -> tuple[tuple[str, ...], list[torch.Tensor]]:
         if self.sequence_len is not None:
             minibatch = as_batch(minibatch, self.loss.state_keys, self.sequence_len)
-        if self._graph is not None:
-            outcome = self._graph(minibatch)
-            self._graph.commit(outcome)
+        if self.graph is not None:
+            outcome = self.graph(minibatch)
+            self.graph.commit(outcome)
             return outcome.names, list(outcome.values)
         losses = self.loss(minibatch)
         names, values = zip(*losses.items(), strict=True)
@@ -178,24 +239,6 @@ class MinibatchEpochs:
         self.optimizer.step()
         return names, values
 
-    def _require_finite(self, values: torch.Tensor, names: tuple[str, ...], epoch: int, rows: TensorDict) -> None:
-        if bool(torch.isfinite(values.sum())):
-            return
-        bad = (~torch.isfinite(values)).any(1).nonzero()
-        if len(bad):  # none where the sum of finite numbers overflowed
-            index = int(bad[0])
-            figures = dict(zip(names, values[index].tolist(), strict=True))
-            step = f"epoch {epoch + 1}, minibatch {index + 1}"
-            raise nonfinite_error(figures, rows, step=step, source="batch", undone="batch")
-
-    def _require_finite_parameters(self) -> None:
-        with torch.no_grad():
-            norms = torch.stack(torch._foreach_norm(self._parameters))
-        if not bool(torch.isfinite(norms).all()):
-            got = "parameters that are NaN or infinite after the last step, though every loss was finite"
-            hint = "Parameters and optimizer are as they were before this batch."
-            raise NonFiniteError(explain("the gradient", expected="finite numbers", got=got, hint=hint))
-
 
 @torch.no_grad()
 def clip_grad_norm_(parameters: list[torch.Tensor], max_norm: float) -> torch.Tensor:
@@ -209,8 +252,8 @@ def clip_grad_norm_(parameters: list[torch.Tensor], max_norm: float) -> torch.Te
     return norm
 
 
-class _Snapshot(NamedTuple):
-    """Copies of everything a call of :class:`MinibatchEpochs` may change."""
+class Snapshot(NamedTuple):
+    """Hold copies of everything that a call of :class:`MinibatchEpochs` may change."""
 
     optimizer: torch.optim.Optimizer
     tensors: list[torch.Tensor]
@@ -218,7 +261,8 @@ class _Snapshot(NamedTuple):
     states: list[tuple[torch.Tensor, dict]]
 
     @classmethod
-    def of(cls, loss: Loss, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> _Snapshot:
+    def of(cls, loss: Loss, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> Snapshot:
+        """Copy the parameters, the buffers of a loss, and the state of its optimizer."""
         tensors = [*parameters, *loss.buffers()]
         copies = [tensor.detach().clone() for tensor in tensors]
         states = [(parameter, _copied(state)) for parameter, state in optimizer.state.items()]
@@ -226,6 +270,7 @@ class _Snapshot(NamedTuple):
 
     @torch.no_grad()
     def restore_(self) -> None:
+        """Put everything back as it was."""
         for tensor, copy in zip(self.tensors, self.copies, strict=True):
             tensor.copy_(copy)
         self.optimizer.state.clear()

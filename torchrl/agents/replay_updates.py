@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -27,6 +28,20 @@ from torchrl.objectives.keys import MASK
 
 TD_ERROR = "td_error"
 PRIORITIZED = (PrioritizedSampler, PrioritizedSliceSampler)
+
+
+class Drawn(NamedTuple):
+    """Hold what a gradient step is taken on.
+
+    Attributes:
+        sample: of the buffer.
+        rows: what the loss reads: the sample, rewards scaled, on the device of the loss.
+        flags: passed to the loss.
+    """
+
+    sample: TensorDictBase
+    rows: TensorDictBase
+    flags: dict[str, bool]
 
 
 class ReplayUpdates:
@@ -69,6 +84,7 @@ class ReplayUpdates:
             sequences have another length in each sample.
 
     Attributes:
+        graph: the compiled step; None without ``compile``.
         num_updates: gradient steps so far.
         num_frames: frames so far.
 
@@ -139,7 +155,7 @@ class ReplayUpdates:
         self._buffers = list(_buffers_of(loss))
         self._kept = [buffers[name].clone() for buffers, name in self._buffers]
         clipping = {"max_grad_norm": max_grad_norm, "max_grad_value": max_grad_value}
-        self._graph = GraphStep("compile", loss, optimizer, **clipping) if compile else None
+        self.graph = GraphStep("compile", loss, optimizer, **clipping) if compile else None
         self._has_priorities = _has_priorities(buffer)
         self._means, self._seconds = MeanMetrics(), 0.0
 
@@ -161,18 +177,27 @@ class ReplayUpdates:
             NonFiniteError: a loss or a gradient is NaN or infinite; parameters, buffers, targets and optimizer are as
                 they were before that step.
         """
+        self.count(batch)
+        while self.take_due():
+            self.once()
+        return self.report()
+
+    def count(self, batch: TensorDictBase) -> None:
+        """Count the frames of a batch ``[*B, T]``, and the gradient steps that they make due."""
         num_frames = num_valid_frames(batch)
         self.num_frames += num_frames
         if self.reward_scale is not None:
             self.reward_scale.update(batch)
         if self.is_learning:
             self._owed += num_frames * self.updates_per_frame
-            while self._owed >= 1:
-                self._owed -= 1
-                self.once()
         else:
             self._before = (self.num_frames, self.num_updates)
-        return self._reports()
+
+    def take_due(self) -> bool:
+        """Answer whether a gradient step is due, and take it off those that are."""
+        is_due = self._owed >= 1
+        self._owed -= is_due
+        return is_due
 
     def once(self) -> None:
         """Take one gradient step on a sample of the buffer, now, whether one is due or not.
@@ -184,21 +209,62 @@ class ReplayUpdates:
             NonFiniteError: a loss or a gradient is NaN or infinite; nothing was moved.
         """
         began = time.perf_counter()
+        drawn = self.draw()
+        step = self._step if self.graph is None else self._step_by_graph
+        numbers, td_error = step(drawn.rows, drawn.flags)
+        self.finish(drawn, numbers, td_error, seconds=time.perf_counter() - began)
+
+    def draw(self) -> Drawn:
+        """Draw a sample of the buffer for the next gradient step, its rewards scaled, on the device of the loss.
+
+        Raises:
+            ConfigError: the buffer is empty.
+        """
         sample = self.buffer.sample(self.batch_size)
         rows = sample if self.reward_scale is None else self.reward_scale(sample)
         rows = to_device(rows, self._parameters[0].device)
-        step = self._step if self._graph is None else self._step_by_graph
-        numbers, td_error = step(rows, {} if self.num_updates % self.actor_interval == 0 else {"with_actor": False})
+        return Drawn(sample, rows, {} if self.num_updates % self.actor_interval == 0 else {"with_actor": False})
+
+    def finish(
+        self, drawn: Drawn, numbers: Mapping[str, float], td_error: torch.Tensor | None, *, seconds: float
+    ) -> None:
+        """Let targets and priorities follow a gradient step that moved the parameters, and count the step.
+
+        Args:
+            drawn: what the step was taken on.
+            numbers: the scalars that it reports.
+            td_error: the error of each row, ``[n]``; None where the loss has none.
+            seconds: how long the step took, with the drawing.
+        """
+        began = time.perf_counter()
         if self.target_update is not None:
             self.target_update.step()
+        sample = drawn.sample
         if self._has_priorities and td_error is not None:
             burn_in = getattr(self.loss, "burn_in", 0)
             priority = priority_of(sample, td_error, burn_in=burn_in, largest_share=self.largest_share)
             self._update_priorities(sample, priority)
         self.num_updates += 1
-        num_rows = td_error.numel() if td_error is not None else num_valid_frames(rows)
+        num_rows = td_error.numel() if td_error is not None else num_valid_frames(drawn.rows)
         self._means.add(Figures(numbers, dict.fromkeys(numbers, num_rows) | {"grad_norm": 1}), 1)
-        self._seconds += time.perf_counter() - began
+        self._seconds += seconds + time.perf_counter() - began
+
+    def nonfinite(self, numbers: Mapping[str, float], rows: TensorDictBase) -> NonFiniteError:
+        """Return the error that names which scalars of the next gradient step are NaN or infinite, and why."""
+        step = f"update {self.num_updates + 1}"
+        return nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
+
+    def report(self) -> Figures:
+        """Return the figures of the steps since the last report, see :meth:`__call__`; begin anew."""
+        metrics, num = self._means.take()
+        seconds, self._seconds = self._seconds, 0.0
+        standing = {"replay/fill": self._fill(), "replay/updates": float(self.num_updates)}
+        num_frames, num_updates = self.num_frames - self._before[0], self.num_updates - self._before[1]
+        if num and num_frames:
+            metrics |= Figures({"time/updates_per_s": num / seconds}, {"time/updates_per_s": seconds})
+            standing["replay/updates_per_frame"] = num_updates / num_frames
+        metrics |= Figures(standing, dict.fromkeys(standing, LATEST))
+        return metrics
 
     def state_dict(self) -> dict:
         """Return counters and the states of target update and reward scale; without loss, optimizer and buffer."""
@@ -250,7 +316,7 @@ class ReplayUpdates:
         if not all(map(math.isfinite, numbers.values())):
             for buffer, kept in zip(buffers, self._kept, strict=True):
                 buffer.copy_(kept)
-            raise self._nonfinite(numbers, rows)
+            raise self.nonfinite(numbers, rows)
         if self.max_grad_norm is not None and numbers["grad_norm"] > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / numbers["grad_norm"])
         elif self.max_grad_value is not None:
@@ -260,16 +326,12 @@ class ReplayUpdates:
 
     def _step_by_graph(self, rows: TensorDict, flags: dict[str, bool]) -> tuple[dict[str, float], torch.Tensor | None]:
         """Take the step of :meth:`_step` by one compiled graph, which moves nothing before its numbers are seen."""
-        outcome = self._graph(rows, **flags)
+        outcome = self.graph(rows, **flags)
         numbers = dict(zip(outcome.names, outcome.values.tolist(), strict=True))
         if not all(map(math.isfinite, numbers.values())):
-            raise self._nonfinite(numbers, rows)
-        self._graph.commit(outcome)
+            raise self.nonfinite(numbers, rows)
+        self.graph.commit(outcome)
         return numbers, outcome.td_error
-
-    def _nonfinite(self, numbers: dict[str, float], rows: TensorDict) -> NonFiniteError:
-        step = f"update {self.num_updates + 1}"
-        return nonfinite_error(numbers, rows, step=step, source="sample", undone="update")
 
     def _update_priorities(self, sample: TensorDictBase, priority: torch.Tensor) -> None:
         if not isinstance(self.buffer, MixedReplay):
@@ -281,17 +343,6 @@ class ReplayUpdates:
             if isinstance(part.sampler, PRIORITIZED):
                 own = origin == index
                 self.buffer.update_priority(sample[own], priority[own.to(priority.device)])
-
-    def _reports(self) -> Figures:
-        metrics, num = self._means.take()
-        seconds, self._seconds = self._seconds, 0.0
-        standing = {"replay/fill": self._fill(), "replay/updates": float(self.num_updates)}
-        num_frames, num_updates = self.num_frames - self._before[0], self.num_updates - self._before[1]
-        if num and num_frames:
-            metrics |= Figures({"time/updates_per_s": num / seconds}, {"time/updates_per_s": seconds})
-            standing["replay/updates_per_frame"] = num_updates / num_frames
-        metrics |= Figures(standing, dict.fromkeys(standing, LATEST))
-        return metrics
 
     def _fill(self) -> float:
         parts = self.buffer.buffers if isinstance(self.buffer, MixedReplay) else [self.buffer]

@@ -1,5 +1,9 @@
 """Populations: several agents of one recipe, trained in one process. They read no command line."""
 
+from torchrl.population.mapped import MappedGraph
 from torchrl.population.population import Population
+from torchrl.population.stacking import Stack
+from torchrl.population.step import MappedStep
+from torchrl.population.updates import JointEpochs, join_updates
 
-__all__ = ["Population"]
+__all__ = ["JointEpochs", "MappedGraph", "MappedStep", "Population", "Stack", "join_updates"]
