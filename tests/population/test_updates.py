@@ -213,5 +213,5 @@ def test_another_activation_is_another_graph(traced):
 
 @pytest.mark.parametrize("optimises", [[], [SimpleNamespace()]])
 def test_only_optimise_steps_are_joined(optimises):
-    with pytest.raises(ConfigError, match="join_updates: expected the MinibatchEpochs of each member"):
+    with pytest.raises(ConfigError, match="join_updates: expected of each member its MinibatchEpochs, or"):
         join_updates(optimises)

@@ -15,7 +15,7 @@ Members = Sequence[Sequence[Tensor]]  # of each of S members the same list of te
 class Stack:
     """Lay the tensors of S members side by side in memory, ``[S, ...]``, and make each member's a view of it.
 
-    The members' tensors stay the objects they were, so modules, optimizers and whoever else holds them see no
+    The members' tensors stay the objects they were, so modules, optimizers and all others that hold them see no
     difference.
 
     >>> layers = [nn.Linear(2, 1), nn.Linear(2, 1)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl.agents.step_function import Entries, Facts, Outcome, StepFunction
-from torchrl.errors import ConfigError, explain
+from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.population.mapped import MappedGraph
 from torchrl.population.stacking import Stack
 
@@ -89,18 +89,16 @@ class MappedStep:
         self._numbers = [torch.stack([step.learning_rates() for step in steps]), *numbers]
 
     @torch.no_grad()
-    def __call__(self, rows: TensorDictBase, active: Sequence[int] | None = None, **flags: bool) -> Outcome:
+    def __call__(self, entries: Entries, active: Sequence[int] | None = None) -> Outcome:
         """Compute the steps on rows ``[S, N]``; nothing is moved. Every tensor of the outcome begins with S.
 
         Args:
-            rows: what the losses read.
+            entries: what the losses read, of all members.
             active: members that step; None for all.
-            **flags: passed to the losses.
 
         Raises:
             ConfigError: the losses are no single graph of tensors.
         """
-        entries = Entries.of(rows, flags)
         inputs = [*self.stack.tensors, *self._numbers, *entries.tensors]
         form = (*entries.form, *self._varying, *self._facts)
         if form not in self._graphs:
@@ -151,3 +149,12 @@ def require_same(who: str, what: str, values: Sequence[object], names: Sequence[
         if value != values[0]:
             expected = f"the same {what} in all members"
             raise ConfigError(explain(who, expected=expected, got=f"{values[0]} in {names[0]} and {value} in {name}"))
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a member in front of the message of a :class:`NonFiniteError` from a ``with`` block."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{name}: {error}") from error

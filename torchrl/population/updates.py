@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl.agents.optimise import MinibatchEpochs, Snapshot
+from torchrl.agents.replay_updates import ReplayUpdates
 from torchrl.agents.statistics import Figures
-from torchrl.errors import ConfigError, NonFiniteError, explain
-from torchrl.population.step import MappedStep, require_same
+from torchrl.agents.step_function import Entries
+from torchrl.errors import ConfigError, explain
+from torchrl.population.replay_updates import JointReplayUpdates
+from torchrl.population.step import MappedStep, naming, require_same
 
 WHO = "join_updates"
 JointUpdate = Callable[[Sequence[TensorDictBase | None]], list[Figures]]
 
 
-def join_updates(optimises: Sequence[MinibatchEpochs], names: Sequence[str] | None = None) -> JointUpdate:
+def join_updates(
+    optimises: Sequence[MinibatchEpochs] | Sequence[ReplayUpdates], names: Sequence[str] | None = None
+) -> JointUpdate:
     """Return a function that is for all members what the optimise step of each is for one.
 
     It takes the members' batches, None for a member that is left out, and returns their figures. Each member draws its
-    shuffles and random numbers from its own generators, and clips and ends its epochs by its own numbers: weights and
-    figures are those of its own call, up to rounding. A call is applied to all members or to none.
+    shuffles, samples and random numbers from its own generators and buffer, and ends its epochs by its own divergence:
+    weights and figures are those of its own call, up to rounding. What is applied whole or not at all in a single run,
+    a call of :class:`MinibatchEpochs` or an update of :class:`ReplayUpdates`, is applied to all members or to none.
 
-    Where the steps were built with ``compile=True``, all members step by one compiled program (:class:`JointEpochs`).
-    Without, they step one after another, since mapped operations that are not compiled together take longer.
+    Where the steps were built with ``compile=True``, all members step by one compiled program (:class:`JointEpochs`,
+    :class:`JointReplayUpdates`). Without, they step one after another, since mapped operations that are not compiled
+    together take longer.
 
     >>> from copy import deepcopy
     >>> batch["advantage"], batch["value_target"] = torch.randn(2, 8, 1), torch.randn(2, 8, 1)
@@ -43,33 +49,36 @@ def join_updates(optimises: Sequence[MinibatchEpochs], names: Sequence[str] | No
         ConfigError: steps of another kind, or members that differ in more than weights, seeds and numbers.
     """
     names = [f"member {index}" for index in range(len(optimises))] if names is None else list(names)
-    if not optimises or not all(isinstance(optimise, MinibatchEpochs) for optimise in optimises):
+    joint = next((joint for kind, joint in JOINT.items() if all(isinstance(x, kind) for x in optimises)), None)
+    if joint is None or not optimises:
         got = ", ".join(sorted({type(optimise).__name__ for optimise in optimises})) or "none"
-        raise ConfigError(explain(WHO, expected="the MinibatchEpochs of each member", got=got))
+        expected = "of each member its MinibatchEpochs, or of each its ReplayUpdates"
+        raise ConfigError(explain(WHO, expected=expected, got=got))
     require_same(WHO, "compile", [optimise.graph is not None for optimise in optimises], names)
     if optimises[0].graph is None:
-        return EpochsInTurn(optimises, names)
-    return JointEpochs(optimises, names)
+        return InTurn(optimises, names)
+    return joint(optimises, names)
 
 
-class EpochsInTurn:
-    """Call the :class:`MinibatchEpochs` of each member, one after another; all of them count, or none.
+class InTurn:
+    """Call the optimise step of each member, one after another; of :class:`MinibatchEpochs` all count, or none.
 
     Args:
         optimises: of each member.
         names: of the members, for errors.
     """
 
-    def __init__(self, optimises: Sequence[MinibatchEpochs], names: Sequence[str]) -> None:
+    def __init__(self, optimises: Sequence[MinibatchEpochs] | Sequence[ReplayUpdates], names: Sequence[str]) -> None:
         self.optimises, self.names = list(optimises), list(names)
 
     def __call__(self, batches: Sequence[TensorDictBase | None]) -> list[Figures]:
         """Train each member on its batch ``[*B, T]``; None leaves it out.
 
         Raises:
-            NonFiniteError: of a member, which it names; no member has moved.
+            NonFiniteError: of a member, which it names; no member has moved, but by whole updates on samples.
         """
-        before = [Snapshot.of(x.loss, x.loss.trainable_parameters(), x.optimizer) for x in self.optimises]
+        whole = [optimise for optimise in self.optimises if isinstance(optimise, MinibatchEpochs)]
+        before = [Snapshot.of(x.loss, x.loss.trainable_parameters(), x.optimizer) for x in whole]
         figures = []
         try:
             for name, optimise, batch in zip(self.names, self.optimises, batches, strict=True):
@@ -106,7 +115,7 @@ class JointEpochs:
             hint = "Build the members without compile: then they step one after another."
             raise ConfigError(explain(WHO, expected="networks without memory", got="a sequence_len", hint=hint))
         self.step = MappedStep(WHO, [optimise.graph.function for optimise in optimises], names)
-        self._in_turn = EpochsInTurn(optimises, names)
+        self._in_turn = InTurn(optimises, names)
 
     def __call__(self, batches: Sequence[TensorDictBase | None]) -> list[Figures]:
         """Train each member on its batch ``[*B, T]``; None leaves it out.
@@ -142,7 +151,7 @@ class JointEpochs:
         for epoch in range(self.optimises[0].num_epochs):
             values = []
             for minibatch in joined[self._order(num, active).to(joined.device)].unbind(0):
-                outcome = self.step(minibatch, active)
+                outcome = self.step(Entries.of(minibatch, {}), active)
                 self.step.commit(outcome, active)
                 values.append(outcome.values)
             values, names = torch.stack(values, 1), outcome.names  # [S, steps, k]
@@ -174,10 +183,4 @@ class JointEpochs:
                 optimise.require_finite_parameters()
 
 
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Put the name of a member in front of the message of a :class:`NonFiniteError` from a ``with`` block."""
-    try:
-        yield
-    except NonFiniteError as error:
-        raise NonFiniteError(f"{name}: {error}") from error
+JOINT = {MinibatchEpochs: JointEpochs, ReplayUpdates: JointReplayUpdates}
