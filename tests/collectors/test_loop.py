@@ -6,6 +6,7 @@ from tensordict import TensorDict
 
 from fakes import CountingSimulator
 from torchrl.collectors import Collector, EpisodeCollector, rollout
+from torchrl.collectors.loop import allocate
 from torchrl.envs import SerialEnv, TransformedEnv
 from torchrl.envs.transforms import Transform
 from torchrl.errors import SpecError
@@ -111,3 +112,15 @@ def test_a_transform_that_writes_something_else_is_refused_as_well():
     env = TransformedEnv(counting(), Widening())
     with pytest.raises(SpecError, match=r"'next/reward' is \[2, 1\] torch.float64"):
         Collector(env, frames_per_batch=16).collect()
+
+
+def test_steps_do_not_lie_a_power_of_two_apart():
+    leaves = {"wide": torch.zeros(128, 4), "flags": torch.zeros(128, 4, dtype=torch.bool), "one": torch.zeros(128)}
+    batch, steps = allocate(TensorDict(leaves, [128]), 5)
+    for number, step in enumerate(steps):
+        assert step.update_(TensorDict({name: torch.full_like(leaf, number) for name, leaf in leaves.items()}, [128]))
+    for name, leaf in leaves.items():
+        view = batch[name]
+        assert view.shape == (128, 5, *leaf.shape[1:]) and view[:, 0].is_contiguous()
+        assert view.stride(1) * view.element_size() == leaf.numel() * leaf.element_size() + 64
+        assert (view[7] == torch.arange(5).view(5, *[1] * (leaf.ndim - 1)).to(leaf.dtype)).all()

@@ -12,6 +12,7 @@ from torchrl.envs.stepping import another_layout
 from torchrl.unchecked import StepWriter, make_step_writers, new_tensordict
 
 CONTIGUOUS = torch.contiguous_format
+LINE, CLOSE = 64, 512  # bytes: a line of the cache; blocks this far apart, or a multiple of it, share few of them
 
 
 def collect(env: Env, policy: Callable, root: TensorDict, steps: Sequence[StepWriter]) -> TensorDict:
@@ -47,14 +48,18 @@ def allocate(transition: TensorDictBase, num_steps: int) -> tuple[TensorDict, li
     """Make a zeroed ``[*B, T]`` TensorDict with the layout of a ``[*B]`` transition, and writers of its steps.
 
     In memory time comes first, so that each step is one block and cheap to write; :func:`contiguous_copy` copies the
-    batch into the usual order.
+    batch into the usual order. Blocks are kept from lying a power of two apart: one entry of many steps, which the copy
+    reads together, would then share a few lines of the cache.
     """
-    batch_size = transition.batch_size
-    dims = len(batch_size)
-    batch = transition.apply(
-        lambda leaf: leaf.new_zeros((num_steps, *batch_size, *leaf.shape[dims:])).movedim(0, dims),
-        batch_size=(*batch_size, num_steps),
-    )
+    dims = len(transition.batch_size)
+
+    def make(leaf: torch.Tensor) -> torch.Tensor:
+        size = leaf.numel()
+        gap = LINE // leaf.element_size() if size * leaf.element_size() % CLOSE == 0 else 0
+        memory = leaf.new_zeros(num_steps, size + gap)
+        return memory[:, :size].view(num_steps, *leaf.shape).movedim(0, dims)
+
+    batch = transition.apply(make, batch_size=(*transition.batch_size, num_steps))
     return batch, make_step_writers(batch.unbind(dims))
 
 
