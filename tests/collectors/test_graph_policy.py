@@ -116,6 +116,14 @@ def test_where_a_fact_of_a_module_or_the_exploration_type_changes_another_graph_
     assert graph.num_graphs == 4
 
 
+def test_a_root_elsewhere_is_not_given_to_the_graph_of_a_root_here(traced):
+    policy = ProbabilisticActor(network(), Categorical)
+    graph, (root, *_) = GraphPolicy(policy), roots(policy)
+    graph(root.copy())
+    with pytest.raises(ConfigError, match="one graph of tensors"):
+        graph(root.to("meta"))
+
+
 class Counting(Operator):
     """Write how often it was called, and note it in a buffer."""
 

@@ -77,7 +77,8 @@ class GraphPolicy:
     def __call__(self, root: TensorDictBase) -> TensorDictBase:
         """Act on a root, ``[*B]``, and write into it what the policy writes; without gradient."""
         inputs = self.inputs(root)
-        form = (exploration_type(), root.batch_size, *[(x.dtype, x.shape) for x in inputs[len(self._held) :]])
+        shown = (*inputs[:1], *inputs[len(self._held) :])  # the first tells where the policy is
+        form = (exploration_type(), root.batch_size, *[(x.dtype, x.shape, x.device) for x in shown])
         form += tuple([holder[name] for holder, name in self._facts])
         if form not in self._graphs:
             written = Written()
