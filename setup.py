@@ -36,6 +36,7 @@ EXTRAS = {
     "minari-arrow": ["minari>=0.5.4", "pillow>=10", "pyarrow>=21"],  # its formats arrow and parquet; 170 MB
     "minigrid": ["minigrid>=3.2", PYGAME],
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
+    "onnx": ["onnx>=1.23", "onnxscript>=0.7.2", "onnxruntime>=1.32"],  # 120 MB
     "plots": ["matplotlib>=3.9"],
     "video": ["av>=16"],  # brings its own ffmpeg
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17"],

@@ -62,12 +62,14 @@ ADAPTERS = {
     "minari": "torchrl.data.offline",
     "PIL": "torchrl.data.offline",
     "pyarrow": "torchrl.data.offline",
+    "onnx": "torchrl.deploy",
+    "onnxscript": "torchrl.deploy",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
     *("PIL", "pyarrow", "ale_py", "cv2", "jax", "brax", "craftax", "mujoco_playground"),
-    *("gymnax", "jumanji", "pgx"),
+    *("gymnax", "jumanji", "pgx", "onnx", "onnxscript"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import torchrl
 from cases.examples import load
 from fakes import wait_until
 from torchrl.agents import load_checkpoint
@@ -174,8 +176,11 @@ def test_other_forms_of_an_algorithm_run(algorithm, flag, run, tmp_path):
 
 def test_a_saved_run_is_evaluated_and_its_configuration_runs_again(half, run, tmp_path, capsys):
     summary = json.loads((half / "summary.json").read_text())
-    run("ppo", f"--evaluate={half}")
-    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in capsys.readouterr().out
+    run("ppo", f"--evaluate={half}", f"--export={tmp_path / 'policy.pt2'}")
+    shown = capsys.readouterr().out
+    assert f"last.pt: return {summary['eval_return_mean']:.1f}" in shown
+    assert "the policy is in " in shown and "no effect" not in shown
+    assert torchrl.load_policy(tmp_path / "policy.pt2")(np.zeros(4)) in (0, 1)
     run("ppo", f"--config={half / 'config.txt'}", "--name=second", "--folder=again")
     (second,) = (tmp_path / "again").iterdir()
     assert json.loads((second / "summary.json").read_text())["eval_return_mean"] == summary["eval_return_mean"]

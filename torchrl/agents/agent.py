@@ -366,18 +366,13 @@ class Agent:
         save_checkpoint(path, self.state_dict())
 
     def save_policy(self, path: str | os.PathLike, *, env: Env | None = None) -> None:
-        """Write what acts, and nothing of the training, to a file that :func:`torchrl.load_policy` and torch alone run.
-
-        See :func:`torchrl.deploy.save_policy`.
+        """Write what acts, and nothing of the training, to a file; see :func:`torchrl.deploy.save_policy`.
 
         Args:
             path: a file that ends with ``.pt2``, or a folder.
-            env: one with the transforms that the policy was trained with; None takes that of the evaluator or of the
-                collector, where they have it in this process.
+            env: with the transforms of the training; None: that of the evaluator or of the collector in this process.
 
-        Raises:
-            ConfigError: policy or transforms are no functions of tensors; or there is no ``env``.
-            CheckpointError: the file cannot be written.
+        Raises: ConfigError: policy or transforms are no functions of tensors, or there is no ``env``.
         """
         own = getattr(self.collector, "env", None)
         env = getattr(self.evaluator, "env", own) if env is None else env

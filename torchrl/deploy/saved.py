@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
@@ -29,6 +30,10 @@ DRAWS: dict[str, Callable] = {
 }
 
 
+# Operations that add their last argument, or a multiple of it, to the first, of the same shape.
+ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.addcmul.default)
+
+
 class SavedPolicy:
     """Act on observations as the simulator gives them, and return what the simulator takes, as numpy arrays.
 
@@ -50,7 +55,8 @@ class SavedPolicy:
 
     def __init__(self, program: ExportedProgram, form: Form) -> None:
         self.form = form
-        self._run = _lean(program)
+        noises = [number for number, entry in enumerate(form.inputs) if entry.kind == NOISE]
+        self._sample, self._choose = _lean(program), _lean(program, without=noises)
         self._observed = form.of_kind(OBSERVATION)
         self._states, self._noises = form.of_kind(STATE), form.of_kind(NOISE)
         self._num_actions = sum(entry.kind == ACTION for entry in form.outputs)
@@ -87,13 +93,13 @@ class SavedPolicy:
             is_row = observation.shape == self._shape
             rows = observation[None] if is_row else observation
             if rows.shape[1:] == self._shape and rows.dtype == self._dtype and rows.flags.carray:
-                action = self._run(torch.from_numpy(rows), *self._no_noise(len(rows)))[0].numpy()
+                action = self._choose(torch.from_numpy(rows), *self._no_noise(len(rows)))[0].numpy()
                 return action[0] if is_row else action
         values, is_row = self._values(observation)
         num = len(values[0])
         states = self._states_of(num) if self._keeps else ()
         noise = self._no_noise(num) if deterministic else self._draw(num)
-        outputs = self._run(*values, *states, *noise)
+        outputs = (self._choose if deterministic else self._sample)(*values, *states, *noise)
         if self._keeps:
             self._kept = list(outputs[self._num_actions :])
             self._ages += 1
@@ -231,14 +237,18 @@ def load_policy(path: str | os.PathLike) -> SavedPolicy:
     Raises:
         CheckpointError: the file is missing, cut short, no policy, or of a version this library does not read.
     """
+    program, _, form = read_program(locate(path))
+    return SavedPolicy(program, form)
+
+
+def locate(path: str | os.PathLike) -> Path:
+    """Return the file of a policy, given it or its folder."""
     path = Path(path)
-    path = path / POLICY if path.is_dir() else path
-    program, text = read_program(path)
-    return SavedPolicy(program, Form.of_plain(json.loads(text), str(path)))
+    return path / POLICY if path.is_dir() else path
 
 
-def read_program(path: Path) -> tuple[ExportedProgram, str]:
-    """Return the program in a file, and its description as text.
+def read_program(path: Path) -> tuple[ExportedProgram, str, Form]:
+    """Return the program in a file, and its description as text and as what it says.
 
     Raises:
         CheckpointError: as :func:`load_policy`.
@@ -257,29 +267,38 @@ def read_program(path: Path) -> tuple[ExportedProgram, str]:
             got = f"other content: {str(path)!r}"
             raise CheckpointError(explain("load_policy", expected="a file of save_policy", got=got, hint=hint))
         text = archive.read(inside[0]).decode()
-    Form.of_plain(json.loads(text), str(path))  # before its program, which a later version may have changed
+    form = Form.of_plain(json.loads(text), str(path))  # before the program, which a later version may have changed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.load(path), text
+            return torch.export.load(path), text, form
     except Exception as error:
         reason = str(error).partition("\n")[0]
         got = f"the file {str(path)!r}, which does not load: {reason}"
         raise CheckpointError(explain("load_policy", expected="a program of this torch", got=got)) from error
 
 
-def _lean(program: ExportedProgram) -> Callable[..., Sequence[Tensor]]:
+def _lean(program: ExportedProgram, *, without: Sequence[int] = ()) -> Callable[..., Sequence[Tensor]]:
     """Return a program's graph as a plain function of its inputs.
 
     No checks of inputs, which :class:`SavedPolicy` has made, and operations are called as ``torch.tanh``, not as
     ``torch.ops.aten.tanh.default``: for a small network each of the two takes as long as computing.
+
+    Args:
+        program: of ``torch.export``; it stays as it is.
+        without: numbers of inputs that are always zero: where they are added, nothing is computed.
     """
     weights = []
     for one in program.graph_signature.input_specs:
         if one.kind is not InputKind.USER_INPUT:
             held = program.state_dict if one.target in program.state_dict else program.constants
             weights.append(held[one.target].detach())
-    module = program.graph_module
+    module = copy.deepcopy(program.graph_module)
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"][len(weights) :]
+    for number in without:
+        for user in list(inputs[number].users):
+            if user.target in ADDS and user.args[-1] is inputs[number] and not user.kwargs:
+                user.replace_all_uses_with(user.args[0])
     for node in list(module.graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -289,6 +308,7 @@ def _lean(program: ExportedProgram) -> Callable[..., Sequence[Tensor]]:
             continue
         called = (getattr(place, name, None) for place in (torch, torch.nn.functional))
         node.target = next((one for one in called if isinstance(one, BuiltinFunctionType)), node.target)
+    module.graph.eliminate_dead_code()
     module.recompile()
     return partial(module.forward, *weights)
 

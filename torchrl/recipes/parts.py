@@ -430,6 +430,8 @@ class Recording:
     "show a progress bar"
     evaluate: str | None = field(default=None, metadata={"metavar": "RUN"})
     "train nothing: evaluate the run saved in this folder, or one checkpoint, RUN/best.pt"
+    export: str | None = field(default=None, metadata={"metavar": "FILE"})
+    "write the policy to FILE.pt2 or FILE.onnx, for load_policy, torch alone or onnxruntime; needs --evaluate"
     resume: str | None = field(default=None, metadata={"metavar": "RUN"})
     """go on with the run saved in this folder, or one checkpoint, RUN/last.pt, in a new folder, with more
     --total_frames"""

@@ -10,11 +10,14 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchrl.agents import Agent, Evaluator
+from torchrl.deploy import export_onnx
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.recipes.config import exit_on_mistake
 from torchrl.recipes.observations import describe_observations
@@ -91,6 +94,15 @@ def _evaluate(
     _print_lines(remarks(chosen, flags))
     with closing(make_agent(chosen)) as agent:
         report_saved(chosen, agent, reporter)
+        if chosen.recording.export:
+            _export(chosen.recording.export, agent, reporter)
+
+
+def _export(path: str, agent: Agent, reporter: Evaluator) -> None:
+    """Write the policy of the checkpoint that was evaluated last, the best, as ONNX where the suffix says so."""
+    write = partial(export_onnx, agent) if Path(path).suffix == ".onnx" else agent.save_policy
+    write(path, env=reporter.env)
+    print(f"the policy is in {path}")
 
 
 def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:

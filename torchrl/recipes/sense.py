@@ -30,7 +30,7 @@ _FACTS = ("pictures", "continuous actions")
 
 # What an evaluation reads: these parts and settings, without what is in them for training alone.
 _PARTS_READ = ("environment", "networks")
-_READ = {"config", "evaluate", "seed", "eval_episodes", "device", "num_threads", "progress_bar"}
+_READ = {"config", "evaluate", "seed", "eval_episodes", "device", "num_threads", "progress_bar", "export"}
 _FOR_TRAINING = {
     "num_envs",
     "env_workers",
