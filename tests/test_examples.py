@@ -103,9 +103,15 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
         flags = [*flags, "--image_size=40"] + (["--updates_per_frame=0.1"] if algorithm in OFF_POLICY else [])
         if "dm_control" in text and find_opengl() is None:
             pytest.skip("there is no OpenGL to draw with")
+    num_frames = 256
     if is_drawn := "from_pixels" in text and "dm_control" in text:  # 20 ms of processor time a picture
-        flags += ["--total_frames=96", "--frames_per_batch=48", "--num_envs=1", "--record_interval=96"]
-        flags += ["--record_episodes=1", "--eval_episodes=1"]
+        num_frames = 48
+        flags += ["--init_random_frames=16", "--start_frames=16"] if algorithm in OFF_POLICY else []
+        flags += ["--num_envs=1", "--record_episodes=1", "--eval_episodes=1", "--max_episode_steps=8"]
+    elif "dm_control" in text or "atari = true" in text:  # a step takes milliseconds
+        num_frames = 128
+    flags += [f"--total_frames={num_frames}", f"--frames_per_batch={num_frames // 2}"]
+    flags += [f"--record_interval={num_frames if is_drawn else num_frames // 2}"]
     run(algorithm, f"--config={config}", *TINY, *flags)
     (folder,) = (tmp_path / f"{algorithm}_logging").iterdir()
     files = {path.name for path in folder.iterdir()}
@@ -115,7 +121,7 @@ def test_a_config_runs_and_leaves_what_it_promises(config, run, tmp_path):
     assert {"eval_return_mean", "eval_return_std", "best_eval_return_mean", "frames", "seconds", "fps", "seed"} <= set(
         summary
     )
-    assert summary["frames"] == (96 if is_drawn else 256) and summary["num_parameters"] > 0
+    assert summary["frames"] == num_frames and summary["num_parameters"] > 0
     columns = next(csv.reader((folder / "progress.csv").open()))
     if algorithm in OFF_POLICY:
         replay = {"replay/fill", "replay/updates", "replay/updates_per_frame", "time/updates_per_s"}
