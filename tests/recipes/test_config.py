@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchrl.errors import CheckpointError, ConfigError, EnvError, MissingExtraError
-from torchrl.recipes import config
+from torchrl.recipes import config, value_types
 from torchrl.recipes.config_file import read_entries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,17 +18,19 @@ ROOT = Path(__file__).resolve().parents[2]
 def make_parser() -> config.ConfigParser:
     parser = config.make_parser("Train something.")
     group = parser.add_argument_group("learner")
-    group.add_argument("--lr", type=config.positive_float, default=3e-4, help="learning rate")
-    group.add_argument("--gamma", type=config.fraction, default=0.99, help="discount")
-    group.add_argument("--num_cells", type=config.positive_int, nargs="+", default=(64, 64), help="hidden units")
-    group.add_argument("--shifts", type=config.real, nargs="*", default=[], help="added to the rewards, 100% optional")
+    group.add_argument("--lr", type=value_types.positive_float, default=3e-4, help="learning rate")
+    group.add_argument("--gamma", type=value_types.fraction, default=0.99, help="discount")
+    group.add_argument("--num_cells", type=value_types.positive_int, nargs="+", default=(64, 64), help="hidden units")
+    group.add_argument(
+        "--shifts", type=value_types.real, nargs="*", default=[], help="added to the rewards, 100% optional"
+    )
     group.add_switch("--norm", default=False, help="normalise")
     group.add_switch("--shared", default=True, help="share")
     run = parser.add_argument_group("run")
     run.add_argument("--name", default="run", help="name of the run")
     run.add_argument("--distance", choices=("l1", "l2"), default="l2", help="of the critic")
     run.add_argument("--collection_devices", nargs="+", default=["cpu"], help="devices")
-    run.add_argument("--max_steps", type=config.positive_int, default=None, help="limit of an episode")
+    run.add_argument("--max_steps", type=value_types.positive_int, default=None, help="limit of an episode")
     return parser
 
 
@@ -183,8 +185,8 @@ class TestHelp:
 
     def test_none_is_taken_beside_another_default_where_the_flag_says_so(self):
         parser = config.ConfigParser("Test.")
-        parser.add_argument("--max_grad_norm", type=config.positive_float, default=0.5, or_none=True, help="limit")
-        parser.add_argument("--max_grad_value", type=config.positive_float, help="limit")
+        parser.add_argument("--max_grad_norm", type=value_types.positive_float, default=0.5, or_none=True, help="limit")
+        parser.add_argument("--max_grad_value", type=value_types.positive_float, help="limit")
         assert parser.parse_args([]).max_grad_norm == 0.5
         assert parser.parse_args(["--max_grad_norm=none", "--max_grad_value=1"]).max_grad_norm is None
         assert parser.parse_args(["--max_grad_norm=2"]).max_grad_norm == 2.0
@@ -224,13 +226,13 @@ class TestTypes:
     @pytest.mark.parametrize(
         ("convert", "text", "value"),
         [
-            (config.integer, "1_000", 1000),
-            (config.integer, "1e6", 1_000_000),
-            (config.integer, "-3", -3),
-            (config.non_negative_int, "0", 0),
-            (config.non_negative_float, "0", 0.0),
-            (config.fraction, "1", 1.0),
-            (config.real, "-1e-3", -1e-3),
+            (value_types.integer, "1_000", 1000),
+            (value_types.integer, "1e6", 1_000_000),
+            (value_types.integer, "-3", -3),
+            (value_types.non_negative_int, "0", 0),
+            (value_types.non_negative_float, "0", 0.0),
+            (value_types.fraction, "1", 1.0),
+            (value_types.real, "-1e-3", -1e-3),
         ],
     )
     def test_they_read(self, convert, text, value):
@@ -240,16 +242,16 @@ class TestTypes:
     @pytest.mark.parametrize(
         ("convert", "text"),
         [
-            (config.integer, "1.5"),
-            (config.integer, "1e-1"),
-            (config.integer, "inf"),
-            (config.positive_int, "0"),
-            (config.non_negative_int, "-1"),
-            (config.real, "inf"),
-            (config.positive_float, "0"),
-            (config.non_negative_float, "-0.1"),
-            (config.fraction, "1.01"),
-            (config.fraction, "nan"),
+            (value_types.integer, "1.5"),
+            (value_types.integer, "1e-1"),
+            (value_types.integer, "inf"),
+            (value_types.positive_int, "0"),
+            (value_types.non_negative_int, "-1"),
+            (value_types.real, "inf"),
+            (value_types.positive_float, "0"),
+            (value_types.non_negative_float, "-0.1"),
+            (value_types.fraction, "1.01"),
+            (value_types.fraction, "nan"),
         ],
     )
     def test_they_refuse(self, convert, text):
@@ -263,12 +265,12 @@ class TestDefaultOf:
             pass
 
     def test_it_reads_the_signature(self):
-        assert config.default_of(self.Part, "gamma") == 0.9
+        assert value_types.default_of(self.Part, "gamma") == 0.9
 
     @pytest.mark.parametrize("parameter", ["size", "gama"])
     def test_a_parameter_without_default_is_a_defect(self, parameter):
         with pytest.raises(TypeError, match=rf"Part\): expected one of \['gamma'\], got '{parameter}'"):
-            config.default_of(self.Part, parameter)
+            value_types.default_of(self.Part, parameter)
 
 
 class TestExit:

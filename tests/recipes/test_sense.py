@@ -7,9 +7,9 @@ from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.recipes import synonyms
 from torchrl.recipes.collectors import num_trained
-from torchrl.recipes.config import keywords
 from torchrl.recipes.sense import remarks, remarks_on_env, require_sense
 from torchrl.recipes.synonyms import same_meaning
+from torchrl.recipes.value_types import keywords
 
 
 def said(algorithm, *flags):

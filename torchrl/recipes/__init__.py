@@ -10,7 +10,7 @@ from torchrl.recipes.actor_critics import (
 )
 from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.collectors import make_collector, warm_up
-from torchrl.recipes.config import ConfigParser, default_of, exit_on_mistake, load_config, make_parser, save_config
+from torchrl.recipes.config import ConfigParser, exit_on_mistake, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
 from torchrl.recipes.hindsight import Hindsight, make_hindsight
 from torchrl.recipes.memories import (
@@ -32,6 +32,7 @@ from torchrl.recipes.memory_parts import (
     remembers,
     seen_key,
 )
+from torchrl.recipes.network_parts import ActionNoise, ActorCriticNetworks, Networks, SquashedNetworks
 from torchrl.recipes.networks import (
     ActionHead,
     behind,
@@ -53,8 +54,6 @@ from torchrl.recipes.networks import (
 )
 from torchrl.recipes.optimisers import make_optimizer
 from torchrl.recipes.parts import (
-    ActionNoise,
-    ActorCriticNetworks,
     ActorUpdates,
     AsyncCollecting,
     Collecting,
@@ -62,13 +61,11 @@ from torchrl.recipes.parts import (
     Environment,
     EpisodeCollecting,
     Minibatches,
-    Networks,
     Optimising,
     Recording,
     Replay,
     ReplayCollecting,
     ReplayCommand,
-    SquashedNetworks,
     Updates,
 )
 from torchrl.recipes.record import make_evaluator, make_hooks
@@ -76,6 +73,7 @@ from torchrl.recipes.replay import Store, make_replay_buffer, make_replay_update
 from torchrl.recipes.run import run
 from torchrl.recipes.seeds import SeedsRecording
 from torchrl.recipes.settings import from_flags, parser_of, values_of
+from torchrl.recipes.value_types import default_of
 
 __all__ = [
     "ActionHead",

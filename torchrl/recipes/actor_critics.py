@@ -28,6 +28,7 @@ from torchrl.modules.distributions.mappings import biased_softplus, bounded
 from torchrl.modules.memory import has_memory
 from torchrl.recipes.memories import MEMORY_KEYS, make_remembering, put_memory_before, refuse_beside_memory
 from torchrl.recipes.memory_parts import MemoryNetworks, seen_key
+from torchrl.recipes.network_parts import ActorCriticNetworks, SquashedNetworks
 from torchrl.recipes.networks import (
     ACTIVATIONS,
     SQUASHED,
@@ -37,7 +38,6 @@ from torchrl.recipes.networks import (
     make_mlp,
     make_trunk,
 )
-from torchrl.recipes.parts import ActorCriticNetworks, SquashedNetworks
 
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # Andrychowicz et al. (2021), section 3.2
 

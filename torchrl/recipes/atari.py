@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torchrl.envs import ALEEnv
 from torchrl.envs.simulators import Simulator, atari_simulator, gym_simulator
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.config import default_of
+from torchrl.recipes.value_types import default_of
 
 SKIP, NOOPS = (default_of(atari_simulator, name) for name in ("frame_skip", "max_noops"))
 

@@ -12,8 +12,8 @@ from torchrl.collectors import Collector, EpisodeCollector, MultiAsyncCollector,
 from torchrl.devices import find_device
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.config import default_of
 from torchrl.recipes.parts import AsyncCollecting, Collecting, Command, Environment, EpisodeCollecting, ReplayCollecting
+from torchrl.recipes.value_types import default_of
 
 
 def make_collector(

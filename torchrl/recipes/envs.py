@@ -28,11 +28,12 @@ from torchrl.envs.transforms import (
 )
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.atari import atari_game, atari_threads, frame_skip_of, max_noops_of, require_games
-from torchrl.recipes.config import keywords
 from torchrl.recipes.memories import MEMORY_KEYS, initial_memory
 from torchrl.recipes.memory_parts import Remembering, remembers
+from torchrl.recipes.network_parts import ActorCriticNetworks, Networks, SquashedNetworks, StateDependentNoise
 from torchrl.recipes.observations import observation_transforms
-from torchrl.recipes.parts import ActorCriticNetworks, Environment, Networks, SquashedNetworks, StateDependentNoise
+from torchrl.recipes.parts import Environment
+from torchrl.recipes.value_types import keywords
 
 FILM = "film"  # the picture of --record_video
 OF_SIMULATORS = (

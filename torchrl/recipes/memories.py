@@ -15,8 +15,9 @@ from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.modules import GRU, LSTM, Memory, ObservationNormalizer, Operator, Sequence, Transformer
 from torchrl.recipes.memory_parts import Remembering, remembers
+from torchrl.recipes.network_parts import Networks
 from torchrl.recipes.networks import ACTIVATIONS, chain, initial_weights, make_encoder
-from torchrl.recipes.parts import AsyncCollecting, Command, Networks, ReplayCommand
+from torchrl.recipes.parts import AsyncCollecting, Command, ReplayCommand
 
 MEMORIES = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
 MEMORY_KEYS = ("memory", "critic_memory")  # of the actor's state and of the critic's

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchrl.modules import LSTM, Transformer
-from torchrl.recipes.config import default_of
-from torchrl.recipes.parts import ActorCriticNetworks, Minibatches, Networks, Replay, SquashedNetworks
+from torchrl.recipes.network_parts import ActorCriticNetworks, Networks, SquashedNetworks
+from torchrl.recipes.parts import Minibatches, Replay
 from torchrl.recipes.settings import NonNegativeInt, PositiveInt
+from torchrl.recipes.value_types import default_of
 
 
 @dataclass(frozen=True)

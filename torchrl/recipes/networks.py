@@ -40,8 +40,8 @@ from torchrl.modules import (
 )
 from torchrl.modules.models.image_encoder import ImageEncoder
 from torchrl.recipes.memory_parts import remembers, seen_key
+from torchrl.recipes.network_parts import ActorCriticNetworks, Networks, SquashedNetworks
 from torchrl.recipes.observations import sees_images
-from torchrl.recipes.parts import ActorCriticNetworks, Networks, SquashedNetworks
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 ENCODERS = {

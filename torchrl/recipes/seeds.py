@@ -13,12 +13,12 @@ from torchrl.errors import ConfigError, MissingExtraError, explain
 from torchrl.population import Population
 from torchrl.population.rows import reason_against
 from torchrl.recipes.collectors import num_trained
-from torchrl.recipes.config import typed_names
 from torchrl.recipes.envs import task_name
 from torchrl.recipes.parts import Command, Recording
 from torchrl.recipes.record import CURVE, PROGRESS, SUMMARY, make_reporter, make_summary, origin_of
 from torchrl.recipes.seed_lists import seed_list
 from torchrl.recipes.settings import Seeds, values_of
+from torchrl.recipes.value_types import typed_names
 from torchrl.record import spread_curve
 
 # What several runs in one process cannot each have, and why.

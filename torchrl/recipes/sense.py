@@ -18,11 +18,11 @@ from torchrl.envs import Env
 from torchrl.envs.simulators.ids import is_atari
 from torchrl.errors import ConfigError, explain
 from torchrl.recipes.collectors import num_trained
-from torchrl.recipes.config import typed_names
 from torchrl.recipes.config_file import format_value
 from torchrl.recipes.observations import sees_images
 from torchrl.recipes.parts import Command
 from torchrl.recipes.settings import explanations, parts_of, values_of
+from torchrl.recipes.value_types import typed_names
 
 _NEEDS = re.compile(r"\bneeds (.+)$")
 _COMPARISON = re.compile(r"--(\w+) (above|below) (?:--)?(\w+)")

@@ -26,22 +26,22 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes import config
+from torchrl.recipes import value_types
 from torchrl.recipes.config import ConfigParser, FlagGroup, make_parser
 from torchrl.recipes.seed_lists import seeds
 
 Settings = TypeVar("Settings")
 
-PositiveInt = Annotated[int, config.positive_int]
-NonNegativeInt = Annotated[int, config.non_negative_int]
-Real = Annotated[float, config.real]
-PositiveFloat = Annotated[float, config.positive_float]
-NonNegativeFloat = Annotated[float, config.non_negative_float]
-Fraction = Annotated[float, config.fraction]
-Share = Annotated[float, config.share]
-Margin = Annotated[float, config.margin]
-FileName = Annotated[str, config.file_name]
-Keyword = Annotated[str, config.keyword]
+PositiveInt = Annotated[int, value_types.positive_int]
+NonNegativeInt = Annotated[int, value_types.non_negative_int]
+Real = Annotated[float, value_types.real]
+PositiveFloat = Annotated[float, value_types.positive_float]
+NonNegativeFloat = Annotated[float, value_types.non_negative_float]
+Fraction = Annotated[float, value_types.fraction]
+Share = Annotated[float, value_types.share]
+Margin = Annotated[float, value_types.margin]
+FileName = Annotated[str, value_types.file_name]
+Keyword = Annotated[str, value_types.keyword]
 Seeds = Annotated[str, seeds]
 
 
