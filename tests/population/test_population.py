@@ -5,11 +5,14 @@ from contextlib import closing
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from cases.examples import load, settings_of
 from torchrl.agents import LAST, Hook
 from torchrl.errors import CheckpointError, ConfigError
+from torchrl.modules import Categorical, Operator, ProbabilisticActor
 from torchrl.population import Population
+from torchrl.population.acting import JointPolicy
 
 SEEDS = (0, 3, 5)
 TINY = ["--num_envs=2", "--max_episode_steps=20", "--no-progress_bar", "--num_cells", "8", "8", "--eval_episodes=2"]
@@ -81,8 +84,7 @@ class At(Hook):
             self.act(agent)
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("is_joint", [True, False], ids=["joint", "apart"])
+@pytest.mark.parametrize(("run", "is_joint"), [*((run, True) for run in RUNS), ("ppo", False), ("dqn", False)])
 def test_a_member_ends_in_the_state_of_its_own_run(run, is_joint):
     flags = ["--total_frames=80"]
     with closing(population_of(run, *flags, is_joint=is_joint)) as population:
@@ -94,7 +96,70 @@ def test_a_member_ends_in_the_state_of_its_own_run(run, is_joint):
             agent.train()
             alone = agent.state_dict()
         del state["torch_rng"], alone["torch_rng"]
-        require_same(state, alone)
+        require_same(state, alone, tolerance=1e-4)
+
+
+UPDATES = {
+    "ppo": ["--total_frames=1600"],  # 50 batches of 4 steps
+    "ppo_native": ["--total_frames=320"],
+    "a2c": ["--total_frames=2000"],
+    "dqn": ["--total_frames=420", "--updates_per_frame=0.5"],
+}
+SLOW = ("a2c", "dqn")
+
+
+def widen(agent):
+    """Let the networks of an agent compute in float64: what they read is float32."""
+    for operator in agent.loss.double().modules():
+        if isinstance(operator, Operator):
+            operator.module.register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
+    return agent
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, marks=[pytest.mark.learn] * (run in SLOW)) for run in UPDATES])
+def test_200_updates_by_one_program_are_those_of_single_runs(run, traced):
+    made = [make(run, seed, *UPDATES[run], "--compile") for seed in SEEDS[:2]]
+    env = made[0][1].make_env(num_envs=4, training=True)
+    with closing(Population([widen(agent) for agent, _ in made], env=env)) as population:
+        population.train()
+        states = [agent.state_dict() for agent in population.agents]
+    assert traced
+    for seed, state in zip(SEEDS, states, strict=False):
+        agent = widen(make(run, seed, *UPDATES[run])[0])
+        with closing(agent):
+            agent.train()
+            alone = agent.state_dict()
+        for part in ("networks", "optimizer", "collector"):
+            require_same(state[part], alone[part], tolerance=1e-8)
+
+
+def test_sac_steps_by_one_program_as_single_runs_do(traced):
+    with closing(population_of("sac", "--total_frames=60", "--compile", seeds=SEEDS[:2])) as population:
+        population.train()
+        weights = population.agents[1].loss.state_dict()
+    agent, _ = make("sac", SEEDS[1], "--total_frames=60")
+    with closing(agent):
+        agent.train()
+        require_same(weights, agent.loss.state_dict(), tolerance=1e-4)  # its actions are float32
+    assert traced
+
+
+def test_a_policy_that_is_no_single_graph_acts_member_by_member():
+    class Branching(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > -1e9 else x
+
+    def actors():
+        torch.manual_seed(0)
+        for seed in (0, 1):
+            generator = torch.Generator().manual_seed(seed)
+            yield ProbabilisticActor(Branching(4, 2), Categorical, generator=generator)
+
+    root = TensorDict({"observation": torch.randn(6, 4)}, [6])
+    alone = torch.cat([actor(rows)["action"] for actor, rows in zip(actors(), root.clone().split(3), strict=True)])
+    assert torch.equal(JointPolicy(list(actors()))(root.clone())["action"], alone)
+    with pytest.raises(ConfigError, match="one graph of tensors"):
+        JointPolicy(list(actors()), compile=True)(root.clone())
 
 
 def test_a_checkpoint_of_a_member_goes_on_in_a_run_of_its_own(tmp_path):

@@ -78,8 +78,7 @@ class GraphPolicy:
         """Act on a root, ``[*B]``, and write into it what the policy writes; without gradient."""
         inputs = self.inputs(root)
         shown = (*inputs[:1], *inputs[len(self._held) :])  # the first tells where the policy is
-        form = (exploration_type(), root.batch_size, *[(x.dtype, x.shape, x.device) for x in shown])
-        form += tuple([holder[name] for holder, name in self._facts])
+        form = (root.batch_size, *[(x.dtype, x.shape, x.device) for x in shown], *self.facts())
         if form not in self._graphs:
             written = Written()
             traced = partial(self.compute, written, root.batch_size)
@@ -94,12 +93,24 @@ class GraphPolicy:
 
     def inputs(self, root: TensorDictBase) -> list[Tensor]:
         """Return what the policy's function takes: parameters and buffers, then the entries of a root that it reads."""
+        return [*self.weights(), *self.entries(root)]
+
+    def weights(self) -> list[Tensor]:
+        """Return the present parameters and buffers."""
+        return [holder[name] for holder, name, _ in self._held]
+
+    def entries(self, root: TensorDictBase) -> list[Tensor]:
+        """Return the entries of a root that the policy reads."""
         entries = [peek(root, key) if type(key) is str else root.get(key, None) for key in self._keys or ()]
         if self._keys is None or any(x is None for x in entries):
             seen = root.select(*self._module.in_keys, strict=False)
             read = dict(seen.items(include_nested=True, leaves_only=True))
             self._keys, entries = list(read), list(read.values())
-        return [*[holder[name] for holder, name, _ in self._held], *[x.contiguous() for x in entries]]
+        return [x.contiguous() for x in entries]
+
+    def facts(self) -> tuple:
+        """Return what a graph of the policy holds as a fact: the exploration type, and what modules hold as numbers."""
+        return exploration_type(), *[holder[name] for holder, name in self._facts]
 
     @torch.no_grad()
     def compute(self, written: Written, size: torch.Size, *inputs: Tensor) -> list[Tensor]:

@@ -46,6 +46,7 @@ class LocalSource:
     Attributes:
         policy_version: how often the weights have been updated.
         device: where a copy of the policy acts; None where the policy itself does.
+        compile: whether the policy acts by one compiled graph.
 
     Raises:
         EnvError: something else steps the environment.
@@ -65,7 +66,7 @@ class LocalSource:
         self.policy = random_policy(env, seed) if policy is None else policy
         self._own_actions = self.policy.generator if policy is None else None  # draws that are the collector's state
         self.policy_version = 0
-        self.device = device
+        self.device, self.compile = device, compile
         self._who = who
         self._act = place_policy(self.policy, device, env.device, compile=compile and policy is not None)
         self._layers = acting_layers(self._act)

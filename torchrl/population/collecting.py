@@ -38,11 +38,14 @@ class JointCollector:
         _require_alike(env, collectors)
         seeds = joined_seeds([collector.env for collector in collectors])
         self._generators = [collector.env.shared.generator.get_state() for collector in collectors]
-        policy = JointPolicy([collector.policy for collector in collectors])
+        first, policies = collectors[0], [collector.policy for collector in collectors]
+        tensors = [tensor for policy in policies for tensor in (*policy.parameters(), *policy.buffers())]
+        is_copied = first.device is not None and any(tensor.device != env.device for tensor in tensors)
+        self._policy = JointPolicy(policies, compile=first.compile, is_copied=is_copied)
         for collector in collectors:
             collector.shutdown()
         size = collectors[0].frames_per_batch * len(collectors)
-        self._collector = Collector(env, policy, frames_per_batch=size, device=collectors[0].device)
+        self._collector = Collector(env, self._policy, frames_per_batch=size, device=collectors[0].device)
         env.set_seed(seeds)
         self.members = [MemberCollector(self, index, collector) for index, collector in enumerate(collectors)]
         self._states: tuple[int, list[dict]] = (-1, [])  # of the members, and the frames at which they were taken
@@ -55,6 +58,7 @@ class JointCollector:
 
     def update_policy_weights_(self) -> None:
         """Let the next batch act with the policies' present weights."""
+        self._policy.refresh()
         self._collector.update_policy_weights_()
 
     def learned_states(self) -> list[Learned]:
@@ -77,7 +81,7 @@ class JointCollector:
         if whole["env"] is not None:
             envs = split_state(self._collector.env, whole["env"], self._generators)
         roots = split_rows(whole["root"], num)
-        same = {"learned": whole["learned"], "env_error": whole["env_error"]}
+        same = {name: whole[name] for name in ("learned", "env_error", "actions")}
         return [{"root": root, "env": env, **same} for root, env in zip(roots, envs, strict=True)]
 
 

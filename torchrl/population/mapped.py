@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,13 +30,16 @@ class MappedGraph:
         who: who asks, for errors.
         functions: of each member; pure, see :class:`~torchrl.graphs.Graph`.
         inputs: of each function, of which only the form counts.
+        compile: False calls the operations of the mapped graph one by one.
 
     Raises:
         ConfigError: a function is no graph, or the graphs of two members differ.
     """
 
-    def __init__(self, who: str, functions: Sequence[Function], inputs: Sequence[Sequence[Tensor]]) -> None:
-        self.who, self.functions = who, list(functions)
+    def __init__(
+        self, who: str, functions: Sequence[Function], inputs: Sequence[Sequence[Tensor]], *, compile: bool = True
+    ) -> None:
+        self.who, self.functions, self.compile = who, list(functions), compile
         self._compile(inputs)
 
     def __call__(self, inputs: Sequence[Tensor], active: Sequence[int] | None = None) -> list[Tensor]:
@@ -71,8 +75,12 @@ class MappedGraph:
         forms = [node.meta["val"] for node in graphs[0].graph.nodes if node.op == "placeholder"][len(stacked) :]
         num = len(graphs)
         stacked += [torch.zeros((num, *form.shape), dtype=form.dtype, device=form.device) for form in forms]
-        one = torch.vmap(graphs[0], randomness="different")
-        self._program = Graph(self.who, lambda *tensors: list(one(*tensors)), stacked)
+        mapped = partial(_listed, torch.vmap(graphs[0], randomness="different"))
+        if self.compile:
+            self._program = Graph(self.who, mapped, stacked)
+        else:
+            graph, _ = trace(self.who, mapped, stacked)
+            self._program = partial(_spread, graph)
 
     def _require_same(self, first: GraphModule, graph: GraphModule, index: int) -> None:
         """Raise unless a member's graph is that of the first, numbers in it and constants included."""
@@ -83,6 +91,14 @@ class MappedGraph:
         hint = "Members of one population differ in weights, seeds and numbers, not in what they compute."
         got = f"another in member {index}"
         raise ConfigError(explain(self.who, expected="members with one graph", got=got, hint=hint))
+
+
+def _listed(function: Callable, *tensors: Tensor) -> list[Tensor]:
+    return list(function(*tensors))
+
+
+def _spread(graph: GraphModule, tensors: list[Tensor]) -> list[Tensor]:
+    return graph(*tensors)
 
 
 def _is_equal(one: Tensor, other: Tensor) -> bool:

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 
 from tensordict import TensorDictBase
 
-from torchrl.agents import Agent, Figures, InterruptGuard
+from torchrl.agents import Agent, Figures, InterruptGuard, MinibatchEpochs, ReplayUpdates
 from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
 from torchrl.population.collecting import JointCollector
+from torchrl.population.updates import join_updates
 
 
 class Population:
@@ -21,6 +22,9 @@ class Population:
     and learns what it would learn alone, up to rounding. A member that ends early (by ``agent.stop()``, as at a target
     return) is left alone from then on. Ctrl-C ends all after the present batch; an error in one ends all, and each
     writes its ``last.pt``.
+
+    Members that are built with ``compile=True`` act by one program and step by one, see :func:`join_updates`. Others
+    step one after another, and a population of them takes as long as their single runs together.
 
     The seconds of what members do together count for each in equal shares.
 
@@ -52,6 +56,9 @@ class Population:
             hint = "Members learn in step with each other."
             raise ConfigError(explain("Population", expected="agents without keep_learning", got="it", hint=hint))
         self.names = [f"member {index}" for index in range(len(self.agents))] if names is None else list(names)
+        optimises = [agent.optimise for agent in self.agents]
+        is_known = all(isinstance(optimise, (MinibatchEpochs, ReplayUpdates)) for optimise in optimises)
+        self._update = join_updates(optimises, self.names) if is_known else None
         self._joint = None
         if env is not None:
             self._joint = JointCollector(env, [agent.collector for agent in self.agents])
@@ -108,7 +115,9 @@ class Population:
             self._joint.update_policy_weights_()
 
     def _optimise(self, batches: dict[int, TensorDictBase]) -> dict[int, Figures]:
-        return {index: self.agents[index].optimise(batch) for index, batch in batches.items()}
+        if self._update is None:
+            return {index: self.agents[index].optimise(batch) for index, batch in batches.items()}
+        return dict(enumerate(self._update([batches.get(index) for index in range(len(self.agents))])))
 
     @contextmanager
     def _shared(self, phase: str, members: list[int]) -> Iterator[None]:

@@ -43,7 +43,7 @@ class SeedsRecording(Recording):
 
     seeds: Seeds | None = field(default=None, metadata={"metavar": "SEEDS"})
     """train a run for each of these seeds, as 0..7 or 0,3,5, together in one process, each with a folder of its own
-    in the run's"""
+    in the run's; with --compile they step as one program"""
 
 
 def has_several(settings: Command) -> bool:
@@ -90,10 +90,12 @@ def make_population(settings: Command, agents: Sequence[Agent]) -> tuple[Populat
     """
     names = [f"seed {seed}" for seed in seed_list(settings.recording.seeds)]
     reason = reason_against(agents[0].collector.env)
+    lines = [] if settings.optimising.compile else ["seeds step one after another: --compile takes them as one program"]
     if reason is not None:
-        return Population(agents, names=names), [f"seeds collect one after another: of one env for all, {reason}"]
+        lines.append(f"seeds collect one after another: of one env for all, {reason}")
+        return Population(agents, names=names), lines
     env = settings.make_env(num_envs=len(agents) * settings.environment.num_envs, training=True)
-    return Population(agents, env=env, names=names), []
+    return Population(agents, env=env, names=names), lines
 
 
 def announce_seeds(settings: Command, folder: Path) -> None:
