@@ -221,9 +221,8 @@ class AsyncEnvPoolCollector(LocalCollector):
         self._seen.write_(self._answers.select(*self.env.observation_spec.keys()), torch.from_numpy(ids))
         ended = stepped[self._queue.answers["done"][at, 0]]
         self._has_root[ids] = True
-        if len(ended):
-            self._has_root[ended] = False
-            self._queue.begin_next_episodes(ended)
+        self._has_root[ended] = False
+        self._queue.begin_next_episodes(ended)
         is_whole = self._count == self._num_steps
         self._whole.extend(stepped[is_whole[stepped]].tolist())
         self._ready.extend(ids[self._has_root[ids] & ~is_whole[ids]].tolist())

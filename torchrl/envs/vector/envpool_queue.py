@@ -68,7 +68,9 @@ class EnvPoolQueue:
         self._pool.send(simulators.astype(np.int32), actions)
 
     def begin_next_episodes(self, simulators: np.ndarray) -> None:
-        """Let simulators whose episode has ended begin their next one, int64 ``[n]``."""
+        """Let simulators whose episode has ended begin their next one, int64 ``[n]``; none is fine."""
+        if not len(simulators):
+            return
         self._begins[simulators] = True
         self._pool.send(simulators.astype(np.int32), self._idle_action.repeat(len(simulators), 0))  # it does not count
 
