@@ -6,7 +6,7 @@ from tensordict import TensorDict
 
 from fakes import CountingSimulator
 from torchrl.collectors import Collector, EpisodeCollector, rollout
-from torchrl.collectors.loop import allocate
+from torchrl.collectors.loop import allocate, contiguous_copy
 from torchrl.envs import SerialEnv, TransformedEnv
 from torchrl.envs.transforms import Transform
 from torchrl.errors import SpecError
@@ -124,3 +124,28 @@ def test_steps_do_not_lie_a_power_of_two_apart():
         assert view.shape == (128, 5, *leaf.shape[1:]) and view[:, 0].is_contiguous()
         assert view.stride(1) * view.element_size() == leaf.numel() * leaf.element_size() + 64
         assert (view[7] == torch.arange(5).view(5, *[1] * (leaf.ndim - 1)).to(leaf.dtype)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16, torch.bool, torch.complex64])
+def test_copies_are_the_bits_of_what_was_recorded_in_contiguous_memory(dtype):
+    shapes = {
+        "none": (0,),
+        "one": (1,),
+        "two": (2,),
+        "three": (3,),
+        "four": (4,),
+        "eight": (8,),
+        "flat": (),
+        "deep": (2, 2),
+    }
+    transition = TensorDict({name: torch.zeros(3, *shape, dtype=dtype) for name, shape in shapes.items()}, [3])
+    batch, steps = allocate(transition, 4)
+    written = torch.stack([transition.apply(lambda leaf: (torch.randn(leaf.shape) * 3).to(dtype)) for _ in steps], 1)
+    if dtype.is_floating_point:
+        written["four"][1, 2, 3], written["two"][0, 0, 1] = torch.nan, -0.0
+    for number, step in enumerate(steps):
+        assert step.update_(written[:, number])
+    copy = contiguous_copy(batch)
+    for name, value in written.items():
+        assert copy[name].dtype is dtype and copy[name].shape == value.shape and copy[name].is_contiguous()
+        assert copy[name].numpy().tobytes() == value.contiguous().numpy().tobytes()
