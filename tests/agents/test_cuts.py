@@ -17,6 +17,7 @@ from fakes import CountingSimulator
 from torchrl import agents
 from torchrl.agents import (
     AdaptPenalty,
+    Agent,
     Anneal,
     Figures,
     Hook,
@@ -25,6 +26,7 @@ from torchrl.agents import (
     ReplayUpdates,
     RewardScale,
     StepExploration,
+    SuccessShare,
     UpdateNormalizer,
     episode_statistics,
 )
@@ -201,6 +203,8 @@ OF_ONE_BATCH = {
     **dict.fromkeys((GradientSteps, MinibatchEpochs), "gradient steps are those of a batch"),
     AdaptPenalty: "it measures an update, and there is one for each batch",
     value_statistics: "the variance within a batch",
+    Agent: "it hands batches on to parts, which are cases",
+    SuccessShare: "the share within a batch, weighed by its episodes",
     **dict.fromkeys((valid_rows, valid_sequences), ONE_BATCH),
     MixedReplay: "each of its buffers is a case",
     Sampler: ONE_BATCH,

@@ -13,6 +13,7 @@ from cases.padding import MASK, poisoned
 from torchrl import agents
 from torchrl.agents import (
     AdaptPenalty,
+    Agent,
     Anneal,
     Hook,
     MinibatchEpochs,
@@ -20,12 +21,13 @@ from torchrl.agents import (
     ReplayUpdates,
     RewardScale,
     StepExploration,
+    SuccessShare,
     UpdateNormalizer,
     episode_statistics,
 )
 from torchrl.agents.parts import GradientSteps
 from torchrl.agents.sequences import valid_rows, valid_sequences
-from torchrl.agents.statistics import num_valid_frames, policy_lag, value_statistics
+from torchrl.agents.statistics import Figures, num_valid_frames, policy_lag, value_statistics
 from torchrl.data import specs
 from torchrl.data.replay import ReplayBuffer, TensorStorage
 from torchrl.modules import (
@@ -99,6 +101,13 @@ def step_exploration(batch):
     return policy.frames.item()
 
 
+def share_successes(batch):
+    metrics = Figures()
+    batch["next", "is_success"] = batch["next", "reward"].clamp(min=0)
+    SuccessShare("is_success").on_optimised(None, batch, metrics)
+    return {name: (value, metrics.weights[name]) for name, value in metrics.items()}
+
+
 # What is called with a batch, and what it leaves behind: numbers to log, and state.
 CASES = {
     episode_statistics: episode_statistics,
@@ -112,9 +121,10 @@ CASES = {
     ReplayUpdates: count_frames,
     RewardScale: scale_rewards,
     StepExploration: step_exploration,
+    SuccessShare: share_successes,
 }
-# They are told of a batch and ask only the agent; the last keeps masked steps, and the mask with them.
-NEVER_LOOK = {Hook, Anneal, ProgressBar, GradientSteps, valid_sequences}
+# They ask only the agent, which hands batches on; the last keeps masked steps, and the mask with them.
+NEVER_LOOK = {Agent, Hook, Anneal, ProgressBar, GradientSteps, valid_sequences}
 
 
 def is_told_of_a_batch(x):
