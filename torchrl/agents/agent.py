@@ -372,7 +372,8 @@ class Agent:
             path: a file that ends with ``.pt2``, or a folder.
             env: with the transforms of the training; None: that of the evaluator or of the collector in this process.
 
-        Raises: ConfigError: policy or transforms are no functions of tensors, or there is no ``env``.
+        Raises:
+            ConfigError: policy or transforms are no functions of tensors, or there is no ``env``.
         """
         own = getattr(self.collector, "env", None)
         env = getattr(self.evaluator, "env", own) if env is None else env

@@ -532,6 +532,8 @@ def test_whole_numbers_from_zero_are_choices():
     assert env.action_spec == MultiCategorical([2, 5])
     env.step(env.reset().set("action", torch.tensor([1, 4])))
     assert world.last_action.tolist() == [1, 4] and world.last_action.dtype == np.int32
+    world.action_spec = lambda: dm_env.specs.BoundedArray((2,), np.int32, 0, 2**31 - 1)
+    assert DMControlEnv(world, leave_out=["text"]).action_spec == Bounded(0, 2**31 - 1, (2,), torch.int32)
 
 
 def test_an_argument_that_the_task_does_not_take_is_refused():

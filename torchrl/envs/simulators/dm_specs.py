@@ -16,6 +16,7 @@ from torchrl.envs.simulators.base import Action, Observation
 from torchrl.errors import EnvError, explain
 
 LONGEST = 2**16  # letters of a text, of which dm_env says nothing
+MOST_CHOICES = 2**16  # a whole number with more values than that is a number, not a choice
 NO_BOUND = 1e10  # MuJoCo's mjMAXVAL: dm_control writes it as the bound of an actuator that has none
 
 
@@ -87,7 +88,8 @@ def _acted(spec: Any, path: str) -> spaces.Space:
     if hasattr(spec, "num_values"):
         return spaces.Discrete(int(spec.num_values))
     dtype = np.dtype(spec.dtype)
-    if dtype.kind in "iu" and spec.shape and hasattr(spec, "maximum") and not np.any(spec.minimum):
+    is_vector = dtype.kind in "iu" and spec.shape and hasattr(spec, "maximum")
+    if is_vector and not np.any(spec.minimum) and np.all(spec.maximum < MOST_CHOICES):
         return spaces.MultiDiscrete(np.broadcast_to(spec.maximum, spec.shape).astype(np.int64) + 1)
     box = _box(spec, np.dtype(np.float32) if dtype.kind == "f" else dtype, path)  # in single precision
     if dtype.kind != "f":
