@@ -69,7 +69,8 @@ def test_the_blocks_on_policies_run(block):
 
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize("path", [path for path in PAGES if path.stem != APART], ids=lambda path: path.stem)
-def test_the_blocks_of_a_page_run_one_after_another(path):
+def test_the_blocks_of_a_page_run_one_after_another(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where pages write
     torch.manual_seed(0)
     namespace = {"__name__": path.stem}
     for block in blocks_of(path):
