@@ -1,5 +1,6 @@
 """Record a run: loggers of its numbers, plots of them, and films. What is measured, and when, the agent decides."""
 
+from torchrl.record.bootstrap import bootstrap_interval
 from torchrl.record.csv import CSVLogger, copy_table, read_csv
 from torchrl.record.fan_out import FanOut
 from torchrl.record.logger import Logger
@@ -12,6 +13,7 @@ __all__ = [
     "FanOut",
     "Logger",
     "TensorBoardLogger",
+    "bootstrap_interval",
     "copy_table",
     "learning_curve",
     "read_csv",
