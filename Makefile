@@ -38,8 +38,9 @@ train: $(VENV)/.stamp ## train PPO on CartPole-v1
 test: $(VENV)/.stamp ## run the quick test suite
 	$(RUN) -m pytest -q -n $(JOBS)
 
-lint: $(VENV)/.stamp ## check the style
+lint: $(VENV)/.stamp ## check the style, and the types that users see
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 
 laws: $(VENV)/.stamp ## run the law suites and write what was held against them to docs/laws.md
 	$(RUN) tests/law_table.py
@@ -65,5 +66,5 @@ gpu: $(if $(shell command -v $(RUN)),,$(VENV)/.stamp) ## run the tests that need
 	exit $$status
 
 clean: ## remove .venv and everything that tools leave behind (never a *_logging folder)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

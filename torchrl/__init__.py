@@ -1,6 +1,10 @@
 """A TensorDict-centric, modular reinforcement-learning library. Other public names live in the subpackages."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchrl.deploy import load_policy as load_policy
 
 __version__ = "0.1.0"
 

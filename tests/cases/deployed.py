@@ -6,8 +6,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.data.specs import Binary, Bounded, Composite, MultiCategorical, Unbounded
-from torchrl.data.specs import Categorical as Choice
+from torchrl.data.specs import Binary, Bounded, Categorical as Choice, Composite, MultiCategorical, Unbounded
 from torchrl.envs import Compose, Env, TransformedEnv
 from torchrl.envs.transforms import (
     ActionClip,
@@ -43,6 +42,7 @@ from torchrl.modules import (
     GSDEHead,
     GSDETanhNormal,
     MaskedCategorical,
+    MultiCategorical as MultiChoice,
     Normal,
     NormalHead,
     ObservationNormalizer,
@@ -57,9 +57,6 @@ from torchrl.modules import (
     TanhHead,
     TanhNormal,
     Transformer,
-)
-from torchrl.modules import (
-    MultiCategorical as MultiChoice,
 )
 
 SENSES = Unbounded((4,))

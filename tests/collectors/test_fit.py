@@ -10,9 +10,16 @@ from torch import nn
 
 from torchrl.agents import Evaluator
 from torchrl.collectors import Collector, EpisodeCollector, WarmUp, rollout
-from torchrl.data.specs import Binary, Bounded, Composite, MultiOneHot, OneHot, Unbounded
-from torchrl.data.specs import Categorical as Choice
-from torchrl.data.specs import MultiCategorical as Choices
+from torchrl.data.specs import (
+    Binary,
+    Bounded,
+    Categorical as Choice,
+    Composite,
+    MultiCategorical as Choices,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
 from torchrl.data.specs.fitting import fitting_line
 from torchrl.envs import TorchEnv
 from torchrl.errors import SpecError

@@ -9,8 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.collectors import Collector, EpisodeCollector, GraphPolicy, PlacedPolicy, WarmUp
-from torchrl.data.specs import Bounded
-from torchrl.data.specs import Categorical as Choice
+from torchrl.data.specs import Bounded, Categorical as Choice
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError
 from torchrl.modules import (

@@ -11,8 +11,7 @@ from torch import nn
 
 import torchrl
 from cases.deployed import SENSES, TORQUES, gsde, normal, remembering, world
-from torchrl.data.specs import Categorical as Choice
-from torchrl.data.specs import Composite
+from torchrl.data.specs import Categorical as Choice, Composite
 from torchrl.deploy import load_policy, save_policy
 from torchrl.envs.transforms import GSDENoise, LastReward, TensorDictPrimer
 from torchrl.errors import CheckpointError, ConfigError, SpecError

@@ -13,8 +13,7 @@ from torchrl.envs import TransformedEnv, check_env
 from torchrl.envs.base import Env
 from torchrl.envs.transforms import Transform
 from torchrl.errors import EnvError, KeyMissing, NonFiniteError, SpecError
-from torchrl.modules import Categorical as Choice
-from torchrl.modules import ProbabilisticActor
+from torchrl.modules import Categorical as Choice, ProbabilisticActor
 
 NUM_ENVS = 2
 COLUMN = (NUM_ENVS, 1)

@@ -14,8 +14,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 import torchrl.modules
-from torchrl.data.specs import Bounded
-from torchrl.data.specs import Categorical as Choice
+from torchrl.data.specs import Bounded, Categorical as Choice
 from torchrl.modules import (
     GRU,
     LSTM,

@@ -5,8 +5,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl.data.specs import Categorical as CategoricalSpec
-from torchrl.data.specs import Composite, Unbounded
+from torchrl.data.specs import Categorical as CategoricalSpec, Composite, Unbounded
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import (
     MLP,

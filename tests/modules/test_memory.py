@@ -6,8 +6,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.collectors import Collector
-from torchrl.data.specs import Bounded, Unbounded
-from torchrl.data.specs import Categorical as Choice
+from torchrl.data.specs import Bounded, Categorical as Choice, Unbounded
 from torchrl.data.specs.fitting import require_fit
 from torchrl.envs import GymEnv, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer

@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from torchrl.data import length_mask
-from torchrl.data.specs import Bounded
-from torchrl.data.specs import Categorical as Choices
+from torchrl.data.specs import Bounded, Categorical as Choices
 from torchrl.errors import ConfigError, KeyMissing, SpecError
 from torchrl.modules import (
     GRU,

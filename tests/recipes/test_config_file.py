@@ -1,8 +1,7 @@
 """The form of a config file."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from torchrl.errors import ConfigError
 from torchrl.recipes.config_file import format_value, read_entries, write_entries

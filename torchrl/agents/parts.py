@@ -64,8 +64,13 @@ class LaunchedBatches(Protocol):
 class GradientSteps(Protocol):
     """Takes gradient steps on a batch and returns their figures for the log."""
 
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
+    @property
+    def loss(self) -> nn.Module:
+        """The loss that the steps minimise."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that moves the parameters."""
 
     def __call__(self, batch: TensorDictBase) -> Figures:
         """Train on a batch ``[*B, T]``."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import InteractionType as ExplorationType
-from tensordict.nn import TensorDictModuleBase
-from tensordict.nn import interaction_type as exploration_type
-from tensordict.nn import set_interaction_type as set_exploration_type
+from tensordict.nn import (
+    InteractionType as ExplorationType,
+    TensorDictModuleBase,
+    interaction_type as exploration_type,
+    set_interaction_type as set_exploration_type,
+)
 
 from torchrl.data.specs import TensorSpec
 from torchrl.errors import ConfigError, explain

@@ -7,8 +7,7 @@ import inspect
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from tensordict import TensorDict
 
 from cases.specs import DIMENSION_OPS, MASKABLE, OPS, SIZES, SPECS, as_groups, groups_of, masks

@@ -9,8 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl.collectors import Collector
-from torchrl.data.specs import Binary, Bounded, Composite, Unbounded
-from torchrl.data.specs import Categorical as SpecCategorical
+from torchrl.data.specs import Binary, Bounded, Categorical as SpecCategorical, Composite, Unbounded
 from torchrl.envs import TorchEnv
 from torchrl.errors import ConfigError, SpecError
 from torchrl.modules import (

@@ -7,8 +7,7 @@ import pickle
 import pytest
 import torch
 from tensordict import TensorDict
-from torch import distributions as theirs
-from torch import nn
+from torch import distributions as theirs, nn
 
 from cases.devices import DEVICES
 from cases.distributions import ALL, CASES, family_of, leaves, on_leaves

@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from torchrl.counts import is_count
-from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper, State
+from torchrl.envs.simulators.base import Action, Observation, SimulatorWrapper, State
 from torchrl.envs.simulators.console import is_console
 from torchrl.envs.simulators.limits import frames_per_step
 from torchrl.envs.simulators.wrappers import MAX_TRIALS, FrameSkip
@@ -49,7 +50,9 @@ class AtariPictures(FrameSkip):
         MissingExtraError: OpenCV is not installed.
     """
 
-    def __init__(self, simulator: Simulator, num_frames: int = 4, size: int = 84, *, grayscale: bool = True) -> None:
+    def __init__(
+        self, simulator: gymnasium.Env, num_frames: int = 4, size: int = 84, *, grayscale: bool = True
+    ) -> None:
         super().__init__(simulator, num_frames)
         if not is_count(size):
             raise ConfigError(explain("AtariPictures", expected="size of at least 1", got=size))
@@ -108,7 +111,7 @@ class EpisodicLife(SimulatorWrapper):
         EnvError: from a reset, ``info`` tells no lives.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: gymnasium.Env) -> None:
         super().__init__(simulator)
         _require_discrete("EpisodicLife", simulator, "episodic_life=False")
         self._lives = 0
@@ -160,7 +163,7 @@ class FireReset(SimulatorWrapper):
         EnvError: it does not tell the meanings of its actions; from a reset, FIRE ended ten episodes in a row.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: gymnasium.Env) -> None:
         super().__init__(simulator)
         _require_discrete("FireReset", simulator, "fire_reset=False")
         meanings = getattr(self.unwrapped, "get_action_meanings", None)
@@ -212,7 +215,7 @@ def _lives(who: str, info: dict) -> int:
     return info["lives"]
 
 
-def _require_discrete(who: str, simulator: Simulator, hint: str) -> None:
+def _require_discrete(who: str, simulator: gymnasium.Env, hint: str) -> None:
     space = simulator.action_space
     if not isinstance(space, spaces.Discrete):
         raise ConfigError(explain(who, expected="discrete actions", got=space, hint=f"Leave it out: {hint}."))

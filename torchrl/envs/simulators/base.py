@@ -139,7 +139,7 @@ class SimulatorWrapper(Simulator):
         simulator: what to wrap.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: gymnasium.Env) -> None:
         self.simulator = simulator
         self.metadata = getattr(simulator, "metadata", {})
         self.render_mode = getattr(simulator, "render_mode", None)

@@ -9,8 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import error as gym_error
-from gymnasium import spaces
+from gymnasium import error as gym_error, spaces
 
 from torchrl.envs.simulators.base import Observation, Simulator, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes

@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import Space, spaces
 
-from torchrl.envs.simulators.base import Action, Observation, Simulator, SimulatorWrapper
+from torchrl.envs.simulators.base import Action, Observation, SimulatorWrapper
 from torchrl.envs.simulators.leaving_out import Name, without_entries
 from torchrl.envs.simulators.offsets import count_from_zero
 from torchrl.errors import ConfigError, EnvError, explain
@@ -29,7 +30,7 @@ class Beside(SimulatorWrapper):
         ConfigError: the observation has an entry of that name already.
     """
 
-    def __init__(self, simulator: Simulator, added: Mapping[str, Space], *, keeps: bool = True) -> None:
+    def __init__(self, simulator: gymnasium.Env, added: Mapping[str, Space], *, keeps: bool = True) -> None:
         super().__init__(simulator)
         below = simulator.observation_space
         self._is_dict = isinstance(below, spaces.Dict)
@@ -87,7 +88,7 @@ class InfoKeys(Beside):
     """
 
     def __init__(
-        self, simulator: Simulator, keys: Mapping[str, Space], *, defaults: Mapping[str, Any] | None = None
+        self, simulator: gymnasium.Env, keys: Mapping[str, Space], *, defaults: Mapping[str, Any] | None = None
     ) -> None:
         presented = {key: count_from_zero(space) for key, space in keys.items()}
         super().__init__(simulator, {key: space for key, (space, _, _) in presented.items()})
@@ -155,7 +156,7 @@ class LeaveOut(SimulatorWrapper):
         ConfigError: there is no such entry, or no entry would stay.
     """
 
-    def __init__(self, simulator: Simulator, keys: Sequence[Name]) -> None:
+    def __init__(self, simulator: gymnasium.Env, keys: Sequence[Name]) -> None:
         super().__init__(simulator)
         self.observation_space, self._kept = without_entries("leave_out", simulator.observation_space, keys)
 
@@ -191,7 +192,7 @@ class Pixels(Beside):
         MissingExtraError: a package that draws is not installed.
     """
 
-    def __init__(self, simulator: Simulator, key: str = "pixels", *, pixels_only: bool = True) -> None:
+    def __init__(self, simulator: gymnasium.Env, key: str = "pixels", *, pixels_only: bool = True) -> None:
         simulator.reset()
         shape = _frame(simulator).shape
         super().__init__(simulator, {key: spaces.Box(0, 255, shape, np.uint8)}, keeps=not pixels_only)
@@ -201,7 +202,7 @@ class Pixels(Beside):
         return {self._key: self.simulator.render()}
 
 
-def _frame(simulator: Simulator) -> np.ndarray:
+def _frame(simulator: gymnasium.Env) -> np.ndarray:
     frame = np.asarray(simulator.render()) if hasattr(simulator, "render") else np.empty(0)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size:
         got = f"{frame.dtype} of shape {list(frame.shape)} from {type(simulator).__name__}"

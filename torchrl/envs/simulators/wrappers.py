@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from torchrl.counts import is_count
-from torchrl.envs.simulators.base import Observation, Simulator, SimulatorWrapper, State
+from torchrl.envs.simulators.base import Observation, SimulatorWrapper, State
 from torchrl.envs.simulators.capture import capture_attributes, restore_attributes
 from torchrl.errors import ConfigError, EnvError, explain
 from torchrl.seeding import named_seeds
@@ -48,7 +49,7 @@ class FrameSkip(SimulatorWrapper):
 
     def __init__(
         self,
-        simulator: Simulator,
+        simulator: gymnasium.Env,
         num_frames: int,
         *,
         pool: Literal["last", "max", "mean"] = "last",
@@ -102,7 +103,7 @@ class TimeLimit(SimulatorWrapper):
     If the wrapped simulator truncates earlier although its ``step_limit()`` is higher, the wrapper warns once.
     """
 
-    def __init__(self, simulator: Simulator, max_steps: int) -> None:
+    def __init__(self, simulator: gymnasium.Env, max_steps: int) -> None:
         super().__init__(simulator)
         self.max_steps = _at_least_one("TimeLimit", "max_steps", max_steps)
         self._num_steps = 0
@@ -165,7 +166,7 @@ class NoopReset(SimulatorWrapper):
         ConfigError: ``max_noops`` is below 1, or ``noop_action`` is no action of the simulator.
     """
 
-    def __init__(self, simulator: Simulator, max_noops: int, noop_action: np.ndarray | int | str = 0) -> None:
+    def __init__(self, simulator: gymnasium.Env, max_noops: int, noop_action: np.ndarray | int | str = 0) -> None:
         super().__init__(simulator)
         self.max_noops = _at_least_one("NoopReset", "max_noops", max_noops)
         space = self.action_space
@@ -242,7 +243,7 @@ class RandomTruncation(SimulatorWrapper):
         ConfigError: ``max_steps`` is below 1.
     """
 
-    def __init__(self, simulator: Simulator, max_steps: int) -> None:
+    def __init__(self, simulator: gymnasium.Env, max_steps: int) -> None:
         super().__init__(simulator)
         self.max_steps = _at_least_one("RandomTruncation", "max_steps", max_steps)
         self._num_steps = 0
@@ -273,7 +274,7 @@ class RandomTruncation(SimulatorWrapper):
         self._num_steps, self._stop_at = state["num_steps"], state["stop_at"]
 
 
-def _is_cut_at_random(simulator: Simulator) -> bool:
+def _is_cut_at_random(simulator: gymnasium.Env) -> bool:
     while isinstance(simulator, SimulatorWrapper):
         if isinstance(simulator, RandomTruncation):
             return True

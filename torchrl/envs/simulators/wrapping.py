@@ -15,7 +15,7 @@ from torchrl.envs.simulators.observing import LeaveOut
 from torchrl.envs.simulators.wrappers import FrameSkip, NoopReset, TimeLimit
 from torchrl.errors import ConfigError, EnvError, explain
 
-Wrap = Callable[[Simulator], Simulator]
+Wrap = Callable[[gymnasium.Env], gymnasium.Env]
 
 
 def leave_out_wrappers(names: Sequence[Name]) -> list[Wrap]:
@@ -38,7 +38,7 @@ def limit_wrappers(max_episode_steps: int | None) -> list[Wrap]:
     return [] if max_episode_steps is None else [partial(TimeLimit, max_steps=max_episode_steps)]
 
 
-def wrap_simulator(make: Callable[[], Simulator], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
+def wrap_simulator(make: Callable[[], gymnasium.Env], own: Sequence[Wrap], given: Sequence[Wrap]) -> Simulator:
     """Build one simulator and wrap it from the inside out; close it if a wrapper fails."""
     if callable(given) or isinstance(given, gymnasium.Env):
         raise ConfigError(explain("wrappers", expected="a list", got=repr(given), hint="Write wrappers=[...]."))
@@ -54,7 +54,7 @@ def wrap_simulator(make: Callable[[], Simulator], own: Sequence[Wrap], given: Se
     return simulator
 
 
-def _put_around(simulator: Simulator, wrap: Wrap, name: str) -> Simulator:
+def _put_around(simulator: gymnasium.Env, wrap: Wrap, name: str) -> Simulator:
     """Apply one wrapper to a simulator; wrap a resulting gymnasium environment as a simulator again."""
     kind = getattr(wrap, "func", wrap)  # of a partial
     hint = ""

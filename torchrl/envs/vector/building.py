@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from numbers import Integral
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
@@ -24,7 +25,7 @@ RESERVED = (
     + ("episode_return", "episode_length", "env_info")
 )  # fmt: skip
 
-Factory = Callable[[], Simulator]
+Factory = Callable[[], gymnasium.Env]
 
 
 def factories_of(who: str, make_simulator: Factory | Sequence[Factory], num_envs: int | None) -> list[Factory]:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.ids import with_registered_ids
 from torchrl.envs.vector.base import WorkerEnv
 from torchrl.envs.vector.batches import Actions, copy_actions
-from torchrl.envs.vector.building import factories_of, require_free_names, shares_of
+from torchrl.envs.vector.building import Factory, factories_of, require_free_names, shares_of
 from torchrl.envs.vector.serving import SimulatorHost, cut_buffers
 from torchrl.envs.vector.worker import Options, not_restarted
 from torchrl.errors import ConfigError, EnvError, explain
@@ -69,7 +68,7 @@ class ParallelEnv(WorkerEnv):
 
     def __init__(
         self,
-        make_simulator: Callable[[], Simulator] | Sequence[Callable[[], Simulator]],
+        make_simulator: Factory | Sequence[Factory],
         num_envs: int | None = None,
         *,
         num_workers: int | None = None,
@@ -153,7 +152,7 @@ class ProcessWorker:
 
     takes_arrays = False  # of indices, as Worker has it: lists are what messages hold
 
-    def __init__(self, factories: Sequence[Callable[[], Simulator]], num_workers: int, **how: Any) -> None:
+    def __init__(self, factories: Sequence[Factory], num_workers: int, **how: Any) -> None:
         self.shares = shares_of(len(factories), num_workers)
         self._arguments = {"factories": factories, "num_workers": num_workers, **how}
         self._num_rows = len(factories)
@@ -334,7 +333,7 @@ class ProcessWorker:
         return positions
 
 
-def _job(factories: Sequence[Callable[[], Simulator]], shares: Sequence[range], index: int) -> Job:
+def _job(factories: Sequence[Factory], shares: Sequence[range], index: int) -> Job:
     share = shares[index]
     rows = f"row {share.start}" if len(share) == 1 else f"rows {share.start} to {share.stop - 1}"
     arguments = ([factories[row] for row in share], share.start)

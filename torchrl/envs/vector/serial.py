@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,7 +12,7 @@ from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.simulators.tasks import task_of
 from torchrl.envs.vector.base import WorkerEnv
-from torchrl.envs.vector.building import build_simulators, factories_of, require_free_names
+from torchrl.envs.vector.building import Factory, build_simulators, factories_of, require_free_names
 from torchrl.envs.vector.worker import SimulatorWorker, own_method
 
 
@@ -32,9 +32,7 @@ class SerialEnv(WorkerEnv):
         EnvError: a factory does not return a simulator, or the simulators' spaces differ.
     """
 
-    def __init__(
-        self, make_simulator: Callable[[], Simulator] | Sequence[Callable[[], Simulator]], num_envs: int | None = None
-    ) -> None:
+    def __init__(self, make_simulator: Factory | Sequence[Factory], num_envs: int | None = None) -> None:
         simulators = build_simulators("SerialEnv", factories_of("SerialEnv", make_simulator, num_envs))
         with ExitStack() as built:  # closes what was built if something fails
             for simulator in simulators:

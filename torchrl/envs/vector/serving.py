@@ -6,17 +6,16 @@ It reads actions from shared memory and writes outcomes there; messages only say
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gymnasium import Space
 
-from torchrl.envs.simulators.base import Simulator
 from torchrl.envs.simulators.learning import learning_wrapper
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.envs.simulators.tasks import task_of
 from torchrl.envs.vector.batches import Actions, allocate_actions, rows_of
 from torchrl.envs.vector.buffers import StepBuffers, allocate
-from torchrl.envs.vector.building import build_simulators
+from torchrl.envs.vector.building import Factory, build_simulators
 from torchrl.envs.vector.worker import SimulatorWorker
 from torchrl.processes.serving import serve_object
 from torchrl.processes.shared_memory import MakeArray, SharedMemory
@@ -32,7 +31,7 @@ class SimulatorHost:
 
     COMMANDS = frozenset({"spaces", "map_memory", "advance", "call_worker", "step_limit", "task", "learning_wrapper"})
 
-    def __init__(self, factories: Sequence[Callable[[], Simulator]], first_index: int) -> None:
+    def __init__(self, factories: Sequence[Factory], first_index: int) -> None:
         self._simulators = build_simulators("ParallelEnv", factories, first_index)
         self._first_index = first_index
         self._worker: SimulatorWorker | None = None
