@@ -53,5 +53,6 @@ setup(
     package_data={"torchrl": ["py.typed"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["torchrl = torchrl.commands.main:main"]},
     zip_safe=False,
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOTS = "roots"
+TOP = "top"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Source:
         self.name, self.is_package, self.tree = name, is_package, ast.parse(text)
         parts = name.split(".")
         self.folder = ROOTS if len(parts) == 1 or (len(parts) == 2 and not is_package) else parts[1]
+        if parts[-1] == "__main__":  # what is run, so that nothing imports it: it stands above all
+            self.folder = TOP
 
     def nodes(self, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
         """Yield the nodes of some kinds, wherever they stand in the module."""

@@ -112,3 +112,22 @@ def test_tensors_that_come_again_are_looked_at_once_and_at_the_end():
 )
 def test_a_count_is_a_whole_number(value, fits):
     assert is_count(value) is fits and is_count(0, least=0)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ConfigError, errors.MissingExtraError, errors.EnvError, errors.CheckpointError]
+)
+@pytest.mark.parametrize("program", [None, "torchrl"])
+def test_a_mistake_prints_one_message_and_exits_with_2(error, program, capsys):
+    with pytest.raises(SystemExit) as caught, errors.exit_on_mistake(program):
+        raise error("what to do")
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith(f"{program or ''}: what to do\n")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_defect_passes_to_the_user_with_its_traceback():
+    with pytest.raises(ZeroDivisionError), errors.exit_on_mistake():
+        _ = 1 / 0

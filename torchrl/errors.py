@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class TorchRLError(Exception):
@@ -78,3 +81,28 @@ def nearest(name: str, names: Iterable[str], *, likeness: float = 0.5) -> str | 
     matches = difflib.get_close_matches(name, names, n=1, cutoff=likeness)
     begun = sorted((other for other in names if len(name) > 1 and other.startswith(name)), key=len)
     return next(iter([*matches, *begun]), None)
+
+
+@contextmanager
+def exit_on_mistake(program: str | None = None) -> Iterator[None]:
+    """Catch the library's own errors in a ``with`` block: print the message to stderr and exit with status 2.
+
+    These errors say what a user can do: a wrong flag, file, environment or checkpoint, a missing extra, a loss that
+    became NaN. Other exceptions are bugs and pass through.
+
+    >>> try:
+    ...     with exit_on_mistake():
+    ...         raise ConfigError("--lr: expected a number")
+    ... except SystemExit as ended:
+    ...     ended.code
+    2
+
+    Args:
+        program: the name before the message; None takes that of the process.
+    """
+    try:
+        yield
+    except TorchRLError as mistake:
+        notes = " ".join(getattr(mistake, "__notes__", []))
+        print(f"{program or Path(sys.argv[0]).name}: {mistake} {notes}".rstrip(), file=sys.stderr)
+        raise SystemExit(2) from mistake

@@ -1,5 +1,6 @@
 """Turn command lines into settings (dataclasses), and settings into objects, with builders that examples share."""
 
+from torchrl.errors import exit_on_mistake
 from torchrl.recipes.actor_critics import (
     make_actor_critic,
     make_gsde_actors,
@@ -10,7 +11,7 @@ from torchrl.recipes.actor_critics import (
 )
 from torchrl.recipes.atari import AtariGames
 from torchrl.recipes.collectors import make_collector, warm_up
-from torchrl.recipes.config import ConfigParser, exit_on_mistake, load_config, make_parser, save_config
+from torchrl.recipes.config import ConfigParser, load_config, make_parser, save_config
 from torchrl.recipes.envs import OU_STATE, make_env
 from torchrl.recipes.hindsight import Hindsight, make_hindsight
 from torchrl.recipes.memories import (

@@ -11,20 +11,20 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import configargparse
 
-from torchrl.errors import ConfigError, TorchRLError, explain, nearest
+from torchrl.errors import ConfigError, explain, nearest
 from torchrl.files import write_whole
 from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
 from torchrl.recipes.synonyms import same_meaning
 from torchrl.recipes.value_types import or_none
 
 COMMAND_LINE = "command line"
+USAGE = "%(prog)s [--config=FILE] [--flag=value ...]"
 _NEGATIVE_NUMBER = re.compile(r"^-(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^-(inf|nan)$")
 
 
@@ -90,14 +90,21 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
     >>> parser.parse_args(["--norm"]).norm
     True
 
+    Args:
+        description: what the command does, as the head of its help.
+        program: the name of the command in its help; None takes that of the process.
+        usage: the first line of its help.
+        file: whether it takes ``--config``.
+
     Attributes:
         leaves_out_unknown: warn about an unknown key of a config file and skip it; otherwise it is an error.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, *, program: str | None = None, usage: str = USAGE, file: bool = True) -> None:
         super().__init__(
+            prog=program,
             description=description,
-            usage="%(prog)s [--config=FILE] [--flag=value ...]",
+            usage=usage,
             allow_abbrev=False,
             formatter_class=_Help,
             add_env_var_help=False,
@@ -106,7 +113,8 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
         )
         self.leaves_out_unknown = False
         self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse takes "-1e-3" for a flag
-        self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
+        if file:
+            self.add_argument("-c", "--config", is_config_file=True, metavar="FILE", help="config file to read")
 
     def add_argument_group(self, title: str | None = None, description: str | None = None) -> FlagGroup:
         """Add and return a group of flags, which ``--help`` shows under ``title``."""
@@ -260,28 +268,6 @@ def load_config(
     """
     parser.leaves_out_unknown = leaves_out_unknown
     return parser.parse_args([f"--config={os.fspath(path)}", *flags])
-
-
-@contextmanager
-def exit_on_mistake() -> Iterator[None]:
-    """Catch the library's own errors in a ``with`` block: print the message to stderr and exit with status 2.
-
-    These errors say what a user can do: a wrong flag, file, environment or checkpoint, a missing extra, a loss that
-    became NaN. Other exceptions are bugs and pass through.
-
-    >>> try:
-    ...     with exit_on_mistake():
-    ...         raise ConfigError("--lr: expected a number")
-    ... except SystemExit as ended:
-    ...     ended.code
-    2
-    """
-    try:
-        yield
-    except TorchRLError as mistake:
-        notes = " ".join(getattr(mistake, "__notes__", []))
-        print(f"{Path(sys.argv[0]).name}: {mistake} {notes}".rstrip(), file=sys.stderr)
-        raise SystemExit(2) from mistake
 
 
 def _closest(name: str, names: Iterable[str]) -> str | None:

@@ -18,8 +18,8 @@ import torch
 
 from torchrl.agents import Agent, Evaluator
 from torchrl.deploy import export_onnx
+from torchrl.errors import exit_on_mistake
 from torchrl.modules import ExplorationType, set_exploration_type
-from torchrl.recipes.config import exit_on_mistake
 from torchrl.recipes.observations import describe_observations
 from torchrl.recipes.parts import Command
 from torchrl.recipes.record import (
