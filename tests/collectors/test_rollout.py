@@ -223,7 +223,7 @@ def test_without_a_policy_it_acts_at_random_and_a_seed_repeats_it():
 
 
 def test_what_cannot_be_stepped_is_refused():
-    for envs in ("CartPole-v1", [], 3):
+    for envs in ("CartPole-v1", ["CartPole-v1"] * 2, [], 3):
         with pytest.raises(ConfigError, match="rollout: expected an Env, a list of gymnasium environments"):
             rollout(envs, act, n_steps=2)
     env = CountingEnv(3)

@@ -206,7 +206,8 @@ def batch_of(envs: Callable | Sequence, built: list[Simulator]) -> SerialEnv:
         ConfigError: something else, an empty list, or one environment twice.
     """
     envs = [envs] if callable(envs) else envs
-    if isinstance(envs, str) or not isinstance(envs, Sequence) or not envs:
+    is_list = isinstance(envs, Sequence) and not isinstance(envs, str) and len(envs) > 0
+    if not is_list or any(isinstance(env, str) for env in envs):
         hint = "GymEnv(name, num_envs=8) makes an environment of a task's name."
         expected = "an Env, a list of gymnasium environments, or callables that make them"
         raise ConfigError(explain("rollout", expected=expected, got=repr(envs), hint=hint))
