@@ -59,6 +59,13 @@ def test_a_bad_seed_is_refused(seed):
         seeding.child_seeds(seed, 2)
 
 
+@pytest.mark.parametrize(("shape", "hint"), [(3, r"Write \[3\]"), (None, "got None"), ([2.5], "got")])
+def test_a_shape_is_a_sequence_of_whole_numbers(shape, hint):
+    assert shapes.as_size("f", (2, 3)) == torch.Size([2, 3])
+    with pytest.raises(errors.SpecError, match=f"f: expected a shape.*{hint}"):
+        shapes.as_size("f", shape)
+
+
 def test_same_shape_refuses_what_would_broadcast():
     shapes.require_same_shape("f", a=torch.zeros(3), b=torch.zeros(3))
     with pytest.raises(errors.SpecError, match=r"a \[3\], b \[3, 1\]"):

@@ -1,10 +1,26 @@
-"""The check that tensors have one shape, and the expansion of a tensor by dimensions on its right."""
+"""Shapes as arguments, the check that tensors have one shape, and the expansion of a tensor to the right."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
 from torchrl.errors import SpecError, explain
+
+
+def as_size(who: str, shape: Sequence[int]) -> torch.Size:
+    """Return a shape as a ``torch.Size``, and refuse a number alone: ``(3)`` is 3, and ``(3,)`` is a shape.
+
+    Raises:
+        SpecError: it is no sequence of whole numbers.
+    """
+    try:
+        return torch.Size(shape)
+    except TypeError as error:
+        hint = f"Write [{shape}] for one dimension of this size." if isinstance(shape, int) else ""
+        expected = "a shape, a sequence of whole numbers"
+        raise SpecError(explain(who, expected=expected, got=repr(shape), hint=hint)) from error
 
 
 def require_same_shape(who: str, **tensors: torch.Tensor) -> None:

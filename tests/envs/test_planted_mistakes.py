@@ -35,14 +35,18 @@ class Walk(Env):
         self.mistake, self.same_starts = mistake, same_starts
         self.random = torch.Generator().manual_seed(0)
         self.now = {"position": torch.zeros(COLUMN), "steps": torch.zeros(COLUMN), "is_init": torch.ones(COLUMN)}
+        self.now["return"] = torch.zeros(COLUMN)
 
     def _root(self):
         position = self.now["position"]
         if self.mistake != "reused buffer":
             position = position.clone()
         root = TensorDict({"position": position, "is_init": self.now["is_init"].bool()}, self.batch_size)
+        root.update({"episode_return": self.now["return"], "episode_length": self.now["steps"].long()})
         if self.mistake == "no is_init":
             del root["is_init"]
+        if self.mistake == "no return":
+            del root["episode_return"]
         return root
 
     def reset_rows(self, mask, *, seeds, options):
@@ -53,7 +57,7 @@ class Walk(Env):
         rows = torch.ones(COLUMN, dtype=torch.bool) if mask is None else mask.unsqueeze(-1)
         fresh = torch.zeros(COLUMN) if self.same_starts else torch.rand(COLUMN, generator=self.random)
         self.now["position"] = torch.where(rows, fresh, self.now["position"])
-        self.now["steps"] = torch.where(rows, 0.0, self.now["steps"])
+        self.now["steps"], self.now["return"] = (torch.where(rows, 0.0, self.now[name]) for name in ("steps", "return"))
         self.now["is_init"] = torch.where(rows, 1.0, self.now["is_init"])
         if self.mistake == "forgets is_init":
             self.now["is_init"] = torch.zeros(COLUMN)
@@ -68,11 +72,15 @@ class Walk(Env):
         over = self.now["steps"] == 3
         next_ = TensorDict({"position": moved.clone(), "reward": action.unsqueeze(-1).float()}, self.batch_size)
         next_.update({"terminated": over, "truncated": torch.zeros_like(over), "done": over.clone()})
+        self.now["return"] = self.now["return"] + next_["reward"]
+        next_.update({"episode_return": self.now["return"], "episode_length": self.now["steps"].long()})
         if self.mistake in PLANT:
             PLANT[self.mistake](next_, self)
         root = self._root()
         if self.mistake == "key not carried":
             del root["position"]
+        if self.mistake == "is_init not carried":
+            del root["is_init"]
         if self.mistake == "another value carried":
             root["position"] += 1
         return next_, root, bool(over.any())
@@ -104,6 +112,7 @@ PLANT = {
     "a key of no spec": lambda next_, env: next_.set("speed", next_["reward"]),
     "done of numbers": lambda next_, env: next_.set("done", next_["done"].float()),
     "no reward": lambda next_, env: next_.pop("reward"),
+    "no length": lambda next_, env: next_.pop("episode_length"),
     "terminal observation replaced by the reset one": replace_last,
 }
 # mistake -> (error, what the message must say: where it is, both sides, what to do)
@@ -128,6 +137,9 @@ FOUND = {
     "key not carried": (KeyMissing, "the next root with the key 'position'"),
     "another value carried": (EnvError, "'position': expected the next root to hold what 'next' held"),
     "no is_init": (KeyMissing, r"the root after reset with \['is_init'\]"),
+    "no return": (KeyMissing, r"the root after reset with \['episode_return'\].*Agents and evaluators read them"),
+    "no length": (KeyMissing, r"'next' with \['episode_length'\].*Agents and evaluators read them"),
+    "is_init not carried": (KeyMissing, r"the next root with \['is_init'\]"),
     "forgets is_init": (EnvError, "is_init true on every row after reset"),
     "reused buffer": (EnvError, "'position': expected the root to stay as it was.*fresh tensor"),
     "reset ignoring its seed": (EnvError, r"the same run twice after set_seed\(0\).*generator"),

@@ -31,7 +31,8 @@ def require_specs(
         raise SpecError(explain(who, expected=expected, got=type(observation).__name__, hint=hint))
     if observation.shape != batch_size:
         expected = f"an observation_spec of shape {list(batch_size)}, the batch_size"
-        raise SpecError(explain(who, expected=expected, got=list(observation.shape)))
+        hint = f"Write Composite({{...}}, shape={list(batch_size)})."
+        raise SpecError(explain(who, expected=expected, got=list(observation.shape), hint=hint))
     for name, spec in (("action_spec", action), ("reward_spec", reward)):
         if spec is None and name == "reward_spec":
             continue

@@ -23,6 +23,7 @@ from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.keys import Key
 from torchrl.misspelling import refuse_misspelt
 from torchrl.seeding import child_seeds, join_seeds
+from torchrl.shapes import as_size
 from torchrl.unchecked import peek, put
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Env(ABC):
         reward_spec: TensorSpec | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.batch_size = torch.Size(batch_size)
+        self.batch_size = as_size(f"{type(self).__name__}, batch_size", batch_size)
         self.device = torch.device(device)
         require_specs(type(self).__name__, self.batch_size, observation_spec, action_spec, reward_spec)
         self.observation_spec = observation_spec

@@ -25,13 +25,14 @@ SPECS = ("observation_spec", "action_spec", "reward_spec")
 def check_env(env: Env, *, num_steps: int = 200, seed: int = 0, repeats: bool = True) -> None:
     """Act at random, twice from one seed, and raise an error, or warn, where the env breaks its specs or rules.
 
-    Checks keys, shapes, dtypes and devices; that observations and rewards lie in their specs and are finite, and that
-    there are no other entries; that ``done`` is ``terminated or truncated``; that the next root has the observations of
-    ``next``, and those of a new episode where a row ended; that ``next`` has the true last observation there, not the
-    one after the reset (where every episode starts alike this is a warning); that ``is_init`` is true exactly on first
-    steps; that a root is not overwritten before it was acted on; that specs do not change; that a simulator in this
-    process returns no observation that its space does not declare; and that a seed repeats the whole run. Where every
-    ending is both ``terminated`` and ``truncated``, a warning says that the simulators may reset themselves.
+    Checks keys (``is_init``, ``episode_return`` and ``episode_length`` among them), shapes, dtypes and devices; that
+    observations and rewards lie in their specs and are finite, and that there are no other entries; that ``done`` is
+    ``terminated or truncated``; that the next root has the observations of ``next``, and those of a new episode where a
+    row ended; that ``next`` has the true last observation there, not the one after the reset (where every episode
+    starts alike this is a warning); that ``is_init`` is true exactly on first steps; that a root is not overwritten
+    before it was acted on; that specs do not change; that a simulator in this process returns no observation that its
+    space does not declare; and that a seed repeats the whole run. Where every ending is both ``terminated`` and
+    ``truncated``, a warning says that the simulators may reset themselves.
 
     >>> check_env(env, num_steps=50)  # says nothing: all is well
     >>> env.reward_spec = env.reward_spec[0]
@@ -157,7 +158,7 @@ def _run(env: Env, num_steps: int, seed: int) -> tuple[TensorDict, TensorDict]:
     """Run the env with random actions; return its transitions and the roots after them, ``[*B, T]`` each."""
     env.set_seed(seed)
     root = env.reset()
-    _require_keys(root, [*env.observation_spec.keys(), *ROOT_KEYS], "the root after reset")
+    _require_keys(root, [*env.observation_spec.keys(), *ROOT_KEYS, *STATISTICS], "the root after reset")
     if not bool(root["is_init"].all()):
         raise EnvError(
             explain("check_env", expected="is_init true on every row after reset", got=root["is_init"].tolist())
@@ -242,7 +243,7 @@ def _check_last_of(env: Env, steps: TensorDict, starts: TensorDict, ended: torch
 
 def _check_transition(env: Env, transition: TensorDict) -> None:
     outcome = transition["next"]
-    _require_keys(outcome, [*env.observation_spec.keys(), "reward", *FLAGS], "a transition's 'next'")
+    _require_keys(outcome, [*env.observation_spec.keys(), "reward", *FLAGS, *STATISTICS], "a transition's 'next'")
     _require_nothing_else(env, outcome, ("reward", *FLAGS, *STATISTICS), "a transition's 'next'")
     env.observation_spec.assert_contains(outcome.select(*env.observation_spec.keys()), "the observation after a step")
     env.reward_spec.assert_contains(outcome["reward"], "the reward after a step")
@@ -274,6 +275,7 @@ def _check_carry(transition: TensorDict, root: TensorDict) -> None:
     """Raise an error unless the next root equals ``next`` on rows that go on, and starts an episode on the others."""
     outcome = transition["next"]
     ended = outcome["done"]
+    _require_keys(root, ROOT_KEYS, "the next root")
     if not torch.equal(root["is_init"], ended):
         raise EnvError(
             explain(
@@ -309,6 +311,7 @@ def _equal(one: torch.Tensor | TensorDict, other: torch.Tensor | TensorDict) -> 
 def _require_keys(tensordict: TensorDict, keys: list, where: str) -> None:
     missing = [key for key in keys if tensordict.get(key, None) is None]
     if missing:
-        raise KeyMissing(
-            explain("check_env", expected=f"{where} with {missing}", got=f"only {sorted(map(str, tensordict.keys()))}")
-        )
+        hint = "Agents and evaluators read them: the sum of rewards and the number of steps, [*B, 1]."
+        hint = hint if set(missing) <= set(STATISTICS) else ""
+        got = f"only {sorted(map(str, tensordict.keys()))}"
+        raise KeyMissing(explain("check_env", expected=f"{where} with {missing}", got=got, hint=hint))

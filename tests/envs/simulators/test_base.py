@@ -29,6 +29,26 @@ def test_simulators_import_no_torch(name):
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 
+class Gusts(Simulator):
+    """Draws from gymnasium's generator, seeded in gymnasium's way."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.random(1, np.float32), {}
+
+    def step(self, action):
+        return self.np_random.random(1, np.float32), 0.0, False, False, {}
+
+
+def test_super_reset_seeds_gymnasiums_generator():
+    one, other = Gusts(), Gusts()
+    starts = [one.reset(seed=3)[0], other.reset(seed=3)[0]]
+    assert starts[0] == starts[1] != one.reset(seed=4)[0]
+    assert one.reset()[0] != one.reset()[0], "no seed goes on with the stream"
+
+
 class Bare(Simulator):
     observation_space = action_space = spaces.Discrete(2)
 

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDictBase
 
 from torchrl.errors import SpecError, explain
+from torchrl.shapes import as_size
 
 Shape = Sequence[int]
 ShapeOp = Callable[[torch.Tensor], torch.Tensor]
@@ -34,7 +35,7 @@ class TensorSpec(ABC):
     device: torch.device | None
 
     def __init__(self, shape: Shape) -> None:
-        self.shape = torch.Size(shape)
+        self.shape = as_size(type(self).__name__, shape)
 
     # What a subclass provides.
 

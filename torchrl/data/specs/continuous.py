@@ -9,6 +9,7 @@ import torch
 
 from torchrl.data.specs.base import LeafSpec, Shape, entry, first_true, nan_mismatch, require_cast
 from torchrl.errors import SpecError, explain
+from torchrl.shapes import as_size
 
 BoundLike = float | np.ndarray | torch.Tensor
 
@@ -81,7 +82,7 @@ class Bounded(LeafSpec):
         low, high = (_as_bound(side, bound, dtype) for side, bound in (("low", low), ("high", high)))
         try:
             common = torch.broadcast_shapes(low.shape, high.shape)
-            shape = common if shape is None else torch.Size(shape)
+            shape = common if shape is None else as_size("Bounded", shape)
             torch.zeros(()).expand(common).expand(shape)
         except RuntimeError as error:
             got = f"low {list(low.shape)}, high {list(high.shape)}"

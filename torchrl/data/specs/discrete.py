@@ -11,6 +11,7 @@ import torch
 from torchrl.data.specs.base import LeafSpec, Shape, dtype_name, entry, first_true, nan_mismatch
 from torchrl.data.specs.masks import draw_allowed, require_mask
 from torchrl.errors import SpecError, explain
+from torchrl.shapes import as_size
 
 
 class Categorical(LeafSpec):
@@ -110,7 +111,7 @@ class MultiCategorical(LeafSpec):
         numbers = nvec.detach().clone() if isinstance(nvec, torch.Tensor) else torch.tensor(np.asarray(nvec))
         if numbers.dtype.is_floating_point or numbers.dtype == torch.bool or not bool((numbers >= 1).all()):
             raise SpecError(explain("MultiCategorical", expected="whole numbers >= 1", got=numbers.tolist()))
-        shape = numbers.shape if shape is None else torch.Size(shape)
+        shape = numbers.shape if shape is None else as_size("MultiCategorical", shape)
         try:
             torch.zeros(()).expand(numbers.shape).expand(shape)
         except RuntimeError as error:

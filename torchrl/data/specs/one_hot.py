@@ -11,6 +11,7 @@ from torchrl.data.specs.base import LeafSpec, Shape, ShapeOp, first_true, probe
 from torchrl.data.specs.discrete import Binary, binary_mismatch, require_real
 from torchrl.data.specs.masks import draw_allowed, require_mask
 from torchrl.errors import SpecError, explain
+from torchrl.shapes import as_size
 
 
 class MultiOneHot(LeafSpec):
@@ -49,7 +50,7 @@ class MultiOneHot(LeafSpec):
             raise SpecError(explain(who, expected="numbers of choices >= 1", got=list(nvec)))
         require_real(who, dtype)
         width = sum(self.nvec)
-        shape = torch.Size((width,) if shape is None else shape)
+        shape = as_size("OneHot", (width,) if shape is None else shape)
         if shape[-1:] != (width,):
             hint = f"The shape is the whole one: [*B, {width}]."
             raise SpecError(explain(who, expected=f"a shape that ends with {width}", got=list(shape), hint=hint))

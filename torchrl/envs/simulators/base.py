@@ -58,10 +58,13 @@ class Simulator(gymnasium.Env, ABC):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode and return ``(observation, info)``.
 
+        ``super().reset(seed=seed)`` seeds ``self.np_random``, a numpy generator, as in gymnasium.
+
         Args:
             seed: seeds every random generator of this simulator; None leaves them as they are.
             options: further options, specific to the simulator.
         """
+        gymnasium.Env.reset(self, seed=seed)
 
     @abstractmethod
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:

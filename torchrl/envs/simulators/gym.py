@@ -246,7 +246,8 @@ def _check_env(env: Any, env_kwargs: dict[str, Any] | None) -> gymnasium.Env:
         if not hint and (callable(env) or hasattr(env, "step")):
             hint = "A function that builds a simulator, of any kind, goes into SerialEnv(make_simulator, num_envs)."
         expected = "an id or a gymnasium.Env"
-        raise EnvError(explain("GymSimulator", expected=expected, got=type(env).__name__, hint=hint))
+        got = f"the class {env.__name__}" if isinstance(env, type) else type(env).__name__
+        raise EnvError(explain("GymSimulator", expected=expected, got=got, hint=hint))
     return env
 
 
