@@ -40,7 +40,7 @@ def test_the_table_of_laws_names_every_public_part():
 
 # Bases, containers, what is no estimator, and what needs an accelerator.
 BASES = {
-    "TensorSpec", "Transform", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
+    "TensorSpec", "Transform", "EpisodeObservation", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
     "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
     "Coefficient", "PolicyObjective", "PolicyGradient", "Surrogate", "ClippedSurrogate", "PenalizedSurrogate",
     "ReturnEstimator", "Reward2Go", "PinMemory", "HardUpdate", "SoftUpdate",
@@ -49,6 +49,12 @@ BASES = {
 
 def blocks_of(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def blocks_with_output(path):
+    """List the Python blocks of a page, each with the text block right behind it, which is what it prints, or None."""
+    blocks = r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?"
+    return [(code, text or None) for code, text in re.findall(blocks, path.read_text(), flags=re.DOTALL)]
 
 
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if blocks_of(path)]  # those of the README: test_readme.py
@@ -69,12 +75,14 @@ def test_the_blocks_on_policies_run(block):
 
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize("path", [path for path in PAGES if path.stem != APART], ids=lambda path: path.stem)
-def test_the_blocks_of_a_page_run_one_after_another(path, tmp_path, monkeypatch):
+def test_the_blocks_of_a_page_run_one_after_another(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # where pages write
     torch.manual_seed(0)
     namespace = {"__name__": path.stem}
-    for block in blocks_of(path):
+    for block, text in blocks_with_output(path):
         exec(compile(block, path.name, "exec"), namespace)
+        printed = capsys.readouterr().out
+        assert text is None or text.split() == printed.split()  # a page wraps long lines
 
 
 def test_every_page_that_shows_code_is_run():

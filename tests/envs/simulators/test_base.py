@@ -49,6 +49,18 @@ def test_super_reset_seeds_gymnasiums_generator():
     assert one.reset()[0] != one.reset()[0], "no seed goes on with the stream"
 
 
+class Shaky(SimulatorWrapper):
+    def step(self, action):
+        return super().step(action)[0] + self.np_random.random(1, np.float32), 0.0, False, False, {}
+
+
+def test_a_wrapper_has_a_seeded_generator_of_its_own():
+    one, other = Shaky(Gusts()), Shaky(Gusts())
+    assert one.reset(seed=3)[0] == other.reset(seed=3)[0] == Gusts().reset(seed=3)[0]
+    assert one.step(0)[0] == other.step(0)[0]
+    assert one.np_random.random() != one.simulator.np_random.random(), "another stream than the wrapped one's"
+
+
 class Bare(Simulator):
     observation_space = action_space = spaces.Discrete(2)
 

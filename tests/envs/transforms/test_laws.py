@@ -53,7 +53,8 @@ def assert_equal(one, other):
 
 
 def test_every_public_transform_is_held_against_the_laws():
-    bases = {"Transform", "ActionTransform", "ObservationTransform", "RandomTransform", "RewardTransform"}
+    bases = {"Transform", "ActionTransform", "EpisodeObservation", "ObservationTransform", "RandomTransform"}
+    bases |= {"RewardTransform"}
     public = {name: getattr(transforms, name) for name in transforms.__all__}
     public = {name for name, member in public.items() if isinstance(member, type) and issubclass(member, Transform)}
     public -= set() if torch.cuda.is_available() else {"PinMemory"}

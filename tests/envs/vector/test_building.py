@@ -18,7 +18,7 @@ from torchrl.errors import ConfigError, EnvError
 @pytest.mark.parametrize(
     ("given", "num_envs", "message"),
     [
-        (CountingSimulator(), 2, r"got a CountingSimulator that is there already. .*lambda: gymnasium.make\(.*, 2\)"),
+        (CountingSimulator(), 2, r"got a CountingSimulator that is there already. .*lambda: CountingSimulator\(...\), 2\)"),
         ([CountingSimulator()], None, "got a CountingSimulator that is there already"),
         (CartPole(2), 2, "got a CartPole that is there already"),
         (

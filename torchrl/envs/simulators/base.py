@@ -14,6 +14,7 @@ from gymnasium import Space
 from torchrl.envs.simulators.limits import step_limit_of
 from torchrl.errors import EnvError, explain
 from torchrl.misspelling import refuse_misspelt
+from torchrl.seeding import named_seeds
 
 Observation = np.ndarray | Mapping[str, "Observation"] | tuple["Observation", ...]
 Action = np.ndarray | np.integer | dict[str, "Action"] | tuple["Action", ...]
@@ -156,7 +157,10 @@ class SimulatorWrapper(Simulator):
         return getattr(self.simulator, "unwrapped", self.simulator)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode of the wrapped simulator."""
+        """Start an episode of the wrapped simulator, and seed the wrapper's own ``np_random`` by a child of the seed."""
+        if seed is not None:
+            name = type(self).__name__
+            gymnasium.Env.reset(self, seed=named_seeds(seed, name)[name])
         return self.simulator.reset(seed=seed, options=options)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict]:

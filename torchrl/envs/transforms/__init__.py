@@ -6,7 +6,7 @@ from torchrl.envs.transforms.base import EnvSpecs, Transform
 from torchrl.envs.transforms.bonus import RewardBonus
 from torchrl.envs.transforms.compose import Compose
 from torchrl.envs.transforms.device import DeviceCast, PinMemory
-from torchrl.envs.transforms.episode import LastAction, LastReward, StepCounter, TargetReturn
+from torchrl.envs.transforms.episode import EpisodeObservation, LastAction, LastReward, StepCounter, TargetReturn
 from torchrl.envs.transforms.finite import FiniteCheck
 from torchrl.envs.transforms.images import GrayScale, Resize
 from torchrl.envs.transforms.keys import CatTensors, Exclude, Rename, Select
@@ -42,6 +42,7 @@ __all__ = [
     "DiscreteActionProjection",
     "DoubleToFloat",
     "EnvSpecs",
+    "EpisodeObservation",
     "Exclude",
     "FiniteCheck",
     "Flatten",

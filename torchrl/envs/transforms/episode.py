@@ -27,6 +27,15 @@ class EpisodeObservation(Transform):
 
     A subclass writes :meth:`start` and :meth:`advance`.
 
+    >>> from torchrl.data.specs import Unbounded
+    >>> class Earned(EpisodeObservation):
+    ...     def start(self, env):
+    ...         return Unbounded((*env.batch_size, 1)), torch.zeros(*env.batch_size, 1)
+    ...     def advance(self, values, next_):
+    ...         return [values[0] + next_["reward"]]
+    >>> TransformedEnv(env, Earned("earned")).rollout(3)["earned"][0].flatten()
+    tensor([0., 1., 2.])
+
     Args:
         out_key: key of the new observation, in the root and under ``next``.
 

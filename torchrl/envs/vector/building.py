@@ -62,7 +62,9 @@ def _require_factory(who: str, given: object, num_envs: int | None) -> None:
         return
     is_number = isinstance(num_envs, Integral)
     count, named = (f", {num_envs}", f", num_envs={num_envs}") if is_number else ("", "")
-    hint = f'Write a function that builds a new one at each call: {who}(lambda: gymnasium.make("CartPole-v1"){count}).'
+    is_own = is_simulator and getattr(given, "spec", None) is None  # gymnasium.make leaves a spec on what it builds
+    maker = f"{type(given).__name__}(...)" if is_own else 'gymnasium.make("CartPole-v1")'
+    hint = f"Write a function that builds a new one at each call: {who}(lambda: {maker}{count})."
     if isinstance(given, str):
         hint = f'Write GymEnv("{given}"{named}), or {who}(partial(gym_simulator, "{given}"){count}).'
     elif is_simulator and num_envs is None and who == "SerialEnv":

@@ -1,6 +1,6 @@
 """Action distributions, lean enough to be built at every step, and the mappings that make their scales positive."""
 
-from torchrl.modules.distributions.base import Distribution
+from torchrl.modules.distributions.base import Distribution, draw
 from torchrl.modules.distributions.bernoulli import Bernoulli
 from torchrl.modules.distributions.composite import CompositeDistribution
 from torchrl.modules.distributions.continuous import Normal, TanhNormal
@@ -25,4 +25,5 @@ __all__ = [
     "TanhDelta",
     "TanhNormal",
     "TruncatedNormal",
+    "draw",
 ]

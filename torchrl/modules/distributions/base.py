@@ -146,6 +146,14 @@ def draw(
 
     Noise is drawn where the generator lives and then moved, so that a policy that was moved to another device keeps its
     generator and its random stream.
+
+    >>> draw(torch.Tensor.normal_, torch.zeros(2, 3), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+
+    Args:
+        fill_: fills a tensor in place, such as ``torch.Tensor.uniform_``.
+        like: what the noise is for.
+        generator: its source; None uses torch's global one of the device.
     """
     if generator is None or generator.device == like.device:
         return fill_(torch.empty_like(like), generator=generator)
