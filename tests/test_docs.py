@@ -40,10 +40,11 @@ def test_the_table_of_laws_names_every_public_part():
 
 # Bases, containers, what is no estimator, and what needs an accelerator.
 BASES = {
-    "TensorSpec", "Transform", "EpisodeObservation", "ActionTransform", "ObservationTransform", "RewardTransform", "RandomTransform",
-    "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss", "PolicyGradientLoss",
-    "Coefficient", "PolicyObjective", "PolicyGradient", "Surrogate", "ClippedSurrogate", "PenalizedSurrogate",
-    "ReturnEstimator", "Reward2Go", "PinMemory", "HardUpdate", "SoftUpdate",
+    "TensorSpec", "Transform", "EpisodeObservation", "ActionTransform", "ObservationTransform", "RewardTransform",
+    "RandomTransform", "TransformedEnv", "EnvSpecs", "ObservationStatistics", "Distribution", "Loss",
+    "PolicyGradientLoss", "TDLoss", "ActionValueLoss", "ActorCriticLoss", "PolicyRows", "Coefficient",
+    "PolicyObjective", "PolicyGradient", "Surrogate", "ClippedSurrogate", "PenalizedSurrogate", "ReturnEstimator",
+    "Reward2Go", "PinMemory", "HardUpdate", "SoftUpdate",
 }  # fmt: skip
 
 

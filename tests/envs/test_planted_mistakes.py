@@ -135,7 +135,10 @@ FOUND = {
     "done of numbers": (EnvError, r"'done': expected bool of shape \[2, 1\], got torch.float32"),
     "no reward": (KeyMissing, r"\['reward'\]"),
     "key not carried": (KeyMissing, "the next root with the key 'position'"),
-    "another value carried": (EnvError, "'position': expected the next root to hold what 'next' held.*that go on were shown"),
+    "another value carried": (
+        EnvError,
+        "'position': expected the next root to hold what 'next' held.*that go on were shown",
+    ),
     "no is_init": (KeyMissing, r"the root after reset with \['is_init'\]"),
     "no return": (KeyMissing, r"the root after reset with \['episode_return'\].*Agents and evaluators read them"),
     "no length": (KeyMissing, r"'next' with \['episode_length'\].*Agents and evaluators read them"),

@@ -298,8 +298,8 @@ def _check_carry(transition: TensorDict, root: TensorDict) -> None:
                     f"check_env, key {key!r}",
                     expected="the next root to hold what 'next' held on rows that go on",
                     got="another value",
-                    hint="Return fresh arrays from reset and step; reusing one changes what was handed out. A transform "
-                    "that draws or learns keeps what rows that go on were shown, and shows it again in reset.",
+                    hint="Return fresh arrays from reset and step; reusing one changes what was handed out. "
+                    "A transform that draws or learns keeps what rows that go on were shown, for its reset.",
                 )
             )
 

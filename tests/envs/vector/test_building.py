@@ -18,7 +18,11 @@ from torchrl.errors import ConfigError, EnvError
 @pytest.mark.parametrize(
     ("given", "num_envs", "message"),
     [
-        (CountingSimulator(), 2, r"got a CountingSimulator that is there already. .*lambda: CountingSimulator\(...\), 2\)"),
+        (
+            CountingSimulator(),
+            2,
+            r"got a CountingSimulator that is there already. .*lambda: CountingSimulator\(...\), 2\)",
+        ),
         ([CountingSimulator()], None, "got a CountingSimulator that is there already"),
         (CartPole(2), 2, "got a CartPole that is there already"),
         (

@@ -40,6 +40,14 @@ def index_dtype(capacity: int) -> type[np.signedinteger]:
 class Ledger:
     """Hold for each place of a storage the id of the item in it, and which item came before that one in time.
 
+    A sampler is given it: ``live_places`` and ``ids_at`` say what there is, ``gap`` and ``run`` what follows what.
+
+    >>> ledger = Ledger(4, lambda name, shape, dtype: np.zeros(shape, dtype))
+    >>> _ = ledger.claim(places := ledger.next_places(3))
+    >>> ledger.commit(places, (np.array([0, 1, 1]), np.array([1, 2, 3])))  # three steps of one episode
+    >>> len(ledger), ledger.live_places.tolist(), ledger.ids_at(np.array([2])).tolist()
+    (3, [0, 1, 2], [2])
+
     Args:
         capacity: number of places.
         make: ``make(name, shape, dtype)`` returns zeroed memory, or existing memory of that name, as a numpy array.

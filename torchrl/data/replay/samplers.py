@@ -19,6 +19,9 @@ _NOTHING = np.empty(0, np.int64)
 class Draw:
     """Hold the places that a sampler drew for one sample, with a mask and more entries for the sample.
 
+    >>> Draw(np.array([0, 3]), facts={"age": np.array([5, 2])}).places.tolist()  # two items, with a number each
+    [0, 3]
+
     Attributes:
         places: int64 ``[n]`` for n items, or ``[N, T]`` for N slices.
         mask: false behind the end of shorter slices, bool like ``places``; None where every place is valid.
@@ -52,7 +55,7 @@ class Draw:
 class Sampler(Extensible, ABC):
     """Base class of samplers, which draw places of stored items; the buffer holds its lock during every call.
 
-    >>> from torchrl.data.replay import ReplayBuffer, TensorStorage
+    >>> from torchrl.data.replay import Draw, ReplayBuffer, TensorStorage
     >>> class Newest(Sampler):
     ...     def draw(self, num, ledger, generator):
     ...         return Draw(ledger.live_places[-num:])

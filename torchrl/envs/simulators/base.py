@@ -157,7 +157,7 @@ class SimulatorWrapper(Simulator):
         return getattr(self.simulator, "unwrapped", self.simulator)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
-        """Start an episode of the wrapped simulator, and seed the wrapper's own ``np_random`` by a child of the seed."""
+        """Start an episode of the wrapped simulator; seed the wrapper's own ``np_random`` by a child of the seed."""
         if seed is not None:
             name = type(self).__name__
             gymnasium.Env.reset(self, seed=named_seeds(seed, name)[name])

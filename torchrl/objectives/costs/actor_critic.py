@@ -34,6 +34,17 @@ class ActorCriticLoss(TDLoss):
     Target networks are copies that stay as they are until a :class:`~torchrl.objectives.SoftUpdate` or ``HardUpdate``
     moves them.
 
+    >>> class Deterministic(ActorCriticLoss):  # DDPG without a target of the actor
+    ...     def next_value(self, rows):
+    ...         action = self.actor(rows["next"].copy())["action"]
+    ...         return self.values("target_critic", rows, action)
+    ...     def actor_terms(self, rows):
+    ...         return {"loss_actor": -self.frozen_values(rows, self.actor(rows.copy())["action"]).mean()}
+    >>> actor, critic = Actor(MLP(4, 2)), ValueOperator(MLP(6, 1), in_keys=["observation", "action"])
+    >>> loss = Deterministic(actor, critic, trained=[actor, critic], others={})
+    >>> loss(batch.set("action", torch.zeros(2, 8, 2)))["loss_actor"].shape
+    torch.Size([])
+
     Args:
         actor: the policy, without wrappers that explore.
         critic: reads state and action, writes its value under its first out key: ``[*B, E]``, as a

@@ -89,9 +89,12 @@ class Loss(PassesOptions, nn.Module, ABC):
     """Base of losses: compute from a batch scalars ``loss_*``, which :func:`total_loss` sums, and numbers for the log.
 
     >>> class Error(Loss):
+    ...     def __init__(self, critic):
+    ...         super().__init__(in_keys=["observation", "target"], trained=[critic])
+    ...         self.critic = critic
     ...     def terms(self, rows):
-    ...         return {"loss_error": (critic(rows)["state_value"] - rows["target"]).square().mean()}
-    >>> loss = Error(in_keys=["observation", "target"], trained=[critic])
+    ...         return {"loss_error": (self.critic(rows)["state_value"] - rows["target"]).square().mean()}
+    >>> loss = Error(critic)
     >>> loss(batch.set("target", torch.ones(2, 8, 1)))["loss_error"].shape
     torch.Size([])
 
@@ -102,7 +105,8 @@ class Loss(PassesOptions, nn.Module, ABC):
 
     Args:
         in_keys: what :meth:`terms` and its networks read; they see nothing else.
-        trained: the networks that this loss trains. Register the others (targets) as ordinary frozen submodules.
+        trained: the networks that this loss trains; a subclass also sets each as an attribute, so that checkpoints hold
+            it and ``.to()`` moves it. Others (targets) are ordinary frozen submodules.
         optional_keys: what :meth:`terms` reads where a batch has it.
         networks: those that read the batch, by name; None where none of them has memory.
     """
@@ -152,7 +156,17 @@ class Loss(PassesOptions, nn.Module, ABC):
         return []
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """List the parameters that this loss trains, for the optimiser: each once, shared or not, and no frozen one."""
+        """List the parameters that this loss trains, for the optimiser: each once, shared or not, and no frozen one.
+
+        Raises:
+            ConfigError: a trained network is no attribute of the loss, so that checkpoints would lack it.
+        """
+        registered = set(self.modules())
+        loose = [type(module).__name__ for module in self._trained if module not in registered]
+        if loose:
+            hint = "Write self.critic = critic in its __init__: else checkpoints lack it, and .to(device) leaves it."
+            expected = "each network that it trains as an attribute"
+            raise ConfigError(explain(type(self).__name__, expected=expected, got=f"{loose} without one", hint=hint))
         parameters = (parameter for module in self._trained for parameter in module.parameters())
         return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
@@ -198,9 +212,14 @@ def total_loss(losses: TensorDictBase) -> Tensor:
         ``[]``.
 
     Raises:
-        SpecError: they are not scalars.
+        SpecError: they are not scalars, or there are none.
     """
-    total = reduce(add, [value for key, value in losses.items() if key.startswith("loss_")])
+    terms = [value for key, value in losses.items() if key.startswith("loss_")]
+    if not terms:
+        got = sorted(map(str, losses.keys()))
+        hint = "What is to be minimised gets a name that begins with loss_; all others are only logged."
+        raise SpecError(explain("total_loss", expected="entries loss_...", got=got, hint=hint))
+    total = reduce(add, terms)
     if total.ndim:
         hint = 'With reduction="none" every row has its own: weigh and add them yourself.'
         raise SpecError(explain("total_loss", expected="scalars", got=f"shape {list(total.shape)}", hint=hint))

@@ -35,6 +35,14 @@ class ActionValueLoss(TDLoss):
     ``target_value``, the mean of their targets. The target network is a copy that stays as it is until a
     :class:`~torchrl.objectives.SoftUpdate` or ``HardUpdate`` moves it.
 
+    >>> class Absolute(ActionValueLoss):
+    ...     def compare(self, chosen, following, rows):
+    ...         target = self.target_of(rows, following)
+    ...         error = (chosen - target).abs()
+    ...         return error, error.detach(), chosen.detach(), target
+    >>> Absolute(QValueActor(nn.Linear(4, 2)))(batch)["loss_value"].shape
+    torch.Size([])
+
     Args:
         actor: the network to train; exploring wrappers around it are removed.
         gamma: discount γ.

@@ -31,7 +31,11 @@ Terms = tuple[Tensor, dict[str, Tensor]]
 
 
 class PolicyRows(NamedTuple):
-    """The inputs of a :class:`PolicyObjective`: valid rows, the actor, its distribution and log-probs, advantages.
+    """Hold the inputs of a :class:`PolicyObjective`: valid rows, the actor, its distribution, log-probs, advantages.
+
+    >>> rows = PolicyRows(actor, batch, actor.build(batch), torch.zeros(2, 8), torch.ones(2, 8))
+    >>> rows.old_log_prob is batch["action_log_prob"]  # of the policy that acted
+    True
 
     Attributes:
         actor: the policy in training.

@@ -38,6 +38,18 @@ class TDLoss(Loss):
     Subclasses return beside their scalars ``td_error``, ``[n]`` of the n valid rows, without gradient and never
     negative: the priorities for a prioritised buffer.
 
+    >>> class Evaluation(TDLoss):  # of the policy that acted: V(s) towards r + γ V(s')
+    ...     def __init__(self, critic):
+    ...         super().__init__(in_keys=critic.in_keys, next_keys=critic.in_keys, trained=[critic], gamma=0.9)
+    ...         self.critic = critic
+    ...     def terms(self, rows):
+    ...         value = self.critic(rows.copy())["state_value"]
+    ...         target = self.target_of(rows, self.critic(rows["next"].copy())["state_value"].detach())
+    ...         error = target - value
+    ...         return {"loss_value": self.weighted_mean(rows, error**2), "td_error": error.detach().abs().flatten()}
+    >>> Evaluation(critic)(batch)["td_error"].shape
+    torch.Size([16])
+
     Args:
         in_keys: the keys that networks read of a state, and the action's.
         next_keys: the keys that networks read of its successor, under ``"next"``.
@@ -145,7 +157,17 @@ class TDLoss(Loss):
 
 
 def call_frozen(module: TensorDictModuleBase, tensordict: TensorDictBase) -> TensorDictBase:
-    """Call a module on a TensorDict, with gradient to the entries that it reads but not to its parameters."""
+    """Call a module on a TensorDict, with gradient to the entries that it reads but not to its parameters.
+
+    >>> seen = torch.zeros(2, 4, requires_grad=True)
+    >>> call_frozen(critic, TensorDict({"observation": seen}, [2]))["state_value"].sum().backward()
+    >>> seen.grad is None, next(critic.parameters()).grad is None
+    (False, True)
+
+    Args:
+        module: reads the entries, and writes into the TensorDict.
+        tensordict: ``[*B]``.
+    """
     if torch.compiler.is_compiling():  # a graph cannot change what requires a gradient
         detached = {name: parameter.detach() for name, parameter in module.named_parameters()}
         return functional_call(module, detached, (tensordict,))
