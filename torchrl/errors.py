@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class TorchRLError(Exception):
@@ -106,3 +108,24 @@ def exit_on_mistake(program: str | None = None) -> Iterator[None]:
         notes = " ".join(getattr(mistake, "__notes__", []))
         print(f"{program or Path(sys.argv[0]).name}: {mistake} {notes}".rstrip(), file=sys.stderr)
         raise SystemExit(2) from mistake
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print warnings raised in a ``with`` block as one line each, without file name and source line.
+
+    >>> with plain_warnings():
+    ...     warnings.formatwarning("no display", UserWarning, "file.py", 3)
+    'warning: no display\\n'
+    """
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> str:
+        is_ours = category is UserWarning
+        return f"warning: {message}\n" if is_ours else usual(message, category, *place, **options)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

@@ -39,7 +39,7 @@ class _Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=32)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        is_set = action.default is not argparse.SUPPRESS
+        is_set = action.default is not argparse.SUPPRESS and action.option_strings
         text = f"{action.help} (default: {format_value(action.default)})" if is_set else action.help
         return text.replace("%", "%%")  # meanings are plain text, argparse would fill them in
 

@@ -21,7 +21,6 @@ from torchrl.agents import (
     LAST,
     Agent,
     Anneal,
-    Evaluation,
     EvaluationProcess,
     Evaluator,
     Hook,
@@ -130,7 +129,7 @@ def resume(settings: Command, agent: Agent) -> None:
     if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
         agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
     state = _first_readable(folder, names)
-    with _naming_other_networks(settings, folder):
+    with naming_other_networks(settings, folder):
         agent.load_state_dict(state)
     total_frames, optimising = settings.collecting.total_frames, settings.optimising
     if agent.frames >= total_frames:
@@ -148,7 +147,7 @@ def resume(settings: Command, agent: Agent) -> None:
 
 
 @contextmanager
-def _naming_other_networks(settings: Command, folder: Path) -> Iterator[None]:
+def naming_other_networks(settings: Command, folder: Path) -> Iterator[None]:
     """Name the flags by which networks differ from a saved run's, where its checkpoint does not fit in the block."""
     try:
         yield
@@ -257,16 +256,26 @@ def with_saved_config(parser: ConfigParser, flags: Sequence[str], algorithm: str
             explain(f"--{named[0]}", expected="it alone", got=" and ".join(f"--{name}" for name in named))
         )
     folder, _ = saved_run(getattr(args, named[0]))
+    began_with = algorithm_of(folder, f"--{named[0]}")
+    if began_with is not None and algorithm not in (None, began_with):
+        hint = f"Go on with the command that began it, {began_with}.py."
+        expected, got = f"a run of {algorithm}", f"one of {began_with}"
+        raise ConfigError(explain(f"--{named[0]}", expected=expected, got=got, hint=hint))
+    return load_config(parser, folder / CONFIG, flags, leaves_out_unknown=named == ["evaluate"])
+
+
+def algorithm_of(folder: Path, who: str) -> str | None:
+    """Return the algorithm that the ``config.txt`` of a saved run names; None where it names none.
+
+    Raises:
+        ConfigError: the folder holds no run; ``who`` asked for one.
+    """
     path = folder / CONFIG
     if not path.is_file():
-        flag, hint = f"--{named[0]}", _newest(folder)
-        raise ConfigError(explain(flag, expected="the folder of a run", got=f"no {path}", hint=hint))
-    others = re.match(r"# (\w+) on ", path.read_text(encoding="utf-8", errors="replace"))
-    if others is not None and algorithm not in (None, others[1]):
-        hint = f"Go on with the command that began it, {others[1]}.py."
-        expected, got = f"a run of {algorithm}", f"one of {others[1]}"
-        raise ConfigError(explain(f"--{named[0]}", expected=expected, got=got, hint=hint))
-    return load_config(parser, path, flags, leaves_out_unknown=named == ["evaluate"])
+        expected, got = "the folder of a run", f"no {path}"
+        raise ConfigError(explain(who, expected=expected, got=got, hint=_newest(folder)))
+    named = re.match(r"# (\w+) on ", path.read_text(encoding="utf-8", errors="replace"))
+    return None if named is None else named[1]
 
 
 def _newest(folder: Path) -> str:
@@ -274,35 +283,6 @@ def _newest(folder: Path) -> str:
     runs = folder if folder.is_dir() else folder.parent
     files = sorted(runs.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return f"The newest run in {runs} is {files[-1].parent}." if files else ""
-
-
-def report_saved(settings: Command, agent: Agent, reporter: Evaluator) -> dict[str, Evaluation]:
-    """Evaluate the checkpoints of the run that ``--evaluate`` names, or the one, and print their returns.
-
-    A checkpoint that cannot be read gives a warning if another can be read.
-
-    Raises:
-        CheckpointError: there is no checkpoint, none can be read, or one does not fit the agent.
-    """
-    folder, wanted = saved_run(settings.recording.evaluate)
-    names = [name for name in wanted if (folder / name).is_file()]
-    if not names:
-        expected, got = " or ".join(wanted), f"{'none' if len(wanted) == 1 else 'neither'} in {folder}"
-        raise CheckpointError(explain("--evaluate", expected=expected, got=got))
-    results = {}
-    for index, name in enumerate(names):
-        try:
-            load_checkpoint(folder / name)
-        except CheckpointError as error:
-            if not results and index == len(names) - 1:
-                raise
-            warnings.warn(f"{error} It is left out.", stacklevel=2)
-            continue
-        with _naming_other_networks(settings, folder):
-            agent.load_networks(folder / name)
-        results[name] = agent.evaluate(reporter)
-        print(f"{name}: {_returns(results[name])}")
-    return results
 
 
 def origin_of(algorithm: str, settings: Command) -> dict[str, object]:
@@ -381,8 +361,3 @@ def _simulator_steps(settings: Command, frames: int) -> str:
 def _restarts(collector: object) -> str:
     num = getattr(collector, "num_restarts", 0)
     return f"workers:     {num} restarted, {collector.dropped_frames:,} frames dropped\n" if num else ""
-
-
-def _returns(result: Evaluation) -> str:
-    share = "" if result.success_share is None else f", {result.success_share:.0%} succeeded"
-    return f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} episodes{share}"

@@ -5,20 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from torchrl.agents import Agent, Evaluator
-from torchrl.deploy import export_onnx
-from torchrl.errors import exit_on_mistake
+from torchrl.errors import exit_on_mistake, plain_warnings
 from torchrl.modules import ExplorationType, set_exploration_type
 from torchrl.recipes.observations import describe_observations
 from torchrl.recipes.parts import Command
@@ -29,11 +22,11 @@ from torchrl.recipes.record import (
     make_run_folder,
     make_seed_folder,
     report,
-    report_saved,
     resume,
     take_over,
     with_saved_config,
 )
+from torchrl.recipes.saved import export_policy, open_run, prepare_torch, report_saved
 from torchrl.recipes.seeds import (
     announce_seeds,
     has_several,
@@ -69,7 +62,7 @@ def run(
     # When the interpreter ends, Python searches all that was imported for garbage, several times: 0.9 s. By then runs
     # are written and processes ended, so that it need not search.
     atexit.register(gc.freeze)
-    with exit_on_mistake(), _plain_warnings():
+    with exit_on_mistake(), plain_warnings():
         flags = sys.argv[1:] if flags is None else flags
         args = with_saved_config(parser_of(settings), flags, algorithm)
         chosen = from_flags(settings, args)
@@ -84,25 +77,11 @@ def run(
 def _evaluate(
     settings: type[Command], args: Namespace, make_agent: Callable[[Command], Agent], flags: Sequence[str]
 ) -> None:
-    """Evaluate a saved run in this process, without the worker processes of its configuration."""
-    alone = {"num_workers": 0, "env_workers": 0, "on_worker_failure": "raise", "evaluate_beside": False}
-    alone |= {name: False for name in ("async_collection", "keep_learning") if name in args}
-    alone |= {"collection_devices": args.collection_devices[:1]}
-    chosen = from_flags(settings, vars(args) | alone)
-    require_sense(chosen, flags)
-    reporter = _prepare(chosen)
-    _print_lines(remarks(chosen, flags))
-    with closing(make_agent(chosen)) as agent:
+    """Evaluate a saved run, and export the policy of the checkpoint that was evaluated last, the best."""
+    with open_run(settings, args, make_agent, flags) as (chosen, agent, reporter):
         report_saved(chosen, agent, reporter)
         if chosen.recording.export:
-            _export(chosen.recording.export, agent, reporter)
-
-
-def _export(path: str, agent: Agent, reporter: Evaluator) -> None:
-    """Write the policy of the checkpoint that was evaluated last, the best, as ONNX where the suffix says so."""
-    write = partial(export_onnx, agent) if Path(path).suffix == ".onnx" else agent.save_policy
-    write(path, env=reporter.env)
-    print(f"the policy is in {path}")
+            export_policy(chosen.recording.export, agent, reporter.env)
 
 
 def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:
@@ -159,29 +138,10 @@ def _with_one_bar(members: Sequence[Command]) -> list[Command]:
 
 
 def _prepare(settings: Command) -> Evaluator:
-    """Set torch's number of threads, let it flush denormal numbers to 0, and build the evaluator of the last report."""
-    torch.set_num_threads(settings.optimising.num_threads)
-    # Adam's averages of a unit that died fade into numbers below 1e-38, on which a CPU computes very slowly: after
-    # 3,000 frames of SAC they were 28 % of all, and every update took 0.8 ms longer.
-    torch.set_flush_denormal(True)
+    """Set torch up, and build the evaluator of the last report."""
+    prepare_torch(settings)
     return make_reporter(settings)
 
 
 def _print_lines(lines: Sequence[str]) -> None:
     print(*lines, sep="\n", end="\n" if lines else "")
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print warnings raised in a ``with`` block as one line each, without file name and source line."""
-    usual = warnings.formatwarning
-
-    def plain(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> str:
-        is_ours = category is UserWarning
-        return f"warning: {message}\n" if is_ours else usual(message, category, *place, **options)
-
-    warnings.formatwarning = plain
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual
