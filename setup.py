@@ -1,9 +1,11 @@
 """What the package is: its name, its parts and what they need. Tools are configured in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "torchrl" / "__init__.py").read_text(), re.MULTILINE).group(1)
@@ -42,6 +44,19 @@ EXTRAS = {
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=2.4", "ruff>=0.17"],
 }
 
+
+class BuildWithExamples(build_py):
+    """Copy the examples and their configs into the package of a wheel, where ``torchrl train`` finds them."""
+
+    def run(self):
+        """Build the package, then copy; an editable install has the examples beside the package."""
+        super().run()
+        if not self.editable_mode:
+            copy = Path(self.build_lib) / "torchrl" / "examples"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(HERE / "examples", copy, ignore=shutil.ignore_patterns("__pycache__", "*_logging"))
+
+
 setup(
     name="torchrl",
     version=VERSION,
@@ -51,6 +66,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["torchrl", "torchrl.*"]),
     package_data={"torchrl": ["py.typed"]},
+    cmdclass={"build_py": BuildWithExamples},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["torchrl = torchrl.commands.main:main"]},
