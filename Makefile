@@ -49,7 +49,7 @@ worlds: $(VENV)/.stamp ## run worlds of other makers and write what came to docs
 	$(RUN) tests/world_table.py
 
 learn: $(VENV)/.stamp ## run the learning checks (slow: trains to known scores)
-	$(RUN) -m pytest -q tests/learning -m learn --timeout=7200
+	$(RUN) -m pytest -q tests -m learn --timeout=7200
 
 mutate: $(VENV)/.stamp ## mix up done and terminated one place at a time; the tests must notice each
 	$(RUN) tests/mutate.py

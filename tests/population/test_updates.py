@@ -91,6 +91,7 @@ def test_a_call_without_a_compiler_steps_one_after_another():
     assert_same(joined, alone)
 
 
+@pytest.mark.learn  # 24 s to compile; what is compiled is tested above, compiling in agents/test_graph_step.py
 @pytest.mark.timeout(900)
 def test_the_compiled_program_steps_all_members(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "cache_folder", lambda: tmp_path)
