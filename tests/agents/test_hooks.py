@@ -155,6 +155,7 @@ def test_the_penalty_follows_the_divergence_of_each_update():
         (ProgressBar(), r"got ProgressBar. Write hooks=\[ProgressBar\(...\)\]"),
         (None, r"got NoneType. Write hooks=\(\) for none"),
         ([print], "instances of Hook, got <built-in function print>"),
+        ([Hook], r"instances of Hook, got the class Hook. Write Hook\(...\)"),
     ],
 )
 def test_what_is_no_list_of_hooks_is_refused(hooks, message):

@@ -34,6 +34,7 @@ from torchrl.data.replay import (
     ReplayBuffer,
     SliceSampler,
     TensorStorage,
+    UniformSampler,
 )
 from torchrl.envs import GymEnv
 from torchrl.errors import ConfigError, NonFiniteError, ProcessError, StorageError
@@ -245,6 +246,16 @@ class TestPriorities:
     def test_a_share_out_of_range_is_refused(self):
         with pytest.raises(ConfigError, match="ReplayUpdates: expected largest_share from 0 to 1, got 1.5"):
             make_updates(largest_share=1.5)
+
+    def test_a_sampler_of_ones_own_is_told(self):
+        class Errors(UniformSampler):
+            def update_priority(self, places, priority):
+                self.seen = places, priority
+
+        updates = make_updates(sampler=Errors(), num=16)
+        updates.once()
+        places, priority = updates.buffer.sampler.seen
+        assert len(places) == len(priority) > 0
 
     def test_plain_samplers_are_not_told(self):
         updates = make_updates()

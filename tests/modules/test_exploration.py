@@ -208,3 +208,17 @@ def test_steps_back_and_missing_exploration_are_errors():
         make_noisy().step(-1)
     with pytest.raises(NotImplementedError, match="AnnealedExploration.*`explore`"):
         AnnealedExploration(Actor(nn.Identity()), start=1.0, end=0.0, num_frames=10)(zeros(8, 2))
+
+
+class Remembers(AnnealedExploration):
+    def own_state(self):
+        return {"drift": torch.zeros(1)}
+
+    def explore(self, tensordict):
+        return tensordict.set("action", tensordict["action"] + tensordict["drift"])
+
+
+def test_a_state_that_no_environment_holds_is_named_with_the_line_to_write():
+    policy = Remembers(Actor(nn.Linear(4, 1)), start=1.0, end=0.1, num_frames=10)
+    with pytest.raises(KeyMissing, match="Remembers: expected its state under 'drift'.*TensorDictPrimer"):
+        policy(TensorDict({"observation": torch.zeros(2, 4)}, [2]))

@@ -363,5 +363,7 @@ def check_hooks(hooks: tuple) -> tuple[Hook, ...]:
     hooks = tuple(hooks)  # a generator could be looked at only once
     for hook in hooks:
         if not isinstance(hook, Hook):
-            raise ConfigError(explain("hooks", expected="instances of Hook", got=repr(hook)))
+            is_class = isinstance(hook, type) and issubclass(hook, Hook)
+            got, hint = (f"the class {hook.__name__}", f"Write {hook.__name__}(...).") if is_class else (repr(hook), "")
+            raise ConfigError(explain("hooks", expected="instances of Hook", got=got, hint=hint))
     return hooks

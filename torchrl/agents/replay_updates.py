@@ -20,14 +20,13 @@ from torchrl.agents.parts import Sampled, WithActorTerms, WithTargets, has
 from torchrl.agents.reward_scale import RewardScale
 from torchrl.agents.statistics import LATEST, Figures, MeanMetrics, num_valid_frames
 from torchrl.counts import is_count
-from torchrl.data.replay import MixedReplay, PrioritizedSampler, PrioritizedSliceSampler, ReplayBuffer
+from torchrl.data.replay import MixedReplay, ReplayBuffer
 from torchrl.devices import to_device
 from torchrl.errors import ConfigError, NonFiniteError, explain
 from torchrl.objectives import HardUpdate, Loss, SoftUpdate, total_loss
 from torchrl.objectives.keys import MASK
 
 TD_ERROR = "td_error"
-PRIORITIZED = (PrioritizedSampler, PrioritizedSliceSampler)
 
 
 class Drawn(NamedTuple):
@@ -340,7 +339,7 @@ class ReplayUpdates:
         origin = sample.get(("replay", "buffer"))
         origin = origin if origin.ndim == 1 else origin[:, 0]
         for index, part in enumerate(self.buffer.buffers):
-            if isinstance(part.sampler, PRIORITIZED):
+            if part.sampler.has_priorities:
                 own = origin == index
                 self.buffer.update_priority(sample[own], priority[own.to(priority.device)])
 
@@ -360,7 +359,7 @@ def _buffers_of(loss: Loss) -> Iterator[tuple[dict, str]]:
 
 def _has_priorities(buffer: ReplayBuffer | MixedReplay) -> bool:
     parts = buffer.buffers if isinstance(buffer, MixedReplay) else [buffer]
-    return any(isinstance(part.sampler, PRIORITIZED) for part in parts)
+    return any(part.sampler.has_priorities for part in parts)
 
 
 def priority_of(sample: TensorDictBase, td_error: torch.Tensor, *, burn_in: int, largest_share: float) -> torch.Tensor:

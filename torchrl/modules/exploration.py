@@ -23,10 +23,11 @@ from tensordict.nn import (
 )
 
 from torchrl.data.specs import TensorSpec
-from torchrl.errors import ConfigError, explain
-from torchrl.keys import Key
+from torchrl.errors import ConfigError, KeyMissing, explain
+from torchrl.keys import Key, key_name
 from torchrl.misspelling import Extensible
 from torchrl.modules.families import require_drawn
+from torchrl.modules.memory import PRIMER_LINE
 from torchrl.modules.models.arguments import positive
 from torchrl.modules.operator import accept_tensors, read, write
 from torchrl.modules.wrapper import PolicyWrapper
@@ -166,8 +167,17 @@ class AnnealedExploration(PolicyWrapper):
     @accept_tensors
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self._modules["module"](tensordict)
-        is_active = exploration_type() in (None, ExplorationType.RANDOM)
-        return self.explore(tensordict) if is_active else tensordict
+        if exploration_type() not in (None, ExplorationType.RANDOM):
+            return tensordict
+        try:
+            return self.explore(tensordict)
+        except KeyError as error:
+            lacking = [key for key in self.own_state() if tensordict.get(key, None) is None]
+            if not lacking or isinstance(error, KeyMissing):
+                raise
+            expected = f"its state under {key_name(lacking[0])!r}"
+            got = f"keys {sorted(map(str, tensordict.keys()))}"
+            raise KeyMissing(explain(type(self).__name__, expected=expected, got=got, hint=PRIMER_LINE)) from error
 
     def explore(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the policy's action at ``action_key`` by an exploring one, and return the same TensorDict.

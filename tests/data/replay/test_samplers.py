@@ -7,8 +7,10 @@ from tensordict import TensorDict
 
 from cases.replay import plain
 from torchrl.data.replay import (
+    Draw,
     PrioritizedSampler,
     ReplayBuffer,
+    Sampler,
     SamplerWithoutReplacement,
     TensorStorage,
     UniformSampler,
@@ -170,3 +172,23 @@ def test_priorities_come_from_the_sample_itself():
     seen = sample["replay", "index"].unique().tolist()
     assert [sampler.shares(np.array([place])).item() for place in seen] == [place + 2.0 for place in seen]
     assert isinstance(sample["replay"], TensorDict)
+
+
+class Wrong(Sampler):
+    def __init__(self, drawn):
+        self.drawn = drawn
+
+    def draw(self, num, ledger, generator):
+        return self.drawn
+
+
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        (np.arange(3), r"Wrong.draw: expected a Draw, got ndarray. Write return Draw\(places\)"),
+        (Draw(np.array([1, 7])), "Wrong.draw: expected places that hold items, got place 7, which is empty"),
+    ],
+)
+def test_a_sampler_that_draws_something_else_is_told_what_to_write(drawn, message):
+    with pytest.raises(ConfigError, match=message):
+        made(Wrong(drawn), num=4, capacity=8).sample(2)

@@ -186,9 +186,17 @@ class ReplayBuffer:
             hint = "Add something before: add(item) or extend(batch)."
             raise ConfigError(explain("sample", expected="a buffer with items", got="an empty one", hint=hint))
         draw = self.sampler.draw(num, ledger, self._generator)
+        if not isinstance(draw, Draw):
+            who, hint = f"{type(self.sampler).__name__}.draw", "Write return Draw(places), places an int64 array [n]."
+            raise ConfigError(explain(who, expected="a Draw", got=type(draw).__name__, hint=hint))
         # A number tells the place only where places are used in turn.
         has_ids = draw.ids is not None and self.writer.keeps_order
-        return draw, draw.ids if has_ids else ledger.ids_at(draw.places)
+        ids = draw.ids if has_ids else ledger.ids_at(draw.places)
+        if draw.mask is None and ids.size and ids.min() < 0:
+            got = f"place {int(draw.places.reshape(-1)[ids.argmin()])}, which is empty"
+            who, hint = f"{type(self.sampler).__name__}.draw", "ledger.live_places are those that hold one."
+            raise ConfigError(explain(who, expected="places that hold items", got=got, hint=hint))
+        return draw, ids
 
     def _read(self, draw: Draw, ids: np.ndarray) -> TensorDictBase:
         """Copy the items of a draw out of the storage, and apply the transform."""

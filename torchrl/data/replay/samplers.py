@@ -86,8 +86,13 @@ class Sampler(Extensible, ABC):
     def on_drop(self, places: np.ndarray) -> None:  # noqa: B027
         """Update the sampler's own tables: these places hold no item any more."""
 
+    @property
+    def has_priorities(self) -> bool:
+        """Whether :meth:`update_priority` is written; then ``ReplayUpdates`` tells it the errors of each sample."""
+        return type(self).update_priority is not Sampler.update_priority
+
     def update_priority(self, places: np.ndarray, priority: np.ndarray) -> None:
-        """Set the priorities of the items in these places.
+        """Set the priorities of the items in these places, float64 ``[n]``, finite and not negative.
 
         Raises:
             ConfigError: this sampler has no priorities.
