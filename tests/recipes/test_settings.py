@@ -113,6 +113,26 @@ def test_settings_do_not_change():
         parse().the_loss.gamma = 0.5
 
 
+@dataclass(frozen=True)
+class Unexplained:
+    """One field says what it is."""
+
+    gamma: Fraction = 0.9
+    "discount"
+    beta: PositiveFloat = 1.0
+
+
+def test_a_field_without_a_text_is_named():
+    with pytest.raises(ConfigError, match="Unexplained: expected a text in the line under 'beta', which --help shows"):
+        explanations(Unexplained)
+
+
+def test_a_class_without_source_has_flags_all_the_same():
+    names = {"dataclass": dataclass, "__name__": "prompt"}
+    exec("@dataclass(frozen=True)\nclass Typed:\n    clip_epsilon: float = 0.2\n    'how far'", names)
+    assert explanations(names["Typed"]) == {"clip_epsilon": "clip epsilon"}
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_setting_of_an_example_says_what_it_is_and_needs_what_there_is(algorithm):
     known = {action.dest for name in ALGORITHMS for action in parser(name)._actions}

@@ -16,7 +16,7 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(settings: Optimising, loss: Loss, *, eps: float) -> torch.optim.Optimizer:
+def make_optimizer(settings: Optimising, loss: Loss, *, eps: float = 1e-8) -> torch.optim.Optimizer:
     """Build the optimizer of a loss's trainable parameters.
 
     >>> from torchrl.objectives import A2CLoss
@@ -26,7 +26,7 @@ def make_optimizer(settings: Optimising, loss: Loss, *, eps: float) -> torch.opt
     Args:
         settings: the kind of optimizer and the learning rate.
         loss: its trainable parameters are optimised.
-        eps: the small number that Adam and its like add to the denominator.
+        eps: the small number that Adam and its like add to the denominator; by default that of torch.
     """
     options: dict = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer != "sgd":

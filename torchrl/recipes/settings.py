@@ -106,13 +106,26 @@ def parts_of(settings: type) -> Iterator[tuple[str, Any]]:
 
 @cache
 def explanations(part: type) -> dict[str, str]:
-    """Read the text under each field of a dataclass, its bases' included, from its source."""
+    """Read the text under each field of a dataclass, its bases' included, from its source; their names without one.
+
+    Raises:
+        ConfigError: a field has no text under it.
+    """
     texts: dict[str, str] = {}
     for owner in reversed(part.__mro__[:-1]):
-        (definition,) = ast.parse(dedent(inspect.getsource(owner))).body
+        try:
+            source = inspect.getsource(owner)
+        except (OSError, TypeError):  # a class typed at a prompt, or made by exec
+            texts |= {name: name.replace("_", " ") for name in inspect.get_annotations(owner)}
+            continue
+        (definition,) = ast.parse(dedent(source)).body
         for field, text in pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(text.value.value.split())
+    for field in fields(part):
+        if field.name not in texts:
+            expected = f"a text in the line under {field.name!r}, which --help shows"
+            raise ConfigError(explain(part.__name__, expected=expected, got="none"))
     return texts
 
 
