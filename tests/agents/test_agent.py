@@ -10,6 +10,7 @@ import torch
 from recorder import Recorder
 from tensordict import TensorDict
 
+from cases.same import assert_same_state
 from torchrl.agents import BEST, LAST, Hook, ProgressBar, StopAtReturn, episode_statistics, load_checkpoint
 from torchrl.errors import CheckpointError, ConfigError, NonFiniteError
 
@@ -50,31 +51,6 @@ class Diary(Hook):
 
     def on_train_end(self, agent):
         self.calls.append(("end", agent.frames))
-
-
-def tensors_of(state):
-    """Flatten a nested state into (place, leaf) pairs, times left out."""
-    if isinstance(state, dict):
-        return [pair for key, value in state.items() if key != "seconds" for pair in _under(key, value)]
-    if isinstance(state, list | tuple):
-        return [pair for index, value in enumerate(state) for pair in _under(index, value)]
-    return [("", state)]
-
-
-def _under(key, value):
-    return [(f"{key}/{place}", leaf) for place, leaf in tensors_of(value)]
-
-
-def assert_same_state(one, other):
-    ours, theirs = tensors_of(one), tensors_of(other)
-    assert [place for place, _ in ours] == [place for place, _ in theirs]
-    for (place, a), (_, b) in zip(ours, theirs, strict=True):
-        if isinstance(a, torch.Tensor):
-            assert torch.equal(a, b), place
-        elif hasattr(a, "tobytes"):
-            assert a.tobytes() == b.tobytes(), place
-        else:
-            assert a == b, place
 
 
 def test_hooks_are_told_in_the_documented_order_and_metrics_are_logged_over_frames(make_agent):

@@ -3,6 +3,7 @@
 from torchrl.agents.adam import FusedAdam
 from torchrl.agents.agent import Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
+from torchrl.agents.checkpoints import CHECKPOINTS, KeepCheckpoints, checkpoints_in, newest_checkpoint
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.film import VIDEOS, RecordVideo
@@ -31,6 +32,7 @@ from torchrl.agents.summary import summarise, write_summary
 __all__ = [
     "BEST",
     "BUFFER",
+    "CHECKPOINTS",
     "LAST",
     "LATEST",
     "VIDEOS",
@@ -48,6 +50,7 @@ __all__ = [
     "GraphStep",
     "Hook",
     "InterruptGuard",
+    "KeepCheckpoints",
     "LinearSchedule",
     "MinibatchEpochs",
     "ProgressBar",
@@ -59,8 +62,10 @@ __all__ = [
     "StopAtReturn",
     "SuccessShare",
     "UpdateNormalizer",
+    "checkpoints_in",
     "episode_statistics",
     "load_checkpoint",
+    "newest_checkpoint",
     "save_checkpoint",
     "summarise",
     "write_summary",

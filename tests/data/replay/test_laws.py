@@ -177,17 +177,21 @@ def test_a_state_goes_on_as_if_nothing_had_been(sampler, kind, prefetch, make, t
         return samples
 
     player, buffer = Player([5, 8]), made()
-    for _ in range(5):
+    for _ in range(4):
         buffer.extend(player.play(9))
+    buffer.save_in_pieces(tmp_path / "earlier")
+    buffer.extend(player.play(9))
     go_on(buffer)
-    buffer.save(tmp_path / "save")
-    other = made()
-    other.load(tmp_path / "save")
-    assert len(other) == len(buffer) == 70
+    buffer.save(tmp_path / "whole")
+    buffer.save_in_pieces(tmp_path / "pieces", since=tmp_path / "earlier")
+    others = [made(), made()]
+    for other, name in zip(others, ("whole", "pieces"), strict=True):
+        other.load(tmp_path / name)
+        assert len(other) == len(buffer) == 70
     later = player.play(9)
-    for one in (buffer, other):
+    for one in (buffer, *others):
         one._ahead.wait()  # what is overwritten before it is read would be drawn anew
         one.extend(later)
-    for ours, theirs in zip(go_on(buffer), go_on(other), strict=True):
+    for ours, *theirs in zip(go_on(buffer), *map(go_on, others), strict=True):
         for key in ours.keys(True, True):
-            assert torch.equal(ours[key], theirs[key]), key
+            assert all(torch.equal(ours[key], one[key]) for one in theirs), key

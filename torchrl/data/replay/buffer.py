@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -19,7 +21,7 @@ from torchrl.data.replay.lanes import Lanes, Links
 from torchrl.data.replay.prioritized import read_priority, resolve_priority
 from torchrl.data.replay.records import Entry
 from torchrl.data.replay.samplers import Draw, Follower, Sampler, SamplerWithoutReplacement, UniformSampler
-from torchrl.data.replay.saving import load_from, save_to, to_arrays, to_tensors
+from torchrl.data.replay.saving import PIECES, load_from, load_pieces, save_pieces, save_to, to_arrays, to_tensors
 from torchrl.data.replay.storages import Storage
 from torchrl.data.replay.writers import RingWriter, Writer, last_of_each
 from torchrl.errors import CheckpointError, ConfigError, SpecError, explain
@@ -87,6 +89,7 @@ class ReplayBuffer:
         # Whether a sampler here, or in a process that opens the files, needs the links between steps.
         self._keeps_chains = self.sampler.needs_order or self.storage.needs_order
         self._lanes, self._ahead = Lanes(), SamplesAhead()
+        self._mark = secrets.token_hex(4)  # as long as an id stands for one item
         self.sampler.bind(storage.capacity)
         with storage.lock:
             self._follower = Follower(self.sampler, storage.ledger)
@@ -335,7 +338,9 @@ class ReplayBuffer:
                 entries = [Entry.of(described) for described in state["entries"]]
                 self.storage.prepare({e.key: torch.empty((0, *e.shape), dtype=e.dtype) for e in entries}, batch_dims=1)
                 self.storage.load(state["items"])
+            self._mark = secrets.token_hex(4)
             self.storage.ledger.load(to_arrays(state["ledger"]))
+            load_pieces(self.storage, state.get(PIECES, ()))
             self.sampler.clear()
             self.sampler.on_write(self.storage.ledger.live_places, self.storage.ledger)
             self.sampler.load_state_dict(state["sampler"])
@@ -368,8 +373,37 @@ class ReplayBuffer:
         with self.storage.lock:
             save_to(folder, self._state())
 
-    def load(self, folder: str) -> None:
-        """Restore what :meth:`save` wrote.
+    def save_in_pieces(self, folder: str | os.PathLike, *, since: str | os.PathLike | None = None) -> None:
+        """Write items and state to a folder; of items that an earlier save holds, only links to its files.
+
+        Items lie in files of their own then, which never change: what is overwritten in the buffer later stays in them.
+        So the earlier folder may go, and a memory-mapped buffer may go on in its own files. Where places are not used
+        in turn, or items are no tensors (:class:`ListStorage`), every item is written, as by :meth:`save`.
+
+        >>> _ = buffer.extend(batch)
+        >>> buffer.save_in_pieces(folder / "first")
+        >>> _ = buffer.extend(batch)
+        >>> buffer.save_in_pieces(folder / "second", since=folder / "first")  # writes 16 items, links 16
+        >>> sorted(path.name.split("-")[1] for path in (folder / "second").glob("items-*"))
+        ['0', '16']
+
+        Args:
+            folder: a new folder, on the same disk as ``since``.
+            since: of an earlier save of this buffer in this process; others, and saves from before a :meth:`load`, are
+                not used. None writes every item.
+
+        Raises:
+            CheckpointError: the folder cannot be written to, or the disk is full.
+        """
+        with self.storage.lock:
+            state = self._state()
+            if self.writer.keeps_order and self.storage.has_rows and self.storage.entries is not None:
+                state["items"]["memory"] = {}
+                state[PIECES] = save_pieces(folder, self.storage, since=since, mark=self._mark)
+            save_to(folder, state)
+
+    def load(self, folder: str | os.PathLike) -> None:
+        """Restore what :meth:`save` or :meth:`save_in_pieces` wrote.
 
         Raises:
             CheckpointError: there is no whole save, or it does not fit this buffer.

@@ -49,6 +49,7 @@ class Storage(Extensible, ABC):
 
     _former_names = {"keep_what_others_need": "before_write", "wrote": "after_write"}
     device = torch.device("cpu")  # where the items lie
+    has_rows = False  # whether ``rows`` returns the items of neighbouring places, to be saved in pieces
     needs_order = False  # whether chains of steps must lose their oldest first, as with a RingWriter
 
     def __init__(self, capacity: int) -> None:
@@ -146,6 +147,14 @@ class Storage(Extensible, ABC):
     def load(self, state: dict) -> None:
         """Restore :meth:`state`."""
 
+    def rows(self, place: int, num: int) -> dict[str, Tensor]:
+        """Return the memory of ``num`` items from a place on; a storage whose :attr:`has_rows` is true has it."""
+        raise NotImplementedError
+
+    def load_rows(self, place: int, rows: dict[str, Tensor]) -> None:
+        """Restore :meth:`rows`."""
+        raise NotImplementedError
+
     def close(self) -> None:  # noqa: B027 - most storages hold nothing but memory
         """Close files, if the storage has any."""
 
@@ -229,6 +238,8 @@ class TensorStorage(Storage):
         StorageError: from the first items: they would not fit into the memory that is free.
     """
 
+    has_rows = True
+
     def __init__(
         self, capacity: int, *, device: torch.device | str = "cpu", frames: Sequence[StackedFrames] = ()
     ) -> None:
@@ -308,22 +319,28 @@ class TensorStorage(Storage):
 
     def state(self, num_places: int) -> dict:
         """Return the memory of the first ``num_places`` places, and the state of the stacked frames."""
-        memory = {} if self._records is None else self._records.memory
-        items = {name: _first_rows(value, num_places) for name, value in memory.items()}
+        items = {} if self._records is None else self.rows(0, num_places)
         return {"memory": items, "frames": [one.state() for one in self.frames]}
 
     def load(self, state: dict) -> None:
-        for name, value in state["memory"].items():
-            self._records.memory[name][: len(value)] = value
+        self.load_rows(0, state["memory"])
         for one, frames in zip(self.frames, state["frames"], strict=True):
             one.load(frames)
 
+    def rows(self, place: int, num: int) -> dict[str, Tensor]:
+        """Return the memory of ``num`` items from a place on, without a copy where it is on the CPU."""
+        return {name: _rows_of(value, place, num) for name, value in self._records.memory.items()}
 
-def _first_rows(memory: Tensor, num: int) -> Tensor:
-    """Return the first ``num`` rows as a tensor that torch saves alone: of a view it would save the whole memory."""
+    def load_rows(self, place: int, rows: dict[str, Tensor]) -> None:
+        for name, value in rows.items():
+            self._records.memory[name][place : place + len(value)] = value
+
+
+def _rows_of(memory: Tensor, first: int, num: int) -> Tensor:
+    """Return rows of a memory as a tensor that torch saves alone: of a view it would save the whole memory."""
     if memory.device.type != "cpu":
-        return memory[:num].cpu()
-    return torch.from_numpy(memory.view(torch.uint8).numpy()[:num]).view(memory.dtype)
+        return memory[first : first + num].cpu()
+    return torch.from_numpy(memory.view(torch.uint8).numpy()[first : first + num]).view(memory.dtype)
 
 
 def _require_memory(who: str, num_bytes: int, num_items: int) -> None:
