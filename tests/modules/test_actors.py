@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from torchrl.data import specs
 from torchrl.errors import ConfigError, KeyMissing
 from torchrl.modules import (
     MLP,
@@ -145,6 +146,11 @@ def test_parameters_in_a_tuple_and_as_a_tensor():
     assert ProbabilisticActor(nn.Sequential(MLP(4, 2), NormalHead(2)), distribution).parameter_names == ("loc", "scale")
     with pytest.raises(ConfigError, match="expected 2 tensors from its module, got 1 from MLP"):
         ProbabilisticActor(MLP(4, 2), Normal)(roots(8))
+
+
+def test_a_spec_of_the_same_name_is_told_from_the_distribution():
+    with pytest.raises(ConfigError, match="That is a spec, .*; the distribution is torchrl.modules.Categorical"):
+        ProbabilisticActor(MLP(4, 2), specs.Categorical)
 
 
 def test_a_distribution_of_torch_is_refused():

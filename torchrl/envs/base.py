@@ -18,6 +18,7 @@ from torchrl.envs.arguments import ResetOptions, Seed, action_of, require_specs,
 from torchrl.envs.env_simulator import EnvSimulator
 from torchrl.envs.env_state import CarriedState, SharedState, copy_info, put_info_
 from torchrl.envs.learned import Learned, learned_state, load_learned_
+from torchrl.envs.simulators.base import FRESH
 from torchrl.envs.stepping import carry_written, keep_missing, keep_state, require_same_layout, with_unwritten
 from torchrl.errors import ConfigError, EnvError, SpecError, explain
 from torchrl.keys import Key
@@ -443,16 +444,20 @@ class Env(ABC):
         load_learned_(self.transforms, state, for_acting=for_acting)
 
     def state_dict(self) -> dict:
-        """Return the state that :meth:`load_state_dict` needs to continue from here; empty by default."""
-        return {}
+        """Return the state that :meth:`load_state_dict` needs to continue from here.
+
+        Raises:
+            EnvError: this env has none to save, which is the default; a resumed run then begins new episodes.
+        """
+        raise EnvError(explain(type(self).__name__, expected="a state to save", got="an env without one", hint=FRESH))
 
     def load_state_dict(self, state: dict) -> TensorDict:
         """Restore what :meth:`state_dict` returned, and return the root to act on.
 
         Raises:
-            NotImplementedError: this env cannot restore a state, which is the default.
+            EnvError: this env cannot restore a state, which is the default.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot restore a state.")
+        raise EnvError(explain(type(self).__name__, expected="a state to load", got="an env without one", hint=FRESH))
 
     def driven_things(self) -> list:
         """List what counts as *driven* when this env is stepped: the env, and what it steps that others could step too.

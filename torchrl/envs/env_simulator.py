@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data.specs import Composite, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs.conversions import space_from_spec
 from torchrl.envs.driving import leave_env, take_env
-from torchrl.envs.simulators.base import FRESH, Action, Observation, Simulator, State
+from torchrl.envs.simulators.base import Action, Observation, Simulator, State
 from torchrl.errors import EnvError, explain
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ class EnvSimulator(Simulator):
         Raises:
             EnvError: the environment has no state to save.
         """
-        state = self.env.state_dict()
-        if not state:
-            raise self._no_state("a state to save")
-        return {"env": _to_plain(state)}
+        return {"env": _to_plain(self.env.state_dict())}
 
     def set_state(self, state: State) -> None:
         """Continue from what :meth:`get_state` returned.
@@ -99,16 +96,10 @@ class EnvSimulator(Simulator):
         Raises:
             EnvError: the environment cannot restore a state.
         """
-        try:
-            self._root = self.env.load_state_dict(_from_plain(state["env"]))
-        except NotImplementedError as error:
-            raise self._no_state("a state to load") from error
+        self._root = self.env.load_state_dict(_from_plain(state["env"]))
 
     def _observe(self, tensordict: TensorDictBase) -> Observation:
         return _to_numpy(self.env.observation_spec, self.observation_space, tensordict)
-
-    def _no_state(self, expected: str) -> EnvError:
-        return EnvError(explain(type(self.env).__name__, expected=expected, got="an env without one", hint=FRESH))
 
 
 def _to_numpy(spec: TensorSpec, space: Space, value: torch.Tensor | TensorDictBase) -> Observation:

@@ -182,6 +182,8 @@ def _require_family(distribution: Callable[..., Distribution], names: tuple[Key,
     who, got = "ProbabilisticActor", getattr(distribution, "func", distribution)
     if not names:
         hint = "Distributions of torchrl.modules.distributions have them; those of torch do not."
+        if getattr(got, "__module__", "").startswith("torchrl.data.specs"):
+            hint = f"That is a spec, which describes actions; the distribution is torchrl.modules.{got.__name__}."
         raise ConfigError(explain(who, expected="a distribution with parameter_names", got=repr(got), hint=hint))
     if mask_key is not None and not trait(distribution, "takes_mask"):
         hint = "MaskedCategorical, MaskedOneHotCategorical and MultiCategorical do."

@@ -185,7 +185,13 @@ class Wrong(Sampler):
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
-        (np.arange(3), r"Wrong.draw: expected a Draw, got ndarray. Write return Draw\(places\)"),
+        (np.arange(3), r"Wrong.draw: expected a Draw of places, .*got ndarray of int64. Write return Draw\(places\)"),
+        (
+            Draw(torch.arange(3)),
+            "Wrong.draw: expected a Draw of places, a numpy array of int64, got Draw of torch.int64",
+        ),
+        (Draw([0, 1]), "got Draw of list"),
+        (Draw(np.ones(2)), "got Draw of float64"),
         (Draw(np.array([1, 7])), "Wrong.draw: expected places that hold items, got place 7, which is empty"),
     ],
 )

@@ -150,3 +150,18 @@ def test_shapes_that_would_broadcast_the_observation_are_refused(shape):
 def test_an_index_is_refused():
     with pytest.raises(SpecError, match="numbers in 'observation', got Categorical"):
         TransformedEnv(SerialEnv(Choices, 2), ObservationNorm(0.0, 1.0))
+
+
+def test_a_transform_that_is_half_written_is_told_what_it_lacks():
+    class Bare(ObservationTransform):
+        def forward(self, value):
+            return value
+
+    class Careless(Bare):
+        def __init__(self):
+            pass
+
+    with pytest.raises(NotImplementedError, match="Bare lacks a method .* write `transform_spec`"):
+        TransformedEnv(pairs(2), Bare())
+    with pytest.raises(ConfigError, match=r"Careless: expected a transform that is set up.*super\(\).__init__\(\)"):
+        TransformedEnv(pairs(2), Careless())

@@ -99,3 +99,23 @@ def test_total_loss_refuses_rows():
 def test_total_loss_ignores_what_is_logged():
     losses = TensorDict({"loss_a": torch.tensor(1.0), "entropy": torch.tensor(8.0), "loss_b": torch.tensor(2.5)}, [])
     assert total_loss(losses).item() == 3.5
+
+
+class Returns(Loss):
+    """Returns what it is told to, from rows with one entry."""
+
+    def __init__(self, terms):
+        super().__init__(in_keys=["x"], trained=[])
+        self.of = terms
+
+    def terms(self, rows):
+        return self.of(rows)
+
+
+def test_what_terms_get_wrong_is_named():
+    batch = TensorDict({"x": torch.ones(4), "y": torch.ones(4)}, [4])
+    with pytest.raises(SpecError, match="Returns, term 'count': expected a tensor, got int"):
+        Returns(lambda rows: {"loss_x": rows["x"].mean(), "count": 4})(batch)
+    with pytest.raises(KeyError) as caught:
+        Returns(lambda rows: {"loss_x": rows["y"].mean()})(batch)
+    assert caught.value.__notes__ == ["Returns and its networks see what its in_keys name alone: ['x']."]

@@ -312,3 +312,19 @@ class TestObjective:
         state = {key: x + 0.25 for key, x in whole.state_dict().items()}
         whole.load_state_dict(state)
         assert getattr(loss.objective, name) == 0.35 and loss.critic_coef == 0.75
+
+
+class Columns(Categorical):
+    """A family of a user's own whose log-probs have a column too much."""
+
+    def log_prob(self, action):
+        return super().log_prob(action).unsqueeze(-1)
+
+
+def test_log_probs_of_another_shape_are_named_and_not_the_advantage(discrete):
+    _, critic, batch = discrete
+    actor = ProbabilisticActor(nn.Linear(4, 3), Columns)
+    with pytest.raises(
+        SpecError, match=r"A2CLoss: expected log-probs of shape \[3, 4\] from its actor.*got \[3, 4, 1\]"
+    ):
+        A2CLoss(actor, critic)(batch)

@@ -189,9 +189,11 @@ class ReplayBuffer:
             hint = "Add something before: add(item) or extend(batch)."
             raise ConfigError(explain("sample", expected="a buffer with items", got="an empty one", hint=hint))
         draw = self.sampler.draw(num, ledger, self._generator)
-        if not isinstance(draw, Draw):
-            who, hint = f"{type(self.sampler).__name__}.draw", "Write return Draw(places), places an int64 array [n]."
-            raise ConfigError(explain(who, expected="a Draw", got=type(draw).__name__, hint=hint))
+        if not (isinstance(draw, Draw) and isinstance(draw.places, np.ndarray) and draw.places.dtype.kind == "i"):
+            places = getattr(draw, "places", draw)
+            got = f"{type(draw).__name__} of {getattr(places, 'dtype', type(places).__name__)}"
+            who, hint = f"{type(self.sampler).__name__}.draw", "Write return Draw(places)."
+            raise ConfigError(explain(who, expected="a Draw of places, a numpy array of int64", got=got, hint=hint))
         # A number tells the place only where places are used in turn.
         has_ids = draw.ids is not None and self.writer.keeps_order
         ids = draw.ids if has_ids else ledger.ids_at(draw.places)

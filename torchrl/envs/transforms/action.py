@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec, Unbounded
 from torchrl.envs.base import action_of
-from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.base import EnvSpecs, Transform, unwritten
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.unchecked import put
 
@@ -30,11 +30,11 @@ class ActionTransform(Transform):
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         """Return the action for the environment below, ``[*B]`` or ``[*B, A]``; ``action`` must not be written to."""
-        raise NotImplementedError
+        raise unwritten(self, "forward")
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of the policy's actions, given a leaf of the action spec of the environment below."""
-        raise NotImplementedError
+        raise unwritten(self, "transform_spec")
 
     def inverse(self, inputs: TensorDict) -> None:
         """Replace the action for the environment below by :meth:`forward` of it."""

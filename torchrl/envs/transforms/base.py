@@ -134,6 +134,10 @@ class Transform(StepEditor):
         Raises:
             ConfigError: the transform already belongs to an environment.
         """
+        if "memory_dims" not in vars(self):
+            hint = "Call super().__init__() first in its __init__."
+            got = "one without it"
+            raise ConfigError(explain(type(self).__name__, expected="a transform that is set up", got=got, hint=hint))
         if self._has_env:
             raise ConfigError(
                 explain(
@@ -320,6 +324,11 @@ class Transform(StepEditor):
     def device(self, device: torch.device) -> torch.device:
         """Return the device of the transformed entries, given that of the environment below."""
         return device
+
+
+def unwritten(part: object, method: str) -> NotImplementedError:
+    """Return the error for a method that a subclass has to write and has not."""
+    return NotImplementedError(f"{type(part).__name__} lacks a method that its base leaves to it: write `{method}`.")
 
 
 def _memory_dims(module: nn.Module) -> dict[str, int | None]:

@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.counts import is_count
 from torchrl.data.specs import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.base import action_of
-from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.base import EnvSpecs, Transform, unwritten
 from torchrl.envs.transforms.leaves import require_free
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.functional.endings import is_done
@@ -51,7 +51,7 @@ class EpisodeObservation(Transform):
 
     def start(self, env: EnvSpecs) -> tuple[TensorSpec, torch.Tensor | TensorDictBase]:
         """Return the spec of the observation, and its value at the start of an episode, ``[*B, ...]``."""
-        raise NotImplementedError
+        raise unwritten(self, "start")
 
     def advance(self, values: Sequence[torch.Tensor], next_: TensorDict) -> Sequence[torch.Tensor]:
         """Return the observation's values after a step as new tensors, given those before it.
@@ -60,7 +60,7 @@ class EpisodeObservation(Transform):
             values: before the step, one tensor per leaf of the spec, not to be written to.
             next_: the step's outcome, see :meth:`Transform.step`.
         """
-        raise NotImplementedError
+        raise unwritten(self, "advance")
 
     def read_specs(self, env: EnvSpecs) -> None:
         """Make the spec of the observation, and set every row's start value."""

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torchrl.counts import is_count
 from torchrl.data.specs import Composite, TensorSpec
 from torchrl.envs.base import Env
-from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.base import EnvSpecs, Transform, unwritten
 from torchrl.envs.transforms.leaves import is_number, map_spec, require_leaves, set_leaf
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.keys import Key, as_path, key_list
@@ -61,7 +61,7 @@ class ObservationTransform(Transform):
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the new value of an observation, given the old one, ``[*B, ...]``; do not write to ``value``."""
-        raise NotImplementedError
+        raise unwritten(self, "forward")
 
     def function_of(self, leaf: TensorSpec) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the function to apply to an observation with this spec; :meth:`forward` by default."""
@@ -69,7 +69,7 @@ class ObservationTransform(Transform):
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of the transformed observation, given that of the old one."""
-        raise NotImplementedError
+        raise unwritten(self, "transform_spec")
 
     def features(self, leaf: TensorSpec) -> torch.Size:
         """Return the shape of an observation without its batch dimensions."""

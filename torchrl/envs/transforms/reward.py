@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl.data.specs import Bounded, TensorSpec
-from torchrl.envs.transforms.base import EnvSpecs, Transform
+from torchrl.envs.transforms.base import EnvSpecs, Transform, unwritten
 from torchrl.envs.transforms.leaves import is_number, map_spec
 from torchrl.envs.transforms.observation import ObservationTransform
 from torchrl.errors import ConfigError, NonFiniteError, explain
@@ -39,11 +39,11 @@ class RewardTransform(Transform):
 
     def forward(self, reward: torch.Tensor) -> torch.Tensor:
         """Return the new reward, ``[*B, 1]``; do not write to ``reward``."""
-        raise NotImplementedError
+        raise unwritten(self, "forward")
 
     def transform_spec(self, leaf: TensorSpec) -> TensorSpec:
         """Return the spec of ``forward(reward)``, given that of ``reward``."""
-        raise NotImplementedError
+        raise unwritten(self, "transform_spec")
 
     def step(self, next_: TensorDict, root: TensorDict) -> None:
         """Replace the reward of a step by :meth:`forward` of it."""

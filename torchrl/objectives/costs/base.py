@@ -142,9 +142,19 @@ class Loss(PassesOptions, nn.Module, ABC):
 
         Raises:
             KeyMissing: naming the key and what writes it.
-            SpecError: the mask leaves no row, or a tensor would be broadcast.
+            SpecError: the mask leaves no row, a tensor would be broadcast, or a term is no tensor.
         """
-        return new_tensordict(self.terms(self._valid_rows(batch)), torch.Size([]))
+        rows = self._valid_rows(batch)
+        try:
+            terms = self.terms(rows)
+        except KeyError as error:
+            error.add_note(f"{type(self).__name__} and its networks see what its in_keys name alone: {self.in_keys}.")
+            raise
+        for name, term in terms.items():
+            if not isinstance(term, Tensor):
+                who, got = f"{type(self).__name__}, term {name!r}", type(term).__name__
+                raise SpecError(explain(who, expected="a tensor", got=got, hint="Write torch.tensor(number)."))
+        return new_tensordict(terms, torch.Size([]))
 
     @property
     def state_keys(self) -> list[Key]:

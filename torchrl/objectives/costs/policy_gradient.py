@@ -138,6 +138,10 @@ class PolicyGradientLoss(ActorLoss):
     def _advantage(self, rows: TensorDict, log_prob: Tensor) -> Tensor:
         """Return the advantage in the shape of log-probs, ``[*B]``, normalised if the loss was built so."""
         advantage = rows.get("advantage")
+        if log_prob.shape != rows.batch_size:
+            expected = f"log-probs of shape {list(rows.batch_size)} from its actor's distribution"
+            hint = "Sum them over the dimensions of an action, or drop the last one."
+            raise SpecError(explain(type(self).__name__, expected=expected, got=list(log_prob.shape), hint=hint))
         if advantage.shape[:-1] != log_prob.shape or advantage.shape[-1] != 1:
             expected = f"advantage of shape {[*log_prob.shape, 1]}, as log-probs are {list(log_prob.shape)}"
             hint = "Add or remove the trailing dimension; nothing is broadcast."
