@@ -19,7 +19,7 @@ import configargparse
 
 from torchrl.errors import ConfigError, explain, nearest
 from torchrl.files import write_whole
-from torchrl.recipes.config_file import ConfigFile, Entry, format_value, write_entries
+from torchrl.recipes.config_file import SWEPT, ConfigFile, Entry, format_value, write_entries
 from torchrl.recipes.synonyms import same_meaning
 from torchrl.recipes.value_types import or_none
 
@@ -108,7 +108,7 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=_Help,
             add_env_var_help=False,
-            config_file_parser_class=ConfigFile(self._check_entry),
+            config_file_parser_class=ConfigFile(self._keeps_entry),
             config_file_open_func=_open_text,
         )
         self.leaves_out_unknown = False
@@ -173,8 +173,36 @@ class ConfigParser(_Flags, configargparse.ArgumentParser):
                 raise ConfigError(explain(value.place, expected=f"values of {key}", got=f"{word!r}, a flag"))
         return [f"--{key}", *words]
 
-    def _check_entry(self, key: str, entry: Entry) -> bool:
+    def _keeps_entry(self, key: str, entry: Entry) -> bool:
         """Refuse a wrong entry of a config file; return False for an unknown one that is skipped, else True."""
+        if SWEPT.match(entry):
+            hint = f"This is a sweep's config: torchrl sweep {entry.place.rpartition(', line ')[0]}"
+            raise ConfigError(explain(entry.place, expected=f"a value of {key}", got=str(entry), hint=hint))
+        return self.check_entry(key, entry)
+
+    def words_of(self, key: str, entry: Entry) -> list[str]:
+        """Return the command-line words that set what an entry of a config file sets.
+
+        >>> parser = make_parser("Train something.")
+        >>> _ = parser.add_argument("--num_cells", nargs="+", type=int, default=[8], help="widths")
+        >>> parser.words_of("num_cells", Entry("64 64", "cells.txt, line 1"))
+        ['--num_cells', '64', '64']
+
+        Args:
+            key: of a flag that the parser has.
+            entry: its value, as it stands in a file.
+
+        Raises:
+            ConfigError: a switch that is neither true nor false, or a value that looks like a flag.
+        """
+        return self.convert_item_to_command_line_arg(self._settable()[key], key, entry)
+
+    def check_entry(self, key: str, entry: Entry) -> bool:
+        """Refuse an entry whose value does not fit its flag; return False for an unknown one that is skipped.
+
+        Raises:
+            ConfigError: the key is unknown or the value does not fit, with the place where it stands.
+        """
         action = self._settable().get(key)
         if action is None and self.leaves_out_unknown:
             warnings.warn(f"{entry.place}: the unknown key {key!r} is left out.", stacklevel=2)

@@ -19,6 +19,7 @@ from torchrl.errors import ConfigError, explain
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORD = re.compile(r'\s*("(?:[^"\\]|\\.)*"(?=\s|$)|[^\s"]\S*)')
 _COMMENT = re.compile(r"(^|\s)#.*$")
+SWEPT = re.compile(r"^(range|choice)\s*\((.*)\)$")  # what a sweep draws, in the place of a value
 
 
 class Entry(str):

@@ -56,16 +56,20 @@ LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depend on, beside the environment's own
 
 
-def make_run_folder(algorithm: str, settings: Command) -> Path:
+def make_run_folder(algorithm: str, settings: Command, folder: Path | None = None) -> Path:
     """Make and return a new folder ``<folder>/<name>_<date>/`` for a run, and write its settings to ``config.txt``.
 
     Args:
         algorithm: names the default of ``--folder``, ``<algorithm>_logging``.
         settings: of the command.
+        folder: is taken instead, where somebody has made it for this run.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
+    if folder is not None:
+        _save_settings(algorithm, settings, folder)
+        return folder
     recording, task = settings.recording, task_name(settings.environment)
     runs = Path(f"{algorithm}_logging" if recording.folder is None else recording.folder)
     stem = f"{recording.name or task}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"

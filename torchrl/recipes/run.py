@@ -44,6 +44,8 @@ def run(
     settings: type[Command],
     make_agent: Callable[[Command], Agent],
     flags: Sequence[str] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> None:
     """Run a command: parse flags, then train and report, or evaluate a saved run; exit with status 2 on user mistakes.
 
@@ -58,6 +60,7 @@ def run(
         settings: the dataclass of the command's settings.
         make_agent: builds the agent from them.
         flags: of the command line; None takes those of the process.
+        folder: of the run that is trained; None makes one by ``--folder``, ``--name`` and the time.
     """
     # When the interpreter ends, Python searches all that was imported for garbage, several times: 0.9 s. By then runs
     # are written and processes ended, so that it need not search.
@@ -71,7 +74,7 @@ def run(
         elif args.evaluate:
             _evaluate(settings, args, make_agent, flags)
         else:
-            _train(algorithm, chosen, make_agent, flags)
+            _train(algorithm, chosen, make_agent, flags, folder)
 
 
 def _evaluate(
@@ -84,7 +87,13 @@ def _evaluate(
             export_policy(chosen.recording.export, agent, reporter.env)
 
 
-def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Agent], flags: Sequence[str]) -> None:
+def _train(
+    algorithm: str,
+    settings: Command,
+    make_agent: Callable[[Command], Agent],
+    flags: Sequence[str],
+    folder: Path | None,
+) -> None:
     """Train from the beginning, or from the checkpoint of the run that ``--resume`` names, and report."""
     require_sense(settings, flags)
     reporter = _prepare(settings)
@@ -93,7 +102,7 @@ def _train(algorithm: str, settings: Command, make_agent: Callable[[Command], Ag
         agent.configuration = values_of(settings)
         if recording.resume:
             resume(settings, agent)
-        agent.folder = make_run_folder(algorithm, settings)
+        agent.folder = make_run_folder(algorithm, settings, folder)
         if recording.resume:
             take_over(recording, agent)
         agent.logger = make_logger(recording, agent.folder)
@@ -122,7 +131,7 @@ def _train_seeds(
             agent.configuration = values_of(member)
             agent.folder = make_seed_folder(algorithm, member, folder)
             agent.logger = stack.enter_context(make_logger(member.recording, agent.folder))
-        announce_seeds(settings, folder)
+        announce_seeds(settings, settings.recording.seeds, folder)
         sight = describe_observations(settings.environment, reporter.env)
         lines += [] if sight is None else [sight]
         _print_lines([*lines, *remarks(settings, flags), *remarks_on_env(settings, reporter.env)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from torchrl.agents import Agent, write_summary
 from torchrl.errors import ConfigError, MissingExtraError, explain
@@ -19,7 +21,7 @@ from torchrl.recipes.record import CURVE, PROGRESS, SUMMARY, make_reporter, make
 from torchrl.recipes.seed_lists import seed_list
 from torchrl.recipes.settings import Seeds, values_of
 from torchrl.recipes.value_types import typed_names
-from torchrl.record import spread_curve
+from torchrl.record import bootstrap_interval, spread_curve
 
 # What several runs in one process cannot each have, and why.
 ALONE = {
@@ -43,12 +45,17 @@ class SeedsRecording(Recording):
 
     seeds: Seeds | None = field(default=None, metadata={"metavar": "SEEDS"})
     """train a run for each of these seeds, as 0..7 or 0,3,5, together in one process, each with a folder of its own
-    in the run's; with --compile they step as one program"""
+    in the run's; with --compile they step as one program; torchrl seeds trains each in a process of its own instead"""
+
+
+def has_seeds(settings: Command) -> bool:
+    """Answer whether the command has the flag ``--seeds``."""
+    return hasattr(settings.recording, "seeds")
 
 
 def has_several(settings: Command) -> bool:
     """Answer whether ``--seeds`` asks for several runs."""
-    return getattr(settings.recording, "seeds", None) is not None
+    return has_seeds(settings) and settings.recording.seeds is not None
 
 
 def require_together(settings: Command, flags: Sequence[str]) -> None:
@@ -98,41 +105,58 @@ def make_population(settings: Command, agents: Sequence[Agent]) -> tuple[Populat
     return Population(agents, env=env, names=names), lines
 
 
-def announce_seeds(settings: Command, folder: Path) -> None:
+def announce_seeds(settings: Command, seeds: str, folder: Path) -> None:
     """Print the task, frames, seeds and folder of runs that are about to begin."""
-    frames, seeds = num_trained(settings.collecting), settings.recording.seeds
+    frames = num_trained(settings.collecting)
     task = task_name(settings.environment)
     print(f"{task}: {frames:,} frames for each of the seeds {seeds}; configuration and logs in {folder}")
 
 
 def report_seeds(algorithm: str, settings: Command, agents: Sequence[Agent], folder: Path) -> dict[str, object]:
-    """Evaluate each seed's agent, write its summary and that of all, draw the curves' spread, and print a table.
+    """Evaluate each seed's agent and write its summary, then report as :func:`report_summaries` does."""
+    summaries = []
+    for member, agent in zip(members_of(settings), agents, strict=True):
+        with closing(make_reporter(member)) as reporter:
+            summaries.append(make_summary(algorithm, member, agent, reporter))
+    return report_summaries(algorithm, settings, summaries, folder)
+
+
+def report_summaries(
+    algorithm: str, settings: Command, summaries: Sequence[dict[str, Any]], folder: Path
+) -> dict[str, object]:
+    """Write the summary of the runs of several seeds, draw the curves' spread, and print a table.
+
+    Args:
+        algorithm: of the runs.
+        settings: of the command.
+        summaries: of each run, whose folder is ``folder / "seed_0"`` for seed 0.
+        folder: of all.
 
     Returns:
-        The summary of all: means and standard deviations over the seeds.
+        The summary of all: means and standard deviations over the seeds, and the bootstrap interval of the mean.
     """
-    members, summaries = members_of(settings), []
     recording, task = settings.recording, task_name(settings.environment)
     print(f"{task}: evaluation return over {recording.eval_episodes} episodes")
-    for member, agent in zip(members, agents, strict=True):
-        reporter = make_reporter(member)
-        try:
-            summaries.append(make_summary(algorithm, member, agent, reporter))
-        finally:
-            reporter.close()
-        print(_line(f"seed {member.recording.seed}", summaries[-1], "eval_return_mean", "eval_return_std"))
+    for one in summaries:
+        print(_line(f"seed {one['seed']}", one, "eval_return_mean", "eval_return_std"))
     summary = origin_of(algorithm, settings) | _joined(summaries)
     write_summary(folder / SUMMARY, summary)
     print(_line("mean ± std", summary, "eval_return_mean", "eval_return_std_of_seeds"))
+    if len(summaries) > 1:
+        print(
+            "  95 % interval of the mean, by resampling seeds: {:.1f} to {:.1f}".format(
+                *summary["eval_return_interval"]
+            )
+        )
     print(
         f"{summary['frames']:,} frames in {summary['seconds']:.1f} s (collecting {summary['collect_seconds']:.1f}, "
         f"optimising {summary['optimise_seconds']:.1f}, evaluating {summary['evaluate_seconds']:.1f}): "
         f"{summary['fps']:,.0f} frames per second\n"
         f"logs:        {folder}  (tensorboard --logdir {folder})"
     )
-    tables = [agent.folder / PROGRESS for agent in agents if (agent.folder / PROGRESS).is_file()]
-    if tables:
-        _draw(tables, folder / CURVE, title=f"{task}, {len(agents)} seeds")
+    tables = [folder / f"seed_{one['seed']}" / PROGRESS for one in summaries]
+    if tables := [path for path in tables if path.is_file()]:
+        _draw(tables, folder / CURVE, title=f"{task}, {len(summaries)} seeds")
     return summary
 
 
@@ -147,6 +171,8 @@ def _joined(summaries: Sequence[dict]) -> dict[str, object]:
     means = {name: fmean(columns[name]) for name in ("eval_return_mean", "best_eval_return_mean")}
     deviations = {"eval_return_std_of_seeds": pstdev(columns["eval_return_mean"])}
     deviations["best_eval_return_std_of_seeds"] = pstdev(columns["best_eval_return_mean"])
+    if len(summaries) > 1:
+        deviations["eval_return_interval"] = [float(end) for end in bootstrap_interval(columns["eval_return_mean"])]
     names = ("frames", "seconds", "collect_seconds", "optimise_seconds", "evaluate_seconds")
     sums = {name: sum(columns[name]) for name in names}
     spent = sums["collect_seconds"] + sums["optimise_seconds"]
