@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import cloudpickle
 
 from torchrl import recipes
-from torchrl.agents import Agent, Evaluation, Hook
+from torchrl.agents import Agent, Evaluation, Hook, write_summary
 from torchrl.commands.examples import load_script, script_of
 from torchrl.commands.run_processes import Ask
 from torchrl.recipes.parts import Command
+from torchrl.recipes.record import SUMMARY
+
+RESULT = "trial.json"
 
 
 class TellOfEvaluations(Hook):
@@ -29,17 +33,18 @@ class TellOfEvaluations(Hook):
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.num_evaluations = 0
+        self.num_evaluations, self.is_ended = 0, False
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
         """Tell of the evaluation, and stop the agent if it is not to go on."""
         self.num_evaluations += 1
         if not self.ask(self.num_evaluations, agent.frames, result.mean):
+            self.is_ended = True
             agent.stop()
 
 
-def train_run(folder: Path, ask: Ask, *, algorithm: str, flags: Sequence[str]) -> None:
-    """Train a run in a folder that is there, and report, as the algorithm's script does.
+def train_run(folder: Path, ask: Ask, *, algorithm: str, flags: Sequence[str]) -> bool:
+    """Train a run in a folder that is there, and report; return whether ``ask`` ended it.
 
     Args:
         folder: of the run.
@@ -50,10 +55,21 @@ def train_run(folder: Path, ask: Ask, *, algorithm: str, flags: Sequence[str]) -
     settings, make_agent = load_script(algorithm)
     cloudpickle.register_pickle_by_value(sys.modules[make_agent.__module__])  # worker processes cannot import it
 
+    tell = TellOfEvaluations(ask)
+
     def make_watched(chosen: Command) -> Agent:
         agent = make_agent(chosen)
-        agent.hooks = (*agent.hooks, TellOfEvaluations(ask))
+        agent.hooks = (*agent.hooks, tell)
         return agent
 
     sys.argv = [str(script_of(algorithm))]  # messages begin with its name
     recipes.run(algorithm, settings, make_watched, flags, folder=folder)
+    return tell.is_ended
+
+
+def train_trial(folder: Path, ask: Ask, *, algorithm: str, flags: Sequence[str]) -> None:
+    """Train a run as :func:`train_run` does, and write what a sweep reads of it, whole, when it has ended."""
+    is_pruned = train_run(folder, ask, algorithm=algorithm, flags=flags)
+    summary = json.loads((folder / SUMMARY).read_text())
+    result = {"state": "pruned" if is_pruned else "complete", "return": summary["best_eval_return_mean"]}
+    write_summary(folder / RESULT, result | {"frames": summary["frames"]})

@@ -23,6 +23,7 @@ from torchrl.processes.channels import Channel, Patience, PeerGone
 from torchrl.processes.children import start_child
 
 OUTPUT = "output.txt"
+INTERRUPTED = 130  # the status of a command that Ctrl-C ended
 SERVE = "torchrl.commands.run_processes:serve"
 END_S = 30.0  # for a process to end after its last message
 ORPHANS_S = 120.0  # for processes to notice that their parent was killed, however busy the machine

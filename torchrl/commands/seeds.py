@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torchrl.commands.examples import load_script
 from torchrl.commands.one_run import train_run
-from torchrl.commands.run_processes import OUTPUT, Run, run_all
+from torchrl.commands.run_processes import INTERRUPTED, OUTPUT, Run, run_all
 from torchrl.commands.several import split_flags
 from torchrl.errors import ProcessError, explain
 from torchrl.recipes.config import ConfigParser
@@ -33,7 +33,6 @@ DESCRIPTION = (
     "Train a config with several seeds, each a run in a process of its own, then draw all curves. The flag --seeds of "
     "torchrl train takes all seeds in one process instead, with --compile as one program: faster for small networks."
 )
-INTERRUPTED = 130  # the status of a command that Ctrl-C ended
 
 
 def run(flags: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 
 from torchrl.agents import Agent, Evaluator
 from torchrl.errors import exit_on_mistake, plain_warnings
