@@ -15,7 +15,7 @@ TABLE ?= gpu.md
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-EXTRAS := dev,atari,box2d,dm-control,envpool,jax,minari,minigrid,mujoco,onnx,plots,video
+EXTRAS := dev,atari,box2d,dm-control,envpool,jax,minari,minigrid,mujoco,onnx,plots,sweep,video
 
 .DEFAULT_GOAL := help
 .PHONY: help venv train test lint laws worlds learn mutate bench gpu clean

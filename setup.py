@@ -40,6 +40,7 @@ EXTRAS = {
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "onnx": ["onnx>=1.23", "onnxscript>=0.7.2", "onnxruntime>=1.32"],  # 120 MB
     "plots": ["matplotlib>=3.9"],
+    "sweep": ["optuna>=5"],
     "video": ["av>=16"],  # brings its own ffmpeg
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=2.4", "ruff>=0.17"],
 }

@@ -66,12 +66,13 @@ ADAPTERS = {
     "pyarrow": "torchrl.data.offline",
     "onnx": "torchrl.deploy",
     "onnxscript": "torchrl.deploy",
+    "optuna": "torchrl.commands",
 }
 # Optional or slow to load: imported on first use, never by importing a module of ours.
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
     *("PIL", "pyarrow", "ale_py", "cv2", "jax", "brax", "craftax", "mujoco_playground"),
-    *("gymnax", "jumanji", "pgx", "onnx", "onnxscript"),
+    *("gymnax", "jumanji", "pgx", "onnx", "onnxscript", "optuna"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

@@ -42,3 +42,18 @@ def train_seed(folder, ask, *, algorithm, flags):
     numbers = {name: float(seed) for name in ("eval_return_mean", "eval_return_std", "best_eval_return_mean")}
     seconds = dict.fromkeys(("seconds", "collect_seconds", "optimise_seconds", "evaluate_seconds"), 1.0)
     (folder / "summary.json").write_text(json.dumps({"seed": seed, "frames": 100} | numbers | seconds))
+
+
+def train_trial(folder, ask, *, algorithm, flags):
+    """Write what a trial writes whose return is its lr; trial 2 goes on for ever where there is a file ``hang``."""
+    lr = next(float(flag.removeprefix("--lr=")) for flag in flags if flag.startswith("--lr="))
+    with (folder.parent / "log.txt").open("a") as log:
+        print("begin", folder.name, file=log, flush=True)
+        goes_on = ask(1, 100, lr)
+        if folder.name == "trial_2" and (folder.parent / "hang").exists():
+            print("sleep", folder.name, file=log, flush=True)
+            time.sleep(FOREVER_S)
+        (folder / "config.txt").write_text(f"# ppo on toy\nlr = {lr}\nseed = 3\nnum_cells = 8 8\n")
+        state = "complete" if goes_on else "pruned"
+        (folder / "trial.json").write_text(json.dumps({"state": state, "return": lr, "frames": 100}))
+        print("end", folder.name, file=log, flush=True)

@@ -78,7 +78,7 @@ def read_sweep(parser: ConfigParser, path: str | os.PathLike, *, without: Iterab
     """Read a config whose values may be ranges, and check each end and each option as a value of its flag.
 
     >>> from torchrl import recipes
-    >>> _ = (folder / "lr.txt").write_text("gamma = 0.98\\nlr = range(1e-5, 1e-2, log)")
+    >>> _ = (folder / "lr.txt").write_text("seed = 3\\nlr = range(1e-5, 1e-2, log)")
     >>> read_sweep(recipes.parser_of(type(settings)), folder / "lr.txt").ranges
     {'lr': Range(low=1e-05, high=0.01, is_log=True)}
 
