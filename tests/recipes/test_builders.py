@@ -240,6 +240,7 @@ def test_schedules_and_hooks_are_made_on_request(make_agent):
     assert hooks() == ["ProgressBar"]
     every = hooks("--lr_schedule=linear", "--clip_schedule=linear", "--norm_observations", "--target_return=5")
     assert every == ["UpdateNormalizer", "Anneal", "Anneal", "ProgressBar", "StopAtReturn"]
+    assert hooks("--checkpoint_interval=50", "--target_return=5")[-1] == "KeepCheckpoints"  # behind all that change
     assert hooks("--objective=kl_penalty", "--no-progress_bar") == ["AdaptPenalty"]
     both = hooks("--objective=kl_penalty", "--norm_observations", "--no-progress_bar")
     assert both == ["AdaptPenalty", "UpdateNormalizer"]  # in this order: new statistics would count as divergence

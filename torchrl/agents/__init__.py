@@ -3,7 +3,15 @@
 from torchrl.agents.adam import FusedAdam
 from torchrl.agents.agent import Agent
 from torchrl.agents.checkpoint import load_checkpoint, save_checkpoint
-from torchrl.agents.checkpoints import CHECKPOINTS, KeepCheckpoints, checkpoints_in, newest_checkpoint
+from torchrl.agents.checkpoints import (
+    AGENT,
+    CHECKPOINTS,
+    KeepCheckpoints,
+    checkpoints_in,
+    frames_of,
+    newest_checkpoint,
+    require_whole,
+)
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
 from torchrl.agents.film import VIDEOS, RecordVideo
@@ -30,6 +38,7 @@ from torchrl.agents.statistics import LATEST, Figures, episode_statistics
 from torchrl.agents.summary import summarise, write_summary
 
 __all__ = [
+    "AGENT",
     "BEST",
     "BUFFER",
     "CHECKPOINTS",
@@ -64,8 +73,10 @@ __all__ = [
     "UpdateNormalizer",
     "checkpoints_in",
     "episode_statistics",
+    "frames_of",
     "load_checkpoint",
     "newest_checkpoint",
+    "require_whole",
     "save_checkpoint",
     "summarise",
     "write_summary",

@@ -147,6 +147,10 @@ def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
 def require_whole(path: Path) -> None:
     """Refuse a checkpoint folder in which a file is missing or differs from its checksum.
 
+    >>> agent.folder = folder
+    >>> KeepCheckpoints(1).on_complete(agent)
+    >>> require_whole(folder / "checkpoints" / "000000000000")
+
     Raises:
         CheckpointError: naming the file.
     """
@@ -155,7 +159,11 @@ def require_whole(path: Path) -> None:
 
 
 def frames_of(path: Path) -> int:
-    """Return after how many frames the checkpoint folder was written: its name says so."""
+    """Return after how many frames the checkpoint folder was written: its name says so.
+
+    >>> frames_of(Path("run/checkpoints/000000040000"))
+    40000
+    """
     return int(_NAME.fullmatch(path.name)[1])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from torchrl.agents import Evaluator, MinibatchEpochs
+from torchrl.agents import Evaluator, KeepCheckpoints, MinibatchEpochs
 from torchrl.collectors import MultiSyncCollector
 from torchrl.data.replay import PrioritizedSampler, ReplayBuffer
 from torchrl.envs import Env
@@ -179,7 +179,8 @@ class Replay:
     batch_size: PositiveInt = 256
     "frames of a gradient step"
     save_buffer: bool = False
-    "save the buffer with the checkpoints; without it --resume collects anew first"
+    """save the buffer in the checkpoints of --checkpoint_interval, without that flag when training ends; where it is
+    not saved, --resume collects anew first"""
     buffer_folder: str | None = None
     "keep the buffer in memory-mapped files in this new folder; --resume opens it"
     prb: bool = False
@@ -320,6 +321,11 @@ class Recording:
     "episodes of the last report, from other starts"
     record_video: bool = False
     "film an episode of the policy after each of these evaluations (with the extra: video)"
+    checkpoint_interval: PositiveInt | None = None
+    """frames from one checkpoint folder to the next, RUN/checkpoints/FRAMES, from which --resume goes on as if nothing
+    had been, also after a kill; none writes last.pt, after evaluations and at the end, and best.pt alone"""
+    keep_checkpoints: PositiveInt = default_of(KeepCheckpoints, "keep")
+    "how many of these folders to keep, the newest ones; needs --checkpoint_interval"
     target_return: Real | None = None
     "stop when an evaluation reaches this mean return; needs --record_interval below --total_frames"
     progress_bar: bool = True
@@ -329,8 +335,8 @@ class Recording:
     export: str | None = field(default=None, metadata={"metavar": "FILE"})
     "write the policy to FILE.pt2 or FILE.onnx, for load_policy, torch alone or onnxruntime; needs --evaluate"
     resume: str | None = field(default=None, metadata={"metavar": "RUN"})
-    """go on with the run saved in this folder, or one checkpoint, RUN/last.pt, in a new folder, with more
-    --total_frames"""
+    """go on with the newest whole checkpoint of the run in this folder, or with one, RUN/last.pt, in a new folder; with
+    more --total_frames where that run had come to its end"""
 
 
 class Command(Protocol):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +14,16 @@ from pathlib import Path
 
 from torchrl import __version__
 from torchrl.agents import (
+    AGENT,
     BEST,
-    BUFFER,
+    CHECKPOINTS,
     LAST,
     Agent,
     Anneal,
     EvaluationProcess,
     Evaluator,
     Hook,
+    KeepCheckpoints,
     LinearSchedule,
     MinibatchEpochs,
     ProgressBar,
@@ -32,14 +32,12 @@ from torchrl.agents import (
     SaveBuffer,
     StopAtReturn,
     SuccessShare,
-    load_checkpoint,
     summarise,
     write_summary,
 )
 from torchrl.data.replay import ReplayBuffer
 from torchrl.envs import Env
 from torchrl.errors import CheckpointError, ConfigError, MissingExtraError, explain
-from torchrl.objectives import Coefficient
 from torchrl.recipes.atari import frame_skip_of
 from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import ConfigParser, load_config, save_config
@@ -47,7 +45,7 @@ from torchrl.recipes.config_file import format_value
 from torchrl.recipes.envs import FILM, task_name
 from torchrl.recipes.parts import Command, Recording
 from torchrl.recipes.settings import parser_of, values_of
-from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, copy_table, learning_curve, require_video
+from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve, require_video
 from torchrl.seeding import named_seeds
 
 CONFIG, PROGRESS, SUMMARY, CURVE = "config.txt", "progress.csv", "summary.json", "learning_curve.png"
@@ -56,18 +54,23 @@ LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depend on, beside the environment's own
 
 
-def make_run_folder(algorithm: str, settings: Command, folder: Path | None = None) -> Path:
+def make_run_folder(
+    algorithm: str, settings: Command, folder: Path | None = None, *, fill: Callable[[Path], None] | None = None
+) -> Path:
     """Make and return a new folder ``<folder>/<name>_<date>/`` for a run, and write its settings to ``config.txt``.
 
     Args:
         algorithm: names the default of ``--folder``, ``<algorithm>_logging``.
         settings: of the command.
         folder: is taken instead, where somebody has made it for this run.
+        fill: is called with the folder before the settings are written; a folder without them is no run.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
     if folder is not None:
+        if fill is not None:
+            fill(folder)
         _save_settings(algorithm, settings, folder)
         return folder
     recording, task = settings.recording, task_name(settings.environment)
@@ -82,6 +85,8 @@ def make_run_folder(algorithm: str, settings: Command, folder: Path | None = Non
                 continue
             flag = "--name" if recording.folder is None else "--folder"
             raise ConfigError(explain(flag, expected="a folder that can be made", got=str(error))) from error
+        if fill is not None:
+            fill(folder)
         _save_settings(algorithm, settings, folder)
         return folder
     raise ConfigError(explain("--name", expected="a name that is free", got=stem))
@@ -105,49 +110,11 @@ def _save_settings(algorithm: str, settings: Command, folder: Path) -> None:
 def saved_run(path: str | Path) -> tuple[Path, list[str]]:
     """Split the path that ``--resume`` or ``--evaluate`` names into a run's folder and the names of its checkpoints."""
     path = Path(path)
+    one = path.parent if path.name == AGENT else path
+    if one.parent.name == CHECKPOINTS:  # RUN/checkpoints/000000010000, with or without /agent.pt
+        return one.parent.parent, [f"{CHECKPOINTS}/{one.name}/{AGENT}"]
     is_checkpoint = path.is_file() or path.suffix == Path(LAST).suffix
     return (path.parent, [path.name]) if is_checkpoint else (path, [LAST, BEST])
-
-
-def take_over(settings: Recording, agent: Agent) -> None:
-    """Copy the best checkpoint and the CSV table of the run that ``--resume`` names into the agent's folder."""
-    parent, _ = saved_run(settings.resume)
-    if (parent / BEST).is_file():
-        shutil.copyfile(parent / BEST, agent.folder / BEST)
-    if "csv" in settings.loggers and (parent / PROGRESS).is_file():
-        copy_table(parent / PROGRESS, agent.folder / PROGRESS, until=agent.frames)
-
-
-def resume(settings: Command, agent: Agent) -> None:
-    """Load the checkpoint of the run that ``--resume`` names; learning rate and loss coefficients are of the flags.
-
-    The checkpoint holds these numbers too, in the optimizer and the loss, but flags win. If the last checkpoint cannot
-    be read, the best one is loaded, with a warning.
-
-    Raises:
-        CheckpointError: the run has no checkpoint, or it does not fit the flags.
-        ConfigError: the run has already collected ``total_frames``, or had another optimizer.
-    """
-    folder, names = saved_run(settings.recording.resume)
-    buffer = folder / BUFFER
-    if buffer.is_dir() and isinstance(agent.optimise, ReplayUpdates):
-        agent.optimise.buffer.load(buffer)  # first: without it, updates wait for frames to be collected anew
-    state = _first_readable(folder, names)
-    with naming_other_networks(settings, folder):
-        agent.load_state_dict(state)
-    total_frames, optimising = settings.collecting.total_frames, settings.optimising
-    if agent.frames >= total_frames:
-        got = f"{total_frames:,}, which the run has"
-        raise ConfigError(explain("--total_frames", expected=f"more than {agent.frames:,}", got=got))
-    began_with = agent.configuration.get("optimizer", optimising.optimizer)
-    if optimising.optimizer != began_with:
-        raise ConfigError(explain("--optimizer", expected=f"{began_with}, as the run began", got=optimising.optimizer))
-    agent.configuration = values_of(settings)
-    for name, value in agent.configuration.items():
-        if isinstance(getattr(type(agent.loss), name, None), Coefficient):
-            setattr(agent.loss, name, value)
-    for group in agent.optimizer.param_groups:
-        group |= {"lr": optimising.lr, "weight_decay": optimising.weight_decay}
 
 
 @contextmanager
@@ -164,18 +131,6 @@ def naming_other_networks(settings: Command, folder: Path) -> Iterator[None]:
         due, got = (" ".join(f"--{name}={format_value(values[name])}" for name in others) for values in (saved, mine))
         hint = "Leave these flags out: they are as the run was trained."
         raise CheckpointError(explain(f"run {folder}", expected=f"networks of {due}", got=got, hint=hint)) from error
-
-
-def _first_readable(folder: Path, names: Sequence[str]) -> dict:
-    """Return the first of the named checkpoints that can be read; warn about those before it."""
-    while True:
-        name, *names = names
-        try:
-            return load_checkpoint(folder / name)
-        except CheckpointError as error:
-            if not any((folder / other).is_file() for other in names):
-                raise
-            warnings.warn(f"{error} {names[0]} is taken instead.", stacklevel=3)
 
 
 def make_logger(settings: Recording, folder: Path) -> Logger:
@@ -227,8 +182,9 @@ def make_hooks(
     if optimising.lr_schedule == "linear":
         falling = LinearSchedule(optimising.lr, 0.0, settings.collecting.total_frames)
         hooks.append(Anneal(optimise.optimizer, "lr", falling))
-    if buffer is not None and settings.replay.save_buffer:
-        hooks.append(SaveBuffer(buffer))
+    saved = buffer if buffer is not None and settings.replay.save_buffer else None
+    if saved is not None and recording.checkpoint_interval is None:
+        hooks.append(SaveBuffer(saved))
     if settings.environment.success_key is not None:
         hooks.append(SuccessShare(settings.environment.success_key))
     if recording.progress_bar:
@@ -239,6 +195,8 @@ def make_hooks(
         require_video()
         make_env = partial(settings.make_env, num_envs=1, training=False, filmed=True)
         hooks.append(RecordVideo(make_env, key=FILM, seed=named_seeds(recording.seed, "film")["film"]))
+    if recording.checkpoint_interval is not None:  # the last: what others change in a batch is in its checkpoint
+        hooks.append(KeepCheckpoints(recording.checkpoint_interval, keep=recording.keep_checkpoints, buffer=saved))
     return hooks
 
 

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torchrl.agents import Agent, Evaluator
@@ -23,10 +24,9 @@ from torchrl.recipes.record import (
     make_run_folder,
     make_seed_folder,
     report,
-    resume,
-    take_over,
     with_saved_config,
 )
+from torchrl.recipes.resume import resume, take_over
 from torchrl.recipes.saved import export_policy, open_run, prepare_torch, report_saved
 from torchrl.recipes.seeds import (
     announce_seeds,
@@ -101,11 +101,9 @@ def _train(
     recording = settings.recording
     with closing(make_agent(settings)) as agent:
         agent.configuration = values_of(settings)
-        if recording.resume:
-            resume(settings, agent)
-        agent.folder = make_run_folder(algorithm, settings, folder)
-        if recording.resume:
-            take_over(recording, agent)
+        source = resume(settings, agent) if recording.resume else None
+        fill = None if source is None else partial(take_over, recording, agent, source)
+        agent.folder = make_run_folder(algorithm, settings, folder, fill=fill)
         agent.logger = make_logger(recording, agent.folder)
         announce(settings, agent.folder)
         sight = describe_observations(settings.environment, reporter.env)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from torchrl.agents import Agent, Evaluation, Evaluator, load_checkpoint
+from torchrl.agents import AGENT, Agent, Evaluation, Evaluator, load_checkpoint, newest_checkpoint
 from torchrl.deploy import export_onnx
 from torchrl.envs import Env
 from torchrl.errors import CheckpointError, explain
@@ -103,6 +103,8 @@ def _readable(settings: Command) -> list[Path]:
     """Return the paths of the checkpoints that can be read, the best as the last; warn about the others."""
     folder, wanted = saved_run(settings.recording.evaluate)
     paths = [folder / name for name in wanted if (folder / name).is_file()]
+    if not paths and len(wanted) > 1 and (newest := newest_checkpoint(folder)) is not None:
+        paths = [newest / AGENT]  # it was killed before its first evaluation
     if not paths:
         expected, got = " or ".join(wanted), f"{'none' if len(wanted) == 1 else 'neither'} in {folder}"
         raise CheckpointError(explain("--evaluate", expected=expected, got=got))
