@@ -15,10 +15,10 @@ TABLE ?= gpu.md
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-EXTRAS := dev,atari,box2d,dm-control,envpool,jax,minari,minigrid,mujoco,onnx,plots,sweep,video
+EXTRAS := dev,atari,box2d,dm-control,docs,envpool,jax,minari,minigrid,mujoco,onnx,plots,sweep,video
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint laws worlds learn mutate bench gpu clean
+.PHONY: help venv train test lint docs laws worlds learn mutate bench gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -41,6 +41,10 @@ test: $(VENV)/.stamp ## run the quick test suite
 lint: $(VENV)/.stamp ## check the style, and the types that users see
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+docs: $(VENV)/.stamp ## build the site into docs/_build/html; a warning or a broken link is an error
+	$(RUN) -m sphinx -q -W --keep-going -b html -c docs -d docs/_build/doctrees . docs/_build/html
+	$(RUN) docs/links.py docs/_build/html
 
 laws: $(VENV)/.stamp ## run the law suites and write what was held against them to docs/laws.md
 	$(RUN) tests/law_table.py
@@ -66,5 +70,5 @@ gpu: $(if $(shell command -v $(RUN)),,$(VENV)/.stamp) ## run the tests that need
 	exit $$status
 
 clean: ## remove .venv and everything that tools leave behind (never a *_logging folder)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

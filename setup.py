@@ -32,6 +32,7 @@ EXTRAS = {
     "box2d": ["Box2D>=2.3.10", PYGAME],
     "classic-control": [PYGAME],
     "dm-control": ["dm_control>=1.0.50", MUJOCO],
+    "docs": ["sphinx>=9.0", "furo>=2025.12.19", "myst-parser>=5.0"],
     "envpool": ["envpool>=1.1.1"],  # from 1.2 on it pulls 270 MB of assets; constraints.txt holds it before
     "jax": ["jax>=0.10"],  # of the libraries of jax_world, docs/worlds.md says which install beside the rest
     "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow

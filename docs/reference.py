@@ -50,13 +50,18 @@ def call(name: str, member: object) -> str:
     return f"{name}({', '.join(parts)})"
 
 
-def section(name: str) -> str:
-    """Write the table of one package; constants have no docstring of their own and are left out."""
+def members_of(name: str) -> dict[str, object]:
+    """List the classes and functions of a package; constants have no docstring of their own and are left out."""
     package = import_module(name)
     members = {key: getattr(package, key) for key in sorted(package.__all__, key=str.lower)}
-    members = {key: item for key, item in members.items() if inspect.isclass(item) or inspect.isfunction(item)}
-    rows = [f"| `{call(key, item)}` | {summary(item)} |" for key, item in members.items()]
-    return "\n".join([f"## {name}", "", summary(package), "", "| name | what it is |", "|---|---|", *rows, ""])
+    return {key: item for key, item in members.items() if inspect.isclass(item) or inspect.isfunction(item)}
+
+
+def section(name: str) -> str:
+    """Write the table of one package."""
+    rows = [f"| `{call(key, item)}` | {summary(item)} |" for key, item in members_of(name).items()]
+    head = [f"## {name}", "", summary(import_module(name)), "", "| name | what it is |", "|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def page() -> str:

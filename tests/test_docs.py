@@ -108,3 +108,21 @@ def test_a_law_suite_exists(suite):
 def test_links_of_the_docs_lead_somewhere(path):
     for link in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", path.read_text()):
         assert (path.parent / link).exists(), link
+
+
+def test_every_page_stands_in_a_table_of_contents_of_the_site():
+    index = (DOCS / "index.md").read_text()
+    trees = "".join(re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL)).splitlines()
+    entries = [re.sub(r".*<(.*)>", r"\1", line) for line in trees if line and not line.startswith((":", "api/"))]
+    patterns = [entry for entry in entries if "*" in entry]
+    named = {(DOCS / f"{entry}.md").resolve() for entry in entries if "*" not in entry}
+    assert all(path.is_file() for path in named)
+    listed = named.union(*(DOCS.glob(f"{entry}.md") for entry in patterns))
+    assert set(DOCS.rglob("*.md")) - listed == {DOCS / "index.md"}
+    assert {ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")} < listed
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "a.html").write_text('<p id="here"><a href="b.html#there">b</a><a href="#here">a</a><img src="c.png">')
+    (tmp_path / "b.html").write_text('<a href="a.html#here">a</a><a href="https://example.org/x">x</a>')
+    assert load(DOCS / "links.py").broken_links(tmp_path) == ["a.html: b.html#there", "a.html: c.png"]

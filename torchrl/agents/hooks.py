@@ -58,16 +58,18 @@ class Hook:
 
     One training calls, in this order:
 
-    | point | when |
-    |---|---|
-    | ``on_train_start`` | once, before the first batch |
-    | ``on_batch`` | a batch was collected; then it is stored |
-    | ``on_optimised`` | the gradient steps on it were taken |
-    | ``on_evaluated`` | an evaluation has ended, if any |
-    | ``on_batch_end`` | evaluations were measured, the log and checkpoints written |
-    | ``on_complete`` | training has come to its end: all frames, ``agent.stop()`` or Ctrl-C |
-    | ``on_error`` | instead of ``on_complete``, where an exception ended it |
-    | ``on_train_end`` | last, however training ended |
+    ==================  ======================================================================
+    point               when
+    ==================  ======================================================================
+    ``on_train_start``  once, before the first batch
+    ``on_batch``        a batch was collected; then it is stored
+    ``on_optimised``    the gradient steps on it were taken
+    ``on_evaluated``    an evaluation has ended, if any
+    ``on_batch_end``    evaluations were measured, the log and checkpoints written
+    ``on_complete``     training has come to its end: all frames, ``agent.stop()`` or Ctrl-C
+    ``on_error``        instead of ``on_complete``, where an exception ended it
+    ``on_train_end``    last, however training ended
+    ==================  ======================================================================
 
     At each point the agent's own hooks come first (evaluation, log, checkpoints), then those it was given, in their
     order. ``agent.evaluate()`` calls no hook. A subclass with a method ``on_...`` of another name is refused.

@@ -20,7 +20,7 @@ class RewardScale:
     which would change the task. The returns ``R_t = γ R_{t-1} + r_t`` restart from 0 at each episode and after masked
     steps, and continue from batch to batch of any length and of several workers in any order: a trajectory is
     recognised by its ``("collector", "traj_ids")``, or by its row where a batch has none. A return n frames old has the
-    weight ``decay``ⁿ; returns of one time step are equally old. While the deviation is 0, rewards are not divided.
+    weight ``decayⁿ``; returns of one time step are equally old. While the deviation is 0, rewards are not divided.
 
     Engstrom et al., "Implementation Matters in Deep Policy Gradients" (2020), https://arxiv.org/abs/2005.12729, section
     3, item 2, for the division; the fading is ours.

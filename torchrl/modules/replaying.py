@@ -63,7 +63,7 @@ def replay_policy(
         batch: ``[*B, T]``, as collectors give it: consecutive steps of each row.
         step: called after the policy with the transition and its time t, returns a TensorDict ``[K]`` of entries to
             add, for example ``lambda transition, t: critic(transition)``. The transition, ``[K]``, is the stored one of
-            the K rows that are valid at t (*B in one dimension), with the replayed state and what the policy wrote.
+            the K rows that are valid at t (``*B`` in one dimension), with the replayed state and what the policy wrote.
         out_keys: which entries to return; also entries of the transition, such as the state that was read. None returns
             what policy and ``step`` wrote.
         at_once: call the policy once instead of step by step. None does so where there is neither a state nor a
