@@ -38,11 +38,13 @@ EXTRAS = {
     "minari": ["minari>=0.5.4", "h5py>=3.16", "pillow>=10"],  # its HDF5 reader needs pillow
     "minari-arrow": ["minari>=0.5.4", "pillow>=10", "pyarrow>=21"],  # its formats arrow and parquet; 170 MB
     "minigrid": ["minigrid>=3.2", PYGAME],
+    "mlflow": ["mlflow-skinny>=3.17", "sqlalchemy>=2.0", "alembic>=1.13"],  # its plain files are refused from 3.17 on
     "mujoco": [MUJOCO, "imageio>=2.34"],  # gymnasium's MuJoCo environments import imageio
     "onnx": ["onnx>=1.23", "onnxscript>=0.7.2", "onnxruntime>=1.32"],  # 120 MB
     "plots": ["matplotlib>=3.9"],
     "sweep": ["optuna>=5"],
     "video": ["av>=16"],  # brings its own ffmpeg
+    "wandb": ["wandb>=0.31"],
     "dev": ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=2.4", "ruff>=0.17"],
 }
 

@@ -59,6 +59,9 @@ ADAPTERS = {
     "tensorboard": "torchrl.record",
     "matplotlib": "torchrl.record",
     "av": "torchrl.record",
+    "wandb": "torchrl.record",
+    "mlflow": "torchrl.record",
+    "sqlalchemy": "torchrl.record",  # which mlflow asks for without naming it
     "tqdm": "torchrl.agents",
     "h5py": "torchrl.data.offline",
     "minari": "torchrl.data.offline",
@@ -72,7 +75,7 @@ ADAPTERS = {
 ON_FIRST_USE = {
     *("dm_control", "dm_env", "envpool", "mujoco", "imageio", "tensorboard", "matplotlib", "av", "h5py", "minari"),
     *("PIL", "pyarrow", "ale_py", "cv2", "jax", "brax", "craftax", "mujoco_playground"),
-    *("gymnax", "jumanji", "pgx", "onnx", "onnxscript", "optuna"),
+    *("gymnax", "jumanji", "pgx", "onnx", "onnxscript", "optuna", "wandb", "mlflow", "sqlalchemy"),
 }
 # The maths knows nothing but torch; worker processes start without torch.
 ONLY_TORCH = "torchrl.functional"

@@ -73,7 +73,8 @@ def test_hooks_are_told_in_the_documented_order_and_metrics_are_logged_over_fram
     assert [step for step, _ in recorder.rows] == [128, 256]
     names = {"train/episode_return", "train/episode_length"}
     names |= {"eval/return_mean", "eval/return_std", "eval/policy_version", "diary/pages"}
-    names |= {"time/collect_s", "time/optimise_s", "time/evaluate_s", "time/seconds", "time/fps", "collect/policy_lag"}
+    names |= {"time/collect_s", "time/optimise_s", "time/evaluate_s", "time/seconds", "time/fps", "time/hours_left"}
+    names |= {"collect/policy_lag"}
     losses = {"loss_objective", "loss_critic", "loss_entropy", "approx_kl", "clip_fraction", "entropy", "grad_norm"}
     names |= {f"loss/{name}" for name in (*losses, "explained_variance")}
     for _, metrics in recorder.rows:

@@ -12,6 +12,7 @@ from torchrl.agents import VIDEOS, Evaluation, Evaluator, RecordVideo
 from torchrl.envs import CartPole, GymEnv, SerialEnv
 from torchrl.envs.simulators import Pixels, gym_simulator
 from torchrl.errors import ConfigError, KeyMissing, MissingExtraError
+from torchrl.record import JSONLinesLogger, read_json_lines
 
 
 def seen_cartpole():
@@ -28,10 +29,13 @@ def pictures(path):
 
 def test_each_evaluation_has_a_film_of_an_episode_from_the_same_start(make_agent, tmp_path):
     agent = make_agent(evaluate_every=256, hooks=[RecordVideo(seen_cartpole, key="film", seed=7)])
-    agent.folder = tmp_path
+    agent.folder, agent.logger = tmp_path, JSONLinesLogger(tmp_path)
     agent.train()
+    agent.logger.close()
     films = sorted((tmp_path / VIDEOS).iterdir())
     assert [film.name for film in films] == ["000000256.mp4", "000000512.mp4"]
+    told = [line["video"] for line in read_json_lines(agent.logger.path) if "video" in line]
+    assert told == [{"name": "eval/film", "path": f"{VIDEOS}/{film.name}"} for film in films]
     first, last = map(pictures, films)
     played = Evaluator(GymEnv("CartPole-v1", num_envs=1), num_episodes=1, start_seeds=[7])(agent.policy)
     assert len(last) == int(played.lengths[0]) + 1 and last.shape[1:] == (400, 600, 3)

@@ -113,6 +113,7 @@ def test_in_a_file_progress_is_a_line_for_each_record(capsys, every_frames):
     lines = capsys.readouterr().err.splitlines()
     if every_frames is None:
         assert len(lines) == 10 and lines[0].startswith("40 of 400 frames, ") and lines[0].endswith(", train 20.0")
+        assert "frames, 0:00:00 left, " in lines[0] and "left" not in lines[-1]
     else:
         assert len(lines) == 2 and lines[0].startswith("200 of 400 frames, ")
         assert lines[0].endswith("frames/s, train 100.0, eval 42.0") and "\r" not in "".join(lines)

@@ -15,7 +15,7 @@ from torchrl.envs.learned import frozen, refuse_learning_simulators
 from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.keys import Key
 from torchrl.modules import ExplorationType, set_exploration_type
-from torchrl.record import require_video, video_writer
+from torchrl.record import Logger, require_video, video_writer
 
 if TYPE_CHECKING:
     from torchrl.agents.agent import Agent
@@ -28,6 +28,7 @@ class RecordVideo(Hook):
 
     The policy acts as in an evaluation, in an environment for films alone, and its random streams are restored, so
     training is not affected. The film has a picture of the start and one after each step; the last shows the ending.
+    The agent's logger is told of it, as ``eval/film``.
 
     >>> from torchrl.envs import GymEnv
     >>> film = RecordVideo(lambda: GymEnv("CartPole-v1", num_envs=1, from_pixels=True, pixels_only=False))
@@ -97,15 +98,18 @@ class RecordVideo(Hook):
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
         """Film an episode with the present weights: later ones than were measured in an :class:`EvaluationProcess`."""
+        path = agent.folder / VIDEOS / f"{agent.frames:09d}.mp4"
         with (
             torch.no_grad(),
             own_randomness(agent.policy, self.seed),
             eval_mode(agent.policy),
             frozen(self._env, agent.collector.learned_states()),
             set_exploration_type(self.exploration_type),
-            video_writer(agent.folder / VIDEOS / f"{agent.frames:09d}.mp4", fps=self.fps) as add,
+            video_writer(path, fps=self.fps) as add,
         ):
             self._film(move_roots_to_policy(agent.policy, self._env.device), add)
+        if isinstance(agent.logger, Logger):  # what takes numbers alone will do as an agent's logger
+            agent.logger.log_video("eval/film", path, agent.frames)
 
     def on_train_end(self, agent: Agent) -> None:
         """Close the environment of the films."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
-from torchrl.agents.parts import frames_per_batch
+from torchrl.agents.pace import Pace, final_frames, gpu_memory_gb
 from torchrl.agents.statistics import LATEST, Figures, num_valid_frames
 from torchrl.errors import ConfigError, explain, nearest
 from torchrl.keys import Key
@@ -281,10 +281,10 @@ class AdaptPenalty(Hook):
 
 
 class ProgressBar(Hook):
-    """Show frames, speed and the latest returns on one line of the terminal, through tqdm.
+    """Show frames, time left, speed, the latest returns and the GPU's memory on one line of the terminal, through tqdm.
 
     If the standard error is a file or a pipe, one line is written at each periodic evaluation instead, or, without
-    evaluations, at each tenth of the total frames.
+    evaluations, at each tenth of the total frames; its speed is that since the line before, all that passed counted.
 
     >>> bar = ProgressBar()  # Agent(..., hooks=[bar]), or agent.train(progress=True)
     >>> bar.on_train_start(agent)
@@ -299,7 +299,7 @@ class ProgressBar(Hook):
         """Open the bar at the frames that the agent has trained on."""
         from tqdm import tqdm  # on first use: nobody pays for it at import
 
-        self._total = _whole_batches(agent)
+        self._total = final_frames(agent)
         self._bar = tqdm(
             total=self._total if self._total > 0 else None,
             initial=agent.frames,
@@ -308,7 +308,8 @@ class ProgressBar(Hook):
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
-        self._start, self._begun = agent.frames, time.perf_counter()
+        self._pace = Pace()
+        self._pace.note(agent.frames)
         self._tenths = self._tenths_of(agent)
         self._is_evaluated = agent.evaluator is not None and agent.evaluator.every_frames is not None
 
@@ -320,7 +321,10 @@ class ProgressBar(Hook):
             if not self._is_evaluated and self._tenths_of(agent) > self._tenths:
                 self._write_line(agent)
             return
-        self._bar.set_postfix({name: f"{value:.1f}" for name, value in self._shown.items()}, refresh=False)
+        shown = {name: f"{value:.1f}" for name, value in self._shown.items()}
+        if (memory := gpu_memory_gb(agent)) is not None:
+            shown["gpu"] = f"{memory:.1f}GB"
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update(agent.frames - self._bar.n)
 
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
@@ -340,16 +344,15 @@ class ProgressBar(Hook):
 
     def _write_line(self, agent: Agent) -> None:
         self._tenths = self._tenths_of(agent)
-        speed = (agent.frames - self._start) / max(time.perf_counter() - self._begun, 1e-9)
+        self._pace.note(agent.frames)
         way = f"{agent.frames:,} of {self._total:,} frames" if self._total > 0 else f"{agent.frames:,} frames"
+        seconds = self._pace.seconds_for(self._total - agent.frames) if self._total > agent.frames else None
+        left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+        memory = gpu_memory_gb(agent)
+        memory = "" if memory is None else f", {memory:.1f} GB of the GPU"
         returns = "".join(f", {name} {value:.1f}" for name, value in self._shown.items())
-        print(f"{way}, {speed:,.0f} frames/s{returns}", file=sys.stderr, flush=True)
-
-
-def _whole_batches(agent: Agent) -> int:
-    """Return the frames at which training ends: the collector's total, rounded up to whole batches; -1 for no end."""
-    total, batch = agent.collector.total_frames, frames_per_batch(agent.collector) or 1
-    return agent.frames + -(-(total - agent.frames) // batch) * batch if total > 0 else total
+        speed = f"{self._pace.frames_per_second:,.0f} frames/s"
+        print(f"{way}{left}{memory}, {speed}{returns}", file=sys.stderr, flush=True)
 
 
 def check_hooks(hooks: tuple) -> tuple[Hook, ...]:

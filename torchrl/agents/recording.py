@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torchrl.agents.checkpoint import save_checkpoint
 from torchrl.agents.evaluate_beside import BesideResult
 from torchrl.agents.hooks import BatchReport, Hook
+from torchrl.agents.pace import Pace, final_frames, gpu_memory_gb
 from torchrl.agents.statistics import Figures, MeanMetrics
 
 if TYPE_CHECKING:
@@ -20,15 +21,26 @@ class Log(Hook):
 
     A line is written too where an evaluation has ended, and after the last batch. An evaluation beside training is
     logged over the frames of its launch. An agent without a logger writes nothing.
+
+    ``time/collect_s``, ``time/optimise_s`` and ``time/evaluate_s`` are seconds of the interval since the line before,
+    ``time/fps`` its frames by the seconds of the first two, ``time/seconds`` all seconds of the run so far,
+    ``time/hours_left`` what the rest takes at the mean pace of the last ten lines, evaluations and all else included,
+    and ``time/gpu_memory_gb`` the most that tensors have taken on the learner's GPU, where it has one.
     """
 
     def __init__(self) -> None:
         self._means = MeanMetrics()
         self._seconds: dict[str, float] = {}  # of the agent, at the last line
+        self._pace = Pace()
 
     def begin_line(self, agent: Agent) -> None:
         """Note the agent's seconds now, so that the next line of the log reports the seconds since."""
         self._seconds = dict(agent.seconds)
+
+    def on_train_start(self, agent: Agent) -> None:
+        """Begin to measure the pace."""
+        self._pace = Pace()
+        self._pace.note(agent.frames)
 
     def on_batch_end(self, agent: Agent, report: BatchReport) -> None:
         """Add the figures of the batch to the means; write a line if one is due or an evaluation has ended."""
@@ -54,8 +66,17 @@ class Log(Hook):
         metrics |= {f"time/{phase}_s": seconds for phase, seconds in spent.items()}
         metrics["time/fps"] = num_frames / max(spent["collect"] + spent["optimise"], 1e-9)
         metrics["time/seconds"] = sum(agent.seconds.values())
+        metrics |= self._outlook(agent)
         self.begin_line(agent)
         _log(agent, metrics, agent.frames)
+
+    def _outlook(self, agent: Agent) -> dict[str, float]:
+        """Return the hours left, where the run has an end, and the memory taken, where there is a GPU."""
+        self._pace.note(agent.frames)
+        seconds, memory = self._pace.seconds_for(max(final_frames(agent) - agent.frames, 0)), gpu_memory_gb(agent)
+        has_end = agent.collector.total_frames > 0 and seconds is not None
+        outlook = {"time/hours_left": seconds / 3600} if has_end else {}
+        return outlook if memory is None else outlook | {"time/gpu_memory_gb": memory}
 
 
 class Checkpoints(Hook):

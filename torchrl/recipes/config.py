@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,6 +50,27 @@ class _Switch(argparse.BooleanOptionalAction):
         self.help = help  # some versions of Python add the default to it, the formatter does already
 
 
+class _Chosen(argparse.Action):
+    """A list out of given words, separated by spaces or commas."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        setattr(namespace, self.dest, [word for words in values for word in words])
+
+
+def _chosen_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a converter that splits a text at its commas and refuses a word that is not among the choices."""
+
+    def converted(text: str) -> list[str]:
+        words = text.split(",")
+        for word in words:
+            if word not in choices:
+                known = ", ".join(map(repr, choices))
+                raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {known})")
+        return words
+
+    return converted
+
+
 class _Flags:
     """Base of a parser and its groups: every flag must have a help text and a default, and ``none`` stands for None."""
 
@@ -67,6 +88,9 @@ class _Flags:
             if "choices" in options:
                 options["metavar"] = f"{{{','.join([*options['choices'], 'none'])}}}"
                 options["choices"] = [*options["choices"], None]
+        if "choices" in options and "nargs" in options:
+            choices = options.pop("choices")
+            options |= {"action": _Chosen, "type": _chosen_of(choices), "metavar": f"{{{','.join(choices)}}}"}
         if isinstance(options["default"], tuple):
             options["default"] = list(options["default"])
         if not {"action", "choices", "metavar"}.intersection(options):

@@ -30,6 +30,7 @@ from torchrl.recipes.settings import (
     Share,
 )
 from torchrl.recipes.value_types import default_of
+from torchrl.record import MLflowLogger, WandbLogger
 
 
 @dataclass(frozen=True)
@@ -307,8 +308,15 @@ class Recording:
     "where the runs' folders go; none takes <algorithm>_logging below the current folder"
     name: FileName = ""
     "name of the run's folder; empty takes the task's"
-    loggers: tuple[Literal["csv", "tensorboard"], ...] = field(default=("csv", "tensorboard"), metadata={"nargs": "*"})
-    "where the numbers of the run go, beside its summary; csv is the table that the curve is drawn from"
+    loggers: tuple[Literal["csv", "tensorboard", "jsonlines", "wandb", "mlflow"], ...] = field(
+        default=("csv", "tensorboard"), metadata={"nargs": "*"}
+    )
+    """where the numbers of the run go, beside its summary, as csv,wandb; csv is the table that the curve is drawn from;
+    wandb and mlflow are extras"""
+    wandb_mode: Literal["offline", "online"] = default_of(WandbLogger, "mode")
+    "offline writes files for a later `wandb sync`; online takes the login of `wandb login`; needs --loggers=wandb"
+    mlflow_uri: str | None = default_of(MLflowLogger, "uri")
+    "database or server of MLflow; none takes mlflow.db in the run's folder; needs --loggers=mlflow"
     seed: NonNegativeInt = 0
     "all random streams derive from it"
     record_interval: PositiveInt = 50_000

@@ -43,14 +43,13 @@ from torchrl.recipes.collectors import num_trained
 from torchrl.recipes.config import ConfigParser, load_config, save_config
 from torchrl.recipes.config_file import format_value
 from torchrl.recipes.envs import FILM, task_name
-from torchrl.recipes.parts import Command, Recording
+from torchrl.recipes.parts import Command
 from torchrl.recipes.settings import parser_of, values_of
-from torchrl.record import CSVLogger, FanOut, Logger, TensorBoardLogger, learning_curve, require_video
+from torchrl.record import learning_curve, require_video
 from torchrl.seeding import named_seeds
 
 CONFIG, PROGRESS, SUMMARY, CURVE = "config.txt", "progress.csv", "summary.json", "learning_curve.png"
 MAX_EVALUATION_ENVS = 10
-LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LIBRARIES = ("torch", "tensordict", "gymnasium", "numpy")  # what a run may depend on, beside the environment's own
 
 
@@ -131,11 +130,6 @@ def naming_other_networks(settings: Command, folder: Path) -> Iterator[None]:
         due, got = (" ".join(f"--{name}={format_value(values[name])}" for name in others) for values in (saved, mine))
         hint = "Leave these flags out: they are as the run was trained."
         raise CheckpointError(explain(f"run {folder}", expected=f"networks of {due}", got=got, hint=hint)) from error
-
-
-def make_logger(settings: Recording, folder: Path) -> Logger:
-    """Build one logger that writes to every kind of log that ``--loggers`` names."""
-    return FanOut(*(LOGGERS[name](folder) for name in dict.fromkeys(settings.loggers)))
 
 
 def make_evaluator(settings: Command) -> Evaluator | EvaluationProcess:
@@ -270,6 +264,7 @@ def make_summary(algorithm: str, settings: Command, agent: Agent, reporter: Eval
     summary["simulator_steps"] = agent.frames * frame_skip_of(settings.environment)
     summary |= summarise(agent, reporter, seed=settings.recording.seed)
     write_summary(agent.folder / SUMMARY, summary)
+    agent.logger.log_summary(summary, agent.frames)
     return summary
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from torchrl.agents import Agent, Evaluator
 from torchrl.errors import exit_on_mistake, plain_warnings
 from torchrl.modules import ExplorationType, set_exploration_type
+from torchrl.recipes.loggers import make_logger
 from torchrl.recipes.observations import describe_observations
 from torchrl.recipes.parts import Command
 from torchrl.recipes.record import (
     announce,
-    make_logger,
     make_reporter,
     make_run_folder,
     make_seed_folder,
@@ -109,9 +109,11 @@ def _train(
         sight = describe_observations(settings.environment, reporter.env)
         _print_lines([] if sight is None else [sight])
         _print_lines([*remarks(settings, flags), *remarks_on_env(settings, reporter.env)])
-        with agent.logger, set_exploration_type(ExplorationType[settings.collecting.exploration_type.upper()]):
-            agent.train()
-        report(algorithm, settings, agent, reporter)
+        with agent.logger:
+            agent.logger.log_config(agent.configuration)
+            with set_exploration_type(ExplorationType[settings.collecting.exploration_type.upper()]):
+                agent.train()
+            report(algorithm, settings, agent, reporter)
 
 
 def _train_seeds(
@@ -130,6 +132,7 @@ def _train_seeds(
             agent.configuration = values_of(member)
             agent.folder = make_seed_folder(algorithm, member, folder)
             agent.logger = stack.enter_context(make_logger(member.recording, agent.folder))
+            agent.logger.log_config(agent.configuration)
         announce_seeds(settings, settings.recording.seeds, folder)
         sight = describe_observations(settings.environment, reporter.env)
         lines += [] if sight is None else [sight]

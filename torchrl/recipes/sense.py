@@ -1,9 +1,9 @@
 """Check settings against each other: refuse contradictions early, and report settings that have no effect.
 
 A setting whose explanation ends in ``needs CONDITION`` has no effect unless the condition holds. A condition is
-``--flag`` or ``--no-flag`` (on or off), ``--flag=value``, ``--flag above number``, ``--flag below --other``, or a fact
-of the environment (``pictures``, ``continuous actions``); ``or`` joins alternatives, ``and`` conditions that all must
-hold. A condition on a flag that the command lacks holds.
+``--flag`` or ``--no-flag`` (on or off), ``--flag=value`` (a list holds it), ``--flag above number``,
+``--flag below --other``, or a fact of the environment (``pictures``, ``continuous actions``); ``or`` joins
+alternatives, ``and`` conditions that all must hold. A condition on a flag that the command lacks holds.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ def _holds(condition: str, known: Mapping[str, Any]) -> bool:
     name = name.removeprefix("no-")
     if name not in known:
         return True
+    if value and isinstance(known[name], list):
+        return value in known[name]
     return format_value(known[name]) == value if value else bool(known[name]) != is_off
 
 

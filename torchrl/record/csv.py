@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import SupportsFloat, TextIO
 
-from torchrl.errors import SpecError, TorchRLError, explain
+from torchrl.errors import TorchRLError, explain
 from torchrl.files import write_whole
-from torchrl.record.logger import Logger, as_floats, make_folder
-
-STEP = "frames"
+from torchrl.record.logger import STEP, Logger, as_file_name, as_floats, as_lines, make_folder
 
 
 class CSVLogger(Logger):
@@ -55,9 +54,6 @@ class CSVLogger(Logger):
         Raises:
             SpecError: a value is not one number, or a metric is named ``frames``.
         """
-        if STEP in metrics:
-            hint = "It is the column of the step."
-            raise SpecError(explain("CSVLogger", expected=f"no metric named {STEP!r}", got="one", hint=hint))
         floats = as_floats(metrics, "CSVLogger")
         row = {STEP: str(int(step)), **{name: repr(value) for name, value in floats.items()}}
         new = [name for name in row if name not in self._columns]
@@ -72,8 +68,18 @@ class CSVLogger(Logger):
 
     def log_text(self, name: str, text: str, step: int) -> None:
         """Write a text to ``<name>.txt``, in place of an earlier one; a slash in the name becomes an underscore."""
-        with write_whole(self.path.with_name(f"{name.replace('/', '_')}.txt")) as temporary:
+        with write_whole(self.path.with_name(f"{as_file_name(name)}.txt")) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def log_config(self, config: Mapping[str, object]) -> None:
+        """Write ``config.txt``, unless the folder has one: a command writes its own, which it can read back."""
+        if not self.path.with_name("config.txt").exists():
+            self.log_text("config", as_lines(config), 0)
+
+    def log_summary(self, summary: Mapping[str, object], step: int) -> None:
+        """Write ``summary.json``, in place of an earlier one."""
+        with write_whole(self.path.with_name("summary.json")) as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Close the table; a later row would open it again."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import SupportsFloat
 
 from torchrl.record.logger import Logger
+from torchrl.record.passing_on import PassingOn
 
 
-class FanOut(Logger):
-    """Pass all numbers and texts on to each of ``loggers``, in order.
+class FanOut(PassingOn):
+    """Pass everything on to each of ``loggers``, in order; what one of them raises ends the call.
 
     >>> from torchrl.record import CSVLogger
     >>> with FanOut(CSVLogger(folder / "a"), CSVLogger(folder / "b")) as logger:
@@ -22,15 +21,10 @@ class FanOut(Logger):
     def __init__(self, *loggers: Logger) -> None:
         self.loggers = loggers
 
-    def log_scalars(self, metrics: Mapping[str, SupportsFloat], step: int) -> None:
-        """Pass numbers on to every logger."""
+    def pass_on(self, method: str, *arguments: object) -> None:
+        """Call a method of every logger."""
         for logger in self.loggers:
-            logger.log_scalars(metrics, step)
-
-    def log_text(self, name: str, text: str, step: int) -> None:
-        """Pass a text on to every logger."""
-        for logger in self.loggers:
-            logger.log_text(name, text, step)
+            getattr(logger, method)(*arguments)
 
     def close(self) -> None:
         """Close every logger, also when closing one of them raises."""

@@ -13,6 +13,7 @@ import numpy as np
 from torchrl.errors import ConfigError, SpecError, explain
 from torchrl.extras import require
 from torchrl.files import write_whole
+from torchrl.record.pictures import as_picture
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +64,7 @@ def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable
 
         def add(picture: np.ndarray | torch.Tensor) -> None:
             nonlocal shape
-            pixels = np.asarray(picture if isinstance(picture, np.ndarray) else picture.cpu())
-            _require_picture(pixels, shape)
+            pixels = as_picture(picture, "video_writer", shape)
             height, width, _ = pixels.shape
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             if shape is None:
@@ -76,12 +76,3 @@ def video_writer(path: str | os.PathLike, *, fps: int = 30) -> Iterator[Callable
         if shape is None:
             raise SpecError(explain("video_writer", expected="at least one picture", got="none"))
         container.mux(stream.encode(None))
-
-
-def _require_picture(pixels: np.ndarray, shape: tuple[int, ...] | None) -> None:
-    """Refuse what is no picture, or one of another size than the first."""
-    is_picture = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.size
-    if not is_picture or shape not in (None, pixels.shape):
-        size = "[H, W, 3]" if shape is None else f"{[*shape]}, the size of the first"
-        got = f"{pixels.dtype} of shape {[*pixels.shape]}"
-        raise SpecError(explain("video_writer", expected=f"a picture, uint8 {size}", got=got))
