@@ -14,7 +14,7 @@ from torchrl.agents.checkpoints import (
 )
 from torchrl.agents.evaluate import Evaluation, Evaluator
 from torchrl.agents.evaluate_beside import BesideResult, EvaluationProcess
-from torchrl.agents.film import VIDEOS, RecordVideo
+from torchrl.agents.film import VIDEOS, RecordVideo, film_episode
 from torchrl.agents.graph_step import GraphStep
 from torchrl.agents.hooks import (
     BUFFER,
@@ -73,6 +73,7 @@ __all__ = [
     "UpdateNormalizer",
     "checkpoints_in",
     "episode_statistics",
+    "film_episode",
     "frames_of",
     "load_checkpoint",
     "newest_checkpoint",

@@ -1,11 +1,14 @@
-"""The hook that films one episode of the policy after each periodic evaluation. It measures nothing."""
+"""Films of single episodes, and the hook that makes one after each periodic evaluation. It measures nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from tensordict import TensorDict
+from torch import Tensor
 
 from torchrl.agents.evaluate import Evaluation, eval_mode, move_roots_to_policy, own_randomness
 from torchrl.agents.hooks import Hook
@@ -99,15 +102,17 @@ class RecordVideo(Hook):
     def on_evaluated(self, agent: Agent, result: Evaluation) -> None:
         """Film an episode with the present weights: later ones than were measured in an :class:`EvaluationProcess`."""
         path = agent.folder / VIDEOS / f"{agent.frames:09d}.mp4"
-        with (
-            torch.no_grad(),
-            own_randomness(agent.policy, self.seed),
-            eval_mode(agent.policy),
-            frozen(self._env, agent.collector.learned_states()),
-            set_exploration_type(self.exploration_type),
-            video_writer(path, fps=self.fps) as add,
-        ):
-            self._film(move_roots_to_policy(agent.policy, self._env.device), add)
+        film_episode(
+            agent.policy,
+            self._env,
+            path,
+            key=self.key,
+            learned=agent.collector.learned_states(),
+            seed=self.seed,
+            exploration_type=self.exploration_type,
+            fps=self.fps,
+            max_steps=self.max_steps,
+        )
         if isinstance(agent.logger, Logger):  # what takes numbers alone will do as an agent's logger
             agent.logger.log_video("eval/film", path, agent.frames)
 
@@ -118,12 +123,61 @@ class RecordVideo(Hook):
             leave_env(self._env, self)
             self._env = None
 
-    def _film(self, act: Callable, add: Callable) -> None:
-        root = self._env.reset(seed=[self.seed])
-        add(root.get(self.key)[0])
-        for _ in range(self.max_steps):
-            transition, root = self._env.step_and_reset(act(root))
+
+def film_episode(
+    policy: Callable,
+    env: Env,
+    path: str | os.PathLike,
+    *,
+    key: Key = "pixels",
+    learned: Sequence | None = None,
+    seed: int = 0,
+    exploration_type: ExplorationType = ExplorationType.DETERMINISTIC,
+    fps: int = 30,
+    max_steps: int = 3000,
+    show: Callable[[Tensor], object] | None = None,
+) -> TensorDict:
+    """Film one episode of a policy into an mp4 file, and return the outcome of its last step.
+
+    The policy's random streams are restored, and torch's global one, so a training that goes on is not affected.
+
+    >>> from torchrl.envs import GymEnv
+    >>> filmed = GymEnv("CartPole-v1", num_envs=1, from_pixels=True, pixels_only=False)
+    >>> film_episode(actor, filmed, folder / "film.mp4")["episode_length"].shape
+    torch.Size([1, 1])
+
+    Args:
+        policy: acts in ``env``.
+        env: of batch size ``[1]``, with a picture beside what the policy reads.
+        path: of the file.
+        key: the picture's, uint8 ``[1, H, W, 3]``.
+        learned: states of transforms that ``env`` takes for the time of the film; see ``Collector.learned_states``.
+        seed: of the episode's start, and of the random streams of a policy that samples.
+        exploration_type: how the policy acts.
+        fps: pictures, so steps, that the film shows in a second.
+        max_steps: a longer episode is cut there.
+        show: is called with each picture ``[H, W, 3]`` as it comes.
+
+    Raises:
+        MissingExtraError: the extra ``video`` is not installed.
+    """
+    with (
+        torch.no_grad(),
+        own_randomness(policy, seed),
+        eval_mode(policy),
+        frozen(env, learned),
+        set_exploration_type(exploration_type),
+        video_writer(path, fps=fps) as write,
+    ):
+        act = move_roots_to_policy(policy, env.device)
+        root = outcome = env.reset(seed=[seed])
+        for step in range(max_steps + 1):
+            picture = outcome.get(key)[0]
+            write(picture)
+            if show is not None:
+                show(picture)
+            if step == max_steps or (step and bool(outcome.get("done"))):
+                break
+            transition, root = env.step_and_reset(act(root))
             outcome = transition.get("next")
-            add(outcome.get(self.key)[0])
-            if bool(outcome.get("done")):
-                return
+        return outcome

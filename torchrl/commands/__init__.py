@@ -7,7 +7,7 @@ user made a mistake, and prints as its last line where things lie, or what it fo
 
 from importlib import import_module
 
-__all__ = ["train", "seeds", "sweep", "evaluate", "export"]  # the table of commands, in the order of the help
+__all__ = ["train", "seeds", "sweep", "evaluate", "enjoy", "export"]  # the table of commands, in the order of the help
 
 
 def __getattr__(name: str) -> object:

@@ -11,6 +11,7 @@ from torchrl.record.tensorboard import TensorBoardLogger
 from torchrl.record.trackers import Throttled, Tolerant
 from torchrl.record.video import require_video, video_writer
 from torchrl.record.weights_and_biases import WandbLogger
+from torchrl.record.window import picture_window
 
 __all__ = [
     "CSVLogger",
@@ -25,6 +26,7 @@ __all__ = [
     "bootstrap_interval",
     "copy_table",
     "learning_curve",
+    "picture_window",
     "read_csv",
     "read_json_lines",
     "require_video",
