@@ -7,7 +7,8 @@ user made a mistake, and prints as its last line where things lie, or what it fo
 
 from importlib import import_module
 
-__all__ = ["train", "seeds", "sweep", "evaluate", "enjoy", "export"]  # the table of commands, in the order of the help
+# The table of commands, in the order of the help.
+__all__ = ["train", "seeds", "sweep", "evaluate", "enjoy", "export", "bench"]
 
 
 def __getattr__(name: str) -> object:

@@ -54,7 +54,16 @@ def parser_of(settings: type) -> ConfigParser:
     Args:
         settings: a dataclass of parts.
     """
-    parser = make_parser(inspect.getdoc(settings).partition("\n")[0])
+    return add_parts(make_parser(inspect.getdoc(settings).partition("\n")[0]), settings)
+
+
+def add_parts(parser: ConfigParser, settings: type) -> ConfigParser:
+    """Add one flag per field of the settings' parts to a parser, and return the parser.
+
+    Args:
+        parser: has no flags of these names yet.
+        settings: a dataclass of parts.
+    """
     for name, part in parts_of(settings):
         group = parser.add_argument_group(name.replace("_", " "))
         hints = get_type_hints(type(part), include_extras=True)
