@@ -6,8 +6,12 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TypeVar, get_args, get_type_hints
 
+from torchrl.data.specs import Bounded, Categorical, Composite
+from torchrl.data.specs.base import LeafSpec
+from torchrl.envs import Env
 from torchrl.errors import ConfigError, explain
-from torchrl.recipes.envs import JAX
+from torchrl.keys import key_name
+from torchrl.recipes.envs import JAX, make_env
 from torchrl.recipes.parts import Environment
 from torchrl.recipes.settings import from_flags
 
@@ -49,17 +53,37 @@ def settings_for(settings: type[Settings], args: Namespace) -> Settings:
     return from_flags(settings, flags)
 
 
-def flags_of(environment: Environment) -> str:
-    """Return the flags with which a script takes an environment's world.
+def shown_id(library: str, name: str) -> str:
+    """Return the ENV_ID of a world of a library.
 
-    >>> flags_of(Environment(env_library="native", env_name="Plane"))
-    '--env_library=native --env_name=Plane'
+    >>> shown_id("gym", "CartPole-v1"), shown_id("native", "CartPole"), shown_id("ale", "ALE/Pong-v5")
+    ('CartPole-v1', 'native/CartPole', 'ALE/Pong-v5')
     """
-    names = ("env_library", "env_name", "env_task")
-    given = {name: getattr(environment, name) for name in names}
-    return " ".join(f"--{name}={value}" for name, value in given.items() if value != getattr(Environment, name))
+    return name if library in ("gym", "ale") else f"{library}/{name}"
 
 
-def one_row(environment: Environment) -> Environment:
-    """Return the settings of a single row of an environment, without worker processes."""
-    return replace(environment, num_envs=1, env_workers=0)
+def world_of(env_id: str, num_envs: int) -> Env:
+    """Build the env that an ENV_ID names, as it is without further flags."""
+    return make_env(replace(Environment(), **split_id(env_id)), num_envs=num_envs, training=True, gamma=0.99)
+
+
+def spaces_of(env: Env) -> list[str]:
+    """Describe what an env shows and takes, a line for each entry; shapes are those of a row.
+
+    >>> spaces_of(world_of("native/CartPole", 2))
+    ['observation: from -inf to inf, float32 [4]', 'action: 0 to 1, int64 []']
+    """
+    lines = []
+    for spec in (env.observation_spec, env.action_spec):
+        leaves = spec.leaves() if isinstance(spec, Composite) else [("action", spec)]
+        lines += [f"{key_name(key)}: {_described(leaf, len(env.batch_size))}" for key, leaf in leaves]
+    return lines
+
+
+def _described(spec: LeafSpec, batch_dims: int) -> str:
+    shape, dtype = [*spec.shape[batch_dims:]], str(spec.dtype).removeprefix("torch.")
+    if isinstance(spec, Categorical):
+        return f"0 to {spec.n - 1}, {dtype} {shape}"
+    if isinstance(spec, Bounded):
+        return f"from {float(spec.low.min()):g} to {float(spec.high.max()):g}, {dtype} {shape}"
+    return f"{type(spec).__name__} {dtype} {shape}"

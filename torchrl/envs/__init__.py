@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what a type checker reads in place of the table below
         spec_from_dm_env as spec_from_dm_env,
         spec_from_space as spec_from_space,
     )
+    from torchrl.envs.installed import installed_worlds as installed_worlds
     from torchrl.envs.isaac import IsaacEnv as IsaacEnv
     from torchrl.envs.libraries import (
         AtariEnv as AtariEnv,
@@ -62,6 +63,7 @@ _HOMES = {
     "ALEEnv": "vector.ale",
     "EnvPoolEnv": "vector.envpool",
     "RowRandom": "row_random",
+    "installed_worlds": "installed",
     "TorchEnv": "torch_env",
     "IsaacEnv": "isaac",
     "JaxEnv": "on_jax.env",

@@ -48,9 +48,32 @@ def jax_world(library: str, name: str, *, max_episode_steps: int | None = None, 
     return world if max_episode_steps is None else replace(world, max_episode_steps=max_episode_steps)
 
 
+def names_of(library: str) -> list[str]:
+    """List the worlds of a jax library.
+
+    >>> names_of("craftax")[0]  # doctest: +SKIP
+    'Craftax-Symbolic-v1'
+
+    Raises:
+        MissingExtraError: the library is not installed.
+    """
+    if library == "brax":
+        return sorted(require("brax.envs", extra="jax", purpose="jax_world")._envs)
+    if library == "craftax":
+        require("craftax.craftax_env", extra="jax", purpose="jax_world")
+        return [f"Craftax-{kind}-v1" for kind in _CRAFTAX]
+    if library == "gymnax":
+        return list(_library("gymnax").registered_envs)
+    if library == "jumanji":
+        return list(_library("jumanji").registered_environments())
+    if library == "pgx":
+        return list(_library("pgx").available_envs())
+    return list(require("mujoco_playground", extra="jax", purpose="jax_world").registry.ALL_ENVS)
+
+
 def _gymnax(name: str, options: dict, limit: int | None) -> JaxWorld:
     gymnax = _library("gymnax")
-    _require_known("gymnax", name, gymnax.registered_envs)
+    _require_known("gymnax", name, names_of("gymnax"))
     known = {field.name for field in fields(gymnax.make(name)[1])} if options else set()
     env, params = gymnax.make(name, **{key: value for key, value in options.items() if key not in known})
     params = params.replace(**{key: value for key, value in options.items() if key in known})
@@ -59,7 +82,7 @@ def _gymnax(name: str, options: dict, limit: int | None) -> JaxWorld:
 
 def _craftax(name: str, options: dict, limit: int | None) -> JaxWorld:
     makers = require("craftax.craftax_env", extra="jax", purpose="jax_world")
-    _require_known("craftax", name, [f"Craftax-{kind}-v1" for kind in _CRAFTAX])
+    _require_known("craftax", name, names_of("craftax"))
     env = makers.make_craftax_env_from_name(name, auto_reset=False)
     params = env.default_params
     if unknown := options.keys() - {field.name for field in fields(params)}:
@@ -107,7 +130,7 @@ def _brax(name: str, options: dict, limit: int | None) -> JaxWorld:
 
 def _playground(name: str, options: dict, limit: int | None) -> JaxWorld:
     registry = require("mujoco_playground", extra="jax", purpose="jax_world").registry
-    _require_known("playground", name, registry.ALL_ENVS)
+    _require_known("playground", name, names_of("playground"))
     config = registry.get_default_config(name)
     if "impl" in config and import_jax().default_backend() == "cpu":
         options = {"impl": "jax", **options}  # the default, warp, takes a GPU
@@ -131,7 +154,7 @@ def _physics(env: Any, name: str, limit: int) -> JaxWorld:
 
 def _jumanji(name: str, options: dict, limit: int | None) -> JaxWorld:
     jumanji = _library("jumanji")
-    _require_known("jumanji", name, jumanji.registered_environments())
+    _require_known("jumanji", name, names_of("jumanji"))
     env = jumanji.make(name, **options)
 
     def reset(key: Any) -> tuple:
@@ -163,7 +186,7 @@ def _jumanji_space(name: str, spec: Any) -> spaces.Space:
 
 def _pgx(name: str, options: dict, limit: int | None) -> JaxWorld:
     pgx, jax = _library("pgx"), import_jax()
-    _require_known("pgx", name, pgx.available_envs())
+    _require_known("pgx", name, names_of("pgx"))
     env = pgx.make(name, **options)
     jnp = jax.numpy
 
