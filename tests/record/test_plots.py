@@ -4,10 +4,11 @@ import math
 import struct
 import sys
 
+import numpy as np
 import pytest
 
 from torchrl.errors import KeyMissing, MissingExtraError
-from torchrl.record import CSVLogger, learning_curve, spread_curve
+from torchrl.record import CSVLogger, bootstrap_interval, group_curves, learning_curve, spread_curve
 from torchrl.record.plots import latest_points, running_mean, spread_of
 
 
@@ -84,10 +85,31 @@ def test_the_running_mean_starts_with_what_there_is():
 
 def test_the_spread_of_runs_is_over_those_that_have_come_so_far():
     runs = [([0, 10, 20], [0.0, 10.0, 20.0]), ([0, 10], [4.0, 14.0]), ([], [])]
-    frames, mean, deviation = spread_of(runs)
-    assert frames.tolist() == [0, 10, 20] and mean.tolist() == [2, 12, 20] and deviation.tolist() == [2, 2, 0]
-    frames, mean, deviation = spread_of([([0, 10], [0.0, 10.0]), ([5], [7.0])])
-    assert mean.tolist() == [0, 6, 10] and deviation.tolist() == [0, 1, 0]
+    frames, mean, low, high, number = spread_of(runs)
+    assert frames.tolist() == [0, 10, 20] and mean.tolist() == [2, 12, 20] and number.tolist() == [2, 2, 1]
+    assert low[:2].tolist() == [0, 10] and high[:2].tolist() == [4, 14]  # of two values, each drawn alone
+    assert np.isnan([low[2], high[2]]).all()
+    many = [(range(1000), np.arange(1000.0) + seed) for seed in range(3)]
+    frames, mean, low, high, _ = spread_of(many, max_points=11)
+    assert len(frames) == 11 and (frames[0], frames[-1]) == (0, 999) and np.allclose(mean, frames + 1)
+    assert np.allclose([low[5], high[5]], bootstrap_interval(frames[5] + np.arange(3.0)))
+
+
+def test_groups_are_drawn_and_returned(tmp_path):
+    tables = {}
+    for lr, offset in (("1e-3", 0.0), ("1e-4", 10.0)):
+        for seed in (0, 1):
+            with CSVLogger(tmp_path / lr / str(seed)) as logger:
+                for step in (64, 128):
+                    logger.log_scalars({"loss": step + seed + offset, "time/seconds": step / 64}, step=step)
+        tables[lr] = [tmp_path / lr / str(seed) / "progress.csv" for seed in (0, 1)]
+    drawn = group_curves({"Cart": tables}, tmp_path / "a.svg", "loss", x="time/seconds", title="two rates")
+    first = {"task": "Cart", "group": "1e-3", "time/seconds": 1.0, "mean": 64.5, "low": 64.0, "high": 65.0, "runs": 2}
+    assert drawn[0] == first and drawn[2]["group"] == "1e-4" and drawn[3]["mean"] == 138.5
+    picture = (tmp_path / "a.svg").read_text()
+    assert "svg" in picture[:200]
+    with pytest.raises(KeyMissing, match="Did you mean 'loss'"):
+        group_curves({"Cart": tables}, tmp_path / "b.svg", "los")
 
 
 def test_a_table_without_the_metric_is_named(tmp_path):

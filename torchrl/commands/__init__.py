@@ -8,7 +8,7 @@ user made a mistake, and prints as its last line where things lie, or what it fo
 from importlib import import_module
 
 # The table of commands, in the order of the help.
-__all__ = ["train", "seeds", "sweep", "evaluate", "enjoy", "export", "envs", "check", "bench"]
+__all__ = ["train", "seeds", "sweep", "evaluate", "plot", "enjoy", "export", "envs", "check", "bench"]
 
 
 def __getattr__(name: str) -> object:

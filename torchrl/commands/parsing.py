@@ -15,14 +15,14 @@ def make_parser(name: str, description: str, **words: str) -> ConfigParser:
     Args:
         name: of the command.
         description: the head of its help.
-        words: what stands before the flags: name and help of each. One whose help begins with "optional" is None where
-            it is left out.
+        words: what stands before the flags: name and help of each. One whose help begins with "optional:" is None where
+            it is left out, and one whose help begins with "several:" is a list.
     """
-    shown = [f"[{word.upper()}]" if help.startswith("optional") else word.upper() for word, help in words.items()]
+    shown = [f"[{word.upper()}]" if help.startswith("optional:") else word.upper() for word, help in words.items()]
     parser = ConfigParser(
         description, program=f"torchrl {name}", usage=" ".join(["%(prog)s", *shown, "[--flag=value ...]"]), file=False
     )
     for (word, help), metavar in zip(words.items(), shown, strict=True):
-        nargs = "?" if help.startswith("optional") else None
+        nargs = {"optional:": "?", "several:": "+"}.get(help.split()[0])
         parser.add_argument(word, metavar=metavar.strip("[]"), nargs=nargs, type=str, help=help)
     return parser

@@ -6,7 +6,7 @@ from torchrl.record.fan_out import FanOut
 from torchrl.record.json_lines import JSONLinesLogger, read_json_lines
 from torchrl.record.logger import Logger
 from torchrl.record.ml_flow import MLflowLogger
-from torchrl.record.plots import learning_curve, spread_curve
+from torchrl.record.plots import group_curves, learning_curve, spread_curve
 from torchrl.record.tensorboard import TensorBoardLogger
 from torchrl.record.trackers import Throttled, Tolerant
 from torchrl.record.video import require_video, video_writer
@@ -25,6 +25,7 @@ __all__ = [
     "WandbLogger",
     "bootstrap_interval",
     "copy_table",
+    "group_curves",
     "learning_curve",
     "picture_window",
     "read_csv",

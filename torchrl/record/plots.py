@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from torchrl.errors import KeyMissing, explain, nearest
 from torchrl.extras import require
 from torchrl.files import write_whole
+from torchrl.record.bootstrap import bootstrap_interval
 from torchrl.record.csv import STEP, read_csv
 
 RETURNS = ("eval/return_mean", "train/episode_return")
 _COLOURS = ("#1f6feb", "#d9730d", "#2f9e44", "#8250df", "#c2255c")
+Run = tuple[Sequence[float], Sequence[float]]  # frames, ascending, and a value at each
 _WINDOW = 0.02  # share of the points that the smooth line averages over
 
 
@@ -66,9 +68,9 @@ def spread_curve(
     *,
     title: str = "",
 ) -> None:
-    """Draw metrics of several runs over frames: each run faintly, their mean, and a band of one standard deviation.
+    """Draw metrics of several runs over frames: each run faintly, their mean, and its 95 % bootstrap interval.
 
-    Runs are joined by lines between their points; mean and band are over the runs that have come so far.
+    Runs are joined by lines between their points; mean and interval are over the runs that have come so far.
 
     >>> from torchrl.record import CSVLogger
     >>> for seed in (0, 1):
@@ -95,34 +97,104 @@ def spread_curve(
         _require_metrics("spread_curve", table, metrics)
     figure, panels = _panels("spread_curve", metrics, title)
     for panel, name, colour in zip(panels, metrics, _COLOURS * len(metrics), strict=False):
-        runs = [latest_points(table[STEP], table[name]) for table in tables]
-        runs = [(frames, running_mean(values, max(1, round(_WINDOW * len(values))))) for frames, values in runs]
-        for frames, values in runs:
-            panel.plot(frames, values, color=colour, alpha=0.25, linewidth=0.8)
-        frames, mean, deviation = spread_of(runs)
-        panel.plot(frames, mean, color=colour, linewidth=1.8)
-        panel.fill_between(frames, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
+        runs = [_smooth(*latest_points(table[STEP], table[name]), _WINDOW) for table in tables]
+        _draw_runs(panel, runs, colour, None)
         _finish(panel, name)
     _write(figure, png_path)
 
 
-def spread_of(runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return frames, and mean and standard deviation over runs at each of them; NaN where no run has a value.
+def group_curves(
+    groups: Mapping[str, Mapping[str, Sequence[str | os.PathLike]]],
+    png_path: str | os.PathLike,
+    metric: str,
+    *,
+    x: str = STEP,
+    smooth: float = 0.0,
+    title: str = "",
+) -> list[dict[str, str | float]]:
+    """Draw a metric of groups of runs, a panel for each task: the mean of each group, and its 95 % bootstrap interval.
 
-    >>> frames, mean, deviation = spread_of([([0, 10], [0.0, 10.0]), ([5], [7.0])])
-    >>> mean.tolist(), deviation.tolist()  # at 0, 5 and 10
-    ([0.0, 6.0, 10.0], [0.0, 1.0, 0.0])
+    >>> from torchrl.record import CSVLogger
+    >>> for seed in (0, 1):
+    ...     with CSVLogger(folder / str(seed)) as logger:
+    ...         logger.log_scalars({"eval/return_mean": 20.0 + seed}, step=128)
+    >>> tables = [folder / "0" / "progress.csv", folder / "1" / "progress.csv"]
+    >>> group_curves({"CartPole-v1": {"ppo": tables}}, folder / "curves.png", "eval/return_mean")
+    [{'task': 'CartPole-v1', 'group': 'ppo', 'frames': 128.0, 'mean': 20.5, 'low': 20.0, 'high': 21.0, 'runs': 2}]
+
+    Args:
+        groups: the tables of :class:`~torchrl.record.CSVLogger` of each group's runs, by task, then by group.
+        png_path: of the picture; its suffix chooses the format. Written whole or not at all.
+        metric: a column of all tables.
+        x: the column that runs over, ``"frames"`` or ``"time/seconds"``.
+        smooth: share of a run's points that each point is the mean of, itself and those before it.
+        title: above the panels.
+
+    Returns:
+        What was drawn: at each point of a group mean, ends of the interval (NaN for one run), and number of runs.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        KeyMissing: a table lacks the metric.
+    """
+    figure, panels = _panels("group_curves", list(groups), title)
+    panels[-1].set_xlabel(x)
+    drawn = []
+    for panel, (task, members) in zip(panels, groups.items(), strict=True):
+        for (group, paths), colour in zip(members.items(), _COLOURS * len(members), strict=False):
+            tables = [read_csv(path) for path in paths]
+            for table in tables:
+                _require_metrics("group_curves", table, [metric, x])
+            runs = [_smooth(*latest_points(table[x], table[metric]), smooth) for table in tables]
+            points = zip(*_draw_runs(panel, runs, colour, group), strict=True)
+            names = (x, "mean", "low", "high", "runs")
+            rows = (dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True)) for point in points)
+            drawn += [{"task": task, "group": group} | row for row in rows]
+        if len(members) > 1:
+            panel.legend(fontsize=8, frameon=False)
+        _finish(panel, f"{task}: {metric}")
+    _write(figure, png_path)
+    return drawn
+
+
+def _smooth(xs: list[float], values: list[float], share: float) -> tuple[list[float], list[float]]:
+    return xs, running_mean(values, max(1, round(share * len(values))))
+
+
+def _draw_runs(panel: Any, runs: Sequence[Run], colour: str, label: str | None) -> tuple[np.ndarray, ...]:
+    """Draw runs, their mean and its interval; return what :func:`spread_of` says of them."""
+    if len(runs) > 1:
+        for xs, values in runs:
+            panel.plot(xs, values, color=colour, alpha=0.25, linewidth=0.8)
+    xs, mean, low, high, number = spread_of(runs)
+    panel.plot(xs, mean, color=colour, linewidth=1.8, label=label)
+    panel.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    return xs, mean, low, high, number
+
+
+def spread_of(runs: Sequence[Run], max_points: int = 400) -> tuple[np.ndarray, ...]:
+    """Return frames, and at each of them the mean over runs, the ends of its interval, and the number of runs.
+
+    >>> frames, mean, low, high, number = spread_of([([0, 10], [0.0, 10.0]), ([5], [7.0])])
+    >>> mean.tolist(), low.tolist(), number.tolist()  # at 0, 5 and 10
+    ([0.0, 6.0, 10.0], [nan, 5.0, nan], [1, 2, 1])
 
     Args:
         runs: frames, ascending, and values of each.
+        max_points: of more frames than this, as many are taken, evenly.
     """
     frames = np.unique(np.concatenate([np.asarray(one, dtype=float) for one, _ in runs]))
-    lines = [
-        np.interp(frames, one, values, left=np.nan, right=np.nan) if len(one) else np.full(len(frames), np.nan)
-        for one, values in runs
-    ]
-    values = np.ma.masked_invalid(lines)
-    return frames, values.mean(0).filled(np.nan), values.std(0).filled(np.nan)
+    if len(frames) > max_points:
+        frames = frames[np.linspace(0, len(frames) - 1, max_points).round().astype(int)]
+    lines = [np.interp(frames, *run, left=np.nan, right=np.nan) if len(run[0]) else frames * np.nan for run in runs]
+    values, mean = np.array(lines), np.full(len(frames), np.nan)  # [R, X]
+    low, high, has = mean.copy(), mean.copy(), np.isfinite(values)
+    for present in np.unique(has, axis=1).T:  # the same runs at once
+        columns = (has == present[:, None]).all(0)
+        if present.any():
+            mean[columns] = values[present][:, columns].mean(0)
+            low[columns], high[columns] = bootstrap_interval(values[present][:, columns])
+    return frames, mean, low, high, has.sum(0)
 
 
 def _draw(panel: Any, table: dict[str, list[float]], name: str, colour: str) -> None:
