@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,12 @@ import pytest
 from fakes import LIMIT_S
 from torchrl import graphs
 from torchrl.processes import children
+
+
+def pytest_configure():
+    """Hear Ctrl-C also in a suite that a shell started in the background: tests send it, and would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
