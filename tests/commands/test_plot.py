@@ -56,5 +56,9 @@ def test_mistakes_are_one_message(refused, make_run, tmp_path):
     make_run("a")
     assert "Did you mean 'eval/return_mean'" in refused("plot", "a", "--metric=eval/return")
     assert "RUN" in refused("plot", "nothing")
+    for name in ("numbers.csv", "picture.foo"):
+        assert "a name with .png" in refused("plot", "a", f"--output={name}")
+    (tmp_path / "a" / "progress.csv").write_text("frames,eval/return_mean\n64,\n")
+    assert "got none of CartPole-v1, ppo" in refused("plot", "a") and not (tmp_path / "a" / "plot.png").exists()
     (tmp_path / "a" / "progress.csv").unlink()
     assert "a run with progress.csv" in refused("plot", "a")

@@ -108,6 +108,9 @@ def test_groups_are_drawn_and_returned(tmp_path):
     assert drawn[0] == first and drawn[2]["group"] == "1e-4" and drawn[3]["mean"] == 138.5
     picture = (tmp_path / "a.svg").read_text()
     assert "svg" in picture[:200]
+    many = {str(number): tables["1e-3"] for number in range(6)}  # more than there are colours
+    group_curves({"Cart": many}, tmp_path / "many.svg", "loss")
+    assert (tmp_path / "many.svg").read_text().count("stroke-dasharray") > picture.count("stroke-dasharray")
     with pytest.raises(KeyMissing, match="Did you mean 'loss'"):
         group_curves({"Cart": tables}, tmp_path / "b.svg", "los")
 

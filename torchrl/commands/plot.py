@@ -21,6 +21,7 @@ from torchrl.record import group_curves
 
 DESCRIPTION = "Draw a metric of runs. Runs that differ by their seed alone are one group, with a mean and an interval."
 SAME = {one.name for one in fields(SeedsRecording)}  # settings of seeds and logs, by which runs do not differ
+SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 X = {"frames": "frames", "seconds": "time/seconds"}
 
 
@@ -59,8 +60,8 @@ def run(flags: Sequence[str]) -> None:
         flags: the runs, ``--metric``, ``--x``, ``--smooth``, ``--output``, ``--title``.
 
     Raises:
-        ConfigError: a folder holds no run, or a run no table.
-        KeyMissing: a run has no such metric.
+        ConfigError: a folder holds no run, a run no table, or the picture has a suffix that is none.
+        KeyMissing: a run has no such metric, or no number of it.
         MissingExtraError: the extra ``plots`` is not installed.
     """
     args = parser().parse_args(flags)
@@ -68,6 +69,8 @@ def run(flags: Sequence[str]) -> None:
     groups = groups_of(runs)
     beside = Path(args.run[0]) if len(args.run) == 1 else Path()
     picture = Path(args.output) if args.output else beside / "plot.png"
+    if picture.suffix not in SUFFIXES:
+        raise ConfigError(explain("--output", expected=f"a name with {', '.join(SUFFIXES)}", got=repr(args.output)))
     table = picture.with_suffix(".csv")
     try:
         drawn = group_curves(groups, picture, args.metric, x=X[args.x], smooth=args.smooth, title=args.title)

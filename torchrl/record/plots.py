@@ -18,6 +18,7 @@ from torchrl.record.csv import STEP, read_csv
 
 RETURNS = ("eval/return_mean", "train/episode_return")
 _COLOURS = ("#1f6feb", "#d9730d", "#2f9e44", "#8250df", "#c2255c")
+_STYLES = ("-", "--", ":", "-.")  # one for each round of the colours
 Run = tuple[Sequence[float], Sequence[float]]  # frames, ascending, and a value at each
 _WINDOW = 0.02  # share of the points that the smooth line averages over
 
@@ -135,22 +136,26 @@ def group_curves(
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        KeyMissing: a table lacks the metric.
+        KeyMissing: a table lacks the metric, or a group has no number of it.
     """
     figure, panels = _panels("group_curves", list(groups), title)
     panels[-1].set_xlabel(x)
     drawn = []
     for panel, (task, members) in zip(panels, groups.items(), strict=True):
-        for (group, paths), colour in zip(members.items(), _COLOURS * len(members), strict=False):
+        for number, (group, paths) in enumerate(members.items()):
             tables = [read_csv(path) for path in paths]
             for table in tables:
                 _require_metrics("group_curves", table, [metric, x])
             runs = [_smooth(*latest_points(table[x], table[metric]), smooth) for table in tables]
-            points = zip(*_draw_runs(panel, runs, colour, group), strict=True)
+            if not any(values for _, values in runs):
+                got = f"none of {task}, {group}"
+                raise KeyMissing(explain("group_curves", expected=f"a number of {metric!r}", got=got))
+            colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number // len(_COLOURS) % len(_STYLES)]
+            points = zip(*_draw_runs(panel, runs, colour, group, style), strict=True)
             names = (x, "mean", "low", "high", "runs")
             rows = (dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True)) for point in points)
             drawn += [{"task": task, "group": group} | row for row in rows]
-        if len(members) > 1:
+        if sum(map(len, groups.values())) > 1:
             panel.legend(fontsize=8, frameon=False)
         _finish(panel, f"{task}: {metric}")
     _write(figure, png_path)
@@ -161,13 +166,15 @@ def _smooth(xs: list[float], values: list[float], share: float) -> tuple[list[fl
     return xs, running_mean(values, max(1, round(share * len(values))))
 
 
-def _draw_runs(panel: Any, runs: Sequence[Run], colour: str, label: str | None) -> tuple[np.ndarray, ...]:
+def _draw_runs(
+    panel: Any, runs: Sequence[Run], colour: str, label: str | None, style: str = "-"
+) -> tuple[np.ndarray, ...]:
     """Draw runs, their mean and its interval; return what :func:`spread_of` says of them."""
     if len(runs) > 1:
         for xs, values in runs:
             panel.plot(xs, values, color=colour, alpha=0.25, linewidth=0.8)
     xs, mean, low, high, number = spread_of(runs)
-    panel.plot(xs, mean, color=colour, linewidth=1.8, label=label)
+    panel.plot(xs, mean, color=colour, linewidth=1.8, linestyle=style, label=label)
     panel.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     return xs, mean, low, high, number
 
