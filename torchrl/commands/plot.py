@@ -14,6 +14,7 @@ from torchrl.commands.runs import runs_of_seeds
 from torchrl.errors import ConfigError, KeyMissing, explain
 from torchrl.files import write_whole
 from torchrl.recipes.config import ConfigParser
+from torchrl.recipes.config_file import read_entries
 from torchrl.recipes.record import CONFIG, PROGRESS, algorithm_of
 from torchrl.recipes.seeds import SeedsRecording
 from torchrl.recipes.value_types import fraction
@@ -101,10 +102,9 @@ def read_run(folder: Path) -> Trained:
     if not table.is_file():
         hint = "Its --loggers had no csv, or it was stopped before its first line."
         raise ConfigError(explain("RUN", expected=f"a run with {PROGRESS}", got=folder, hint=hint))
-    head, *lines = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
-    task = re.match(r"# \w+ on ([^,]+)", head)
-    pairs = (line.partition(" = ")[::2] for line in lines if " = " in line and not line.startswith("#"))
-    settings = {name: value for name, value in pairs if name not in SAME}
+    lines = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
+    task = re.match(r"# \w+ on ([^,]+)", lines[0])
+    settings = {name: value for name, value in read_entries(lines, CONFIG).items() if name not in SAME}
     return Trained(algorithm or "run", task[1] if task else folder.name, settings, table)
 
 
